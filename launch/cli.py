@@ -1,0 +1,141 @@
+"""`banyan VERB [overrides]`: reads the command line, composes the configuration, runs the verb where it should run.
+
+Neither torch nor Hydra is imported before something has to be run or composed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launch import failure, rank_environment
+from launch.verbs import VERBS, Verb
+from trainer import __version__
+from trainer.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What stood after a verb."""
+
+    overrides: tuple[str, ...] = ()
+    config_dir: Path | None = None
+    show_config: bool = False
+    help: str | None = None  # "" or "all"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns the exit code; no exception leaves it."""
+    try:
+        return _run(sys.argv[1:] if arguments is None else list(arguments))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (Exception, KeyboardInterrupt) as error:
+        return failure.tell(failure.of_exception(error))
+
+
+def read_options(verb: Verb, arguments: Sequence[str]) -> Options:
+    """Tells options from overrides; `--name VALUE` and `--name=VALUE` are the same."""
+    overrides: list[str] = []
+    found: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        name, given, value = argument.partition("=")
+        if name in ("-h", "--help"):
+            found["help"] = "all" if "all" in (value, *rest[:1]) else ""
+            break
+        if name not in ("--config-dir", "--cfg"):
+            raise ConfigError(
+                f"{name}: no such option of {verb.name}; there are --help, --cfg job and --config-dir DIR."
+            )
+        if not given and not rest:
+            raise ConfigError(f"{name} needs a value: {'job' if name == '--cfg' else 'a folder'}.")
+        value = value if given else rest.pop(0)
+        if name == "--config-dir":
+            found["config_dir"] = Path(value)
+        elif value == "job":
+            found["show_config"] = True
+        else:
+            raise ConfigError(f"--cfg {value}: only --cfg job is known; it prints the resolved configuration.")
+    return Options(tuple(overrides), **found)
+
+
+def _run(arguments: list[str]) -> int:
+    name, *rest = arguments or [""]
+    if name in ("", "-h", "--help", "help"):
+        from launch import help as pages
+
+        print(pages.overview(), end="")
+        return 0 if name else 2
+    if name == "--version":
+        print(f"banyan {__version__}")
+        return 0
+    verb = _find_verb(name)
+    if verb.schema is None:
+        return int(importlib.import_module(verb.module).main(rest))
+    return _run_configured(verb, read_options(verb, rest), rest)
+
+
+def _find_verb(name: str) -> Verb:
+    if name in VERBS:
+        return VERBS[name]
+    from launch.keys import nearest
+
+    near = nearest(name, VERBS)
+    hint = f"did you mean {near}? " if near else ""
+    raise ConfigError(f"{name}: no such verb; {hint}Verbs: {', '.join(VERBS)}.")
+
+
+def _run_configured(verb: Verb, options: Options, arguments: Sequence[str]) -> int:
+    if options.help is not None:
+        from launch import help as pages
+
+        print(pages.of_verb(verb, everything=options.help == "all"), end="")
+        return 0
+    from launch.compose import as_yaml, compose
+
+    config = compose(verb.name, options.overrides, options.config_dir)
+    if options.show_config:
+        print(as_yaml(config), end="")
+        return 0
+    return _start(verb, config, arguments)
+
+
+def _start(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
+    """Runs the verb: here if it needs no ranks or this process is one, otherwise through the launcher."""
+
+    def here() -> int:
+        return int(importlib.import_module(verb.module).main(config))
+
+    if verb.on_ranks and not rank_environment.is_rank(os.environ):
+        from launch import local
+
+        # -P: a folder named trainer where the user stands must not be taken for ours.
+        command = [sys.executable, "-P", "-m", "launch", verb.name, *arguments]
+        return local.run(config.launch, command, here, lambda world_size: check(verb, config, world_size))
+    if verb.on_ranks:
+        rank_environment.check_processes(config.launch.processes, os.environ)
+        local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        os.environ.update(rank_environment.for_threads(local_ranks, config.launch.threads, os.environ))
+    check(verb, config, int(os.environ.get("WORLD_SIZE", "1")))
+    return here()
+
+
+def check(verb: Verb, config: Any, world_size: int) -> None:
+    """Refuses, before anything is started, what the configuration alone shows can't be honoured."""
+    from trainer.config import check_pretrain, check_values
+
+    if verb.name == "pretrain":
+        check_pretrain(config, world_size)
+    else:
+        check_values(config)

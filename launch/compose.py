@@ -1,0 +1,138 @@
+"""Overrides and conf/ → the configuration, a dataclass of trainer/config.py; every slip is one ConfigError.
+
+compose("pretrain", ["model=tiny", "train.steps=10"]).train.steps == 10
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sysconfig
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+
+from launch import groups, keys
+from launch.overrides import Names, Override, for_hydra, implied, is_entry, parse, split_verbatim, wrong_type
+from launch.verbs import VERBS
+from trainer.errors import ConfigError
+
+
+def compose(verb: str, arguments: Sequence[str], config_dir: Path | None = None) -> Any:
+    """The configuration of `verb`, an instance of its schema (`trainer.config.VERBS`).
+
+    `arguments` are what the user typed after the verb; `config_dir` holds groups and choices of the user's own.
+    """
+    if config_dir and not config_dir.is_dir():
+        raise ConfigError(f"--config-dir {config_dir}: no such folder.")
+    schema = VERBS[verb].schema
+    assert schema is not None, f"{verb} takes plain arguments"
+    names = Names(VERBS[verb], schema, groups.folders(config_dir))
+    overrides, verbatim = split_verbatim([parse(text, names) for text in arguments])
+    overrides = [*overrides, *implied(overrides)]
+    with _explained(names, overrides):
+        config = _resolve(names, overrides, config_dir)
+    _set_verbatim(config, verbatim, schema)
+    return config
+
+
+def as_yaml(config: Any) -> str:
+    """A configuration as YAML."""
+    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
+
+
+def _resolve(names: Names, overrides: Sequence[Override], config_dir: Path | None) -> Any:
+    verb = names.verb.name
+    OmegaConf.register_new_resolver("python_stdlib", lambda: sysconfig.get_path("stdlib"), replace=True)
+    ConfigStore.instance().store(name=f"{verb}_schema", node=names.schema)
+    entries = [o for o in overrides if o.prefix != "~" and is_entry(o.name, names.schema)]
+    ready = [for_hydra(override, names) for override in overrides if override not in entries]
+    if config_dir:
+        url = QuotedString(text=f"file://{config_dir.resolve()}", quote=Quote.single).with_quotes()
+        ready.append(f"hydra.searchpath=[{url}]")
+    with initialize_config_module("conf", job_name="banyan", version_base="1.3"):
+        composed = hydra_compose(verb, ready)
+    return OmegaConf.to_object(_with_entries(composed, [for_hydra(entry, names) for entry in entries]))
+
+
+def _with_entries(config: DictConfig, entries: Sequence[str]) -> DictConfig:
+    """Adds entries of mappings, such as data.train.web.path=DIR; Hydra itself can't add typed ones."""
+    OmegaConf.set_struct(config, False)
+    for entry in OverridesParser.create().parse_overrides(list(entries)):
+        added = OmegaConf.create()
+        OmegaConf.update(added, entry.key_or_group, entry.value(), force_add=True)
+        config.merge_with(added)
+    return config
+
+
+def _set_verbatim(config: Any, values: dict[str, str], schema: type) -> None:
+    for name, value in values.items():
+        *sections, leaf = name.split(".")
+        holder = config
+        for section in sections:
+            holder = getattr(holder, section)
+        null = value == "null" and keys.is_optional(keys.kind_of(schema, name))
+        setattr(holder, leaf, None if null else value)
+
+
+@contextmanager
+def _explained(names: Names, overrides: Sequence[Override]) -> Iterator[None]:
+    """Turns what Hydra and OmegaConf raise into one line that names the key and what it must be."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explanation(error, names, overrides) from error
+    except yaml.MarkedYAMLError as error:
+        place = f"{error.problem_mark.name}, line {error.problem_mark.line + 1}" if error.problem_mark else "YAML"
+        raise ConfigError(f"{place}: {error.problem or 'not valid YAML'}.") from error
+
+
+def _explanation(error: Exception, names: Names, overrides: Sequence[Override]) -> ConfigError:
+    cause = next(
+        (e for e in (error, error.__cause__, error.__context__) if isinstance(e, OmegaConfBaseException)), None
+    )
+    key = str(cause.full_key or "") if cause else _unreadable_key(error)
+    if not key:
+        return ConfigError(f"{_first_line(cause or error)}.")
+    given = next((override for override in reversed(overrides) if _sets(override, key)), None)
+    kind = keys.kind_of(names.schema, given.name if given else key)
+    if given and kind and not isinstance(cause, InterpolationResolutionError):
+        return wrong_type(given, kind)
+    place = str(given) if given else f"{_file_named_in(error)}{key}"
+    if kind is None:
+        return ConfigError(f"{place}: {names.verb.name} has no such key; {names.hint(key)}")
+    wrong = _first_line(cause) if isinstance(cause, InterpolationResolutionError) else f"must be {keys.in_words(kind)}"
+    return ConfigError(f"{place}: {wrong}.")
+
+
+def _sets(override: Override, key: str) -> bool:
+    return override.name == key
+
+
+def _unreadable_key(error: Exception) -> str:
+    """The key whose value Hydra's grammar doesn't know, or takes for a sweep."""
+    if isinstance(error, OverrideParseException):
+        return error.override.lstrip("+~").partition("=")[0]
+    sweep = re.match(r"Ambiguous value for argument '[+~]*([^=]+)=", str(error))
+    return sweep[1] if sweep else ""
+
+
+def _file_named_in(error: Exception) -> str:
+    found = re.match(r"In '(.*?)'|Error merging '(.*?)' with schema", str(error))
+    return f"{found[1] or found[2]}.yaml: " if found else ""
+
+
+def _first_line(error: BaseException | None) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".:") if lines else type(error).__name__

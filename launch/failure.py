@@ -1,0 +1,88 @@
+"""How a failure is told: one line if the user can mend it, a traceback if it is a crash.
+
+A rank under our launcher prints nothing itself; it leaves its failure in the file that BANYAN_ERROR_FILE names, and
+the launcher shows the first one of all ranks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.errors import BanyanError
+
+FILE_VARIABLE = "BANYAN_ERROR_FILE"
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The end of a process that went wrong. `traceback` is empty where the message says all."""
+
+    time: float
+    rank: int
+    exit_code: int
+    message: str
+    traceback: str = ""
+
+    def show(self) -> None:
+        """Prints it to stderr."""
+        if self.traceback:
+            print(self.traceback.rstrip(), file=sys.stderr)
+        print(f"banyan: {self.message}", file=sys.stderr, flush=True)
+
+
+def of_exception(error: BaseException) -> Failure:
+    """The failure that an exception at the end of a verb stands for."""
+    told = _exit_code_and_message(error)
+    rank = int(os.environ.get("RANK", "0"))
+    if told:
+        return Failure(time.time(), rank, *told)
+    trace = "".join(traceback.format_exception(error))
+    return Failure(
+        time.time(), rank, 1, f"rank {rank} crashed with {type(error).__name__}; its traceback is above.", trace
+    )
+
+
+def tell(failure: Failure) -> int:
+    """Leaves the failure to the launcher if there is one, otherwise prints it; returns the exit code."""
+    file = os.environ.get(FILE_VARIABLE)
+    if not (file and _write(failure, Path(file))):
+        failure.show()
+    return failure.exit_code
+
+
+def read(file: Path) -> Failure | None:
+    """What a rank left in its error file."""
+    try:
+        return Failure(**json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def _write(failure: Failure, file: Path) -> bool:
+    try:
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps(dataclasses.asdict(failure)), encoding="utf-8")
+        partial.rename(file)
+    except OSError:
+        return False
+    return True
+
+
+def _exit_code_and_message(error: BaseException) -> tuple[int, str] | None:
+    if isinstance(error, BanyanError):
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "interrupted"
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        where = f" while writing {error.filename}" if error.filename else ""
+        return 1, f"the disk is full{where}: free some space, then run the same command again."
+    return None

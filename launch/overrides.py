@@ -1,0 +1,196 @@
+"""What users type after the verb, `key=value` and `group=choice`: parsed, checked by name, made ready for Hydra.
+
+Names are checked here, before Hydra sees them, so that a slip is answered with the nearest name that exists.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from launch import groups, keys
+from launch.verbs import Verb
+from trainer.errors import ConfigError
+
+_OVERRIDE = re.compile(r"(?P<prefix>\+\+|\+|~|)(?P<name>[^=~+\s]+)=(?P<value>.*)", re.DOTALL)
+_REMOVAL = re.compile(r"~[^=\s]+")
+_QUOTED = re.compile(r"""(['"]).*\1|.*(?<!\\)\$\{.*""", re.DOTALL)
+_ROUND_FLOAT = re.compile(r"[+-]?\d+(\.\d*)?[eE]\+?\d+|[+-]?\d+\.0*")
+
+VERBATIM = ("prompt", "evaluate.prompt")
+"""Keys whose value is the rest of the argument, to the letter: Hydra never sees it."""
+
+
+@dataclass(frozen=True)
+class Override:
+    """One `name=value`; the prefix is Hydra's (`+` adds, `++` sets or adds, `~` removes)."""
+
+    name: str
+    value: str
+    prefix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.prefix}{self.name}={self.value}"
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names that a verb knows: schema, groups in its defaults list, folders that hold the groups' files."""
+
+    verb: Verb
+    schema: type
+    folders: Sequence[Path]
+
+    def is_group(self, name: str) -> bool:
+        """Whether `name=…` chooses a file rather than sets a key."""
+        return name in groups.chosen(self.verb.name) or (
+            name in self._sections() and bool(groups.choices(name, self.folders))
+        )
+
+    def hint(self, name: str) -> str:
+        """What an unknown name may have meant, or where to look."""
+        if near := keys.nearest(name, self.candidates(name)):
+            return f"did you mean {near}?"
+        section = name.rpartition(".")[0]
+        if section in self._sections():
+            everything = (key.name for key in keys.keys(self.schema))
+            siblings = [key.removeprefix(f"{section}.") for key in everything if key.startswith(f"{section}.")]
+            return f"{section} has {', '.join(siblings)}."
+        return f"`banyan {self.verb.name} --help all` lists all."
+
+    def candidates(self, near: str) -> list[str]:
+        """All groups, sections and keys, entries of mappings as `near` would name them."""
+        names = [*groups.chosen(self.verb.name), *self._sections()]
+        for key in keys.keys(self.schema):
+            names.append(key.name)
+            if keys.is_mapping(key.kind) and near.startswith(f"{key.name}."):
+                entry = ".".join(near.split(".")[: key.name.count(".") + 2])
+                value_kind = keys.kind_of(self.schema, entry)
+                names += [f"{entry}.{leaf.name}" for leaf in keys.keys(value_kind)] if value_kind else []
+        return names
+
+    def _sections(self) -> list[str]:
+        return sorted({key.name.partition(".")[0] for key in keys.keys(self.schema) if "." in key.name})
+
+
+def parse(text: str, names: Names) -> Override:
+    """One argument as an override, its name and group choice checked."""
+    match = _OVERRIDE.fullmatch(f"{text}=" if _REMOVAL.fullmatch(text) else text)
+    if not match:
+        raise ConfigError(f"{text}: an override is key=value or group=choice{_meant_choice(text, names)}")
+    override = Override(**match.groupdict())
+    if names.is_group(override.name):
+        _check_choice(override, names)
+    elif keys.kind_of(names.schema, override.name) is None:
+        raise ConfigError(f"{override.name}: {names.verb.name} has no such key or group; {names.hint(override.name)}")
+    return override
+
+
+def implied(overrides: Sequence[Override]) -> list[Override]:
+    """What some overrides mean for other keys that the user left alone.
+
+    - A mixture (data.train.NAME…) takes the place of data.path.
+    - train.tokens takes the place of train.steps, and the other way round.
+    - Data given by path, or as a mixture without data=…, lose the name of the default data: data.name is the
+      folder's or the sets'.
+    """
+    given = {override.name: _unquoted(override.value) for override in overrides if override.prefix != "~"}
+    mixture = [name.split(".")[2] for name in given if name.startswith("data.train.")]
+    path = given.get("data.path", "null")
+    settled: dict[str, str] = {}
+    if (mixture or "data.train" in given) and path == "null":
+        settled["data.path"] = "null"
+        if "data" not in given:
+            settled["data.name"] = "-".join(dict.fromkeys(mixture)) or "mixture"
+    if path != "null":
+        settled["data.name"] = re.sub(r"[^\w.-]+", "-", Path(path).resolve().name).strip("-") or "custom"
+    for one, other in (("train.tokens", "train.steps"), ("train.steps", "train.tokens")):
+        if given.get(one, "null") != "null":
+            settled[other] = "null"
+    return [Override(name, value) for name, value in settled.items() if name not in given]
+
+
+def for_hydra(override: Override, names: Names) -> str:
+    """The override as Hydra's grammar wants it, so that users need neither its prefixes nor its quotes.
+
+    Text is quoted, `1e9` is an integer where one is wanted, one value is a list where one is wanted, groups outside
+    the defaults list are appended.
+    """
+    if names.is_group(override.name):
+        return str(replace(override, prefix="" if override.name in groups.chosen(names.verb.name) else "+"))
+    if override.prefix == "~":
+        if not is_entry(override.name, names.schema):
+            raise ConfigError(f"{override.name}: a key of the schema can't be removed; set it to what you want.")
+        return f"~{override.name}"
+    return f"{override.name}={_value_for_hydra(override, keys.kind_of(names.schema, override.name))}"
+
+
+def wrong_type(override: Override, kind: Any) -> ConfigError:
+    """The error for a value that doesn't fit its key."""
+    example = f"; set {override.name}.KEY=VALUE one by one" if dataclasses.is_dataclass(kind) else ""
+    return ConfigError(f"{override.name}={override.value}: must be {keys.in_words(kind)}{example}.")
+
+
+def is_entry(name: str, schema: type) -> bool:
+    """Whether `name` is, or lies in, a mapping to which users add entries, such as data.train."""
+    parts = name.split(".")
+    return any(keys.is_mapping(keys.kind_of(schema, ".".join(parts[:end]))) for end in range(1, len(parts) + 1))
+
+
+def _value_for_hydra(override: Override, kind: Any) -> str:
+    value = override.value
+    if keys.is_text(kind):
+        return _quoted_text(value, optional=keys.is_optional(kind))
+    if keys.is_list(kind) and not value.startswith("["):
+        return f"[{','.join(_quoted_text(part, optional=False) for part in value.split(','))}]"
+    if keys.required(kind) is int and _ROUND_FLOAT.fullmatch(value) and float(value).is_integer():
+        return str(int(float(value)))
+    no_bool = kind is bool and value.lower() not in ("true", "false", "yes", "no", "on", "off", "1", "0")
+    no_mapping = (dataclasses.is_dataclass(kind) or keys.is_mapping(kind)) and not value.startswith("{")
+    if (no_bool or no_mapping) and "${" not in value:
+        raise wrong_type(override, kind)
+    return value
+
+
+def _check_choice(override: Override, names: Names) -> None:
+    known = groups.choices(override.name, names.folders)
+    if override.prefix == "~":
+        raise ConfigError(f"{override}: a group can't be removed; choose another of {', '.join(known)}.")
+    if override.value in known or (override.value == "null" and override.name in groups.chosen(names.verb.name)):
+        return
+    if override.value.startswith("{"):
+        raise ConfigError(f"{override}: {override.name}=… names a file; set its keys by {override.name}.KEY=VALUE.")
+    near = keys.nearest(override.value, known)
+    hint = f"did you mean {override.name}={near}?" if near else f"--config-dir DIR looks in DIR/{override.name}/ too."
+    raise ConfigError(f"{override}: no such choice among {', '.join(known) or 'none'}; {hint}")
+
+
+def _meant_choice(text: str, names: Names) -> str:
+    for group in groups.chosen(names.verb.name):
+        if text in groups.choices(group, names.folders):
+            return f"; did you mean {group}={text}?"
+    near = keys.nearest(text, names.candidates(text))
+    return f"; did you mean {near}=…?" if near else "."
+
+
+def _quoted_text(value: str, *, optional: bool) -> str:
+    """Text in quotes, unless it has them, holds an interpolation or is the null of an optional key."""
+    if _QUOTED.fullmatch(value) or (optional and value == "null"):
+        return value
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text=value, quote=Quote.single).with_quotes()
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+
+
+def split_verbatim(overrides: Iterable[Override]) -> tuple[list[Override], dict[str, str]]:
+    """Overrides that Hydra may read, and the values by key that it may not."""
+    taken = {override.name: override.value for override in overrides if override.name in VERBATIM}
+    return [override for override in overrides if override.name not in VERBATIM], taken

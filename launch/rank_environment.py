@@ -1,0 +1,56 @@
+"""The environment variables that make a process a rank, the same under every launcher."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+
+from trainer.errors import ConfigError
+
+_MARKS = ("RANK", "WORLD_SIZE", "MASTER_ADDR")
+
+
+def is_rank(environment: Mapping[str, str]) -> bool:
+    """Whether this process was started as a rank; SLURM_* alone never decides (DESIGN 6)."""
+    return all(name in environment for name in _MARKS)
+
+
+def for_rank(rank: int, world_size: int, port: int) -> dict[str, str]:
+    """What rank `rank` of `world_size` on this one machine needs to find its peers."""
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_WORLD_SIZE": str(world_size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+def for_threads(processes: int, threads: int | None, environment: Mapping[str, str]) -> dict[str, str]:
+    """CPU threads of each of `processes` ranks; `threads` is launch.threads. Must be set before torch is imported.
+
+    Two OpenMP teams that spin for work on the same cores slow each other down tenfold, hence the passive waiting.
+    """
+    settings = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
+    settings["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // processes))
+    settings = {name: environment.get(name, value) for name, value in settings.items()}
+    return settings | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+
+
+def check_processes(processes: int | None, environment: Mapping[str, str]) -> None:
+    """Refuses launch.processes when somebody else (torchrun, sbatch) has started another number of ranks here."""
+    started = int(environment.get("LOCAL_WORLD_SIZE", environment["WORLD_SIZE"]))
+    if processes not in (None, started):
+        raise ConfigError(
+            f"launch.processes={processes}: {started} rank{'s' * (started > 1)} were started here already; "
+            "leave launch.processes out."
+        )
+
+
+def free_port() -> int:
+    """A TCP port on this machine that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

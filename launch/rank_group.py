@@ -1,0 +1,209 @@
+"""The ranks of one job on this machine: started together, signalled together, ended together.
+
+None outlives the launcher, even one killed by SIGKILL. What is reported is the first failure, not the last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from launch import failure
+from launch.failure import Failure
+
+STOPPED = 85
+"""Exit code of a rank that stopped after a checkpoint, before the end."""
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+_POLL_S = 0.02
+_TAIL_LINES = 100
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class Rank:
+    """One process, and the folder that holds its error file and captured output."""
+
+    number: int
+    process: subprocess.Popen[bytes]
+    folder: Path
+    ended_at: float | None = None
+    stopped_by_us: bool = False
+    signals_sent: int = 0
+
+    def poll(self) -> bool:
+        """Whether it still runs; notes the time of its end."""
+        if self.ended_at is None and self.process.poll() is not None:
+            self.ended_at = time.time()
+        return self.ended_at is None
+
+    def failed(self) -> bool:
+        """Whether it has failed, be it ended or still about to."""
+        return self.process.returncode not in (None, 0, STOPPED) or self.told_why()
+
+    def told_why(self) -> bool:
+        """Whether it left an error file."""
+        return self._error_file.exists()
+
+    def was_killed(self) -> bool:
+        """Whether it died of a signal for which no peer's failure can be to blame, as one can for an abort."""
+        code = self.process.returncode or 0
+        return code < 0 and code != -signal.SIGABRT and not self.stopped_by_us and not self.told_why()
+
+    def failure(self) -> Failure | None:
+        """Why it failed, if it did of its own accord."""
+        if self.told_why():
+            return failure.read(self._error_file)
+        if self.stopped_by_us or not self.failed():
+            return None
+        code, at = self.process.returncode, self.ended_at or time.time()
+        if code > 0:
+            return Failure(at, self.number, code, f"rank {self.number} ended with exit code {code}.")
+        hint = " (the kernel does that when memory runs out)" if code == -signal.SIGKILL else ""
+        message = f"rank {self.number} was killed by {signal.Signals(-code).name}{hint}."
+        return Failure(at, self.number, 128 - code, message)
+
+    def output(self) -> str:
+        """The end of what it printed; rank 0's is on the terminal already."""
+        file = _output_file(self.folder, self.number)
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
+        return "\n".join(lines[-_TAIL_LINES:])
+
+    @property
+    def _error_file(self) -> Path:
+        return _error_file(self.folder, self.number)
+
+
+class RankGroup:
+    """Runs `command` once per environment. Signals to this process go to every rank, those yet to start as well."""
+
+    def __init__(self, command: Sequence[str], environments: Sequence[Mapping[str, str]], stop_grace_s: float) -> None:
+        self._command = command
+        self._environments = environments
+        self._stop_grace_s = stop_grace_s
+        self._ranks: list[Rank] = []
+        self._received: list[int] = []
+
+    def run(self) -> int:
+        """Starts the ranks, waits until all have ended, tells of the first failure, returns the exit code."""
+        with tempfile.TemporaryDirectory(prefix="banyan-ranks-") as folder:
+            try:
+                with self._forwarding():
+                    self._start(Path(folder))
+                    self._wait()
+            finally:
+                self._kill()
+            return self._exit_code()
+
+    def _start(self, folder: Path) -> None:
+        for number, environment in enumerate(self._environments):
+            process = _spawn(self._command, environment, folder, number)
+            self._ranks.append(Rank(number, process, folder))
+            self._deliver()
+
+    def _wait(self) -> None:
+        while self._running():
+            if any(rank.failed() for rank in self._ranks):
+                return self._stop()
+            time.sleep(_POLL_S)
+        return None
+
+    def _running(self) -> list[Rank]:
+        return [rank for rank in self._ranks if rank.poll()]
+
+    def _stop(self) -> None:
+        """Ends what runs: by SIGTERM, then by SIGKILL, since a rank that waits for a dead peer never hears SIGTERM."""
+        for rank in self._running():
+            rank.stopped_by_us = True
+            rank.process.terminate()
+        deadline = time.monotonic() + self._stop_grace_s
+        while self._running() and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+
+    def _kill(self) -> None:
+        for rank in self._running():
+            rank.stopped_by_us = True
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(rank.process.pid, signal.SIGKILL)
+            rank.process.wait()
+
+    def _exit_code(self) -> int:
+        failures = [(rank, told) for rank in self._ranks if (told := rank.failure())]
+        if failures:
+            rank, told = min(failures, key=lambda pair: (not pair[0].was_killed(), pair[1].time))
+            if (told.traceback or not rank.told_why()) and (output := rank.output()):
+                print(output, file=sys.stderr)
+            told.show()
+            return told.exit_code
+        return STOPPED if any(rank.process.returncode == STOPPED for rank in self._ranks) else 0
+
+    @contextlib.contextmanager
+    def _forwarding(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self._forward) for number in FORWARDED}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _forward(self, number: int, _frame: FrameType | None) -> None:
+        self._received.append(number)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        for rank in self._ranks:
+            missed, rank.signals_sent = self._received[rank.signals_sent :], len(self._received)
+            for number in missed:
+                rank.process.send_signal(number)
+
+
+def _spawn(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path, number: int
+) -> subprocess.Popen[bytes]:
+    """Starts a rank in a session of its own, so that Ctrl-C reaches it once: from us."""
+    variables = {**environment, failure.FILE_VARIABLE: str(_error_file(folder, number))}
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(_output_file(folder, number).open("wb")) if number else None
+        return subprocess.Popen(
+            command,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT if output else None,
+            start_new_session=True,
+            preexec_fn=_die_with(os.getpid()) if _LIBC else None,
+        )
+
+
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _die_with(launcher: int) -> Callable[[], None]:
+    """What a rank does before anything else: asks the kernel to be killed when the launcher dies."""
+
+    def ask() -> None:
+        assert _LIBC is not None
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != launcher:
+            os._exit(1)
+
+    return ask
+
+
+def _error_file(folder: Path, number: int) -> Path:
+    return folder / f"rank-{number:05d}.error"
+
+
+def _output_file(folder: Path, number: int) -> Path:
+    return folder / f"rank-{number:05d}.log"

@@ -1,0 +1,76 @@
+"""The verbs of `banyan`: what each does, the module that does it, and whether it runs on ranks."""
+
+from dataclasses import dataclass
+
+from trainer.config import VERBS as SCHEMAS
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One command. Its module is imported only when it runs, since most import torch."""
+
+    name: str
+    sentence: str
+    module: str
+    usage: str
+    on_ranks: bool = False
+    unlisted: tuple[str, ...] = ()
+    """Keys and sections that don't concern this verb: in its configuration, but not in its short help."""
+
+    @property
+    def schema(self) -> type | None:
+        """The dataclass of its configuration; None if it takes plain arguments."""
+        return SCHEMAS.get(self.name)
+
+
+_OVERRIDES = "[group=choice] [key=value] …"
+
+_PREPARING = ("data.input", "data.output", "data.text_field", "data.tokenizer", "data.validation_fraction")
+
+VERBS: dict[str, Verb] = {
+    verb.name: verb
+    for verb in (
+        Verb(
+            "prepare",
+            "Turn text into token shards.",
+            "trainer.prepare",
+            "data.input=PATH data.output=DIR " + _OVERRIDES,
+            unlisted=("data.path", "data.train", "data.validation", "data.sequence_length", "data.mask_documents"),
+        ),
+        Verb(
+            "pretrain",
+            "Train a model; the same command again goes on from the newest whole checkpoint.",
+            "trainer.pretrain",
+            _OVERRIDES,
+            on_ranks=True,
+        ),
+        Verb(
+            "evaluate",
+            "Measure loss, perplexity and bits per byte of a checkpoint.",
+            "trainer.evaluate",
+            "run.dir=DIR " + _OVERRIDES,
+            on_ranks=True,
+            unlisted=(
+                *_PREPARING,
+                "data.train",
+                "data.mask_documents",
+                "checkpoint.every",
+                "checkpoint.keep",
+                "evaluate.every",
+            ),
+        ),
+        Verb(
+            "generate",
+            "Continue a prompt with a checkpoint.",
+            "trainer.generate",
+            'run.dir=DIR prompt="…" [key=value] …',
+        ),
+        Verb(
+            "data",
+            "Check, show or index token shards; tell what a training step was made of.",
+            "trainer.inspect_data",
+            "verify|show|index|stats DIR, or at RUN_DIR step=N",
+        ),
+        Verb("sync", "Rebuild a run's W&B run from its metrics.jsonl.", "trainer.sync", "RUN_DIR"),
+    )
+}

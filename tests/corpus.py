@@ -1,0 +1,65 @@
+"""Small token shards made in a moment, for tests that are about what comes after prepare."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+
+from trainer.data.manifest import Manifest, SourceGroup, write_manifest
+from trainer.data.shards import Block, Document, write_shard
+from trainer.data.tokenizer import Tokenizer, sha256_of, train_tokenizer
+
+WORDS = "the tree grows many trunks and every root finds water under red stone while rain falls on quiet leaves".split()
+
+
+def write_texts(count: int, *, seed: int = 0) -> list[str]:
+    """Documents of random words: `count` of them, 20 to 120 words each."""
+    draw = random.Random(seed)
+    return [" ".join(draw.choices(WORDS, k=draw.randint(20, 120))) for _ in range(count)]
+
+
+def make_dataset(folder: Path, *, documents: int = 60, shards: int = 3, seed: int = 0, tokenizer=None) -> Manifest:
+    """Writes a dataset of token shards, with a tokenizer of 300 tokens unless one is given."""
+    tokenizer = tokenizer or make_tokenizer()
+    folder.mkdir(parents=True)
+    tokenizer.save(folder / "tokenizer")
+    texts = write_texts(documents, seed=seed)
+    written = []
+    for number in range(shards):
+        chosen = list(range(number, documents, shards))
+        path = folder / f"shard-{number:06d}.tar"
+        half = len(chosen) // 2
+        blocks = [to_block(tokenizer, texts, part) for part in (chosen[:half], chosen[half:])]
+        written.append(write_shard(path, blocks, dtype="uint16"))
+    manifest = Manifest(
+        folder=folder,
+        name=folder.name,
+        dtype="uint16",
+        tokenizer_name=tokenizer.name,
+        tokenizer_sha256=sha256_of(folder / "tokenizer" / "tokenizer.json"),
+        vocab_size=tokenizer.vocab_size,
+        end_of_text=tokenizer.end_of_text_id,
+        special_ids={tokenizer.end_of_text: tokenizer.end_of_text_id},
+        shards=tuple(written),
+        rejected={},
+        documents_read=documents,
+        sources=(SourceGroup("texts", None, ("texts.jsonl",)),),
+    )
+    write_manifest(manifest)
+    return manifest
+
+
+def make_tokenizer(vocab_size: int = 300) -> Tokenizer:
+    """A byte-level BPE trained on the words."""
+    texts = [text.encode() for text in write_texts(200, seed=99)]
+    return train_tokenizer(texts, vocab_size=vocab_size, name="words")
+
+
+def to_block(tokenizer: Tokenizer, texts: list[str], numbers: list[int]) -> Block:
+    """The chosen documents as a block."""
+    encoded = [[*tokenizer.encode(texts[number]), tokenizer.end_of_text_id] for number in numbers]
+    documents = [Document(0, number, len(texts[number].encode()), f"{number:032x}") for number in numbers]
+    lengths = np.array([len(tokens) for tokens in encoded], dtype=np.uint32)
+    return Block(np.concatenate(encoded).astype(np.uint16), lengths, documents)

@@ -1,0 +1,185 @@
+"""What users type becomes a configuration, or one line that names the mend."""
+
+import sysconfig
+
+import pytest
+
+from launch.compose import as_yaml, compose
+from trainer.config import EvaluateVerb, Generate, Pretrain, TrainingSet
+from trainer.errors import ConfigError
+
+
+@pytest.fixture
+def my_conf(tmp_path):
+    """A user's own folder of groups."""
+    files = {
+        "data/my_data.yaml": "name: mine\ntrain: {a: {path: /a, weight: 2}}\n",
+        "data/misspelt.yaml": "pth: x\n",
+        "data/wrong_type.yaml": "sequence_length: long\n",
+        "data/broken.yaml": "a: [\n",
+        "experiment/first.yaml": (
+            "# @package _global_\ndefaults:\n  - override /schedule: wsd\ntrain: {steps: 7}\noptimizer: {lr: 1e-4}\n"
+        ),
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def message(*overrides, verb="pretrain", config_dir=None):
+    with pytest.raises(ConfigError) as caught:
+        compose(verb, overrides, config_dir)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_defaults_compose_for_verbs_with_ranks():
+    assert isinstance(compose("pretrain", []), Pretrain)
+    assert isinstance(compose("evaluate", ["run.dir=x"]), EvaluateVerb)
+
+
+def test_groups_choose_and_keys_override():
+    config = compose("pretrain", ["schedule=wsd", "train.steps=5", "optimizer.lr=1e-4", "train.compile=true"])
+    assert (config.schedule.name, config.train.steps, config.optimizer.lr) == ("wsd", 5, 1e-4)
+    assert config.train.compile is True
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("modle=tiny", "model"),
+        ("model=tinny", "model=tiny"),
+        ("train.stepz=5", "train.steps"),
+        ("trian.steps=5", "train.steps"),
+        ("optimizer.learning_rate=1", "optimizer.lr"),
+        ("lr=1", "optimizer.lr"),
+        ("zero_stage=1", "parallel.zero_stage"),
+        ("data.tokenizer.train.vocabsize=8", "data.tokenizer.train.vocab_size"),
+        ("data.train.web.pth=/x", "data.train.web.path"),
+        ("data.train.web={pth: /x}", "data.train.web.path"),
+        ("train={stepz: 5}", "train.steps"),
+        ("train.steps", "train.steps=…"),
+        ("tiny", "model=tiny"),
+    ],
+)
+def test_misspelt_name_is_answered_with_its_nearest_neighbour(override, nearest):
+    assert message(override).endswith(f"did you mean {nearest}?")
+
+
+def test_unknown_key_of_a_section_lists_the_section():
+    assert message("optimizer.momentum=1").endswith("optimizer has name, lr, beta1, beta2, eps, weight_decay.")
+
+
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [
+        ("train.steps=abc", "an integer or null"),
+        ("train.steps=1,2", "an integer or null"),
+        ("train.steps=", "an integer or null"),
+        ("train.batch_size=null", "an integer"),
+        ("optimizer.lr=[1", "a number"),
+        ("train.compile=7", "true or false"),
+        ("data.train.web.weight=heavy", "a number"),
+        ("data.train=3", "a mapping {name: value}"),
+    ],
+)
+def test_wrong_type_names_key_value_and_type(override, wanted):
+    assert message(override) == f"{override}: must be {wanted}."
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "+",
+        "=3",
+        "model={hidden_size: 4}",
+        "~train.steps",
+        "~model",
+        "parallel=zero3",
+        "run.name=${nope}",
+        "hydra.run.dir=x",
+    ],
+)
+def test_what_cannot_be_read_is_one_line(override):
+    assert message(override)
+
+
+def test_mixture_needs_no_plus_and_takes_the_place_of_the_default_data():
+    data = compose(
+        "pretrain",
+        ["data.train.web.path=/a b/(1)=x", "data.train.code={path: /c, weight: 3}", "data.validation.held.path=/v"],
+    ).data
+    assert data.train == {"web": TrainingSet("/a b/(1)=x", 1.0), "code": TrainingSet("/c", 3.0)}
+    assert data.validation["held"].path == "/v"
+    assert (data.path, data.name) == (None, "web-code")
+
+
+def test_mixture_of_a_file_is_changed_entry_by_entry(my_conf):
+    overrides = ["data=my_data", "data.train.a.weight=5", "data.train.b.path=/b"]
+    data = compose("pretrain", overrides, my_conf).data
+    assert data.train == {"a": TrainingSet("/a", 5.0), "b": TrainingSet("/b", 1.0)}
+    assert data.name == "mine"
+    data = compose("pretrain", ["data=my_data", "~data.train.a", "data.train.b.path=/b"], my_conf).data
+    assert list(data.train) == ["b"]
+
+
+def test_data_path_gives_the_data_its_name():
+    assert compose("pretrain", ["data.path=/some/my set"]).data.name == "my-set"
+    assert compose("pretrain", ["data.path=/some/set", "data.name=other"]).data.name == "other"
+
+
+def test_tokens_and_steps_take_each_others_place():
+    train = compose("pretrain", ["train.tokens=1e9"]).train
+    assert (train.steps, train.tokens) == (None, 1_000_000_000)
+    train = compose("pretrain", ["train.steps=10"]).train
+    assert (train.steps, train.tokens) == (10, None)
+
+
+def test_text_is_taken_as_typed():
+    config = compose("pretrain", ["run.name=007", "run.dir=/a,b (c)=d", "data.tokenizer.path=it's"])
+    assert (config.run.name, config.run.dir, config.data.tokenizer.path) == ("007", "/a,b (c)=d", "it's")
+    assert compose("pretrain", ['run.name="quoted"']).run.name == "quoted"
+    assert compose("pretrain", ["run.dir=/x/${model.name}"]).run.dir == "/x/tiny"
+
+
+def test_one_value_is_a_list_where_a_list_is_wanted():
+    assert compose("pretrain", ["data.input=/a b/*.txt"]).data.input == ["/a b/*.txt"]
+    assert compose("pretrain", ["data.input=a,b"]).data.input == ["a", "b"]
+    assert compose("pretrain", ["data.input=[a,b]"]).data.input == ["a", "b"]
+    assert compose("pretrain", ["data.input=${python_stdlib:}"]).data.input == [sysconfig.get_path("stdlib")]
+
+
+@pytest.mark.parametrize("prompt", ["def f(x, y=1):", "${a} 'b' \"c\"", " [1, {2} ", "first\nsecond", "", "null"])
+def test_prompt_is_taken_to_the_letter(prompt):
+    config = compose("generate", [f"prompt={prompt}"])
+    assert isinstance(config, Generate)
+    assert config.prompt == prompt
+
+
+def test_null_is_no_prompt_where_there_may_be_none():
+    assert compose("pretrain", ["evaluate.prompt=null"]).evaluate.prompt is None
+
+
+def test_anything_goes_into_deepspeed():
+    config = compose("pretrain", ["deepspeed.zero_optimization.reduce_scatter=false", "deepspeed.comms={a: 1}"])
+    assert config.deepspeed == {"zero_optimization": {"reduce_scatter": False}, "comms": {"a": 1}}
+
+
+def test_own_folder_adds_choices_and_experiments(my_conf):
+    assert compose("pretrain", ["data=my_data"], my_conf).data.train["a"].weight == 2
+    config = compose("pretrain", ["experiment=first"], my_conf)
+    assert (config.train.steps, config.optimizer.lr, config.schedule.name) == (7, 1e-4, "wsd")
+
+
+def test_mistakes_in_own_files_name_file_and_key(my_conf):
+    assert message("data=misspelt", config_dir=my_conf).startswith("data/misspelt.yaml: data.pth: pretrain has no such")
+    assert message("data=wrong_type", config_dir=my_conf) == (
+        "data/wrong_type.yaml: data.sequence_length: must be an integer."
+    )
+    assert "broken.yaml, line " in message("data=broken", config_dir=my_conf)
+    assert message(config_dir=my_conf / "nowhere").endswith("no such folder.")
+
+
+def test_yaml_shows_the_configuration():
+    assert "prompt: '${x}: é'" in as_yaml(compose("generate", ["prompt=${x}: é"]))

@@ -1,0 +1,86 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from trainer.config import Model
+from trainer.model.loss import IGNORED, row_losses
+from trainer.model.transformer import Transformer
+
+BATCH, TIME, WIDTH, VOCABULARY = 3, 10, 8, 37
+
+
+def inputs(*, masked: bool) -> tuple[torch.Tensor, torch.Tensor, nn.Linear]:
+    torch.manual_seed(0)
+    hidden = torch.randn(BATCH, TIME, WIDTH, requires_grad=True)
+    targets = torch.randint(VOCABULARY, (BATCH, TIME))
+    if masked:
+        targets[0, 2:5] = targets[2] = IGNORED
+    return hidden, targets, nn.Linear(WIDTH, VOCABULARY, bias=False)
+
+
+def plain(hidden: torch.Tensor, targets: torch.Tensor, head: nn.Module, z_loss: float) -> torch.Tensor:
+    logits = head(hidden)
+    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
+    z = logits.logsumexp(-1) ** 2
+    return (losses + z_loss * z.where(targets != IGNORED, 0.0)).sum(1)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("z_loss", [0.0, 0.01])
+@pytest.mark.parametrize("chunk", [1, 7, 10, 29, 30, 1000])
+def test_chunked_loss_and_gradients_equal_plain_cross_entropy(chunk, z_loss, masked):
+    hidden, targets, head = inputs(masked=masked)
+    weights = torch.tensor([1.0, 2.0, 3.0])  # so that a row's gradient can't stand in another's place
+    results = []
+    for compute in (lambda: row_losses(hidden, targets, head, chunk=chunk, z_loss=z_loss), None):
+        losses = compute() if compute else plain(hidden, targets, head, z_loss)
+        gradients = torch.autograd.grad((losses * weights).sum(), [hidden, head.weight])
+        results.append((losses, *gradients))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-5)
+
+
+def test_masked_row_adds_nothing():
+    hidden, targets, head = inputs(masked=True)
+    losses = row_losses(hidden, targets, head, chunk=4, z_loss=0.1)
+    assert losses[2] == 0
+    (gradient,) = torch.autograd.grad(losses.sum(), hidden)
+    assert gradient[2].abs().max() == 0
+
+
+def test_no_tensor_kept_for_backward_holds_all_logits():
+    hidden, targets, head = inputs(masked=False)
+    rows = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.shape[-1:] == (VOCABULARY,) and tensor.data_ptr() != head.weight.data_ptr():
+            rows.append(tensor.numel() // VOCABULARY)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        row_losses(hidden, targets, head, chunk=7, z_loss=0.1)
+    # Only the last chunk's 2 tokens, which backward starts from: their logits and log-softmax.
+    assert set(rows) == {BATCH * TIME % 7}
+    assert len(rows) <= 3
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_head_sees_a_chunk_at_a_time_forward_and_backward(grad):
+    hidden, targets, head = inputs(masked=False)
+    calls = []
+    head.register_forward_hook(lambda module, args, output: calls.append(output.shape[0]))
+    with torch.set_grad_enabled(grad):
+        losses = row_losses(hidden, targets, head, chunk=8)
+    assert calls == [8, 8, 8, 6]
+    if grad:
+        losses.sum().backward()
+        assert calls[4:] == [8, 8, 8]  # computed again, one by one
+
+
+def test_z_loss_counts_in_training_only():
+    model = Transformer(Model(vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, z_loss=0.1))
+    tokens = torch.arange(20).view(2, 10)
+    trained = model.train()(tokens, targets=tokens)
+    evaluated = model.eval()(tokens, targets=tokens)
+    z = model(tokens).logsumexp(-1).square().sum(1)
+    torch.testing.assert_close(trained, evaluated + 0.1 * z)

@@ -1,0 +1,168 @@
+"""A W&B server on 127.0.0.1, just enough of one: GraphQL for starting and resuming runs, file_stream, uploads.
+
+with WandbServer() as server: os.environ["WANDB_BASE_URL"] = server.url
+"""
+
+import gzip
+import json
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+ENTITY = "tester"
+
+
+@dataclass
+class StoredRun:
+    """What the server knows of one run."""
+
+    project: str
+    config: dict = field(default_factory=dict)
+    summary: dict = field(default_factory=dict)
+    history: list[dict] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    display_name: str = ""
+    starts: int = 0
+    exit_codes: list[int] = field(default_factory=list)
+
+    def steps(self, key: str = "train/loss") -> list[int]:
+        return [row["step"] for row in self.history if key in row]
+
+
+class WandbServer:
+    """`silent` makes every further request hang; `refuse_upserts` makes the start of runs fail."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, StoredRun] = {}
+        self.silent = False
+        self.silent_upserts = False
+        self.authorizations: set[str] = set()
+        self._closing = threading.Event()
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._http.daemon_threads = True
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    def __enter__(self) -> "WandbServer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        self._http.shutdown()
+        self._http.server_close()
+
+    def hang_while_silent(self, silent: bool) -> None:
+        while silent and not self._closing.is_set():
+            time.sleep(0.05)
+
+    def graphql(self, query: str, variables: dict) -> dict:
+        operation = re.search(r"(?:query|mutation)\s+(\w+)", query)[1]
+        answer = getattr(self, f"_{operation}", None)
+        return answer(variables) if answer else {}
+
+    def _Viewer(self, _: dict) -> dict:
+        viewer = {"id": "u", "entity": ENTITY, "username": ENTITY, "email": "", "flags": "{}", "teams": {"edges": []}}
+        return {"viewer": viewer}
+
+    def _ServerFeaturesQuery(self, _: dict) -> dict:
+        return {"serverInfo": {"features": []}}
+
+    def _RunResumeStatus(self, variables: dict) -> dict:
+        run = self.runs.get(variables["name"])
+        bucket = run and {
+            "id": variables["name"],
+            "name": variables["name"],
+            "summaryMetrics": json.dumps(run.summary),
+            "displayName": run.display_name,
+            "logLineCount": 0,
+            "historyLineCount": len(run.history),
+            "eventsLineCount": 0,
+            "historyTail": json.dumps([json.dumps(row) for row in run.history[-1:]]),
+            "eventsTail": "[]",
+            "config": json.dumps(run.config),
+            "tags": [],
+            "notes": "",
+            "wandbConfig": '{"t": 1}',
+        }
+        return {"model": {"id": "p", "name": "p", "entity": {"id": "e", "name": ENTITY}, "bucket": bucket or None}}
+
+    def _UpsertBucket(self, variables: dict) -> dict:
+        self.hang_while_silent(self.silent_upserts)
+        name, project = variables["name"], variables["project"]
+        inserted = name not in self.runs
+        run = self.runs.setdefault(name, StoredRun(project))
+        if variables.get("config"):
+            run.config.update(json.loads(variables["config"]))
+        run.display_name = variables.get("displayName") or run.display_name
+        run.starts += 1
+        bucket = {
+            "id": name,
+            "name": name,
+            "displayName": run.display_name,
+            "description": "",
+            "config": json.dumps(run.config),
+            "sweepName": None,
+            "project": {"id": "p", "name": project, "entity": {"id": "e", "name": ENTITY}},
+            "historyLineCount": len(run.history),
+        }
+        return {"upsertBucket": {"bucket": bucket, "inserted": inserted}}
+
+    def _CreateRunFiles(self, variables: dict) -> dict:
+        files = [{"name": f, "uploadUrl": f"{self.url}/put/{variables['run']}/{f}"} for f in variables["files"]]
+        return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": files}}
+
+    def stream(self, run_id: str, body: dict) -> None:
+        run = self.runs[run_id]
+        history = body.get("files", {}).get("wandb-history.jsonl")
+        if history:
+            del run.history[history["offset"] :]
+            run.history += [json.loads(line) for line in history["content"]]
+        for line in body.get("files", {}).get("wandb-summary.json", {}).get("content", []):
+            run.summary = json.loads(line)
+        if body.get("complete"):
+            run.exit_codes.append(body.get("exitcode"))
+
+
+def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def _body(self) -> bytes:
+            raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            return gzip.decompress(raw) if self.headers.get("Content-Encoding") == "gzip" else raw
+
+        def _answer(self, content: dict) -> None:
+            data = json.dumps(content).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def do_POST(self) -> None:
+            body = json.loads(self._body() or b"{}")
+            server.hang_while_silent(server.silent)
+            server.authorizations.add(self.headers.get("Authorization", ""))
+            if self.path.endswith("/graphql"):
+                self._answer({"data": server.graphql(body["query"], body.get("variables") or {})})
+            elif self.path.endswith("/file_stream"):
+                server.stream(self.path.split("/")[-2], body)
+                self._answer({"exitcode": None, "limits": {}})
+            else:
+                self._answer({})
+
+        def do_PUT(self) -> None:
+            self._body()
+            server.hang_while_silent(server.silent)
+            _, _, run_id, name = self.path.split("/", 3)
+            server.runs[run_id].files.append(name)
+            self._answer({})
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler

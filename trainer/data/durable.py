@@ -1,0 +1,82 @@
+"""Durable files: a file appears under its name only when it is whole and on disk."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from trainer.errors import StorageError
+
+REFUSALS = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "your disk quota is used up: free some space",
+    errno.EROFS: "the disk is read-only: choose another folder",
+    errno.EACCES: "writing isn't permitted: choose another folder",
+    errno.EPERM: "writing isn't permitted: choose another folder",
+    errno.EIO: "the disk failed: check it",
+    errno.EFBIG: "the file is larger than the disk allows: check ulimit -f",
+}
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turns what the disk refuses into one line (StorageError) that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        refusal = REFUSALS.get(error.errno or 0)
+        if refusal is None:
+            raise
+        raise StorageError(f"{path}: {refusal}, then run the same command again; it continues.") from error
+
+
+@contextmanager
+def replacing(path: Path, *, scratch: Path | None = None) -> Iterator[BinaryIO]:
+    """A file to write, which becomes `path` at the end: written beside it (or in `scratch`), fsync, rename, fsync.
+
+    The temporary name holds the process number: a worker that outlives its killed parent for a moment can't write
+    into the file of the next run. `scratch` must be on the same file system.
+    """
+    temporary = (scratch or path.parent) / f"{path.parent.name}-{path.name}.{os.getpid()}.tmp"
+    with storage_errors(path):
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename inside `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Creates `folder` and its parents where they are missing."""
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a small file durably."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes `content` as indented JSON, durably."""
+    write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())

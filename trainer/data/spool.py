@@ -1,0 +1,164 @@
+"""The spool: accepted documents between reading them and knowing their order, on disk, one item per batch of sources.
+
+An item is `item-000000.text` (the documents' bytes, end to end) and `item-000000.npz` (one row per document and the
+rejected counts). The second is written last: where it is, the item is whole and a restart skips it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from trainer.data.durable import replacing
+from trainer.data.filters import UNDECODABLE, rejection
+from trainer.data.sources import Rejected, Source, read_documents
+from trainer.errors import InputError
+
+LEAST_ITEM_BYTES = 8 * 2**20
+MOST_ITEMS = 4096
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A work item: consecutive sources, the first of which has number `first_source`."""
+
+    number: int
+    first_source: int
+    sources: tuple[Source, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the source files."""
+        return sum(source.bytes for source in self.sources)
+
+
+@dataclass(frozen=True)
+class Documents:
+    """A table of spooled documents: columns (documents,); `hash` (documents, 2) is xxh3-128, high word first."""
+
+    item: np.ndarray
+    source: np.ndarray
+    record: np.ndarray
+    offset: np.ndarray
+    length: np.ndarray
+    hash: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def take(self, rows: np.ndarray | slice) -> Documents:
+        """These rows, in this order."""
+        return Documents(*(getattr(self, column.name)[rows] for column in fields(self)))
+
+
+def batches(sources: tuple[Source, ...]) -> list[Batch]:
+    """Sources → work items: small files together, so that a million of them isn't a million items."""
+    wanted = max(LEAST_ITEM_BYTES, sum(source.bytes for source in sources) // MOST_ITEMS)
+    found: list[Batch] = []
+    first, size = 0, 0
+    for number, source in enumerate(sources):
+        if size and size + source.bytes > wanted:
+            found.append(Batch(len(found), first, sources[first:number]))
+            first, size = number, 0
+        size += source.bytes
+    return [*found, Batch(len(found), first, sources[first:])]
+
+
+def text_path(folder: Path, item: int) -> Path:
+    """Where an item's text is."""
+    return folder / f"item-{item:06d}.text"
+
+
+def table_path(folder: Path, item: int) -> Path:
+    """Where an item's table is; its presence says that the item is whole."""
+    return folder / f"item-{item:06d}.npz"
+
+
+def collect(batch: Batch, *, folder: Path, text_field: str) -> int:
+    """Spools the documents of a batch, unless they are there already; returns the bytes of its source files."""
+    if table_path(folder, batch.number).exists():
+        return batch.bytes
+    rows: list[tuple[int, int, int, int, bytes]] = []
+    rejected: Counter[str] = Counter()
+    offset = 0
+    with replacing(text_path(folder, batch.number)) as file:
+        for number, source in enumerate(batch.sources, start=batch.first_source):
+            for record, document in read_documents(source, text_field):
+                reason = document.reason if isinstance(document, Rejected) else rejection(document)
+                if isinstance(document, Rejected) or reason:
+                    _refuse_binary(source, reason)
+                    rejected[str(reason)] += 1
+                    continue
+                file.write(document)
+                rows.append((number, record, offset, len(document), xxhash.xxh3_128_digest(document)))
+                offset += len(document)
+    _write_table(folder, batch.number, rows, rejected)
+    return batch.bytes
+
+
+def _refuse_binary(source: Source, reason: str | None) -> None:
+    if source.strict and source.kind == "text" and reason == UNDECODABLE:
+        raise InputError(
+            f"{source.path}: not UTF-8 text (a binary file?): convert it, or leave it out of data.input. Known are "
+            "text and code, .jsonl[.gz|.zst] and .tar."
+        )
+
+
+def _write_table(folder: Path, item: int, rows: list[tuple[int, int, int, int, bytes]], rejected: Counter[str]) -> None:
+    source, record, offset, length, hashes = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+    with replacing(table_path(folder, item)) as file:
+        np.savez(
+            file,
+            source=np.array(source, np.int64),
+            record=np.array(record, np.int64),
+            offset=np.array(offset, np.int64),
+            length=np.array(length, np.int64),
+            hash=np.frombuffer(b"".join(hashes), ">u8").reshape(-1, 2).astype(np.uint64),
+            rejected=np.frombuffer(json.dumps(rejected).encode(), np.uint8),
+        )
+
+
+def load(folder: Path, items: int) -> tuple[Documents, Counter[str]]:
+    """The table of all spooled documents, by source and record, and the counts of rejected records by reason."""
+    tables = []
+    rejected: Counter[str] = Counter()
+    for item in range(items):
+        with np.load(table_path(folder, item)) as stored:
+            columns = {column.name: stored[column.name] for column in fields(Documents) if column.name != "item"}
+            tables.append(Documents(item=np.full(len(columns["source"]), item, np.int64), **columns))
+            rejected.update(json.loads(stored["rejected"].tobytes()))
+    joined = (np.concatenate([getattr(table, column.name) for table in tables]) for column in fields(Documents))
+    return Documents(*joined), rejected
+
+
+def read_texts(folder: Path, documents: Documents) -> list[bytes]:
+    """The texts of `documents`, in their order; the files are read front to back."""
+    texts: list[bytes] = [b""] * len(documents)
+    opened, file = -1, None
+    try:
+        for row in np.lexsort((documents.offset, documents.item)).tolist():
+            item = int(documents.item[row])
+            if item != opened:
+                if file is not None:
+                    file.close()
+                opened, file = item, open(text_path(folder, item), "rb")  # noqa: SIM115
+            assert file is not None
+            file.seek(int(documents.offset[row]))
+            texts[row] = file.read(int(documents.length[row]))
+    finally:
+        if file is not None:
+            file.close()
+    return texts
+
+
+def sample_texts(folder: Path, documents: Documents, most_bytes: int) -> Iterator[bytes]:
+    """The first texts of `documents` that fit in `most_bytes` together; at least one."""
+    whole = int(np.searchsorted(np.cumsum(documents.length), most_bytes, side="right"))
+    for first in range(0, max(1, whole), 1024):  # by pieces: the sample needn't fit in memory twice
+        yield from read_texts(folder, documents.take(slice(first, min(first + 1024, max(1, whole)))))

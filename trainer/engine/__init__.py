@@ -1,0 +1,1 @@
+"""Ranks, DeepSpeed, the training loop, checkpoints and health."""

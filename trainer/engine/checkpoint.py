@@ -1,0 +1,288 @@
+"""Checkpoints: fragments of named parameters in safetensors files, complete or not there at all.
+
+    checkpoints/step-00001000/
+      rank-00000.safetensors   what rank 0 holds: one 1-D fp32 tensor per fragment
+      rank-00000.json          which parameter, range and kind each of them is
+      state.json               step, position, data segments, configuration, shape of the run
+      COMPLETE                 size and hash of every file, written last
+
+The format knows no world size and no ZeRO stage: a reader takes the ranges that it needs from whatever files hold
+them. A fragment names a tensor-parallel `slice` of its parameter, null for the whole, and a flat range inside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+
+from trainer.engine.fragments import WEIGHT, Fragment
+from trainer.engine.mesh import Mesh
+from trainer.errors import InputError, StorageError
+
+FORMAT = 1
+NAME = re.compile(r"step-(\d{8})")
+PARTIAL = re.compile(r"step-\d{8}\.partial-\w+")
+
+
+def folder_of(run_dir: Path, step: int) -> Path:
+    """Where the checkpoint of `step` is, once it is whole."""
+    return run_dir / "checkpoints" / f"step-{step:08d}"
+
+
+def list_steps(run_dir: Path) -> list[int]:
+    """Steps that have a folder, whole or not, in ascending order."""
+    root = run_dir / "checkpoints"
+    names = [NAME.fullmatch(entry.name) for entry in root.iterdir()] if root.is_dir() else []
+    return sorted(int(match.group(1)) for match in names if match)
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+def save(run_dir: Path, mesh: Mesh, fragments: Iterable[Fragment], state: dict[str, Any]) -> Path:
+    """Writes the checkpoint of state["step"]; every rank calls it. It counts only once COMPLETE is durable.
+
+    StorageError on every rank if one of them couldn't write; then nothing is left of the attempt.
+    """
+    target = folder_of(run_dir, state["step"])
+    attempt = mesh.from_main(target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}"))
+    problem = _attempt(lambda: attempt.mkdir(parents=True)) if mesh.is_main else None
+    mesh.barrier()
+    problem = problem or _attempt(lambda: _write_rank(attempt, mesh.rank, fragments))
+    if mesh.all_true(problem is None) and mesh.is_main:
+        problem = _attempt(lambda: _complete(attempt, target, mesh.world_size, state))
+    if not mesh.all_true(problem is None):
+        if mesh.is_main:
+            shutil.rmtree(attempt, ignore_errors=True)
+        raise StorageError(
+            f"{target}: not written ({problem or 'another rank failed'}); earlier checkpoints are untouched. "
+            "Make room or mend the disk, and start the same command again."
+        )
+    return target
+
+
+def _attempt(work: Any) -> str | None:
+    """Runs `work`; what went wrong in a line, or None."""
+    try:
+        work()
+    except Exception as error:  # safetensors wraps OSError in an exception of its own
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return None
+
+
+def _write_rank(folder: Path, rank: int, fragments: Iterable[Fragment]) -> None:
+    from safetensors.torch import save_file
+
+    tensors: dict[str, torch.Tensor] = {}
+    index = []
+    file = f"rank-{rank:05d}.safetensors"
+    for fragment in fragments:
+        for kind, view in fragment.views.items():
+            key = f"{kind}:{fragment.parameter}:{fragment.start}"
+            tensors[key] = view.detach().cpu().contiguous().clone()  # .cpu() alone aliases on a CPU
+            index.append(
+                {
+                    "parameter": fragment.parameter,
+                    "shape": list(fragment.shape),
+                    "slice": None,
+                    "start": fragment.start,
+                    "stop": fragment.stop,
+                    "kind": kind,
+                    "file": file,
+                    "tensor": key,
+                }
+            )
+    save_file(tensors, folder / file)
+    make_durable(folder / file)
+    write_json(folder / f"rank-{rank:05d}.json", {"fragments": index, "files": {file: describe(folder / file)}})
+
+
+def _complete(attempt: Path, target: Path, world_size: int, state: dict[str, Any]) -> None:
+    write_json(attempt / "state.json", {"format": FORMAT, **state})
+    files: dict[str, Any] = {}
+    for rank in range(world_size):
+        name = f"rank-{rank:05d}.json"
+        files |= json.loads((attempt / name).read_text())["files"]
+        files[name] = describe(attempt / name)
+    files["state.json"] = describe(attempt / "state.json")
+    write_json(attempt / "COMPLETE", {"files": files})
+    make_durable(attempt)
+    if target.exists():
+        shutil.rmtree(target)  # of the same step, and broken: a whole one would have been resumed from
+    attempt.rename(target)
+    make_durable(target.parent)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Size and xxh3-128 of a file."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    return {"bytes": path.stat().st_size, "xxh3_128": digest.hexdigest()}
+
+
+def make_durable(path: Path) -> None:
+    """fsync of a file or folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Writes a JSON file whole and durable, or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w") as file:
+        json.dump(record, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+
+
+def remove_attempts(run_dir: Path) -> None:
+    """Removes what killed writers left. Rank 0 calls it before the first save."""
+    root = run_dir / "checkpoints"
+    for entry in root.iterdir() if root.is_dir() else ():
+        if PARTIAL.fullmatch(entry.name):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def retain(run_dir: Path, *, keep: int, keep_every: int, best: int | None) -> None:
+    """Removes all but the newest `keep` whole checkpoints, every `keep_every`-th, and the `best` one."""
+    whole = [step for step in list_steps(run_dir) if (folder_of(run_dir, step) / "COMPLETE").is_file()]
+    kept = set(whole[-keep:]) | {step for step in whole if keep_every and step % keep_every == 0} | {best}
+    for step in whole:
+        if step not in kept:
+            folder = folder_of(run_dir, step)
+            (folder / "COMPLETE").unlink()  # from here on it doesn't count, however far the removal comes
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+# ---------------------------------------------------------------------------------------------------------- finding
+
+
+def find_problem(folder: Path, *, part: int = 0, parts: int = 1) -> str | None:
+    """Why the checkpoint isn't whole, in a line, or None. Hashes every `parts`-th file, from `part` on."""
+    try:
+        files = json.loads((folder / "COMPLETE").read_text())["files"]
+    except FileNotFoundError:
+        return "COMPLETE is missing"
+    except (ValueError, KeyError):
+        return "COMPLETE is damaged"
+    for number, (name, expected) in enumerate(sorted(files.items())):
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != expected["bytes"]:
+            return f"{name} has {path.stat().st_size:,} bytes of {expected['bytes']:,}"
+        if number % parts == part and describe(path) != expected:
+            return f"{name} doesn't match its hash"
+    return None
+
+
+def find_newest(run_dir: Path, mesh: Mesh) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint, and a line for each newer one that isn't whole; every rank hashes its share.
+
+    InputError if there are checkpoints and none is whole: beginning anew would throw the run away.
+    """
+    broken = []
+    for step in reversed(mesh.from_main(list_steps(run_dir))):
+        folder = folder_of(run_dir, step)
+        problem = find_problem(folder, part=mesh.rank, parts=mesh.world_size)
+        if mesh.all_true(problem is None):
+            return folder, broken
+        broken.append(f"{folder}: not whole ({problem or 'another rank found it damaged'})")
+    if broken:
+        raise InputError(
+            f"{'; '.join(broken)}. No checkpoint of the run is whole: "
+            "restore one, or remove these folders to begin anew."
+        )
+    return None, broken
+
+
+def find_checkpoint(run_dir: Path, step: int | None) -> Path:
+    """The checkpoint of `step`, or the newest whole one, in a single process. InputError if there is none."""
+    steps = list_steps(run_dir)
+    if not steps:
+        raise InputError(f"{run_dir}: no checkpoint there; is it the run.dir of a run that has saved?")
+    if step is not None and step not in steps:
+        raise InputError(f"checkpoint.step={step}: not in {run_dir}; it has {', '.join(map(str, steps))}.")
+    problems = []
+    for candidate in [step] if step is not None else reversed(steps):
+        folder = folder_of(run_dir, candidate)
+        problem = find_problem(folder)
+        if problem is None:
+            return folder
+        problems.append(f"{folder}: not whole ({problem})")
+    raise InputError(f"{'; '.join(problems)}. Restore the files or choose another checkpoint.step.")
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+class CheckpointReader:
+    """Reads any range of any parameter from a whole checkpoint; files are mapped, only what is asked for is read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state: dict[str, Any] = json.loads((folder / "state.json").read_text())
+        if self.state.get("format") != FORMAT:
+            raise InputError(f"{folder}: format {self.state.get('format')}; this version reads {FORMAT}.")
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._pieces: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for path in sorted(folder.glob("rank-*.json")):
+            for piece in json.loads(path.read_text())["fragments"]:
+                self.shapes[piece["parameter"]] = tuple(piece["shape"])
+                self._pieces.setdefault((piece["parameter"], piece["kind"]), []).append(piece)
+        self._files: dict[str, Any] = {}
+
+    def read(self, parameter: str, kind: str, start: int, stop: int) -> torch.Tensor:
+        """Elements [start, stop) of the flattened parameter; 1-D, fp32, on the CPU. A `fragments.Source`.
+
+        InputError if the checkpoint doesn't hold them all.
+        """
+        result = torch.empty(stop - start, dtype=torch.float32)
+        found = 0
+        for piece in self._pieces.get((parameter, kind), []):
+            low, high = max(start, piece["start"]), min(stop, piece["stop"])
+            if low < high:
+                stored = self._open(piece["file"]).get_slice(piece["tensor"])
+                result[low - start : high - start] = stored[low - piece["start"] : high - piece["start"]]
+                found += high - low
+        if found != stop - start:
+            raise InputError(f"{self.folder}: holds {found:,} of {stop - start:,} elements of {parameter} ({kind}).")
+        return result
+
+    def _open(self, file: str) -> Any:
+        from safetensors import safe_open
+
+        if file not in self._files:
+            self._files[file] = safe_open(self.folder / file, framework="pt")
+        return self._files[file]
+
+    def check_shapes(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Refuses a model whose parameters aren't those of the checkpoint."""
+        for name in sorted(shapes.keys() | self.shapes.keys()):
+            if shapes.get(name) != self.shapes.get(name):
+                raise InputError(
+                    f"{self.folder}: {name} is {self.shapes.get(name, 'not there')} in the checkpoint and "
+                    f"{shapes.get(name, 'not there')} in the model; set model.* to what the run was started with."
+                )
+
+
+def read_weights(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Whole fp32 weights by name, one at a time, from a checkpoint of any shape."""
+    reader = CheckpointReader(folder)
+    for name, shape in reader.shapes.items():
+        yield name, reader.read(name, WEIGHT, 0, torch.Size(shape).numel()).view(shape)

@@ -1,0 +1,113 @@
+"""Ranks: joins the process group and says which device and which share of the data are this rank's."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import torch.distributed
+
+from trainer.errors import BanyanError, ConfigError
+
+T = TypeVar("T")
+
+TIMEOUT = timedelta(minutes=30)
+STALE_LOCK_S = 600  # a DeepSpeed op builds in about a minute; a lock this old has lost its owner
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """This rank's place. `control` is a gloo group on CPU tensors for verdicts, also where training uses nccl."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+    control: torch.distributed.ProcessGroup
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes the run directory."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Returns once every rank is here."""
+        torch.distributed.barrier(group=self.control)
+
+    def all_true(self, verdict: bool) -> bool:
+        """Whether `verdict` holds on every rank."""
+        value = torch.tensor([int(verdict)], dtype=torch.int32)
+        torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MIN, group=self.control)
+        return bool(value.item())
+
+    def from_main(self, value: T) -> T:
+        """Rank 0's `value`, on every rank."""
+        box = [value]
+        torch.distributed.broadcast_object_list(box, src=0, group=self.control)
+        return box[0]
+
+    def on_main(self, work: Callable[[], None]) -> None:
+        """Runs `work` on rank 0; every rank raises the expected error that it raises there."""
+        error: BanyanError | None = None
+        if self.is_main:
+            try:
+                work()
+            except BanyanError as caught:
+                error = caught
+        error = self.from_main(error)
+        if error is not None:
+            raise error
+
+    def leave(self) -> None:
+        """Ends the process group; every rank must have come here."""
+        self.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def join() -> Mesh:
+    """Joins the group that RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR describe: nccl with a GPU each, else gloo."""
+    import deepspeed
+
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    cuda = torch.cuda.is_available()
+    if cuda and local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"launch.processes: rank {os.environ['RANK']} has no GPU of its own ({torch.cuda.device_count()} here); "
+            "start fewer ranks, or hide the GPUs with CUDA_VISIBLE_DEVICES= to use the CPU."
+        )
+    if cuda:
+        torch.cuda.set_device(local_rank)
+    else:
+        remove_stale_lock()
+    deepspeed.init_distributed(
+        dist_backend="nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False, timeout=TIMEOUT
+    )
+    rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    control = torch.distributed.new_group(backend="gloo", timeout=TIMEOUT)
+    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    return Mesh(rank, world_size, local_rank, device, control)
+
+
+def remove_stale_lock() -> None:
+    """Removes the lock that a killed build of DeepSpeed's CPU op left: later runs would wait for it for ever."""
+    from torch.utils.cpp_extension import get_default_build_root
+
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    for lock in root.glob("**/deepspeed_shm_comm/lock"):
+        if time.time() - lock.stat().st_mtime > STALE_LOCK_S:
+            lock.unlink(missing_ok=True)
+
+
+def seed_everything(seed: int, *, deterministic: bool) -> None:
+    """Seeds torch (weights and dropout have seeds of their own); `deterministic` asks for deterministic kernels."""
+    torch.manual_seed(seed)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(mode=True)
+        torch.backends.cudnn.benchmark = False

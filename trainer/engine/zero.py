@@ -1,0 +1,93 @@
+"""Our configuration → DeepSpeed's → an engine; the one place that knows DeepSpeed's defaults and traps."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer.config import Pretrain
+from trainer.engine.mesh import Mesh
+from trainer.errors import ConfigError
+
+# Keys of DeepSpeed's that have one of ours: set in two places, they would disagree.
+OWNED = {
+    "train_batch_size": "train.batch_size",
+    "train_micro_batch_size_per_gpu": "train.micro_batch_size",
+    "gradient_accumulation_steps": "train.batch_size and train.micro_batch_size",
+    "gradient_clipping": "train.gradient_clipping",
+    "optimizer": "optimizer.*",
+    "scheduler": "schedule.*",
+    "fp16": "train.precision",
+    "bf16": "train.precision",
+    "torch_autocast": "train.precision",
+    "wandb": "track.wandb.*",
+}
+
+
+def accumulation_steps(config: Pretrain, data_ranks: int) -> int:
+    """Micro-steps per optimiser step; the batch is known to divide (trainer.config.check_batch)."""
+    return config.train.batch_size // (config.train.micro_batch_size * data_ranks)
+
+
+def deepspeed_config(config: Pretrain, mesh: Mesh) -> dict[str, Any]:
+    """The DeepSpeed configuration of a run. ConfigError if config.deepspeed sets what has a key of ours."""
+    stage = config.parallel.zero_stage
+    cuda = mesh.device.type == "cuda"
+    ours: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": config.train.micro_batch_size,
+        "gradient_accumulation_steps": accumulation_steps(config, mesh.world_size),
+        # DeepSpeed's default is 1.0. At stage 0 the loop clips, since DeepSpeed's norm isn't to be had there.
+        "gradient_clipping": config.train.gradient_clipping if stage > 0 else 0.0,
+        "zero_optimization": {"stage": stage, "overlap_comm": cuda, "contiguous_gradients": True},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": None,
+    }
+    if config.train.precision == "bf16":
+        # Without check_grad_overflow a NaN would reach the weights; bf16 sums of gradients would lose small ones.
+        ours["bf16"] = {"enabled": True, "check_grad_overflow": True}
+        ours["data_types"] = {"grad_accum_dtype": "fp32"}
+    for key in config.deepspeed:
+        if key in OWNED:
+            raise ConfigError(f"deepspeed.{key} is set by {OWNED[key]}: use that and leave deepspeed.{key} out.")
+    if "stage" in config.deepspeed.get("zero_optimization", {}):
+        raise ConfigError("deepspeed.zero_optimization.stage is set by parallel.zero_stage: use that.")
+    return merge(ours, config.deepspeed)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `over` laid on top, mapping by mapping."""
+    merged = dict(base)
+    for key, value in over.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if nested else value
+    return merged
+
+
+@contextlib.contextmanager
+def construction(config: Pretrain, mesh: Mesh) -> Iterator[None]:
+    """Where the model is built: at stage 3 each parameter is cut among ranks as soon as it exists."""
+    if config.parallel.zero_stage < 3:
+        with mesh.device:
+            yield
+        return
+    import deepspeed
+
+    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+    with deepspeed.zero.Init(
+        config_dict_or_path=deepspeed_config(config, mesh), dtype=dtype, remote_device=str(mesh.device)
+    ):
+        yield
+
+
+def initialize(config: Pretrain, mesh: Mesh, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+    """DeepSpeed's engine around model and optimiser."""
+    import deepspeed
+
+    engine, _, _, _ = deepspeed.initialize(
+        model=model, optimizer=optimizer, config=deepspeed_config(config, mesh), dist_init_required=False
+    )
+    return engine

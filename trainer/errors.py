@@ -1,0 +1,27 @@
+"""Errors that a user can mend: one line that names the key, file or shard, and what to do. No traceback is shown."""
+
+
+class BanyanError(Exception):
+    """An expected failure. `exit_code` is the process's exit status (DESIGN: 2 is bad configuration or input)."""
+
+    exit_code = 1
+
+
+class ConfigError(BanyanError):
+    """A configuration that can't be honoured."""
+
+    exit_code = 2
+
+
+class InputError(BanyanError):
+    """Data, a tokenizer, a checkpoint or a file that is missing, broken or doesn't fit."""
+
+    exit_code = 2
+
+
+class StorageError(BanyanError):
+    """The disk refused: full, read-only, gone."""
+
+
+class NonFiniteError(BanyanError):
+    """A loss or gradient norm that is NaN or infinite."""

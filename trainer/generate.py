@@ -1,0 +1,169 @@
+"""Continues a prompt with a trained model, printing as it goes: the prompt, then what the model makes of it.
+
+banyan generate run.dir=runs/NAME prompt="import os" temperature=0.8 max_tokens=200
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TextIO
+
+import torch
+from torch import Tensor
+
+from trainer.config import Generate, check_values
+from trainer.data.tokenizer import Tokenizer
+from trainer.engine.checkpoint import find_checkpoint
+from trainer.model.attention import KeyValueCache
+from trainer.model.transformer import Transformer
+from trainer.run_directory import read_config
+from trainer.trained import load_model, load_run_tokenizer, require_run_dir
+
+UNFINISHED = "\ufffd"  # what a tokenizer decodes the first bytes of a character to
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn; the fields are those of trainer.config.Generate."""
+
+    max_tokens: int = 128
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+def main(config: Generate) -> int:
+    """The verb: load, then sample to standard output."""
+    check_values(config)
+    run_dir = require_run_dir(config.run.dir)
+    run = read_config(run_dir)
+    tokenizer = load_run_tokenizer(run_dir)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if run.train.precision == "bf16" else torch.float32
+    model = load_model(run.model, find_checkpoint(run_dir, config.checkpoint.step), device, dtype)
+    prompt = config.prompt.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    sampling = Sampling(config.max_tokens, config.temperature, config.top_k, config.top_p, config.seed)
+    pieces = continue_text(model, tokenizer, prompt, sampling, context_length=run.data.sequence_length)
+    write_stream(itertools.chain([prompt], pieces), sys.stdout)
+    return 0
+
+
+def continue_text(
+    model: Transformer, tokenizer: Tokenizer, prompt: str, sampling: Sampling, *, context_length: int
+) -> Iterator[str]:
+    """The continuation of `prompt` (without it), in pieces that end with whole characters.
+
+    An empty prompt begins where a document does, after an end-of-text token.
+    """
+    end_of_text = tokenizer.end_of_text_id
+    tokens = tokenizer.encode(prompt) or [end_of_text]
+    new = generate_tokens(model, tokens, sampling, context_length=context_length, end_of_text=end_of_text)
+    return decode_stream(tokenizer, tokens, new)
+
+
+def generate_tokens(
+    model: Transformer, tokens: list[int], sampling: Sampling, *, context_length: int, end_of_text: int
+) -> Iterator[int]:
+    """Samples the tokens that follow `tokens`, until end-of-text (not given out) or `sampling.max_tokens`.
+
+    The model never sees more than `context_length` tokens: when they are full it goes on from the later half of them.
+    Under ZeRO-3 every rank must take part, and take every token.
+    """
+    generator = torch.Generator("cpu").manual_seed(sampling.seed)
+    seen = tokens[-context_length:]
+    fresh, cache = seen, _new_cache(model, context_length)
+    for _ in range(sampling.max_tokens):
+        if len(seen) > context_length:
+            seen = seen[-max(1, context_length // 2) :]
+            fresh, cache = seen, _new_cache(model, context_length)
+        logits = next_logits(model, fresh, cache)
+        token = sample(logits, sampling.temperature, sampling.top_k, sampling.top_p, generator)
+        if token == end_of_text:
+            return
+        yield token
+        fresh = [token]
+        seen = seen + fresh
+
+
+@torch.no_grad()
+def next_logits(model: Transformer, tokens: list[int], cache: KeyValueCache) -> Tensor:
+    """Logits of what follows the cached tokens and these, which join the cache. (vocab_size,) fp32 on the CPU."""
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    with _uncompiled(model):
+        logits = model(torch.tensor([tokens], device=device), cache=cache)
+    model.train(training)
+    return logits[0, -1].float().cpu()
+
+
+def sample(logits: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator) -> int:
+    """Draws a token from softmax(logits / temperature), cut to the `top_k` likeliest, then to the nucleus `top_p`.
+
+    The nucleus (Holtzman et al. 2020) is the fewest likeliest tokens whose probability reaches top_p: one at least.
+    temperature 0 takes the likeliest, top_k 0 and top_p 1 cut nothing. logits: (vocab_size,).
+    """
+    if temperature == 0:
+        return int(logits.argmax())
+    scaled = (logits.double() - logits.max()) / temperature  # at most 0: a tiny temperature overflows nothing
+    probabilities, tokens = scaled.softmax(dim=-1).sort(descending=True, stable=True)
+    if top_k > 0:
+        probabilities = probabilities[:top_k] / probabilities[:top_k].sum()
+    if top_p < 1:
+        before = probabilities.cumsum(dim=-1) - probabilities  # held by the likelier ones
+        before[0] = -1.0
+        probabilities = probabilities.where(before < top_p, 0.0)
+    return int(tokens[torch.multinomial(probabilities, 1, generator=generator)])
+
+
+def decode_stream(tokenizer: Tokenizer, before: list[int], tokens: Iterable[int]) -> Iterator[str]:
+    """The text of `tokens` as they come, after those `before`; a character in several tokens waits for the last.
+
+    Each piece is decoded after the one before it, because some tokenizers drop the space a text begins with.
+    """
+    context = before
+    pending: list[int] = []
+    for token in tokens:
+        pending.append(token)
+        text = _text_after(tokenizer, context, pending)
+        if text and not text.endswith(UNFINISHED):
+            yield text
+            context, pending = pending, []
+    if rest := _text_after(tokenizer, context, pending):
+        yield rest
+
+
+def write_stream(pieces: Iterable[str], out: TextIO) -> None:
+    """Writes pieces as they come and ends the line. A reader that has gone away (`| head`) ends it quietly."""
+    if hasattr(out, "reconfigure"):
+        out.reconfigure(errors="replace")  # a terminal that isn't UTF-8 shows "?"
+    try:
+        for piece in pieces:
+            out.write(piece)
+            out.flush()
+        out.write("\n")
+        out.flush()
+    except BrokenPipeError:
+        # The interpreter flushes once more on its way out: let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+
+
+def _text_after(tokenizer: Tokenizer, context: list[int], tokens: list[int]) -> str:
+    return tokenizer.decode(context + tokens)[len(tokenizer.decode(context)) :]
+
+
+def _new_cache(model: Transformer, capacity: int) -> KeyValueCache:
+    return KeyValueCache(model.config.num_hidden_layers, capacity)
+
+
+def _uncompiled(model: Transformer) -> contextlib.AbstractContextManager:
+    """Runs compiled blocks as they are written: a sample's ever-changing shapes would compile again and again."""
+    if any(module._compiled_call_impl is not None for module in model.modules()):
+        return torch.compiler.set_stance("force_eager")
+    return contextlib.nullcontext()

@@ -1,0 +1,130 @@
+"""Attention: rotary positions, masks that keep to a document, the key-value cache, and the kernels that use them.
+
+Functions and the cache only; the projections around them are in transformer.py. Tensors of heads are
+(batch, heads, time, head_dim) throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+Rotary = tuple[Tensor, Tensor]
+MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def rotary_tables(positions: Tensor, head_dim: int, theta: float) -> Rotary:
+    """Cosines and sines of the rotary angles (RoFormer, eq. 15), in fp32.
+
+    Angle i of position m is m · theta^(-2i / head_dim), for i < head_dim / 2; the two halves repeat it (Llama in
+    Hugging Face's layout). positions: (rows, time), rows 1 or batch → two of (rows, 1, time, head_dim).
+    """
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
+    angles = positions[:, None, :, None].float() / theta**exponents  # (rows, 1, time, head_dim / 2)
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def apply_rotary(heads: Tensor, rotary: Rotary) -> Tensor:
+    """Turns queries or keys by their positions: in fp32, for bf16 positions go wrong in long contexts."""
+    cos, sin = rotary
+    first, second = heads.chunk(2, dim=-1)
+    turned = torch.cat((-second, first), dim=-1)
+    return (heads * cos + turned * sin).to(heads.dtype)
+
+
+def document_positions(document_ids: Tensor) -> Tensor:
+    """Positions that start again at 0 wherever the id changes. (batch, time) → (batch, time)."""
+    index = torch.arange(document_ids.shape[1], device=document_ids.device).expand_as(document_ids)
+    starts = document_ids[:, 1:] != document_ids[:, :-1]
+    starts = F.pad(starts, (1, 0), value=True)
+    return index - torch.where(starts, index, 0).cummax(dim=1).values
+
+
+def causal_mask(past: int, time: int, device: torch.device) -> Tensor:
+    """True where one of `time` queries that follow `past` cached tokens may look. (time, past + time)."""
+    return torch.ones(time, past + time, dtype=torch.bool, device=device).tril(diagonal=past)
+
+
+def document_mask(document_ids: Tensor) -> Tensor:
+    """True where a query may look: not ahead, and within its document. (batch, time) → (batch, 1, time, time)."""
+    same = document_ids[:, None, :, None] == document_ids[:, None, None, :]
+    return same & causal_mask(past=0, time=document_ids.shape[1], device=document_ids.device)
+
+
+def document_mask_mod(document_ids: Tensor) -> MaskMod:
+    """`document_mask`, said pointwise for FlexAttention."""
+
+    def allowed(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query >= key) & (document_ids[batch, query] == document_ids[batch, key])
+
+    return allowed
+
+
+def document_block_mask(document_ids: Tensor) -> BlockMask:
+    """`document_mask` as FlexAttention's block mask, built on the ids' device without ever being dense."""
+    batch, time = document_ids.shape
+    return _compiled(create_block_mask)(
+        document_mask_mod(document_ids), batch, None, time, time, device=document_ids.device
+    )
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | BlockMask | None) -> Tensor:
+    """Scaled dot-product attention with grouped keys and values; causal when there is no mask.
+
+    queries: (batch, heads, time, head_dim); keys and values: (batch, kv_heads, past + time, head_dim), with past > 0
+    only under a mask or for a single query, which sees all.
+    """
+    if isinstance(mask, BlockMask):
+        # Inside a compiled block the kernel is compiled with it; on its own it would run as a dense reference.
+        kernel = flex_attention if torch.compiler.is_compiling() else _compiled(flex_attention)
+        return kernel(queries, keys, values, block_mask=mask, enable_gqa=True)
+    is_causal = mask is None and queries.shape[2] > 1
+    return F.scaled_dot_product_attention(
+        queries, keys, values, attn_mask=mask, is_causal=is_causal, enable_gqa=queries.shape[1] != keys.shape[1]
+    )
+
+
+class LayerCache:
+    """Keys and values of one layer, up to `capacity` tokens; storage follows the first ones in shape, dtype, device."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.length = 0
+        self._store: tuple[Tensor, Tensor] | None = None
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds (batch, kv_heads, time, head_dim) of each and returns all so far."""
+        batch, kv_heads, time, head_dim = keys.shape
+        if self._store is None:
+            shape = (batch, kv_heads, self.capacity, head_dim)
+            self._store = (keys.new_empty(shape), values.new_empty(shape))
+        start, self.length = self.length, self.length + time
+        for store, new in zip(self._store, (keys, values), strict=True):
+            store[:, :, start : self.length] = new
+        all_keys, all_values = self._store
+        return all_keys[:, :, : self.length], all_values[:, :, : self.length]
+
+
+class KeyValueCache:
+    """What generation remembers of the tokens so far: a LayerCache for each block."""
+
+    def __init__(self, layers: int, capacity: int) -> None:
+        self.layers = [LayerCache(capacity) for _ in range(layers)]
+
+    @property
+    def length(self) -> int:
+        """Tokens held."""
+        return self.layers[0].length
+
+
+@lru_cache
+def _compiled(function: Callable) -> Any:
+    """torch.compile, asked for only where it is needed: importing the compiler takes seconds."""
+    return torch.compile(function)

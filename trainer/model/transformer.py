@@ -1,0 +1,226 @@
+"""The model: a decoder of the Llama family in plain PyTorch. It knows nothing of ranks, ZeRO or configuration files.
+
+RMSNorm, rotary positions, grouped-query attention, SwiGLU, no biases; optionally Qwen3's norm on queries and keys.
+Parameters are named as in Hugging Face's LlamaForCausalLM, so that export is a copy. Any weights the constructor
+leaves are meaningless: they come from initialize.py or a checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
+from torch.utils.checkpoint import checkpoint
+
+from trainer.config import Model
+from trainer.model.attention import (
+    KeyValueCache,
+    LayerCache,
+    Rotary,
+    apply_rotary,
+    attend,
+    causal_mask,
+    document_block_mask,
+    document_mask,
+    document_positions,
+    rotary_tables,
+)
+from trainer.model.loss import row_losses
+
+
+def head_width(config: Model) -> int:
+    """Width of an attention head."""
+    return config.head_dim or config.hidden_size // config.num_attention_heads
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) · weight (Zhang and Sennrich 2019); the division in fp32, whatever the weights are."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(…, size) → the same."""
+        wide = hidden.float()
+        wide = wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + self.eps)
+        return self.weight * wide.to(hidden.dtype)
+
+
+class SelfAttention(nn.Module):
+    """Grouped-query attention with rotary positions.
+
+    Heads are counted from the projections' outputs, not from the configuration: tensor parallelism makes them local.
+    """
+
+    def __init__(self, config: Model) -> None:
+        super().__init__()
+        self.head_dim = head_width(config)
+        self.dropout = config.dropout
+        query_size = config.num_attention_heads * self.head_dim
+        key_size = config.num_key_value_heads * self.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, query_size, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, key_size, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, key_size, bias=False)
+        self.o_proj = nn.Linear(query_size, config.hidden_size, bias=False)
+        self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
+
+    def forward(
+        self, hidden: Tensor, rotary: Rotary, mask: Tensor | BlockMask | None, cache: LayerCache | None
+    ) -> Tensor:
+        """(batch, time, hidden_size) → the same."""
+        batch, time, _ = hidden.shape
+        heads = (batch, time, -1, self.head_dim)
+        queries = self.q_norm(self.q_proj(hidden).view(heads)).transpose(1, 2)  # (batch, heads, time, head_dim)
+        keys = self.k_norm(self.k_proj(hidden).view(heads)).transpose(1, 2)  # (batch, kv_heads, time, head_dim)
+        values = self.v_proj(hidden).view(heads).transpose(1, 2)
+        queries, keys = apply_rotary(queries, rotary), apply_rotary(keys, rotary)
+        if cache is not None:
+            keys, values = cache.append(keys, values)
+        mixed = attend(queries, keys, values, mask).transpose(1, 2).reshape(batch, time, -1)
+        return F.dropout(self.o_proj(mixed), self.dropout, self.training)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: down(silu(gate(x)) · up(x)) (Shazeer 2020)."""
+
+    def __init__(self, config: Model) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(batch, time, hidden_size) → the same."""
+        gated = F.silu(self.gate_proj(hidden)) * self.up_proj(hidden)
+        return F.dropout(self.down_proj(gated), self.dropout, self.training)
+
+
+class Block(nn.Module):
+    """A decoder block: attention and feed-forward, each normed before and added to the residual stream."""
+
+    def __init__(self, config: Model) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(config)
+        self.mlp = FeedForward(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        rotary: Rotary,
+        mask: Tensor | BlockMask | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """(batch, time, hidden_size) → the same."""
+        hidden = hidden + self.self_attn(self.input_layernorm(hidden), rotary, mask, cache)
+        return hidden + self.mlp(self.post_attention_layernorm(hidden))
+
+
+class Decoder(nn.Module):
+    """Tokens to final hidden states: embedding, blocks, norm."""
+
+    def __init__(self, config: Model, vocab_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.activation_checkpointing = "none"
+        self.embed_tokens = nn.Embedding(vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, tokens: Tensor, document_ids: Tensor | None, cache: KeyValueCache | None) -> Tensor:
+        """(batch, time) → (batch, time, hidden_size)."""
+        past = cache.length if cache is not None else 0
+        rotary = rotary_tables(_positions(tokens, document_ids, past), head_width(self.config), self.config.rope_theta)
+        mask = _mask(tokens, document_ids, past)
+        hidden = F.dropout(self.embed_tokens(tokens), self.config.dropout, self.training)
+        for index, block in enumerate(self.layers):
+            hidden = self._through(block, hidden, rotary, mask, cache.layers[index] if cache is not None else None)
+        return self.norm(hidden)
+
+    def _through(self, block: nn.Module, hidden: Tensor, *rest: object) -> Tensor:
+        if self.activation_checkpointing == "none" or not torch.is_grad_enabled():
+            return block(hidden, *rest)
+        draws = self.training and self.config.dropout > 0
+        return checkpoint(block, hidden, *rest, use_reentrant=False, preserve_rng_state=draws)
+
+
+class Transformer(nn.Module):
+    """The language model: decoder, head and loss."""
+
+    def __init__(self, config: Model) -> None:
+        super().__init__()
+        if config.vocab_size is None:
+            raise ValueError("model.vocab_size is not set: take the tokenizer's.")
+        self.config = config
+        self.model = Decoder(config, config.vocab_size)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self._tie()
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The decoder blocks, first to last."""
+        return self.model.layers
+
+    def set_activation_checkpointing(self, mode: str) -> None:
+        """`full` computes each block again in backward; `none` keeps what backward needs."""
+        if mode not in ("none", "full"):
+            raise ValueError(f"activation checkpointing {mode!r}: none or full.")
+        self.model.activation_checkpointing = mode
+
+    def forward(
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """Each row's summed loss where there are targets, else logits; fp32 both.
+
+        tokens, targets, document_ids: (batch, time) int64. Losses: (batch,), in nats; IGNORED targets add nothing; the
+        z-loss is in it while training. Logits: (batch, time, vocab_size), or with a cache, which is extended by
+        `tokens`, of the last position alone: (batch, 1, vocab_size). `document_ids`, equal within a document and each
+        document in one piece, keep attention inside documents and restart positions; they don't go with a cache.
+        """
+        if cache is not None and document_ids is not None:
+            raise ValueError("A cache holds one document: give no document_ids with it.")
+        hidden = self.model(tokens, document_ids, cache)
+        if targets is not None:
+            z_loss = self.config.z_loss if self.training else 0.0
+            return row_losses(hidden, targets, self.lm_head, chunk=self.config.loss_chunk, z_loss=z_loss)
+        if cache is not None:
+            hidden = hidden[:, -1:]
+        return self.lm_head(hidden).float()
+
+    def _tie(self) -> None:
+        if self.config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> Transformer:
+        """What .to(), .to_empty() and the like call: they may replace parameters, each module's by itself."""
+        super()._apply(fn, recurse)
+        self._tie()
+        return self
+
+
+def _positions(tokens: Tensor, document_ids: Tensor | None, past: int) -> Tensor:
+    """Positions of the tokens: (1, time), or with documents (batch, time)."""
+    if document_ids is not None:
+        return document_positions(document_ids)
+    return torch.arange(past, past + tokens.shape[1], device=tokens.device)[None]
+
+
+def _mask(tokens: Tensor, document_ids: Tensor | None, past: int) -> Tensor | BlockMask | None:
+    """The mask that `attend` needs; None where plain causal attention (or one query that sees all) will do."""
+    if document_ids is not None:
+        return document_block_mask(document_ids) if tokens.is_cuda else document_mask(document_ids)
+    if past > 0 and tokens.shape[1] > 1:
+        return causal_mask(past, tokens.shape[1], tokens.device)
+    return None

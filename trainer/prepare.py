@@ -1,0 +1,343 @@
+"""Text → token shards: `banyan prepare data.input=PATH data.output=DIR` writes DIR/train and DIR/validation.
+
+Reading, tokenizer, shards: each stage leaves its work in DIR/partial as it goes, so that the same command continues
+after any end, kill -9 included, and writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from trainer.config import Data, Prepare, check_values, require
+from trainer.data import spool
+from trainer.data.durable import make_folder
+from trainer.data.filters import DUPLICATE, first_occurrences
+from trainer.data.layout import cut_into_shards, held_out, shuffle_order
+from trainer.data.manifest import Manifest, Shard, SourceGroup, write_manifest
+from trainer.data.packing import Packing, ShardJob, make_shard
+from trainer.data.plan import PARTIAL, SPLITS, Plan, exclusive, read_progress, write_plan
+from trainer.data.plan import FILE as PLAN_FILE
+from trainer.data.progress import MEGABYTE, Progress
+from trainer.data.shards import open_shards, read_manifest
+from trainer.data.sources import Found, Source, find_sources
+from trainer.data.tokenizer import (
+    SMALLEST_VOCABULARY,
+    Tokenizer,
+    choose_engine,
+    find_tokenizer,
+    load_tokenizer,
+    sha256_of,
+    train_tokenizer,
+)
+from trainer.data.workers import Map, available_cores, processes
+from trainer.errors import ConfigError, InputError
+
+CHECKED_BYTES = 2**20  # text on which gigatoken must agree with tokenizers
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The accepted documents of each split, in the order of their shards, and what became of the others."""
+
+    splits: dict[str, spool.Documents]
+    rejected: dict[str, int]
+    documents_read: int
+
+
+def main(config: Prepare, map_items: Map | None = None) -> int:
+    """Runs `banyan prepare`; 0 when done. `map_items` replaces the map over processes (Ray passes in its own)."""
+    data, output = config.data, _check(config)
+    found = find_sources(data.input, data.include, data.exclude, output)
+    plan = Plan.of(_settings(config), found.sources)
+    _say("sources", _describe(found))
+    make_folder(output)
+    with exclusive(output):
+        progress = read_progress(output, plan)
+        if progress == "finished":
+            return _up_to_date(output)
+        if progress == "begun":
+            _say("continue", f"the same prepare was interrupted; what it left in {output / PARTIAL} is used")
+        with processes(data.workers or available_cores()) as own_map:
+            _prepare(config, output, found.sources, plan, map_items or own_map)
+    return 0
+
+
+def _prepare(config: Prepare, output: Path, sources: tuple[Source, ...], plan: Plan, map_items: Map) -> None:
+    """The stages, top to bottom."""
+    data, partial = config.data, output / PARTIAL
+    try:
+        make_folder(partial)
+        write_plan(output, plan, finished=False)
+        items = _collect(sources, partial, data.text_field, map_items)
+        corpus = _arrange(items, partial, config)
+        tokenizer = _tokenizer(config, corpus, partial)
+        engine = _engine(tokenizer, corpus, partial)
+    except (InputError, ConfigError):
+        _withdraw(output)  # the mend changes the plan, and mustn't meet this one
+        raise
+    written = _write_shards(data, output, corpus, tokenizer, engine, map_items)
+    for split in reversed(written):  # train's manifest comes last
+        tokenizer.save(output / split / "tokenizer")
+        write_manifest(_manifest(config, output / split, sources, corpus, tokenizer, written[split]))
+    write_plan(output, plan, finished=True)
+    shutil.rmtree(partial, ignore_errors=True)
+    _summarise(output, corpus)
+
+
+# ------------------------------------------------------------------------------------------------------ the outset
+
+
+def _check(config: Prepare) -> Path:
+    """Refuses a configuration that can't work; returns the output folder."""
+    check_values(config)
+    data = config.data
+    require(
+        bool(data.input), "data.input is empty: name files, folders or globs, or use data=stdlib for Python's library."
+    )
+    require(bool(data.output), "data.output is not set: name the folder that prepare shall write train/ and so on to.")
+    require(
+        data.tokenizer.path is not None or data.tokenizer.end_of_text is None,
+        "data.tokenizer.end_of_text is for a loaded tokenizer: set data.tokenizer.path too, or leave it out.",
+    )
+    require(
+        data.tokenizer.path is not None or data.tokenizer.train.vocab_size >= SMALLEST_VOCABULARY,
+        f"data.tokenizer.train.vocab_size={data.tokenizer.train.vocab_size}: at least {SMALLEST_VOCABULARY} "
+        "(256 bytes and the end-of-text token).",
+    )
+    output = Path(str(data.output)).expanduser()
+    standing = next((place for place in (output, *output.parents) if place.exists()), Path())
+    require(standing.is_dir(), f"data.output={output}: {standing} is a file; choose a folder.")
+    return output
+
+
+def _settings(config: Prepare) -> dict[str, Any]:
+    """The settings that determine the shards, by key."""
+    data = config.data
+    tokenizer: dict[str, Any] = {
+        "data.tokenizer.train.vocab_size": data.tokenizer.train.vocab_size,
+        "data.tokenizer.train.sample_bytes": data.tokenizer.train.sample_bytes,
+    }
+    if data.tokenizer.path is not None:
+        tokenizer = {
+            "data.tokenizer.path's sha256": sha256_of(find_tokenizer(Path(data.tokenizer.path).expanduser())),
+            "data.tokenizer.end_of_text": data.tokenizer.end_of_text,
+        }
+    keys = "name text_field licence validation_fraction deduplicate shuffle_documents shard_bytes block_tokens"
+    return {"seed": config.seed, **{f"data.{key}": getattr(data, key) for key in keys.split()}, **tokenizer}
+
+
+def _up_to_date(output: Path) -> int:
+    """Says that there is nothing to do, once what was made is still there."""
+    shutil.rmtree(output / PARTIAL, ignore_errors=True)  # killed between the last word and the tidying
+    for split in SPLITS:
+        if split == "train" or (output / split).exists():
+            manifest = read_manifest(output / split)
+            open_shards(manifest)
+            _say(split, f"{manifest.documents:,} documents, {manifest.tokens:,} tokens: up to date in {output / split}")
+    return 0
+
+
+def _withdraw(output: Path) -> None:
+    """Takes back what a refused prepare left, which is nothing that counts; other files in the folder stay."""
+    if any((output / split).exists() for split in SPLITS):
+        return
+    shutil.rmtree(output / PARTIAL, ignore_errors=True)
+    (output / PLAN_FILE).unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------------------------------------------ the stages
+
+
+def _collect(sources: tuple[Source, ...], partial: Path, text_field: str, map_items: Map) -> int:
+    """Spools every source's documents; returns the number of work items."""
+    batches = spool.batches(sources)
+    work = functools.partial(spool.collect, folder=partial, text_field=text_field)
+    with Progress("read", sum(batch.bytes for batch in batches)) as progress:
+        for size in map_items(work, batches):
+            progress.advance(bytes=size)
+    return len(batches)
+
+
+def _arrange(items: int, partial: Path, config: Prepare) -> Corpus:
+    """Drops duplicates, splits and orders what was spooled."""
+    data = config.data
+    documents, rejected = spool.load(partial, items)
+    documents_read = len(documents) + rejected.total()
+    if data.deduplicate:
+        kept = first_occurrences(documents.hash)
+        rejected[DUPLICATE] += int((~kept).sum())
+        documents = documents.take(kept)
+    if not len(documents):
+        raise InputError(f"data.input: no document to prepare ({_counts(rejected) or 'the files hold none'}).")
+    held = held_out(documents.hash, data.validation_fraction)
+    splits = {"train": documents.take(~held), "validation": documents.take(held)}
+    if not data.validation_fraction:
+        del splits["validation"]
+    for split, part in splits.items():
+        if not len(part):
+            raise InputError(
+                f"data.validation_fraction={data.validation_fraction}: none of the {len(documents):,} documents falls "
+                f"into {split}: change it (0 makes no validation set), or give more documents."
+            )
+    if data.shuffle_documents:
+        splits = {split: part.take(shuffle_order(part.hash, config.seed)) for split, part in splits.items()}
+    return Corpus(splits, {reason: count for reason, count in sorted(rejected.items()) if count}, documents_read)
+
+
+def _tokenizer(config: Prepare, corpus: Corpus, partial: Path) -> Tokenizer:
+    """The tokenizer: loaded, or as an interrupted run trained it, or trained on the training documents."""
+    wanted = config.data.tokenizer
+    if wanted.path is not None:
+        tokenizer = load_tokenizer(wanted.path, wanted.end_of_text)
+        _say("tokenizer", f"{tokenizer.name}, {tokenizer.vocab_size:,} tokens, from {wanted.path}")
+        return tokenizer
+    folder = partial / "tokenizer"
+    if (folder / "tokenizer.json").exists():
+        return load_tokenizer(folder)
+    sample = _shuffled(corpus.splits["train"], config.seed)
+    total = min(wanted.train.sample_bytes, int(sample.length.sum()))
+    with Progress("tokenizer", total) as progress:
+        tokenizer = train_tokenizer(
+            _counted(spool.sample_texts(partial, sample, wanted.train.sample_bytes), progress),
+            vocab_size=wanted.train.vocab_size,
+            name=f"{config.data.name}-bpe-{wanted.train.vocab_size}",
+        )
+    tokenizer.save(folder)
+    _say("tokenizer", f"{tokenizer.name}: byte-level BPE, {tokenizer.vocab_size:,} tokens")
+    return tokenizer
+
+
+def _engine(tokenizer: Tokenizer, corpus: Corpus, partial: Path) -> str:
+    """Who encodes; gigatoken must prove itself on a sample of the input."""
+    sample = _shuffled(corpus.splits["train"], seed=0)
+    engine, why = choose_engine(tokenizer, spool.sample_texts(partial, sample, CHECKED_BYTES))
+    warning = "" if engine == "gigatoken" else "WARNING: dozens of times slower; "
+    _say("encode", f"{warning}with {engine}: {why}")
+    return engine
+
+
+def _write_shards(
+    data: Data, output: Path, corpus: Corpus, tokenizer: Tokenizer, engine: str, map_items: Map
+) -> dict[str, list[Shard]]:
+    """Encodes and writes the shards of every split."""
+    partial = output / PARTIAL
+    packing = Packing(
+        spool=partial,
+        scratch=partial,
+        tokenizer=_tokenizer_for_workers(tokenizer, partial),
+        end_of_text=tokenizer.end_of_text,
+        engine=engine,
+        dtype=tokenizer.dtype,
+        block_tokens=data.block_tokens,
+    )
+    jobs = []
+    for split, documents in corpus.splits.items():
+        make_folder(output / split)
+        for number, rows in enumerate(cut_into_shards(documents.length, data.shard_bytes)):
+            jobs.append(ShardJob(output / split / f"shard-{number:06d}.tar", documents.take(rows)))
+    written: dict[str, list[Shard]] = {split: [] for split in corpus.splits}
+    with Progress("encode", sum(int(job.documents.length.sum()) for job in jobs)) as progress:
+        for job, shard in zip(jobs, map_items(functools.partial(make_shard, packing=packing), jobs), strict=True):
+            written[job.path.parent.name].append(shard)
+            progress.advance(bytes=shard.text_bytes, tokens=shard.tokens)
+    return written
+
+
+def _tokenizer_for_workers(tokenizer: Tokenizer, partial: Path) -> Path:
+    """A folder to load exactly this tokenizer from, whatever becomes of the one that was given."""
+    folder = partial / "tokenizer"
+    if not (folder / "tokenizer.json").exists():
+        tokenizer.save(folder)
+    return folder
+
+
+def _shuffled(documents: spool.Documents, seed: int) -> spool.Documents:
+    return documents.take(shuffle_order(documents.hash, seed))
+
+
+def _counted(texts: Iterator[bytes], progress: Progress) -> Iterator[bytes]:
+    for text in texts:
+        progress.advance(bytes=len(text))
+        yield text
+
+
+# --------------------------------------------------------------------------------------------------------- the end
+
+
+def _manifest(
+    config: Prepare,
+    folder: Path,
+    sources: tuple[Source, ...],
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    shards: list[Shard],
+) -> Manifest:
+    groups = groupby(sources, key=lambda source: source.given)
+    return Manifest(
+        folder=folder,
+        name=config.data.name,
+        dtype=tokenizer.dtype,
+        tokenizer_name=tokenizer.name,
+        tokenizer_sha256=tokenizer.sha256,
+        vocab_size=tokenizer.vocab_size,
+        end_of_text=tokenizer.end_of_text_id,
+        special_ids=tokenizer.special_ids,
+        shards=tuple(shards),
+        rejected=corpus.rejected,
+        documents_read=corpus.documents_read,
+        sources=tuple(
+            SourceGroup(given, config.data.licence, tuple(source.name for source in group)) for given, group in groups
+        ),
+        prepared={
+            "command": sys.argv,
+            "version": _version(),
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **_settings(config),
+        },
+    )
+
+
+def _version() -> str:
+    """Banyan's version, if it's installed."""
+    try:
+        return version("banyan-train")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _summarise(output: Path, corpus: Corpus) -> None:
+    """Prints what came of it: every document that was read is in a split or among the rejected."""
+    for split in corpus.splits:
+        manifest = read_manifest(output / split)
+        _say(
+            split,
+            f"{manifest.documents:,} documents, {manifest.tokens:,} tokens, {manifest.text_bytes / MEGABYTE:,.1f} MB "
+            f"({manifest.tokens / manifest.text_bytes:.3f} tokens per byte) in {len(manifest.shards)} shards: "
+            f"{output / split}",
+        )
+    _say("rejected", f"{_counts(corpus.rejected) or 'none'}, of {corpus.documents_read:,} documents read")
+
+
+def _describe(found: Found) -> str:
+    size = sum(source.bytes for source in found.sources) / MEGABYTE
+    left_out = f" ({found.left_out:,} files of other endings left out)" if found.left_out else ""
+    return f"{len(found.sources):,} files, {size:,.1f} MB{left_out}"
+
+
+def _counts(counts: Counter[str] | dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()) if count)
+
+
+def _say(subject: str, what: str) -> None:
+    """One line, flushed, so that it shows at once in a log file too."""
+    print(f"{subject:<9} {what}", flush=True)

@@ -1,0 +1,308 @@
+"""`banyan pretrain`: token shards → a trained model. Read `main` from top to bottom: it is the map of what happens.
+
+banyan pretrain data.path=DIR model=tiny train.steps=400
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from trainer import run_directory
+from trainer.config import Pretrain, check_pretrain
+from trainer.data.dataset import Dataset, open_training, open_validation, weights_of
+from trainer.data.history import History
+from trainer.data.loader import Batch, Loader
+from trainer.data.order import Order
+from trainer.engine import checkpoint, fragments, zero
+from trainer.engine.evaluation import Score, score
+from trainer.engine.health import StopRequests
+from trainer.engine.loop import Progress, Trainer, Utilisation
+from trainer.engine.mesh import Mesh, join, seed_everything
+from trainer.engine.optimizer import build_optimizer
+from trainer.errors import ConfigError
+from trainer.model.initialize import initial_weight
+from trainer.model.transformer import Transformer, head_width
+from trainer.outcome import announce
+from trainer.resume import find_resume
+from trainer.track.metrics import flops_per_token, peak_flops
+from trainer.track.sinks import Tracker
+
+STOPPED = 85  # exit code: stopped after a checkpoint, before the end
+
+
+def main(config: Pretrain) -> int:
+    """Runs one rank of a pretraining run, or goes on with it; the exit code."""
+    check_pretrain(config, int(os.environ["WORLD_SIZE"]))
+    mesh = join()
+    seed_everything(config.seed, deterministic=config.train.deterministic)
+
+    training = open_training(config.data)
+    validation = open_validation(config.data, training[0].manifest)
+    fit_to_data(config, training, validation)
+    run_dir = enter_run_directory(config, mesh)
+
+    reader = find_resume(run_dir, config, mesh, training)
+    progress = Progress.from_json(reader.state["progress"]) if reader else Progress()
+    total_steps = count_steps(config)
+    if progress.step >= total_steps or progress.out_of_patience:
+        return already_finished(run_dir, mesh, progress)
+    history = (History.from_json(reader.state["history"]) if reader else History([], [])).go_on(
+        step=progress.step,
+        position=progress.position,
+        batch_size=config.train.batch_size,
+        rows=[dataset.rows for dataset in training],
+        weights=weights_of(config.data),
+    )
+    if mesh.is_main:
+        checkpoint.remove_attempts(run_dir)
+        run_directory.describe(run_dir, config, training[0].manifest.folder / "tokenizer")
+        run_directory.write(run_dir / "history.json", json.dumps(history.to_json(), indent=1))
+
+    with zero.construction(config, mesh):
+        model = Transformer(config.model)
+    model.set_activation_checkpointing(config.train.activation_checkpointing)
+    fragments.fill_weights(model, initial_source(config))
+    optimizer = build_optimizer(config.optimizer, model.named_parameters())
+    engine = zero.initialize(config, mesh, model, optimizer)
+    if reader:
+        reader.check_shapes({name: fragments.full_shape(p) for name, p in engine.module.named_parameters()})
+        fragments.restore(engine, reader.read, steps=progress.step)
+    if config.train.compile:
+        compile_blocks(engine.module)
+
+    tracker = open_tracker(run_dir, config, mesh, training + validation, engine, progress, total_steps)
+    evaluation = Evaluation(config, mesh, engine, validation, progress, tracker)
+    loader = open_loader(config, mesh, training, history)
+    state = {"history": history.to_json(), "tokenizer_sha256": training[0].manifest.tokenizer_sha256}
+    trainer = Trainer(
+        config=config,
+        mesh=mesh,
+        engine=engine,
+        optimizer=fragments.inner_optimizer(engine),
+        batches=loader.batches(progress.position),
+        progress=progress,
+        total_steps=total_steps,
+        utilisation=measure_utilisation(config, mesh, engine.module),
+        log=tracker,
+        evaluate=evaluation.run,
+        save=lambda: save(run_dir, config, mesh, engine, progress, state),
+    )
+    with StopRequests(mesh, run_dir) as stops, closing(tracker) as ending:
+        reason = trainer.run(stops)
+        if tracker is not None and reason is None:
+            announce(run_dir, config, progress, training, evaluation.latest, tracker)
+        elif tracker is not None:
+            run_directory.record_stop(run_dir, str(reason), progress.step)
+            stops.honour()
+            tracker.note(f"stopped ({reason}) after step {progress.step}, checkpointed; the same command goes on")
+        ending.exit_code = 0 if reason is None else STOPPED
+    mesh.leave()
+    return ending.exit_code
+
+
+def fit_to_data(config: Pretrain, training: list[Dataset], validation: list[Dataset]) -> None:
+    """Fills in the vocabulary; refuses a model or an evaluation that the data don't fit."""
+    manifest = training[0].manifest
+    if config.model.vocab_size is None:
+        config.model.vocab_size = manifest.vocab_size
+    if config.model.vocab_size < manifest.vocab_size:
+        raise ConfigError(
+            f"model.vocab_size={config.model.vocab_size} is below the {manifest.vocab_size} of the tokenizer of "
+            f"{manifest.folder}: leave it out or raise it."
+        )
+    names = [dataset.name for dataset in validation]
+    if (config.evaluate.patience or config.checkpoint.keep_best) and config.evaluate.watch not in names:
+        raise ConfigError(
+            f"evaluate.watch={config.evaluate.watch}: no such validation set; "
+            f"{'choose one of ' + ', '.join(names) if names else 'give data.validation.NAME.path'}."
+        )
+
+
+def enter_run_directory(config: Pretrain, mesh: Mesh) -> Path:
+    """The run directory, made by rank 0; every rank's log goes there from now on."""
+    run_dir = mesh.from_main(run_directory.locate(config))
+    mesh.on_main(lambda: run_directory.create(run_dir))
+    run_directory.log_to_file(run_dir, mesh.rank)
+    return run_dir
+
+
+def count_steps(config: Pretrain) -> int:
+    """Optimiser steps of the whole run."""
+    if config.train.steps is not None:
+        return config.train.steps
+    assert config.train.tokens is not None
+    return math.ceil(config.train.tokens / (config.train.batch_size * config.data.sequence_length))
+
+
+def already_finished(run_dir: Path, mesh: Mesh, progress: Progress) -> int:
+    """Says that nothing is left to do, and how it ended."""
+    if mesh.is_main:
+        why = (
+            f"lost patience at step {progress.step}" if progress.out_of_patience else f"took all {progress.step} steps"
+        )
+        print(f"{run_dir}: finished before ({why}); a new run.name, or another seed, begins a new run")
+        summary = run_dir / "summary.txt"
+        if summary.is_file():
+            print(summary.read_text(encoding="utf-8"), end="")
+    mesh.leave()
+    return 0
+
+
+def initial_source(config: Pretrain) -> fragments.Source:
+    """Initial weights as a source of ranges: each parameter is generated whole, one at a time."""
+    with torch.device("meta"):
+        shapes = {name: tuple(p.shape) for name, p in Transformer(config.model).named_parameters()}
+
+    def read(name: str, kind: str, start: int, stop: int) -> torch.Tensor:
+        return initial_weight(config.seed, name, shapes[name], config.model).view(-1)[start:stop]
+
+    return read
+
+
+def compile_blocks(model: Any) -> None:
+    """torch.compile, block by block: one small graph, compiled once for all blocks of a shape."""
+    for block in model.blocks:
+        block.compile()
+
+
+def open_loader(config: Pretrain, mesh: Mesh, training: list[Dataset], history: History) -> Loader:
+    """This rank's view of the data order."""
+    rows = [dataset.rows for dataset in training]
+    return Loader(
+        datasets=training,
+        order=Order(rows, history.segments, seed=config.seed, window=config.data.shuffle_shards),
+        batch_size=config.train.batch_size,
+        micro_batch_size=config.train.micro_batch_size,
+        rank=mesh.rank,
+        world_size=mesh.world_size,
+        mask_documents=config.data.mask_documents,
+        prefetch=config.data.prefetch,
+    )
+
+
+def measure_utilisation(config: Pretrain, mesh: Mesh, model: Any) -> Utilisation | None:
+    """What MFU is reckoned with; None where the device's peak isn't known, as on a CPU."""
+    peak = peak_flops(torch.cuda.get_device_name()) if mesh.device.type == "cuda" else None
+    if peak is None:
+        return None
+    per_token = flops_per_token(
+        parameters=count_parameters(model),
+        layers=config.model.num_hidden_layers,
+        heads=config.model.num_attention_heads,
+        head_dim=head_width(config.model),
+        sequence_length=config.data.sequence_length,
+    )
+    return Utilisation(flops_per_token=per_token, peak_flops_per_second=peak * mesh.world_size)
+
+
+def count_parameters(model: Any) -> int:
+    """Parameters of the whole model."""
+    return sum(math.prod(fragments.full_shape(parameter)) for parameter in model.parameters())
+
+
+def open_tracker(
+    run_dir: Path,
+    config: Pretrain,
+    mesh: Mesh,
+    datasets: list[Dataset],
+    engine: Any,
+    progress: Progress,
+    total_steps: int,
+) -> Tracker | None:
+    """Rank 0's tracker, after a line that says what begins; None on other ranks."""
+    if not mesh.is_main:
+        return None
+    facts = {
+        "fingerprints": {dataset.name: dataset.manifest.fingerprint for dataset in datasets},
+        "git_commit": run_directory.git_commit(),
+        "world_size": mesh.world_size,
+        "device": torch.cuda.get_device_name() if mesh.device.type == "cuda" else "cpu",
+        "parameters": count_parameters(engine.module),
+    }
+    ranks = f"{mesh.world_size} rank{'s' * (mesh.world_size > 1)}"
+    print(
+        f"{config.model.name}: {facts['parameters'] / 1e6:.1f}M parameters on {ranks} ({facts['device']}), ZeRO stage "
+        f"{config.parallel.zero_stage}, {config.train.precision}; run directory {run_dir}",
+        flush=True,
+    )
+    resolved = dataclasses.asdict(config)
+    return Tracker.open(
+        run_dir, config, resolved=resolved, facts=facts, start_step=progress.step, total_steps=total_steps
+    )
+
+
+@contextlib.contextmanager
+def closing(tracker: Tracker | None) -> Iterator[SimpleNamespace]:
+    """Closes the tracker with the exit code that the body leaves in what it is given: 1 if it raises."""
+    ending = SimpleNamespace(exit_code=1)
+    try:
+        yield ending
+    finally:
+        if tracker is not None:
+            tracker.close(exit_code=ending.exit_code, summary={})
+
+
+@dataclasses.dataclass
+class Evaluation:
+    """Scores every validation set with the weights of the moment; `latest` are the last scores."""
+
+    config: Pretrain
+    mesh: Mesh
+    engine: Any
+    validation: list[Dataset]
+    progress: Progress
+    tracker: Tracker | None
+    latest: list[tuple[Dataset, Score]] = dataclasses.field(default_factory=list)
+
+    def run(self) -> float | None:
+        """Scores and logs; the loss on evaluate.watch, or None without that set. Every rank calls it."""
+        masks = self.config.data.mask_documents
+        self.latest = [
+            (dataset, score(self._forward, dataset, self.config.evaluate, self.mesh, mask_documents=masks))
+            for dataset in self.validation
+        ]
+        metrics = {}
+        for dataset, result in self.latest:
+            metrics[f"eval/{dataset.name}/loss"] = result.loss
+            metrics[f"eval/{dataset.name}/bits_per_byte"] = result.bits_per_byte
+        if self.tracker is not None and metrics:
+            self.tracker.log(step=self.progress.step, tokens=self.progress.tokens, metrics=metrics)
+        return metrics.get(f"eval/{self.config.evaluate.watch}/loss")
+
+    def _forward(self, batch: Batch) -> torch.Tensor:
+        return self.engine.module(batch.inputs, batch.targets, batch.document_ids)
+
+
+def save(
+    run_dir: Path, config: Pretrain, mesh: Mesh, engine: Any, progress: Progress, data_state: dict[str, Any]
+) -> None:
+    """Writes a checkpoint, then removes those that retention doesn't keep. Every rank calls it."""
+    held = fragments.held_fragments(engine)
+    if config.parallel.zero_stage == 0:
+        held = (fragments.own_share(piece, rank=mesh.rank, world_size=mesh.world_size) for piece in held)
+    state = {
+        "step": progress.step,
+        "position": progress.position,
+        "tokens": progress.tokens,
+        "progress": progress.to_json(),
+        "shape": {"world_size": mesh.world_size, **dataclasses.asdict(config.parallel)},
+        "config": dataclasses.asdict(config),
+        "time": time.time(),
+        **data_state,
+    }
+    checkpoint.save(run_dir, mesh, held, state)
+    if mesh.is_main:
+        settings = config.checkpoint
+        best = progress.best_step if settings.keep_best else None
+        checkpoint.retain(run_dir, keep=settings.keep, keep_every=settings.keep_every, best=best)

@@ -1,0 +1,170 @@
+"""The run directory: its name, what rank 0 writes into it, and whether a configuration may go on in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainer.config import Pretrain
+from trainer.errors import ConfigError, InputError
+
+# May differ between the runs of one directory: they change neither what is learnt nor in which order.
+FREE_SECTIONS = ("run", "parallel", "deepspeed", "checkpoint", "evaluate", "track", "launch")
+FREE_TRAIN = ("stop_at", "micro_batch_size", "compile", "activation_checkpointing", "deterministic")
+FREE_MODEL = ("name", "loss_chunk")
+# Of data, only these keys matter to training; what is trained on is told by the fingerprints.
+DATA_KEYS = ("path", "train", "validation", "sequence_length", "mask_documents", "shuffle_shards")
+# May never change: the weights, the order or the meaning of tokens would no longer fit.
+FIXED = ("model.", "seed", "data.sequence_length", "data.shuffle_shards")
+PACKAGES = ("torch", "deepspeed", "numpy", "tokenizers", "safetensors", "wandb", "hydra-core")
+
+
+def identity(resolved: dict[str, Any]) -> dict[str, Any]:
+    """Of a resolved configuration, flat, all that makes a run what it is."""
+    kept = {key: value for key, value in resolved.items() if key not in FREE_SECTIONS}
+    kept["train"] = {key: value for key, value in kept["train"].items() if key not in FREE_TRAIN}
+    kept["model"] = {key: value for key, value in kept["model"].items() if key not in FREE_MODEL}
+    kept["data"] = {key: kept["data"][key] for key in DATA_KEYS}
+    return flatten(kept)
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} → {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def name_run(config: Pretrain) -> str:
+    """run.name, or data-model-HASH: another experiment gets another name, and so never resumes this one."""
+    if config.run.name:
+        return config.run.name
+    text = json.dumps(identity(dataclasses.asdict(config)), sort_keys=True)
+    return f"{config.data.name}-{config.model.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def locate(config: Pretrain) -> Path:
+    """run.dir, or runs/NAME; absolute."""
+    return Path(config.run.dir or Path("runs") / name_run(config)).absolute()
+
+
+def check_change(before: dict[str, Any], now: dict[str, Any], *, allow: bool) -> list[str]:
+    """Lines that tell what changed since the checkpoint, "key: old → new".
+
+    ConfigError if something may never change, or may not without run.allow_change. Paths may: fingerprints tell data.
+    """
+    old, new = identity(before), identity(now)
+    changes = []
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) == new.get(key) or key.startswith(("data.path", "data.train.", "data.validation.")):
+            continue
+        line = f"{key}: {old.get(key)} → {new.get(key)}"
+        if key.startswith(FIXED):
+            raise ConfigError(
+                f"{line} can't change in a run: set {key}={old.get(key)}, or begin another run with a new run.name."
+            )
+        if not allow:
+            raise ConfigError(
+                f"{line} since the checkpoint: set {key}={old.get(key)}, or run.allow_change=true to go on with the new "
+                "value, or a new run.name to begin another run."
+            )
+        changes.append(line)
+    return changes
+
+
+def create(run_dir: Path) -> None:
+    """Makes the folder. ConfigError if that can't be."""
+    try:
+        (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (run_dir / "logs").mkdir(exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"run.dir={run_dir}: {error.strerror}; choose a folder that can be written.") from error
+
+
+def describe(run_dir: Path, config: Pretrain, tokenizer: Path) -> None:
+    """Writes config.yaml, overrides.yaml, environment.json and tokenizer/: the run directory explains itself."""
+    write(run_dir / "config.yaml", yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True))
+    write(run_dir / "overrides.yaml", yaml.safe_dump(sys.argv[1:], allow_unicode=True))
+    write(run_dir / "environment.json", json.dumps(environment(), indent=1))
+    shutil.copytree(tokenizer, run_dir / "tokenizer", dirs_exist_ok=True)
+    (run_dir / "stopped.json").unlink(missing_ok=True)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, host and git commit."""
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "git_commit": git_commit(),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+    }
+
+
+def git_commit() -> str | None:
+    """Commit of Banyan's own source, "+changes" if it was edited; None outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        status = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+
+
+def read_config(run_dir: Path) -> Pretrain:
+    """The resolved configuration of a run. InputError if the folder isn't a run directory."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    path = Path(run_dir) / "config.yaml"
+    if not path.is_file():
+        raise InputError(f"run.dir={run_dir}: no config.yaml there; give the folder of a run, such as runs/NAME.")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Pretrain), OmegaConf.load(path))
+        config = OmegaConf.to_object(merged)
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise InputError(f"{path}: can't be read ({str(error).splitlines()[0]}).") from error
+    assert isinstance(config, Pretrain)
+    return config
+
+
+def record_stop(run_dir: Path, reason: str, step: int) -> None:
+    """Writes stopped.json: why the run left before its end. Launchers requeue after "signal" and "time"."""
+    write(run_dir / "stopped.json", json.dumps({"reason": reason, "step": step, "time": time.time()}))
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def log_to_file(run_dir: Path, rank: int) -> None:
+    """Sends this rank's log, DeepSpeed's included, to logs/rank-NNNNN.log instead of the terminal."""
+    handler = logging.FileHandler(run_dir / "logs" / f"rank-{rank:05d}.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in (None, "DeepSpeed"):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.setLevel(logging.INFO)
+    logging.captureWarnings(capture=True)

@@ -1,0 +1,126 @@
+"""metrics.jsonl and samples.jsonl: the durable record of a run, a JSON object per line, flushed line by line.
+
+A row holds step, tokens, time (unix seconds) and the metrics. Lines are strict JSON: a loss that is NaN or infinite is
+written as null, and read back as NaN.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from trainer.errors import InputError, StorageError
+
+METRICS = "metrics.jsonl"
+SAMPLES = "samples.jsonl"
+AXES = ("step", "tokens", "time")
+
+Row = dict[str, Any]
+
+
+class Journal:
+    """A file of JSON lines, open for appending."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: TextIO = path.open("a", encoding="utf-8")
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Appends one row and hands it to the operating system: it survives a kill of this process."""
+        try:
+            self._file.write(encode(row) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise _full(self.path, error) from error
+
+    def close(self) -> None:
+        """Closes the file; all rows are already flushed."""
+        self._file.close()
+
+
+def encode(row: Mapping[str, Any]) -> str:
+    """A row as one line of strict JSON; NaN and infinities, which JSON lacks, become null."""
+    return json.dumps({key: _finite(value) for key, value in row.items()}, allow_nan=False, ensure_ascii=False)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All whole rows of a journal, as written; none if there is no file.
+
+    A last line that a kill cut short is ignored. Any other line that can't be read is an InputError.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(_parse(line))
+        except ValueError as error:
+            if number == len(lines):  # the file doesn't end in a newline: a torn write
+                break
+            raise InputError(f"{path}, line {number}: not a JSON row with a step. Remove that line.") from error
+    return rows
+
+
+def read_metrics(run_dir: Path) -> list[Row]:
+    """The rows of metrics.jsonl, with NaN for the values that were not finite."""
+    return [
+        {key: math.nan if value is None else value for key, value in row.items()}
+        for row in read_rows(run_dir / METRICS)
+    ]
+
+
+def cut_metrics(run_dir: Path, step: int) -> None:
+    """Cuts metrics.jsonl and samples.jsonl to the rows up to `step`, atomically; step 0 starts both anew."""
+    for path in (run_dir / METRICS, run_dir / SAMPLES):
+        if path.exists():
+            kept = [row for row in read_rows(path) if step > 0 and row["step"] <= step]
+            write_atomically(path, "".join(encode(row) + "\n" for row in kept))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a file's content such that a kill or a crash leaves either the old or the new, whole."""
+    temporary = path.with_name(f"{path.name}.partial")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _full(path, error) from error
+
+
+def metric_row(*, step: int, tokens: int, metrics: Mapping[str, float]) -> Row:
+    """A row of metrics.jsonl, stamped with the time."""
+    return {"step": step, "tokens": tokens, "time": round(time.time(), 3), **metrics}
+
+
+def sample_row(*, step: int, name: str, text: str) -> Row:
+    """A row of samples.jsonl, stamped with the time."""
+    return {"step": step, "time": round(time.time(), 3), "name": name, "text": text}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _parse(line: bytes) -> Row:
+    row = json.loads(line)
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        raise ValueError("not a row")
+    return row
+
+
+def _full(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"{path}: could not be written ({error.strerror}). Make room on that disk, then start the same command again."
+    )
