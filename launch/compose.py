@@ -105,7 +105,7 @@ def _explanation(error: Exception, names: Names, overrides: Sequence[Override]) 
     key = str(cause.full_key or "") if cause else _unreadable_key(error)
     if not key:
         return ConfigError(f"{_first_line(cause or error)}.")
-    given = next((override for override in reversed(overrides) if _sets(override, key)), None)
+    given = next((override for override in reversed(overrides) if override.name == key), None)
     kind = keys.kind_of(names.schema, given.name if given else key)
     if given and kind and not isinstance(cause, InterpolationResolutionError):
         return wrong_type(given, kind)
@@ -114,10 +114,6 @@ def _explanation(error: Exception, names: Names, overrides: Sequence[Override]) 
         return ConfigError(f"{place}: {names.verb.name} has no such key; {names.hint(key)}")
     wrong = _first_line(cause) if isinstance(cause, InterpolationResolutionError) else f"must be {keys.in_words(kind)}"
     return ConfigError(f"{place}: {wrong}.")
-
-
-def _sets(override: Override, key: str) -> bool:
-    return override.name == key
 
 
 def _unreadable_key(error: Exception) -> str:

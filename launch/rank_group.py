@@ -29,6 +29,7 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _POLL_S = 0.02
 _TAIL_LINES = 100
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclass
@@ -98,12 +99,12 @@ class RankGroup:
     def run(self) -> int:
         """Starts the ranks, waits until all have ended, tells of the first failure, returns the exit code."""
         with tempfile.TemporaryDirectory(prefix="banyan-ranks-") as folder:
-            try:
-                with self._forwarding():
+            with self._forwarding():
+                try:
                     self._start(Path(folder))
                     self._wait()
-            finally:
-                self._kill()
+                finally:
+                    self._kill()
             return self._exit_code()
 
     def _start(self, folder: Path) -> None:
@@ -115,9 +116,9 @@ class RankGroup:
     def _wait(self) -> None:
         while self._running():
             if any(rank.failed() for rank in self._ranks):
-                return self._stop()
+                self._stop()
+                break
             time.sleep(_POLL_S)
-        return None
 
     def _running(self) -> list[Rank]:
         return [rank for rank in self._ranks if rank.poll()]
@@ -184,9 +185,6 @@ def _spawn(
             start_new_session=True,
             preexec_fn=_die_with(os.getpid()) if _LIBC else None,
         )
-
-
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def _die_with(launcher: int) -> Callable[[], None]:

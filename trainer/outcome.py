@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from trainer import run_directory
 from trainer.config import Pretrain
 from trainer.data.bigram import bigram_loss
@@ -11,10 +13,11 @@ from trainer.data.dataset import Dataset
 from trainer.engine.checkpoint import find_checkpoint
 from trainer.engine.evaluation import Score
 from trainer.engine.loop import Progress
-from trainer.generate import continue_text, load_model, load_tokenizer
+from trainer.generate import Sampling, continue_text
 from trainer.track.curves import draw_curves
 from trainer.track.metrics import perplexity
 from trainer.track.sinks import Tracker
+from trainer.trained import load_model, load_run_tokenizer
 
 
 def announce(
@@ -66,12 +69,8 @@ def announce(
 def sample_text(run_dir: Path, config: Pretrain) -> str:
     """A continuation of evaluate.prompt by the newest checkpoint, on the CPU: the same at every ZeRO stage."""
     assert config.evaluate.prompt is not None
-    pieces = continue_text(
-        load_model(find_checkpoint(run_dir, None), config.model),
-        load_tokenizer(run_dir),
-        config.evaluate.prompt,
-        max_tokens=config.evaluate.prompt_tokens,
-        seed=config.seed,
-        context_length=config.data.sequence_length,
-    )
+    model = load_model(config.model, find_checkpoint(run_dir, None), torch.device("cpu"), torch.float32)
+    sampling = Sampling(max_tokens=config.evaluate.prompt_tokens, seed=config.seed)
+    context = config.data.sequence_length
+    pieces = continue_text(model, load_run_tokenizer(run_dir), config.evaluate.prompt, sampling, context_length=context)
     return "".join(pieces)

@@ -25,8 +25,8 @@ from trainer.data.filters import DUPLICATE, first_occurrences
 from trainer.data.layout import cut_into_shards, held_out, shuffle_order
 from trainer.data.manifest import Manifest, Shard, SourceGroup, write_manifest
 from trainer.data.packing import Packing, ShardJob, make_shard
-from trainer.data.plan import PARTIAL, SPLITS, Plan, exclusive, read_progress, write_plan
 from trainer.data.plan import FILE as PLAN_FILE
+from trainer.data.plan import PARTIAL, SPLITS, Plan, exclusive, read_progress, write_plan
 from trainer.data.progress import MEGABYTE, Progress
 from trainer.data.shards import open_shards, read_manifest
 from trainer.data.sources import Found, Source, find_sources
@@ -199,7 +199,9 @@ def _tokenizer(config: Prepare, corpus: Corpus, partial: Path) -> Tokenizer:
     wanted = config.data.tokenizer
     if wanted.path is not None:
         tokenizer = load_tokenizer(wanted.path, wanted.end_of_text)
-        _say("tokenizer", f"{tokenizer.name}, {tokenizer.vocab_size:,} tokens, from {wanted.path}")
+        _say(
+            "tokenizer", f"{tokenizer.name}: {tokenizer.vocab_size:,} tokens, documents end in {tokenizer.end_of_text}"
+        )
         return tokenizer
     folder = partial / "tokenizer"
     if (folder / "tokenizer.json").exists():
@@ -340,4 +342,4 @@ def _counts(counts: Counter[str] | dict[str, int]) -> str:
 
 def _say(subject: str, what: str) -> None:
     """One line, flushed, so that it shows at once in a log file too."""
-    print(f"{subject:<9} {what}", flush=True)
+    print(f"{subject:<10} {what}", flush=True)

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -46,13 +45,12 @@ def one_line(result):
 
 @pytest.mark.parametrize("arguments", [["--help"], ["pretrain", "--help"], ["pretrain", "--help", "all"]])
 def test_help_is_quick_and_imports_nothing_heavy(arguments):
-    seconds = []
-    while not seconds or (min(seconds) >= 0.7 and len(seconds) < 5):  # others may be using the machine
-        start = time.perf_counter()
-        result = banyan(*arguments)
-        seconds.append(time.perf_counter() - start)
-        assert (result.returncode, result.stderr) == (0, "")
-    assert min(seconds) < 0.7
+    before = os.times()
+    result = banyan(*arguments)
+    after = os.times()
+    assert (result.returncode, result.stderr) == (0, "")
+    processor_seconds = after.children_user - before.children_user + after.children_system - before.children_system
+    assert processor_seconds < 0.7  # of the processor: others may be using the machine
     for word in ("evaluate", "optimizer  adamw*", "train.steps", "sequences", "Optimiser steps"):
         assert word in result.stdout
 
@@ -108,7 +106,7 @@ def test_configuration_is_checked_before_anything_starts():
     ],
 )
 def test_how_a_verb_ends_is_the_exit_code(stand_in, code, told):
-    result = banyan("pretrain", stand_in=stand_in)
+    result = banyan("generate", stand_in=stand_in)
     assert result.returncode == code
     assert told in result.stderr
     assert ("Traceback" in result.stderr) == ("ValueError" in stand_in)

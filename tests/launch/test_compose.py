@@ -137,20 +137,20 @@ def test_tokens_and_steps_take_each_others_place():
 
 
 def test_text_is_taken_as_typed():
-    config = compose("pretrain", ["run.name=007", "run.dir=/a,b (c)=d", "data.tokenizer.path=it's"])
+    overrides = ["run.name=007", "run.dir=/a,b (c)=d", "data.tokenizer.path=it's"]
+    config = compose("pretrain", [*overrides, 'data.name="quoted"', "track.wandb.group=${model.name}-x"])
     assert (config.run.name, config.run.dir, config.data.tokenizer.path) == ("007", "/a,b (c)=d", "it's")
-    assert compose("pretrain", ['run.name="quoted"']).run.name == "quoted"
-    assert compose("pretrain", ["run.dir=/x/${model.name}"]).run.dir == "/x/tiny"
+    assert (config.data.name, config.track.wandb.group) == ("quoted", "tiny-x")
 
 
 def test_one_value_is_a_list_where_a_list_is_wanted():
-    assert compose("pretrain", ["data.input=/a b/*.txt"]).data.input == ["/a b/*.txt"]
-    assert compose("pretrain", ["data.input=a,b"]).data.input == ["a", "b"]
-    assert compose("pretrain", ["data.input=[a,b]"]).data.input == ["a", "b"]
-    assert compose("pretrain", ["data.input=${python_stdlib:}"]).data.input == [sysconfig.get_path("stdlib")]
+    overrides = ["data.input=/a (b)/*.txt", "data.include=.a,.b", "data.exclude=[c,d]"]
+    config = compose("pretrain", [*overrides, "track.wandb.tags=${python_stdlib:}"])
+    assert (config.data.input, config.data.include) == (["/a (b)/*.txt"], [".a", ".b"])
+    assert (config.data.exclude, config.track.wandb.tags) == (["c", "d"], [sysconfig.get_path("stdlib")])
 
 
-@pytest.mark.parametrize("prompt", ["def f(x, y=1):", "${a} 'b' \"c\"", " [1, {2} ", "first\nsecond", "", "null"])
+@pytest.mark.parametrize("prompt", ["def f(x, y=1):\n", "${a} 'b' \"c\" [1, {2} ", "null"])
 def test_prompt_is_taken_to_the_letter(prompt):
     config = compose("generate", [f"prompt={prompt}"])
     assert isinstance(config, Generate)

@@ -114,10 +114,13 @@ def test_one_error_of_all_ranks_is_printed_once():
     assert (code, out, err) == (2, "", "banyan: model.x: no.\n")
 
 
-def test_a_killed_rank_is_blamed_before_the_peers_that_noticed():
-    body = """
-import threading
-if rank == 1: os.kill(os.getpid(), signal.SIGKILL)
+def test_a_killed_rank_is_blamed_before_the_peers_that_noticed(tmp_path):
+    body = f"""
+if rank == 1:
+    open(r"{tmp_path}/dying", "w")
+    os.kill(os.getpid(), signal.SIGKILL)
+while not os.path.exists(r"{tmp_path}/dying"): time.sleep(0.01)
+time.sleep(0.05)
 end_with(ConnectionError("closed by peer"))
 """
     code, _, err = run(body)

@@ -23,7 +23,7 @@ PARTIAL = "partial"
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that determines the shards: the settings by their keys, and the input files' names, sizes and times."""
+    """What determines the shards: the settings by their keys, and the input files' names, sizes and times."""
 
     settings: dict[str, Any]
     inputs: list[list[Any]]

@@ -37,7 +37,7 @@ class Progress:
         elif time.monotonic() - self._printed >= LINE_EVERY_S:
             self._printed = time.monotonic()
             share = self.bytes / max(1, self.total)
-            print(f"{self.stage:<9} {share:4.0%} of {self.total / MEGABYTE:,.1f} MB, {self._rates()}", flush=True)
+            print(f"{self.stage:<10} {share:4.0%} of {self.total / MEGABYTE:,.1f} MB, {self._rates()}", flush=True)
 
     def _rates(self) -> str:
         seconds = max(1e-9, time.monotonic() - self._began)
@@ -53,7 +53,7 @@ class Progress:
             seconds = time.monotonic() - self._began
             tokens = f", {self.tokens:,} tokens" if self.tokens else ""
             done = f"{self.bytes / MEGABYTE:,.1f} MB{tokens} in {seconds:.1f} s"
-            print(f"{self.stage:<9} {done} ({self._rates()})", flush=True)
+            print(f"{self.stage:<10} {done} ({self._rates()})", flush=True)
 
 
 def _bar(stage: str, total: int) -> tuple[Any, Any]:
@@ -62,7 +62,7 @@ def _bar(stage: str, total: int) -> tuple[Any, Any]:
     from rich.progress import Progress as RichProgress
 
     columns = (
-        TextColumn("{task.description:<9}"),
+        TextColumn("{task.description:<10}"),
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[rates]}"),

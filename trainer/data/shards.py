@@ -303,7 +303,8 @@ def _read_index(folder: Path, shard: Shard, kind: np.dtype) -> np.ndarray:
         found = int(index[:, column].sum())
         if found != expected:
             raise InputError(
-                f"{path}: {found:,} {COLUMNS[column]} in the index, {expected:,} in the manifest for {shard.file}; {mend}"
+                f"{path}: {found:,} {COLUMNS[column]} in the index, {expected:,} in the manifest for "
+                f"{shard.file}; {mend}"
             )
     ends = np.stack(
         [

@@ -147,7 +147,7 @@ def train_tokenizer(texts: Iterable[bytes], *, vocab_size: int, name: str) -> To
 def load_tokenizer(path: str | Path, end_of_text: str | None = None) -> Tokenizer:
     """A tokenizer from tokenizer.json, or from a folder with one: Hugging Face's, a dataset's, an output of prepare.
 
-    The end-of-text token is `end_of_text`, or found among the usual names, or the configuration's eos_token.
+    The end-of-text token is `end_of_text`, or eos_token of the folder's tokenizer_config.json, or has a usual name.
     """
     file = find_tokenizer(Path(path).expanduser())
     try:
@@ -185,7 +185,7 @@ def _find_end(file: Path, vocabulary: dict[str, int], wanted: str | None, config
         if wanted not in vocabulary:
             raise InputError(f"{file}: data.tokenizer.end_of_text={wanted} is not in its vocabulary.")
         return wanted
-    for token in (*USUAL_ENDS, configured):
+    for token in (configured, *USUAL_ENDS):
         if token in vocabulary:
             return token
     raise InputError(

@@ -76,10 +76,8 @@ def construction(config: Pretrain, mesh: Mesh) -> Iterator[None]:
         return
     import deepspeed
 
-    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
-    with deepspeed.zero.Init(
-        config_dict_or_path=deepspeed_config(config, mesh), dtype=dtype, remote_device=str(mesh.device)
-    ):
+    # Without `dtype`: given one, DeepSpeed 0.19.8 makes every parameter bf16 on a CPU, also for fp32.
+    with deepspeed.zero.Init(config_dict_or_path=deepspeed_config(config, mesh), remote_device=str(mesh.device)):
         yield
 
 

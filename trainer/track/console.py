@@ -112,7 +112,7 @@ class BarConsole:
 
     def note(self, line: str) -> None:
         """Prints a line above the bar, as it is: brackets are no markup."""
-        self._terminal.print(line, markup=False, soft_wrap=True)
+        self._terminal.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Stops the refresh; the bar stays as it is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,11 +48,14 @@ def smooth(values: list[float], half_width: int) -> list[float]:
 
     The window narrows towards both ends and stays symmetric. NaN and infinities are left out of it.
     """
+    sums = list(accumulate((value if math.isfinite(value) else 0.0 for value in values), initial=0.0))
+    counts = list(accumulate((int(math.isfinite(value)) for value in values), initial=0))
     smoothed = []
     for middle in range(len(values)):
         reach = min(half_width, middle, len(values) - 1 - middle)
-        finite = [value for value in values[middle - reach : middle + reach + 1] if math.isfinite(value)]
-        smoothed.append(sum(finite) / len(finite) if finite else math.nan)
+        first, end = middle - reach, middle + reach + 1
+        count = counts[end] - counts[first]
+        smoothed.append((sums[end] - sums[first]) / count if count else math.nan)
     return smoothed
 
 

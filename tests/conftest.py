@@ -1,0 +1,31 @@
+"""Fixtures shared by all tests."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("WANDB_MODE", "disabled")
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+import pytest
+
+from tests.corpus import make_dataset
+
+
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="run the long matrices too")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--full"):
+        for item in items:
+            if "full" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="long: make test-full"))
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A folder as prepare leaves it: train/ of three shards, validation/ of one."""
+    folder = tmp_path_factory.mktemp("corpus")
+    make_dataset(folder / "train", documents=60)
+    make_dataset(folder / "validation", documents=12, shards=1, seed=5)
+    return folder

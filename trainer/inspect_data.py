@@ -1,0 +1,173 @@
+"""Look at token shards: `banyan data verify|show|index|stats DIR`.
+
+DIR is a dataset (it holds manifest.json) or an output of prepare, whose train and validation are both looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from trainer.data.manifest import Manifest, datasets_in, read_manifest
+from trainer.data.shards import ShardReader, build_index, open_shards, verify, write_index
+from trainer.data.tokenizer import load_tokenizer
+from trainer.errors import ConfigError, InputError
+
+SHOWN_DOCUMENTS = 3
+SHOWN_CHARACTERS = 1000
+ROW_LENGTHS = (256, 1024, 2048, 4096, 8192)  # tokens
+BAR_WIDTH = 40  # characters of the longest bar
+
+
+def main(arguments: list[str]) -> int:
+    """Runs `banyan data COMMAND …`; the exit code."""
+    usage = f'usage: banyan data {"|".join(COMMANDS)} DIR; see "banyan data --help".'
+    if not arguments:
+        raise ConfigError(usage)
+    command = COMMANDS.get(arguments[0])
+    if command is None:
+        raise ConfigError(f"banyan data {arguments[0]}: no such command; {usage}")
+    return command(arguments[1:])
+
+
+def _datasets(arguments: list[str], command: str) -> list[Manifest]:
+    """The datasets in the one folder that is named."""
+    if len(arguments) != 1:
+        raise ConfigError(f"usage: banyan data {command} DIR, with one folder of token shards.")
+    return [read_manifest(folder) for folder in datasets_in(Path(arguments[0]).expanduser())]
+
+
+# ---------------------------------------------------------------------------------------------------------- verify
+
+
+def _verify(arguments: list[str]) -> int:
+    """Hashes and recounts everything; a line for each problem, 2 if there is any."""
+    problems = 0
+    for manifest in _datasets(arguments, "verify"):
+        found = verify(manifest)
+        for problem in found:
+            print(problem)
+        if not found:
+            print(f"{manifest.folder}: OK, {_totals(manifest)}")
+        problems += len(found)
+    return 2 if problems else 0
+
+
+# ----------------------------------------------------------------------------------------------------------- index
+
+
+def _index(arguments: list[str]) -> int:
+    """Builds the indices again from the tars."""
+    for manifest in _datasets(arguments, "index"):
+        for shard in manifest.shards:
+            path = manifest.folder / shard.file
+            if not path.is_file():
+                raise InputError(f"{path}: the shard is missing; fetch it, or prepare the data again.")
+            write_index(path, build_index(path))
+        open_shards(manifest)  # the counts must agree with the manifest
+        print(f"{manifest.folder}: {len(manifest.shards)} indices written")
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------------------ show
+
+
+def _show(arguments: list[str]) -> int:
+    """Prints the first documents, decoded."""
+    wanted = SHOWN_DOCUMENTS
+    if len(arguments) == 2:
+        wanted = _number(arguments.pop(), "banyan data show DIR N")
+    for manifest in _datasets(arguments, "show"):
+        tokenizer = load_tokenizer(manifest.tokenizer_file)
+        print(f"{manifest.folder}: {_totals(manifest)}")
+        for reader, first, stop in _first_documents(open_shards(manifest), wanted):
+            for document in reader.documents(first, stop):
+                text = tokenizer.decode(reader.read(document.start, document.stop - 1))
+                size = f"{document.bytes:,} bytes, {document.stop - document.start:,} tokens"
+                print(f"\n--- {manifest.source_name(document.source)}, record {document.record}: {size}")
+                print(text[:SHOWN_CHARACTERS] + ("…" if len(text) > SHOWN_CHARACTERS else ""))
+    return 0
+
+
+def _first_documents(readers: list[ShardReader], wanted: int) -> list[tuple[ShardReader, int, int]]:
+    """Readers with the token ranges [first, stop) of the first `wanted` documents."""
+    ranges = []
+    for reader in readers:
+        ends = np.cumsum(reader.lengths(), dtype=np.int64)[:wanted]
+        wanted -= len(ends)
+        if len(ends):
+            ranges.append((reader, 0, int(ends[-1])))
+    return ranges
+
+
+def _number(text: str, usage: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"{text}: not a whole number of at least 1; usage: {usage}.")
+    return int(text)
+
+
+# ----------------------------------------------------------------------------------------------------------- stats
+
+
+def _stats(arguments: list[str]) -> int:
+    """Prints totals, rejections, licences, rows by sequence length and the lengths of documents."""
+    folder, *lengths = arguments or [""]
+    row_lengths = [_number(length, "banyan data stats DIR [SEQUENCE_LENGTH …]") for length in lengths] or ROW_LENGTHS
+    for manifest in _datasets([folder] if folder else [], "stats"):
+        readers = open_shards(manifest)
+        print(f"{manifest.folder}: {_totals(manifest)}")
+        print(f"  fingerprint  {manifest.fingerprint}")
+        print(f"  tokenizer    {manifest.tokenizer_name}, {manifest.vocab_size:,} tokens, {manifest.dtype}")
+        print(f"  text         {manifest.text_bytes / max(1, manifest.tokens):.3f} bytes per token")
+        print(f"  sources      {_sources(manifest)}")
+        rejected = ", ".join(f"{count:,} {reason}" for reason, count in manifest.rejected.items())
+        print(f"  rejected     {rejected or 'none'}, of {manifest.documents_read:,} documents read for all splits")
+        print("  rows of L tokens, and tokens in no row (tails of shards):")
+        for length in row_lengths:
+            rows, unused = _rows(manifest, length)
+            print(f"    L={length:<6} {rows:>12,} rows {unused:>12,} tokens unused")
+        print("  tokens per document:")
+        _histogram(np.concatenate([np.empty(0, np.uint32), *(reader.lengths() for reader in readers)]))
+    return 0
+
+
+def _rows(manifest: Manifest, length: int) -> tuple[int, int]:
+    """Rows of `length` tokens in all shards (a shard of T tokens holds (T - 1) // L), and the tokens in none."""
+    rows = [max(0, shard.tokens - 1) // length for shard in manifest.shards]
+    used = sum(count * length + 1 for count in rows if count)  # a row reaches one token into the next one
+    return sum(rows), manifest.tokens - used
+
+
+def _histogram(lengths: np.ndarray) -> None:
+    """Prints documents by length, in powers of two."""
+    if not len(lengths):
+        print("    no documents")
+        return
+    counts = np.bincount(np.frexp(lengths.astype(np.float64))[1] - 1)  # floor(log2(length))
+    for power in range(int(np.flatnonzero(counts)[0]), len(counts)):
+        bar = "█" * round(BAR_WIDTH * counts[power] / counts.max())
+        print(f"    {2**power:>10,} to {2 ** (power + 1) - 1:>10,} {counts[power]:>12,} {bar}".rstrip())
+
+
+def _sources(manifest: Manifest) -> str:
+    return "; ".join(
+        f"{group.input} ({len(group.files):,} files, licence {group.licence or 'not stated'})"
+        for group in manifest.sources
+    )
+
+
+def _totals(manifest: Manifest) -> str:
+    return (
+        f"{manifest.documents:,} documents, {manifest.tokens:,} tokens, {manifest.text_bytes:,} bytes of text "
+        f"in {len(manifest.shards)} shards"
+    )
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "verify": _verify,
+    "show": _show,
+    "index": _index,
+    "stats": _stats,
+}
