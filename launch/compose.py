@@ -40,7 +40,7 @@ def compose(verb: str, arguments: Sequence[str], config_dir: Path | None = None)
     assert schema is not None, f"{verb} takes plain arguments"
     names = Names(VERBS[verb], schema, groups.folders(config_dir))
     overrides, verbatim = split_verbatim([parse(text, names) for text in arguments])
-    overrides = [*overrides, *implied(overrides)]
+    overrides = [*overrides, *implied(overrides, groups.chosen(verb))]
     with _explained(names, overrides):
         config = _resolve(names, overrides, config_dir)
     _set_verbatim(config, verbatim, schema)

@@ -90,18 +90,23 @@ def parse(text: str, names: Names) -> Override:
     return override
 
 
-def implied(overrides: Sequence[Override]) -> list[Override]:
+def implied(overrides: Sequence[Override], chosen: Iterable[str]) -> list[Override]:
     """What some overrides mean for other keys that the user left alone.
 
     - A mixture (data.train.NAME…) takes the place of data.path.
     - train.tokens takes the place of train.steps, and the other way round.
-    - Data given by path, or as a mixture without data=…, lose the name of the default data: data.name is the
-      folder's or the sets'.
+    - Data of one's own (data.input, data.path or a mixture) without data=… take the place of the default data as a
+      whole: data=custom. data.name is then the folder's or the sets'.
+
+    `chosen` are the groups of the verb's defaults list.
     """
     given = {override.name: _unquoted(override.value) for override in overrides if override.prefix != "~"}
     mixture = [name.split(".")[2] for name in given if name.startswith("data.train.")]
     path = given.get("data.path", "null")
     settled: dict[str, str] = {}
+    own = bool(mixture) or not given.keys().isdisjoint(("data.input", "data.path", "data.train"))
+    if own and "data" in chosen:
+        settled["data"] = "custom"
     if (mixture or "data.train" in given) and path == "null":
         settled["data.path"] = "null"
         if "data" not in given:

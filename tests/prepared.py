@@ -46,7 +46,7 @@ def write_folder(folder: Path, count: int, *, seed: int = 0) -> Path:
 
 
 def shard_files(output: Path) -> dict[str, bytes]:
-    """All that must be the same in two runs, by name: shards, indices, tokenizer; manifests without time and command."""
+    """All that must be the same in two runs: shards, indices, tokenizer, manifests without time and command."""
     files = {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*") if path.is_file()}
     del files["plan.json"]
     for name in list(files):

@@ -16,7 +16,18 @@ from typing import Any
 from trainer.config import Pretrain
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["torch", "deepspeed", "trainer.pretrain", "trainer.evaluate"])
+PRELOADED = [
+    "torch",
+    "torch._dynamo",
+    "torch._inductor.compile_fx",
+    "deepspeed",
+    "deepspeed.runtime.zero.muon.muon_optimizer",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "trainer.pretrain",
+    "trainer.evaluate",
+]
+_context.set_forkserver_preload(PRELOADED)
 
 
 def free_port() -> int:

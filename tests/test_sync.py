@@ -71,7 +71,7 @@ def test_wandb_sync_uploads_the_rebuilt_offline_folder_and_only_that(run_dir, se
     assert "1 earlier offline folders hold parts of the same run; they are marked as synced." in out
     folders = [str(path) for path in (run_dir / "wandb").glob("offline-run-*")]
     command = [sys.executable, "-m", "wandb", "sync", "--yes", *folders]
-    subprocess.run(command, check=True, capture_output=True, timeout=30)
+    subprocess.run(command, check=True, capture_output=True, timeout=30, cwd=run_dir)
     ((_, run),) = server.runs.items()
     assert run.steps() == [10, 20, 30, 40, 50, 60]
     assert run.steps("samples/prompt") == [30]

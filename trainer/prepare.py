@@ -87,8 +87,8 @@ def _prepare(config: Prepare, output: Path, sources: tuple[Source, ...], plan: P
         raise
     written = _write_shards(data, output, corpus, tokenizer, engine, map_items)
     for split in reversed(written):  # train's manifest comes last
-        tokenizer.save(output / split / "tokenizer")
-        write_manifest(_manifest(config, output / split, sources, corpus, tokenizer, written[split]))
+        tokenizer.save(output / split / "tokenizer", scratch=partial)
+        write_manifest(_manifest(config, output / split, sources, corpus, tokenizer, written[split]), scratch=partial)
     write_plan(output, plan, finished=True)
     shutil.rmtree(partial, ignore_errors=True)
     _summarise(output, corpus)

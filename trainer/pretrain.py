@@ -20,7 +20,7 @@ import torch
 
 from trainer import run_directory
 from trainer.config import Pretrain, check_pretrain
-from trainer.data.dataset import Dataset, open_training, open_validation, weights_of
+from trainer.data.dataset import Dataset, open_training, open_validation, require_same_tokenizer, weights_of
 from trainer.data.history import History
 from trainer.data.loader import Batch, Loader
 from trainer.data.order import Order
@@ -48,7 +48,8 @@ def main(config: Pretrain) -> int:
     seed_everything(config.seed, deterministic=config.train.deterministic)
 
     training = open_training(config.data)
-    validation = open_validation(config.data, training[0].manifest)
+    validation = open_validation(config.data)
+    require_same_tokenizer(training + validation)
     fit_to_data(config, training, validation)
     run_dir = enter_run_directory(config, mesh)
 
@@ -72,7 +73,7 @@ def main(config: Pretrain) -> int:
     with zero.construction(config, mesh):
         model = Transformer(config.model)
     model.set_activation_checkpointing(config.train.activation_checkpointing)
-    fragments.fill_weights(model, initial_source(config))
+    fragments.fill_weights(model, initial_source(config, model))
     optimizer = build_optimizer(config.optimizer, model.named_parameters())
     engine = zero.initialize(config, mesh, model, optimizer)
     if reader:
@@ -132,7 +133,7 @@ def fit_to_data(config: Pretrain, training: list[Dataset], validation: list[Data
 def enter_run_directory(config: Pretrain, mesh: Mesh) -> Path:
     """The run directory, made by rank 0; every rank's log goes there from now on."""
     run_dir = mesh.from_main(run_directory.locate(config))
-    mesh.on_main(lambda: run_directory.create(run_dir))
+    mesh.main_finds(lambda: run_directory.create(run_dir))
     run_directory.log_to_file(run_dir, mesh.rank)
     return run_dir
 
@@ -159,10 +160,9 @@ def already_finished(run_dir: Path, mesh: Mesh, progress: Progress) -> int:
     return 0
 
 
-def initial_source(config: Pretrain) -> fragments.Source:
+def initial_source(config: Pretrain, model: Transformer) -> fragments.Source:
     """Initial weights as a source of ranges: each parameter is generated whole, one at a time."""
-    with torch.device("meta"):
-        shapes = {name: tuple(p.shape) for name, p in Transformer(config.model).named_parameters()}
+    shapes = {name: fragments.full_shape(parameter) for name, parameter in model.named_parameters()}
 
     def read(name: str, kind: str, start: int, stop: int) -> torch.Tensor:
         return initial_weight(config.seed, name, shapes[name], config.model).view(-1)[start:stop]
@@ -223,16 +223,17 @@ def open_tracker(
     """Rank 0's tracker, after a line that says what begins; None on other ranks."""
     if not mesh.is_main:
         return None
+    parameters = count_parameters(engine.module)
     facts = {
         "fingerprints": {dataset.name: dataset.manifest.fingerprint for dataset in datasets},
         "git_commit": run_directory.git_commit(),
         "world_size": mesh.world_size,
         "device": torch.cuda.get_device_name() if mesh.device.type == "cuda" else "cpu",
-        "parameters": count_parameters(engine.module),
+        "parameters": parameters,
     }
     ranks = f"{mesh.world_size} rank{'s' * (mesh.world_size > 1)}"
     print(
-        f"{config.model.name}: {facts['parameters'] / 1e6:.1f}M parameters on {ranks} ({facts['device']}), ZeRO stage "
+        f"{config.model.name}: {parameters / 1e6:.1f}M parameters on {ranks} ({facts['device']}), ZeRO stage "
         f"{config.parallel.zero_stage}, {config.train.precision}; run directory {run_dir}",
         flush=True,
     )

@@ -158,7 +158,7 @@ def damaged_tars(whole):
 @pytest.mark.parametrize("damage", range(7))
 def test_damaged_tar_is_refused_by_name_and_never_ends_quietly(damage, tmp_path):
     whole = write_tar(tmp_path / "raw.tar", [(f"{n:03d}.txt", b"x" * 700) for n in range(10)]).read_bytes()
-    name, content = list(damaged_tars(whole))[damage]
+    _, content = list(damaged_tars(whole))[damage]
     path = tmp_path / "broken.tar"
     path.write_bytes(content)
     with pytest.raises(InputError) as error:
@@ -171,3 +171,12 @@ def test_jsonl_record_numbers_are_line_numbers(tmp_path):
     path.write_text("\n" + json.dumps({"text": "second line"}) + "\n")
     (source,) = find(path).sources
     assert list(read_documents(source, "text")) == [(1, b"second line")]
+
+
+def test_an_input_that_adds_no_file_is_refused_beside_others_that_do(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "empty").mkdir()
+    for given in ("empty", "em*"):
+        with pytest.raises(InputError) as error:
+            find(tmp_path / "a.txt", tmp_path / given)
+        assert_one_line(error, tmp_path / given, "data.include")

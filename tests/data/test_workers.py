@@ -34,7 +34,7 @@ def triple(item):
 def test_results_come_in_order_and_from_other_processes():
     with processes(2) as map_items:
         results = list(map_items(triple, range(7)))
-        with pytest.raises(InputError, match="^seven$"):
+        with pytest.raises(InputError, match="seven"):
             list(map_items(triple, range(20)))
     assert [result for _, result in results] == [0, 3, 6, 9, 12, 15, 18]
     assert os.getpid() not in {process for process, _ in results}

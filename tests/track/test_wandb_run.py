@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from tests.track import wandb_server
@@ -62,7 +63,7 @@ def offline_folders(run_dir):
 def records(folder):
     """What `wandb leet` reads from an offline folder."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder.parent).stdout.splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -154,7 +155,8 @@ def check_went_offline(run_dir, tracker, out):
     tracker.close(exit_code=0, summary={})
     assert "Going on offline; `banyan sync" in out.splitlines()[0]
     (folder,) = offline_folders(run_dir)
-    assert sum(record["type"] == "history" for record in records(folder)) == 4
+    (file,) = folder.glob("*.wandb")
+    assert all(key in file.read_bytes() for key in (b"train/loss", b"eval/validation/loss", b"samples/prompt"))
     assert files_with_key(run_dir) == []
 
 
@@ -199,6 +201,28 @@ def test_a_network_that_dies_in_mid_run_holds_up_the_end_only_by_the_finish_time
     assert len(said) == 1
     assert "not all rows were uploaded within 1 s" in said[0]
     assert f"`banyan sync {run_dir}` uploads it later" in said[0]
+
+
+def test_a_wandb_service_killed_in_mid_run_is_one_line_and_its_rows_come_at_the_next_start(run_dir, server, capfd):
+    tracker = open_tracker(run_dir)
+    for child in psutil.Process().children(recursive=True):
+        if child.name().startswith("wandb-core"):
+            child.kill()
+            child.wait(10)
+    log_steps(tracker, 10, 40)
+    tracker.close(exit_code=85, summary={})
+    assert capfd.readouterr().out.count("W&B: ") == 1
+    tracker = open_tracker(run_dir, start_step=40)
+    log_steps(tracker, 50, 60)
+    tracker.close(exit_code=0, summary={})
+    ((_, run),) = server.runs.items()
+    assert run.steps() == [10, 20, 30, 40, 50, 60]
+
+
+def test_a_broken_setting_of_wandbs_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setenv("WANDB_BASE_URL", "no url")
+    with pytest.raises(ConfigError, match=r"W&B's own settings: .*Check the WANDB_\* variables\.$"):
+        choose_mode(Wandb())
 
 
 def test_an_error_of_wandbs_in_mid_run_is_one_line_and_no_crash(run_dir):

@@ -107,7 +107,6 @@ def open_training(data: Data) -> list[Dataset]:
         for name, entry in sorted(data.train.items())
     ]
     for position, dataset in enumerate(sets):
-        require_same_tokenizer(dataset, sets[0].manifest, key=f"data.train.{dataset.name}.path")
         for other in sets[:position]:
             if other.manifest.fingerprint == dataset.manifest.fingerprint:
                 raise InputError(
@@ -117,25 +116,40 @@ def open_training(data: Data) -> list[Dataset]:
     return sets
 
 
-def open_validation(data: Data, training: Manifest) -> list[Dataset]:
+def open_validation(data: Data) -> list[Dataset]:
     """The validation sets: data.validation, else data.path/validation if prepare wrote one."""
     paths = {name: entry.path for name, entry in data.validation.items()}
     if not paths and data.path and (Path(data.path) / "validation" / "manifest.json").is_file():
         paths = {"validation": str(Path(data.path) / "validation")}
-    sets = []
-    for name, path in sorted(paths.items()):
-        key = f"data.validation.{name}.path"
-        sets.append(open_dataset(name, path, key=key, split="validation", sequence_length=data.sequence_length))
-        require_same_tokenizer(sets[-1], training, key=key)
-    return sets
+    return [
+        open_dataset(
+            name,
+            path,
+            key=f"data.validation.{name}.path",
+            split="validation",
+            sequence_length=data.sequence_length,
+        )
+        for name, path in sorted(paths.items())
+    ]
 
 
-def require_same_tokenizer(dataset: Dataset, reference: Manifest, *, key: str) -> None:
-    """Refuses a set written with another tokenizer than the `reference`'s."""
-    if dataset.manifest.tokenizer_sha256 != reference.tokenizer_sha256:
+def require_same_tokenizer(datasets: list[Dataset]) -> None:
+    """Refuses sets that weren't all written with one tokenizer."""
+    reference = datasets[0].manifest
+    for dataset in datasets:
+        if dataset.manifest.tokenizer_sha256 != reference.tokenizer_sha256:
+            raise InputError(
+                f"{dataset.manifest.folder}: written with another tokenizer than {reference.folder}; "
+                f"prepare it again with data.tokenizer.path={reference.folder / 'tokenizer'}."
+            )
+
+
+def check_run_tokenizer(dataset: Dataset, tokenizer: Path) -> None:
+    """Refuses a set that wasn't written with a run's tokenizer.json."""
+    if hashlib.sha256(tokenizer.read_bytes()).hexdigest() != dataset.manifest.tokenizer_sha256:
         raise InputError(
-            f"{key}={dataset.manifest.folder}: written with another tokenizer than {reference.folder}; "
-            f"prepare it again with data.tokenizer.path={reference.folder / 'tokenizer'}."
+            f"{dataset.manifest.folder}: written with another tokenizer than the run's; "
+            f"prepare it again with data.tokenizer.path={tokenizer.parent}."
         )
 
 

@@ -71,12 +71,12 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, scratch: Path | None = None) -> None:
     """Writes a small file durably."""
-    with replacing(path) as file:
+    with replacing(path, scratch=scratch) as file:
         file.write(content)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, *, scratch: Path | None = None) -> None:
     """Writes `content` as indented JSON, durably."""
-    write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(), scratch=scratch)

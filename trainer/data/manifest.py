@@ -96,7 +96,7 @@ class Manifest:
         return self.sources[group].files[number - self._group_ends[group]]
 
 
-def write_manifest(manifest: Manifest) -> None:
+def write_manifest(manifest: Manifest, *, scratch: Path | None = None) -> None:
     """Writes manifest.json into the manifest's folder, durably. It comes last: with it the dataset is complete."""
     content = {
         "format": FORMAT,
@@ -120,7 +120,7 @@ def write_manifest(manifest: Manifest) -> None:
         "sources": [asdict(group) for group in manifest.sources],
         "prepared": manifest.prepared,
     }
-    write_json(manifest.folder / FILE, content)
+    write_json(manifest.folder / FILE, content, scratch=scratch)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -36,9 +36,9 @@ class Plan:
 
 
 def write_plan(folder: Path, plan: Plan, *, finished: bool) -> None:
-    """Writes plan.json, durably."""
+    """Writes plan.json, durably, by way of the folder `partial`."""
     content = {"finished": finished, "settings": plan.settings, "inputs": plan.inputs}
-    write_json(folder / FILE, content)
+    write_json(folder / FILE, content, scratch=folder / PARTIAL)
 
 
 def read_progress(folder: Path, plan: Plan) -> str:
@@ -48,9 +48,9 @@ def read_progress(folder: Path, plan: Plan) -> str:
         stored = json.loads((folder / FILE).read_text("utf-8"))
         settings, inputs, finished = stored["settings"], stored["inputs"], bool(stored["finished"])
     except FileNotFoundError:
-        for name in (*SPLITS, PARTIAL):
-            if (folder / name).exists():
-                raise ConfigError(f"data.output={folder}: {name} in it wasn't made by this prepare: {mend}") from None
+        for path in (*(folder / split for split in SPLITS), *(folder / PARTIAL).glob("*")):
+            if path.exists() and path.suffix != ".tmp":  # a plan.json that was cut short
+                raise ConfigError(f"data.output={folder}: {path} wasn't made by this prepare: {mend}") from None
         return "new"
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder / FILE}: can't be read ({error}): {mend}") from error

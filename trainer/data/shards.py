@@ -346,7 +346,8 @@ def verify(manifest: Manifest) -> list[str]:
         )
     for shard in manifest.shards:
         try:
-            problems += [f"{manifest.folder / shard.file}: {problem}" for problem in _verify_shard(manifest, shard)]
+            for problem in _verify_shard(manifest, shard):
+                problems.append(f"{manifest.folder / shard.file}: {problem}")
         except InputError as error:
             problems.append(str(error))
         except OSError as error:

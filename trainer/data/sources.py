@@ -96,36 +96,33 @@ def _find(given: str, search: _Search) -> list[Source]:
     if given.startswith(REMOTE):
         raise InputError(f"data.input={given}: remote input is not available yet; copy it to a local folder.")
     path = Path(given).expanduser()
-    if path.is_dir():
-        found = _walk(given, path, search)
-        if not found and not search.seen:
-            endings = ", ".join(search.include) or "text, .jsonl[.gz|.zst] or .tar"
-            raise InputError(
-                f"data.input={given}: the folder holds no file with a known ending ({endings}); set data.include."
-            )
-        return found
     if path.is_file():
         return _take(given, path, path.name, search, strict=True)
-    if path.exists():
-        raise InputError(f"data.input={given}: neither a file nor a folder.")
-    return _glob(given, path, search)
+    if path.is_dir():
+        files = [(path / name, name, False) for name in _walk(given, path, search)]
+    else:
+        files = list(_glob(given, path, search))
+    if not files:
+        endings = ", ".join(search.include) or "text, .jsonl[.gz|.zst], .tar"
+        raise InputError(f"data.input={given}: no file there with a known ending ({endings}); set data.include.")
+    return [source for file, name, strict in files for source in _take(given, file, name, search, strict=strict)]
 
 
-def _glob(given: str, pattern: Path, search: _Search) -> list[Source]:
-    found: list[Source] = []
+def _glob(given: str, pattern: Path, search: _Search) -> Iterator[tuple[Path, str, bool]]:
+    """What a glob matches: path, name, and whether the file must be text. Folders that it matches are walked."""
     matches = sorted(glob.glob(str(pattern), recursive=True))
     if not matches:
         raise InputError(f"data.input={given}: no such file or folder, and no glob that matches any.")
     for match in map(Path, matches):
         if match.is_dir():
-            found += _walk(given, match, search, prefix=str(match))
-        elif match.is_file() and not _excluded(PurePosixPath(match), search.exclude):
-            found += _take(given, match, str(match), search, strict=kind_of(match.name) is None)
-    return found
+            for name in _walk(given, match, search):
+                yield match / name, str(match / name), False
+        elif not _excluded(PurePosixPath(match), search.exclude):
+            yield match, str(match), kind_of(match.name) is None
 
 
-def _walk(given: str, folder: Path, search: _Search, prefix: str = "") -> list[Source]:
-    """The files below `folder`, sorted by path; links to folders aren't followed, for they may run in circles."""
+def _walk(given: str, folder: Path, search: _Search) -> list[str]:
+    """The wanted files below `folder`, sorted by path. Links to folders aren't followed: they may run in circles."""
     names: list[str] = []
     for parent, folders, files in os.walk(folder):
         inside = PurePosixPath(Path(parent).relative_to(folder))
@@ -139,11 +136,7 @@ def _walk(given: str, folder: Path, search: _Search, prefix: str = "") -> list[S
                 names.append(str(inside / name))
             else:
                 search.left_out += 1
-    return [
-        source
-        for name in sorted(names)
-        for source in _take(given, folder / name, str(PurePosixPath(prefix) / name), search, strict=False)
-    ]
+    return sorted(names)
 
 
 def _excluded(path: PurePosixPath, patterns: tuple[str, ...]) -> bool:

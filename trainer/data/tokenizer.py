@@ -99,7 +99,7 @@ class Tokenizer:
         """Text of `ids`, special tokens included."""
         return str(self.engine.decode([int(i) for i in ids], skip_special_tokens=False))
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, *, scratch: Path | None = None) -> None:
         """Writes tokenizer.json and the tokenizer_config.json that transformers' AutoTokenizer wants."""
         make_folder(folder)
         write_json(
@@ -111,8 +111,9 @@ class Tokenizer:
                 **dict(self.named_tokens),
                 "clean_up_tokenization_spaces": False,
             },
+            scratch=scratch,
         )
-        write_bytes(folder / "tokenizer.json", self.content.encode())
+        write_bytes(folder / "tokenizer.json", self.content.encode(), scratch=scratch)
 
 
 # ----------------------------------------------------------------------------------------------------- train, load

@@ -196,7 +196,7 @@ def find_newest(run_dir: Path, mesh: Mesh) -> tuple[Path | None, list[str]]:
 
     InputError if there are checkpoints and none is whole: beginning anew would throw the run away.
     """
-    broken = []
+    broken: list[str] = []
     for step in reversed(mesh.from_main(list_steps(run_dir))):
         folder = folder_of(run_dir, step)
         problem = find_problem(folder, part=mesh.rank, parts=mesh.world_size)

@@ -52,17 +52,19 @@ class Mesh:
         torch.distributed.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
 
-    def on_main(self, work: Callable[[], None]) -> None:
-        """Runs `work` on rank 0; every rank raises the expected error that it raises there."""
+    def main_finds(self, work: Callable[[], T]) -> T:
+        """What `work` returns on rank 0, on every rank; an expected error there is raised on every rank."""
+        result: T | None = None
         error: BanyanError | None = None
         if self.is_main:
             try:
-                work()
+                result = work()
             except BanyanError as caught:
                 error = caught
-        error = self.from_main(error)
+        result, error = self.from_main((result, error))
         if error is not None:
             raise error
+        return result  # type: ignore[return-value]
 
     def leave(self) -> None:
         """Ends the process group; every rank must have come here."""

@@ -28,7 +28,10 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: TextIO = path.open("a", encoding="utf-8")
+        try:
+            self._file: TextIO = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise _unwritable(path, error) from error
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Appends one row and hands it to the operating system: it survives a kill of this process."""
@@ -36,7 +39,7 @@ class Journal:
             self._file.write(encode(row) + "\n")
             self._file.flush()
         except OSError as error:
-            raise _full(self.path, error) from error
+            raise _unwritable(self.path, error) from error
 
     def close(self) -> None:
         """Closes the file; all rows are already flushed."""
@@ -96,7 +99,7 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise _full(path, error) from error
+        raise _unwritable(path, error) from error
 
 
 def metric_row(*, step: int, tokens: int, metrics: Mapping[str, float]) -> Row:
@@ -120,7 +123,8 @@ def _parse(line: bytes) -> Row:
     return row
 
 
-def _full(path: Path, error: OSError) -> StorageError:
+def _unwritable(path: Path, error: OSError) -> StorageError:
     return StorageError(
-        f"{path}: could not be written ({error.strerror}). Make room on that disk, then start the same command again."
+        f"{path}: could not be written ({error.strerror}). Make room or give access there, then start the same command "
+        "again."
     )

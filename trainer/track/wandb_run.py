@@ -116,6 +116,8 @@ class WandbRun:
             self._give_up(f"not all rows were uploaded within {self._plan.finish_timeout_s:g} s")
         except Exception as error:
             self._give_up(error)
+        if self._broken:
+            _stop_service()
         complete = self.online and not self._broken
         if complete:
             mark_superseded(self._plan.run_dir)
@@ -174,7 +176,7 @@ def start_run(plan: Plan, mode: str, *, say: Callable[[str], None]) -> WandbRun:
                 console="off",
                 disable_git=True,
                 disable_code=True,
-                init_timeout=max(1.0, deadline_s - time.monotonic()),
+                init_timeout=max(0.1, deadline_s - time.monotonic()),
                 finish_timeout=plan.finish_timeout_s,
                 finish_timeout_raises=True,
             ),
@@ -185,8 +187,7 @@ def start_run(plan: Plan, mode: str, *, say: Callable[[str], None]) -> WandbRun:
     except Exception as error:
         late = mode == "online" and time.monotonic() >= deadline_s
         reason = f"no answer within {plan.settings.init_timeout_s:g} s" if late else _one_line(error)
-        with contextlib.suppress(SystemExit):
-            wandb.teardown()  # else its service holds on to the run's id, and going on offline fails
+        _stop_service()  # it would hold on to the run's id, and going on offline would fail
         raise WandbError(f"W&B {mode}: {reason}.") from error
     return WandbRun(run, plan, last_row=last_row, say=say)
 
@@ -242,7 +243,10 @@ def import_wandb() -> ModuleType:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
-    wandb.setup(wandb.Settings(silent=True))
+    try:
+        wandb.setup(wandb.Settings(silent=True))
+    except Exception as error:
+        raise ConfigError(f"W&B's own settings: {_one_line(error)}. Check the WANDB_* variables.") from error
     return wandb
 
 
@@ -320,6 +324,12 @@ def _history_keys(row: Row) -> set[str]:
 
 def _metric_keys(keys: Row | set[str]) -> set[str]:
     return {key for key in keys if not key.startswith("_") and key not in AXES}
+
+
+def _stop_service() -> None:
+    """Ends W&B's service process, which may be dead already; otherwise a traceback of its would end ours."""
+    with contextlib.suppress(Exception, SystemExit):
+        import_wandb().teardown()
 
 
 def _sync_hint(run_dir: Path) -> str:
