@@ -17,9 +17,9 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     if not config.getoption("--full"):
-        for item in items:
-            if "full" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="long: make test-full"))
+        long = [item for item in items if "full" in item.keywords]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
 
 
 @pytest.fixture(scope="session")

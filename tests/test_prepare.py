@@ -5,11 +5,13 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -181,24 +183,34 @@ def start(script, inputs, output):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.full)])
+def count_files(folder):
+    return sum(len(files) for _, _, files in os.walk(folder))
+
+
+def kill_after_files(process, folder, files):
+    """Kills once `files` more files are there; False if it came to its end before."""
+    target = count_files(folder) + files
+    while process.poll() is None and count_files(folder) < target:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(40, marks=pytest.mark.full)])
 def test_killed_at_random_moments_prepare_continues_to_the_same_bytes(kills, tmp_path):
     inputs = [str(write_jsonl(tmp_path / f"{n}.jsonl", write_texts(300, seed=n))) for n in range(4)]
-    script = tmp_path / "run.py"
+    script, killed = tmp_path / "run.py", tmp_path / "killed"
     script.write_text(RUN)
-    began = time.monotonic()
-    with start(script, inputs, tmp_path / "calm") as calm:
-        assert calm.communicate()[0].endswith("0\n")
-    whole_s = time.monotonic() - began
-    draw, states = random.Random(), []
-    for _ in range(kills):
-        with start(script, inputs, tmp_path / "killed") as process:
-            time.sleep(draw.uniform(0.2, 1.0) * whole_s)
-            process.send_signal(signal.SIGKILL)
-        states.append(sorted(path.suffix for path in (tmp_path / "killed").rglob("*") if path.is_file()))
-    with start(script, inputs, tmp_path / "killed") as last:
-        assert last.communicate()[0].endswith("0\n")
-    print("KS", whole_s, [len(s) for s in states]);assert shard_files(tmp_path / "killed") == shard_files(tmp_path / "calm"), states
+    calm = prepare(list(map(Path, inputs)), tmp_path / "calm", validation_fraction=0.1)
+    draw, hit = random.Random(), 0
+    while hit < kills:
+        with start(script, inputs, killed) as process:
+            hit += kill_after_files(process, killed, draw.randint(1, 20))
+        if not (killed / "partial").exists():
+            shutil.rmtree(killed)  # it came to its end: begin again
+    with start(script, inputs, killed) as last:
+        assert last.communicate()[0].endswith("\n0\n")
+    assert shard_files(killed) == shard_files(calm)
 
 
 @pytest.mark.parametrize("stage", range(0, 60, 5))

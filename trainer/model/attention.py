@@ -26,7 +26,7 @@ def rotary_tables(positions: Tensor, head_dim: int, theta: float) -> Rotary:
     Hugging Face's layout). positions: (rows, time), rows 1 or batch → two of (rows, 1, time, head_dim).
     """
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
-    angles = positions[:, None, :, None].float() / theta**exponents  # (rows, 1, time, head_dim / 2)
+    angles = positions[:, None, :, None].float() * (1.0 / theta**exponents)  # (rows, 1, time, head_dim / 2)
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
 

@@ -1,0 +1,44 @@
+"""A run moved from shape to shape by overrides alone is the unbroken run, to float reduction error."""
+
+import pytest
+
+from tests.engine.reference import train_plainly
+from tests.ranks import pretrain, read_metrics, run_ranks, small_config
+
+TOLERANCE = 1e-5
+STEPS = 12
+
+
+def move(corpus, run_dir, shapes, **changes):
+    """Trains STEPS steps in equal legs, each at the next (world size, stage)."""
+    leg = STEPS // len(shapes)
+    for number, (world_size, stage) in enumerate(shapes, start=1):
+        last = number == len(shapes)
+        config = small_config(corpus, run_dir, train__steps=STEPS, parallel__zero_stage=stage, **changes)
+        config.train.stop_at = None if last else number * leg
+        assert run_ranks(pretrain, config, world_size) == [0 if last else 85] * world_size
+
+
+def assert_unbroken(run_dir, expected):
+    rows = read_metrics(run_dir)
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    assert [row["train/loss"] for row in rows] == pytest.approx([loss for loss, _ in expected], rel=TOLERANCE)
+    assert [row["train/grad_norm"] for row in rows] == pytest.approx([norm for _, norm in expected], rel=TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def unbroken(corpus, tmp_path_factory):
+    return train_plainly(small_config(corpus, tmp_path_factory.mktemp("plain"), train__steps=STEPS))
+
+
+def test_run_moved_through_shapes_agrees_with_unbroken_run(corpus, tmp_path, unbroken):
+    move(corpus, tmp_path / "run", [(1, 0), (4, 3), (2, 2), (1, 1)])
+    assert_unbroken(tmp_path / "run", unbroken)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("before", [(w, z) for w in (1, 2, 4) for z in range(4)])
+@pytest.mark.parametrize("after", [(w, z) for w in (1, 2, 4) for z in range(4)])
+def test_every_pair_of_shapes(corpus, tmp_path, unbroken, before, after):
+    move(corpus, tmp_path / "run", [before, after])
+    assert_unbroken(tmp_path / "run", unbroken)
