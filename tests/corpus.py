@@ -11,7 +11,27 @@ from trainer.data.manifest import Manifest, SourceGroup, write_manifest
 from trainer.data.shards import Block, Document, write_shard
 from trainer.data.tokenizer import Tokenizer, sha256_of, train_tokenizer
 
-WORDS = ["the", "tree", "grows", "many", "trunks", "and", "every", "root", "finds", "water", "under", "red", "stone", "while", "rain", "falls", "on", "quiet", "leaves"]
+WORDS = [
+    "the",
+    "tree",
+    "grows",
+    "many",
+    "trunks",
+    "and",
+    "every",
+    "root",
+    "finds",
+    "water",
+    "under",
+    "red",
+    "stone",
+    "while",
+    "rain",
+    "falls",
+    "on",
+    "quiet",
+    "leaves",
+]
 
 
 def write_texts(count: int, *, seed: int = 0) -> list[str]:

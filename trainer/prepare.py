@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
@@ -27,7 +27,7 @@ from trainer.data.manifest import Manifest, Shard, SourceGroup, write_manifest
 from trainer.data.packing import Packing, ShardJob, make_shard
 from trainer.data.plan import FILE as PLAN_FILE
 from trainer.data.plan import PARTIAL, SPLITS, Plan, exclusive, read_progress, write_plan
-from trainer.data.progress import MEGABYTE, Progress
+from trainer.data.progress import Progress, in_words
 from trainer.data.shards import open_shards, read_manifest
 from trainer.data.sources import Found, Source, find_sources
 from trainer.data.tokenizer import (
@@ -212,10 +212,13 @@ def _tokenizer(config: Prepare, corpus: Corpus, partial: Path) -> Tokenizer:
         tokenizer = train_tokenizer(
             _counted(spool.sample_texts(partial, sample, wanted.train.sample_bytes), progress),
             vocab_size=wanted.train.vocab_size,
-            name=f"{config.data.name}-bpe-{wanted.train.vocab_size}",
+            name=config.data.name,
         )
+    tokenizer = replace(tokenizer, name=f"{config.data.name}-bpe-{tokenizer.vocab_size}")
     tokenizer.save(folder)
-    _say("tokenizer", f"{tokenizer.name}: byte-level BPE, {tokenizer.vocab_size:,} tokens")
+    short = tokenizer.vocab_size < wanted.train.vocab_size
+    less = f" (less than the {wanted.train.vocab_size:,} wanted: the text holds no more pairs)" if short else ""
+    _say("tokenizer", f"{tokenizer.name}: byte-level BPE, {tokenizer.vocab_size:,} tokens{less}")
     return tokenizer
 
 
@@ -323,7 +326,7 @@ def _summarise(output: Path, corpus: Corpus) -> None:
         manifest = read_manifest(output / split)
         _say(
             split,
-            f"{manifest.documents:,} documents, {manifest.tokens:,} tokens, {manifest.text_bytes / MEGABYTE:,.1f} MB "
+            f"{manifest.documents:,} documents, {manifest.tokens:,} tokens, {in_words(manifest.text_bytes)} "
             f"({manifest.tokens / manifest.text_bytes:.3f} tokens per byte) in {len(manifest.shards)} shards: "
             f"{output / split}",
         )
@@ -331,9 +334,9 @@ def _summarise(output: Path, corpus: Corpus) -> None:
 
 
 def _describe(found: Found) -> str:
-    size = sum(source.bytes for source in found.sources) / MEGABYTE
+    size = in_words(sum(source.bytes for source in found.sources))
     left_out = f" ({found.left_out:,} files of other endings left out)" if found.left_out else ""
-    return f"{len(found.sources):,} files, {size:,.1f} MB{left_out}"
+    return f"{len(found.sources):,} files, {size}{left_out}"
 
 
 def _counts(counts: Counter[str] | dict[str, int]) -> str:

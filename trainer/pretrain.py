@@ -1,4 +1,4 @@
-"""`banyan pretrain`: token shards → a trained model. Read `main` from top to bottom: it is the map of what happens.
+"""`banyan pretrain`: token shards → a trained model. Read `run` from top to bottom: it is the map of what happens.
 
 banyan pretrain data.path=DIR model=tiny train.steps=400
 """
@@ -42,7 +42,13 @@ STOPPED = 85  # exit code: stopped after a checkpoint, before the end
 
 
 def main(config: Pretrain) -> int:
-    """Runs one rank of a pretraining run, or goes on with it; the exit code."""
+    """Runs one rank of a pretraining run, or goes on with it; the exit code. A signal from now on is a stop request."""
+    with StopRequests() as stops:
+        return run(config, stops)
+
+
+def run(config: Pretrain, stops: StopRequests) -> int:
+    """The recipe."""
     check_pretrain(config, int(os.environ["WORLD_SIZE"]))
     mesh = join()
     seed_everything(config.seed, deterministic=config.train.deterministic)
@@ -99,7 +105,8 @@ def main(config: Pretrain) -> int:
         evaluate=evaluation.run,
         save=lambda: save(run_dir, config, mesh, engine, progress, state),
     )
-    with StopRequests(mesh, run_dir) as stops, closing(tracker) as ending:
+    stops.attach(mesh, run_dir)
+    with closing(tracker) as ending:
         reason = trainer.run(stops)
         if tracker is not None and reason is None:
             announce(run_dir, config, progress, training, evaluation.latest, tracker)

@@ -46,17 +46,6 @@ def test_flex_attention_equals_sdpa_under_documents():
     torch.testing.assert_close(flex, attend(queries, keys, values, document_mask(ids)), atol=1e-5, rtol=0)
 
 
-@pytest.mark.full
-def test_compiled_flex_attention_equals_sdpa_under_documents():
-    from trainer.model.attention import document_block_mask
-
-    ids = torch.arange(256).expand(2, -1) // 37
-    queries, keys, values = heads(4, time=256), heads(2, time=256), heads(2, time=256)
-    with torch.no_grad():
-        flex = attend(queries, keys, values, document_block_mask(ids))
-    torch.testing.assert_close(flex, attend(queries, keys, values, document_mask(ids)), atol=1e-5, rtol=0)
-
-
 def test_grouped_attention_equals_the_formula():
     queries, keys, values = heads(4), heads(2), heads(2)
     scores = queries @ keys.repeat_interleave(2, dim=1).mT / 16**0.5

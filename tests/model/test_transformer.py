@@ -7,7 +7,7 @@ import yaml
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from trainer.config import Model, check_model
-from trainer.model.attention import KeyValueCache, rotary_tables
+from trainer.model.attention import KeyValueCache, document_block_mask, rotary_tables
 from trainer.model.initialize import initialize
 from trainer.model.transformer import Transformer
 
@@ -183,6 +183,24 @@ def test_compiled_blocks_equal_eager():
             loss.sum().backward()
         for ours, theirs in zip(compiled.parameters(), eager.parameters(), strict=True):
             torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("compile_blocks", [False, True])
+def test_flex_attention_compiles_once_and_equals_the_dense_mask(compile_blocks, monkeypatch):
+    """The way of document masks on CUDA, walked on the CPU (forward only: flex has no backward there)."""
+    model, tokens = built(small()), some_tokens(time=256)
+    documents = [torch.arange(256).expand(2, -1) // length for length in (37, 50, 11)]
+    with torch.no_grad():
+        expected = [model(tokens, document_ids=ids) for ids in documents]
+        monkeypatch.setattr("trainer.model.transformer.document_mask", document_block_mask)
+        if compile_blocks:
+            for block in model.blocks:
+                block.compile(fullgraph=True)
+        for index, ids in enumerate(documents):
+            with torch._dynamo.config.patch(error_on_recompile=index > 0):
+                logits = model(tokens, document_ids=ids)
+            torch.testing.assert_close(logits, expected[index], atol=1e-5, rtol=0)
 
 
 def test_blocks_are_clean_graphs():

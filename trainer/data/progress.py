@@ -11,6 +11,11 @@ LINE_EVERY_S = 5.0
 MEGABYTE = 1e6
 
 
+def in_words(size: int) -> str:
+    """A size in bytes as people say it."""
+    return f"{size / MEGABYTE:,.1f} MB" if size >= MEGABYTE / 10 else f"{size / 1e3:,.1f} kB"
+
+
 class Progress:
     """A stage with `total` bytes to do. Use it as a context; when it ends well it prints one line of what was done."""
 
@@ -37,7 +42,7 @@ class Progress:
         elif time.monotonic() - self._printed >= LINE_EVERY_S:
             self._printed = time.monotonic()
             share = self.bytes / max(1, self.total)
-            print(f"{self.stage:<10} {share:4.0%} of {self.total / MEGABYTE:,.1f} MB, {self._rates()}", flush=True)
+            print(f"{self.stage:<10} {share:4.0%} of {in_words(self.total)}, {self._rates()}", flush=True)
 
     def _rates(self) -> str:
         seconds = max(1e-9, time.monotonic() - self._began)
@@ -52,7 +57,7 @@ class Progress:
         if kind is None:
             seconds = time.monotonic() - self._began
             tokens = f", {self.tokens:,} tokens" if self.tokens else ""
-            done = f"{self.bytes / MEGABYTE:,.1f} MB{tokens} in {seconds:.1f} s"
+            done = f"{in_words(self.bytes)}{tokens} in {seconds:.1f} s"
             print(f"{self.stage:<10} {done} ({self._rates()})", flush=True)
 
 

@@ -123,8 +123,12 @@ def _glob(given: str, pattern: Path, search: _Search) -> Iterator[tuple[Path, st
 
 def _walk(given: str, folder: Path, search: _Search) -> list[str]:
     """The wanted files below `folder`, sorted by path. Links to folders aren't followed: they may run in circles."""
+
+    def refuse(error: OSError) -> None:  # os.walk would leave the folder out without a word
+        raise InputError(f"data.input={given}: {error.filename} can't be read ({error.strerror}).") from error
+
     names: list[str] = []
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=refuse):
         inside = PurePosixPath(Path(parent).relative_to(folder))
         if Path(parent).resolve() == search.forbidden:
             raise InputError(f"data.output={search.forbidden} lies inside data.input={given}: choose another output.")

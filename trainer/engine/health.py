@@ -21,12 +21,13 @@ class StopRequests:
     """Asks every rank to stop after the same step: a signal to any of them, or a file `stop` in the run directory.
 
     The verdict of a step is an asynchronous reduction on the gloo group, read one step later, so that no step waits
-    for it. Used as a context manager, which holds the signal handlers.
+    for it. As a context manager it holds the signal handlers; what comes before the first step stops after that.
     """
 
-    def __init__(self, mesh: Mesh, run_dir: Path) -> None:
-        self._mesh = mesh
-        self._file = run_dir / "stop"
+    _mesh: Mesh
+    _file: Path
+
+    def __init__(self) -> None:
         self._request = 0
         self._pending: tuple[torch.Tensor, Any] | None = None
         self._former: dict[int, Any] = {}
@@ -41,6 +42,11 @@ class StopRequests:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._request = max(self._request, SIGNALS[signal.Signals(number)])
+
+    def attach(self, mesh: Mesh, run_dir: Path) -> None:
+        """Says who must agree, and where the stop file would be."""
+        self._mesh = mesh
+        self._file = run_dir / "stop"
 
     def poll(self) -> str | None:
         """Called once a step by every rank: why to stop after this one ("file", "signal", "time"), or None."""

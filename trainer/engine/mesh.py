@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import time
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from trainer.errors import BanyanError, ConfigError
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)
+OP = "deepspeed_shm_comm.so"
 STALE_LOCK_S = 600  # a DeepSpeed op builds in about a minute; a lock this old has lost its owner
 
 
@@ -86,24 +89,31 @@ def join() -> Mesh:
     if cuda:
         torch.cuda.set_device(local_rank)
     else:
-        remove_stale_lock()
-    deepspeed.init_distributed(
-        dist_backend="nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False, timeout=TIMEOUT
-    )
+        prepare_op_build()
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports a build at every start, even of what was built before
+        deepspeed.init_distributed(
+            dist_backend="nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False, timeout=TIMEOUT
+        )
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     control = torch.distributed.new_group(backend="gloo", timeout=TIMEOUT)
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     return Mesh(rank, world_size, local_rank, device, control)
 
 
-def remove_stale_lock() -> None:
-    """Removes the lock that a killed build of DeepSpeed's CPU op left: later runs would wait for it for ever."""
+def prepare_op_build() -> None:
+    """Tells of the build of DeepSpeed's CPU op where it is still to come, and clears the way for it.
+
+    A killed build leaves a lock for which later runs would wait for ever.
+    """
     from torch.utils.cpp_extension import get_default_build_root
 
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
-    for lock in root.glob("**/deepspeed_shm_comm/lock"):
-        if time.time() - lock.stat().st_mtime > STALE_LOCK_S:
+    folders = [folder for folder in root.glob("**/deepspeed_shm_comm") if folder.is_dir()]
+    for lock in (folder / "lock" for folder in folders):
+        if lock.exists() and time.time() - lock.stat().st_mtime > STALE_LOCK_S:
             lock.unlink(missing_ok=True)
+    if os.environ.get("LOCAL_RANK", "0") == "0" and not any((folder / OP).exists() for folder in folders):
+        print("building DeepSpeed's CPU op: about a minute, this once", flush=True)
 
 
 def seed_everything(seed: int, *, deterministic: bool) -> None:
