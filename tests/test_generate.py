@@ -42,17 +42,17 @@ def generator() -> torch.Generator:
 
 
 def drawn(logits: torch.Tensor, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> torch.Tensor:
-    """Frequencies of 2,000 samples."""
+    """Frequencies in 800 samples."""
     rng = generator()
-    tokens = [sample(logits, temperature, top_k, top_p, rng) for _ in range(2000)]
-    return torch.bincount(torch.tensor(tokens), minlength=len(logits)) / 2000
+    tokens = [sample(logits, temperature, top_k, top_p, rng) for _ in range(800)]
+    return torch.bincount(torch.tensor(tokens), minlength=len(logits)) / 800
 
 
 def test_samples_follow_the_distribution():
     probabilities = torch.tensor([0.1, 0.6, 0.25, 0.05])
-    torch.testing.assert_close(drawn(probabilities.log()), probabilities, atol=0.04, rtol=0)
+    torch.testing.assert_close(drawn(probabilities.log()), probabilities, atol=0.06, rtol=0)
     sharpened = probabilities**2 / (probabilities**2).sum()
-    torch.testing.assert_close(drawn(probabilities.log(), temperature=0.5), sharpened, atol=0.04, rtol=0)
+    torch.testing.assert_close(drawn(probabilities.log(), temperature=0.5), sharpened, atol=0.06, rtol=0)
 
 
 def test_top_k_and_top_p_cut_the_unlikely():
@@ -102,8 +102,8 @@ def test_greedy_tokens_are_those_of_the_full_forward():
 
 def test_same_seed_same_tokens():
     model = built()
-    assert taken(model, [5], seed=1) == taken(model, [5], seed=1)
-    assert taken(model, [5], seed=1) != taken(model, [5], seed=2)
+    assert taken(model, [5], seed=1, max_tokens=20) == taken(model, [5], seed=1, max_tokens=20)
+    assert taken(model, [5], seed=1, max_tokens=20) != taken(model, [5], seed=2, max_tokens=20)
 
 
 def test_end_of_text_stops_and_is_not_given_out():
