@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import socket
 import sys
+import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -37,30 +39,62 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start_ranks(work: Callable[[Any], int], argument: Any, world_size: int) -> list[Any]:
-    """Starts `work(argument)` on `world_size` ranks and returns the processes; the exit code is what work returns."""
+@dataclasses.dataclass
+class Ranks:
+    """Started ranks; `errors_dir` gets a file from each that raises."""
+
+    processes: list[Any]
+    errors_dir: Path
+
+    def wait(self, timeout_s: float = 240) -> list[int]:
+        """Exit codes, once all have ended."""
+        deadline = time.monotonic() + timeout_s
+        for process in self.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.exitcode is None:
+                self.kill()
+                raise TimeoutError(f"a rank didn't end within {timeout_s} s")
+        return [process.exitcode for process in self.processes]
+
+    def kill(self) -> None:
+        """SIGKILL for all."""
+        for process in self.processes:
+            process.kill()
+        for process in self.processes:
+            process.join()
+
+    def errors(self) -> list[str]:
+        """What the ranks raised, as "Type: message", by rank."""
+        return [path.read_text() for path in sorted(self.errors_dir.iterdir())]
+
+
+def start_ranks(work: Callable[[Any], int], argument: Any, world_size: int) -> Ranks:
+    """Starts `work(argument)` on `world_size` ranks; a rank's exit code is what work returns."""
     port = free_port()
+    errors_dir = Path(tempfile.mkdtemp(prefix="ranks-"))
     processes = [
-        _context.Process(target=_run_rank, args=(work, argument, rank, world_size, port)) for rank in range(world_size)
+        _context.Process(target=_run_rank, args=(work, argument, rank, world_size, port, errors_dir))
+        for rank in range(world_size)
     ]
     for process in processes:
         process.start()
-    return processes
+    return Ranks(processes, errors_dir)
 
 
-def run_ranks(work: Callable[[Any], int], argument: Any, world_size: int, timeout_s: float = 240) -> list[int]:
+def run_ranks(work: Callable[[Any], int], argument: Any, world_size: int) -> list[int]:
     """Exit codes of the ranks, once all have ended."""
-    processes = start_ranks(work, argument, world_size)
-    for process in processes:
-        process.join(timeout_s)
-        if process.exitcode is None:
-            for other in processes:
-                other.kill()
-            raise TimeoutError(f"a rank didn't end within {timeout_s} s")
-    return [process.exitcode for process in processes]
+    return start_ranks(work, argument, world_size).wait()
 
 
-def _run_rank(work: Callable[[Any], int], argument: Any, rank: int, world_size: int, port: int) -> None:
+def fail_ranks(work: Callable[[Any], int], argument: Any, world_size: int = 1) -> tuple[list[int], list[str]]:
+    """Exit codes and errors of ranks that are expected to fail."""
+    ranks = start_ranks(work, argument, world_size)
+    return ranks.wait(), ranks.errors()
+
+
+def _run_rank(
+    work: Callable[[Any], int], argument: Any, rank: int, world_size: int, port: int, errors_dir: Path
+) -> None:
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
@@ -78,6 +112,7 @@ def _run_rank(work: Callable[[Any], int], argument: Any, rank: int, world_size: 
         code = work(argument)
     except Exception as error:
         traceback.print_exc()
+        (errors_dir / f"{rank:05d}").write_text(f"{type(error).__name__}: {error}")
         code = getattr(error, "exit_code", 1)
     sys.stdout.flush()
     sys.stderr.flush()

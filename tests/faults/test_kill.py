@@ -1,8 +1,6 @@
 """kill -9 at any moment: the same command goes on and ends with the same weights, bit for bit."""
 
-import os
 import random
-import signal
 import time
 
 import pytest
@@ -20,17 +18,14 @@ def configure(corpus, run_dir, stage):
     )
 
 
-def kill_when(processes, ready, timeout_s=120):
+def kill_when(ranks, ready, timeout_s=120):
     """Kills every rank with SIGKILL as soon as `ready()`; fails if they end before."""
     deadline = time.monotonic() + timeout_s
     while not ready():
         assert time.monotonic() < deadline, "the moment to kill didn't come"
-        assert all(process.is_alive() for process in processes), "a rank ended before it was killed"
+        assert all(process.is_alive() for process in ranks.processes), "a rank ended before it was killed"
         time.sleep(0.005)
-    for process in processes:
-        os.kill(process.pid, signal.SIGKILL)
-    for process in processes:
-        process.join()
+    ranks.kill()
 
 
 def pretrain_stuck_in_checkpoint(config):
@@ -79,11 +74,8 @@ def test_many_kills_at_random_moments(corpus, tmp_path, world_size, stage, turn)
     config = configure(corpus, disturbed, stage)
     draw = random.Random(f"{world_size}/{stage}/{turn}")
     for _ in range(3):
-        processes = start_ranks(pretrain, config, world_size)
+        ranks = start_ranks(pretrain, config, world_size)
         time.sleep(draw.uniform(0.5, 4.0))
-        for process in processes:
-            process.kill()
-        for process in processes:
-            process.join()
+        ranks.kill()
     assert run_ranks(pretrain, config, world_size) == [0] * world_size
     assert_equal_states(calm, disturbed)

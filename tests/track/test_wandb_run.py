@@ -219,6 +219,26 @@ def test_a_wandb_service_killed_in_mid_run_is_one_line_and_its_rows_come_at_the_
     assert run.steps() == [10, 20, 30, 40, 50, 60]
 
 
+def test_a_wandb_service_that_hangs_doesnt_hold_up_the_end(run_dir, server, monkeypatch):
+    monkeypatch.setattr("trainer.track.wandb_run.STOP_TIMEOUT_S", 0.5)
+    said = []
+    plan = Plan(run_dir, name="a-run", settings=Wandb(), config={}, finish_timeout_s=0.5)
+    run = start_run(plan, "online", say=said.append)
+    for child in psutil.Process().children(recursive=True):
+        if child.name().startswith("wandb-core"):
+            child.suspend()
+    run.log({"step": 1, "tokens": 1, "train/loss": 1.0})
+    began_s = time.monotonic()
+    assert run.close(exit_code=0, summary={}) is False
+    assert time.monotonic() - began_s < 12
+    assert not [
+        child
+        for child in psutil.Process().children()
+        if child.name().startswith("wandb-core") and child.status() != "zombie"
+    ]
+    assert len(said) == 1
+
+
 def test_a_broken_setting_of_wandbs_is_refused_in_one_line(monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", "no url")
     with pytest.raises(ConfigError, match=r"W&B's own settings: .*Check the WANDB_\* variables\.$"):

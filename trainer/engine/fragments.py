@@ -51,7 +51,7 @@ def held_fragments(engine: Any) -> Iterator[Fragment]:
             mapping = parameter._hp_mapping
             if mapping is None:
                 continue  # another rank's
-            flat = engine.optimizer.single_partition_of_fp32_groups[mapping.param_group_index]
+            flat = _flat_partitions(engine)[mapping.param_group_index]
             start, count = mapping.hp_fragment_address.start, mapping.hp_fragment_address.numel
             views = {WEIGHT: flat.data.narrow(0, start, count)} | _moments(inner, flat, start, count)
             first = mapping.lp_fragment_address.start
@@ -61,7 +61,7 @@ def held_fragments(engine: Any) -> Iterator[Fragment]:
             if count == 0:
                 continue  # all of this rank's partition is padding
             group, start, _ = engine.optimizer.grad_position[engine.optimizer.get_param_id(parameter)]
-            flat = engine.optimizer.fp32_partitioned_groups_flat[group]
+            flat = _flat_partitions(engine)[group]
             views = {WEIGHT: flat.data.narrow(0, start, count)} | _moments(inner, flat, start, count)
             yield Fragment(name, shape, first, first + count, views)
 
@@ -91,20 +91,23 @@ def inner_optimizer(engine: Any) -> torch.optim.Optimizer:
     return engine.optimizer if engine.zero_optimization_stage() == 0 else engine.optimizer.optimizer
 
 
-def _flat_parameters(engine: Any) -> list[torch.Tensor]:
-    """The tensors that the torch optimiser steps: parameters at stage 0, DeepSpeed's flat partitions above."""
-    stage = engine.zero_optimization_stage()
-    if stage == 0:
+def _flat_partitions(engine: Any) -> list[torch.Tensor]:
+    """The fp32 tensors that the torch optimiser steps: parameters at stage 0, DeepSpeed's flat partitions above.
+
+    DeepSpeed has one class for bf16 with fp32 accumulation at stage 1 (BF16_Optimizer), and others for the rest.
+    """
+    if engine.zero_optimization_stage() == 0:
         return list(engine.module.parameters())
-    return list(
-        engine.optimizer.single_partition_of_fp32_groups if stage < 3 else engine.optimizer.fp32_partitioned_groups_flat
-    )
+    for name in ("single_partition_of_fp32_groups", "fp32_groups_flat_partition", "fp32_partitioned_groups_flat"):
+        if hasattr(engine.optimizer, name):
+            return list(getattr(engine.optimizer, name))
+    raise TypeError(f"{type(engine.optimizer).__name__} of DeepSpeed holds its fp32 weights in a way not known here")
 
 
 def create_moments(engine: Any, steps: int) -> None:
     """Gives the optimiser its moments, zero, and `steps` as its own count; torch would make them at its first step."""
     inner = inner_optimizer(engine)
-    for flat in _flat_parameters(engine):
+    for flat in _flat_partitions(engine):
         step = torch.tensor(float(steps), dtype=torch.float32, device=flat.device)
         inner.state[flat] = {"step": step, **{kind: torch.zeros_like(flat) for kind in MOMENTS}}
 

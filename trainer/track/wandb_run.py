@@ -11,10 +11,12 @@ import contextlib
 import html
 import json
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from wandb.sdk.lib.wbauth import Auth
 
 FINISH_TIMEOUT_S = 30.0  # the longest wait for uploads when training ends
+STOP_TIMEOUT_S = 2.0  # the longest wait for W&B's service process beyond what it was asked to take
 STOPPED = 85  # exit code of a run that stopped after a checkpoint and will go on: no failure
 ENVIRONMENT_MODES = {
     "online": "online",
@@ -111,7 +114,8 @@ class WandbRun:
         """
         try:
             self._run.summary.update(dict(summary))
-            self._run.finish(exit_code=0 if exit_code == STOPPED else exit_code)
+            finish = partial(self._run.finish, exit_code=0 if exit_code == STOPPED else exit_code)
+            _within(self._plan.finish_timeout_s + STOP_TIMEOUT_S, finish)
         except TimeoutError:
             self._give_up(f"not all rows were uploaded within {self._plan.finish_timeout_s:g} s")
         except Exception as error:
@@ -327,9 +331,37 @@ def _metric_keys(keys: Row | set[str]) -> set[str]:
 
 
 def _stop_service() -> None:
-    """Ends W&B's service process, which may be dead already; otherwise a traceback of its would end ours."""
+    """Ends W&B's service process, politely for a moment, then by force.
+
+    It may be dead already (then a traceback of its would end ours), and one that still waits for a server never ends.
+    """
     with contextlib.suppress(Exception, SystemExit):
-        import_wandb().teardown()
+        _within(STOP_TIMEOUT_S, import_wandb().teardown)
+    import psutil
+
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if child.name().startswith("wandb-core"):
+                child.kill()
+
+
+def _within(timeout_s: float, work: Callable[[], object]) -> None:
+    """Runs `work` in a thread of its own: a TimeoutError if that takes too long, or whatever it raises."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="banyan-wandb", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {timeout_s:g} s")
+    if raised:
+        raise raised[0]
 
 
 def _sync_hint(run_dir: Path) -> str:
