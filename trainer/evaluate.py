@@ -18,9 +18,9 @@ from trainer.engine.checkpoint import find_checkpoint
 from trainer.engine.evaluation import score
 from trainer.engine.mesh import join
 from trainer.errors import ConfigError
-from trainer.run_directory import log_to_file, read_config
+from trainer.run_directory import log_to_file, read_config, require_run_dir
 from trainer.track.metrics import perplexity
-from trainer.trained import load_model, require_run_dir
+from trainer.trained import load_model
 
 
 def main(config: EvaluateVerb) -> int:

@@ -21,8 +21,8 @@ from trainer.data.tokenizer import Tokenizer
 from trainer.engine.checkpoint import find_checkpoint
 from trainer.model.attention import KeyValueCache
 from trainer.model.transformer import Transformer
-from trainer.run_directory import read_config
-from trainer.trained import load_model, load_run_tokenizer, require_run_dir
+from trainer.run_directory import load_run_tokenizer, read_config, require_run_dir
+from trainer.trained import load_model
 
 UNFINISHED = "\ufffd"  # what a tokenizer decodes the first bytes of a character to
 

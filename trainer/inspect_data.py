@@ -1,4 +1,4 @@
-"""Look at token shards: `banyan data verify|show|index|stats DIR`.
+"""Look at token shards: `banyan data verify|show|index|stats DIR`, `banyan data at RUN_DIR step=N`.
 
 DIR is a dataset (it holds manifest.json) or an output of prepare, whose train and validation are both looked at.
 """
@@ -14,6 +14,7 @@ from trainer.data.manifest import Manifest, datasets_in, read_manifest
 from trainer.data.shards import ShardReader, build_index, open_shards, verify, write_index
 from trainer.data.tokenizer import load_tokenizer
 from trainer.errors import ConfigError, InputError
+from trainer.run_directory import require_run_dir
 
 SHOWN_DOCUMENTS = 3
 SHOWN_CHARACTERS = 1000
@@ -21,14 +22,29 @@ ROW_LENGTHS = (256, 1024, 2048, 4096, 8192)  # tokens
 BAR_WIDTH = 40  # characters of the longest bar
 
 
+HELP = """usage: banyan data COMMAND …
+
+  verify DIR               hash and count everything again; a line for each problem, exit code 2 if there is any
+  show DIR [N]             the first N documents as text (3)
+  stats DIR [LENGTH …]     totals, rejections, licences, lengths of documents, rows and tails at sequence lengths
+  index DIR                build the indices again from the tars
+  at RUN_DIR step=N        the documents that a run trained on at step N
+
+DIR is a folder of token shards, or an output of prepare.
+"""
+
+
 def main(arguments: list[str]) -> int:
     """Runs `banyan data COMMAND …`; the exit code."""
-    usage = f'usage: banyan data {"|".join(COMMANDS)} DIR; see "banyan data --help".'
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(HELP, end="")
+        return 0
+    commands = ", ".join(COMMANDS)
     if not arguments:
-        raise ConfigError(usage)
+        raise ConfigError(f"banyan data: give a command: {commands}.")
     command = COMMANDS.get(arguments[0])
     if command is None:
-        raise ConfigError(f"banyan data {arguments[0]}: no such command; {usage}")
+        raise ConfigError(f"banyan data {arguments[0]}: no such command; there are {commands}.")
     return command(arguments[1:])
 
 
@@ -165,9 +181,19 @@ def _totals(manifest: Manifest) -> str:
     )
 
 
+def _at(arguments: list[str]) -> int:
+    """Prints what a run trained on at a step."""
+    if len(arguments) != 2:
+        raise ConfigError("usage: banyan data at RUN_DIR step=N.")
+    from trainer.provenance import print_step, read_step
+
+    return print_step(require_run_dir(arguments[0]), read_step(arguments[1]))
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "verify": _verify,
     "show": _show,
     "index": _index,
     "stats": _stats,
+    "at": _at,
 }

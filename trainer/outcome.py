@@ -17,7 +17,7 @@ from trainer.generate import Sampling, continue_text
 from trainer.track.curves import draw_curves
 from trainer.track.metrics import perplexity
 from trainer.track.sinks import Tracker
-from trainer.trained import load_model, load_run_tokenizer
+from trainer.trained import load_model
 
 
 def announce(
@@ -72,5 +72,7 @@ def sample_text(run_dir: Path, config: Pretrain) -> str:
     model = load_model(config.model, find_checkpoint(run_dir, None), torch.device("cpu"), torch.float32)
     sampling = Sampling(max_tokens=config.evaluate.prompt_tokens, seed=config.seed)
     context = config.data.sequence_length
-    pieces = continue_text(model, load_run_tokenizer(run_dir), config.evaluate.prompt, sampling, context_length=context)
+    pieces = continue_text(
+        model, run_directory.load_run_tokenizer(run_dir), config.evaluate.prompt, sampling, context_length=context
+    )
     return "".join(pieces)

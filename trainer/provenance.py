@@ -10,8 +10,7 @@ from trainer.data.dataset import Dataset, open_training
 from trainer.data.history import History
 from trainer.data.order import Order
 from trainer.errors import ConfigError, InputError
-from trainer.run_directory import read_config
-from trainer.trained import load_run_tokenizer
+from trainer.run_directory import load_run_tokenizer, read_config
 
 
 def print_step(run_dir: Path, step: int) -> int:

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from trainer.config import Pretrain
+from trainer.data.tokenizer import Tokenizer, load_tokenizer
 from trainer.errors import ConfigError, InputError
 
 # May differ between the runs of one directory: they change neither what is learnt nor in which order.
@@ -150,6 +151,28 @@ def read_config(run_dir: Path) -> Pretrain:
 def record_stop(run_dir: Path, reason: str, step: int) -> None:
     """Writes stopped.json: why the run left before its end. Launchers requeue after "signal" and "time"."""
     write(run_dir / "stopped.json", json.dumps({"reason": reason, "step": step, "time": time.time()}))
+
+
+def require_run_dir(run_dir: str | None) -> Path:
+    """The run directory that a verb was given; ConfigError where there is none."""
+    if run_dir is None:
+        raise ConfigError("run.dir is not set: name a run, as in run.dir=runs/NAME.")
+    path = Path(run_dir)
+    if not path.is_dir():
+        raise ConfigError(f"run.dir={run_dir}: there is no such folder; name a run directory, as in run.dir=runs/NAME.")
+    return path
+
+
+def load_run_tokenizer(run_dir: Path) -> Tokenizer:
+    """The tokenizer that a run was trained with, and the end-of-text token that its documents ended in."""
+    folder = run_dir / "tokenizer"
+    try:
+        end_of_text = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))["eos_token"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{folder}: no tokenizer_config.json that names an eos_token; copy the dataset's tokenizer/ there."
+        ) from error
+    return load_tokenizer(folder, end_of_text)
 
 
 def write(path: Path, text: str) -> None:

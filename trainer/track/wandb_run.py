@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from wandb.sdk.lib.wbauth import Auth
 
 FINISH_TIMEOUT_S = 30.0  # the longest wait for uploads when training ends
-STOP_TIMEOUT_S = 2.0  # the longest wait for W&B's service process beyond what it was asked to take
+STOP_TIMEOUT_S = 1.0  # the longest wait for W&B's service process beyond what it was asked to take
 STOPPED = 85  # exit code of a run that stopped after a checkpoint and will go on: no failure
 ENVIRONMENT_MODES = {
     "online": "online",
@@ -158,7 +158,8 @@ def start_run(plan: Plan, mode: str, *, say: Callable[[str], None]) -> WandbRun:
 
     Raises WandbError if that fails; online it gives up after `init_timeout_s` seconds.
     """
-    deadline_s = time.monotonic() + plan.settings.init_timeout_s
+    timeout_s = plan.settings.init_timeout_s
+    deadline_s = time.monotonic() + max(timeout_s / 2, timeout_s - STOP_TIMEOUT_S)  # the rest is for giving up
     wandb = import_wandb()
     try:
         last_row = fetch_last_row(plan, deadline_s - time.monotonic()) if mode == "online" else None
@@ -190,7 +191,7 @@ def start_run(plan: Plan, mode: str, *, say: Callable[[str], None]) -> WandbRun:
         run.define_metric("*", step_metric="step")
     except Exception as error:
         late = mode == "online" and time.monotonic() >= deadline_s
-        reason = f"no answer within {plan.settings.init_timeout_s:g} s" if late else _one_line(error)
+        reason = f"no answer within {timeout_s:g} s" if late else _one_line(error)
         _stop_service()  # it would hold on to the run's id, and going on offline would fail
         raise WandbError(f"W&B {mode}: {reason}.") from error
     return WandbRun(run, plan, last_row=last_row, say=say)
