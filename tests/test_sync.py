@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+import wandb
 import yaml
 
 from tests.track import wandb_server
@@ -69,6 +70,7 @@ def test_wandb_sync_uploads_the_rebuilt_offline_folder_and_only_that(run_dir, se
     newest = max((run_dir / "wandb").glob("offline-run-*"))
     assert f"7 rows written to {newest}; upload them with: wandb sync {newest}" in out
     assert "1 earlier offline folders hold parts of the same run; they are marked as synced." in out
+    wandb.teardown()  # as at the end of the process: it waits for the files to be whole
     folders = [str(path) for path in (run_dir / "wandb").glob("offline-run-*")]
     command = [sys.executable, "-m", "wandb", "sync", "--yes", *folders]
     subprocess.run(command, check=True, capture_output=True, timeout=30, cwd=run_dir)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import wandb
     from wandb.sdk.lib.wbauth import Auth
 
+OFFLINE_TIMEOUT_S = 30.0  # the longest wait for W&B's service when no server is involved
 FINISH_TIMEOUT_S = 30.0  # the longest wait for uploads when training ends
 STOP_TIMEOUT_S = 1.0  # the longest wait for W&B's service process beyond what it was asked to take
 STOPPED = 85  # exit code of a run that stopped after a checkpoint and will go on: no failure
@@ -181,7 +182,7 @@ def start_run(plan: Plan, mode: str, *, say: Callable[[str], None]) -> WandbRun:
                 console="off",
                 disable_git=True,
                 disable_code=True,
-                init_timeout=max(0.1, deadline_s - time.monotonic()),
+                init_timeout=max(0.1, deadline_s - time.monotonic()) if mode == "online" else OFFLINE_TIMEOUT_S,
                 finish_timeout=plan.finish_timeout_s,
                 finish_timeout_raises=True,
             ),
