@@ -17,8 +17,8 @@ import pytest
 
 from tests.corpus import make_tokenizer, write_texts
 from tests.prepared import configure, prepare, shard_files, write_folder, write_jsonl
+from trainer import durable
 from trainer.config import Tokenizer, TokenizerTrain
-from trainer.data import durable
 from trainer.data.shards import open_shards, read_manifest, verify
 from trainer.data.tokenizer import END_OF_TEXT, load_tokenizer
 from trainer.errors import ConfigError, InputError, StorageError

@@ -337,7 +337,7 @@ def check_values(section: Any, prefix: str = "") -> None:
                 if dataclasses.is_dataclass(entry):
                     check_values(entry, f"{key}.{name}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            unit = f" {rules['unit']}" if rules["unit"] else ""
+            unit = f" ({rules['unit']})" if rules["unit"] else ""
             limit = f" and at most {rules['high']}" if rules["high"] < math.inf else ""
             within = math.isfinite(value) and rules["low"] <= value <= rules["high"]
             require(within, f"{key}={value}: must be at least {rules['low']}{limit}{unit}.")
@@ -441,6 +441,14 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
         not watched or config.evaluate.every > 0,
         "evaluate.patience and checkpoint.keep_best need evaluations: set evaluate.every above 0.",
     )
+
+
+def total_steps_of(config: Pretrain) -> int:
+    """Optimiser steps of the whole run."""
+    if config.train.steps is not None:
+        return config.train.steps
+    assert config.train.tokens is not None
+    return math.ceil(config.train.tokens / (config.train.batch_size * config.data.sequence_length))
 
 
 def _divisors(number: int) -> list[int]:

@@ -10,6 +10,7 @@ from trainer import run_directory
 from trainer.config import Pretrain
 from trainer.data.bigram import bigram_loss
 from trainer.data.dataset import Dataset
+from trainer.durable import write_text
 from trainer.engine.checkpoint import find_checkpoint
 from trainer.engine.evaluation import Score
 from trainer.engine.loop import Progress
@@ -54,14 +55,14 @@ def announce(
         sample = config.evaluate.prompt + sample_text(run_dir, config)
         tracker.text(step=progress.step, name="sample", text=sample)
         lines += ["", "sample:", *(f"  | {line}" for line in sample.splitlines()), ""]
-    picture = draw_curves(run_dir)
+    picture = draw_curves(run_dir, config.run.name)
     lines += [
         f"run directory  {run_dir}",
         f"metrics        {run_dir / 'metrics.jsonl'}",
         f"loss curves    {picture}",
         f'go on with     banyan generate run.dir={run_dir} prompt="..."',
     ]
-    run_directory.write(run_dir / "summary.txt", "\n".join(lines) + "\n")
+    write_text(run_dir / "summary.txt", "\n".join(lines) + "\n")
     for line in lines:
         tracker.note(line)
 

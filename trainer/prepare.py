@@ -20,7 +20,6 @@ from typing import Any
 
 from trainer.config import Data, Prepare, check_values, require
 from trainer.data import spool
-from trainer.data.durable import make_folder
 from trainer.data.filters import DUPLICATE, first_occurrences
 from trainer.data.layout import cut_into_shards, held_out, shuffle_order
 from trainer.data.manifest import Manifest, Shard, SourceGroup, write_manifest
@@ -40,6 +39,7 @@ from trainer.data.tokenizer import (
     train_tokenizer,
 )
 from trainer.data.workers import Map, available_cores, processes
+from trainer.durable import make_folder
 from trainer.errors import ConfigError, InputError
 
 CHECKED_BYTES = 2**20  # text on which gigatoken must agree with tokenizers

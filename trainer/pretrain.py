@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
 import os
 import time
@@ -19,11 +18,19 @@ from typing import Any
 import torch
 
 from trainer import run_directory
-from trainer.config import Pretrain, check_pretrain
-from trainer.data.dataset import Dataset, open_training, open_validation, require_same_tokenizer, weights_of
+from trainer.config import Pretrain, check_pretrain, total_steps_of
+from trainer.data.dataset import (
+    Dataset,
+    open_training,
+    open_validation,
+    require_same_tokenizer,
+    weights_of,
+    with_absolute_paths,
+)
 from trainer.data.history import History
 from trainer.data.loader import Batch, Loader
 from trainer.data.order import Order
+from trainer.durable import write_json
 from trainer.engine import checkpoint, fragments, zero
 from trainer.engine.evaluation import Score, score
 from trainer.engine.health import StopRequests
@@ -37,6 +44,7 @@ from trainer.outcome import announce
 from trainer.resume import find_resume
 from trainer.track.metrics import flops_per_token, peak_flops
 from trainer.track.sinks import Tracker
+from trainer.track.wandb_run import choose_mode
 
 STOPPED = 85  # exit code: stopped after a checkpoint, before the end
 
@@ -52,16 +60,18 @@ def run(config: Pretrain, stops: StopRequests) -> int:
     check_pretrain(config, int(os.environ["WORLD_SIZE"]))
     mesh = join()
     seed_everything(config.seed, deterministic=config.train.deterministic)
+    mesh.main_finds(lambda: choose_mode(config.track.wandb))  # refuses online without a key
 
     training = open_training(config.data)
     validation = open_validation(config.data)
     require_same_tokenizer(training + validation)
     fit_to_data(config, training, validation)
     run_dir = enter_run_directory(config, mesh)
+    config.data = with_absolute_paths(config.data)
 
     reader = find_resume(run_dir, config, mesh, training)
     progress = Progress.from_json(reader.state["progress"]) if reader else Progress()
-    total_steps = count_steps(config)
+    total_steps = total_steps_of(config)
     if progress.step >= total_steps or progress.out_of_patience:
         return already_finished(run_dir, mesh, progress)
     history = (History.from_json(reader.state["history"]) if reader else History([], [])).go_on(
@@ -74,7 +84,7 @@ def run(config: Pretrain, stops: StopRequests) -> int:
     if mesh.is_main:
         checkpoint.remove_attempts(run_dir)
         run_directory.describe(run_dir, config, training[0].manifest.folder / "tokenizer")
-        run_directory.write(run_dir / "history.json", json.dumps(history.to_json(), indent=1))
+        write_json(run_dir / "history.json", history.to_json())
 
     with zero.construction(config, mesh):
         model = Transformer(config.model)
@@ -143,14 +153,6 @@ def enter_run_directory(config: Pretrain, mesh: Mesh) -> Path:
     mesh.main_finds(lambda: run_directory.create(run_dir))
     run_directory.log_to_file(run_dir, mesh.rank)
     return run_dir
-
-
-def count_steps(config: Pretrain) -> int:
-    """Optimiser steps of the whole run."""
-    if config.train.steps is not None:
-        return config.train.steps
-    assert config.train.tokens is not None
-    return math.ceil(config.train.tokens / (config.train.batch_size * config.data.sequence_length))
 
 
 def already_finished(run_dir: Path, mesh: Mesh, progress: Progress) -> int:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from trainer.config import total_steps_of
 from trainer.data.dataset import Dataset, open_training
 from trainer.data.history import History
 from trainer.data.order import Order
@@ -20,6 +21,8 @@ def print_step(run_dir: Path, step: int) -> int:
     if not path.is_file():
         raise InputError(f"{path}: missing; {run_dir} hasn't begun to train.")
     history = History.from_json(json.loads(path.read_text("utf-8")))
+    if step > total_steps_of(config):
+        raise InputError(f"step={step}: the run has {total_steps_of(config)} steps.")
     start, stop = history.positions_of(step)
     training = open_training(config.data)
     order = Order(

@@ -47,6 +47,6 @@ def check_data(reader: CheckpointReader, config: Pretrain, training: list[Datase
     now = extend([], first=0, rows=[dataset.rows for dataset in training], weights=weights_of(config.data))
     if mixture_of(now[0]) != mixture_of(history.segments[-1]) and not config.run.allow_change:
         raise ConfigError(
-            "the training data or their weights aren't the checkpoint's (fingerprints or shares differ): mend data.path "
-            "or data.train, or set run.allow_change=true to go on with the new ones from here."
+            "the training data or their weights aren't the checkpoint's (fingerprints or shares differ): mend "
+            "data.path or data.train, or set run.allow_change=true to go on with the new ones from here."
         )

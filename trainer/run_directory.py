@@ -20,6 +20,7 @@ import yaml
 
 from trainer.config import Pretrain
 from trainer.data.tokenizer import Tokenizer, load_tokenizer
+from trainer.durable import write_json, write_text
 from trainer.errors import ConfigError, InputError
 
 # May differ between the runs of one directory: they change neither what is learnt nor in which order.
@@ -76,12 +77,12 @@ def check_change(before: dict[str, Any], now: dict[str, Any], *, allow: bool) ->
         line = f"{key}: {old.get(key)} → {new.get(key)}"
         if key.startswith(FIXED):
             raise ConfigError(
-                f"{line} can't change in a run: set {key}={old.get(key)}, or begin another run with a new run.name."
+                f"{line} can't change in a run: set {key}={old.get(key)}, or begin another run with run.name."
             )
         if not allow:
             raise ConfigError(
-                f"{line} since the checkpoint: set {key}={old.get(key)}, or run.allow_change=true to go on with the new "
-                "value, or a new run.name to begin another run."
+                f"{line} since the checkpoint: set {key}={old.get(key)}, or run.allow_change=true to go on with the "
+                "new value, or run.name to begin another run."
             )
         changes.append(line)
     return changes
@@ -98,9 +99,9 @@ def create(run_dir: Path) -> None:
 
 def describe(run_dir: Path, config: Pretrain, tokenizer: Path) -> None:
     """Writes config.yaml, overrides.yaml, environment.json and tokenizer/: the run directory explains itself."""
-    write(run_dir / "config.yaml", yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True))
-    write(run_dir / "overrides.yaml", yaml.safe_dump(sys.argv[1:], allow_unicode=True))
-    write(run_dir / "environment.json", json.dumps(environment(), indent=1))
+    write_text(run_dir / "config.yaml", yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True))
+    write_text(run_dir / "overrides.yaml", yaml.safe_dump(sys.argv[1:], allow_unicode=True))
+    write_json(run_dir / "environment.json", environment())
     shutil.copytree(tokenizer, run_dir / "tokenizer", dirs_exist_ok=True)
     (run_dir / "stopped.json").unlink(missing_ok=True)
 
@@ -150,7 +151,7 @@ def read_config(run_dir: Path) -> Pretrain:
 
 def record_stop(run_dir: Path, reason: str, step: int) -> None:
     """Writes stopped.json: why the run left before its end. Launchers requeue after "signal" and "time"."""
-    write(run_dir / "stopped.json", json.dumps({"reason": reason, "step": step, "time": time.time()}))
+    write_json(run_dir / "stopped.json", {"reason": reason, "step": step, "time": time.time()})
 
 
 def require_run_dir(run_dir: str | None) -> Path:
@@ -173,13 +174,6 @@ def load_run_tokenizer(run_dir: Path) -> Tokenizer:
             f"{folder}: no tokenizer_config.json that names an eos_token; copy the dataset's tokenizer/ there."
         ) from error
     return load_tokenizer(folder, end_of_text)
-
-
-def write(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def log_to_file(run_dir: Path, rank: int) -> None:

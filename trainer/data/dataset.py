@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -156,3 +156,15 @@ def check_run_tokenizer(dataset: Dataset, tokenizer: Path) -> None:
 def weights_of(data: Data) -> dict[str, float]:
     """Weight of each training set in the mixture."""
     return {name: entry.weight for name, entry in data.train.items()} if data.train else {"train": 1.0}
+
+
+def with_absolute_paths(data: Data) -> Data:
+    """The section with absolute paths, as a run directory keeps it: it is read from other folders later."""
+    return replace(
+        data,
+        path=str(Path(data.path).absolute()) if data.path else None,
+        train={name: replace(entry, path=str(Path(entry.path).absolute())) for name, entry in data.train.items()},
+        validation={
+            name: replace(entry, path=str(Path(entry.path).absolute())) for name, entry in data.validation.items()
+        },
+    )

@@ -11,7 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from trainer.data.durable import write_json
+from trainer.durable import write_json
 from trainer.errors import InputError
 
 FILE = "manifest.json"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.data.durable import write_json
 from trainer.data.shards import Block, Document, Shard, index_path, write_shard
 from trainer.data.spool import Documents, read_texts
 from trainer.data.tokenizer import Encoder, load_tokenizer
+from trainer.durable import write_json
 from trainer.errors import ConfigError
 
 

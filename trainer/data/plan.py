@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.data.durable import write_json
 from trainer.data.sources import Source
+from trainer.durable import write_json
 from trainer.errors import ConfigError
 
 FILE = "plan.json"

@@ -18,10 +18,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from trainer.data.durable import replacing
 from trainer.data.manifest import Manifest, Shard, datasets_in, read_manifest, write_manifest
 from trainer.data.tars import END, RECORD, Member, header, padding, read_members
 from trainer.data.tokenizer import sha256_of
+from trainer.durable import replacing
 from trainer.errors import InputError
 
 __all__ = [

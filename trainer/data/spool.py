@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from trainer.data.durable import replacing
 from trainer.data.filters import UNDECODABLE, rejection
 from trainer.data.sources import Rejected, Source, read_documents
+from trainer.durable import replacing
 from trainer.errors import InputError
 
 LEAST_ITEM_BYTES = 8 * 2**20

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.data.durable import make_folder, write_bytes, write_json
+from trainer.durable import make_folder, write_bytes, write_json
 from trainer.errors import ConfigError, InputError
 
 END_OF_TEXT = "<|endoftext|>"

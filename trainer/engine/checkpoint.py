@@ -13,7 +13,6 @@ them. A fragment names a tensor-parallel `slice` of its parameter, null for the 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import uuid
@@ -24,6 +23,7 @@ from typing import Any
 import torch
 import xxhash
 
+from trainer.durable import sync, write_json
 from trainer.engine.fragments import WEIGHT, Fragment
 from trainer.engine.mesh import Mesh
 from trainer.errors import InputError, StorageError
@@ -102,7 +102,7 @@ def _write_rank(folder: Path, rank: int, fragments: Iterable[Fragment]) -> None:
                 }
             )
     save_file(tensors, folder / file)
-    make_durable(folder / file)
+    sync(folder / file)
     write_json(folder / f"rank-{rank:05d}.json", {"fragments": index, "files": {file: describe(folder / file)}})
 
 
@@ -115,11 +115,11 @@ def _complete(attempt: Path, target: Path, world_size: int, state: dict[str, Any
         files[name] = describe(attempt / name)
     files["state.json"] = describe(attempt / "state.json")
     write_json(attempt / "COMPLETE", {"files": files})
-    make_durable(attempt)
+    sync(attempt)
     if target.exists():
         shutil.rmtree(target)  # of the same step, and broken: a whole one would have been resumed from
     attempt.rename(target)
-    make_durable(target.parent)
+    sync(target.parent)
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -129,25 +129,6 @@ def describe(path: Path) -> dict[str, Any]:
         while chunk := file.read(1 << 22):
             digest.update(chunk)
     return {"bytes": path.stat().st_size, "xxh3_128": digest.hexdigest()}
-
-
-def make_durable(path: Path) -> None:
-    """fsync of a file or folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_json(path: Path, record: Any) -> None:
-    """Writes a JSON file whole and durable, or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        json.dump(record, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
 
 
 def remove_attempts(run_dir: Path) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from trainer.durable import write_text
 from trainer.errors import InputError, StorageError
 
 METRICS = "metrics.jsonl"
@@ -85,21 +85,7 @@ def cut_metrics(run_dir: Path, step: int) -> None:
     for path in (run_dir / METRICS, run_dir / SAMPLES):
         if path.exists():
             kept = [row for row in read_rows(path) if step > 0 and row["step"] <= step]
-            write_atomically(path, "".join(encode(row) + "\n" for row in kept))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file's content such that a kill or a crash leaves either the old or the new, whole."""
-    temporary = path.with_name(f"{path.name}.partial")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
+            write_text(path, "".join(encode(row) + "\n" for row in kept))
 
 
 def metric_row(*, step: int, tokens: int, metrics: Mapping[str, float]) -> Row:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from trainer.config import Pretrain
+from trainer.durable import write_json
 from trainer.track.console import Console, open_console
 from trainer.track.journal import (
     METRICS,
@@ -16,7 +16,6 @@ from trainer.track.journal import (
     cut_metrics,
     metric_row,
     sample_row,
-    write_atomically,
 )
 from trainer.track.wandb_run import Plan, WandbRun, journal_rows, start_or_fall_back
 
@@ -48,7 +47,7 @@ class Tracker:
         commit, world size, parameter count. Both go into W&B's config, facts under that key.
         """
         cut_metrics(run_dir, start_step)
-        write_atomically(run_dir / FACTS, json.dumps(facts, indent=2, default=str) + "\n")
+        write_json(run_dir / FACTS, facts)
         plan = make_plan(run_dir, config, resolved=resolved, facts=facts)
         console = open_console(total_steps=total_steps, start_step=start_step)
         try:

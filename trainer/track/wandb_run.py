@@ -22,8 +22,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from trainer.config import Wandb
+from trainer.durable import write_text
 from trainer.errors import BanyanError, ConfigError
-from trainer.track.journal import AXES, METRICS, SAMPLES, Row, read_metrics, read_rows, write_atomically
+from trainer.track.journal import AXES, METRICS, SAMPLES, Row, read_metrics, read_rows
 
 if TYPE_CHECKING:
     import wandb
@@ -65,7 +66,7 @@ class Plan:
         """The id in RUN_DIR/wandb_id; made up and written there at the first call."""
         path = self.run_dir / "wandb_id"
         if not path.exists():
-            write_atomically(path, f"{uuid.uuid4().hex[:12]}\n")
+            write_text(path, f"{uuid.uuid4().hex[:12]}\n")
         return path.read_text(encoding="utf-8").strip()
 
 

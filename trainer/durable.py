@@ -50,15 +50,15 @@ def replacing(path: Path, *, scratch: Path | None = None) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-            sync_folder(path.parent)
+            sync(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes a rename inside `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Makes a file, or the names in a folder, durable (fsync)."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -75,6 +75,11 @@ def write_bytes(path: Path, content: bytes, *, scratch: Path | None = None) -> N
     """Writes a small file durably."""
     with replacing(path, scratch=scratch) as file:
         file.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a small text file durably."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content: Any, *, scratch: Path | None = None) -> None:
