@@ -66,7 +66,9 @@ class Model:
     rms_norm_eps: float = knob(1e-5, "Epsilon of RMSNorm.")
     tie_word_embeddings: bool = knob(False, "Share the embedding with the output head.")
     qk_norm: bool = knob(False, "RMSNorm on queries and keys, per head (Qwen3).")
-    initializer_range: float = knob(0.02, "Standard deviation of initial weights.")
+    initializer_range: Optional[float] = knob(
+        None, "Standard deviation of initial matrices; by default 1/sqrt(inputs), and 1 for an untied embedding."
+    )
     dropout: float = knob(
         0.0, "Dropout after embedding, attention and feed-forward; the same at every shape of run.", high=0.99
     )

@@ -1,5 +1,7 @@
 import math
+from dataclasses import replace
 
+import pytest
 import torch
 
 from trainer.config import Model
@@ -31,16 +33,26 @@ def test_weights_differ_by_name_and_seed():
     assert not torch.equal(first, initial_weight(8, name.format(0), shape, CONFIG))
 
 
-def test_norms_are_ones_and_matrices_have_their_spread():
+def spread(name, shape, config):
+    residual = math.sqrt(16) if name.endswith(("o_proj.weight", "down_proj.weight")) else 1
+    if config.initializer_range is not None:
+        return config.initializer_range / residual
+    if "embed_tokens" in name:
+        return 1 / math.sqrt(128) if config.tie_word_embeddings else 1.0
+    return 1 / math.sqrt(shape[1]) / residual
+
+
+@pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": True}, {"initializer_range": 0.02}])
+def test_norms_are_ones_and_matrices_have_their_spread(changes):
+    config = replace(CONFIG, **changes)
     for name, shape in shapes().items():
-        weight = initial_weight(7, name, shape, CONFIG)
+        weight = initial_weight(7, name, shape, config)
         assert weight.shape == shape
         assert weight.dtype == torch.float32
         if name.endswith("norm.weight"):
             assert torch.equal(weight, torch.ones(shape))
             continue
-        residual = name.endswith(("o_proj.weight", "down_proj.weight"))
-        expected = 0.02 / math.sqrt(16) if residual else 0.02
+        expected = spread(name, shape, config)
         assert abs(weight.std().item() / expected - 1) < 0.03, name
         assert abs(weight.mean().item()) < expected / 20, name
 
@@ -54,5 +66,5 @@ def test_initialize_sets_every_parameter():
 
 def test_values_stay_what_they_were():
     """Runs are reproducible across versions of Banyan only while this holds."""
-    weight = initial_weight(0, "model.embed_tokens.weight", (64, 16), CONFIG)
+    weight = initial_weight(0, "model.embed_tokens.weight", (64, 16), replace(CONFIG, initializer_range=0.02))
     torch.testing.assert_close(weight[0, :3], torch.tensor(GOLDEN), rtol=1e-5, atol=0)

@@ -13,22 +13,35 @@ from torch import Tensor, nn
 
 from trainer.config import Model
 
+EMBEDDING = "embed_tokens.weight"
 RESIDUAL_OUTPUTS = ("o_proj.weight", "down_proj.weight")
 
 
 def initial_weight(seed: int, name: str, shape: tuple[int, ...], model: Model) -> Tensor:
     """The parameter `name` at step 0, whole, in fp32 on the CPU.
 
-    Norms (the only vectors) are ones; matrices are normal(0, initializer_range), those that write to the residual
-    stream divided by √(2 · layers), so that its variance doesn't grow with depth (GPT-2, section 2.3).
+    Norms (the only vectors) are ones; matrices are normal with `standard_deviation`.
     """
     if len(shape) == 1:
         return torch.ones(shape, device="cpu")
-    std = model.initializer_range
-    if name.endswith(RESIDUAL_OUTPUTS):
-        std /= math.sqrt(2 * model.num_hidden_layers)
+    std = standard_deviation(name, shape, model)
     generator = torch.Generator("cpu").manual_seed(xxhash.xxh3_64_intdigest(f"{seed}/{name}".encode()))
     return torch.empty(shape, dtype=torch.float32, device="cpu").normal_(0.0, std, generator=generator)
+
+
+def standard_deviation(name: str, shape: tuple[int, ...], model: Model) -> float:
+    """Of a matrix (outputs, inputs): 1/√inputs, which keeps the scale of activations (LeCun et al. 1998, section 4.6).
+
+    An embedding that isn't the head as well has 1, the scale of what the blocks add to it. Those that write to the
+    residual stream are divided by √(2 · layers), so that its variance doesn't grow with depth (GPT-2, section 2.3).
+    model.initializer_range, where given, takes the place of both scales. In docs/PERFORMANCE.md is what this is worth.
+    """
+    std = 1 / math.sqrt(shape[1])
+    if name.endswith(EMBEDDING) and not model.tie_word_embeddings:
+        std = 1.0
+    if model.initializer_range is not None:
+        std = model.initializer_range
+    return std / math.sqrt(2 * model.num_hidden_layers) if name.endswith(RESIDUAL_OUTPUTS) else std
 
 
 @torch.no_grad()

@@ -1,0 +1,98 @@
+"""Configurations that can't be honoured are refused in one line that names the key and the mend."""
+
+import math
+
+import pytest
+
+from trainer.config import Pretrain, TrainingSet, ValidationSet, check_pretrain
+from trainer.errors import ConfigError
+
+
+def config(**changes):
+    made = Pretrain()
+    made.data.path, made.train.steps = "data", 10
+    for key, value in changes.items():
+        *sections, name = key.split("__")
+        holder = made
+        for section in sections:
+            holder = getattr(holder, section)
+        setattr(holder, name, value)
+    return made
+
+
+def refusal(world_size=1, **changes):
+    with pytest.raises(ConfigError) as caught:
+        check_pretrain(config(**changes), world_size)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_default_configuration_is_accepted():
+    check_pretrain(config(), 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train__batch_size", 0),
+        ("train__steps", -5),
+        ("optimizer__lr", -1.0),
+        ("optimizer__lr", math.nan),
+        ("optimizer__lr", math.inf),
+        ("optimizer__lr", 1000.0),
+        ("model__dropout", 1.5),
+        ("optimizer__beta1", 1.0),
+        ("parallel__zero_stage", 4),
+        ("data__sequence_length", 0),
+        ("checkpoint__keep", 0),
+        ("seed", -1),
+        ("train__precision", "fp8"),
+        ("schedule__name", "cosin"),
+    ],
+)
+def test_absurd_value_is_refused_with_its_key(key, value):
+    assert refusal(**{key: value}).startswith(f"{key.replace('__', '.')}={value}: ")
+
+
+def test_weight_of_a_mixture_is_checked_inside_the_mapping():
+    sets = {"a": TrainingSet("x", -1.0)}
+    assert refusal(data__path=None, data__train=sets).startswith("data.train.a.weight=-1.0: ")
+
+
+def test_batch_that_doesn_t_divide_lists_sizes_that_would():
+    message = refusal(world_size=3, train__batch_size=16, train__micro_batch_size=2)
+    assert "train.batch_size=12 or 18" in message
+    message = refusal(world_size=4, train__batch_size=8, train__micro_batch_size=4)
+    assert "train.micro_batch_size=1 or 2" in message
+
+
+def test_bf16_at_stage_0_is_refused():
+    assert "parallel.zero_stage=1" in refusal(train__precision="bf16")
+
+
+def test_heads_that_don_t_divide_are_refused():
+    assert "choose one of [1, 2, 4]" in refusal(model__num_key_value_heads=3)
+    assert "use parallel.tensor=1 or 2" in refusal(parallel__tensor=4)
+    assert "model.hidden_size=255" in refusal(model__hidden_size=255)
+    assert "model.head_dim=63" in refusal(model__head_dim=63)
+
+
+@pytest.mark.parametrize(("key", "value"), [("tensor", 2), ("sequence", 2), ("offload", "optimizer")])
+def test_layout_that_is_not_built_is_refused(key, value):
+    assert "not available yet" in refusal(**{f"parallel__{key}": value})
+
+
+def test_length_and_data_are_given_once():
+    assert "give one of them" in refusal(train__tokens=100)
+    assert "give one of them" in refusal(train__steps=None)
+    assert "give one of them" in refusal(data__path=None)
+    assert "give one of them" in refusal(data__train={"a": TrainingSet("x")})
+    assert "data.validation.a.path is empty" in refusal(data__validation={"a": ValidationSet()})
+
+
+def test_change_without_a_name_is_refused():
+    assert "run.name or run.dir" in refusal(run__allow_change=True)
+
+
+def test_patience_without_evaluations_is_refused():
+    assert "evaluate.every" in refusal(evaluate__patience=3, evaluate__every=0)
