@@ -1,39 +1,44 @@
-# make setup   install into .venv and warm DeepSpeed's CPU op
+# make setup   install into .venv and build DeepSpeed's CPU op
 # make train   set up, then the main job: prepare the standard library's source and pretrain a small model on it
-# make test    set up, then the tests (a few minutes); make test-full: long matrices and abuse as well
+# make test    set up, check, then the tests (minutes); make test-full: long matrices and abuse as well
 # make check   formatting, lint, types
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+INSTALL := $(BIN)/pip install --disable-pip-version-check --no-compile -q -c constraints.txt
 
 .PHONY: setup train test test-full check format clean
 
-setup: $(INSTALLED)
+setup: $(VENV)/.ready
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -q -e ".[dev]" -c constraints.txt
+	@echo "installing into $(VENV): a minute or two"
+	$(INSTALL) -e .
 	$(BIN)/python -m trainer.engine.warm_up
-	touch $(INSTALLED)
+	@touch $@
+
+$(VENV)/.ready-for-tests: $(VENV)/.ready
+	$(INSTALL) -e ".[dev]"
+	@touch $@
 
 train: setup
 	$(BIN)/banyan prepare
 	$(BIN)/banyan pretrain
 
-test: setup check
+test: check
 	$(BIN)/python -m pytest
 
-test-full: setup check
+test-full: check
 	$(BIN)/python -m pytest --full
 
-check: setup
+check: $(VENV)/.ready-for-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: setup
+format: $(VENV)/.ready-for-tests
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

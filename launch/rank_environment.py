@@ -31,12 +31,15 @@ def for_rank(rank: int, world_size: int, port: int) -> dict[str, str]:
 def for_threads(processes: int, threads: int | None, environment: Mapping[str, str]) -> dict[str, str]:
     """CPU threads of each of `processes` ranks; `threads` is launch.threads. Must be set before torch is imported.
 
-    Two OpenMP teams that spin for work on the same cores slow each other down tenfold, hence the passive waiting.
+    Threads that wait for work by spinning for long starve whatever else runs on their core, and threads that sleep at
+    once lose a fifth to a third of the speed of small models to waking up (docs/PERFORMANCE.md): they spin briefly
+    where every thread has a core of its own, and else not at all.
     """
-    settings = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
-    settings["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // processes))
-    settings = {name: environment.get(name, value) for name, value in settings.items()}
-    return settings | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    cores = len(os.sched_getaffinity(0))
+    count = threads or int(environment.get("OMP_NUM_THREADS", 0)) or max(1, cores // processes)
+    own_cores = processes * count <= cores
+    waiting = {"GOMP_SPINCOUNT": "10000"} if own_cores else {"GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "passive"}
+    return {"OMP_NUM_THREADS": str(count)} | {name: environment.get(name, value) for name, value in waiting.items()}
 
 
 def check_processes(processes: int | None, environment: Mapping[str, str]) -> None:

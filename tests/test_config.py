@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from trainer.config import Pretrain, TrainingSet, ValidationSet, check_pretrain
+from trainer.config import Pretrain, TrainingSet, ValidationSet, check_pretrain, micro_batch_of
 from trainer.errors import ConfigError
 
 
@@ -64,6 +64,15 @@ def test_batch_that_doesn_t_divide_lists_sizes_that_would():
     assert "train.batch_size=12 or 18" in message
     message = refusal(world_size=4, train__batch_size=8, train__micro_batch_size=4)
     assert "train.micro_batch_size=1 or 2" in message
+
+
+def test_micro_batch_follows_from_the_ranks_unless_it_is_set():
+    train = config(train__batch_size=16).train
+    assert [micro_batch_of(train, ranks) for ranks in (1, 2, 4, 16)] == [8, 8, 4, 1]
+    train.micro_batch_size = 2
+    assert [micro_batch_of(train, ranks) for ranks in (1, 4)] == [2, 2]
+    assert "train.batch_size=15 or 18" in refusal(world_size=3, train__batch_size=16)
+    assert "train.micro_batch_size" in refusal(model__dropout=0.1)
 
 
 def test_bf16_at_stage_0_is_refused():

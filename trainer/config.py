@@ -155,7 +155,14 @@ class Train:
         None, "Checkpoint and leave with 85 after this step; the schedule is unchanged.", common=True, low=1
     )
     batch_size: int = knob(16, "Global batch, over all ranks.", "sequences", common=True, low=1)
-    micro_batch_size: int = knob(4, "What a rank takes through the model at once.", "sequences", common=True, low=1)
+    micro_batch_size: Optional[int] = knob(
+        None,
+        "What a rank takes through the model at once; by default the most, up to 8, that divides its share. "
+        "Set, micro-batches are the same at any number of ranks.",
+        "sequences",
+        common=True,
+        low=1,
+    )
     precision: str = knob("fp32", "Numbers of the forward and backward pass.", common=True, choices=("fp32", "bf16"))
     compile: bool = knob(False, "torch.compile each decoder block.", common=True)
     activation_checkpointing: str = knob(
@@ -322,6 +329,9 @@ VERBS: dict[str, type] = {
 }
 
 
+DEFAULT_MICRO_BATCH = 8  # sequences
+
+
 def require(condition: bool, message: str) -> None:
     """Raises ConfigError(message) unless `condition`."""
     if not condition:
@@ -383,20 +393,31 @@ def check_data(data: Data) -> None:
         )
 
 
-def check_batch(train: Train, world_size: int) -> None:
-    """Refuses a batch that can't be cut into whole micro-batches on `world_size` data-parallel ranks."""
-    chunk = train.micro_batch_size * world_size
+def micro_batch_of(train: Train, ranks: int) -> int:
+    """train.micro_batch_size, or by default the largest up to DEFAULT_MICRO_BATCH that divides a rank's share."""
+    if train.micro_batch_size is not None:
+        return train.micro_batch_size
+    if train.batch_size % ranks:
+        return 1  # no size will do: check_batch says so
+    share = train.batch_size // ranks
+    return max([size for size in _divisors(share) if size <= DEFAULT_MICRO_BATCH], default=1)
+
+
+def check_batch(train: Train, ranks: int) -> None:
+    """Refuses a batch that can't be cut into whole micro-batches on this many data-parallel ranks."""
+    micro = micro_batch_of(train, ranks)
+    chunk = micro * ranks
     if train.batch_size % chunk == 0:
         return
-    micros = [m for m in _divisors(train.batch_size) if train.batch_size % (m * world_size) == 0]
+    fitting = [size for size in _divisors(train.batch_size) if train.batch_size % (size * ranks) == 0]
     below = train.batch_size // chunk * chunk
-    batches = [b for b in (below, below + chunk) if b > 0]
+    batches = [size for size in (below, below + chunk) if size > 0]
     mend = f"train.batch_size={' or '.join(map(str, batches))}"
-    if micros:
-        mend += f", or train.micro_batch_size={' or '.join(map(str, micros))}"
+    if fitting:
+        mend += f", or train.micro_batch_size={' or '.join(map(str, fitting))}"
     raise ConfigError(
-        f"train.batch_size={train.batch_size} can't be cut into micro-batches of train.micro_batch_size="
-        f"{train.micro_batch_size} on {world_size} rank{'s' * (world_size > 1)}; use {mend}."
+        f"train.batch_size={train.batch_size} can't be cut into micro-batches of {micro} on {ranks} "
+        f"rank{'s' * (ranks > 1)}; use {mend}."
     )
 
 
@@ -433,6 +454,11 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
     require(
         (train.steps is None) != (train.tokens is None),
         "train.steps and train.tokens: give one of them, the length of the run.",
+    )
+    require(
+        config.model.dropout == 0 or train.micro_batch_size is not None,
+        "model.dropout needs train.micro_batch_size: micro-batches decide what is dropped, so they must not follow "
+        "from the number of ranks; set it to 1 or more.",
     )
     require(
         not config.run.allow_change or bool(config.run.name or config.run.dir),

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from trainer import run_directory
-from trainer.config import Pretrain, check_pretrain, total_steps_of
+from trainer.config import Pretrain, check_pretrain, micro_batch_of, total_steps_of
 from trainer.data.dataset import (
     Dataset,
     open_training,
@@ -58,6 +58,7 @@ def main(config: Pretrain) -> int:
 def run(config: Pretrain, stops: StopRequests) -> int:
     """The recipe."""
     check_pretrain(config, int(os.environ["WORLD_SIZE"]))
+    config.train.micro_batch_size = micro_batch_of(config.train, int(os.environ["WORLD_SIZE"]))
     mesh = join()
     seed_everything(config.seed, deterministic=config.train.deterministic)
     mesh.main_finds(lambda: choose_mode(config.track.wandb))  # refuses online without a key
@@ -192,7 +193,7 @@ def open_loader(config: Pretrain, mesh: Mesh, training: list[Dataset], history: 
         datasets=training,
         order=Order(rows, history.segments, seed=config.seed, window=config.data.shuffle_shards),
         batch_size=config.train.batch_size,
-        micro_batch_size=config.train.micro_batch_size,
+        micro_batch_size=micro_batch_of(config.train, mesh.world_size),
         rank=mesh.rank,
         world_size=mesh.world_size,
         mask_documents=config.data.mask_documents,

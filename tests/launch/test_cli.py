@@ -120,7 +120,7 @@ def test_one_process_is_a_rank_here():
     environment = json.loads(result.stdout)
     assert [environment[name] for name in RANK_VARIABLES[:5]] == ["0", "0", "1", "1", "127.0.0.1"]
     assert environment["OMP_NUM_THREADS"] == "1"
-    assert environment["OMP_WAIT_POLICY"] == "passive"
+    assert environment["GOMP_SPINCOUNT"] == "10000"
 
 
 def test_a_rank_started_by_others_runs_the_verb_itself():

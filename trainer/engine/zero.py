@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer.config import Pretrain
+from trainer.config import Pretrain, micro_batch_of
 from trainer.engine.mesh import Mesh
 from trainer.errors import ConfigError
 
@@ -30,7 +30,7 @@ OWNED = {
 
 def accumulation_steps(config: Pretrain, data_ranks: int) -> int:
     """Micro-steps per optimiser step; the batch is known to divide (trainer.config.check_batch)."""
-    return config.train.batch_size // (config.train.micro_batch_size * data_ranks)
+    return config.train.batch_size // (micro_batch_of(config.train, data_ranks) * data_ranks)
 
 
 def deepspeed_config(config: Pretrain, mesh: Mesh) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def deepspeed_config(config: Pretrain, mesh: Mesh) -> dict[str, Any]:
     stage = config.parallel.zero_stage
     cuda = mesh.device.type == "cuda"
     ours: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": config.train.micro_batch_size,
+        "train_micro_batch_size_per_gpu": micro_batch_of(config.train, mesh.world_size),
         "gradient_accumulation_steps": accumulation_steps(config, mesh.world_size),
         # DeepSpeed's default is 1.0. At stage 0 the loop clips, since DeepSpeed's norm isn't to be had there.
         "gradient_clipping": config.train.gradient_clipping if stage > 0 else 0.0,
