@@ -181,6 +181,29 @@ def test_truncated_shard_is_refused_with_its_name(corpus, tmp_path):
     assert "shard-000001.tar" in refused(small_config(tmp_path / "data", tmp_path / "run"), world_size=2)
 
 
+@pytest.mark.parametrize("damage", ["flipped bit", "garbage"])
+def test_damaged_shard_is_refused_before_training(corpus, tmp_path, damage):
+    shutil.copytree(corpus, tmp_path / "data")
+    shard = tmp_path / "data" / "train" / "shard-000002.tar"
+    content = bytearray(shard.read_bytes())
+    if damage == "flipped bit":
+        content[2000] ^= 1
+    else:
+        content[:] = os.urandom(len(content))
+    shard.write_bytes(content)
+    error = refused(small_config(tmp_path / "data", tmp_path / "run"), world_size=2)
+    assert "shard-000002.tar" in error
+
+
+def test_manifest_that_disagrees_is_refused(corpus, tmp_path):
+    shutil.copytree(corpus, tmp_path / "data")
+    manifest = tmp_path / "data" / "train" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["shards"][0]["tokens"] += 1
+    manifest.write_text(json.dumps(content))
+    assert "manifest.json" in refused(small_config(tmp_path / "data", tmp_path / "run"))
+
+
 def test_vocabulary_below_the_tokenizer_s_is_refused(corpus, tmp_path):
     assert "model.vocab_size=100" in refused(small_config(corpus, tmp_path / "run", model__vocab_size=100))
 

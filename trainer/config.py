@@ -140,6 +140,9 @@ class Data:
     sequence_length: int = knob(256, "Tokens in a row of training data.", "tokens", common=True, low=1)
     mask_documents: bool = knob(False, "Attention stays inside a document and positions restart.", common=True)
     shuffle_shards: int = knob(16, "Shards that form a window in which rows are shuffled.", "shards", low=1)
+    verify_bytes: int = knob(
+        16 * 2**30, "Datasets up to this size are hashed at the start of a run, shared out among ranks.", "bytes"
+    )
     prefetch: int = knob(4, "Micro-batches read ahead of use.", low=1)
 
 
@@ -231,7 +234,7 @@ class Evaluate:
     watch: str = knob("validation", "Validation set that patience and keep_best look at.")
     patience: int = knob(0, "Stop after this many evaluations without a better loss; 0 is off.")
     bigram: bool = knob(True, "Print an interpolated bigram model's loss at the end, as a yardstick.")
-    prompt: Optional[str] = knob("def ", "Prompt continued at the end and logged; null for none.")
+    prompt: Optional[str] = knob("def", "Prompt continued at the end and logged; null for none.")
     prompt_tokens: int = knob(64, "Length of that continuation.", "tokens", low=1)
 
 

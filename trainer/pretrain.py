@@ -21,6 +21,7 @@ from trainer import run_directory
 from trainer.config import Pretrain, check_pretrain, micro_batch_of, total_steps_of
 from trainer.data.dataset import (
     Dataset,
+    find_damage,
     open_training,
     open_validation,
     require_same_tokenizer,
@@ -37,7 +38,7 @@ from trainer.engine.health import StopRequests
 from trainer.engine.loop import Progress, Trainer, Utilisation
 from trainer.engine.mesh import Mesh, join, seed_everything
 from trainer.engine.optimizer import build_optimizer
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, InputError
 from trainer.model.initialize import initial_weight
 from trainer.model.transformer import Transformer, head_width
 from trainer.outcome import announce
@@ -67,6 +68,7 @@ def run(config: Pretrain, stops: StopRequests) -> int:
     validation = open_validation(config.data)
     require_same_tokenizer(training + validation)
     fit_to_data(config, training, validation)
+    check_shards(training + validation, config.data.verify_bytes, mesh)
     run_dir = enter_run_directory(config, mesh)
     config.data = with_absolute_paths(config.data)
 
@@ -83,6 +85,8 @@ def run(config: Pretrain, stops: StopRequests) -> int:
         weights=weights_of(config.data),
     )
     if mesh.is_main:
+        if reader:
+            print(f"going on from {reader.folder}", flush=True)
         checkpoint.remove_attempts(run_dir)
         run_directory.describe(run_dir, config, training[0].manifest.folder / "tokenizer")
         write_json(run_dir / "history.json", history.to_json())
@@ -146,6 +150,15 @@ def fit_to_data(config: Pretrain, training: list[Dataset], validation: list[Data
             f"evaluate.watch={config.evaluate.watch}: no such validation set; "
             f"{'choose one of ' + ', '.join(names) if names else 'give data.validation.NAME.path'}."
         )
+
+
+def check_shards(datasets: list[Dataset], most_bytes: int, mesh: Mesh) -> None:
+    """Refuses a damaged shard, on every rank; datasets above `most_bytes` are left to "banyan data verify"."""
+    for dataset in datasets:
+        if sum(shard.bytes for shard in dataset.manifest.shards) <= most_bytes:
+            damage = mesh.first(find_damage(dataset, part=mesh.rank, parts=mesh.world_size))
+            if damage:
+                raise InputError(damage)
 
 
 def enter_run_directory(config: Pretrain, mesh: Mesh) -> Path:

@@ -31,7 +31,6 @@ def find_resume(run_dir: Path, config: Pretrain, mesh: Mesh, training: list[Data
             print(f"banyan: {line}", flush=True)
         for line in changes:
             print(f"changed since {folder.name}: {line}", flush=True)
-        print(f"going on from {folder}", flush=True)
     return reader
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ from trainer.config import Data
 from trainer.data.manifest import Manifest, read_manifest
 from trainer.data.order import Rows, rows_in
 from trainer.data.shards import ShardReader, open_shards
+from trainer.data.tokenizer import sha256_of
 from trainer.errors import InputError
 
 
@@ -74,6 +74,18 @@ def open_dataset(name: str, path: str, *, key: str, split: str, sequence_length:
     return dataset
 
 
+def find_damage(dataset: Dataset, *, part: int, parts: int) -> str | None:
+    """Hashes every `parts`-th shard from `part` on; what is wrong with the first damaged one in a line, or None."""
+    for shard in dataset.manifest.shards[part::parts]:
+        path = dataset.manifest.folder / shard.file
+        if sha256_of(path) != shard.sha256:
+            return (
+                f"{path}: its content isn't what the manifest says (sha256 differs); fetch or prepare it again, "
+                f'then "banyan data verify {dataset.manifest.folder}".'
+            )
+    return None
+
+
 def find_folder(path: str, *, key: str, split: str) -> Path:
     """The folder with the manifest: `path` itself or its folder `split`."""
     for folder in (Path(path), Path(path) / split):
@@ -90,7 +102,7 @@ def check_tokenizer(manifest: Manifest) -> None:
     path = manifest.folder / "tokenizer" / "tokenizer.json"
     if not path.is_file():
         raise InputError(f"{path} is missing: the shards can't be read as text; restore it or prepare again.")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != manifest.tokenizer_sha256:
+    if sha256_of(path) != manifest.tokenizer_sha256:
         raise InputError(
             f"{path} is not the tokenizer that the shards were written with (manifest.json has another sha256): "
             "restore it or prepare again."
@@ -146,7 +158,7 @@ def require_same_tokenizer(datasets: list[Dataset]) -> None:
 
 def check_run_tokenizer(dataset: Dataset, tokenizer: Path) -> None:
     """Refuses a set that wasn't written with a run's tokenizer.json."""
-    if hashlib.sha256(tokenizer.read_bytes()).hexdigest() != dataset.manifest.tokenizer_sha256:
+    if sha256_of(tokenizer) != dataset.manifest.tokenizer_sha256:
         raise InputError(
             f"{dataset.manifest.folder}: written with another tokenizer than the run's; "
             f"prepare it again with data.tokenizer.path={tokenizer.parent}."

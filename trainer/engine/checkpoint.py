@@ -58,13 +58,15 @@ def save(run_dir: Path, mesh: Mesh, fragments: Iterable[Fragment], state: dict[s
     problem = _attempt(lambda: attempt.mkdir(parents=True)) if mesh.is_main else None
     mesh.barrier()
     problem = problem or _attempt(lambda: _write_rank(attempt, mesh.rank, fragments))
-    if mesh.all_true(problem is None) and mesh.is_main:
+    problem = mesh.first(problem)
+    if problem is None and mesh.is_main:
         problem = _attempt(lambda: _complete(attempt, target, mesh.world_size, state))
-    if not mesh.all_true(problem is None):
+    problem = mesh.first(problem)
+    if problem:
         if mesh.is_main:
             shutil.rmtree(attempt, ignore_errors=True)
         raise StorageError(
-            f"{target}: not written ({problem or 'another rank failed'}); earlier checkpoints are untouched. "
+            f"{target}: not written ({problem}); earlier checkpoints are untouched. "
             "Make room or mend the disk, and start the same command again."
         )
     return target
@@ -180,10 +182,10 @@ def find_newest(run_dir: Path, mesh: Mesh) -> tuple[Path | None, list[str]]:
     broken: list[str] = []
     for step in reversed(mesh.from_main(list_steps(run_dir))):
         folder = folder_of(run_dir, step)
-        problem = find_problem(folder, part=mesh.rank, parts=mesh.world_size)
-        if mesh.all_true(problem is None):
+        problem = mesh.first(find_problem(folder, part=mesh.rank, parts=mesh.world_size))
+        if problem is None:
             return folder, broken
-        broken.append(f"{folder}: not whole ({problem or 'another rank found it damaged'})")
+        broken.append(f"{folder}: not whole ({problem})")
     if broken:
         raise InputError(
             f"{'; '.join(broken)}. No checkpoint of the run is whole: "

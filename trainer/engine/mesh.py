@@ -43,12 +43,6 @@ class Mesh:
         """Returns once every rank is here."""
         torch.distributed.barrier(group=self.control)
 
-    def all_true(self, verdict: bool) -> bool:
-        """Whether `verdict` holds on every rank."""
-        value = torch.tensor([int(verdict)], dtype=torch.int32)
-        torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MIN, group=self.control)
-        return bool(value.item())
-
     def from_main(self, value: T) -> T:
         """Rank 0's `value`, on every rank."""
         box = [value]
@@ -68,6 +62,12 @@ class Mesh:
         if error is not None:
             raise error
         return result  # type: ignore[return-value]
+
+    def first(self, problem: str | None) -> str | None:
+        """The problem of the lowest rank that has one, on every rank."""
+        problems: list[str | None] = [None] * self.world_size
+        torch.distributed.all_gather_object(problems, problem, group=self.control)
+        return next((found for found in problems if found), None)
 
     def leave(self) -> None:
         """Ends the process group; every rank must have come here."""
