@@ -28,10 +28,10 @@ train: setup
 	$(BIN)/banyan pretrain
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-full: check
-	$(BIN)/python -m pytest --full
+	$(BIN)/python -m pytest -n 2 --dist loadfile --full
 
 check: $(VENV)/.ready-for-tests
 	$(BIN)/ruff format --check .

@@ -301,3 +301,17 @@ def test_disk_that_fills_in_mid_checkpoint_ends_the_run_and_harms_no_earlier_one
     assert list_steps(run_dir) == [2, 4, 6]
     assert not list((run_dir / "checkpoints").glob("*.partial-*"))
     assert run_ranks(pretrain, config, 1) == [0]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("world_size", "stage"), [(1, 0), (2, 1), (2, 3)])
+def test_compiled_blocks_train_as_eager_ones_and_resume_to_the_bit(corpus, tmp_path, world_size, stage):
+    config = small_config(corpus, tmp_path / "eager", parallel__zero_stage=stage, evaluate__every=5)
+    assert run_ranks(pretrain, config, world_size) == [0] * world_size
+    config.train.compile = True
+    for name, stop in (("whole", None), ("halted", 4), ("halted", None)):
+        config.run.dir, config.train.stop_at = str(tmp_path / name), stop
+        assert run_ranks(pretrain, config, world_size) == [85 if stop else 0] * world_size
+    expected = [row["train/loss"] for row in read_metrics(tmp_path / "eager")]
+    assert [row["train/loss"] for row in read_metrics(tmp_path / "whole")] == pytest.approx(expected, rel=1e-4)
+    assert_equal_states(tmp_path / "whole", tmp_path / "halted")

@@ -57,7 +57,7 @@ def test_help_is_quick_and_imports_nothing_heavy(arguments):
 
 def test_help_shows_the_defaults_that_hold_and_all_keys_when_asked():
     short, long = banyan("pretrain", "--help").stdout, banyan("pretrain", "--help", "all").stdout
-    assert next(line for line in short.splitlines() if "train.steps" in line).split()[1:3] == ["400", "steps"]
+    assert next(line for line in short.splitlines() if "train.steps" in line).split()[1:3] == ["760", "steps"]
     assert "model.rope_theta" not in short
     assert "model.rope_theta" in long
 

@@ -74,7 +74,15 @@ def test_threads_follow_the_key_then_the_user_then_the_cores():
     assert for_threads(2, None, {})["OMP_NUM_THREADS"] == str(max(1, cores // 2))
     assert for_threads(2, None, {"OMP_NUM_THREADS": "7"})["OMP_NUM_THREADS"] == "7"
     assert for_threads(2, 3, {"OMP_NUM_THREADS": "7"})["OMP_NUM_THREADS"] == "3"
-    assert for_threads(1, None, {"OMP_WAIT_POLICY": "active"})["OMP_WAIT_POLICY"] == "active"
+
+
+def test_threads_spin_only_where_each_has_a_core_and_the_user_s_word_counts():
+    cores = len(os.sched_getaffinity(0))
+    assert "OMP_WAIT_POLICY" not in for_threads(1, None, {})
+    crowded = for_threads(cores + 1, 1, {})
+    assert (crowded["GOMP_SPINCOUNT"], crowded["OMP_WAIT_POLICY"]) == ("0", "passive")
+    assert for_threads(cores + 1, 1, {"OMP_WAIT_POLICY": "active"})["OMP_WAIT_POLICY"] == "active"
+    assert for_threads(1, 1, {"GOMP_SPINCOUNT": "5"})["GOMP_SPINCOUNT"] == "5"
 
 
 def test_processes_follow_the_devices():
