@@ -69,6 +69,36 @@ def test_stop_at_keeps_the_schedule_and_finished_run_changes_nothing(corpus, tmp
     assert before == sorted((path, path.stat().st_mtime_ns) for path in whole.rglob("*") if "logs" not in path.parts)
 
 
+def test_stop_at_that_was_reached_before_trains_no_further(corpus, tmp_path):
+    config = small_config(corpus, tmp_path / "run", train__stop_at=4)
+    assert run_ranks(pretrain, config, 1) == [85]
+    assert run_ranks(pretrain, config, 1) == [85]
+    assert list_steps(tmp_path / "run") == [4]
+
+
+def pretrain_dying_in_outcome(config):
+    """The verb, killed after its last checkpoint, before its outcome is written."""
+    import trainer.pretrain
+
+    trainer.pretrain.announce = lambda *arguments: os._exit(137)
+    return pretrain(config)
+
+
+def test_run_killed_after_its_last_checkpoint_still_writes_its_outcome(corpus, tmp_path):
+    run_dir = tmp_path / "run"
+    config = small_config(corpus, run_dir, evaluate__every=5, evaluate__prompt="the")
+    assert run_ranks(pretrain_dying_in_outcome, config, 1) == [137]
+    before = (run_dir / "metrics.jsonl").read_text().splitlines()
+    assert run_ranks(pretrain, config, 1) == [0]
+    assert "validation: " in (run_dir / "summary.txt").read_text()
+    assert (run_dir / "loss.png").is_file()
+    rows = (run_dir / "metrics.jsonl").read_text().splitlines()
+    assert rows[: len(before)] == before
+    assert [set(json.loads(row)) - {"step", "tokens", "time"} for row in rows[len(before) :]] == [
+        {"eval/validation/bigram_loss"}
+    ]
+
+
 @pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (1, "fp32"), (2, "bf16"), (3, "fp32")])
 def test_non_finite_gradient_stops_the_run_and_names_the_step(corpus, tmp_path, stage, precision):
     config = small_config(corpus, tmp_path / "run", parallel__zero_stage=stage, train__precision=precision)

@@ -75,8 +75,10 @@ def run(config: Pretrain, stops: StopRequests) -> int:
     reader = find_resume(run_dir, config, mesh, training)
     progress = Progress.from_json(reader.state["progress"]) if reader else Progress()
     total_steps = total_steps_of(config)
-    if progress.step >= total_steps or progress.out_of_patience:
+    if nothing_left(run_dir, mesh, progress, total_steps):
         return already_finished(run_dir, mesh, progress)
+    if config.train.stop_at is not None and progress.step >= config.train.stop_at:
+        return already_stopped(run_dir, mesh, progress)
     history = (History.from_json(reader.state["history"]) if reader else History([], [])).go_on(
         step=progress.step,
         position=progress.position,
@@ -123,6 +125,8 @@ def run(config: Pretrain, stops: StopRequests) -> int:
     stops.attach(mesh, run_dir)
     with closing(tracker) as ending:
         reason = trainer.run(stops)
+        if reason is None and not evaluation.latest and config.evaluate.every > 0:
+            evaluation.score()  # a run killed after its last checkpoint, before its outcome was written
         if tracker is not None and reason is None:
             announce(run_dir, config, progress, training, evaluation.latest, tracker)
         elif tracker is not None:
@@ -169,6 +173,12 @@ def enter_run_directory(config: Pretrain, mesh: Mesh) -> Path:
     return run_dir
 
 
+def nothing_left(run_dir: Path, mesh: Mesh, progress: Progress, total_steps: int) -> bool:
+    """Whether all steps are taken and the outcome is written."""
+    ended = progress.step >= total_steps or progress.out_of_patience
+    return mesh.from_main(ended and (run_dir / "summary.txt").is_file())
+
+
 def already_finished(run_dir: Path, mesh: Mesh, progress: Progress) -> int:
     """Says that nothing is left to do, and how it ended."""
     if mesh.is_main:
@@ -176,11 +186,17 @@ def already_finished(run_dir: Path, mesh: Mesh, progress: Progress) -> int:
             f"lost patience at step {progress.step}" if progress.out_of_patience else f"took all {progress.step} steps"
         )
         print(f"{run_dir}: finished before ({why}); a new run.name, or another seed, begins a new run")
-        summary = run_dir / "summary.txt"
-        if summary.is_file():
-            print(summary.read_text(encoding="utf-8"), end="")
+        print((run_dir / "summary.txt").read_text(encoding="utf-8"), end="", flush=True)
     mesh.leave()
     return 0
+
+
+def already_stopped(run_dir: Path, mesh: Mesh, progress: Progress) -> int:
+    """Says that train.stop_at was reached before."""
+    if mesh.is_main:
+        print(f"{run_dir}: at step {progress.step} already; without train.stop_at, or with a later one, it goes on")
+    mesh.leave()
+    return STOPPED
 
 
 def initial_source(config: Pretrain, model: Transformer) -> fragments.Source:
@@ -291,11 +307,7 @@ class Evaluation:
 
     def run(self) -> float | None:
         """Scores and logs; the loss on evaluate.watch, or None without that set. Every rank calls it."""
-        masks = self.config.data.mask_documents
-        self.latest = [
-            (dataset, score(self._forward, dataset, self.config.evaluate, self.mesh, mask_documents=masks))
-            for dataset in self.validation
-        ]
+        self.score()
         metrics = {}
         for dataset, result in self.latest:
             metrics[f"eval/{dataset.name}/loss"] = result.loss
@@ -303,6 +315,17 @@ class Evaluation:
         if self.tracker is not None and metrics:
             self.tracker.log(step=self.progress.step, tokens=self.progress.tokens, metrics=metrics)
         return metrics.get(f"eval/{self.config.evaluate.watch}/loss")
+
+    def score(self) -> None:
+        """Fills `latest`. Every rank calls it."""
+        was_training = self.engine.module.training
+        self.engine.eval()
+        masks = self.config.data.mask_documents
+        self.latest = [
+            (dataset, score(self._forward, dataset, self.config.evaluate, self.mesh, mask_documents=masks))
+            for dataset in self.validation
+        ]
+        self.engine.train(was_training)
 
     def _forward(self, batch: Batch) -> torch.Tensor:
         return self.engine.module(batch.inputs, batch.targets, batch.document_ids)

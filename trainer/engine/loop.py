@@ -212,9 +212,7 @@ class Trainer:
     def _evaluate_if_due(self, step: int, *, last: bool) -> None:
         if not self._evaluates_at(step) and not (last and self.config.evaluate.every > 0):
             return
-        self.engine.eval()
         self._clock.pause(lambda: self._judge(self.evaluate()))
-        self.engine.train()
 
     def _judge(self, loss: float | None) -> None:
         """Keeps count of the best loss on the watched set, and of the patience that is left."""
