@@ -133,7 +133,7 @@ def _start(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
 
 def check(verb: Verb, config: Any, world_size: int) -> None:
     """Refuses, before anything is started, what the configuration alone shows can't be honoured."""
-    from trainer.config import check_pretrain, check_values
+    from trainer.checks import check_pretrain, check_values
 
     if verb.name == "pretrain":
         check_pretrain(config, world_size)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from trainer.config import Data, EvaluateVerb, check_values
+from trainer.checks import check_values
+from trainer.config import Data, EvaluateVerb
 from trainer.data.dataset import Dataset, check_run_tokenizer, open_dataset, open_validation
 from trainer.data.loader import Batch
 from trainer.engine.checkpoint import find_checkpoint

@@ -16,7 +16,8 @@ from typing import TextIO
 import torch
 from torch import Tensor
 
-from trainer.config import Generate, check_values
+from trainer.checks import check_values
+from trainer.config import Generate
 from trainer.data.tokenizer import Tokenizer
 from trainer.engine.checkpoint import find_checkpoint
 from trainer.model.attention import KeyValueCache

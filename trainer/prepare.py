@@ -18,7 +18,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from trainer.config import Data, Prepare, check_values, require
+from trainer.checks import check_values, require
+from trainer.config import Data, Prepare
 from trainer.data import spool
 from trainer.data.filters import DUPLICATE, first_occurrences
 from trainer.data.layout import cut_into_shards, held_out, shuffle_order

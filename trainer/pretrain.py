@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from trainer import run_directory
-from trainer.config import Pretrain, check_pretrain, micro_batch_of, total_steps_of
+from trainer.checks import check_pretrain, micro_batch_of, total_steps_of
+from trainer.config import Pretrain
 from trainer.data.dataset import (
     Dataset,
     find_damage,

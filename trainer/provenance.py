@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer.config import total_steps_of
+from trainer.checks import total_steps_of
 from trainer.data.dataset import Dataset, open_training
 from trainer.data.history import History
 from trainer.data.order import Order

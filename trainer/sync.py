@@ -14,7 +14,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trainer.config import Wandb, check_values
+from trainer.checks import check_values
+from trainer.config import Wandb
 from trainer.errors import ConfigError, InputError
 from trainer.track.journal import METRICS, Row
 from trainer.track.sinks import FACTS

@@ -6,7 +6,8 @@ import torch
 import yaml
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from trainer.config import Model, check_model
+from trainer.checks import check_model
+from trainer.config import Model
 from trainer.model.attention import KeyValueCache, document_block_mask, rotary_tables
 from trainer.model.initialize import initialize
 from trainer.model.transformer import Transformer

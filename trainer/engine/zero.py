@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer.config import Pretrain, micro_batch_of
+from trainer.checks import micro_batch_of
+from trainer.config import Pretrain
 from trainer.engine.mesh import Mesh
 from trainer.errors import ConfigError
 
@@ -29,7 +30,7 @@ OWNED = {
 
 
 def accumulation_steps(config: Pretrain, data_ranks: int) -> int:
-    """Micro-steps per optimiser step; the batch is known to divide (trainer.config.check_batch)."""
+    """Micro-steps per optimiser step; the batch is known to divide (trainer.checks.check_batch)."""
     return config.train.batch_size // (micro_batch_of(config.train, data_ranks) * data_ranks)
 
 

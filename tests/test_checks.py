@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from trainer.config import Pretrain, TrainingSet, ValidationSet, check_pretrain, micro_batch_of
+from trainer.checks import check_pretrain, micro_batch_of
+from trainer.config import Pretrain, TrainingSet, ValidationSet
 from trainer.errors import ConfigError
 
 

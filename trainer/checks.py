@@ -1,0 +1,163 @@
+"""Refuses configurations that can't be honoured, before any file is read or device taken; each in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from trainer.config import Data, Model, Pretrain, Train
+from trainer.errors import ConfigError
+
+DEFAULT_MICRO_BATCH = 8  # sequences
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises ConfigError(message) unless `condition`."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def check_values(section: Any, prefix: str = "") -> None:
+    """Refuses a value outside a field's choices or bounds, anywhere in the configuration."""
+    for item in dataclasses.fields(section):
+        value, key, rules = getattr(section, item.name), f"{prefix}{item.name}", item.metadata
+        if dataclasses.is_dataclass(value):
+            check_values(value, f"{key}.")
+        elif isinstance(value, dict):
+            for name, entry in value.items():
+                if dataclasses.is_dataclass(entry):
+                    check_values(entry, f"{key}.{name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            unit = f" ({rules['unit']})" if rules["unit"] else ""
+            limit = f" and at most {rules['high']}" if rules["high"] < math.inf else ""
+            within = math.isfinite(value) and rules["low"] <= value <= rules["high"]
+            require(within, f"{key}={value}: must be at least {rules['low']}{limit}{unit}.")
+        elif rules.get("choices"):
+            require(
+                value in rules["choices"], f"{key}={value}: not known; choose one of {', '.join(rules['choices'])}."
+            )
+
+
+def check_model(model: Model) -> None:
+    """Refuses a model whose sizes don't fit each other."""
+    heads, kv_heads = model.num_attention_heads, model.num_key_value_heads
+    require(
+        heads % kv_heads == 0,
+        f"model.num_key_value_heads={kv_heads} doesn't divide model.num_attention_heads={heads}: "
+        f"choose one of {_divisors(heads)}.",
+    )
+    if model.head_dim is None:
+        require(
+            model.hidden_size % heads == 0,
+            f"model.hidden_size={model.hidden_size} is no multiple of model.num_attention_heads={heads}: "
+            "change either, or set model.head_dim.",
+        )
+    head_dim = model.head_dim or model.hidden_size // heads
+    require(head_dim % 2 == 0, f"model.head_dim={head_dim} is odd: rotary positions turn pairs; make it even.")
+
+
+def check_data(data: Data) -> None:
+    """Refuses a data section from which nothing can be trained."""
+    require(
+        bool(data.path) != bool(data.train),
+        "data.path and data.train: give one of them (data.path=DIR, or data.train.NAME.path=DIR for a mixture).",
+    )
+    for group, sets in (("train", data.train), ("validation", data.validation)):
+        for name, entry in sets.items():
+            require(bool(entry.path), f"data.{group}.{name}.path is empty: set it to a folder of token shards.")
+            require(name.isidentifier(), f"data.{group}.{name}: a name is letters, digits and underscores.")
+    for name, entry in data.train.items():
+        require(
+            entry.weight > 0, f"data.train.{name}.weight={entry.weight}: must be above 0; leave the set out instead."
+        )
+
+
+def micro_batch_of(train: Train, ranks: int) -> int:
+    """train.micro_batch_size, or by default the largest up to DEFAULT_MICRO_BATCH that divides a rank's share."""
+    if train.micro_batch_size is not None:
+        return train.micro_batch_size
+    if train.batch_size % ranks:
+        return 1  # no size will do: check_batch says so
+    share = train.batch_size // ranks
+    return max([size for size in _divisors(share) if size <= DEFAULT_MICRO_BATCH], default=1)
+
+
+def check_batch(train: Train, ranks: int) -> None:
+    """Refuses a batch that can't be cut into whole micro-batches on this many data-parallel ranks."""
+    micro = micro_batch_of(train, ranks)
+    chunk = micro * ranks
+    if train.batch_size % chunk == 0:
+        return
+    fitting = [size for size in _divisors(train.batch_size) if train.batch_size % (size * ranks) == 0]
+    below = train.batch_size // chunk * chunk
+    batches = [size for size in (below, below + chunk) if size > 0]
+    mend = f"train.batch_size={' or '.join(map(str, batches))}"
+    if fitting:
+        mend += f", or train.micro_batch_size={' or '.join(map(str, fitting))}"
+    raise ConfigError(
+        f"train.batch_size={train.batch_size} can't be cut into micro-batches of {micro} on {ranks} "
+        f"rank{'s' * (ranks > 1)}; use {mend}."
+    )
+
+
+def check_parallel(config: Pretrain, world_size: int) -> None:
+    """Refuses layouts that can't be honoured (FIELD_NOTES' traps and what isn't built)."""
+    parallel, train = config.parallel, config.train
+    if train.precision == "bf16" and parallel.zero_stage == 0:
+        raise ConfigError(
+            "train.precision=bf16 with parallel.zero_stage=0 gives wrong losses in DeepSpeed: "
+            "use parallel.zero_stage=1."
+        )
+    kv_heads = config.model.num_key_value_heads
+    require(
+        kv_heads % parallel.tensor == 0,
+        f"model.num_key_value_heads={kv_heads} can't be cut into parallel.tensor={parallel.tensor}: "
+        f"use parallel.tensor={' or '.join(map(str, _divisors(kv_heads)))}.",
+    )
+    require(parallel.tensor == 1, f"parallel.tensor={parallel.tensor}: tensor parallelism is not available yet; use 1.")
+    require(
+        parallel.sequence == 1,
+        f"parallel.sequence={parallel.sequence}: sequence parallelism is not available yet; use 1.",
+    )
+    require(parallel.offload == "none", f"parallel.offload={parallel.offload}: offload is not available yet; use none.")
+    check_batch(train, world_size // parallel.tensor // parallel.sequence)
+
+
+def check_pretrain(config: Pretrain, world_size: int) -> None:
+    """Every check of `banyan pretrain` that needs no file: refuses what can't be honoured on `world_size` ranks."""
+    check_values(config)
+    check_model(config.model)
+    check_data(config.data)
+    check_parallel(config, world_size)
+    train = config.train
+    require(
+        (train.steps is None) != (train.tokens is None),
+        "train.steps and train.tokens: give one of them, the length of the run.",
+    )
+    require(
+        config.model.dropout == 0 or train.micro_batch_size is not None,
+        "model.dropout needs train.micro_batch_size: micro-batches decide what is dropped, so they must not follow "
+        "from the number of ranks; set it to 1 or more.",
+    )
+    require(
+        not config.run.allow_change or bool(config.run.name or config.run.dir),
+        "run.allow_change=true needs run.name or run.dir: the default name is a hash of what you are changing.",
+    )
+    watched = config.evaluate.patience or config.checkpoint.keep_best
+    require(
+        not watched or config.evaluate.every > 0,
+        "evaluate.patience and checkpoint.keep_best need evaluations: set evaluate.every above 0.",
+    )
+
+
+def total_steps_of(config: Pretrain) -> int:
+    """Optimiser steps of the whole run."""
+    if config.train.steps is not None:
+        return config.train.steps
+    assert config.train.tokens is not None
+    return math.ceil(config.train.tokens / (config.train.batch_size * config.data.sequence_length))
+
+
+def _divisors(number: int) -> list[int]:
+    return [d for d in range(1, number + 1) if number % d == 0]
