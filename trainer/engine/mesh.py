@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,7 +21,6 @@ T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)
 OP = "deepspeed_shm_comm.so"
-STALE_LOCK_S = 600  # a DeepSpeed op builds in about a minute; a lock this old has lost its owner
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def join() -> Mesh:
     if cuda:
         torch.cuda.set_device(local_rank)
     else:
-        prepare_op_build()
+        load_cpu_op()
     with contextlib.redirect_stdout(io.StringIO()):  # it reports a build at every start, even of what was built before
         deepspeed.init_distributed(
             dist_backend="nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False, timeout=TIMEOUT
@@ -100,20 +99,25 @@ def join() -> Mesh:
     return Mesh(rank, world_size, local_rank, device, control)
 
 
-def prepare_op_build() -> None:
-    """Tells of the build of DeepSpeed's CPU op where it is still to come, and clears the way for it.
+def load_cpu_op() -> None:
+    """Builds (once) and loads DeepSpeed's CPU op, one process at a time.
 
-    A killed build leaves a lock for which later runs would wait for ever.
+    torch guards the build by a lock file that outlives a killed process, and later ones wait for it for ever. Here a
+    lock of the kernel's, which dies with its holder, comes first; whatever lock file is there then was left behind.
     """
+    from deepspeed.comm.torch import build_shm_op
     from torch.utils.cpp_extension import get_default_build_root
 
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
-    folders = [folder for folder in root.glob("**/deepspeed_shm_comm") if folder.is_dir()]
-    for lock in (folder / "lock" for folder in folders):
-        if lock.exists() and time.time() - lock.stat().st_mtime > STALE_LOCK_S:
-            lock.unlink(missing_ok=True)
-    if os.environ.get("LOCAL_RANK", "0") == "0" and not any((folder / OP).exists() for folder in folders):
-        print("building DeepSpeed's CPU op: about a minute, this once", flush=True)
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "banyan.lock").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        for stale in root.glob("**/deepspeed_shm_comm/lock"):
+            stale.unlink(missing_ok=True)
+        if not any(root.glob(f"**/deepspeed_shm_comm/{OP}")):
+            print("building DeepSpeed's CPU op: about a minute, this once", flush=True)
+        with contextlib.redirect_stdout(io.StringIO()):  # it reports a build at every start
+            build_shm_op()
 
 
 def seed_everything(seed: int, *, deterministic: bool) -> None:
