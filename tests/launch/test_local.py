@@ -137,9 +137,18 @@ end_with(ConnectionError("closed by peer"))
     assert "closed by peer" not in err
 
 
-def test_rank_zero_speaks_and_the_others_only_when_they_crash():
+def test_rank_zero_speaks_and_the_others_only_when_they_crash(tmp_path):
     assert run("print('from', rank)") == (0, "from 0\n", "")
-    code, out, err = run("print('from', rank, flush=True)\nif rank: os._exit(7)\ntime.sleep(20)")
+    body = f"""
+print('from', rank, flush=True)
+if rank == 0:
+    open(r'{tmp_path}/spoken', 'w').close()
+    time.sleep(20)
+while not os.path.exists(r'{tmp_path}/spoken'):
+    time.sleep(0.01)
+os._exit(7)
+"""
+    code, out, err = run(body)
     assert (code, out) == (7, "from 0\n")
     assert err == "from 1\nbanyan: rank 1 ended with exit code 7.\n"
 
