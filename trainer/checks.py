@@ -101,6 +101,11 @@ def check_batch(train: Train, ranks: int) -> None:
     )
 
 
+def data_ranks_of(config: Pretrain, world_size: int) -> int:
+    """Ranks that take different data: the others share layers or sequences with one of these."""
+    return world_size // (config.parallel.tensor * config.parallel.sequence)
+
+
 def check_parallel(config: Pretrain, world_size: int) -> None:
     """Refuses layouts that can't be honoured (FIELD_NOTES' traps and what isn't built)."""
     parallel, train = config.parallel, config.train
@@ -115,13 +120,18 @@ def check_parallel(config: Pretrain, world_size: int) -> None:
         f"model.num_key_value_heads={kv_heads} can't be cut into parallel.tensor={parallel.tensor}: "
         f"use parallel.tensor={' or '.join(map(str, _divisors(kv_heads)))}.",
     )
-    require(parallel.tensor == 1, f"parallel.tensor={parallel.tensor}: tensor parallelism is not available yet; use 1.")
+    share = parallel.tensor * parallel.sequence
+    require(
+        world_size % share == 0,
+        f"parallel.tensor={parallel.tensor} and parallel.sequence={parallel.sequence} take {share} ranks together, "
+        f"which doesn't divide the {world_size} there are: make launch.processes a multiple of {share}, or lower them.",
+    )
     require(
         parallel.sequence == 1,
         f"parallel.sequence={parallel.sequence}: sequence parallelism is not available yet; use 1.",
     )
     require(parallel.offload == "none", f"parallel.offload={parallel.offload}: offload is not available yet; use none.")
-    check_batch(train, world_size // parallel.tensor // parallel.sequence)
+    check_batch(train, data_ranks_of(config, world_size))
 
 
 def check_pretrain(config: Pretrain, world_size: int) -> None:
