@@ -87,9 +87,19 @@ def test_heads_that_don_t_divide_are_refused():
     assert "model.head_dim=63" in refusal(model__head_dim=63)
 
 
-@pytest.mark.parametrize(("key", "value"), [("tensor", 2), ("sequence", 2), ("offload", "optimizer")])
+@pytest.mark.parametrize(("key", "value"), [("sequence", 2), ("offload", "optimizer")])
 def test_layout_that_is_not_built_is_refused(key, value):
-    assert "not available yet" in refusal(**{f"parallel__{key}": value})
+    assert "not available yet" in refusal(world_size=2, **{f"parallel__{key}": value})
+
+
+def test_ranks_that_shares_don_t_divide_are_refused():
+    assert "make launch.processes a multiple of 2" in refusal(world_size=3, parallel__tensor=2)
+    assert "make launch.processes a multiple of 2" in refusal(world_size=1, parallel__tensor=2)
+
+
+def test_batch_is_divided_by_data_ranks_alone():
+    check_pretrain(config(parallel__tensor=2, train__batch_size=3, train__micro_batch_size=3), 2)
+    assert "on 2 ranks" in refusal(world_size=4, parallel__tensor=2, train__batch_size=3, train__micro_batch_size=3)
 
 
 def test_length_and_data_are_given_once():
