@@ -35,12 +35,14 @@ from trainer.data.order import Order
 from trainer.durable import write_json
 from trainer.engine import checkpoint, fragments, zero
 from trainer.engine.evaluation import Score, score
+from trainer.engine.expert_load import ExpertLoad
 from trainer.engine.health import StopRequests
 from trainer.engine.loop import Progress, Trainer, Utilisation
 from trainer.engine.mesh import Mesh, join, seed_everything
 from trainer.engine.optimizer import build_optimizer
 from trainer.errors import ConfigError, InputError
 from trainer.model.initialize import initial_weight
+from trainer.model.moe import active_share, keep_eager
 from trainer.model.transformer import Transformer, head_width
 from trainer.outcome import announce
 from trainer.resume import find_resume
@@ -122,6 +124,7 @@ def run(config: Pretrain, stops: StopRequests) -> int:
         log=tracker,
         evaluate=evaluation.run,
         save=lambda: save(run_dir, config, mesh, engine, progress, state),
+        expert_load=ExpertLoad(model.tally, mesh) if model.tally is not None else None,
     )
     stops.attach(mesh, run_dir)
     with closing(tracker) as ending:
@@ -211,7 +214,8 @@ def initial_source(config: Pretrain, model: Transformer) -> fragments.Source:
 
 
 def compile_blocks(model: Any) -> None:
-    """torch.compile, block by block: one small graph, compiled once for all blocks of a shape."""
+    """torch.compile, block by block: one small graph, compiled once for all blocks of a shape; not the experts."""
+    keep_eager(model)
     for block in model.blocks:
         block.compile()
 
@@ -237,7 +241,7 @@ def measure_utilisation(config: Pretrain, mesh: Mesh, model: Any) -> Utilisation
     if peak is None:
         return None
     per_token = flops_per_token(
-        parameters=count_parameters(model),
+        parameters=count_active_parameters(model, config),
         layers=config.model.num_hidden_layers,
         heads=config.model.num_attention_heads,
         head_dim=head_width(config.model),
@@ -249,6 +253,16 @@ def measure_utilisation(config: Pretrain, mesh: Mesh, model: Any) -> Utilisation
 def count_parameters(model: Any) -> int:
     """Parameters of the whole model."""
     return sum(math.prod(fragments.full_shape(parameter)) for parameter in model.parameters())
+
+
+def count_active_parameters(model: Any, config: Pretrain) -> int:
+    """Parameters that a token goes through: fewer than all where experts are chosen."""
+    return round(
+        sum(
+            math.prod(fragments.full_shape(parameter)) * active_share(name, config.model)
+            for name, parameter in model.named_parameters()
+        )
+    )
 
 
 def open_tracker(
@@ -264,16 +278,19 @@ def open_tracker(
     if not mesh.is_main:
         return None
     parameters = count_parameters(engine.module)
+    active = count_active_parameters(engine.module, config)
     facts = {
         "fingerprints": {dataset.name: dataset.manifest.fingerprint for dataset in datasets},
         "git_commit": run_directory.git_commit(),
         "world_size": mesh.world_size,
         "device": torch.cuda.get_device_name() if mesh.device.type == "cuda" else "cpu",
         "parameters": parameters,
+        "active_parameters": active,
     }
     ranks = f"{mesh.world_size} rank{'s' * (mesh.world_size > 1)}"
     print(
-        f"{config.model.name}: {parameters / 1e6:.1f}M parameters on {ranks} ({facts['device']}), ZeRO stage "
+        f"{config.model.name}: {parameters / 1e6:.1f}M parameters"
+        f"{f' ({active / 1e6:.1f}M active per token)' if active < parameters else ''} on {ranks} ({facts['device']}), ZeRO stage "
         f"{config.parallel.zero_stage}, {config.train.precision}; run directory {run_dir}",
         flush=True,
     )
