@@ -55,6 +55,11 @@ def check_model(model: Model) -> None:
         )
     head_dim = model.head_dim or model.hidden_size // heads
     require(head_dim % 2 == 0, f"model.head_dim={head_dim} is odd: rotary positions turn pairs; make it even.")
+    experts, chosen = model.num_experts, model.num_experts_per_tok
+    require(
+        experts == 0 or chosen <= experts,
+        f"model.num_experts_per_tok={chosen}: there are only model.num_experts={experts}; use {experts} or fewer.",
+    )
 
 
 def check_data(data: Data) -> None:
@@ -130,8 +135,33 @@ def check_parallel(config: Pretrain, world_size: int) -> None:
         parallel.sequence == 1,
         f"parallel.sequence={parallel.sequence}: sequence parallelism is not available yet; use 1.",
     )
+    check_experts(config)
     require(parallel.offload == "none", f"parallel.offload={parallel.offload}: offload is not available yet; use none.")
     check_batch(train, data_ranks_of(config, world_size))
+
+
+def check_experts(config: Pretrain) -> None:
+    """Refuses layouts and sizes that experts can't be honoured in."""
+    parallel, model = config.parallel, config.model
+    require(
+        parallel.expert == 1,
+        f"parallel.expert={parallel.expert}: DeepSpeed's expert parallelism doesn't give our losses; "
+        "use 1, and parallel.zero_stage=3, which cuts experts' weights and optimiser state among all ranks.",
+    )
+    if model.num_experts == 0:
+        return
+    require(
+        parallel.tensor == 1,
+        f"parallel.tensor={parallel.tensor}: tensor parallelism doesn't cut experts (model.num_experts="
+        f"{model.num_experts}); use 1, and parallel.zero_stage=3 for memory.",
+    )
+    for key in ("hidden_size", "moe_intermediate_size"):
+        size = getattr(model, key)
+        require(
+            config.train.precision != "bf16" or size % 8 == 0,
+            f"model.{key}={size}: the kernel for all experts at once needs multiples of 8 in bf16; use "
+            f"{max(8, size // 8 * 8)} or {size // 8 * 8 + 8}, or train.precision=fp32.",
+        )
 
 
 def check_pretrain(config: Pretrain, world_size: int) -> None:

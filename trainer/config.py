@@ -49,7 +49,7 @@ class Run:
 
 @dataclass
 class Model:
-    """Shape of the decoder; sizes are named as in Hugging Face's LlamaConfig."""
+    """Shape of the decoder; sizes are named as in Hugging Face's LlamaConfig, experts as in its Qwen3MoeConfig."""
 
     name: str = knob("custom", "What the preset is called; part of the default run name.")
     vocab_size: Optional[int] = knob(None, "Tokens in the vocabulary; by default the dataset's.", "tokens", low=1)
@@ -71,6 +71,14 @@ class Model:
     )
     z_loss: float = knob(0.0, "Weight of the z-loss, mean of logsumexp(logits)^2 (PaLM); 0 is off.")
     loss_chunk: int = knob(2048, "Tokens whose logits are held at once by the loss.", "tokens", low=1)
+    num_experts: int = knob(0, "Experts in the place of each feed-forward; 0: a dense model.")
+    num_experts_per_tok: int = knob(2, "Experts that each token goes to.", low=1)
+    moe_intermediate_size: int = knob(352, "Width of an expert; intermediate_size isn't used then.", low=1)
+    norm_topk_prob: bool = knob(True, "Make the weights of a token's experts sum to 1.")
+    router_aux_loss_coef: float = knob(
+        0.01, "Weight of the load-balancing loss of each row; that is 1 where experts are chosen evenly."
+    )
+    router_z_loss_coef: float = knob(0.001, "Weight of the router's z-loss, mean of logsumexp(logits)^2 (ST-MoE).")
 
 
 @dataclass
@@ -205,6 +213,7 @@ class Parallel:
     )
     tensor: int = knob(1, "Ranks that share each layer.", low=1)
     sequence: int = knob(1, "Ranks that share each sequence.", low=1)
+    expert: int = knob(1, "Ranks that share each layer's experts.", low=1)
     offload: str = knob("none", "Where optimiser state lives besides the device.", choices=("none", "optimizer", "all"))
 
 

@@ -14,6 +14,7 @@ import torch.distributed
 from trainer.config import Pretrain
 from trainer.data.loader import Batch
 from trainer.data.order import derive_key
+from trainer.engine.expert_load import ExpertLoad
 from trainer.engine.health import GradientGuard, StopRequests
 from trainer.engine.mesh import Mesh
 from trainer.engine.optimizer import set_learning_rate
@@ -92,7 +93,7 @@ class Trainer:
     """One rank's part in a run.
 
     `evaluate` scores all validation sets and returns the loss on evaluate.watch, if there is one; `save` writes a
-    checkpoint of `progress`. Every rank calls both.
+    checkpoint of `progress`. Every rank calls both. `expert_load` is there if the model has experts.
     """
 
     config: Pretrain
@@ -106,6 +107,7 @@ class Trainer:
     log: Log | None
     evaluate: Callable[[], float | None]
     save: Callable[[], None]
+    expert_load: ExpertLoad | None = None
 
     def __post_init__(self) -> None:
         self._accumulation = accumulation_steps(self.config, self.mesh.data_size)
@@ -181,8 +183,9 @@ class Trainer:
         loss = total.item() / self.mesh.tensor / self._targets  # tensor-parallel peers have the same losses
         if not math.isfinite(loss):
             raise NonFiniteError(f"step {step}: the loss is {loss}; lower optimizer.lr or look at the data.")
+        load = self.expert_load.metrics() if self.expert_load is not None else {}
         if self.log is not None:
-            self.log.log(step=step, tokens=self.progress.tokens, metrics=self._metrics(step, loss))
+            self.log.log(step=step, tokens=self.progress.tokens, metrics=self._metrics(step, loss) | load)
         self._clock = Clock()
 
     def _metrics(self, step: int, loss: float) -> dict[str, float]:
