@@ -7,16 +7,13 @@ from pathlib import Path
 import torch
 
 from trainer.engine.checkpoint import CheckpointReader, find_checkpoint
-from trainer.engine.fragments import KINDS
 
 
 def read_state(run_dir: Path, step: int | None = None) -> dict[tuple[str, str], torch.Tensor]:
     """Every weight and moment of a checkpoint, whole, by (parameter, kind)."""
     reader = CheckpointReader(find_checkpoint(run_dir, step))
     return {
-        (name, kind): reader.read(name, kind, 0, torch.Size(shape).numel())
-        for name, shape in reader.shapes.items()
-        for kind in KINDS
+        (name, kind): reader.read(name, kind, 0, torch.Size(reader.shapes[name]).numel()) for name, kind in reader.kinds
     }
 
 

@@ -230,6 +230,11 @@ class CheckpointReader:
                 self._pieces.setdefault((piece["parameter"], piece["kind"]), []).append(piece)
         self._files: dict[str, Any] = {}
 
+    @property
+    def kinds(self) -> list[tuple[str, str]]:
+        """What the checkpoint holds, as (parameter, kind)."""
+        return list(self._pieces)
+
     def read(self, parameter: str, kind: str, start: int, stop: int) -> torch.Tensor:
         """Elements [start, stop) of the flattened parameter; 1-D, fp32, on the CPU. A `fragments.Source`.
 
