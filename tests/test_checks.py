@@ -92,6 +92,20 @@ def test_layout_that_is_not_built_is_refused(key, value):
     assert "not available yet" in refusal(**{f"parallel__{key}": value})
 
 
+@pytest.mark.parametrize(
+    ("changes", "mend"),
+    [
+        ({"train__precision": "bf16", "parallel__zero_stage": 2}, "use parallel.zero_stage=1 or 3"),
+        ({"parallel__tensor": 2}, "use parallel.tensor=1"),
+        ({"parallel__offload": "optimizer"}, "use parallel.offload=none"),
+    ],
+)
+def test_muon_where_deepspeed_s_is_another_is_refused(changes, mend):
+    message = refusal(optimizer__name="muon", **changes)
+    assert message.startswith("optimizer.name=muon with ")
+    assert mend in message
+
+
 def test_length_and_data_are_given_once():
     assert "give one of them" in refusal(train__tokens=100)
     assert "give one of them" in refusal(train__steps=None)
