@@ -102,6 +102,20 @@ def test_batch_is_divided_by_data_ranks_alone():
     assert "on 2 ranks" in refusal(world_size=4, parallel__tensor=2, train__batch_size=3, train__micro_batch_size=3)
 
 
+@pytest.mark.parametrize(
+    ("changes", "mend"),
+    [
+        ({"train__precision": "bf16", "parallel__zero_stage": 2}, "use parallel.zero_stage=1 or 3"),
+        ({"parallel__tensor": 2}, "use parallel.tensor=1"),
+        ({"parallel__offload": "optimizer"}, "use parallel.offload=none"),
+    ],
+)
+def test_muon_where_deepspeed_s_is_another_is_refused(changes, mend):
+    message = refusal(optimizer__name="muon", **changes)
+    assert message.startswith("optimizer.name=muon with ")
+    assert mend in message
+
+
 def test_length_and_data_are_given_once():
     assert "give one of them" in refusal(train__tokens=100)
     assert "give one of them" in refusal(train__steps=None)

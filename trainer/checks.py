@@ -164,11 +164,34 @@ def check_experts(config: Pretrain) -> None:
         )
 
 
+def check_muon(config: Pretrain) -> None:
+    """Refuses Muon where DeepSpeed 0.19.8 would compute something else, or in lower precision than the run's."""
+    parallel = config.parallel
+    if config.optimizer.name != "muon":
+        return
+    require(
+        config.train.precision != "bf16" or parallel.zero_stage != 2,
+        "optimizer.name=muon with train.precision=bf16 and parallel.zero_stage=2: DeepSpeed adds up gradients and "
+        "momentum in bf16 there; use parallel.zero_stage=1 or 3.",
+    )
+    require(
+        parallel.tensor == 1,
+        f"optimizer.name=muon with parallel.tensor={parallel.tensor}: DeepSpeed would orthogonalize each rank's slice "
+        "of a matrix instead of the matrix; use parallel.tensor=1 or optimizer=adamw.",
+    )
+    require(
+        parallel.offload == "none",
+        f"optimizer.name=muon with parallel.offload={parallel.offload}: DeepSpeed would clip the orthogonal update "
+        "instead of the gradient; use parallel.offload=none or optimizer=adamw.",
+    )
+
+
 def check_pretrain(config: Pretrain, world_size: int) -> None:
     """Every check of `banyan pretrain` that needs no file: refuses what can't be honoured on `world_size` ranks."""
     check_values(config)
     check_model(config.model)
     check_data(config.data)
+    check_muon(config)
     check_parallel(config, world_size)
     train = config.train
     require(

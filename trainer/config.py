@@ -184,13 +184,28 @@ class Train:
 class Optimizer:
     """The optimiser."""
 
-    name: str = knob("adamw", "Optimiser.", choices=("adamw",))
-    lr: float = knob(3e-4, "Peak learning rate.", common=True, high=10.0)
+    name: str = knob(
+        "adamw", "Optimiser; muon is for the blocks' matrices, all else has AdamW.", choices=("adamw", "muon")
+    )
+    lr: float = knob(3e-4, "Peak learning rate; of muon's, AdamW's part.", common=True, high=10.0)
     beta1: float = knob(0.9, "Decay of AdamW's first moment.", high=0.9999999)
     beta2: float = knob(0.95, "Decay of AdamW's second moment.", high=0.9999999)
     eps: float = knob(1e-8, "Epsilon of AdamW.")
     weight_decay: float = knob(
         0.1, "Decoupled decay of matrices and embeddings; norms and biases have none.", high=10.0
+    )
+    muon_lr: float = knob(
+        0.02,
+        "Peak learning rate of muon's matrices: the spectral norm of an update, times sqrt(rows / columns) "
+        "where that is above 1.",
+        high=10.0,
+    )
+    muon_momentum: float = knob(0.95, "Decay of muon's momentum (Nesterov's).", high=0.9999999)
+    muon_newton_schulz: str = knob(
+        "gram",
+        "How muon's five Newton-Schulz steps are taken: gram, in fp16, or in fp32 on a CPU without it; standard, in "
+        "bf16.",
+        choices=("gram", "standard"),
     )
 
 

@@ -17,7 +17,7 @@ from trainer.data.order import derive_key
 from trainer.engine.expert_load import ExpertLoad
 from trainer.engine.health import GradientGuard, StopRequests
 from trainer.engine.mesh import Mesh
-from trainer.engine.optimizer import set_learning_rate
+from trainer.engine.optimizer import learning_rates, set_learning_rates
 from trainer.engine.schedule import learning_rate
 from trainer.engine.zero import accumulation_steps
 from trainer.errors import NonFiniteError
@@ -112,7 +112,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self._accumulation = accumulation_steps(self.config, self.mesh.data_size)
         self._targets = self.config.train.batch_size * self.config.data.sequence_length
-        self._guard = GradientGuard(self.engine, self.optimizer, self.config.train.gradient_clipping, self.mesh)
+        self._guard = GradientGuard(self.engine, self.optimizer, self.config, self.mesh)
         self._clock = Clock()
         self._saved_step = self.progress.step
 
@@ -140,10 +140,10 @@ class Trainer:
 
     def _take_step(self, step: int) -> torch.Tensor:
         """One optimiser step; this rank's sum of losses, on the device."""
-        rate = learning_rate(
-            self.config.schedule, peak=self.config.optimizer.lr, step=step, total_steps=self.total_steps
+        set_learning_rates(
+            self.optimizer,
+            lambda peak: learning_rate(self.config.schedule, peak=peak, step=step, total_steps=self.total_steps),
         )
-        set_learning_rate(self.optimizer, rate)
         # DeepSpeed averages over data ranks and micro-steps; the loss is the sum over the global batch's targets.
         scale = self._accumulation * self.mesh.data_size / self._targets
         loss_sum = torch.zeros((), device=self.mesh.device)
@@ -155,7 +155,7 @@ class Trainer:
             loss_sum += losses.detach()
             if self.engine.is_gradient_accumulation_boundary():
                 self._guard.before_step(step)
-            self.engine.step()
+            self._guard.step()
         due = step % self.config.track.every == 0 or self._saves_at(step) or self._evaluates_at(step)
         self._guard.after_step(step, synchronise=due or step == self.total_steps)
         self.progress.step = step
@@ -196,7 +196,7 @@ class Trainer:
         metrics = {
             "train/loss": loss,
             "train/grad_norm": self._guard.norm(),
-            "train/lr": self.optimizer.param_groups[0]["lr"],
+            **learning_rates(self.optimizer),
             "perf/tokens_per_second": tokens_per_second,
             "perf/step_seconds": seconds / steps,
             "perf/data_wait_seconds": clock.data_wait / steps,

@@ -12,6 +12,7 @@ from torch import nn
 from trainer.checks import micro_batch_of
 from trainer.config import Pretrain
 from trainer.engine.mesh import Mesh
+from trainer.engine.muon import deepspeed_clips
 from trainer.errors import ConfigError
 from trainer.model.partition import Partition, layer_specs
 
@@ -43,8 +44,8 @@ def deepspeed_config(config: Pretrain, mesh: Mesh) -> dict[str, Any]:
     ours: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": micro_batch_of(config.train, mesh.data_size),
         "gradient_accumulation_steps": accumulation_steps(config, mesh.data_size),
-        # DeepSpeed's default is 1.0. At stage 0 the loop clips, since DeepSpeed's norm isn't to be had there.
-        "gradient_clipping": config.train.gradient_clipping if stage > 0 else 0.0,
+        # DeepSpeed's default is 1.0. Where this is 0, GradientGuard clips.
+        "gradient_clipping": config.train.gradient_clipping if deepspeed_clips(config) else 0.0,
         "zero_optimization": {"stage": stage, "overlap_comm": cuda, "contiguous_gradients": True},
         "zero_allow_untested_optimizer": True,
         "steps_per_print": None,
@@ -59,6 +60,9 @@ def deepspeed_config(config: Pretrain, mesh: Mesh) -> dict[str, Any]:
             "autotp_size": mesh.tensor,
             "partition_config": {"use_default_specs": False, "layer_specs": specs},
         }
+    if config.optimizer.name == "muon" and stage == 3:
+        ours["zero_optimization"]["reduce_scatter"] = False  # DeepSpeed refuses it with Muon
+        ours["communication_data_type"] = "fp32"  # it is the momentum's type, too
     for key in config.deepspeed:
         if key in OWNED:
             raise ConfigError(f"deepspeed.{key} is set by {OWNED[key]}: use that and leave deepspeed.{key} out.")
