@@ -87,9 +87,19 @@ def test_heads_that_don_t_divide_are_refused():
     assert "model.head_dim=63" in refusal(model__head_dim=63)
 
 
-@pytest.mark.parametrize(("key", "value"), [("tensor", 2), ("sequence", 2), ("offload", "optimizer")])
+@pytest.mark.parametrize(("key", "value"), [("tensor", 2), ("sequence", 2)])
 def test_layout_that_is_not_built_is_refused(key, value):
     assert "not available yet" in refusal(**{f"parallel__{key}": value})
+
+
+def test_offload_that_can_t_be_is_refused():
+    assert "use parallel.zero_stage=1, 2 or 3" in refusal(parallel__offload="optimizer")
+    assert "only stage 3" in refusal(parallel__offload="all", parallel__zero_stage=2)
+    nvme = {"parallel__offload_device": "nvme", "parallel__nvme_path": "/nvme"}
+    assert "only stage 3" in refusal(parallel__offload="optimizer", parallel__zero_stage=2, **nvme)
+    assert "no effect" in refusal(**nvme)
+    missing = {"parallel__offload": "all", "parallel__zero_stage": 3, "parallel__offload_device": "nvme"}
+    assert "parallel.nvme_path" in refusal(**missing)
 
 
 def test_length_and_data_are_given_once():

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from trainer.config import Data, Model, Pretrain, Train
+from trainer.config import Data, Model, Parallel, Pretrain, Train
 from trainer.errors import ConfigError
 
 DEFAULT_MICRO_BATCH = 8  # sequences
@@ -120,8 +120,39 @@ def check_parallel(config: Pretrain, world_size: int) -> None:
         parallel.sequence == 1,
         f"parallel.sequence={parallel.sequence}: sequence parallelism is not available yet; use 1.",
     )
-    require(parallel.offload == "none", f"parallel.offload={parallel.offload}: offload is not available yet; use none.")
+    check_offload(parallel)
     check_batch(train, world_size // parallel.tensor // parallel.sequence)
+
+
+def check_offload(parallel: Parallel) -> None:
+    """Refuses what can't leave the device, or has nowhere to go."""
+    stage, nvme = parallel.zero_stage, parallel.offload_device == "nvme"
+    if parallel.offload == "none":
+        unused = "parallel.offload_device=nvme" if nvme else f"parallel.nvme_path={parallel.nvme_path}"
+        require(
+            not nvme and parallel.nvme_path is None,
+            f"{unused} has no effect with parallel.offload=none: set parallel.offload=optimizer or all, or leave it out.",
+        )
+        return
+    require(
+        stage > 0,
+        f"parallel.offload={parallel.offload} with parallel.zero_stage=0: DeepSpeed offloads only what it shards; "
+        "use parallel.zero_stage=1, 2 or 3.",
+    )
+    require(
+        stage == 3 or parallel.offload == "optimizer",
+        f"parallel.offload=all with parallel.zero_stage={stage}: only stage 3 shards weights, and can offload them; "
+        "use parallel.zero_stage=3 or parallel.offload=optimizer.",
+    )
+    require(
+        stage == 3 or not nvme,
+        f"parallel.offload_device=nvme with parallel.zero_stage={stage}: only stage 3 reads and writes NVMe; "
+        "use parallel.zero_stage=3 or parallel.offload_device=cpu.",
+    )
+    require(
+        nvme == (parallel.nvme_path is not None),
+        "parallel.nvme_path and parallel.offload_device=nvme go together: give both, or neither.",
+    )
 
 
 def check_pretrain(config: Pretrain, world_size: int) -> None:

@@ -205,7 +205,13 @@ class Parallel:
     )
     tensor: int = knob(1, "Ranks that share each layer.", low=1)
     sequence: int = knob(1, "Ranks that share each sequence.", low=1)
-    offload: str = knob("none", "Where optimiser state lives besides the device.", choices=("none", "optimizer", "all"))
+    offload: str = knob(
+        "none",
+        "What leaves the device between uses: optimiser state (ZeRO 1 to 3), or that and the weights (all; ZeRO 3).",
+        choices=("none", "optimizer", "all"),
+    )
+    offload_device: str = knob("cpu", "Where it goes; nvme needs ZeRO 3 and libaio.", choices=("cpu", "nvme"))
+    nvme_path: Optional[str] = knob(None, "Folder on a local NVMe drive, for offload_device=nvme; emptied at a start.")
 
 
 @dataclass

@@ -12,6 +12,7 @@ from torch import nn
 from trainer.checks import micro_batch_of
 from trainer.config import Pretrain
 from trainer.engine.mesh import Mesh
+from trainer.engine.offload import offload_settings
 from trainer.errors import ConfigError
 
 # Keys of DeepSpeed's that have one of ours: set in two places, they would disagree.
@@ -43,8 +44,14 @@ def deepspeed_config(config: Pretrain, mesh: Mesh) -> dict[str, Any]:
         "gradient_accumulation_steps": accumulation_steps(config, mesh.world_size),
         # DeepSpeed's default is 1.0. At stage 0 the loop clips, since DeepSpeed's norm isn't to be had there.
         "gradient_clipping": config.train.gradient_clipping if stage > 0 else 0.0,
-        "zero_optimization": {"stage": stage, "overlap_comm": cuda, "contiguous_gradients": True},
+        "zero_optimization": {
+            "stage": stage,
+            "overlap_comm": cuda,
+            "contiguous_gradients": True,
+            **offload_settings(config, mesh),
+        },
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW steps offloaded state: no kernel to compile
         "steps_per_print": None,
     }
     if config.train.precision == "bf16":
@@ -77,8 +84,9 @@ def construction(config: Pretrain, mesh: Mesh) -> Iterator[None]:
         return
     import deepspeed
 
+    home = config.parallel.offload_device if config.parallel.offload == "all" else str(mesh.device)
     # Without `dtype`: given one, DeepSpeed 0.19.8 makes every parameter bf16 on a CPU, also for fp32.
-    with deepspeed.zero.Init(config_dict_or_path=deepspeed_config(config, mesh), remote_device=str(mesh.device)):
+    with deepspeed.zero.Init(config_dict_or_path=deepspeed_config(config, mesh), remote_device=home):
         yield
 
 
