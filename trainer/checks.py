@@ -131,7 +131,7 @@ def check_offload(parallel: Parallel) -> None:
         unused = "parallel.offload_device=nvme" if nvme else f"parallel.nvme_path={parallel.nvme_path}"
         require(
             not nvme and parallel.nvme_path is None,
-            f"{unused} has no effect with parallel.offload=none: set parallel.offload=optimizer or all, or leave it out.",
+            f"{unused} has no effect with parallel.offload=none: set that to optimizer or all, or leave this out.",
         )
         return
     require(
