@@ -166,7 +166,10 @@ class Train:
     precision: str = knob("fp32", "Numbers of the forward and backward pass.", common=True, choices=("fp32", "bf16"))
     compile: bool = knob(False, "torch.compile each decoder block.", common=True)
     activation_checkpointing: str = knob(
-        "none", "Recompute blocks in backward to save memory.", choices=("none", "full")
+        "none",
+        "Recompute blocks in backward to save memory; selective keeps products and attention, the cheap rest it "
+        "recomputes.",
+        choices=("none", "full", "selective"),
     )
     gradient_clipping: float = knob(1.0, "Largest gradient norm; 0 is off.", common=True)
     deterministic: bool = knob(False, "Deterministic CUDA kernels, for bit-equal resumes there.")
