@@ -102,6 +102,18 @@ def test_offload_that_can_t_be_is_refused():
     assert "parallel.nvme_path" in refusal(**missing)
 
 
+def test_hpz_and_pipeline_that_can_t_be_are_refused():
+    assert "use parallel.zero_stage=3" in refusal(world_size=4, parallel__hpz=2)
+    assert "use one of [1, 2, 4]" in refusal(world_size=4, parallel__hpz=3, parallel__zero_stage=3)
+    assert "parallel.zero_stage=3 across nodes" in refusal(parallel__pipeline=2)
+
+
+def test_selective_checkpointing_of_compiled_blocks_is_refused():
+    assert "use train.activation_checkpointing=full" in refusal(
+        train__activation_checkpointing="selective", train__compile=True
+    )
+
+
 def test_length_and_data_are_given_once():
     assert "give one of them" in refusal(train__tokens=100)
     assert "give one of them" in refusal(train__steps=None)

@@ -120,7 +120,14 @@ def check_parallel(config: Pretrain, world_size: int) -> None:
         parallel.sequence == 1,
         f"parallel.sequence={parallel.sequence}: sequence parallelism is not available yet; use 1.",
     )
+    require(
+        parallel.pipeline == 1,
+        f"parallel.pipeline={parallel.pipeline}: not built, for DeepSpeed's pipeline refuses ZeRO 2 and 3, clips "
+        "wrongly at stage 0, wants the model as a list of layers and idles ranks in bubbles; use parallel.tensor "
+        "within a node and parallel.zero_stage=3 across nodes.",
+    )
     check_offload(parallel)
+    check_hpz(parallel, world_size)
     check_batch(train, world_size // parallel.tensor // parallel.sequence)
 
 
@@ -155,6 +162,22 @@ def check_offload(parallel: Parallel) -> None:
     )
 
 
+def check_hpz(parallel: Parallel, world_size: int) -> None:
+    """Refuses secondary copies of weights that can't be cut among the ranks."""
+    if parallel.hpz == 1:
+        return
+    require(
+        parallel.zero_stage == 3,
+        f"parallel.hpz={parallel.hpz} with parallel.zero_stage={parallel.zero_stage}: only stage 3 gathers weights; "
+        "use parallel.zero_stage=3 or parallel.hpz=1.",
+    )
+    require(
+        world_size % parallel.hpz == 0,
+        f"parallel.hpz={parallel.hpz} doesn't divide the {world_size} ranks: use one of {_divisors(world_size)}, "
+        "best the ranks of a node.",
+    )
+
+
 def check_pretrain(config: Pretrain, world_size: int) -> None:
     """Every check of `banyan pretrain` that needs no file: refuses what can't be honoured on `world_size` ranks."""
     check_values(config)
@@ -162,6 +185,11 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
     check_data(config.data)
     check_parallel(config, world_size)
     train = config.train
+    require(
+        train.activation_checkpointing != "selective" or not train.compile,
+        "train.activation_checkpointing=selective with train.compile=true: products in compiled blocks can't be told "
+        "apart and would all be computed again; use train.activation_checkpointing=full or train.compile=false.",
+    )
     require(
         (train.steps is None) != (train.tokens is None),
         "train.steps and train.tokens: give one of them, the length of the run.",

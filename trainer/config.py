@@ -208,6 +208,10 @@ class Parallel:
     )
     tensor: int = knob(1, "Ranks that share each layer.", low=1)
     sequence: int = knob(1, "Ranks that share each sequence.", low=1)
+    pipeline: int = knob(1, "Ranks that share the layers in turn; only 1, the refusal says why.", low=1)
+    hpz: int = knob(
+        1, "ZeRO++ hpZ: ranks, as a node's, that keep a second copy of stage 3's weights for backward; 1 is off.", low=1
+    )
     offload: str = knob(
         "none",
         "What leaves the device between uses: optimiser state (ZeRO 1 to 3), or that and the weights (all; ZeRO 3).",

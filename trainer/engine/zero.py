@@ -48,6 +48,7 @@ def deepspeed_config(config: Pretrain, mesh: Mesh) -> dict[str, Any]:
             "stage": stage,
             "overlap_comm": cuda,
             "contiguous_gradients": True,
+            "zero_hpz_partition_size": config.parallel.hpz,
             **offload_settings(config, mesh),
         },
         "zero_allow_untested_optimizer": True,

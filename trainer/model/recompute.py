@@ -1,4 +1,4 @@
-"""Activation checkpointing: what backward needs is computed again rather than kept, all of a block or the cheap part."""
+"""Activation checkpointing: backward computes a block again, all of it or the cheap part, rather than keeping it."""
 
 from __future__ import annotations
 

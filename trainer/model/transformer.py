@@ -175,7 +175,7 @@ class Transformer(nn.Module):
         return self.model.layers
 
     def set_activation_checkpointing(self, mode: str) -> None:
-        """`full` computes each block again in backward, `selective` its cheap parts; `none` keeps what backward needs."""
+        """`full` computes blocks again in backward, `selective` their cheap parts; `none` keeps what backward needs."""
         if mode not in ("none", "full", "selective"):
             raise ValueError(f"activation checkpointing {mode!r}: none, full or selective.")
         self.model.activation_checkpointing = mode
