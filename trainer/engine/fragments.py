@@ -130,7 +130,7 @@ def fill_weights(model: nn.Module, source: Source) -> None:
         if hasattr(parameter, "ds_tensor"):
             first, count = _partition(parameter)
             parameter.ds_tensor.data[:count].copy_(source(name, WEIGHT, first, first + count))
-            parameter.ds_secondary_tensor = None  # hpZ's copy: stale now, and made anew after the next gather
+            parameter.ds_secondary_tensor = None  # type: ignore[attr-defined]  # hpZ's copy: stale now, and made anew after the next gather
         else:
             whole = source(name, WEIGHT, 0, parameter.numel())
             parameter.data.copy_(whole.view(parameter.shape))
