@@ -13,11 +13,7 @@ from trainer.engine.fragments import KINDS
 def read_state(run_dir: Path, step: int | None = None) -> dict[tuple[str, str], torch.Tensor]:
     """Every weight and moment of a checkpoint, whole, by (parameter, kind)."""
     reader = CheckpointReader(find_checkpoint(run_dir, step))
-    return {
-        (name, kind): reader.read(name, kind, 0, torch.Size(shape).numel())
-        for name, shape in reader.shapes.items()
-        for kind in KINDS
-    }
+    return {(name, kind): reader.read_whole(name, kind) for name in reader.shapes for kind in KINDS}
 
 
 def assert_equal_states(left: Path, right: Path) -> None:

@@ -87,9 +87,19 @@ def test_heads_that_don_t_divide_are_refused():
     assert "model.head_dim=63" in refusal(model__head_dim=63)
 
 
-@pytest.mark.parametrize(("key", "value"), [("tensor", 2), ("sequence", 2)])
+@pytest.mark.parametrize(("key", "value"), [("sequence", 2)])
 def test_layout_that_is_not_built_is_refused(key, value):
-    assert "not available yet" in refusal(**{f"parallel__{key}": value})
+    assert "not available yet" in refusal(world_size=2, **{f"parallel__{key}": value})
+
+
+def test_ranks_that_shares_don_t_divide_are_refused():
+    assert "make launch.processes a multiple of 2" in refusal(world_size=3, parallel__tensor=2)
+    assert "make launch.processes a multiple of 2" in refusal(world_size=1, parallel__tensor=2)
+
+
+def test_batch_is_divided_by_data_ranks_alone():
+    check_pretrain(config(parallel__tensor=2, train__batch_size=3, train__micro_batch_size=3), 2)
+    assert "on 2 ranks" in refusal(world_size=4, parallel__tensor=2, train__batch_size=3, train__micro_batch_size=3)
 
 
 def test_offload_that_can_t_be_is_refused():
@@ -105,6 +115,8 @@ def test_offload_that_can_t_be_is_refused():
 def test_hpz_and_pipeline_that_can_t_be_are_refused():
     assert "use parallel.zero_stage=3" in refusal(world_size=4, parallel__hpz=2)
     assert "use one of [1, 2, 4]" in refusal(world_size=4, parallel__hpz=3, parallel__zero_stage=3)
+    shared = {"parallel__tensor": 2, "parallel__hpz": 2, "parallel__zero_stage": 3}
+    assert "parallel.tensor=1" in refusal(world_size=4, **shared)
     assert "parallel.zero_stage=3 across nodes" in refusal(parallel__pipeline=2)
 
 

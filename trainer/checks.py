@@ -101,6 +101,11 @@ def check_batch(train: Train, ranks: int) -> None:
     )
 
 
+def data_ranks_of(config: Pretrain, world_size: int) -> int:
+    """Ranks that take different data: the others share layers or sequences with one of these."""
+    return world_size // (config.parallel.tensor * config.parallel.sequence)
+
+
 def check_parallel(config: Pretrain, world_size: int) -> None:
     """Refuses layouts that can't be honoured (FIELD_NOTES' traps and what isn't built)."""
     parallel, train = config.parallel, config.train
@@ -115,7 +120,12 @@ def check_parallel(config: Pretrain, world_size: int) -> None:
         f"model.num_key_value_heads={kv_heads} can't be cut into parallel.tensor={parallel.tensor}: "
         f"use parallel.tensor={' or '.join(map(str, _divisors(kv_heads)))}.",
     )
-    require(parallel.tensor == 1, f"parallel.tensor={parallel.tensor}: tensor parallelism is not available yet; use 1.")
+    share = parallel.tensor * parallel.sequence
+    require(
+        world_size % share == 0,
+        f"parallel.tensor={parallel.tensor} and parallel.sequence={parallel.sequence} take {share} ranks together, "
+        f"which doesn't divide the {world_size} there are: make launch.processes a multiple of {share}, or lower them.",
+    )
     require(
         parallel.sequence == 1,
         f"parallel.sequence={parallel.sequence}: sequence parallelism is not available yet; use 1.",
@@ -128,7 +138,7 @@ def check_parallel(config: Pretrain, world_size: int) -> None:
     )
     check_offload(parallel)
     check_hpz(parallel, world_size)
-    check_batch(train, world_size // parallel.tensor // parallel.sequence)
+    check_batch(train, data_ranks_of(config, world_size))
 
 
 def check_offload(parallel: Parallel) -> None:
@@ -170,6 +180,11 @@ def check_hpz(parallel: Parallel, world_size: int) -> None:
         parallel.zero_stage == 3,
         f"parallel.hpz={parallel.hpz} with parallel.zero_stage={parallel.zero_stage}: only stage 3 gathers weights; "
         "use parallel.zero_stage=3 or parallel.hpz=1.",
+    )
+    require(
+        parallel.tensor == 1,
+        f"parallel.hpz={parallel.hpz} with parallel.tensor={parallel.tensor}: DeepSpeed would copy a tensor-parallel "
+        "peer's slices; use parallel.tensor=1 or parallel.hpz=1.",
     )
     require(
         world_size % parallel.hpz == 0,

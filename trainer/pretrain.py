@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from trainer import run_directory
-from trainer.checks import check_pretrain, micro_batch_of, total_steps_of
-from trainer.config import Pretrain
+from trainer.checks import check_pretrain, data_ranks_of, micro_batch_of, total_steps_of
+from trainer.config import Model, Pretrain
 from trainer.data.dataset import (
     Dataset,
     find_damage,
@@ -39,8 +39,10 @@ from trainer.engine.health import StopRequests
 from trainer.engine.loop import Progress, Trainer, Utilisation
 from trainer.engine.mesh import Mesh, join, seed_everything
 from trainer.engine.optimizer import build_optimizer
+from trainer.engine.region import Region
 from trainer.errors import ConfigError, InputError
 from trainer.model.initialize import initial_weight
+from trainer.model.partition import Partition
 from trainer.model.transformer import Transformer, head_width
 from trainer.outcome import announce
 from trainer.resume import find_resume
@@ -59,9 +61,10 @@ def main(config: Pretrain) -> int:
 
 def run(config: Pretrain, stops: StopRequests) -> int:
     """The recipe."""
-    check_pretrain(config, int(os.environ["WORLD_SIZE"]))
-    config.train.micro_batch_size = micro_batch_of(config.train, int(os.environ["WORLD_SIZE"]))
-    mesh = join()
+    world_size = int(os.environ["WORLD_SIZE"])
+    check_pretrain(config, world_size)
+    config.train.micro_batch_size = micro_batch_of(config.train, data_ranks_of(config, world_size))
+    mesh = join(tensor=config.parallel.tensor, sequence=config.parallel.sequence)
     seed_everything(config.seed, deterministic=config.train.deterministic)
     mesh.main_finds(lambda: choose_mode(config.track.wandb))  # refuses online without a key
 
@@ -94,19 +97,22 @@ def run(config: Pretrain, stops: StopRequests) -> int:
         run_directory.describe(run_dir, config, training[0].manifest.folder / "tokenizer")
         write_json(run_dir / "history.json", history.to_json())
 
+    shapes = parameter_shapes(config.model)
+    partition = Partition(shapes, mesh.tensor_rank, mesh.tensor)
     with zero.construction(config, mesh):
         model = Transformer(config.model)
     model.set_activation_checkpointing(config.train.activation_checkpointing)
-    fragments.fill_weights(model, initial_source(config, model))
+    fragments.fill_weights(model, Partition(shapes), initial_source(config))
     optimizer = build_optimizer(config.optimizer, model.named_parameters())
-    engine = zero.initialize(config, mesh, model, optimizer)
+    engine = zero.initialize(config, mesh, model, optimizer, partition)
     if reader:
-        reader.check_shapes({name: fragments.full_shape(p) for name, p in engine.module.named_parameters()})
-        fragments.restore(engine, reader.read, steps=progress.step)
+        reader.check_shapes(shapes)
+        fragments.restore(engine, partition, reader.read, steps=progress.step)
     if config.train.compile:
         compile_blocks(engine.module)
 
-    tracker = open_tracker(run_dir, config, mesh, training + validation, engine, progress, total_steps)
+    parameters = sum(map(math.prod, shapes.values()))
+    tracker = open_tracker(run_dir, config, mesh, training + validation, parameters, progress, total_steps)
     evaluation = Evaluation(config, mesh, engine, validation, progress, tracker)
     loader = open_loader(config, mesh, training, history)
     state = {"history": history.to_json(), "tokenizer_sha256": training[0].manifest.tokenizer_sha256}
@@ -118,10 +124,10 @@ def run(config: Pretrain, stops: StopRequests) -> int:
         batches=loader.batches(progress.position),
         progress=progress,
         total_steps=total_steps,
-        utilisation=measure_utilisation(config, mesh, engine.module),
+        utilisation=measure_utilisation(config, mesh, parameters),
         log=tracker,
         evaluate=evaluation.run,
-        save=lambda: save(run_dir, config, mesh, engine, progress, state),
+        save=lambda: save(run_dir, config, mesh, fragments.owned_fragments(engine, partition, mesh), progress, state),
     )
     stops.attach(mesh, run_dir)
     with closing(tracker) as ending:
@@ -200,12 +206,17 @@ def already_stopped(run_dir: Path, mesh: Mesh, progress: Progress) -> int:
     return STOPPED
 
 
-def initial_source(config: Pretrain, model: Transformer) -> fragments.Source:
-    """Initial weights as a source of ranges: each parameter is generated whole, one at a time."""
-    shapes = {name: fragments.full_shape(parameter) for name, parameter in model.named_parameters()}
+def parameter_shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter of the whole model, by name."""
+    with torch.device("meta"):
+        return {name: tuple(parameter.shape) for name, parameter in Transformer(model).named_parameters()}
 
-    def read(name: str, kind: str, start: int, stop: int) -> torch.Tensor:
-        return initial_weight(config.seed, name, shapes[name], config.model).view(-1)[start:stop]
+
+def initial_source(config: Pretrain) -> fragments.Source:
+    """Initial weights as a source of regions: each parameter is generated whole, one at a time."""
+
+    def read(name: str, kind: str, region: Region) -> torch.Tensor:
+        return region.cut(initial_weight(config.seed, name, region.shape, config.model))
 
     return read
 
@@ -223,21 +234,21 @@ def open_loader(config: Pretrain, mesh: Mesh, training: list[Dataset], history: 
         datasets=training,
         order=Order(rows, history.segments, seed=config.seed, window=config.data.shuffle_shards),
         batch_size=config.train.batch_size,
-        micro_batch_size=micro_batch_of(config.train, mesh.world_size),
-        rank=mesh.rank,
-        world_size=mesh.world_size,
+        micro_batch_size=micro_batch_of(config.train, mesh.data_size),
+        rank=mesh.data_rank,
+        world_size=mesh.data_size,
         mask_documents=config.data.mask_documents,
         prefetch=config.data.prefetch,
     )
 
 
-def measure_utilisation(config: Pretrain, mesh: Mesh, model: Any) -> Utilisation | None:
+def measure_utilisation(config: Pretrain, mesh: Mesh, parameters: int) -> Utilisation | None:
     """What MFU is reckoned with; None where the device's peak isn't known, as on a CPU."""
     peak = peak_flops(torch.cuda.get_device_name()) if mesh.device.type == "cuda" else None
     if peak is None:
         return None
     per_token = flops_per_token(
-        parameters=count_parameters(model),
+        parameters=parameters,
         layers=config.model.num_hidden_layers,
         heads=config.model.num_attention_heads,
         head_dim=head_width(config.model),
@@ -246,24 +257,18 @@ def measure_utilisation(config: Pretrain, mesh: Mesh, model: Any) -> Utilisation
     return Utilisation(flops_per_token=per_token, peak_flops_per_second=peak * mesh.world_size)
 
 
-def count_parameters(model: Any) -> int:
-    """Parameters of the whole model."""
-    return sum(math.prod(fragments.full_shape(parameter)) for parameter in model.parameters())
-
-
 def open_tracker(
     run_dir: Path,
     config: Pretrain,
     mesh: Mesh,
     datasets: list[Dataset],
-    engine: Any,
+    parameters: int,
     progress: Progress,
     total_steps: int,
 ) -> Tracker | None:
     """Rank 0's tracker, after a line that says what begins; None on other ranks."""
     if not mesh.is_main:
         return None
-    parameters = count_parameters(engine.module)
     facts = {
         "fingerprints": {dataset.name: dataset.manifest.fingerprint for dataset in datasets},
         "git_commit": run_directory.git_commit(),
@@ -272,9 +277,11 @@ def open_tracker(
         "parameters": parameters,
     }
     ranks = f"{mesh.world_size} rank{'s' * (mesh.world_size > 1)}"
+    degrees = {"tensor": mesh.tensor, "sequence": mesh.sequence}
+    shared = "".join(f", {name} parallel {degree}" for name, degree in degrees.items() if degree > 1)
     print(
         f"{config.model.name}: {parameters / 1e6:.1f}M parameters on {ranks} ({facts['device']}), ZeRO stage "
-        f"{config.parallel.zero_stage}, {config.train.precision}; run directory {run_dir}",
+        f"{config.parallel.zero_stage}{shared}, {config.train.precision}; run directory {run_dir}",
         flush=True,
     )
     resolved = dataclasses.asdict(config)
@@ -333,12 +340,14 @@ class Evaluation:
 
 
 def save(
-    run_dir: Path, config: Pretrain, mesh: Mesh, engine: Any, progress: Progress, data_state: dict[str, Any]
+    run_dir: Path,
+    config: Pretrain,
+    mesh: Mesh,
+    owned: Iterator[fragments.Fragment],
+    progress: Progress,
+    data_state: dict[str, Any],
 ) -> None:
     """Writes a checkpoint, then removes those that retention doesn't keep. Every rank calls it."""
-    held = fragments.held_fragments(engine)
-    if config.parallel.zero_stage == 0:
-        held = (fragments.own_share(piece, rank=mesh.rank, world_size=mesh.world_size) for piece in held)
     state = {
         "step": progress.step,
         "position": progress.position,
@@ -349,7 +358,7 @@ def save(
         "time": time.time(),
         **data_state,
     }
-    checkpoint.save(run_dir, mesh, held, state)
+    checkpoint.save(run_dir, mesh, owned, state)
     if mesh.is_main:
         settings = config.checkpoint
         best = progress.best_step if settings.keep_best else None

@@ -17,7 +17,7 @@ from trainer.model.transformer import Transformer
 def train_plainly(config: Pretrain) -> list[tuple[float, float]]:
     """(loss, gradient norm before clipping) of each step, over the global batch in one piece."""
     training = open_training(config.data)
-    config.model.vocab_size = training[0].manifest.vocab_size
+    config.model.vocab_size = config.model.vocab_size or training[0].manifest.vocab_size
     model = Transformer(config.model)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

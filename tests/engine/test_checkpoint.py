@@ -16,7 +16,8 @@ from trainer.engine.checkpoint import (
     retain,
     save,
 )
-from trainer.engine.fragments import Fragment, own_share
+from trainer.engine.fragments import Fragment
+from trainer.engine.region import Region
 from trainer.errors import InputError
 
 
@@ -38,11 +39,15 @@ class Alone:
 WEIGHT = torch.arange(63, dtype=torch.float32)
 
 
+def region(start, stop):
+    return Region((9, 7), None, start, stop)
+
+
 def pieces(*cuts):
     """A parameter of odd size in fragments at these cuts, with one moment."""
     edges = [0, *cuts, 63]
     return [
-        Fragment("odd", (9, 7), start, stop, {"fp32": WEIGHT[start:stop], "exp_avg": -WEIGHT[start:stop]})
+        Fragment("odd", region(start, stop), {"fp32": WEIGHT[start:stop], "exp_avg": -WEIGHT[start:stop]})
         for start, stop in pairwise(edges)
     ]
 
@@ -54,32 +59,32 @@ def write(run_dir, step, *cuts):
 def test_any_range_is_read_from_any_fragments(tmp_path):
     reader = CheckpointReader(write(tmp_path, 1, 5, 16, 48))
     for start, stop in ((0, 63), (4, 6), (16, 48), (62, 63), (10, 50), (7, 7)):
-        assert torch.equal(reader.read("odd", "fp32", start, stop), WEIGHT[start:stop])
-        assert torch.equal(reader.read("odd", "exp_avg", start, stop), -WEIGHT[start:stop])
+        assert torch.equal(reader.read("odd", "fp32", region(start, stop)), WEIGHT[start:stop])
+        assert torch.equal(reader.read("odd", "exp_avg", region(start, stop)), -WEIGHT[start:stop])
     assert dict(read_weights(reader.folder))["odd"].shape == (9, 7)
 
 
 def test_what_is_not_there_is_refused(tmp_path):
     reader = CheckpointReader(write(tmp_path, 1))
     with pytest.raises(InputError, match="holds 0 of 63 elements of even"):
-        reader.read("even", "fp32", 0, 63)
+        reader.read("even", "fp32", region(0, 63))
     with pytest.raises(InputError, match="odd is"):
         reader.check_shapes({"odd": (7, 9)})
 
 
 def test_snapshot_is_a_copy(tmp_path):
     live = WEIGHT.clone()
-    fragment = Fragment("odd", (63,), 0, 63, {"fp32": live})
+    fragment = Fragment("odd", region(0, 63), {"fp32": live})
     folder = save(tmp_path, Alone(), [fragment], {"step": 3})
     live.zero_()
-    assert torch.equal(CheckpointReader(folder).read("odd", "fp32", 0, 63), WEIGHT)
+    assert torch.equal(CheckpointReader(folder).read("odd", "fp32", region(0, 63)), WEIGHT)
 
 
 def test_replicas_share_the_writing_without_gap_or_overlap():
     whole = pieces()[0]
-    shares = [own_share(whole, rank=rank, world_size=4) for rank in range(4)]
-    assert [share.start for share in shares] == [0, *[share.stop for share in shares[:-1]]]
-    assert shares[-1].stop == 63
+    shares = [whole.share(rank, 4) for rank in range(4)]
+    assert [share.region.start for share in shares] == [0, *[share.region.stop for share in shares[:-1]]]
+    assert shares[-1].region.stop == 63
     assert torch.equal(torch.cat([share.views["fp32"] for share in shares]), WEIGHT)
 
 

@@ -10,11 +10,12 @@ STEPS = 12
 
 
 def move(corpus, run_dir, shapes, **changes):
-    """Trains STEPS steps in equal legs, each at the next (world size, stage)."""
+    """Trains STEPS steps in equal legs, each at the next (world size, stage) or (world size, stage, tensor degree)."""
     leg = STEPS // len(shapes)
-    for number, (world_size, stage) in enumerate(shapes, start=1):
+    for number, (world_size, stage, *tensor) in enumerate(shapes, start=1):
         last = number == len(shapes)
         config = small_config(corpus, run_dir, train__steps=STEPS, parallel__zero_stage=stage, **changes)
+        config.parallel.tensor = tensor[0] if tensor else 1
         config.train.stop_at = None if last else number * leg
         assert run_ranks(pretrain, config, world_size) == [0 if last else 85] * world_size
 
@@ -33,6 +34,11 @@ def unbroken(corpus, tmp_path_factory):
 
 def test_run_moved_through_shapes_agrees_with_unbroken_run(corpus, tmp_path, unbroken):
     move(corpus, tmp_path / "run", [(1, 0), (4, 3), (2, 2), (1, 1)])
+    assert_unbroken(tmp_path / "run", unbroken)
+
+
+def test_run_moved_through_tensor_degrees_agrees_with_unbroken_run(corpus, tmp_path, unbroken):
+    move(corpus, tmp_path / "run", [(4, 1, 2), (1, 0), (2, 3, 2), (2, 2)])
     assert_unbroken(tmp_path / "run", unbroken)
 
 

@@ -6,8 +6,8 @@
       state.json               step, position, data segments, configuration, shape of the run
       COMPLETE                 size and hash of every file, written last
 
-The format knows no world size and no ZeRO stage: a reader takes the ranges that it needs from whatever files hold
-them. A fragment names a tensor-parallel `slice` of its parameter, null for the whole, and a flat range inside it.
+The format knows no world size, ZeRO stage or tensor degree: a reader takes the regions that it needs from whatever
+files hold them. A fragment names a tensor-parallel `slice` of its parameter, or null for the whole, and a range in it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ import xxhash
 from trainer.durable import sync, write_json
 from trainer.engine.fragments import WEIGHT, Fragment
 from trainer.engine.mesh import Mesh
+from trainer.engine.region import Region, Storage, copy
 from trainer.errors import InputError, StorageError
+from trainer.model.partition import Slice
 
 FORMAT = 1
 NAME = re.compile(r"step-(\d{8})")
@@ -89,15 +92,16 @@ def _write_rank(folder: Path, rank: int, fragments: Iterable[Fragment]) -> None:
     file = f"rank-{rank:05d}.safetensors"
     for fragment in fragments:
         for kind, view in fragment.views.items():
-            key = f"{kind}:{fragment.parameter}:{fragment.start}"
+            region = fragment.region
+            key = f"{kind}:{fragment.parameter}:{region.start}"
             tensors[key] = view.detach().cpu().contiguous().clone()  # .cpu() alone aliases on a CPU
             index.append(
                 {
                     "parameter": fragment.parameter,
-                    "shape": list(fragment.shape),
-                    "slice": None,
-                    "start": fragment.start,
-                    "stop": fragment.stop,
+                    "shape": list(region.shape),
+                    "slice": asdict(region.slice) if region.slice else None,
+                    "start": region.start,
+                    "stop": region.stop,
                     "kind": kind,
                     "file": file,
                     "tensor": key,
@@ -214,8 +218,24 @@ def find_checkpoint(run_dir: Path, step: int | None) -> Path:
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """A region of a parameter that the checkpoint holds, and where."""
+
+    region: Region
+    file: str
+    tensor: str
+
+    @staticmethod
+    def from_json(record: dict[str, Any]) -> _Piece:
+        """From a fragment of rank-NNNNN.json."""
+        cut = Slice(**record["slice"]) if record["slice"] else None
+        region = Region(tuple(record["shape"]), cut, record["start"], record["stop"])
+        return _Piece(region, record["file"], record["tensor"])
+
+
 class CheckpointReader:
-    """Reads any range of any parameter from a whole checkpoint; files are mapped, only what is asked for is read."""
+    """Reads any region of any parameter from a whole checkpoint; files are mapped, only what is asked for is read."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -223,29 +243,37 @@ class CheckpointReader:
         if self.state.get("format") != FORMAT:
             raise InputError(f"{folder}: format {self.state.get('format')}; this version reads {FORMAT}.")
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self._pieces: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        self._pieces: dict[tuple[str, str], list[_Piece]] = {}
         for path in sorted(folder.glob("rank-*.json")):
-            for piece in json.loads(path.read_text())["fragments"]:
-                self.shapes[piece["parameter"]] = tuple(piece["shape"])
-                self._pieces.setdefault((piece["parameter"], piece["kind"]), []).append(piece)
+            for record in json.loads(path.read_text())["fragments"]:
+                piece = _Piece.from_json(record)
+                self.shapes[record["parameter"]] = piece.region.shape
+                self._pieces.setdefault((record["parameter"], record["kind"]), []).append(piece)
         self._files: dict[str, Any] = {}
 
-    def read(self, parameter: str, kind: str, start: int, stop: int) -> torch.Tensor:
-        """Elements [start, stop) of the flattened parameter; 1-D, fp32, on the CPU. A `fragments.Source`.
+    def read(self, parameter: str, kind: str, region: Region) -> torch.Tensor:
+        """The region's elements of a parameter; 1-D, fp32, on the CPU. A `fragments.Source`.
 
         InputError if the checkpoint doesn't hold them all.
         """
-        result = torch.empty(stop - start, dtype=torch.float32)
+        result = torch.empty(region.count, dtype=torch.float32)
         found = 0
         for piece in self._pieces.get((parameter, kind), []):
-            low, high = max(start, piece["start"]), min(stop, piece["stop"])
-            if low < high:
-                stored = self._open(piece["file"]).get_slice(piece["tensor"])
-                result[low - start : high - start] = stored[low - piece["start"] : high - piece["start"]]
-                found += high - low
-        if found != stop - start:
-            raise InputError(f"{self.folder}: holds {found:,} of {stop - start:,} elements of {parameter} ({kind}).")
+            found += copy(region, result, piece.region, self._storage(piece))
+        if found != region.count:
+            raise InputError(f"{self.folder}: holds {found:,} of {region.count:,} elements of {parameter} ({kind}).")
         return result
+
+    def read_whole(self, parameter: str, kind: str) -> torch.Tensor:
+        """All of a parameter, in its shape."""
+        shape = self.shapes[parameter]
+        return self.read(parameter, kind, Region.of_slice(shape, None)).view(shape)
+
+    def _storage(self, piece: _Piece) -> Storage:
+        def stored(start: int, stop: int) -> torch.Tensor:
+            return self._open(piece.file).get_slice(piece.tensor)[start:stop]
+
+        return stored
 
     def _open(self, file: str) -> Any:
         from safetensors import safe_open
@@ -267,5 +295,5 @@ class CheckpointReader:
 def read_weights(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Whole fp32 weights by name, one at a time, from a checkpoint of any shape."""
     reader = CheckpointReader(folder)
-    for name, shape in reader.shapes.items():
-        yield name, reader.read(name, WEIGHT, 0, torch.Size(shape).numel()).view(shape)
+    for name in reader.shapes:
+        yield name, reader.read_whole(name, WEIGHT)

@@ -40,14 +40,16 @@ def score(forward: Forward, dataset: Dataset, settings: Evaluate, mesh: Mesh, *,
         dataset,
         rows=rows,
         micro_batch_size=settings.micro_batch_size,
-        rank=mesh.rank,
-        world_size=mesh.world_size,
+        rank=mesh.data_rank,
+        world_size=mesh.data_size,
         mask_documents=mask_documents,
     )
     for first, batch in batches:
         values = forward(batch.to(mesh.device)).double().cpu()
         kept = max(0, min(len(values), rows - first))
         losses[first : first + kept] = values[:kept]
+    if mesh.tensor_rank > 0:
+        losses.zero_()  # the same as their neighbour's: counted once
     if mesh.world_size > 1:
         torch.distributed.all_reduce(losses, group=mesh.control)
     tokens = rows * dataset.sequence_length

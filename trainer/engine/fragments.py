@@ -1,52 +1,54 @@
-"""What a rank holds of the training state, at any ZeRO stage, as views of named parameters' flat ranges.
+"""What a rank holds of the training state, at any ZeRO stage and tensor degree, as views of regions of parameters.
 
-DeepSpeed flattens, cuts and pads. Here each stage's layout is turned into `Fragment`s: parameter, range, and views that
-alias DeepSpeed's own storage. Reading a view takes a checkpoint, writing into it restores one; nothing is gathered.
+DeepSpeed flattens, cuts and pads. Here each stage's layout is turned into `Fragment`s: parameter, region, and views
+that alias DeepSpeed's own storage. Reading one takes a checkpoint, writing into it restores it; nothing is gathered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from trainer.engine.mesh import Mesh
 from trainer.engine.optimizer import MOMENTS
+from trainer.engine.region import Region
+from trainer.model.partition import Partition
 
 WEIGHT = "fp32"
 KINDS = (WEIGHT, *MOMENTS)
 
-# (parameter, kind, start, stop) → 1-D fp32 tensor with elements [start, stop) of the flattened parameter
-Source = Callable[[str, str, int, int], torch.Tensor]
+# (parameter, kind, region) → 1-D fp32 tensor with the region's elements of the parameter
+Source = Callable[[str, str, Region], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Fragment:
-    """Elements [start, stop) of a flattened parameter of `shape`; `views` by kind are 1-D and of that length."""
+    """A region of a parameter; `views` by kind are 1-D and as long as it."""
 
     parameter: str
-    shape: tuple[int, ...]
-    start: int
-    stop: int
+    region: Region
     views: dict[str, torch.Tensor]
 
+    def share(self, index: int, count: int) -> Fragment:
+        """The `index`-th of `count` even parts."""
+        low, high = self.region.count * index // count, self.region.count * (index + 1) // count
+        region = replace(self.region, start=self.region.start + low, stop=self.region.start + high)
+        return Fragment(self.parameter, region, {kind: view[low:high] for kind, view in self.views.items()})
 
-def full_shape(parameter: nn.Parameter) -> tuple[int, ...]:
-    """Shape of the whole parameter, also where ZeRO-3 has cut it."""
-    return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
-
-def held_fragments(engine: Any) -> Iterator[Fragment]:
-    """All that this rank holds and may write: fp32 weights and moments. At stage 0 every rank holds everything."""
+def held_fragments(engine: Any, partition: Partition) -> Iterator[Fragment]:
+    """All that this rank holds: fp32 weights and moments. At stage 0 that is all of its slices."""
     stage = engine.zero_optimization_stage()
     inner = inner_optimizer(engine)
     for name, parameter in engine.module.named_parameters():
-        shape = full_shape(parameter)
+        held = Region.of_slice(partition.shapes[name], partition.slice_of(name))
         if stage == 0:
             views = {WEIGHT: parameter.data.view(-1)} | _moments(inner, parameter, 0, parameter.numel())
-            yield Fragment(name, shape, 0, parameter.numel(), views)
+            yield Fragment(name, held, views)
         elif stage < 3:
             mapping = parameter._hp_mapping
             if mapping is None:
@@ -55,7 +57,7 @@ def held_fragments(engine: Any) -> Iterator[Fragment]:
             start, count = mapping.hp_fragment_address.start, mapping.hp_fragment_address.numel
             views = {WEIGHT: flat.data.narrow(0, start, count)} | _moments(inner, flat, start, count)
             first = mapping.lp_fragment_address.start
-            yield Fragment(name, shape, first, first + count, views)
+            yield Fragment(name, replace(held, start=first, stop=first + count), views)
         else:
             first, count = _partition(parameter)
             if count == 0:
@@ -63,15 +65,20 @@ def held_fragments(engine: Any) -> Iterator[Fragment]:
             group, start, _ = engine.optimizer.grad_position[engine.optimizer.get_param_id(parameter)]
             flat = _flat_partitions(engine)[group]
             views = {WEIGHT: flat.data.narrow(0, start, count)} | _moments(inner, flat, start, count)
-            yield Fragment(name, shape, first, first + count, views)
+            yield Fragment(name, replace(held, start=first, stop=first + count), views)
 
 
-def own_share(fragment: Fragment, *, rank: int, world_size: int) -> Fragment:
-    """The part of a fragment that all ranks hold (stage 0) which this rank writes, so that replicas write once."""
-    count = fragment.stop - fragment.start
-    low, high = count * rank // world_size, count * (rank + 1) // world_size
-    views = {kind: view[low:high] for kind, view in fragment.views.items()}
-    return Fragment(fragment.parameter, fragment.shape, fragment.start + low, fragment.start + high, views)
+def owned_fragments(engine: Any, partition: Partition, mesh: Mesh) -> Iterator[Fragment]:
+    """What of `held_fragments` this rank writes: where others hold the same, each of them writes an even share.
+
+    All data-parallel ranks hold the same at stage 0, and all tensor-parallel ones what isn't cut.
+    """
+    stage = engine.zero_optimization_stage()
+    for fragment in held_fragments(engine, partition):
+        index, count = (mesh.rank // mesh.tensor, mesh.world_size // mesh.tensor) if stage == 0 else (0, 1)
+        if fragment.region.slice is None:
+            index, count = index * mesh.tensor + mesh.tensor_rank, count * mesh.tensor
+        yield fragment if count == 1 else fragment.share(index, count)
 
 
 def _moments(inner: torch.optim.Optimizer, flat: torch.Tensor, start: int, count: int) -> dict[str, torch.Tensor]:
@@ -80,7 +87,7 @@ def _moments(inner: torch.optim.Optimizer, flat: torch.Tensor, start: int, count
 
 
 def _partition(parameter: Any) -> tuple[int, int]:
-    """(first element, elements) of this rank's ZeRO-3 partition, without the padding at the end."""
+    """(first element, elements) of this rank's ZeRO-3 partition of its slice, without the padding at the end."""
     size = parameter.partition_numel()
     first = size * torch.distributed.get_rank(parameter.ds_process_group)
     return first, max(0, min(size, parameter.ds_numel - first))
@@ -113,24 +120,30 @@ def create_moments(engine: Any, steps: int) -> None:
 
 
 @torch.no_grad()
-def restore(engine: Any, source: Source, *, steps: int) -> None:
+def restore(engine: Any, partition: Partition, source: Source, *, steps: int) -> None:
     """Sets weights and moments of `engine` from `source`, at any stage; reads only what this rank holds."""
     create_moments(engine, steps)
-    for fragment in held_fragments(engine):
+    for fragment in held_fragments(engine, partition):
         for kind, view in fragment.views.items():
-            view.copy_(source(fragment.parameter, kind, fragment.start, fragment.stop))
+            view.copy_(source(fragment.parameter, kind, fragment.region))
     if engine.zero_optimization_stage() > 0:
-        fill_weights(engine.module, source)
+        fill_weights(engine.module, partition, source)
+
+
+def drop_copy(parameter: Any) -> None:
+    """Drops the second copy that ZeRO++ hpZ keeps of a weight: it is stale, and made anew at the next gather."""
+    parameter.ds_secondary_tensor = None
 
 
 @torch.no_grad()
-def fill_weights(model: nn.Module, source: Source) -> None:
-    """Sets the weights that forward uses: whole parameters, or at stage 3 this rank's partitions."""
+def fill_weights(model: nn.Module, partition: Partition, source: Source) -> None:
+    """Sets the weights that forward uses: this rank's slices, or at stage 3 its partitions of them."""
     for name, parameter in model.named_parameters():
+        held = Region.of_slice(partition.shapes[name], partition.slice_of(name))
         if hasattr(parameter, "ds_tensor"):
             first, count = _partition(parameter)
-            parameter.ds_tensor.data[:count].copy_(source(name, WEIGHT, first, first + count))
-            parameter.ds_secondary_tensor = None  # type: ignore[attr-defined]  # hpZ's copy: stale now, and made anew after the next gather
+            values = source(name, WEIGHT, replace(held, start=first, stop=first + count))
+            parameter.ds_tensor.data[:count].copy_(values)
+            drop_copy(parameter)
         else:
-            whole = source(name, WEIGHT, 0, parameter.numel())
-            parameter.data.copy_(whole.view(parameter.shape))
+            parameter.data.copy_(source(name, WEIGHT, held).view(parameter.shape))

@@ -84,8 +84,9 @@ class GradientGuard:
     fp32, so the norm is taken here and the fused AdamW told by `found_inf`, on the device, to leave the weights alone.
     """
 
-    def __init__(self, engine: Any, optimizer: torch.optim.Optimizer, clip: float) -> None:
+    def __init__(self, engine: Any, optimizer: torch.optim.Optimizer, clip: float, mesh: Mesh) -> None:
         self._engine = engine
+        self._mesh = mesh
         self._optimizer = optimizer
         self._clip = clip
         self._stage = engine.zero_optimization_stage()
@@ -97,14 +98,29 @@ class GradientGuard:
         """Stage 0: takes the norm of the reduced gradients, clips, and marks a step whose norm isn't finite."""
         if self._stage > 0:
             return
-        gradients = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
-        self._norm = torch.nn.utils.get_total_norm(gradients)
+        parameters = [p for p in self._engine.module.parameters() if p.grad is not None]
+        gradients = [p.grad for p in parameters]
+        self._norm = self._total_norm(parameters)
         bad = ~torch.isfinite(self._norm)
         self._optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
         self._first_bad = torch.where(bad & (self._first_bad == 0), step, self._first_bad)
         if self._clip > 0:
             scale = torch.clamp(self._clip / (self._norm + 1e-6), max=1.0)
             torch._foreach_mul_(gradients, scale)
+
+    def _total_norm(self, parameters: list[torch.nn.Parameter]) -> torch.Tensor:
+        """Norm of all gradients, where tensor-parallel peers hold slices of some and all of the others."""
+        if self._mesh.tensor == 1:
+            return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        from deepspeed.runtime.utils import is_model_parallel_parameter
+        from deepspeed.utils import groups
+
+        squares = []
+        for cut in (True, False):
+            held = [p.grad for p in parameters if p.grad is not None and is_model_parallel_parameter(p) == cut]
+            squares.append(torch.nn.utils.get_total_norm(held).square())
+        torch.distributed.all_reduce(squares[0], group=groups.get_tensor_model_parallel_group())
+        return (squares[0] + squares[1]).sqrt()
 
     def after_step(self, step: int, *, synchronise: bool) -> None:
         """NonFiniteError if a step's norm wasn't finite. At stage 0 on a GPU this is looked up when `synchronise`."""

@@ -108,9 +108,9 @@ class Trainer:
     save: Callable[[], None]
 
     def __post_init__(self) -> None:
-        self._accumulation = accumulation_steps(self.config, self.mesh.world_size)
+        self._accumulation = accumulation_steps(self.config, self.mesh.data_size)
         self._targets = self.config.train.batch_size * self.config.data.sequence_length
-        self._guard = GradientGuard(self.engine, self.optimizer, self.config.train.gradient_clipping)
+        self._guard = GradientGuard(self.engine, self.optimizer, self.config.train.gradient_clipping, self.mesh)
         self._clock = Clock()
         self._saved_step = self.progress.step
 
@@ -142,8 +142,8 @@ class Trainer:
             self.config.schedule, peak=self.config.optimizer.lr, step=step, total_steps=self.total_steps
         )
         set_learning_rate(self.optimizer, rate)
-        # DeepSpeed averages over ranks and micro-steps; the loss is the sum over the global batch's targets.
-        scale = self._accumulation * self.mesh.world_size / self._targets
+        # DeepSpeed averages over data ranks and micro-steps; the loss is the sum over the global batch's targets.
+        scale = self._accumulation * self.mesh.data_size / self._targets
         loss_sum = torch.zeros((), device=self.mesh.device)
         for _ in range(self._accumulation):
             batch = self._next_batch()
@@ -178,7 +178,7 @@ class Trainer:
         if self.mesh.world_size > 1:
             torch.distributed.all_reduce(total, group=self.mesh.control)
         self._guard.after_step(step, synchronise=True)
-        loss = total.item() / self._targets
+        loss = total.item() / self.mesh.tensor / self._targets  # tensor-parallel peers have the same losses
         if not math.isfinite(loss):
             raise NonFiniteError(f"step {step}: the loss is {loss}; lower optimizer.lr or look at the data.")
         if self.log is not None:

@@ -6,11 +6,12 @@ import contextlib
 import fcntl
 import io
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
@@ -25,18 +26,44 @@ OP = "deepspeed_shm_comm.so"
 
 @dataclass(frozen=True)
 class Mesh:
-    """This rank's place. `control` is a gloo group on CPU tensors for verdicts, also where training uses nccl."""
+    """This rank's place among `world_size` = data_size · tensor · sequence ranks.
+
+    Neighbours share layers (`tensor` of them) or sequences (`sequence`); they take the same part of the data.
+    `control` is a gloo group on CPU tensors for verdicts, also where training uses nccl.
+    """
 
     rank: int
     world_size: int
     local_rank: int
     device: torch.device
     control: torch.distributed.ProcessGroup
+    tensor: int = 1
+    sequence: int = 1
 
     @property
     def is_main(self) -> bool:
         """Whether this rank writes the run directory."""
         return self.rank == 0
+
+    @property
+    def data_rank(self) -> int:
+        """Which part of each global batch this rank takes, of `data_size`."""
+        return self.rank // (self.tensor * self.sequence)
+
+    @property
+    def data_size(self) -> int:
+        """Number of data-parallel ranks."""
+        return self.world_size // (self.tensor * self.sequence)
+
+    @property
+    def tensor_rank(self) -> int:
+        """Which slice of the layers this rank holds."""
+        return self.rank % self.tensor
+
+    @property
+    def sequence_rank(self) -> int:
+        """Which part of each sequence this rank takes."""
+        return self.rank % self.sequence
 
     def barrier(self) -> None:
         """Returns once every rank is here."""
@@ -74,9 +101,10 @@ class Mesh:
         torch.distributed.destroy_process_group()
 
 
-def join() -> Mesh:
+def join(*, tensor: int = 1, sequence: int = 1) -> Mesh:
     """Joins the group that RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR describe: nccl with a GPU each, else gloo."""
     import deepspeed
+    from deepspeed.utils import groups
 
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     cuda = torch.cuda.is_available()
@@ -96,7 +124,24 @@ def join() -> Mesh:
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     control = torch.distributed.new_group(backend="gloo", timeout=TIMEOUT)
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
-    return Mesh(rank, world_size, local_rank, device, control)
+    mesh = Mesh(rank, world_size, local_rank, device, control, tensor, sequence)
+    if tensor > 1:
+        _require_one_node(mesh)
+        groups._init_tp_mesh_device(tensor_model_parallel_size=tensor)  # rank = data_rank · tensor + tensor_rank
+    return mesh
+
+
+def _require_one_node(mesh: Mesh) -> None:
+    """Refuses tensor-parallel peers on several nodes: every layer would wait for the network."""
+    nodes: list[Any] = [None] * mesh.world_size
+    mine = (socket.gethostname(), mesh.rank - mesh.local_rank)  # one host may stand for several nodes
+    torch.distributed.all_gather_object(nodes, mine, group=mesh.control)
+    for first in range(0, mesh.world_size, mesh.tensor):
+        if len(set(nodes[first : first + mesh.tensor])) > 1:
+            raise ConfigError(
+                f"parallel.tensor={mesh.tensor}: ranks {first} to {first + mesh.tensor - 1} share layers but aren't on "
+                "one node; start a multiple of parallel.tensor ranks on each node, or lower parallel.tensor."
+            )
 
 
 def load_cpu_op() -> None:

@@ -14,6 +14,7 @@ from trainer.config import Pretrain
 from trainer.engine.mesh import Mesh
 from trainer.engine.offload import offload_settings
 from trainer.errors import ConfigError
+from trainer.model.partition import Partition, layer_specs
 
 # Keys of DeepSpeed's that have one of ours: set in two places, they would disagree.
 OWNED = {
@@ -27,6 +28,7 @@ OWNED = {
     "bf16": "train.precision",
     "torch_autocast": "train.precision",
     "wandb": "track.wandb.*",
+    "tensor_parallel": "parallel.tensor",
 }
 
 
@@ -40,8 +42,8 @@ def deepspeed_config(config: Pretrain, mesh: Mesh) -> dict[str, Any]:
     stage = config.parallel.zero_stage
     cuda = mesh.device.type == "cuda"
     ours: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": micro_batch_of(config.train, mesh.world_size),
-        "gradient_accumulation_steps": accumulation_steps(config, mesh.world_size),
+        "train_micro_batch_size_per_gpu": micro_batch_of(config.train, mesh.data_size),
+        "gradient_accumulation_steps": accumulation_steps(config, mesh.data_size),
         # DeepSpeed's default is 1.0. At stage 0 the loop clips, since DeepSpeed's norm isn't to be had there.
         "gradient_clipping": config.train.gradient_clipping if stage > 0 else 0.0,
         "zero_optimization": {
@@ -59,6 +61,12 @@ def deepspeed_config(config: Pretrain, mesh: Mesh) -> dict[str, Any]:
         # Without check_grad_overflow a NaN would reach the weights; bf16 sums of gradients would lose small ones.
         ours["bf16"] = {"enabled": True, "check_grad_overflow": True}
         ours["data_types"] = {"grad_accum_dtype": "fp32"}
+    if mesh.tensor > 1:
+        specs = layer_specs(cut_head=not config.model.tie_word_embeddings)
+        ours["tensor_parallel"] = {
+            "autotp_size": mesh.tensor,
+            "partition_config": {"use_default_specs": False, "layer_specs": specs},
+        }
     for key in config.deepspeed:
         if key in OWNED:
             raise ConfigError(f"deepspeed.{key} is set by {OWNED[key]}: use that and leave deepspeed.{key} out.")
@@ -84,18 +92,29 @@ def construction(config: Pretrain, mesh: Mesh) -> Iterator[None]:
             yield
         return
     import deepspeed
+    from deepspeed.utils import groups
 
     home = config.parallel.offload_device if config.parallel.offload == "all" else str(mesh.device)
     # Without `dtype`: given one, DeepSpeed 0.19.8 makes every parameter bf16 on a CPU, also for fp32.
-    with deepspeed.zero.Init(config_dict_or_path=deepspeed_config(config, mesh), remote_device=home):
+    with deepspeed.zero.Init(
+        config_dict_or_path=deepspeed_config(config, mesh),
+        remote_device=home,
+        data_parallel_group=groups.get_data_parallel_group() if mesh.tensor > 1 else None,
+    ):
         yield
 
 
-def initialize(config: Pretrain, mesh: Mesh, model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
-    """DeepSpeed's engine around model and optimiser."""
+def initialize(
+    config: Pretrain, mesh: Mesh, model: nn.Module, optimizer: torch.optim.Optimizer, partition: Partition
+) -> Any:
+    """DeepSpeed's engine around model and optimiser; with tensor parallelism it cuts the model as `partition` says."""
     import deepspeed
 
     engine, _, _, _ = deepspeed.initialize(
         model=model, optimizer=optimizer, config=deepspeed_config(config, mesh), dist_init_required=False
     )
+    for name, parameter in engine.module.named_parameters():
+        shape = tuple(getattr(parameter, "ds_shape", parameter.shape))
+        if shape != partition.held_shape(name):
+            raise TypeError(f"DeepSpeed cut {name} into {shape}, where {partition.held_shape(name)} was meant")
     return engine

@@ -1,0 +1,52 @@
+"""Regions of a parameter are copied into one another whatever they were cut by."""
+
+import itertools
+import random
+
+import pytest
+import torch
+
+from trainer.engine.region import Region, copy
+from trainer.model.partition import Partition, Slice
+
+SHAPES = {"v": (13,), "a.q_proj.weight": (6, 10), "a.o_proj.weight": (6, 10), "experts": (3, 4, 5)}
+
+
+def regions(shape, dim, seed):
+    """Random regions: of the whole, and of slices of `dim`."""
+    draw = random.Random(seed)
+    pieces = [None]
+    for _ in range(2):
+        start, stop = sorted(draw.sample(range(shape[dim] + 1), 2))
+        pieces.append(Slice(dim, start, stop))
+    for piece in pieces:
+        full = Region.of_slice(shape, piece)
+        yield full
+        for _ in range(2):
+            start, stop = sorted(draw.choices(range(full.count + 1), k=2))
+            yield Region(shape, piece, start, stop)
+
+
+@pytest.mark.parametrize(("shape", "dim"), [((13,), 0), ((6, 10), 0), ((6, 10), 1), ((3, 4, 5), 0), ((3, 4, 5), 1)])
+def test_common_elements_are_copied_and_no_others(shape, dim):
+    whole = torch.arange(1.0, 1 + torch.Size(shape).numel()).view(shape)
+    for seed in range(10):
+        for target, source in itertools.product(regions(shape, dim, seed), repeat=2):
+            stored, into = source.cut(whole).contiguous(), torch.zeros(target.count)
+            copied = copy(target, into, source, lambda start, stop, stored=stored: stored[start:stop])
+            wanted = target.cut(whole)
+            common = torch.isin(wanted, stored)
+            assert torch.equal(into, torch.where(common, wanted, 0.0))
+            assert copied == int(common.sum())
+
+
+def test_slices_of_all_ranks_make_the_whole():
+    for name, degree in itertools.product(SHAPES, (1, 2, 3, 4)):
+        slices = [Partition(SHAPES, rank, degree).slice_of(name) for rank in range(degree)]
+        if slices[0] is None:
+            assert degree == 1 or name in ("v", "experts")
+            continue
+        assert [piece.start for piece in slices] == [0, *(piece.stop for piece in slices[:-1])]
+        assert slices[-1].stop == SHAPES[name][slices[0].dim]
+        sizes = [piece.stop - piece.start for piece in slices]
+        assert max(sizes) - min(sizes) <= 1

@@ -1,0 +1,70 @@
+"""How the model is cut for tensor parallelism: which parameters, along which dimension, and where.
+
+Megatron-LM's way (Shoeybi et al. 2019, section 3): the projections into heads and into the feed-forward by outputs
+(column-parallel), those back to the residual stream by inputs (row-parallel), the head by vocabulary with its logits
+gathered. Embedding and norms are whole on every rank, and so is a head tied to the embedding.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+COLUMN = r".*\.(q|k|v|gate|up)_proj\.weight"
+ROW = r".*\.(o|down)_proj\.weight"
+HEAD = r"lm_head\.weight"
+HEAD_NORM = r".*\.self_attn\.[qk]_norm\.weight"  # whole, but applied to a rank's own heads: gradients are partial
+
+
+def layer_specs(*, cut_head: bool) -> list[dict[str, Any]]:
+    """The cut as DeepSpeed's AutoTP wants it said (tensor_parallel.partition_config.layer_specs)."""
+    specs: list[dict[str, Any]] = [
+        {"patterns": [COLUMN + "$"], "partition_type": "column"},
+        {"patterns": [ROW + "$"], "partition_type": "row"},
+        {"patterns": [HEAD_NORM + "$"], "partition_type": "skip", "grad_allreduce": True},
+    ]
+    if cut_head:
+        specs.append({"patterns": [HEAD + "$"], "partition_type": "column", "gather_output": True})
+    return specs
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Indices [start, stop) of a dimension of a parameter; the other dimensions are whole."""
+
+    dim: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Which slice of each parameter one of `degree` tensor-parallel ranks holds; `shapes` are the whole ones."""
+
+    shapes: dict[str, tuple[int, ...]]
+    rank: int = 0
+    degree: int = 1
+
+    def slice_of(self, name: str) -> Slice | None:
+        """The slice of the parameter `name` that this rank holds, or None for all of it."""
+        dim = cut_dimension(name)
+        if self.degree == 1 or dim is None:
+            return None
+        share, over = divmod(self.shapes[name][dim], self.degree)  # as AutoTP: the first ranks have one more
+        start = self.rank * share + min(self.rank, over)
+        return Slice(dim, start, start + share + (self.rank < over))
+
+    def held_shape(self, name: str) -> tuple[int, ...]:
+        """Shape of what this rank holds of the parameter, before ZeRO cuts further."""
+        shape, cut = list(self.shapes[name]), self.slice_of(name)
+        if cut is not None:
+            shape[cut.dim] = cut.stop - cut.start
+        return tuple(shape)
+
+
+def cut_dimension(name: str) -> int | None:
+    """The dimension along which a parameter is cut, or None. A tied head has the embedding's name, and is whole."""
+    if re.fullmatch(COLUMN, name) or re.fullmatch(HEAD, name):
+        return 0
+    return 1 if re.fullmatch(ROW, name) else None
