@@ -87,7 +87,7 @@ def test_heads_that_don_t_divide_are_refused():
     assert "model.head_dim=63" in refusal(model__head_dim=63)
 
 
-@pytest.mark.parametrize(("key", "value"), [("sequence", 2), ("offload", "optimizer")])
+@pytest.mark.parametrize(("key", "value"), [("sequence", 2)])
 def test_layout_that_is_not_built_is_refused(key, value):
     assert "not available yet" in refusal(world_size=2, **{f"parallel__{key}": value})
 
@@ -114,6 +114,30 @@ def test_muon_where_deepspeed_s_is_another_is_refused(changes, mend):
     message = refusal(optimizer__name="muon", **changes)
     assert message.startswith("optimizer.name=muon with ")
     assert mend in message
+
+
+def test_offload_that_can_t_be_is_refused():
+    assert "use parallel.zero_stage=1, 2 or 3" in refusal(parallel__offload="optimizer")
+    assert "only stage 3" in refusal(parallel__offload="all", parallel__zero_stage=2)
+    nvme = {"parallel__offload_device": "nvme", "parallel__nvme_path": "/nvme"}
+    assert "only stage 3" in refusal(parallel__offload="optimizer", parallel__zero_stage=2, **nvme)
+    assert "no effect" in refusal(**nvme)
+    missing = {"parallel__offload": "all", "parallel__zero_stage": 3, "parallel__offload_device": "nvme"}
+    assert "parallel.nvme_path" in refusal(**missing)
+
+
+def test_hpz_and_pipeline_that_can_t_be_are_refused():
+    assert "use parallel.zero_stage=3" in refusal(world_size=4, parallel__hpz=2)
+    assert "use one of [1, 2, 4]" in refusal(world_size=4, parallel__hpz=3, parallel__zero_stage=3)
+    shared = {"parallel__tensor": 2, "parallel__hpz": 2, "parallel__zero_stage": 3}
+    assert "parallel.tensor=1" in refusal(world_size=4, **shared)
+    assert "parallel.zero_stage=3 across nodes" in refusal(parallel__pipeline=2)
+
+
+def test_selective_checkpointing_of_compiled_blocks_is_refused():
+    assert "use train.activation_checkpointing=full" in refusal(
+        train__activation_checkpointing="selective", train__compile=True
+    )
 
 
 def test_length_and_data_are_given_once():

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from trainer.config import Data, Model, Pretrain, Train
+from trainer.config import Data, Model, Parallel, Pretrain, Train
 from trainer.errors import ConfigError
 
 DEFAULT_MICRO_BATCH = 8  # sequences
@@ -136,7 +136,14 @@ def check_parallel(config: Pretrain, world_size: int) -> None:
         f"parallel.sequence={parallel.sequence}: sequence parallelism is not available yet; use 1.",
     )
     check_experts(config)
-    require(parallel.offload == "none", f"parallel.offload={parallel.offload}: offload is not available yet; use none.")
+    require(
+        parallel.pipeline == 1,
+        f"parallel.pipeline={parallel.pipeline}: not built, for DeepSpeed's pipeline refuses ZeRO 2 and 3, clips "
+        "wrongly at stage 0, wants the model as a list of layers and idles ranks in bubbles; use parallel.tensor "
+        "within a node and parallel.zero_stage=3 across nodes.",
+    )
+    check_offload(parallel)
+    check_hpz(parallel, world_size)
     check_batch(train, data_ranks_of(config, world_size))
 
 
@@ -186,6 +193,58 @@ def check_muon(config: Pretrain) -> None:
     )
 
 
+def check_offload(parallel: Parallel) -> None:
+    """Refuses what can't leave the device, or has nowhere to go."""
+    stage, nvme = parallel.zero_stage, parallel.offload_device == "nvme"
+    if parallel.offload == "none":
+        unused = "parallel.offload_device=nvme" if nvme else f"parallel.nvme_path={parallel.nvme_path}"
+        require(
+            not nvme and parallel.nvme_path is None,
+            f"{unused} has no effect with parallel.offload=none: set that to optimizer or all, or leave this out.",
+        )
+        return
+    require(
+        stage > 0,
+        f"parallel.offload={parallel.offload} with parallel.zero_stage=0: DeepSpeed offloads only what it shards; "
+        "use parallel.zero_stage=1, 2 or 3.",
+    )
+    require(
+        stage == 3 or parallel.offload == "optimizer",
+        f"parallel.offload=all with parallel.zero_stage={stage}: only stage 3 shards weights, and can offload them; "
+        "use parallel.zero_stage=3 or parallel.offload=optimizer.",
+    )
+    require(
+        stage == 3 or not nvme,
+        f"parallel.offload_device=nvme with parallel.zero_stage={stage}: only stage 3 reads and writes NVMe; "
+        "use parallel.zero_stage=3 or parallel.offload_device=cpu.",
+    )
+    require(
+        nvme == (parallel.nvme_path is not None),
+        "parallel.nvme_path and parallel.offload_device=nvme go together: give both, or neither.",
+    )
+
+
+def check_hpz(parallel: Parallel, world_size: int) -> None:
+    """Refuses secondary copies of weights that can't be cut among the ranks."""
+    if parallel.hpz == 1:
+        return
+    require(
+        parallel.zero_stage == 3,
+        f"parallel.hpz={parallel.hpz} with parallel.zero_stage={parallel.zero_stage}: only stage 3 gathers weights; "
+        "use parallel.zero_stage=3 or parallel.hpz=1.",
+    )
+    require(
+        parallel.tensor == 1,
+        f"parallel.hpz={parallel.hpz} with parallel.tensor={parallel.tensor}: DeepSpeed would copy a tensor-parallel "
+        "peer's slices; use parallel.tensor=1 or parallel.hpz=1.",
+    )
+    require(
+        world_size % parallel.hpz == 0,
+        f"parallel.hpz={parallel.hpz} doesn't divide the {world_size} ranks: use one of {_divisors(world_size)}, "
+        "best the ranks of a node.",
+    )
+
+
 def check_pretrain(config: Pretrain, world_size: int) -> None:
     """Every check of `banyan pretrain` that needs no file: refuses what can't be honoured on `world_size` ranks."""
     check_values(config)
@@ -194,6 +253,11 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
     check_muon(config)
     check_parallel(config, world_size)
     train = config.train
+    require(
+        train.activation_checkpointing != "selective" or not train.compile,
+        "train.activation_checkpointing=selective with train.compile=true: products in compiled blocks can't be told "
+        "apart and would all be computed again; use train.activation_checkpointing=full or train.compile=false.",
+    )
     require(
         (train.steps is None) != (train.tokens is None),
         "train.steps and train.tokens: give one of them, the length of the run.",

@@ -174,7 +174,10 @@ class Train:
     precision: str = knob("fp32", "Numbers of the forward and backward pass.", common=True, choices=("fp32", "bf16"))
     compile: bool = knob(False, "torch.compile each decoder block.", common=True)
     activation_checkpointing: str = knob(
-        "none", "Recompute blocks in backward to save memory.", choices=("none", "full")
+        "none",
+        "Recompute blocks in backward to save memory; selective keeps products and attention, the cheap rest it "
+        "recomputes.",
+        choices=("none", "full", "selective"),
     )
     gradient_clipping: float = knob(1.0, "Largest gradient norm; 0 is off.", common=True)
     deterministic: bool = knob(False, "Deterministic CUDA kernels, for bit-equal resumes there.")
@@ -229,7 +232,17 @@ class Parallel:
     tensor: int = knob(1, "Ranks that share each layer.", low=1)
     sequence: int = knob(1, "Ranks that share each sequence.", low=1)
     expert: int = knob(1, "Ranks that share each layer's experts.", low=1)
-    offload: str = knob("none", "Where optimiser state lives besides the device.", choices=("none", "optimizer", "all"))
+    pipeline: int = knob(1, "Ranks that share the layers in turn; only 1, the refusal says why.", low=1)
+    hpz: int = knob(
+        1, "ZeRO++ hpZ: ranks, as a node's, that keep a second copy of stage 3's weights for backward; 1 is off.", low=1
+    )
+    offload: str = knob(
+        "none",
+        "What leaves the device between uses: optimiser state (ZeRO 1 to 3), or that and the weights (all; ZeRO 3).",
+        choices=("none", "optimizer", "all"),
+    )
+    offload_device: str = knob("cpu", "Where it goes; nvme needs ZeRO 3 and libaio.", choices=("cpu", "nvme"))
+    nvme_path: Optional[str] = knob(None, "Folder on a local NVMe drive, for offload_device=nvme; emptied at a start.")
 
 
 @dataclass

@@ -143,22 +143,6 @@ def test_dropout_follows_the_global_seed_and_is_off_in_evaluation():
     assert torch.equal(drawn(1), built(small())(tokens))
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_activation_checkpointing_changes_no_loss_and_no_gradient(dropout):
-    config, tokens = small(dropout=dropout), some_tokens()
-    results = []
-    for mode in ("none", "full"):
-        model = built(config)
-        model.set_activation_checkpointing(mode)
-        torch.manual_seed(3)
-        loss = model(tokens, targets=tokens).sum()
-        loss.backward()
-        results.append((loss.detach(), [parameter.grad for parameter in model.parameters()]))
-    torch.testing.assert_close(results[0], results[1], atol=0, rtol=0)
-    with pytest.raises(ValueError, match="none or full"):
-        model.set_activation_checkpointing("half")
-
-
 def test_bf16_weights_give_finite_fp32_losses_near_fp32s():
     model, tokens = built(small(tie_word_embeddings=True)), some_tokens()
     exact = model(tokens, targets=tokens)

@@ -149,6 +149,11 @@ def restore(engine: Any, partition: Partition, source: Source, *, steps: int) ->
         fill_weights(engine.module, partition, source)
 
 
+def drop_copy(parameter: Any) -> None:
+    """Drops the second copy that ZeRO++ hpZ keeps of a weight: it is stale, and made anew at the next gather."""
+    parameter.ds_secondary_tensor = None
+
+
 @torch.no_grad()
 def fill_weights(model: nn.Module, partition: Partition, source: Source) -> None:
     """Sets the weights that forward uses: this rank's slices, or at stage 3 its partitions of them."""
@@ -158,5 +163,6 @@ def fill_weights(model: nn.Module, partition: Partition, source: Source) -> None
             first, count = partition_range(parameter)
             values = source(name, WEIGHT, replace(held, start=first, stop=first + count))
             parameter.ds_tensor.data[:count].copy_(values)
+            drop_copy(parameter)
         else:
             parameter.data.copy_(source(name, WEIGHT, held).view(parameter.shape))

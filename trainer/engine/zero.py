@@ -13,6 +13,7 @@ from trainer.checks import micro_batch_of
 from trainer.config import Pretrain
 from trainer.engine.mesh import Mesh
 from trainer.engine.muon import deepspeed_clips
+from trainer.engine.offload import offload_settings
 from trainer.errors import ConfigError
 from trainer.model.partition import Partition, layer_specs
 
@@ -46,8 +47,15 @@ def deepspeed_config(config: Pretrain, mesh: Mesh) -> dict[str, Any]:
         "gradient_accumulation_steps": accumulation_steps(config, mesh.data_size),
         # DeepSpeed's default is 1.0. Where this is 0, GradientGuard clips.
         "gradient_clipping": config.train.gradient_clipping if deepspeed_clips(config) else 0.0,
-        "zero_optimization": {"stage": stage, "overlap_comm": cuda, "contiguous_gradients": True},
+        "zero_optimization": {
+            "stage": stage,
+            "overlap_comm": cuda,
+            "contiguous_gradients": True,
+            "zero_hpz_partition_size": config.parallel.hpz,
+            **offload_settings(config, mesh),
+        },
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW steps offloaded state: no kernel to compile
         "steps_per_print": None,
     }
     if config.train.precision == "bf16":
@@ -90,10 +98,11 @@ def construction(config: Pretrain, mesh: Mesh) -> Iterator[None]:
     import deepspeed
     from deepspeed.utils import groups
 
+    home = config.parallel.offload_device if config.parallel.offload == "all" else str(mesh.device)
     # Without `dtype`: given one, DeepSpeed 0.19.8 makes every parameter bf16 on a CPU, also for fp32.
     with deepspeed.zero.Init(
         config_dict_or_path=deepspeed_config(config, mesh),
-        remote_device=str(mesh.device),
+        remote_device=home,
         data_parallel_group=groups.get_data_parallel_group() if mesh.tensor > 1 else None,
     ):
         yield

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
-from torch.utils.checkpoint import checkpoint
 
 from trainer.config import Model
 from trainer.model.attention import (
@@ -30,6 +29,7 @@ from trainer.model.attention import (
 )
 from trainer.model.loss import row_losses
 from trainer.model.moe import MixtureOfExperts, Routing, Tally, penalties
+from trainer.model.recompute import recomputed
 
 
 def head_width(config: Model) -> int:
@@ -157,8 +157,13 @@ class Decoder(nn.Module):
     def _through(self, block: nn.Module, hidden: Tensor, *rest: object) -> tuple[Tensor, Routing | None]:
         if self.activation_checkpointing == "none" or not torch.is_grad_enabled():
             return block(hidden, *rest)
-        draws = self.training and self.config.dropout > 0
-        return checkpoint(block, hidden, *rest, use_reentrant=False, preserve_rng_state=draws)
+        return recomputed(
+            block,
+            hidden,
+            *rest,
+            selective=self.activation_checkpointing == "selective",
+            draws=self.training and self.config.dropout > 0,
+        )
 
 
 class Transformer(nn.Module):
@@ -180,9 +185,9 @@ class Transformer(nn.Module):
         return self.model.layers
 
     def set_activation_checkpointing(self, mode: str) -> None:
-        """`full` computes each block again in backward; `none` keeps what backward needs."""
-        if mode not in ("none", "full"):
-            raise ValueError(f"activation checkpointing {mode!r}: none or full.")
+        """`full` computes blocks again in backward, `selective` their cheap parts; `none` keeps what backward needs."""
+        if mode not in ("none", "full", "selective"):
+            raise ValueError(f"activation checkpointing {mode!r}: none, full or selective.")
         self.model.activation_checkpointing = mode
 
     def forward(
