@@ -152,15 +152,15 @@ def check_experts(config: Pretrain) -> None:
     parallel, model = config.parallel, config.model
     require(
         parallel.expert == 1,
-        f"parallel.expert={parallel.expert}: DeepSpeed's expert parallelism doesn't give our losses; "
-        "use 1, and parallel.zero_stage=3, which cuts experts' weights and optimiser state among all ranks.",
+        f"parallel.expert={parallel.expert}: DeepSpeed's expert parallelism doesn't give our losses; use 1, and "
+        "parallel.tensor, which deals the experts out within a node, or parallel.zero_stage=3, which cuts them.",
     )
     if model.num_experts == 0:
         return
     require(
-        parallel.tensor == 1,
-        f"parallel.tensor={parallel.tensor}: tensor parallelism doesn't cut experts (model.num_experts="
-        f"{model.num_experts}); use 1, and parallel.zero_stage=3 for memory.",
+        model.num_experts % parallel.tensor == 0,
+        f"parallel.tensor={parallel.tensor} doesn't divide model.num_experts={model.num_experts}, which it deals out: "
+        f"use parallel.tensor={' or '.join(map(str, _divisors(model.num_experts)))}.",
     )
     for key in ("hidden_size", "moe_intermediate_size"):
         size = getattr(model, key)

@@ -105,6 +105,7 @@ def run(config: Pretrain, stops: StopRequests) -> int:
         model = Transformer(config.model)
     model.set_activation_checkpointing(config.train.activation_checkpointing)
     fragments.fill_weights(model, Partition(shapes), initial_source(config))
+    zero.deal_experts(model, mesh, partition)
     optimizer = build_optimizer(config.optimizer, model.named_parameters())
     engine = zero.initialize(config, mesh, model, optimizer, partition)
     if reader:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,9 @@ from trainer.engine.mesh import Mesh
 from trainer.engine.muon import deepspeed_clips
 from trainer.engine.offload import offload_settings
 from trainer.errors import ConfigError
+from trainer.model.moe import Experts
 from trainer.model.partition import Partition, layer_specs
+from trainer.model.transformer import Transformer
 
 # Keys of DeepSpeed's that have one of ours: set in two places, they would disagree.
 OWNED = {
@@ -106,6 +109,31 @@ def construction(config: Pretrain, mesh: Mesh) -> Iterator[None]:
         data_parallel_group=groups.get_data_parallel_group() if mesh.tensor > 1 else None,
     ):
         yield
+
+
+@torch.no_grad()
+def deal_experts(model: Transformer, mesh: Mesh, partition: Partition) -> None:
+    """Leaves each tensor-parallel rank its share of every layer's experts, which AutoTP doesn't know how to cut."""
+    if mesh.tensor == 1:
+        return
+    from deepspeed.module_inject.layers import ColumnParallel, RowParallel
+    from deepspeed.runtime.zero.partition_parameters import GatheredParameters
+    from deepspeed.utils import groups
+
+    group = groups.get_tensor_model_parallel_group()
+    for prefix, module in model.named_modules():
+        if not isinstance(module, Experts):
+            continue
+        held = partition.slice_of(f"{prefix}.down_proj")
+        assert held is not None
+        for name, parameter in list(module.named_parameters()):
+            with GatheredParameters([parameter], enabled=hasattr(parameter, "ds_tensor")):
+                own = nn.Parameter(parameter.data[held.start : held.stop].clone())
+            own.tensor_model_parallel = True  # type: ignore[attr-defined]  # or DeepSpeed's norm would count one rank's
+            setattr(module, name, own)
+        module.hold(
+            held.start, partial(ColumnParallel.apply, group), lambda sums: RowParallel.apply(group, sums, False)
+        )
 
 
 def initialize(

@@ -7,6 +7,7 @@ Qwen3MoeForCausalLM, so that export is a copy.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 
 from trainer.config import Model
 from trainer.model.loss import IGNORED
+
+# A tensor that processes exchange → the same shape
+Exchange = Callable[[Tensor], Tensor]
 
 
 class Routing(NamedTuple):
@@ -42,13 +46,28 @@ class Router(nn.Module):
 
 
 class Experts(nn.Module):
-    """The SwiGLU feed-forwards of a layer, side by side in two tensors; gate and up are one."""
+    """The SwiGLU feed-forwards of a layer, side by side in two tensors; gate and up are one.
+
+    Several processes may hold some of them each (`hold`): they see the same tokens, and sum what their experts say.
+    """
 
     def __init__(self, config: Model) -> None:
         super().__init__()
+        self.count = config.num_experts
+        self.first = 0
+        self._enter: Exchange = _as_it_is
+        self._leave: Exchange = _as_it_is
         experts, inner, width = config.num_experts, config.moe_intermediate_size, config.hidden_size
         self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * inner, width))
         self.down_proj = nn.Parameter(torch.empty(experts, width, inner))
+
+    def hold(self, first: int, enter: Exchange, leave: Exchange) -> None:
+        """Says that the parameters are those of the experts from `first` on.
+
+        `enter` passes on what all processes have alike and sums its gradients over them; `leave` sums over them what
+        each makes of it, and passes gradients on.
+        """
+        self.first, self._enter, self._leave = first, enter, leave
 
     def forward(self, hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """Σ over the chosen experts of weight · expert(token).
@@ -56,15 +75,21 @@ class Experts(nn.Module):
         hidden: (tokens, hidden_size); chosen: (tokens, top_k) int64; weights: (tokens, top_k) fp32 → as hidden.
         Copies of tokens are sorted by expert and go through in one piece: nothing is cut, padded or waited for.
         """
-        top_k = chosen.shape[1]
-        by_expert, order = chosen.flatten().sort(stable=True)
-        numbers = torch.arange(self.down_proj.shape[0], device=hidden.device)
-        ends = torch.searchsorted(by_expert, numbers, right=True, out_int32=True)  # (num_experts,)
+        top_k, held = chosen.shape[1], self.down_proj.shape[0]
+        hidden, weights = self._enter(hidden), self._enter(weights)
+        ours_first = (chosen.flatten() - self.first) % self.count
+        by_expert, order = ours_first.sort(stable=True)
+        numbers = torch.arange(held, device=hidden.device)
+        ends = torch.searchsorted(by_expert, numbers, right=True, out_int32=True)  # (held,)
         copies = hidden.index_select(0, order // top_k)  # (tokens · top_k, hidden_size)
         gate, up = expert_linear(copies, self.gate_up_proj, ends).chunk(2, dim=-1)
         outputs = expert_linear(F.silu(gate) * up, self.down_proj, ends)
         outputs = outputs.index_select(0, order.argsort()).view(*chosen.shape, -1)  # (tokens, top_k, hidden_size)
-        return (outputs * weights[..., None]).sum(dim=1).to(hidden.dtype)
+        return self._leave((outputs * weights[..., None]).sum(dim=1).to(hidden.dtype))
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 class MixtureOfExperts(nn.Module):
@@ -178,14 +203,14 @@ class _ExpertLinear(torch.autograd.Function):
         return multiply(rows, weight.transpose(1, 2), ends)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         rows, weight, ends = ctx.saved_tensors
         gradient = gradient.contiguous()
         return multiply(gradient, weight, ends), multiply_outer(gradient, rows, ends), None
 
 
 def expert_linear(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
-    """weight[e] · row for each row, rows sorted by expert e; expert e's end at ends[e].
+    """weight[e] · row for each row, rows sorted by expert e; expert e's end at ends[e], and 0 comes of what is after.
 
     rows: (rows, inputs); weight: (experts, outputs, inputs); ends: (experts,) int32 → (rows, outputs).
     """
@@ -193,18 +218,21 @@ def expert_linear(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
 
 
 def multiply(rows: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
-    """Each expert's rows times its matrix. (rows, n), (experts, n, m), (experts,) → (rows, m)."""
+    """Each expert's rows times its matrix; 0 for rows of none. (rows, n), (experts, n, m), (experts,) → (rows, m)."""
     if groups(rows):
-        return F.grouped_mm(rows, matrices, offs=ends)
-    pieces = rows.split(_sizes(ends))
-    return torch.cat([piece @ matrix for piece, matrix in zip(pieces, matrices, strict=True)])
+        beyond = torch.arange(len(rows), device=rows.device)[:, None] >= ends[-1]  # these the kernel leaves unset
+        return F.grouped_mm(rows, matrices, offs=ends).masked_fill(beyond, 0.0)
+    *pieces, rest = rows.split(_sizes(ends, len(rows)))
+    products = [piece @ matrix for piece, matrix in zip(pieces, matrices, strict=True)]
+    return torch.cat([*products, rest.new_zeros(len(rest), matrices.shape[2])])
 
 
 def multiply_outer(left: Tensor, right: Tensor, ends: Tensor) -> Tensor:
     """leftᵀ · right over each expert's rows; 0 where it has none. (rows, n), (rows, m), (experts,) → (experts, n, m)."""
     if groups(left):
         return F.grouped_mm(left.transpose(0, 1), right, offs=ends)
-    pieces = zip(left.split(_sizes(ends)), right.split(_sizes(ends)), strict=True)
+    sizes = _sizes(ends, len(left))
+    pieces = list(zip(left.split(sizes), right.split(sizes), strict=True))[:-1]
     return torch.stack([one.transpose(0, 1) @ other for one, other in pieces])
 
 
@@ -216,5 +244,6 @@ def groups(rows: Tensor) -> bool:
     return rows.is_cuda and rows.dtype == torch.bfloat16
 
 
-def _sizes(ends: Tensor) -> list[int]:
-    return ends.diff(prepend=ends.new_zeros(1)).tolist()
+def _sizes(ends: Tensor, rows: int) -> list[int]:
+    """Rows of each expert, and of none."""
+    return ends.diff(prepend=ends.new_zeros(1), append=ends.new_full((1,), rows)).tolist()
