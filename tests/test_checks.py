@@ -87,9 +87,18 @@ def test_heads_that_don_t_divide_are_refused():
     assert "model.head_dim=63" in refusal(model__head_dim=63)
 
 
-@pytest.mark.parametrize(("key", "value"), [("tensor", 2), ("sequence", 2), ("offload", "optimizer")])
+@pytest.mark.parametrize(("key", "value"), [("tensor", 2), ("sequence", 2), ("expert", 2), ("offload", "optimizer")])
 def test_layout_that_is_not_built_is_refused(key, value):
     assert "not available yet" in refusal(**{f"parallel__{key}": value})
+
+
+def test_experts_that_can_t_be_honoured_are_refused():
+    assert "use 4 or fewer" in refusal(model__num_experts=4, model__num_experts_per_tok=5)
+    assert "parallel.zero_stage=3" in refusal(parallel__expert=2)
+    sizes = {"model__num_experts": 4, "model__moe_intermediate_size": 30, "parallel__zero_stage": 1}
+    assert "use 24 or 32" in refusal(train__precision="bf16", **sizes)
+    check_pretrain(config(**sizes), 1)
+    check_pretrain(config(model__num_experts_per_tok=5), 1)
 
 
 def test_length_and_data_are_given_once():

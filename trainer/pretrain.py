@@ -287,10 +287,10 @@ def open_tracker(
         "parameters": parameters,
         "active_parameters": active,
     }
+    share = f" ({active / 1e6:.1f}M active per token)" if active < parameters else ""
     ranks = f"{mesh.world_size} rank{'s' * (mesh.world_size > 1)}"
     print(
-        f"{config.model.name}: {parameters / 1e6:.1f}M parameters"
-        f"{f' ({active / 1e6:.1f}M active per token)' if active < parameters else ''} on {ranks} ({facts['device']}), ZeRO stage "
+        f"{config.model.name}: {parameters / 1e6:.1f}M parameters{share} on {ranks} ({facts['device']}), ZeRO stage "
         f"{config.parallel.zero_stage}, {config.train.precision}; run directory {run_dir}",
         flush=True,
     )
