@@ -140,6 +140,15 @@ def test_selective_checkpointing_of_compiled_blocks_is_refused():
     )
 
 
+def test_experts_that_can_t_be_honoured_are_refused():
+    assert "use 4 or fewer" in refusal(model__num_experts=4, model__num_experts_per_tok=5)
+    assert "parallel.zero_stage=3" in refusal(parallel__expert=2)
+    sizes = {"model__num_experts": 4, "model__moe_intermediate_size": 30, "parallel__zero_stage": 1}
+    assert "use 24 or 32" in refusal(train__precision="bf16", **sizes)
+    check_pretrain(config(**sizes), 1)
+    check_pretrain(config(model__num_experts_per_tok=5), 1)
+
+
 def test_length_and_data_are_given_once():
     assert "give one of them" in refusal(train__tokens=100)
     assert "give one of them" in refusal(train__steps=None)

@@ -152,8 +152,9 @@ def check_experts(config: Pretrain) -> None:
     parallel, model = config.parallel, config.model
     require(
         parallel.expert == 1,
-        f"parallel.expert={parallel.expert}: DeepSpeed's expert parallelism doesn't give our losses; use 1, and "
-        "parallel.tensor, which deals the experts out within a node, or parallel.zero_stage=3, which cuts them.",
+        f"parallel.expert={parallel.expert}: DeepSpeed's expert parallelism swaps the layer for one without router "
+        "losses, whose checkpoints fit no other shape; use 1, and parallel.tensor, which deals the experts out within a "
+        "node, or parallel.zero_stage=3, which cuts their weights and state among all ranks.",
     )
     if model.num_experts == 0:
         return
@@ -166,8 +167,8 @@ def check_experts(config: Pretrain) -> None:
         size = getattr(model, key)
         require(
             config.train.precision != "bf16" or size % 8 == 0,
-            f"model.{key}={size}: the kernel for all experts at once needs multiples of 8 in bf16; use "
-            f"{max(8, size // 8 * 8)} or {size // 8 * 8 + 8}, or train.precision=fp32.",
+            f"model.{key}={size}: the kernel that takes all experts at once needs multiples of 8 in bf16; use "
+            f"{max(8, size // 8 * 8)} or {max(8, size // 8 * 8) + 8}, or train.precision=fp32.",
         )
 
 

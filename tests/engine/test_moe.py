@@ -1,4 +1,4 @@
-"""Experts: losses and gradient norms are plain PyTorch's at any shape, a run moves between shapes, the load is logged."""
+"""Experts: losses and gradient norms are plain PyTorch's at any shape, runs move between shapes, the load is logged."""
 
 import pytest
 

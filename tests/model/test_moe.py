@@ -229,7 +229,7 @@ def test_tally_sums_batches_and_begins_anew_once_taken():
 def test_dense_model_has_no_part_in_it():
     model = Transformer(small(num_experts=0))
     assert model.tally is None
-    hidden, routing = model.blocks[0](torch.randn(1, 3, 64), (torch.ones(1, 1, 3, 16), torch.zeros(1, 1, 3, 16)))
+    _, routing = model.blocks[0](torch.randn(1, 3, 64), (torch.ones(1, 1, 3, 16), torch.zeros(1, 1, 3, 16)))
     assert routing is None
     assert not any("experts" in name or "gate.weight" in name for name, _ in model.named_parameters())
 

@@ -30,7 +30,7 @@ def initial_weight(seed: int, name: str, shape: tuple[int, ...], model: Model) -
 
 
 def standard_deviation(name: str, shape: tuple[int, ...], model: Model) -> float:
-    """Of a matrix (…, outputs, inputs): 1/√inputs, which keeps the scale of activations (LeCun et al. 1998, section 4.6).
+    """Of (…, outputs, inputs): 1/√inputs, which keeps the scale of activations (LeCun et al. 1998, section 4.6).
 
     An embedding that isn't the head as well has 1, the scale of what the blocks add to it. Those that write to the
     residual stream are divided by √(2 · layers), so that its variance doesn't grow with depth (GPT-2, section 2.3).

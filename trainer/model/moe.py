@@ -158,24 +158,23 @@ class Tally:
 
     def __init__(self) -> None:
         self._rows = 0
-        self._load: Tensor | None = None  # (layers, num_experts)
-        self._losses: Tensor | None = None  # (2,): balance and z, summed over rows, means over layers
+        self._sums: tuple[Tensor, Tensor] | None = None  # load; balance and z over rows, means over layers
 
     @torch.no_grad()
     def add(self, routings: list[Routing]) -> None:
         """Counts a batch, layer by layer. The outputs of a recomputation never come here, so nothing counts twice."""
         load = torch.stack([routing.load for routing in routings])
         losses = torch.stack([torch.stack((r.balance.sum(), r.z.sum())) for r in routings]).mean(dim=0)
-        self._load = load if self._load is None else self._load + load
-        self._losses = losses if self._losses is None else self._losses + losses
+        self._sums = (load, losses) if self._sums is None else (self._sums[0] + load, self._sums[1] + losses)
         self._rows += len(routings[0].balance)
 
     def take(self) -> tuple[Tensor, Tensor]:
         """Load by layer and expert, (layers, num_experts), and (balance, z, rows), summed; begins anew. fp64, CPU."""
-        assert self._load is not None and self._losses is not None, "nothing was counted"
-        load, losses, rows = self._load.double().cpu(), self._losses.double().cpu(), self._rows
-        self._rows, self._load, self._losses = 0, None, None
-        return load, torch.cat((losses, torch.tensor([float(rows)], dtype=torch.float64)))
+        assert self._sums is not None, "nothing was counted"
+        load, losses = self._sums
+        rows = torch.tensor([float(self._rows)], dtype=torch.float64)
+        self._rows, self._sums = 0, None
+        return load.double().cpu(), torch.cat((losses.double().cpu(), rows))
 
 
 def active_share(name: str, config: Model) -> float:
@@ -228,7 +227,7 @@ def multiply(rows: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
 
 
 def multiply_outer(left: Tensor, right: Tensor, ends: Tensor) -> Tensor:
-    """leftᵀ · right over each expert's rows; 0 where it has none. (rows, n), (rows, m), (experts,) → (experts, n, m)."""
+    """leftᵀ · right over each expert's rows, 0 if it has none. (rows, n), (rows, m), (experts,) → (experts, n, m)."""
     if groups(left):
         return F.grouped_mm(left.transpose(0, 1), right, offs=ends)
     sizes = _sizes(ends, len(left))

@@ -1,8 +1,8 @@
 """The model: a decoder of the Llama family in plain PyTorch. It knows nothing of ranks, ZeRO or configuration files.
 
 RMSNorm, rotary positions, grouped-query attention, SwiGLU, no biases; optionally Qwen3's norm on queries and keys, and
-experts. Parameters are named as in Hugging Face's LlamaForCausalLM (with experts Qwen3MoeForCausalLM), so that export is a copy. Any weights the constructor
-leaves are meaningless: they come from initialize.py or a checkpoint.
+experts. Parameters are named as in Hugging Face's LlamaForCausalLM, with experts as in its Qwen3MoeForCausalLM, so that
+export is a copy. Any weights the constructor leaves are meaningless: they come from initialize.py or a checkpoint.
 """
 
 from __future__ import annotations
@@ -200,9 +200,10 @@ class Transformer(nn.Module):
         """Each row's summed loss where there are targets, else logits; fp32 both.
 
         tokens, targets, document_ids: (batch, time) int64. Losses: (batch,), in nats; IGNORED targets add nothing; the
-        z-loss and the experts' penalties are in it while training. Logits: (batch, time, vocab_size), or with a cache, which is extended by
-        `tokens`, of the last position alone: (batch, 1, vocab_size). `document_ids`, equal within a document and each
-        document in one piece, keep attention inside documents and restart positions; they don't go with a cache.
+        z-loss and the experts' penalties are in it while training. Logits: (batch, time, vocab_size), or with a cache,
+        which is extended by `tokens`, of the last position alone: (batch, 1, vocab_size). `document_ids`, equal within
+        a document and each document in one piece, keep attention inside documents and restart positions; they don't go
+        with a cache.
         """
         if cache is not None and document_ids is not None:
             raise ValueError("A cache holds one document: give no document_ids with it.")
