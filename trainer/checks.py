@@ -126,10 +126,7 @@ def check_parallel(config: Pretrain, world_size: int) -> None:
         f"parallel.tensor={parallel.tensor} and parallel.sequence={parallel.sequence} take {share} ranks together, "
         f"which doesn't divide the {world_size} there are: make launch.processes a multiple of {share}, or lower them.",
     )
-    require(
-        parallel.sequence == 1,
-        f"parallel.sequence={parallel.sequence}: sequence parallelism is not available yet; use 1.",
-    )
+    check_sequence(config)
     require(
         parallel.pipeline == 1,
         f"parallel.pipeline={parallel.pipeline}: not built, for DeepSpeed's pipeline refuses ZeRO 2 and 3, clips "
@@ -139,6 +136,34 @@ def check_parallel(config: Pretrain, world_size: int) -> None:
     check_offload(parallel)
     check_hpz(parallel, world_size)
     check_batch(train, data_ranks_of(config, world_size))
+
+
+def check_sequence(config: Pretrain) -> None:
+    """Refuses rows that can't be spread over ranks."""
+    parts = config.parallel.sequence
+    if parts == 1:
+        return
+    require(
+        config.parallel.tensor == 1,
+        f"parallel.sequence={parts} with parallel.tensor={config.parallel.tensor}: both cut the heads; "
+        "set one of them to 1.",
+    )
+    sizes = {
+        "model.num_attention_heads": config.model.num_attention_heads,
+        "model.num_key_value_heads": config.model.num_key_value_heads,
+        "data.sequence_length": config.data.sequence_length,
+    }
+    for key, size in sizes.items():
+        require(
+            size % parts == 0,
+            f"{key}={size} can't be cut into parallel.sequence={parts}: use "
+            f"parallel.sequence={' or '.join(map(str, _divisors(math.gcd(*sizes.values()))))}.",
+        )
+    require(
+        config.model.dropout == 0,
+        f"model.dropout={config.model.dropout} with parallel.sequence={parts}: parts of a row would not drop what the "
+        "whole row does; set model.dropout=0 or parallel.sequence=1.",
+    )
 
 
 def check_offload(parallel: Parallel) -> None:

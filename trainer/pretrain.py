@@ -40,6 +40,7 @@ from trainer.engine.loop import Progress, Trainer, Utilisation
 from trainer.engine.mesh import Mesh, join, seed_everything
 from trainer.engine.optimizer import build_optimizer
 from trainer.engine.region import Region
+from trainer.engine.sequence import spread_sequence
 from trainer.errors import ConfigError, InputError
 from trainer.model.initialize import initial_weight
 from trainer.model.partition import Partition
@@ -102,6 +103,7 @@ def run(config: Pretrain, stops: StopRequests) -> int:
     with zero.construction(config, mesh):
         model = Transformer(config.model)
     model.set_activation_checkpointing(config.train.activation_checkpointing)
+    spread_sequence(model, mesh)
     fragments.fill_weights(model, Partition(shapes), initial_source(config))
     optimizer = build_optimizer(config.optimizer, model.named_parameters())
     engine = zero.initialize(config, mesh, model, optimizer, partition)
