@@ -87,11 +87,6 @@ def test_heads_that_don_t_divide_are_refused():
     assert "model.head_dim=63" in refusal(model__head_dim=63)
 
 
-@pytest.mark.parametrize(("key", "value"), [("sequence", 2)])
-def test_layout_that_is_not_built_is_refused(key, value):
-    assert "not available yet" in refusal(world_size=2, **{f"parallel__{key}": value})
-
-
 def test_ranks_that_shares_don_t_divide_are_refused():
     assert "make launch.processes a multiple of 2" in refusal(world_size=3, parallel__tensor=2)
     assert "make launch.processes a multiple of 2" in refusal(world_size=1, parallel__tensor=2)
@@ -124,6 +119,14 @@ def test_offload_that_can_t_be_is_refused():
     assert "no effect" in refusal(**nvme)
     missing = {"parallel__offload": "all", "parallel__zero_stage": 3, "parallel__offload_device": "nvme"}
     assert "parallel.nvme_path" in refusal(**missing)
+
+
+def test_rows_that_can_t_be_spread_are_refused():
+    assert "both cut the heads" in refusal(world_size=4, parallel__sequence=2, parallel__tensor=2)
+    assert "use parallel.sequence=1 or 2" in refusal(world_size=4, parallel__sequence=4)
+    assert "data.sequence_length=511" in refusal(world_size=2, parallel__sequence=2, data__sequence_length=511)
+    dropout = {"model__dropout": 0.1, "train__micro_batch_size": 1}
+    assert "parallel.sequence=1" in refusal(world_size=2, parallel__sequence=2, **dropout)
 
 
 def test_hpz_and_pipeline_that_can_t_be_are_refused():

@@ -131,10 +131,7 @@ def check_parallel(config: Pretrain, world_size: int) -> None:
         f"parallel.tensor={parallel.tensor} and parallel.sequence={parallel.sequence} take {share} ranks together, "
         f"which doesn't divide the {world_size} there are: make launch.processes a multiple of {share}, or lower them.",
     )
-    require(
-        parallel.sequence == 1,
-        f"parallel.sequence={parallel.sequence}: sequence parallelism is not available yet; use 1.",
-    )
+    check_sequence(config)
     check_experts(config)
     require(
         parallel.pipeline == 1,
@@ -153,7 +150,7 @@ def check_experts(config: Pretrain) -> None:
     require(
         parallel.expert == 1,
         f"parallel.expert={parallel.expert}: DeepSpeed's expert parallelism swaps the layer for one without router "
-        "losses, whose checkpoints fit no other shape; use 1, and parallel.tensor, which deals the experts out within a "
+        "losses, whose checkpoints fit no other shape; use 1, and parallel.tensor, which deals experts out within a "
         "node, or parallel.zero_stage=3, which cuts their weights and state among all ranks.",
     )
     if model.num_experts == 0:
@@ -162,6 +159,11 @@ def check_experts(config: Pretrain) -> None:
         model.num_experts % parallel.tensor == 0,
         f"parallel.tensor={parallel.tensor} doesn't divide model.num_experts={model.num_experts}, which it deals out: "
         f"use parallel.tensor={' or '.join(map(str, _divisors(model.num_experts)))}.",
+    )
+    require(
+        parallel.sequence == 1,
+        f"parallel.sequence={parallel.sequence} with model.num_experts={model.num_experts}: the load-balancing loss is "
+        "of whole rows; use parallel.sequence=1.",
     )
     for key in ("hidden_size", "moe_intermediate_size"):
         size = getattr(model, key)
@@ -191,6 +193,34 @@ def check_muon(config: Pretrain) -> None:
         parallel.offload == "none",
         f"optimizer.name=muon with parallel.offload={parallel.offload}: DeepSpeed would clip the orthogonal update "
         "instead of the gradient; use parallel.offload=none or optimizer=adamw.",
+    )
+
+
+def check_sequence(config: Pretrain) -> None:
+    """Refuses rows that can't be spread over ranks."""
+    parts = config.parallel.sequence
+    if parts == 1:
+        return
+    require(
+        config.parallel.tensor == 1,
+        f"parallel.sequence={parts} with parallel.tensor={config.parallel.tensor}: both cut the heads; "
+        "set one of them to 1.",
+    )
+    sizes = {
+        "model.num_attention_heads": config.model.num_attention_heads,
+        "model.num_key_value_heads": config.model.num_key_value_heads,
+        "data.sequence_length": config.data.sequence_length,
+    }
+    for key, size in sizes.items():
+        require(
+            size % parts == 0,
+            f"{key}={size} can't be cut into parallel.sequence={parts}: use "
+            f"parallel.sequence={' or '.join(map(str, _divisors(math.gcd(*sizes.values()))))}.",
+        )
+    require(
+        config.model.dropout == 0,
+        f"model.dropout={config.model.dropout} with parallel.sequence={parts}: parts of a row would not drop what the "
+        "whole row does; set model.dropout=0 or parallel.sequence=1.",
     )
 
 

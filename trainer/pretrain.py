@@ -41,6 +41,7 @@ from trainer.engine.loop import Progress, Trainer, Utilisation
 from trainer.engine.mesh import Mesh, join, seed_everything
 from trainer.engine.optimizer import build_optimizer
 from trainer.engine.region import Region
+from trainer.engine.sequence import spread_sequence
 from trainer.errors import ConfigError, InputError
 from trainer.model.initialize import initial_weight
 from trainer.model.moe import active_share, keep_eager
@@ -104,6 +105,7 @@ def run(config: Pretrain, stops: StopRequests) -> int:
     with zero.construction(config, mesh):
         model = Transformer(config.model)
     model.set_activation_checkpointing(config.train.activation_checkpointing)
+    spread_sequence(model, mesh)
     fragments.fill_weights(model, Partition(shapes), initial_source(config))
     zero.deal_experts(model, mesh, partition)
     optimizer = build_optimizer(config.optimizer, model.named_parameters())

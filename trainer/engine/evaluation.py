@@ -12,6 +12,7 @@ from trainer.config import Evaluate
 from trainer.data.dataset import Dataset
 from trainer.data.loader import Batch, validation_batches
 from trainer.engine.mesh import Mesh
+from trainer.engine.sequence import own_part
 from trainer.track.metrics import bits_per_byte
 
 # Batch → the sum of losses of each row, (rows,) fp32
@@ -45,7 +46,7 @@ def score(forward: Forward, dataset: Dataset, settings: Evaluate, mesh: Mesh, *,
         mask_documents=mask_documents,
     )
     for first, batch in batches:
-        values = forward(batch.to(mesh.device)).double().cpu()
+        values = forward(own_part(batch, mesh).to(mesh.device)).double().cpu()
         kept = max(0, min(len(values), rows - first))
         losses[first : first + kept] = values[:kept]
     if mesh.tensor_rank > 0:

@@ -19,6 +19,7 @@ from trainer.engine.health import GradientGuard, StopRequests
 from trainer.engine.mesh import Mesh
 from trainer.engine.optimizer import learning_rates, set_learning_rates
 from trainer.engine.schedule import learning_rate
+from trainer.engine.sequence import own_part
 from trainer.engine.zero import accumulation_steps
 from trainer.errors import NonFiniteError
 from trainer.track.metrics import memory_bytes, mfu
@@ -144,8 +145,9 @@ class Trainer:
             self.optimizer,
             lambda peak: learning_rate(self.config.schedule, peak=peak, step=step, total_steps=self.total_steps),
         )
-        # DeepSpeed averages over data ranks and micro-steps; the loss is the sum over the global batch's targets.
-        scale = self._accumulation * self.mesh.data_size / self._targets
+        # DeepSpeed averages over ranks (but tensor-parallel peers) and micro-steps; the loss is the sum over the global
+        # batch's targets, of which sequence-parallel ranks have parts.
+        scale = self._accumulation * self.mesh.data_size * self.mesh.sequence / self._targets
         loss_sum = torch.zeros((), device=self.mesh.device)
         for _ in range(self._accumulation):
             batch = self._next_batch()
@@ -166,7 +168,7 @@ class Trainer:
 
     def _next_batch(self) -> Batch:
         began = time.perf_counter()
-        batch = next(self.batches).to(self.mesh.device)
+        batch = own_part(next(self.batches), self.mesh).to(self.mesh.device)
         self._clock.data_wait += time.perf_counter() - began
         return batch
 

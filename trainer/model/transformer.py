@@ -8,6 +8,7 @@ export is a copy. Any weights the constructor leaves are meaningless: they come 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +53,17 @@ class RMSNorm(nn.Module):
         return self.weight * wide.to(hidden.dtype)
 
 
+# What attends to queries, keys and values of whole rows, as `mix_values` does
+Mix = Callable[[Tensor, Tensor, Tensor], Tensor]
+# Calls a Mix on queries, keys and values that are a part of each row, and returns its result for that part
+Exchange = Callable[[Mix, Tensor, Tensor, Tensor], Tensor]
+
+
+def whole_rows(mix: Mix, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """The exchange where rows aren't spread: none."""
+    return mix(queries, keys, values)
+
+
 class SelfAttention(nn.Module):
     """Grouped-query attention with rotary positions.
 
@@ -61,6 +73,7 @@ class SelfAttention(nn.Module):
     def __init__(self, config: Model) -> None:
         super().__init__()
         self.head_dim = head_width(config)
+        self.exchange: Exchange = whole_rows
         self.dropout = config.dropout
         query_size = config.num_attention_heads * self.head_dim
         key_size = config.num_key_value_heads * self.head_dim
@@ -77,14 +90,29 @@ class SelfAttention(nn.Module):
         """(batch, time, hidden_size) → the same."""
         batch, time, _ = hidden.shape
         heads = (batch, time, -1, self.head_dim)
-        queries = self.q_norm(self.q_proj(hidden).view(heads)).transpose(1, 2)  # (batch, heads, time, head_dim)
-        keys = self.k_norm(self.k_proj(hidden).view(heads)).transpose(1, 2)  # (batch, kv_heads, time, head_dim)
-        values = self.v_proj(hidden).view(heads).transpose(1, 2)
-        queries, keys = apply_rotary(queries, rotary), apply_rotary(keys, rotary)
-        if cache is not None:
-            keys, values = cache.append(keys, values)
-        mixed = attend(queries, keys, values, mask).transpose(1, 2).reshape(batch, time, -1)
+        queries = self.q_norm(self.q_proj(hidden).view(heads))
+        keys = self.k_norm(self.k_proj(hidden).view(heads))
+        values = self.v_proj(hidden).view(heads)
+        mix = partial(mix_values, rotary=rotary, mask=mask, cache=cache)
+        mixed = self.exchange(mix, queries, keys, values).reshape(batch, time, -1)
         return F.dropout(self.o_proj(mixed), self.dropout, self.training)
+
+
+def mix_values(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    rotary: Rotary,
+    mask: Tensor | BlockMask | None,
+    cache: LayerCache | None,
+) -> Tensor:
+    """Attention over whole rows: (batch, time, heads, head_dim), with kv_heads for keys and values → like queries."""
+    queries, keys, values = queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
+    queries, keys = apply_rotary(queries, rotary), apply_rotary(keys, rotary)
+    if cache is not None:
+        keys, values = cache.append(keys, values)
+    return attend(queries, keys, values, mask).transpose(1, 2)
 
 
 class FeedForward(nn.Module):
@@ -134,6 +162,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.activation_checkpointing = "none"
+        self.shards = 1  # parts that each row is spread over; tokens are one of them
         self.embed_tokens = nn.Embedding(vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -141,9 +170,13 @@ class Decoder(nn.Module):
     def forward(
         self, tokens: Tensor, document_ids: Tensor | None, cache: KeyValueCache | None
     ) -> tuple[Tensor, list[Routing]]:
-        """(batch, time) → (batch, time, hidden_size), and the routings of blocks that have one to tell of."""
+        """(batch, time) → (batch, time, hidden_size), and the routings of blocks that have one to tell of.
+
+        document_ids are of whole rows.
+        """
         past = cache.length if cache is not None else 0
-        rotary = rotary_tables(_positions(tokens, document_ids, past), head_width(self.config), self.config.rope_theta)
+        positions = _positions(tokens.shape[1] * self.shards, tokens.device, document_ids, past)
+        rotary = rotary_tables(positions, head_width(self.config), self.config.rope_theta)
         mask = _mask(tokens, document_ids, past)
         hidden = F.dropout(self.embed_tokens(tokens), self.config.dropout, self.training)
         routings = []
@@ -190,6 +223,16 @@ class Transformer(nn.Module):
             raise ValueError(f"activation checkpointing {mode!r}: none, full or selective.")
         self.model.activation_checkpointing = mode
 
+    def spread_sequence(self, exchange: Exchange, shards: int) -> None:
+        """Makes the model take one of `shards` equal parts of each row, and `exchange` join them for attention.
+
+        Tokens and targets are then that part; document_ids stay those of whole rows. Losses are the part's.
+        """
+        self.model.shards = shards
+        for module in self.modules():
+            if isinstance(module, SelfAttention):
+                module.exchange = exchange
+
     def forward(
         self,
         tokens: Tensor,
@@ -232,11 +275,11 @@ class Transformer(nn.Module):
         return self
 
 
-def _positions(tokens: Tensor, document_ids: Tensor | None, past: int) -> Tensor:
-    """Positions of the tokens: (1, time), or with documents (batch, time)."""
+def _positions(time: int, device: torch.device, document_ids: Tensor | None, past: int) -> Tensor:
+    """Positions in whole rows: (1, time), or with documents (batch, time)."""
     if document_ids is not None:
         return document_positions(document_ids)
-    return torch.arange(past, past + tokens.shape[1], device=tokens.device)[None]
+    return torch.arange(past, past + time, device=device)[None]
 
 
 def _mask(tokens: Tensor, document_ids: Tensor | None, past: int) -> Tensor | BlockMask | None:
