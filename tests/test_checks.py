@@ -101,6 +101,10 @@ def test_batch_is_divided_by_data_ranks_alone():
     ("changes", "mend"),
     [
         ({"train__precision": "bf16", "parallel__zero_stage": 2}, "use parallel.zero_stage=1 or 3"),
+        (
+            {"train__precision": "bf16", "parallel__zero_stage": 1, "model__num_experts": 8},
+            "use parallel.zero_stage=3",
+        ),
         ({"parallel__tensor": 2}, "use parallel.tensor=1"),
         ({"parallel__offload": "optimizer"}, "use parallel.offload=none"),
     ],

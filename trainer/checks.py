@@ -185,6 +185,11 @@ def check_muon(config: Pretrain) -> None:
         "momentum in bf16 there; use parallel.zero_stage=1 or 3.",
     )
     require(
+        config.train.precision != "bf16" or parallel.zero_stage != 1 or config.model.num_experts == 0,
+        f"optimizer.name=muon with train.precision=bf16, parallel.zero_stage=1 and model.num_experts="
+        f"{config.model.num_experts}: DeepSpeed takes no stacked matrices there; use parallel.zero_stage=3.",
+    )
+    require(
         parallel.tensor == 1,
         f"optimizer.name=muon with parallel.tensor={parallel.tensor}: DeepSpeed would orthogonalize each rank's slice "
         "of a matrix instead of the matrix; use parallel.tensor=1 or optimizer=adamw.",

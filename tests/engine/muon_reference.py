@@ -38,6 +38,6 @@ class PlainMuon(torch.optim.Optimizer):
                 mean = beta * state.get("mean", torch.zeros_like(gradient)) + (1 - beta) * gradient
                 state["mean"] = mean
                 update = orthogonalize(beta * mean + (1 - beta) * gradient)
-                rows, columns = parameter.shape
+                rows, columns = parameter.shape[-2:]
                 parameter *= 1 - group["lr"] * group["weight_decay"]
                 parameter -= group["lr"] * max(1.0, rows / columns) ** 0.5 * update

@@ -61,7 +61,8 @@ def build_plain_optimizers(settings: Optimizer, model: Transformer) -> list[torc
     named = dict(model.named_parameters())
     optimizers: list[torch.optim.Optimizer] = []
     if settings.name == "muon":
-        hidden = [name for name, parameter in named.items() if ".layers." in name and parameter.ndim > 1]
+        matrices = [name for name, parameter in named.items() if ".layers." in name and parameter.ndim > 1]
+        hidden = [name for name in matrices if not name.endswith(".mlp.gate.weight")]  # a router
         optimizers.append(
             PlainMuon(
                 [named.pop(name) for name in hidden],

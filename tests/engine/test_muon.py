@@ -7,6 +7,7 @@ import torch
 
 from tests.engine.muon_reference import orthogonalize
 from tests.engine.reference import train_model
+from tests.engine.test_moe import EXPERTS
 from tests.engine.test_reshape import STEPS, move
 from tests.ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
 from tests.states import assert_equal_states
@@ -109,6 +110,16 @@ def test_muon_of_matrices_that_ranks_can_t_share_evenly(corpus, tmp_path, world_
     assert_same_weights(tmp_path / "run", model, 10 * tolerance)
 
 
+@pytest.mark.parametrize(("world_size", "stage"), sampled(SHAPES, [(2, 1)]))
+def test_muon_of_stacked_experts_equals_its_definition(corpus, tmp_path, world_size, stage):
+    model, expected = train_model(configure(corpus, tmp_path / "plain", **EXPERTS))
+    config = configure(corpus, tmp_path / "run", parallel__zero_stage=stage, **EXPERTS)
+    assert run_ranks(pretrain, config, world_size) == [0] * world_size
+    tolerance = TOLERANCE[computed_in("gram")]
+    assert_same_course(tmp_path / "run", expected, tolerance)
+    assert_same_weights(tmp_path / "run", model, 10 * tolerance)
+
+
 RESUMED = [(w, z, p) for w in (1, 2, 4) for z in range(4) for p in ("fp32", "bf16") if p == "fp32" or z in (1, 3)]
 
 
@@ -199,3 +210,14 @@ def test_other_optimiser_in_a_run_is_refused_even_if_changes_are_allowed(corpus,
     before = dataclasses.asdict(small_config(corpus, tmp_path))
     with pytest.raises(ConfigError, match=r"optimizer\.name: adamw → muon can't change in a run: .*run\.name"):
         check_change(before, dataclasses.asdict(configure(corpus, tmp_path)), allow=True)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("layout", "stage"), [("sequence", 1), ("sequence", 2), ("sequence", 3), ("hpz", 3)])
+def test_muon_with_rows_spread_over_ranks_or_second_copies(corpus, tmp_path, references, layout, stage):
+    changes = {f"parallel__{layout}": 2, "parallel__zero_stage": stage}
+    assert run_ranks(pretrain, configure(corpus, tmp_path / "run", **changes), 4) == [0] * 4
+    model, expected = references[1.0]
+    tolerance = TOLERANCE[computed_in("gram")]
+    assert_same_course(tmp_path / "run", expected, tolerance)
+    assert_same_weights(tmp_path / "run", model, 10 * tolerance)

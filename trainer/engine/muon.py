@@ -1,9 +1,10 @@
 """What DeepSpeed's Muon needs around it: gradients measured and clipped before they are orthogonalized, and its state.
 
-DeepSpeed 0.19.8 runs Newton–Schulz inside ZeRO, since the optimiser sees flat partitions only. At stages 1 to 3 it does
-so before it takes the norm (stage_1_and_2.py, get_flat_partition; stage3.py, _apply_muon_to_accumulated_grads), so its
-clipping would shrink the orthogonal update, whose norm is that of the number of singular values, whatever the gradient.
-`RawGradients` gives the gradients as they are before that. BF16_Optimizer (bf16 at stage 1) does it in the right order.
+DeepSpeed 0.19.8 runs Newton-Schulz inside ZeRO, since the optimiser sees flat partitions only. At stages 1 to 3 it does
+so before it takes the norm (stage_1_and_2.py, get_flat_partition; stage3.py, step), so its clipping would shrink the
+orthogonal update, whose norm only tells how many singular values there are: where the gradients' norm was 1.6, the rate
+of a small model fell to a 25th. `RawGradients` are the gradients before that. BF16_Optimizer, which DeepSpeed takes for
+bf16 at stage 1, clips them first by itself.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ def deepspeed_clips(config: Pretrain) -> bool:
 
 
 def uncompiled() -> Any:
-    """A context in which Newton–Schulz runs as it is written.
+    """A context in which Newton-Schulz runs as it is written.
 
-    DeepSpeed compiles it for the first matrix, then for any shape; which matrix is a rank's first depends on the
-    layout of the run, and compiled code rounds otherwise. Compiling also takes longer than many a run on a CPU.
+    DeepSpeed compiles it for the first matrix, then anew for any shape. In bf16 these round differently, and which
+    matrix a rank sees first follows from the layout of the run.
     """
     return torch.compiler.set_stance("force_eager")
 
