@@ -40,7 +40,7 @@ from trainer.engine.health import StopRequests
 from trainer.engine.loop import Progress, Trainer, Utilisation
 from trainer.engine.mesh import Mesh, join, seed_everything
 from trainer.engine.optimizer import build_optimizer
-from trainer.engine.region import Region
+from trainer.engine.region import Region, Source
 from trainer.engine.sequence import spread_sequence
 from trainer.errors import ConfigError, InputError
 from trainer.model.initialize import initial_weight
@@ -218,7 +218,7 @@ def parameter_shapes(model: Model) -> dict[str, tuple[int, ...]]:
         return {name: tuple(parameter.shape) for name, parameter in Transformer(model).named_parameters()}
 
 
-def initial_source(config: Pretrain) -> fragments.Source:
+def initial_source(config: Pretrain) -> Source:
     """Initial weights as a source of regions: each parameter is generated whole, one at a time."""
 
     def read(name: str, kind: str, region: Region) -> torch.Tensor:

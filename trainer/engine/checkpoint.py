@@ -257,7 +257,7 @@ class CheckpointReader:
         return list(self._pieces)
 
     def read(self, parameter: str, kind: str, region: Region) -> torch.Tensor:
-        """The region's elements of a parameter; 1-D, fp32, on the CPU. A `fragments.Source`.
+        """The region's elements of a parameter; 1-D, fp32, on the CPU. A `region.Source`.
 
         InputError if the checkpoint doesn't hold them all.
         """

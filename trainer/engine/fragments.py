@@ -6,7 +6,7 @@ that alias DeepSpeed's own storage. Reading one takes a checkpoint, writing into
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,13 +16,10 @@ from torch import nn
 from trainer.engine import muon
 from trainer.engine.mesh import Mesh
 from trainer.engine.optimizer import moments_of
-from trainer.engine.region import Region
+from trainer.engine.region import Region, Source
 from trainer.model.partition import Partition
 
 WEIGHT = "fp32"
-
-# (parameter, kind, region) → 1-D fp32 tensor with the region's elements of the parameter
-Source = Callable[[str, str, Region], torch.Tensor]
 
 
 @dataclass(frozen=True)

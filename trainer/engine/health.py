@@ -12,8 +12,9 @@ import torch
 import torch.distributed
 
 from trainer.config import Pretrain
+from trainer.engine.gradients import RawGradients, deepspeed_clips
 from trainer.engine.mesh import Mesh
-from trainer.engine.muon import RawGradients, deepspeed_clips, uncompiled
+from trainer.engine.muon import uncompiled
 from trainer.errors import NonFiniteError
 
 REASONS = (None, "file", "signal", "time")  # by verdict; of two requests the greater counts
@@ -85,7 +86,7 @@ class GradientGuard:
 
     With AdamW, DeepSpeed clips and skips a non-finite step by itself at stages 1 to 3. At stage 0 it does none of that
     in fp32, so the norm is taken here and the fused AdamW told by `found_inf`, on the device, to leave the weights
-    alone. With Muon the norm is taken here nearly always (trainer.engine.muon), and looked at before the step.
+    alone. With Muon the norm is taken here nearly always (gradients.py says why), and looked at before the step.
     """
 
     def __init__(self, engine: Any, optimizer: torch.optim.Optimizer, config: Pretrain, mesh: Mesh) -> None:

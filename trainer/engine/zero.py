@@ -12,8 +12,8 @@ from torch import nn
 
 from trainer.checks import micro_batch_of
 from trainer.config import Pretrain
+from trainer.engine.gradients import deepspeed_clips
 from trainer.engine.mesh import Mesh
-from trainer.engine.muon import deepspeed_clips
 from trainer.engine.offload import offload_settings
 from trainer.errors import ConfigError
 from trainer.model.moe import Experts
