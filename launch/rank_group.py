@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -40,8 +40,26 @@ class Rank:
     process: subprocess.Popen[bytes]
     folder: Path
     ended_at: float | None = None
-    stopped_by_us: bool = False
     signals_sent: int = 0
+    ended_with: set[signal.Signals] = field(default_factory=set)
+
+    def end(self, number: signal.Signals) -> None:
+        """Ends it by a signal, whatever is left of its process group too where that is SIGKILL."""
+        self.ended_with.add(number)
+        with contextlib.suppress(ProcessLookupError):
+            if number == signal.SIGKILL:
+                os.killpg(self.process.pid, number)
+            else:
+                self.process.send_signal(number)
+
+    @property
+    def stopped_by_us(self) -> bool:
+        """Whether it ended because it was told to; not so if it died of another signal than it was sent.
+
+        A killed rank closes its sockets before it can be waited for: peers may fail first, and it be told to end then.
+        """
+        code = self.process.returncode
+        return bool(self.ended_with) and (code is None or code >= 0 or -code in self.ended_with)
 
     def poll(self) -> bool:
         """Whether it still runs; notes the time of its end."""
@@ -126,17 +144,14 @@ class RankGroup:
     def _stop(self) -> None:
         """Ends what runs: by SIGTERM, then by SIGKILL, since a rank that waits for a dead peer never hears SIGTERM."""
         for rank in self._running():
-            rank.stopped_by_us = True
-            rank.process.terminate()
+            rank.end(signal.SIGTERM)
         deadline = time.monotonic() + self._stop_grace_s
         while self._running() and time.monotonic() < deadline:
             time.sleep(_POLL_S)
 
     def _kill(self) -> None:
         for rank in self._running():
-            rank.stopped_by_us = True
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(rank.process.pid, signal.SIGKILL)
+            rank.end(signal.SIGKILL)
             rank.process.wait()
 
     def _exit_code(self) -> int:
