@@ -110,11 +110,12 @@ def test_non_finite_gradient_stops_the_run_and_names_the_step(corpus, tmp_path, 
 
 
 def test_precision_bf16_trains_close_to_fp32_at_every_sharded_stage(corpus, tmp_path):
-    assert run_ranks(pretrain, small_config(corpus, tmp_path / "fp32"), 1) == [0]
+    assert run_ranks(pretrain, small_config(corpus, tmp_path / "fp32", train__steps=5), 1) == [0]
     expected = [row["train/loss"] for row in read_metrics(tmp_path / "fp32")]
     for stage in (1, 2, 3):
         run_dir = tmp_path / str(stage)
-        config = small_config(corpus, run_dir, parallel__zero_stage=stage, train__precision="bf16")
+        changes = {"parallel__zero_stage": stage, "train__precision": "bf16", "train__steps": 5}
+        config = small_config(corpus, run_dir, **changes)
         assert run_ranks(pretrain, config, 2) == [0, 0]
         assert [row["train/loss"] for row in read_metrics(run_dir)] == pytest.approx(expected, rel=0.02)
 

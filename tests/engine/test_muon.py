@@ -123,7 +123,7 @@ def test_muon_of_stacked_experts_equals_its_definition(corpus, tmp_path, world_s
 RESUMED = [(w, z, p) for w in (1, 2, 4) for z in range(4) for p in ("fp32", "bf16") if p == "fp32" or z in (1, 3)]
 
 
-@pytest.mark.parametrize(("world_size", "stage", "precision"), sampled(RESUMED, [(2, 1, "fp32"), (2, 1, "bf16")]))
+@pytest.mark.parametrize(("world_size", "stage", "precision"), sampled(RESUMED, [(2, 1, "fp32")]))
 def test_resumed_muon_matches_uninterrupted_run_to_the_bit(corpus, tmp_path, world_size, stage, precision):
     calm, stopped = tmp_path / "calm", tmp_path / "stopped"
     changes = {"parallel__zero_stage": stage, "train__precision": precision, "train__steps": 6}
