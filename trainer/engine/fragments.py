@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import nn
 
 from trainer.engine.mesh import Mesh
+from trainer.engine.offload import group_in_memory, weight_in_memory
 from trainer.engine.optimizer import MOMENTS
 from trainer.engine.region import Region
 from trainer.model.partition import Partition
@@ -58,14 +61,27 @@ def held_fragments(engine: Any, partition: Partition) -> Iterator[Fragment]:
             views = {WEIGHT: flat.data.narrow(0, start, count)} | _moments(inner, flat, start, count)
             first = mapping.lp_fragment_address.start
             yield Fragment(name, replace(held, start=first, stop=first + count), views)
-        else:
-            first, count = _partition(parameter)
-            if count == 0:
-                continue  # all of this rank's partition is padding
-            group, start, _ = engine.optimizer.grad_position[engine.optimizer.get_param_id(parameter)]
+    if stage == 3:
+        yield from _held_at_stage_3(engine, partition)
+
+
+def _held_at_stage_3(engine: Any, partition: Partition) -> Iterator[Fragment]:
+    """By group of DeepSpeed's, for one on NVMe is in memory only while its fragments are being used."""
+    inner = inner_optimizer(engine)
+    places = [
+        (*engine.optimizer.grad_position[engine.optimizer.get_param_id(parameter)][:2], name, parameter)
+        for name, parameter in engine.module.named_parameters()
+    ]
+    for group, members in groupby(sorted(places, key=itemgetter(0, 1)), key=itemgetter(0)):
+        with group_in_memory(engine, group):
             flat = _flat_partitions(engine)[group]
-            views = {WEIGHT: flat.data.narrow(0, start, count)} | _moments(inner, flat, start, count)
-            yield Fragment(name, replace(held, start=first, stop=first + count), views)
+            for _, start, name, parameter in members:
+                first, count = _partition(parameter)
+                if count == 0:
+                    continue  # all of this rank's partition is padding
+                held = Region.of_slice(partition.shapes[name], partition.slice_of(name))
+                views = {WEIGHT: flat.data.narrow(0, start, count)} | _moments(inner, flat, start, count)
+                yield Fragment(name, replace(held, start=first, stop=first + count), views)
 
 
 def owned_fragments(engine: Any, partition: Partition, mesh: Mesh) -> Iterator[Fragment]:
@@ -114,9 +130,10 @@ def _flat_partitions(engine: Any) -> list[torch.Tensor]:
 def create_moments(engine: Any, steps: int) -> None:
     """Gives the optimiser its moments, zero, and `steps` as its own count; torch would make them at its first step."""
     inner = inner_optimizer(engine)
-    for flat in _flat_partitions(engine):
-        step = torch.tensor(float(steps), dtype=torch.float32, device=flat.device)
-        inner.state[flat] = {"step": step, **{kind: torch.zeros_like(flat) for kind in MOMENTS}}
+    for group, flat in enumerate(_flat_partitions(engine)):
+        with group_in_memory(engine, group):
+            step = torch.tensor(float(steps), dtype=torch.float32, device=flat.device)
+            inner.state[flat] = {"step": step, **{kind: torch.zeros_like(flat) for kind in MOMENTS}}
 
 
 @torch.no_grad()
@@ -143,7 +160,8 @@ def fill_weights(model: nn.Module, partition: Partition, source: Source) -> None
         if hasattr(parameter, "ds_tensor"):
             first, count = _partition(parameter)
             values = source(name, WEIGHT, replace(held, start=first, stop=first + count))
-            parameter.ds_tensor.data[:count].copy_(values)
+            with weight_in_memory(parameter):
+                parameter.ds_tensor.data[:count].copy_(values)
             drop_copy(parameter)
         else:
             parameter.data.copy_(source(name, WEIGHT, held).view(parameter.shape))
