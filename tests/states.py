@@ -7,13 +7,12 @@ from pathlib import Path
 import torch
 
 from trainer.engine.checkpoint import CheckpointReader, find_checkpoint
-from trainer.engine.fragments import KINDS
 
 
 def read_state(run_dir: Path, step: int | None = None) -> dict[tuple[str, str], torch.Tensor]:
     """Every weight and moment of a checkpoint, whole, by (parameter, kind)."""
     reader = CheckpointReader(find_checkpoint(run_dir, step))
-    return {(name, kind): reader.read_whole(name, kind) for name in reader.shapes for kind in KINDS}
+    return {(name, kind): reader.read_whole(name, kind) for name, kind in reader.kinds}
 
 
 def assert_equal_states(left: Path, right: Path) -> None:

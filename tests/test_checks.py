@@ -97,6 +97,24 @@ def test_batch_is_divided_by_data_ranks_alone():
     assert "on 2 ranks" in refusal(world_size=4, parallel__tensor=2, train__batch_size=3, train__micro_batch_size=3)
 
 
+@pytest.mark.parametrize(
+    ("changes", "mend"),
+    [
+        ({"train__precision": "bf16", "parallel__zero_stage": 2}, "use parallel.zero_stage=1 or 3"),
+        (
+            {"train__precision": "bf16", "parallel__zero_stage": 1, "model__num_experts": 8},
+            "use parallel.zero_stage=3",
+        ),
+        ({"parallel__tensor": 2}, "use parallel.tensor=1"),
+        ({"parallel__offload": "optimizer"}, "use parallel.offload=none"),
+    ],
+)
+def test_muon_where_deepspeed_s_is_another_is_refused(changes, mend):
+    message = refusal(optimizer__name="muon", **changes)
+    assert message.startswith("optimizer.name=muon with ")
+    assert mend in message
+
+
 def test_offload_that_can_t_be_is_refused():
     assert "use parallel.zero_stage=1, 2 or 3" in refusal(parallel__offload="optimizer")
     assert "only stage 3" in refusal(parallel__offload="all", parallel__zero_stage=2)
@@ -127,6 +145,15 @@ def test_selective_checkpointing_of_compiled_blocks_is_refused():
     assert "use train.activation_checkpointing=full" in refusal(
         train__activation_checkpointing="selective", train__compile=True
     )
+
+
+def test_experts_that_can_t_be_honoured_are_refused():
+    assert "use 4 or fewer" in refusal(model__num_experts=4, model__num_experts_per_tok=5)
+    assert "parallel.zero_stage=3" in refusal(parallel__expert=2)
+    sizes = {"model__num_experts": 4, "model__moe_intermediate_size": 30, "parallel__zero_stage": 1}
+    assert "use 24 or 32" in refusal(train__precision="bf16", **sizes)
+    check_pretrain(config(**sizes), 1)
+    check_pretrain(config(model__num_experts_per_tok=5), 1)
 
 
 def test_length_and_data_are_given_once():

@@ -55,6 +55,11 @@ def check_model(model: Model) -> None:
         )
     head_dim = model.head_dim or model.hidden_size // heads
     require(head_dim % 2 == 0, f"model.head_dim={head_dim} is odd: rotary positions turn pairs; make it even.")
+    experts, chosen = model.num_experts, model.num_experts_per_tok
+    require(
+        experts == 0 or chosen <= experts,
+        f"model.num_experts_per_tok={chosen}: there are only model.num_experts={experts}; use {experts} or fewer.",
+    )
 
 
 def check_data(data: Data) -> None:
@@ -127,6 +132,7 @@ def check_parallel(config: Pretrain, world_size: int) -> None:
         f"which doesn't divide the {world_size} there are: make launch.processes a multiple of {share}, or lower them.",
     )
     check_sequence(config)
+    check_experts(config)
     require(
         parallel.pipeline == 1,
         f"parallel.pipeline={parallel.pipeline}: not built, for DeepSpeed's pipeline refuses ZeRO 2 and 3, clips "
@@ -136,6 +142,63 @@ def check_parallel(config: Pretrain, world_size: int) -> None:
     check_offload(parallel)
     check_hpz(parallel, world_size)
     check_batch(train, data_ranks_of(config, world_size))
+
+
+def check_experts(config: Pretrain) -> None:
+    """Refuses layouts and sizes that experts can't be honoured in."""
+    parallel, model = config.parallel, config.model
+    require(
+        parallel.expert == 1,
+        f"parallel.expert={parallel.expert}: DeepSpeed's expert parallelism swaps the layer for one without router "
+        "losses, whose checkpoints fit no other shape; use 1, and parallel.tensor, which deals experts out within a "
+        "node, or parallel.zero_stage=3, which cuts their weights and state among all ranks.",
+    )
+    if model.num_experts == 0:
+        return
+    require(
+        model.num_experts % parallel.tensor == 0,
+        f"parallel.tensor={parallel.tensor} doesn't divide model.num_experts={model.num_experts}, which it deals out: "
+        f"use parallel.tensor={' or '.join(map(str, _divisors(model.num_experts)))}.",
+    )
+    require(
+        parallel.sequence == 1,
+        f"parallel.sequence={parallel.sequence} with model.num_experts={model.num_experts}: the load-balancing loss is "
+        "of whole rows; use parallel.sequence=1.",
+    )
+    for key in ("hidden_size", "moe_intermediate_size"):
+        size = getattr(model, key)
+        require(
+            config.train.precision != "bf16" or size % 8 == 0,
+            f"model.{key}={size}: the kernel that takes all experts at once needs multiples of 8 in bf16; use "
+            f"{max(8, size // 8 * 8)} or {max(8, size // 8 * 8) + 8}, or train.precision=fp32.",
+        )
+
+
+def check_muon(config: Pretrain) -> None:
+    """Refuses Muon where DeepSpeed 0.19.8 would compute something else, or in lower precision than the run's."""
+    parallel = config.parallel
+    if config.optimizer.name != "muon":
+        return
+    require(
+        config.train.precision != "bf16" or parallel.zero_stage != 2,
+        "optimizer.name=muon with train.precision=bf16 and parallel.zero_stage=2: DeepSpeed adds up gradients and "
+        "momentum in bf16 there; use parallel.zero_stage=1 or 3.",
+    )
+    require(
+        config.train.precision != "bf16" or parallel.zero_stage != 1 or config.model.num_experts == 0,
+        f"optimizer.name=muon with train.precision=bf16, parallel.zero_stage=1 and model.num_experts="
+        f"{config.model.num_experts}: DeepSpeed takes no stacked matrices there; use parallel.zero_stage=3.",
+    )
+    require(
+        parallel.tensor == 1,
+        f"optimizer.name=muon with parallel.tensor={parallel.tensor}: DeepSpeed would orthogonalize each rank's slice "
+        "of a matrix instead of the matrix; use parallel.tensor=1 or optimizer=adamw.",
+    )
+    require(
+        parallel.offload == "none",
+        f"optimizer.name=muon with parallel.offload={parallel.offload}: DeepSpeed would clip the orthogonal update "
+        "instead of the gradient; use parallel.offload=none or optimizer=adamw.",
+    )
 
 
 def check_sequence(config: Pretrain) -> None:
@@ -228,6 +291,7 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
     check_values(config)
     check_model(config.model)
     check_data(config.data)
+    check_muon(config)
     check_parallel(config, world_size)
     train = config.train
     require(

@@ -49,7 +49,7 @@ class Run:
 
 @dataclass
 class Model:
-    """Shape of the decoder; sizes are named as in Hugging Face's LlamaConfig."""
+    """Shape of the decoder; sizes are named as in Hugging Face's LlamaConfig, experts as in its Qwen3MoeConfig."""
 
     name: str = knob("custom", "What the preset is called; part of the default run name.")
     vocab_size: Optional[int] = knob(None, "Tokens in the vocabulary; by default the dataset's.", "tokens", low=1)
@@ -71,6 +71,14 @@ class Model:
     )
     z_loss: float = knob(0.0, "Weight of the z-loss, mean of logsumexp(logits)^2 (PaLM); 0 is off.")
     loss_chunk: int = knob(2048, "Tokens whose logits are held at once by the loss.", "tokens", low=1)
+    num_experts: int = knob(0, "Experts in the place of each feed-forward; 0: a dense model.")
+    num_experts_per_tok: int = knob(2, "Experts that each token goes to.", low=1)
+    moe_intermediate_size: int = knob(352, "Width of an expert; intermediate_size isn't used then.", low=1)
+    norm_topk_prob: bool = knob(True, "Make the weights of a token's experts sum to 1.")
+    router_aux_loss_coef: float = knob(
+        0.01, "Weight of the load-balancing loss of each row; that is 1 where experts are chosen evenly."
+    )
+    router_z_loss_coef: float = knob(0.001, "Weight of the router's z-loss, mean of logsumexp(logits)^2 (ST-MoE).")
 
 
 @dataclass
@@ -179,13 +187,28 @@ class Train:
 class Optimizer:
     """The optimiser."""
 
-    name: str = knob("adamw", "Optimiser.", choices=("adamw",))
-    lr: float = knob(3e-4, "Peak learning rate.", common=True, high=10.0)
+    name: str = knob(
+        "adamw", "Optimiser; muon is for the blocks' matrices, all else has AdamW.", choices=("adamw", "muon")
+    )
+    lr: float = knob(3e-4, "Peak learning rate; of muon's, AdamW's part.", common=True, high=10.0)
     beta1: float = knob(0.9, "Decay of AdamW's first moment.", high=0.9999999)
     beta2: float = knob(0.95, "Decay of AdamW's second moment.", high=0.9999999)
     eps: float = knob(1e-8, "Epsilon of AdamW.")
     weight_decay: float = knob(
         0.1, "Decoupled decay of matrices and embeddings; norms and biases have none.", high=10.0
+    )
+    muon_lr: float = knob(
+        0.02,
+        "Peak learning rate of muon's matrices: the spectral norm of an update, times sqrt(rows / columns) "
+        "where that is above 1.",
+        high=10.0,
+    )
+    muon_momentum: float = knob(0.95, "Decay of muon's momentum (Nesterov's).", high=0.9999999)
+    muon_newton_schulz: str = knob(
+        "gram",
+        "How muon's five Newton-Schulz steps are taken: gram, in fp16, or in fp32 on a CPU without it; standard, in "
+        "bf16.",
+        choices=("gram", "standard"),
     )
 
 
@@ -208,6 +231,7 @@ class Parallel:
     )
     tensor: int = knob(1, "Ranks that share each layer.", low=1)
     sequence: int = knob(1, "Ranks that share each sequence.", low=1)
+    expert: int = knob(1, "Ranks that share each layer's experts.", low=1)
     pipeline: int = knob(1, "Ranks that share the layers in turn; only 1, the refusal says why.", low=1)
     hpz: int = knob(
         1, "ZeRO++ hpZ: ranks, as a node's, that keep a second copy of stage 3's weights for backward; 1 is off.", low=1

@@ -35,15 +35,17 @@ from trainer.data.order import Order
 from trainer.durable import write_json
 from trainer.engine import checkpoint, fragments, zero
 from trainer.engine.evaluation import Score, score
+from trainer.engine.expert_load import ExpertLoad
 from trainer.engine.health import StopRequests
 from trainer.engine.loop import Progress, Trainer, Utilisation
 from trainer.engine.mesh import Mesh, join, seed_everything
 from trainer.engine.offload import load_nvme_op
 from trainer.engine.optimizer import build_optimizer
-from trainer.engine.region import Region
+from trainer.engine.region import Region, Source
 from trainer.engine.sequence import spread_sequence
 from trainer.errors import ConfigError, InputError
 from trainer.model.initialize import initial_weight
+from trainer.model.moe import active_share, keep_eager
 from trainer.model.partition import Partition
 from trainer.model.transformer import Transformer, head_width
 from trainer.outcome import announce
@@ -107,6 +109,7 @@ def run(config: Pretrain, stops: StopRequests) -> int:
     model.set_activation_checkpointing(config.train.activation_checkpointing)
     spread_sequence(model, mesh)
     fragments.fill_weights(model, Partition(shapes), initial_source(config))
+    zero.deal_experts(model, mesh, partition)
     optimizer = build_optimizer(config.optimizer, model.named_parameters())
     engine = zero.initialize(config, mesh, model, optimizer, partition)
     if reader:
@@ -115,8 +118,8 @@ def run(config: Pretrain, stops: StopRequests) -> int:
     if config.train.compile:
         compile_blocks(engine.module)
 
-    parameters = sum(map(math.prod, shapes.values()))
-    tracker = open_tracker(run_dir, config, mesh, training + validation, parameters, progress, total_steps)
+    parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, config.model)
+    tracker = open_tracker(run_dir, config, mesh, training + validation, (parameters, active), progress, total_steps)
     evaluation = Evaluation(config, mesh, engine, validation, progress, tracker)
     loader = open_loader(config, mesh, training, history)
     state = {"history": history.to_json(), "tokenizer_sha256": training[0].manifest.tokenizer_sha256}
@@ -128,10 +131,11 @@ def run(config: Pretrain, stops: StopRequests) -> int:
         batches=loader.batches(progress.position),
         progress=progress,
         total_steps=total_steps,
-        utilisation=measure_utilisation(config, mesh, parameters),
+        utilisation=measure_utilisation(config, mesh, active),
         log=tracker,
         evaluate=evaluation.run,
         save=lambda: save(run_dir, config, mesh, fragments.owned_fragments(engine, partition, mesh), progress, state),
+        expert_load=ExpertLoad(model.tally, mesh) if model.tally is not None else None,
     )
     stops.attach(mesh, run_dir)
     with closing(tracker) as ending:
@@ -216,7 +220,7 @@ def parameter_shapes(model: Model) -> dict[str, tuple[int, ...]]:
         return {name: tuple(parameter.shape) for name, parameter in Transformer(model).named_parameters()}
 
 
-def initial_source(config: Pretrain) -> fragments.Source:
+def initial_source(config: Pretrain) -> Source:
     """Initial weights as a source of regions: each parameter is generated whole, one at a time."""
 
     def read(name: str, kind: str, region: Region) -> torch.Tensor:
@@ -226,7 +230,8 @@ def initial_source(config: Pretrain) -> fragments.Source:
 
 
 def compile_blocks(model: Any) -> None:
-    """torch.compile, block by block: one small graph, compiled once for all blocks of a shape."""
+    """torch.compile, block by block: one small graph, compiled once for all blocks of a shape; not the experts."""
+    keep_eager(model)
     for block in model.blocks:
         block.compile()
 
@@ -246,13 +251,13 @@ def open_loader(config: Pretrain, mesh: Mesh, training: list[Dataset], history: 
     )
 
 
-def measure_utilisation(config: Pretrain, mesh: Mesh, parameters: int) -> Utilisation | None:
+def measure_utilisation(config: Pretrain, mesh: Mesh, active: int) -> Utilisation | None:
     """What MFU is reckoned with; None where the device's peak isn't known, as on a CPU."""
     peak = peak_flops(torch.cuda.get_device_name()) if mesh.device.type == "cuda" else None
     if peak is None:
         return None
     per_token = flops_per_token(
-        parameters=parameters,
+        parameters=active,
         layers=config.model.num_hidden_layers,
         heads=config.model.num_attention_heads,
         head_dim=head_width(config.model),
@@ -261,31 +266,41 @@ def measure_utilisation(config: Pretrain, mesh: Mesh, parameters: int) -> Utilis
     return Utilisation(flops_per_token=per_token, peak_flops_per_second=peak * mesh.world_size)
 
 
+def count_active_parameters(shapes: dict[str, tuple[int, ...]], model: Model) -> int:
+    """Parameters that a token goes through: fewer than all where experts are chosen."""
+    return round(sum(math.prod(shape) * active_share(name, model) for name, shape in shapes.items()))
+
+
 def open_tracker(
     run_dir: Path,
     config: Pretrain,
     mesh: Mesh,
     datasets: list[Dataset],
-    parameters: int,
+    sizes: tuple[int, int],
     progress: Progress,
     total_steps: int,
 ) -> Tracker | None:
-    """Rank 0's tracker, after a line that says what begins; None on other ranks."""
+    """Rank 0's tracker, after a line that says what begins; None on other ranks. `sizes`: parameters, active ones."""
     if not mesh.is_main:
         return None
+    parameters, active = sizes
     facts = {
         "fingerprints": {dataset.name: dataset.manifest.fingerprint for dataset in datasets},
         "git_commit": run_directory.git_commit(),
         "world_size": mesh.world_size,
         "device": torch.cuda.get_device_name() if mesh.device.type == "cuda" else "cpu",
         "parameters": parameters,
+        "active_parameters": active,
     }
+    size = f"{parameters / 1e6:.1f}M parameters"
+    if active < parameters:
+        size += f" ({active / 1e6:.1f}M active per token)"
     ranks = f"{mesh.world_size} rank{'s' * (mesh.world_size > 1)}"
     degrees = {"tensor": mesh.tensor, "sequence": mesh.sequence}
     shared = "".join(f", {name} parallel {degree}" for name, degree in degrees.items() if degree > 1)
     print(
-        f"{config.model.name}: {parameters / 1e6:.1f}M parameters on {ranks} ({facts['device']}), ZeRO stage "
-        f"{config.parallel.zero_stage}{shared}, {config.train.precision}; run directory {run_dir}",
+        f"{config.model.name}: {size} on {ranks} ({facts['device']}), ZeRO stage {config.parallel.zero_stage}{shared}, "
+        f"{config.train.precision}; run directory {run_dir}",
         flush=True,
     )
     resolved = dataclasses.asdict(config)

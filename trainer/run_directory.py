@@ -29,8 +29,8 @@ FREE_TRAIN = ("stop_at", "micro_batch_size", "compile", "activation_checkpointin
 FREE_MODEL = ("name", "loss_chunk")
 # Of data, only these keys matter to training; what is trained on is told by the fingerprints.
 DATA_KEYS = ("path", "train", "validation", "sequence_length", "mask_documents", "shuffle_shards")
-# May never change: the weights, the order or the meaning of tokens would no longer fit.
-FIXED = ("model.", "seed", "data.sequence_length", "data.shuffle_shards")
+# May never change: the weights, the moments, the order or the meaning of tokens would no longer fit.
+FIXED = ("model.", "seed", "data.sequence_length", "data.shuffle_shards", "optimizer.name")
 PACKAGES = ("torch", "deepspeed", "numpy", "tokenizers", "safetensors", "wandb", "hydra-core")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from trainer.config import Pretrain
+from tests.engine.muon_reference import PlainMuon
+from trainer.config import Optimizer, Pretrain
 from trainer.data.dataset import open_training, weights_of
 from trainer.data.loader import to_batch
 from trainer.data.order import Order, extend
@@ -16,31 +17,28 @@ from trainer.model.transformer import Transformer
 
 def train_plainly(config: Pretrain) -> list[tuple[float, float]]:
     """(loss, gradient norm before clipping) of each step, over the global batch in one piece."""
+    return train_model(config)[1]
+
+
+def train_model(config: Pretrain) -> tuple[Transformer, list[tuple[float, float]]]:
+    """The trained model, and train_plainly's history."""
     training = open_training(config.data)
     config.model.vocab_size = config.model.vocab_size or training[0].manifest.vocab_size
     model = Transformer(config.model)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(initial_weight(config.seed, name, tuple(parameter.shape), config.model))
-    settings = config.optimizer
-    named = list(model.named_parameters())
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for name, p in named if decays(name)], "weight_decay": settings.weight_decay},
-            {"params": [p for name, p in named if not decays(name)], "weight_decay": 0.0},
-        ],
-        lr=settings.lr,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.eps,
-    )
+    optimizers = build_plain_optimizers(config.optimizer, model)
     rows = [dataset.rows for dataset in training]
     by_fingerprint = {dataset.manifest.fingerprint: dataset for dataset in training}
     segments = extend([], first=0, rows=rows, weights=weights_of(config.data))
     order = Order(rows, segments, seed=config.seed, window=config.data.shuffle_shards)
     size, history = config.train.batch_size, []
     for step in range(1, config.train.steps + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config.schedule, peak=settings.lr, step=step, total_steps=config.train.steps)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                peak = optimizer.defaults["lr"]
+                group["lr"] = learning_rate(config.schedule, peak=peak, step=step, total_steps=config.train.steps)
         places = order.places((step - 1) * size, step * size)
         batch = to_batch(
             [by_fingerprint[p.fingerprint].row(p.shard, p.row) for p in places],
@@ -48,10 +46,40 @@ def train_plainly(config: Pretrain) -> list[tuple[float, float]]:
             end_of_text=training[0].manifest.end_of_text if config.data.mask_documents else None,
         )
         loss = model(batch.inputs, batch.targets, batch.document_ids).sum() / batch.targets.numel()
-        optimizer.zero_grad()
+        model.zero_grad()
         loss.backward()
         clip = config.train.gradient_clipping or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         history.append((loss.item(), norm.item()))
-    return history
+    return model, history
+
+
+def build_plain_optimizers(settings: Optimizer, model: Transformer) -> list[torch.optim.Optimizer]:
+    """AdamW, and before it PlainMuon with the matrices of the blocks if that is the method."""
+    named = dict(model.named_parameters())
+    optimizers: list[torch.optim.Optimizer] = []
+    if settings.name == "muon":
+        matrices = [name for name, parameter in named.items() if ".layers." in name and parameter.ndim > 1]
+        hidden = [name for name in matrices if not name.endswith(".mlp.gate.weight")]  # a router
+        optimizers.append(
+            PlainMuon(
+                [named.pop(name) for name in hidden],
+                lr=settings.muon_lr,
+                momentum=settings.muon_momentum,
+                weight_decay=settings.weight_decay,
+            )
+        )
+    optimizers.append(
+        torch.optim.AdamW(
+            [
+                {"params": [p for name, p in named.items() if decays(name)], "weight_decay": settings.weight_decay},
+                {"params": [p for name, p in named.items() if not decays(name)], "weight_decay": 0.0},
+            ],
+            lr=settings.lr,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.eps,
+        )
+    )
+    return optimizers

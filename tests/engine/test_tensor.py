@@ -37,6 +37,27 @@ def test_losses_and_norms_equal_plain_pytorch(corpus, tmp_path, reference, data,
     assert_parity(corpus, tmp_path / "run", reference, data=data, tensor=tensor, stage=stage)
 
 
+EXPERTS = {"model__num_experts": 4, "model__moe_intermediate_size": 40, "model__router_aux_loss_coef": 0.1}
+
+
+@pytest.fixture(scope="module")
+def reference_with_experts(corpus, tmp_path_factory):
+    return train_plainly(small_config(corpus, tmp_path_factory.mktemp("experts"), **MODEL, **EXPERTS))
+
+
+@pytest.mark.parametrize(
+    ("data", "tensor", "stage"),
+    [
+        pytest.param(data, tensor, stage, marks=() if (data, tensor, stage) == (2, 2, 3) else pytest.mark.full)
+        for data, tensor in ((1, 2), (2, 2), (1, 4))
+        for stage in range(4)
+    ],
+)
+def test_experts_dealt_out(corpus, tmp_path, reference_with_experts, data, tensor, stage):
+    shape = {"data": data, "tensor": tensor, "stage": stage}
+    assert_parity(corpus, tmp_path / "run", reference_with_experts, **shape, **EXPERTS)
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 @pytest.mark.parametrize("tensor", [2, 4])

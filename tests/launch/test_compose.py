@@ -68,7 +68,7 @@ def test_misspelt_name_is_answered_with_its_nearest_neighbour(override, nearest)
 
 
 def test_unknown_key_of_a_section_lists_the_section():
-    assert message("optimizer.momentum=1").endswith("optimizer has name, lr, beta1, beta2, eps, weight_decay.")
+    assert message("schedule.momentum=1").endswith("schedule has name, warmup_steps, min_ratio, decay_fraction.")
 
 
 @pytest.mark.parametrize(

@@ -251,8 +251,13 @@ class CheckpointReader:
                 self._pieces.setdefault((record["parameter"], record["kind"]), []).append(piece)
         self._files: dict[str, Any] = {}
 
+    @property
+    def kinds(self) -> list[tuple[str, str]]:
+        """What the checkpoint holds, as (parameter, kind)."""
+        return list(self._pieces)
+
     def read(self, parameter: str, kind: str, region: Region) -> torch.Tensor:
-        """The region's elements of a parameter; 1-D, fp32, on the CPU. A `fragments.Source`.
+        """The region's elements of a parameter; 1-D, fp32, on the CPU. A `region.Source`.
 
         InputError if the checkpoint doesn't hold them all.
         """

@@ -6,7 +6,7 @@ that alias DeepSpeed's own storage. Reading one takes a checkpoint, writing into
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
@@ -15,17 +15,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainer.engine import muon
 from trainer.engine.mesh import Mesh
 from trainer.engine.offload import group_in_memory, weight_in_memory
-from trainer.engine.optimizer import MOMENTS
-from trainer.engine.region import Region
+from trainer.engine.optimizer import moments_of
+from trainer.engine.region import Region, Source
 from trainer.model.partition import Partition
 
 WEIGHT = "fp32"
-KINDS = (WEIGHT, *MOMENTS)
-
-# (parameter, kind, region) → 1-D fp32 tensor with the region's elements of the parameter
-Source = Callable[[str, str, Region], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ def held_fragments(engine: Any, partition: Partition) -> Iterator[Fragment]:
     for name, parameter in engine.module.named_parameters():
         held = Region.of_slice(partition.shapes[name], partition.slice_of(name))
         if stage == 0:
-            views = {WEIGHT: parameter.data.view(-1)} | _moments(inner, parameter, 0, parameter.numel())
+            views = {WEIGHT: parameter.data.view(-1)} | _moments(inner, parameter, parameter, 0, parameter.numel())
             yield Fragment(name, held, views)
         elif stage < 3:
             mapping = parameter._hp_mapping
@@ -58,8 +55,11 @@ def held_fragments(engine: Any, partition: Partition) -> Iterator[Fragment]:
                 continue  # another rank's
             flat = _flat_partitions(engine)[mapping.param_group_index]
             start, count = mapping.hp_fragment_address.start, mapping.hp_fragment_address.numel
-            views = {WEIGHT: flat.data.narrow(0, start, count)} | _moments(inner, flat, start, count)
             first = mapping.lp_fragment_address.start
+            views = {WEIGHT: flat.data.narrow(0, start, count)}
+            if getattr(parameter, "use_muon", False) and muon.holds_whole_momenta(engine):
+                start = muon.momentum_start(engine, parameter) + first
+            views |= _moments(inner, parameter, flat, start, count)
             yield Fragment(name, replace(held, start=first, stop=first + count), views)
     if stage == 3:
         yield from _held_at_stage_3(engine, partition)
@@ -76,11 +76,11 @@ def _held_at_stage_3(engine: Any, partition: Partition) -> Iterator[Fragment]:
         with group_in_memory(engine, group):
             flat = _flat_partitions(engine)[group]
             for _, start, name, parameter in members:
-                first, count = _partition(parameter)
+                first, count = partition_range(parameter)
                 if count == 0:
                     continue  # all of this rank's partition is padding
                 held = Region.of_slice(partition.shapes[name], partition.slice_of(name))
-                views = {WEIGHT: flat.data.narrow(0, start, count)} | _moments(inner, flat, start, count)
+                views = {WEIGHT: flat.data.narrow(0, start, count)} | _moments(inner, parameter, flat, start, count)
                 yield Fragment(name, replace(held, start=first, stop=first + count), views)
 
 
@@ -97,12 +97,14 @@ def owned_fragments(engine: Any, partition: Partition, mesh: Mesh) -> Iterator[F
         yield fragment if count == 1 else fragment.share(index, count)
 
 
-def _moments(inner: torch.optim.Optimizer, flat: torch.Tensor, start: int, count: int) -> dict[str, torch.Tensor]:
+def _moments(
+    inner: torch.optim.Optimizer, parameter: nn.Parameter, flat: torch.Tensor, start: int, count: int
+) -> dict[str, torch.Tensor]:
     state = inner.state[flat]
-    return {kind: state[kind].view(-1).narrow(0, start, count) for kind in MOMENTS}
+    return {kind: state[kind].view(-1).narrow(0, start, count) for kind in moments_of(parameter)}
 
 
-def _partition(parameter: Any) -> tuple[int, int]:
+def partition_range(parameter: Any) -> tuple[int, int]:
     """(first element, elements) of this rank's ZeRO-3 partition of its slice, without the padding at the end."""
     size = parameter.partition_numel()
     first = size * torch.distributed.get_rank(parameter.ds_process_group)
@@ -127,13 +129,25 @@ def _flat_partitions(engine: Any) -> list[torch.Tensor]:
     raise TypeError(f"{type(engine.optimizer).__name__} of DeepSpeed holds its fp32 weights in a way not known here")
 
 
+def _first_parameters(engine: Any) -> list[nn.Parameter]:
+    """A parameter of each of _flat_partitions: all of a flat partition are of one group."""
+    if engine.zero_optimization_stage() == 0:
+        return list(engine.module.parameters())
+    for name in ("bit16_groups", "bf16_groups", "fp16_groups"):
+        if hasattr(engine.optimizer, name):
+            return [group[0] for group in getattr(engine.optimizer, name)]
+    raise TypeError(f"{type(engine.optimizer).__name__} of DeepSpeed groups its parameters in a way not known here")
+
+
 def create_moments(engine: Any, steps: int) -> None:
     """Gives the optimiser its moments, zero, and `steps` as its own count; torch would make them at its first step."""
     inner = inner_optimizer(engine)
-    for group, flat in enumerate(_flat_partitions(engine)):
+    for group, (flat, parameter) in enumerate(zip(_flat_partitions(engine), _first_parameters(engine), strict=True)):
         with group_in_memory(engine, group):
             step = torch.tensor(float(steps), dtype=torch.float32, device=flat.device)
-            inner.state[flat] = {"step": step, **{kind: torch.zeros_like(flat) for kind in MOMENTS}}
+            inner.state[flat] = {"step": step, **{kind: torch.zeros_like(flat) for kind in moments_of(parameter)}}
+            if getattr(parameter, "use_muon", False) and muon.holds_whole_momenta(engine):
+                inner.state[flat] = {"momentum_buffer": muon.whole_momenta(engine, group)}
 
 
 @torch.no_grad()
@@ -143,6 +157,8 @@ def restore(engine: Any, partition: Partition, source: Source, *, steps: int) ->
     for fragment in held_fragments(engine, partition):
         for kind, view in fragment.views.items():
             view.copy_(source(fragment.parameter, kind, fragment.region))
+    if muon.holds_whole_momenta(engine):
+        muon.fill_whole_momenta(engine, partition, source)
     if engine.zero_optimization_stage() > 0:
         fill_weights(engine.module, partition, source)
 
@@ -158,7 +174,7 @@ def fill_weights(model: nn.Module, partition: Partition, source: Source) -> None
     for name, parameter in model.named_parameters():
         held = Region.of_slice(partition.shapes[name], partition.slice_of(name))
         if hasattr(parameter, "ds_tensor"):
-            first, count = _partition(parameter)
+            first, count = partition_range(parameter)
             values = source(name, WEIGHT, replace(held, start=first, stop=first + count))
             with weight_in_memory(parameter):
                 parameter.ds_tensor.data[:count].copy_(values)

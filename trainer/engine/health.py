@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -10,7 +11,10 @@ from typing import Any
 import torch
 import torch.distributed
 
+from trainer.config import Pretrain
+from trainer.engine.gradients import RawGradients, deepspeed_clips
 from trainer.engine.mesh import Mesh
+from trainer.engine.muon import uncompiled
 from trainer.errors import NonFiniteError
 
 REASONS = (None, "file", "signal", "time")  # by verdict; of two requests the greater counts
@@ -78,53 +82,48 @@ class StopRequests:
 
 
 class GradientGuard:
-    """Gradient norms, clipping at stage 0, and the one rule at every stage: a norm that isn't finite stops the run.
+    """Gradient norms, clipping, and the one rule at every stage: a norm that isn't finite stops the run.
 
-    DeepSpeed reduces, clips and skips a non-finite step by itself at stages 1 to 3. At stage 0 it does none of that in
-    fp32, so the norm is taken here and the fused AdamW told by `found_inf`, on the device, to leave the weights alone.
+    With AdamW, DeepSpeed clips and skips a non-finite step by itself at stages 1 to 3. At stage 0 it does none of that
+    in fp32, so the norm is taken here and the fused AdamW told by `found_inf`, on the device, to leave the weights
+    alone. With Muon the norm is taken here nearly always (gradients.py says why), and looked at before the step.
     """
 
-    def __init__(self, engine: Any, optimizer: torch.optim.Optimizer, clip: float, mesh: Mesh) -> None:
+    def __init__(self, engine: Any, optimizer: torch.optim.Optimizer, config: Pretrain, mesh: Mesh) -> None:
         self._engine = engine
-        self._mesh = mesh
         self._optimizer = optimizer
-        self._clip = clip
-        self._stage = engine.zero_optimization_stage()
+        self._clip = config.train.gradient_clipping
+        self._muon = config.optimizer.name == "muon"
+        self._gradients = None if deepspeed_clips(config) else RawGradients(engine, mesh)
         self._norm: torch.Tensor | None = None
         self._first_bad = torch.zeros((), dtype=torch.int64, device=engine.device)  # step number; 0: none
 
     @torch.no_grad()
     def before_step(self, step: int) -> None:
-        """Stage 0: takes the norm of the reduced gradients, clips, and marks a step whose norm isn't finite."""
-        if self._stage > 0:
+        """Where DeepSpeed doesn't: takes the norm of the reduced gradients, clips, and minds one that isn't finite."""
+        if self._gradients is None:
             return
-        parameters = [p for p in self._engine.module.parameters() if p.grad is not None]
-        gradients = [p.grad for p in parameters]
-        self._norm = self._total_norm(parameters)
+        self._norm = self._gradients.norm()
         bad = ~torch.isfinite(self._norm)
-        self._optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+        if self._muon and bad:  # it has no found_inf; DeepSpeed waits for the device in such a step, too
+            raise _non_finite(step)
+        if not self._muon:
+            self._optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
         self._first_bad = torch.where(bad & (self._first_bad == 0), step, self._first_bad)
         if self._clip > 0:
             scale = torch.clamp(self._clip / (self._norm + 1e-6), max=1.0)
-            torch._foreach_mul_(gradients, scale)
+            torch._foreach_mul_(self._gradients.tensors(), scale)
 
-    def _total_norm(self, parameters: list[torch.nn.Parameter]) -> torch.Tensor:
-        """Norm of all gradients, where tensor-parallel peers hold slices of some and all of the others."""
-        if self._mesh.tensor == 1:
-            return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        from deepspeed.runtime.utils import is_model_parallel_parameter
-        from deepspeed.utils import groups
-
-        squares = []
-        for cut in (True, False):
-            held = [p.grad for p in parameters if p.grad is not None and is_model_parallel_parameter(p) == cut]
-            squares.append(torch.nn.utils.get_total_norm(held).square())
-        torch.distributed.all_reduce(squares[0], group=groups.get_tensor_model_parallel_group())
-        return (squares[0] + squares[1]).sqrt()
+    def step(self) -> None:
+        """DeepSpeed's step: the optimiser's, if all micro-batches are in."""
+        with uncompiled() if self._muon else contextlib.nullcontext():
+            if self._gradients is not None:
+                self._gradients.release()
+            self._engine.step()
 
     def after_step(self, step: int, *, synchronise: bool) -> None:
         """NonFiniteError if a step's norm wasn't finite. At stage 0 on a GPU this is looked up when `synchronise`."""
-        if self._stage > 0:
+        if self._gradients is None:
             if getattr(self._engine.optimizer, "overflow", False):
                 raise _non_finite(step)
         elif synchronise or self._first_bad.device.type == "cpu":
@@ -134,7 +133,7 @@ class GradientGuard:
 
     def norm(self) -> float:
         """Global gradient norm of the last step, before clipping."""
-        value = self._norm if self._stage == 0 else self._engine.get_global_grad_norm()
+        value = self._norm if self._gradients is not None else self._engine.get_global_grad_norm()
         return float(value) if value is not None else float("nan")
 
 

@@ -14,9 +14,10 @@ import torch.distributed
 from trainer.config import Pretrain
 from trainer.data.loader import Batch
 from trainer.data.order import derive_key
+from trainer.engine.expert_load import ExpertLoad
 from trainer.engine.health import GradientGuard, StopRequests
 from trainer.engine.mesh import Mesh
-from trainer.engine.optimizer import set_learning_rate
+from trainer.engine.optimizer import learning_rates, set_learning_rates
 from trainer.engine.schedule import learning_rate
 from trainer.engine.sequence import own_part
 from trainer.engine.zero import accumulation_steps
@@ -93,7 +94,7 @@ class Trainer:
     """One rank's part in a run.
 
     `evaluate` scores all validation sets and returns the loss on evaluate.watch, if there is one; `save` writes a
-    checkpoint of `progress`. Every rank calls both.
+    checkpoint of `progress`. Every rank calls both. `expert_load` is there if the model has experts.
     """
 
     config: Pretrain
@@ -107,11 +108,12 @@ class Trainer:
     log: Log | None
     evaluate: Callable[[], float | None]
     save: Callable[[], None]
+    expert_load: ExpertLoad | None = None
 
     def __post_init__(self) -> None:
         self._accumulation = accumulation_steps(self.config, self.mesh.data_size)
         self._targets = self.config.train.batch_size * self.config.data.sequence_length
-        self._guard = GradientGuard(self.engine, self.optimizer, self.config.train.gradient_clipping, self.mesh)
+        self._guard = GradientGuard(self.engine, self.optimizer, self.config, self.mesh)
         self._clock = Clock()
         self._saved_step = self.progress.step
 
@@ -139,10 +141,10 @@ class Trainer:
 
     def _take_step(self, step: int) -> torch.Tensor:
         """One optimiser step; this rank's sum of losses, on the device."""
-        rate = learning_rate(
-            self.config.schedule, peak=self.config.optimizer.lr, step=step, total_steps=self.total_steps
+        set_learning_rates(
+            self.optimizer,
+            lambda peak: learning_rate(self.config.schedule, peak=peak, step=step, total_steps=self.total_steps),
         )
-        set_learning_rate(self.optimizer, rate)
         # DeepSpeed averages over ranks (but tensor-parallel peers) and micro-steps; the loss is the sum over the global
         # batch's targets, of which sequence-parallel ranks have parts.
         scale = self._accumulation * self.mesh.data_size * self.mesh.sequence / self._targets
@@ -155,7 +157,7 @@ class Trainer:
             loss_sum += losses.detach()
             if self.engine.is_gradient_accumulation_boundary():
                 self._guard.before_step(step)
-            self.engine.step()
+            self._guard.step()
         due = step % self.config.track.every == 0 or self._saves_at(step) or self._evaluates_at(step)
         self._guard.after_step(step, synchronise=due or step == self.total_steps)
         self.progress.step = step
@@ -183,8 +185,9 @@ class Trainer:
         loss = total.item() / self.mesh.tensor / self._targets  # tensor-parallel peers have the same losses
         if not math.isfinite(loss):
             raise NonFiniteError(f"step {step}: the loss is {loss}; lower optimizer.lr or look at the data.")
+        load = self.expert_load.metrics() if self.expert_load is not None else {}
         if self.log is not None:
-            self.log.log(step=step, tokens=self.progress.tokens, metrics=self._metrics(step, loss))
+            self.log.log(step=step, tokens=self.progress.tokens, metrics=self._metrics(step, loss) | load)
         self._clock = Clock()
 
     def _metrics(self, step: int, loss: float) -> dict[str, float]:
@@ -195,7 +198,7 @@ class Trainer:
         metrics = {
             "train/loss": loss,
             "train/grad_norm": self._guard.norm(),
-            "train/lr": self.optimizer.param_groups[0]["lr"],
+            **learning_rates(self.optimizer),
             "perf/tokens_per_second": tokens_per_second,
             "perf/step_seconds": seconds / steps,
             "perf/data_wait_seconds": clock.data_wait / steps,

@@ -61,7 +61,8 @@ def offload_settings(config: Pretrain, mesh: Mesh) -> dict[str, Any]:
     settings: dict[str, Any] = {"offload_optimizer": place}
     if parallel.offload == "all":
         # DeepSpeed would keep the first 10^9 elements in host memory, and refuse partitions of more than 10^8.
-        width = max(model.vocab_size or 0, model.intermediate_size, model.num_attention_heads * head_width(model))
+        heads, experts = model.num_attention_heads * head_width(model), model.num_experts * model.moe_intermediate_size
+        width = max(model.vocab_size or 0, model.intermediate_size, heads, 2 * experts)  # gate and up in one
         largest = math.ceil(width * model.hidden_size / (mesh.world_size // mesh.tensor))
         settings["offload_param"] = place | ({"max_in_cpu": 0, "buffer_size": largest} if nvme else {})
         if nvme:  # a weight that stayed for its next use would keep one of the few buffers

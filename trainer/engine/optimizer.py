@@ -1,15 +1,23 @@
-"""The optimiser: AdamW with decay on matrices and embeddings, none on norms and biases."""
+"""The optimisers: AdamW with decay on matrices and embeddings, none on norms and biases; Muon for hidden matrices."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
 
 from trainer.config import Optimizer
 
-MOMENTS = ("exp_avg", "exp_avg_sq")  # per-element state of AdamW, by torch's names
+# Per-element state, by torch's and DeepSpeed's names.
+ADAMW_MOMENTS = ("exp_avg", "exp_avg_sq")
+MUON_MOMENTS = ("momentum_buffer",)
+# The matrices inside decoder blocks, which Muon is meant for; experts are stacked in one parameter per layer.
+HIDDEN_MATRICES = (
+    *(f".{module}_proj.weight" for module in ("q", "k", "v", "o", "gate", "up", "down")),
+    ".experts.gate_up_proj",
+    ".experts.down_proj",
+)
 
 
 def decays(name: str) -> bool:
@@ -17,23 +25,72 @@ def decays(name: str) -> bool:
     return not (name.endswith(".bias") or "norm" in name.rsplit(".", 2)[-2])
 
 
-def build_optimizer(config: Optimizer, parameters: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter, 2019) over named parameters, in two groups; torch's fused kernel on any device."""
+def is_hidden_matrix(name: str) -> bool:
+    """Whether the parameter is one that Muon may orthogonalize: no embedding, head, norm, bias or router."""
+    return name.endswith(HIDDEN_MATRICES)
+
+
+def build_optimizer(config: Optimizer, parameters: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+    """The optimiser over named parameters, in groups by weight decay and method.
+
+    A group's "peak" is the learning rate that the schedule multiplies.
+    """
+    hidden: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in parameters:
-        (decayed if decays(name) else plain).append(parameter)
+        matrix = config.name == "muon" and is_hidden_matrix(name)
+        (hidden if matrix else decayed if decays(name) else plain).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
     betas = (config.beta1, config.beta2)
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=config.lr, betas=betas, eps=config.eps, fused=True
-    )
+    groups = [
+        {**group, "lr": config.lr, "peak": config.lr, "betas": betas, "eps": config.eps}
+        for group in groups
+        if group["params"]
+    ]
+    if config.name == "muon":
+        return _build_muon(config, hidden, groups)
+    return torch.optim.AdamW(groups, fused=True)  # Loshchilov and Hutter, 2019
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Sets the rate of every group."""
+def _build_muon(config: Optimizer, hidden: list[nn.Parameter], groups: list[dict]) -> torch.optim.Optimizer:
+    """DeepSpeed's Muon (Jordan et al., 2024) for `hidden`, and torch's AdamW for the other groups.
+
+    ZeRO finds the matrices to orthogonalize by the attribute `use_muon` of a parameter.
+    """
+    from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
+
+    for group in groups:
+        group["use_muon"] = False
+    for parameter in hidden:
+        parameter.use_muon = True  # type: ignore[attr-defined]
+    muon = {
+        "params": hidden,
+        "use_muon": True,
+        "lr": config.muon_lr,
+        "peak": config.muon_lr,
+        "momentum": config.muon_momentum,
+        "ns_method": config.muon_newton_schulz,
+        "weight_decay": config.weight_decay,
+    }
+    return MuonWithAuxAdam([*groups, muon], adam_optimizer=torch.optim.AdamW, adam_optimizer_kwargs={"fused": True})
+
+
+def moments_of(parameter: nn.Parameter) -> tuple[str, ...]:
+    """The kinds of per-element state that the optimiser keeps for a parameter."""
+    return MUON_MOMENTS if getattr(parameter, "use_muon", False) else ADAMW_MOMENTS
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, rate: Callable[[float], float]) -> None:
+    """Sets the rate of every group to `rate` of its peak."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate(group["peak"])
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The rates of the moment, by the names under which they are logged."""
+    names = {False: "train/lr", True: "train/muon_lr"}
+    return {names[group.get("use_muon", False)]: group["lr"] for group in optimizer.param_groups}

@@ -14,6 +14,8 @@ import torch
 
 from trainer.model.partition import Slice
 
+# (parameter, kind, region) → 1-D fp32 tensor with the region's elements of that kind of the parameter
+Source = Callable[[str, str, "Region"], torch.Tensor]
 # [start, stop) → that part of a region's elements, 1-D and contiguous
 Storage = Callable[[int, int], torch.Tensor]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +12,13 @@ from torch import nn
 
 from trainer.checks import micro_batch_of
 from trainer.config import Pretrain
+from trainer.engine.gradients import deepspeed_clips
 from trainer.engine.mesh import Mesh
 from trainer.engine.offload import home_of_weights, offload_settings
 from trainer.errors import ConfigError
+from trainer.model.moe import Experts
 from trainer.model.partition import Partition, layer_specs
+from trainer.model.transformer import Transformer
 
 # Keys of DeepSpeed's that have one of ours: set in two places, they would disagree.
 OWNED = {
@@ -44,8 +48,8 @@ def deepspeed_config(config: Pretrain, mesh: Mesh) -> dict[str, Any]:
     ours: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": micro_batch_of(config.train, mesh.data_size),
         "gradient_accumulation_steps": accumulation_steps(config, mesh.data_size),
-        # DeepSpeed's default is 1.0. At stage 0 the loop clips, since DeepSpeed's norm isn't to be had there.
-        "gradient_clipping": config.train.gradient_clipping if stage > 0 else 0.0,
+        # DeepSpeed's default is 1.0. Where this is 0, GradientGuard clips.
+        "gradient_clipping": config.train.gradient_clipping if deepspeed_clips(config) else 0.0,
         "zero_optimization": {
             "stage": stage,
             "overlap_comm": cuda,
@@ -67,6 +71,9 @@ def deepspeed_config(config: Pretrain, mesh: Mesh) -> dict[str, Any]:
             "autotp_size": mesh.tensor,
             "partition_config": {"use_default_specs": False, "layer_specs": specs},
         }
+    if config.optimizer.name == "muon" and stage == 3:
+        ours["zero_optimization"]["reduce_scatter"] = False  # DeepSpeed refuses it with Muon
+        ours["communication_data_type"] = "fp32"  # it is the momentum's type, too
     for key in config.deepspeed:
         if key in OWNED:
             raise ConfigError(f"deepspeed.{key} is set by {OWNED[key]}: use that and leave deepspeed.{key} out.")
@@ -101,6 +108,31 @@ def construction(config: Pretrain, mesh: Mesh) -> Iterator[None]:
         data_parallel_group=groups.get_data_parallel_group() if mesh.tensor > 1 else None,
     ):
         yield
+
+
+@torch.no_grad()
+def deal_experts(model: Transformer, mesh: Mesh, partition: Partition) -> None:
+    """Leaves each tensor-parallel rank its share of every layer's experts, which AutoTP doesn't know how to cut."""
+    if mesh.tensor == 1:
+        return
+    from deepspeed.module_inject.layers import ColumnParallel, RowParallel
+    from deepspeed.runtime.zero.partition_parameters import GatheredParameters
+    from deepspeed.utils import groups
+
+    group = groups.get_tensor_model_parallel_group()
+    for prefix, module in model.named_modules():
+        if not isinstance(module, Experts):
+            continue
+        held = partition.slice_of(f"{prefix}.down_proj")
+        assert held is not None
+        for name, parameter in list(module.named_parameters()):
+            with GatheredParameters([parameter], enabled=hasattr(parameter, "ds_tensor")):
+                own = nn.Parameter(parameter.data[held.start : held.stop].clone())
+            own.tensor_model_parallel = True  # type: ignore[attr-defined]  # or DeepSpeed's norm would count one rank's
+            setattr(module, name, own)
+        module.hold(
+            held.start, partial(ColumnParallel.apply, group), lambda sums: RowParallel.apply(group, sums, False)
+        )
 
 
 def initialize(

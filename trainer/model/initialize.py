@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from trainer.config import Model
 
 EMBEDDING = "embed_tokens.weight"
-RESIDUAL_OUTPUTS = ("o_proj.weight", "down_proj.weight")
+RESIDUAL_OUTPUTS = ("o_proj.weight", "down_proj.weight", "experts.down_proj")
 
 
 def initial_weight(seed: int, name: str, shape: tuple[int, ...], model: Model) -> Tensor:
     """The parameter `name` at step 0, whole, in fp32 on the CPU.
 
-    Norms (the only vectors) are ones; matrices are normal with `standard_deviation`.
+    Norms (the only vectors) are ones; matrices, experts' stacks of them too, are normal with `standard_deviation`.
     """
     if len(shape) == 1:
         return torch.ones(shape, device="cpu")
@@ -30,13 +30,13 @@ def initial_weight(seed: int, name: str, shape: tuple[int, ...], model: Model) -
 
 
 def standard_deviation(name: str, shape: tuple[int, ...], model: Model) -> float:
-    """Of a matrix (outputs, inputs): 1/√inputs, which keeps the scale of activations (LeCun et al. 1998, section 4.6).
+    """Of (…, outputs, inputs): 1/√inputs, which keeps the scale of activations (LeCun et al. 1998, section 4.6).
 
     An embedding that isn't the head as well has 1, the scale of what the blocks add to it. Those that write to the
     residual stream are divided by √(2 · layers), so that its variance doesn't grow with depth (GPT-2, section 2.3).
     model.initializer_range, where given, takes the place of both scales. In docs/PERFORMANCE.md is what this is worth.
     """
-    std = 1 / math.sqrt(shape[1])
+    std = 1 / math.sqrt(shape[-1])
     if name.endswith(EMBEDDING) and not model.tie_word_embeddings:
         std = 1.0
     if model.initializer_range is not None:

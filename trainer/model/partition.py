@@ -2,7 +2,8 @@
 
 Megatron-LM's way (Shoeybi et al. 2019, section 3): the projections into heads and into the feed-forward by outputs
 (column-parallel), those back to the residual stream by inputs (row-parallel), the head by vocabulary with its logits
-gathered. Embedding and norms are whole on every rank, and so is a head tied to the embedding.
+gathered. Embedding, router and norms are whole on every rank, and so is a head tied to the embedding. A layer's experts
+are dealt out whole: every rank sees all tokens and adds what its experts make of theirs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 COLUMN = r".*\.(q|k|v|gate|up)_proj\.weight"
 ROW = r".*\.(o|down)_proj\.weight"
 HEAD = r"lm_head\.weight"
+EXPERTS = r".*\.experts\.(gate_up|down)_proj"
 HEAD_NORM = r".*\.self_attn\.[qk]_norm\.weight"  # whole, but applied to a rank's own heads: gradients are partial
 
 
@@ -65,6 +67,6 @@ class Partition:
 
 def cut_dimension(name: str) -> int | None:
     """The dimension along which a parameter is cut, or None. A tied head has the embedding's name, and is whole."""
-    if re.fullmatch(COLUMN, name) or re.fullmatch(HEAD, name):
+    if re.fullmatch(COLUMN, name) or re.fullmatch(HEAD, name) or re.fullmatch(EXPERTS, name):
         return 0
     return 1 if re.fullmatch(ROW, name) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts, noop_context_fn
 
 # Kept by `selective`: they cost the time, and what lies between them (norms, rotary positions, SwiGLU) is cheap.
@@ -19,7 +19,7 @@ KEPT = {
 }
 
 
-def recomputed(block: nn.Module, *arguments: Any, selective: bool, draws: bool) -> Tensor:
+def recomputed(block: nn.Module, *arguments: Any, selective: bool, draws: bool) -> Any:
     """`block(*arguments)`, whose backward computes it again; `selective` keeps products and attention.
 
     `draws` says that the block draws random numbers: then backward draws the same again.

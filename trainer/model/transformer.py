@@ -1,8 +1,8 @@
 """The model: a decoder of the Llama family in plain PyTorch. It knows nothing of ranks, ZeRO or configuration files.
 
-RMSNorm, rotary positions, grouped-query attention, SwiGLU, no biases; optionally Qwen3's norm on queries and keys.
-Parameters are named as in Hugging Face's LlamaForCausalLM, so that export is a copy. Any weights the constructor
-leaves are meaningless: they come from initialize.py or a checkpoint.
+RMSNorm, rotary positions, grouped-query attention, SwiGLU, no biases; optionally Qwen3's norm on queries and keys, and
+experts. Parameters are named as in Hugging Face's LlamaForCausalLM, with experts as in its Qwen3MoeForCausalLM, so that
+export is a copy. Any weights the constructor leaves are meaningless: they come from initialize.py or a checkpoint.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from trainer.model.attention import (
     rotary_tables,
 )
 from trainer.model.loss import row_losses
+from trainer.model.moe import MixtureOfExperts, Routing, Tally, penalties
 from trainer.model.recompute import recomputed
 
 
@@ -131,12 +132,12 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """A decoder block: attention and feed-forward, each normed before and added to the residual stream."""
+    """A decoder block: attention and feed-forward or experts, each normed before and added to the residual stream."""
 
     def __init__(self, config: Model) -> None:
         super().__init__()
         self.self_attn = SelfAttention(config)
-        self.mlp = FeedForward(config)
+        self.mlp = MixtureOfExperts(config) if config.num_experts > 0 else FeedForward(config)
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
@@ -146,10 +147,12 @@ class Block(nn.Module):
         rotary: Rotary,
         mask: Tensor | BlockMask | None = None,
         cache: LayerCache | None = None,
-    ) -> Tensor:
-        """(batch, time, hidden_size) → the same."""
+    ) -> tuple[Tensor, Routing | None]:
+        """(batch, time, hidden_size) → the same, and how experts were chosen, if there are any and it is training."""
         hidden = hidden + self.self_attn(self.input_layernorm(hidden), rotary, mask, cache)
-        return hidden + self.mlp(self.post_attention_layernorm(hidden))
+        normed = self.post_attention_layernorm(hidden)
+        change, routing = self.mlp(normed) if isinstance(self.mlp, MixtureOfExperts) else (self.mlp(normed), None)
+        return hidden + change, routing
 
 
 class Decoder(nn.Module):
@@ -164,18 +167,27 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, tokens: Tensor, document_ids: Tensor | None, cache: KeyValueCache | None) -> Tensor:
-        """(batch, time) → (batch, time, hidden_size); document_ids are of whole rows."""
+    def forward(
+        self, tokens: Tensor, document_ids: Tensor | None, cache: KeyValueCache | None
+    ) -> tuple[Tensor, list[Routing]]:
+        """(batch, time) → (batch, time, hidden_size), and the routings of blocks that have one to tell of.
+
+        document_ids are of whole rows.
+        """
         past = cache.length if cache is not None else 0
         positions = _positions(tokens.shape[1] * self.shards, tokens.device, document_ids, past)
         rotary = rotary_tables(positions, head_width(self.config), self.config.rope_theta)
         mask = _mask(tokens, document_ids, past)
         hidden = F.dropout(self.embed_tokens(tokens), self.config.dropout, self.training)
+        routings = []
         for index, block in enumerate(self.layers):
-            hidden = self._through(block, hidden, rotary, mask, cache.layers[index] if cache is not None else None)
-        return self.norm(hidden)
+            layer_cache = cache.layers[index] if cache is not None else None
+            hidden, routing = self._through(block, hidden, rotary, mask, layer_cache)
+            if routing is not None:
+                routings.append(routing)
+        return self.norm(hidden), routings
 
-    def _through(self, block: nn.Module, hidden: Tensor, *rest: object) -> Tensor:
+    def _through(self, block: nn.Module, hidden: Tensor, *rest: object) -> tuple[Tensor, Routing | None]:
         if self.activation_checkpointing == "none" or not torch.is_grad_enabled():
             return block(hidden, *rest)
         return recomputed(
@@ -188,7 +200,7 @@ class Decoder(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The language model: decoder, head and loss."""
+    """The language model: decoder, head and loss. With experts, `tally` counts how training routes to them."""
 
     def __init__(self, config: Model) -> None:
         super().__init__()
@@ -197,6 +209,7 @@ class Transformer(nn.Module):
         self.config = config
         self.model = Decoder(config, config.vocab_size)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.tally = Tally() if config.num_experts > 0 else None
         self._tie()
 
     @property
@@ -230,19 +243,26 @@ class Transformer(nn.Module):
         """Each row's summed loss where there are targets, else logits; fp32 both.
 
         tokens, targets, document_ids: (batch, time) int64. Losses: (batch,), in nats; IGNORED targets add nothing; the
-        z-loss is in it while training. Logits: (batch, time, vocab_size), or with a cache, which is extended by
-        `tokens`, of the last position alone: (batch, 1, vocab_size). `document_ids`, equal within a document and each
-        document in one piece, keep attention inside documents and restart positions; they don't go with a cache.
+        z-loss and the experts' penalties are in it while training. Logits: (batch, time, vocab_size), or with a cache,
+        which is extended by `tokens`, of the last position alone: (batch, 1, vocab_size). `document_ids`, equal within
+        a document and each document in one piece, keep attention inside documents and restart positions; they don't go
+        with a cache.
         """
         if cache is not None and document_ids is not None:
             raise ValueError("A cache holds one document: give no document_ids with it.")
-        hidden = self.model(tokens, document_ids, cache)
+        hidden, routings = self.model(tokens, document_ids, cache)
         if targets is not None:
             z_loss = self.config.z_loss if self.training else 0.0
-            return row_losses(hidden, targets, self.lm_head, chunk=self.config.loss_chunk, z_loss=z_loss)
+            losses = row_losses(hidden, targets, self.lm_head, chunk=self.config.loss_chunk, z_loss=z_loss)
+            return losses + self._penalties(routings, targets) if routings else losses
         if cache is not None:
             hidden = hidden[:, -1:]
         return self.lm_head(hidden).float()
+
+    def _penalties(self, routings: list[Routing], targets: Tensor) -> Tensor:
+        assert self.tally is not None
+        self.tally.add(routings)
+        return penalties(routings, targets, self.config)
 
     def _tie(self) -> None:
         if self.config.tie_word_embeddings:
