@@ -55,6 +55,18 @@ def test_nvme_without_libaio_is_refused_at_the_start(monkeypatch, tmp_path):
         load_nvme_op(Parallel(offload="all", offload_device="nvme", nvme_path=str(tmp_path)))
 
 
+def test_folder_of_another_run_is_refused(monkeypatch, tmp_path):
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(AsyncIOBuilder, "is_compatible", lambda self: True)
+    monkeypatch.setattr(AsyncIOBuilder, "load", lambda self: None)
+    parallel = Parallel(offload="all", offload_device="nvme", nvme_path=str(tmp_path))
+    load_nvme_op(parallel)
+    with pytest.raises(ConfigError, match="in use by another run"):
+        load_nvme_op(parallel)
+
+
 @needs_libaio
 @pytest.mark.full
 def test_run_that_goes_through_nvme_is_plain_pytorch_s(corpus, tmp_path, plain):
