@@ -275,6 +275,11 @@ def check_hpz(parallel: Parallel, world_size: int) -> None:
         "peer's slices; use parallel.tensor=1 or parallel.hpz=1.",
     )
     require(
+        parallel.offload_device != "nvme",
+        f"parallel.hpz={parallel.hpz} with parallel.offload_device=nvme: DeepSpeed doesn't put the second copy there; "
+        "use parallel.offload_device=cpu or parallel.hpz=1.",
+    )
+    require(
         world_size % parallel.hpz == 0,
         f"parallel.hpz={parallel.hpz} doesn't divide the {world_size} ranks: use one of {_divisors(world_size)}, "
         "best the ranks of a node.",

@@ -242,7 +242,7 @@ class Parallel:
         choices=("none", "optimizer", "all"),
     )
     offload_device: str = knob("cpu", "Where it goes; nvme needs ZeRO 3 and libaio.", choices=("cpu", "nvme"))
-    nvme_path: Optional[str] = knob(None, "Folder on a local NVMe drive, for offload_device=nvme; emptied at a start.")
+    nvme_path: Optional[str] = knob(None, "Folder on a local NVMe drive of every node, for offload_device=nvme.")
 
 
 @dataclass

@@ -39,6 +39,7 @@ from trainer.engine.expert_load import ExpertLoad
 from trainer.engine.health import StopRequests
 from trainer.engine.loop import Progress, Trainer, Utilisation
 from trainer.engine.mesh import Mesh, join, seed_everything
+from trainer.engine.offload import load_nvme_op
 from trainer.engine.optimizer import build_optimizer
 from trainer.engine.region import Region, Source
 from trainer.engine.sequence import spread_sequence
@@ -67,6 +68,7 @@ def run(config: Pretrain, stops: StopRequests) -> int:
     world_size = int(os.environ["WORLD_SIZE"])
     check_pretrain(config, world_size)
     config.train.micro_batch_size = micro_batch_of(config.train, data_ranks_of(config, world_size))
+    load_nvme_op(config.parallel)
     mesh = join(tensor=config.parallel.tensor, sequence=config.parallel.sequence)
     seed_everything(config.seed, deterministic=config.train.deterministic)
     mesh.main_finds(lambda: choose_mode(config.track.wandb))  # refuses online without a key
