@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from trainer import run_directory
-from trainer.checks import check_pretrain, data_ranks_of, micro_batch_of, total_steps_of
+from trainer.checks import check_pretrain, micro_batch_of, total_steps_of
 from trainer.config import Model, Pretrain
 from trainer.data.dataset import (
     Dataset,
@@ -44,6 +44,7 @@ from trainer.engine.optimizer import build_optimizer
 from trainer.engine.region import Region, Source
 from trainer.engine.sequence import spread_sequence
 from trainer.errors import ConfigError, InputError
+from trainer.layouts import data_ranks_of
 from trainer.model.initialize import initial_weight
 from trainer.model.moe import active_share, keep_eager
 from trainer.model.partition import Partition
