@@ -255,6 +255,9 @@ class Checkpoint:
     keep: int = knob(3, "Newest checkpoints kept.", common=True, low=1)
     keep_every: int = knob(0, "Keep also every checkpoint whose step this divides; 0 is off.", "steps")
     keep_best: bool = knob(False, "Keep also the checkpoint with the lowest loss on evaluate.watch.")
+    asynchronous: bool = knob(
+        True, "Train on while a checkpoint is written; off, each save waits until it is durable.", common=True
+    )
     step: Optional[int] = knob(None, "Step that evaluate and generate read; by default the newest whole checkpoint.")
 
 

@@ -33,7 +33,7 @@ from trainer.data.history import History
 from trainer.data.loader import Batch, Loader
 from trainer.data.order import Order
 from trainer.durable import write_json
-from trainer.engine import checkpoint, fragments, zero
+from trainer.engine import fragments, zero
 from trainer.engine.evaluation import Score, score
 from trainer.engine.expert_load import ExpertLoad
 from trainer.engine.health import StopRequests
@@ -42,6 +42,7 @@ from trainer.engine.mesh import Mesh, join, seed_everything
 from trainer.engine.optimizer import build_optimizer
 from trainer.engine.region import Region, Source
 from trainer.engine.sequence import spread_sequence
+from trainer.engine.writer import CheckpointWriter, remove_attempts
 from trainer.errors import ConfigError, InputError
 from trainer.model.initialize import initial_weight
 from trainer.model.moe import active_share, keep_eager
@@ -96,7 +97,7 @@ def run(config: Pretrain, stops: StopRequests) -> int:
     if mesh.is_main:
         if reader:
             print(f"going on from {reader.folder}", flush=True)
-        checkpoint.remove_attempts(run_dir)
+        remove_attempts(run_dir)
         run_directory.describe(run_dir, config, training[0].manifest.folder / "tokenizer")
         write_json(run_dir / "history.json", history.to_json())
 
@@ -121,6 +122,7 @@ def run(config: Pretrain, stops: StopRequests) -> int:
     evaluation = Evaluation(config, mesh, engine, validation, progress, tracker)
     loader = open_loader(config, mesh, training, history)
     state = {"history": history.to_json(), "tokenizer_sha256": training[0].manifest.tokenizer_sha256}
+    writer = CheckpointWriter(run_dir, mesh, config.checkpoint, say=tracker.note if tracker is not None else print)
     trainer = Trainer(
         config=config,
         mesh=mesh,
@@ -132,11 +134,13 @@ def run(config: Pretrain, stops: StopRequests) -> int:
         utilisation=measure_utilisation(config, mesh, active),
         log=tracker,
         evaluate=evaluation.run,
-        save=lambda: save(run_dir, config, mesh, fragments.owned_fragments(engine, partition, mesh), progress, state),
+        save=lambda last: save(
+            writer, config, mesh, fragments.owned_fragments(engine, partition, mesh), progress, state, last=last
+        ),
         expert_load=ExpertLoad(model.tally, mesh) if model.tally is not None else None,
     )
     stops.attach(mesh, run_dir)
-    with closing(tracker) as ending:
+    with closing(tracker) as ending, writer:
         reason = trainer.run(stops)
         if reason is None and not evaluation.latest and config.evaluate.every > 0:
             evaluation.score()  # a run killed after its last checkpoint, before its outcome was written
@@ -357,14 +361,16 @@ class Evaluation:
 
 
 def save(
-    run_dir: Path,
+    writer: CheckpointWriter,
     config: Pretrain,
     mesh: Mesh,
     owned: Iterator[fragments.Fragment],
     progress: Progress,
     data_state: dict[str, Any],
+    *,
+    last: bool,
 ) -> None:
-    """Writes a checkpoint, then removes those that retention doesn't keep. Every rank calls it."""
+    """Begins a checkpoint of `progress`; with `last`, ends it too. Every rank calls it."""
     state = {
         "step": progress.step,
         "position": progress.position,
@@ -375,8 +381,5 @@ def save(
         "time": time.time(),
         **data_state,
     }
-    checkpoint.save(run_dir, mesh, owned, state)
-    if mesh.is_main:
-        settings = config.checkpoint
-        best = progress.best_step if settings.keep_best else None
-        checkpoint.retain(run_dir, keep=settings.keep, keep_every=settings.keep_every, best=best)
+    best = progress.best_step if config.checkpoint.keep_best else None
+    writer.save(owned, state, best=best, last=last)

@@ -8,27 +8,25 @@
 
 The format knows no world size, ZeRO stage or tensor degree: a reader takes the regions that it needs from whatever
 files hold them. A fragment names a tensor-parallel `slice` of its parameter, or null for the whole, and a range in it.
+writer.py writes them.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
-import uuid
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import xxhash
 
-from trainer.durable import sync, write_json
-from trainer.engine.fragments import WEIGHT, Fragment
+from trainer.engine.fragments import WEIGHT
 from trainer.engine.mesh import Mesh
 from trainer.engine.region import Region, Storage, copy
-from trainer.errors import InputError, StorageError
+from trainer.errors import InputError
 from trainer.model.partition import Slice
 
 FORMAT = 1
@@ -48,84 +46,7 @@ def list_steps(run_dir: Path) -> list[int]:
     return sorted(int(match.group(1)) for match in names if match)
 
 
-# ---------------------------------------------------------------------------------------------------------- writing
-
-
-def save(run_dir: Path, mesh: Mesh, fragments: Iterable[Fragment], state: dict[str, Any]) -> Path:
-    """Writes the checkpoint of state["step"]; every rank calls it. It counts only once COMPLETE is durable.
-
-    StorageError on every rank if one of them couldn't write; then nothing is left of the attempt.
-    """
-    target = folder_of(run_dir, state["step"])
-    attempt = mesh.from_main(target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}"))
-    problem = _attempt(lambda: attempt.mkdir(parents=True)) if mesh.is_main else None
-    mesh.barrier()
-    problem = problem or _attempt(lambda: _write_rank(attempt, mesh.rank, fragments))
-    problem = mesh.first(problem)
-    if problem is None and mesh.is_main:
-        problem = _attempt(lambda: _complete(attempt, target, mesh.world_size, state))
-    problem = mesh.first(problem)
-    if problem:
-        if mesh.is_main:
-            shutil.rmtree(attempt, ignore_errors=True)
-        raise StorageError(
-            f"{target}: not written ({problem}); earlier checkpoints are untouched. "
-            "Make room or mend the disk, and start the same command again."
-        )
-    return target
-
-
-def _attempt(work: Any) -> str | None:
-    """Runs `work`; what went wrong in a line, or None."""
-    try:
-        work()
-    except Exception as error:  # safetensors wraps OSError in an exception of its own
-        return str(error).splitlines()[0] if str(error) else type(error).__name__
-    return None
-
-
-def _write_rank(folder: Path, rank: int, fragments: Iterable[Fragment]) -> None:
-    from safetensors.torch import save_file
-
-    tensors: dict[str, torch.Tensor] = {}
-    index = []
-    file = f"rank-{rank:05d}.safetensors"
-    for fragment in fragments:
-        for kind, view in fragment.views.items():
-            region = fragment.region
-            key = f"{kind}:{fragment.parameter}:{region.start}"
-            tensors[key] = view.detach().cpu().contiguous().clone()  # .cpu() alone aliases on a CPU
-            index.append(
-                {
-                    "parameter": fragment.parameter,
-                    "shape": list(region.shape),
-                    "slice": asdict(region.slice) if region.slice else None,
-                    "start": region.start,
-                    "stop": region.stop,
-                    "kind": kind,
-                    "file": file,
-                    "tensor": key,
-                }
-            )
-    save_file(tensors, folder / file)
-    sync(folder / file)
-    write_json(folder / f"rank-{rank:05d}.json", {"fragments": index, "files": {file: describe(folder / file)}})
-
-
-def _complete(attempt: Path, target: Path, world_size: int, state: dict[str, Any]) -> None:
-    write_json(attempt / "state.json", {"format": FORMAT, **state})
-    files: dict[str, Any] = {}
-    for rank in range(world_size):
-        name = f"rank-{rank:05d}.json"
-        files |= json.loads((attempt / name).read_text())["files"]
-        files[name] = describe(attempt / name)
-    files["state.json"] = describe(attempt / "state.json")
-    write_json(attempt / "COMPLETE", {"files": files})
-    sync(attempt)
-    if target.exists():
-        shutil.rmtree(target)  # of the same step, and broken: a whole one would have been resumed from
-    attempt.rename(target)
-    sync(target.parent)
+# ---------------------------------------------------------------------------------------------------------- finding
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -135,28 +56,6 @@ def describe(path: Path) -> dict[str, Any]:
         while chunk := file.read(1 << 22):
             digest.update(chunk)
     return {"bytes": path.stat().st_size, "xxh3_128": digest.hexdigest()}
-
-
-def remove_attempts(run_dir: Path) -> None:
-    """Removes what killed writers left. Rank 0 calls it before the first save."""
-    root = run_dir / "checkpoints"
-    for entry in root.iterdir() if root.is_dir() else ():
-        if PARTIAL.fullmatch(entry.name):
-            shutil.rmtree(entry, ignore_errors=True)
-
-
-def retain(run_dir: Path, *, keep: int, keep_every: int, best: int | None) -> None:
-    """Removes all but the newest `keep` whole checkpoints, every `keep_every`-th, and the `best` one."""
-    whole = [step for step in list_steps(run_dir) if (folder_of(run_dir, step) / "COMPLETE").is_file()]
-    kept = set(whole[-keep:]) | {step for step in whole if keep_every and step % keep_every == 0} | {best}
-    for step in whole:
-        if step not in kept:
-            folder = folder_of(run_dir, step)
-            (folder / "COMPLETE").unlink()  # from here on it doesn't count, however far the removal comes
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-# ---------------------------------------------------------------------------------------------------------- finding
 
 
 def find_problem(folder: Path, *, part: int = 0, parts: int = 1) -> str | None:
