@@ -44,6 +44,7 @@ from trainer.engine.region import Region, Source
 from trainer.engine.sequence import spread_sequence
 from trainer.engine.writer import CheckpointWriter, remove_attempts
 from trainer.errors import ConfigError, InputError
+from trainer.lock import RunLock
 from trainer.model.initialize import initial_weight
 from trainer.model.moe import active_share, keep_eager
 from trainer.model.partition import Partition
@@ -59,11 +60,11 @@ STOPPED = 85  # exit code: stopped after a checkpoint, before the end
 
 def main(config: Pretrain) -> int:
     """Runs one rank of a pretraining run, or goes on with it; the exit code. A signal from now on is a stop request."""
-    with StopRequests() as stops:
-        return run(config, stops)
+    with StopRequests() as stops, RunLock() as lock:
+        return run(config, stops, lock)
 
 
-def run(config: Pretrain, stops: StopRequests) -> int:
+def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
     """The recipe."""
     world_size = int(os.environ["WORLD_SIZE"])
     check_pretrain(config, world_size)
@@ -77,12 +78,17 @@ def run(config: Pretrain, stops: StopRequests) -> int:
     require_same_tokenizer(training + validation)
     fit_to_data(config, training, validation)
     check_shards(training + validation, config.data.verify_bytes, mesh)
-    run_dir = enter_run_directory(config, mesh)
+    run_dir = enter_run_directory(config, mesh, lock)
     config.data = with_absolute_paths(config.data)
 
+    store = Store(config.checkpoint.dir) if config.checkpoint.dir else None
+    if store is not None:
+        fetch_newest(store, run_dir, mesh)
     reader = find_resume(run_dir, config, mesh, training)
     progress = Progress.from_json(reader.state["progress"]) if reader else Progress()
     total_steps = total_steps_of(config)
+    if store is not None and reader:
+        copy_last(store, reader.folder, mesh, total_steps_of(config) <= progress.step)
     if nothing_left(run_dir, mesh, progress, total_steps):
         return already_finished(run_dir, mesh, progress)
     if config.train.stop_at is not None and progress.step >= config.train.stop_at:
@@ -182,10 +188,11 @@ def check_shards(datasets: list[Dataset], most_bytes: int, mesh: Mesh) -> None:
                 raise InputError(damage)
 
 
-def enter_run_directory(config: Pretrain, mesh: Mesh) -> Path:
-    """The run directory, made by rank 0; every rank's log goes there from now on."""
+def enter_run_directory(config: Pretrain, mesh: Mesh, lock: RunLock) -> Path:
+    """The run directory, made and locked by rank 0; every rank's log goes there from now on."""
     run_dir = mesh.from_main(run_directory.locate(config))
     mesh.main_finds(lambda: run_directory.create(run_dir))
+    mesh.main_finds(lambda: lock.take(run_dir, config.run.lock_timeout_s))
     run_directory.log_to_file(run_dir, mesh.rank)
     return run_dir
 

@@ -58,14 +58,28 @@ def describe(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "xxh3_128": digest.hexdigest()}
 
 
+def read_complete(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and hash of every file of a whole checkpoint, by name. InputError if COMPLETE isn't there or damaged."""
+    try:
+        files: dict[str, dict[str, Any]] = json.loads((folder / "COMPLETE").read_text())["files"]
+    except FileNotFoundError:
+        raise InputError("COMPLETE is missing") from None
+    except (ValueError, KeyError):
+        raise InputError("COMPLETE is damaged") from None
+    return files
+
+
+def kept_steps(whole: list[int], *, keep: int, keep_every: int, best: int | None) -> set[int]:
+    """Of whole checkpoints, in ascending order: the newest `keep`, every `keep_every`-th, and the `best` one."""
+    return set(whole[-keep:]) | {step for step in whole if step == best or (keep_every and step % keep_every == 0)}
+
+
 def find_problem(folder: Path, *, part: int = 0, parts: int = 1) -> str | None:
     """Why the checkpoint isn't whole, in a line, or None. Hashes every `parts`-th file, from `part` on."""
     try:
-        files = json.loads((folder / "COMPLETE").read_text())["files"]
-    except FileNotFoundError:
-        return "COMPLETE is missing"
-    except (ValueError, KeyError):
-        return "COMPLETE is damaged"
+        files = read_complete(folder)
+    except InputError as error:
+        return str(error)
     for number, (name, expected) in enumerate(sorted(files.items())):
         path = folder / name
         if not path.is_file():

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 
 from trainer.config import Checkpoint
-from trainer.durable import sync, write_json
-from trainer.engine.checkpoint import FORMAT, PARTIAL, describe, folder_of, list_steps
+from trainer.durable import problem_of, sync, write_json
+from trainer.engine.checkpoint import FORMAT, PARTIAL, describe, folder_of, kept_steps, list_steps
 from trainer.engine.fragments import Fragment
 from trainer.engine.mesh import Mesh
+from trainer.engine.store import Store
 from trainer.errors import StorageError
 
 POLL_S = 0.02
@@ -74,7 +75,7 @@ def _host_copy(view: torch.Tensor) -> torch.Tensor:
 class Job:
     """One checkpoint on its way from host memory to the disk, on one rank; `run` is what the thread does.
 
-    `then` is rank 0's work once the checkpoint is whole.
+    `then` is rank 0's work once the checkpoint is whole; it returns what went wrong with it, in a line.
     """
 
     attempt: Path
@@ -83,10 +84,10 @@ class Job:
     world_size: int
     snapshot: Snapshot | None
     state: dict[str, Any]
-    then: Callable[[], None]
+    then: Callable[[], str | None]
     say: Callable[[str], None]
     problem: str | None = None  # why this rank's files weren't written
-    failure: str | None = None  # on rank 0: why there is no checkpoint, in a line
+    failure: str | None = None  # on rank 0: what went wrong on any rank, in a line
     written: threading.Event = field(default_factory=threading.Event)
     stop: threading.Event = field(default_factory=threading.Event)  # some rank has failed: wait for it no longer
     thread: threading.Thread = field(init=False)
@@ -98,19 +99,20 @@ class Job:
 
     def run(self) -> None:
         """Writes this rank's files; on rank 0, completes the checkpoint."""
-        self.problem = attempt(self._write)
+        self.problem = problem_of(self._write)
         self.snapshot = None  # gives the host memory back
         if self.problem:
-            attempt(lambda: (self.attempt / f"rank-{self.rank:05d}.failed").write_text(str(self.problem)))
+            problem_of(lambda: (self.attempt / f"rank-{self.rank:05d}.failed").write_text(str(self.problem)))
         self.written.set()
         if self.rank == 0:
-            problem = self._wait_for_ranks() or attempt(lambda: complete(self))
+            problem = self._wait_for_ranks() or problem_of(lambda: complete(self))
             if problem:
                 shutil.rmtree(self.attempt, ignore_errors=True)  # its space may be what is missing
                 self.failure = not_written(self.target, problem)
-                self.say(self.failure)
             else:
-                self.then()
+                self.failure = self.then()
+            if self.failure:
+                self.say(self.failure)
 
     def _write(self) -> None:
         assert self.snapshot is not None
@@ -140,11 +142,19 @@ class CheckpointWriter:
     line says so, and the next save tries again. A context manager: an error on its way out waits for what is pending.
     """
 
-    def __init__(self, run_dir: Path, mesh: Mesh, settings: Checkpoint, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        mesh: Mesh,
+        settings: Checkpoint,
+        say: Callable[[str], None],
+        store: Store | None = None,
+    ) -> None:
         self._run_dir = run_dir
         self._mesh = mesh
         self._settings = settings
         self._say = say
+        self._store = store
         self._job: Job | None = None
 
     def save(
@@ -168,7 +178,7 @@ class CheckpointWriter:
                 self._mesh.world_size,
                 snapshot,
                 state,
-                then=lambda: self._retain(best),
+                then=lambda: self._retain_and_copy(target, best),
                 say=lambda line: None if last else self._say(f"{line} The run goes on, and the next save tries again."),
             )
             self._job.start()
@@ -177,7 +187,7 @@ class CheckpointWriter:
         elif self._mesh.is_main and not last:
             self._say(f"{failure} The run goes on, and the next save tries again.")
         if failure and last:
-            raise StorageError(f"{failure} Make room or mend the disk, and start the same command again.")
+            raise StorageError(f"{failure} Mend that, and start the same command again.")
 
     def _settle(self) -> str | None:
         """Waits until what is being written has ended, on every rank; why it failed, in a line, or None."""
@@ -193,12 +203,19 @@ class CheckpointWriter:
             shutil.rmtree(job.attempt, ignore_errors=True)  # what others wrote after rank 0 had removed it
         return self._mesh.from_main(job.failure)
 
-    def _retain(self, best: int | None) -> None:
-        """Removes what retention doesn't keep; rank 0's thread calls it once a checkpoint is whole."""
-        keep, keep_every = self._settings.keep, self._settings.keep_every
-        problem = attempt(lambda: retain(self._run_dir, keep=keep, keep_every=keep_every, best=best))
-        if problem:
-            self._say(f"{self._run_dir / 'checkpoints'}: old checkpoints can't be removed ({problem}).")
+    def _retain_and_copy(self, folder: Path, best: int | None) -> str | None:
+        """Removes what retention doesn't keep and copies the rest to checkpoint.dir; a line if it can't be copied."""
+        rule: dict[str, Any] = {"keep": self._settings.keep, "keep_every": self._settings.keep_every, "best": best}
+        if problem := problem_of(lambda: retain(self._run_dir, **rule)):
+            self._say(f"{folder.parent}: old checkpoints can't be removed ({problem}).")
+        if self._store is None:
+            return None
+        store = self._store
+        if problem := problem_of(lambda: store.upload(folder)):
+            return f"{folder}: whole, but not copied to checkpoint.dir={store.url} ({problem})."
+        if problem := problem_of(lambda: store.retain(**rule)):
+            self._say(f"checkpoint.dir={store.url}: old checkpoints can't be removed ({problem}).")
+        return None
 
     def __enter__(self) -> CheckpointWriter:
         return self
@@ -213,19 +230,10 @@ def not_written(target: Path, problem: str) -> str:
     return f"{target}: not written ({problem}); earlier checkpoints are untouched."
 
 
-def attempt(work: Callable[[], Any]) -> str | None:
-    """Runs `work`; what went wrong in a line, or None."""
-    try:
-        work()
-    except Exception as error:  # safetensors wraps OSError in an exception of its own
-        return str(error).splitlines()[0] if str(error) else type(error).__name__
-    return None
-
-
 def _begin(target: Path) -> tuple[Path, str | None]:
     """Makes the folder of an attempt at `target`, and says why it couldn't."""
     folder = target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")
-    return folder, attempt(lambda: folder.mkdir(parents=True))
+    return folder, problem_of(lambda: folder.mkdir(parents=True))
 
 
 def write_rank(folder: Path, rank: int, snapshot: Snapshot) -> None:
@@ -268,9 +276,7 @@ def remove_attempts(run_dir: Path) -> None:
 def retain(run_dir: Path, *, keep: int, keep_every: int, best: int | None) -> None:
     """Removes all but the newest `keep` whole checkpoints, every `keep_every`-th, and the `best` one."""
     whole = [step for step in list_steps(run_dir) if (folder_of(run_dir, step) / "COMPLETE").is_file()]
-    kept = set(whole[-keep:]) | {step for step in whole if keep_every and step % keep_every == 0} | {best}
-    for step in whole:
-        if step not in kept:
-            folder = folder_of(run_dir, step)
-            (folder / "COMPLETE").unlink()  # from here on it doesn't count, however far the removal comes
-            shutil.rmtree(folder, ignore_errors=True)
+    for step in set(whole) - kept_steps(whole, keep=keep, keep_every=keep_every, best=best):
+        folder = folder_of(run_dir, step)
+        (folder / "COMPLETE").unlink()  # from here on it doesn't count, however far the removal comes
+        shutil.rmtree(folder, ignore_errors=True)
