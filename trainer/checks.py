@@ -309,7 +309,7 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
     )
     require(
         config.checkpoint.dir is None or "://" in config.checkpoint.dir,
-        f"checkpoint.dir={config.checkpoint.dir}: give a URL, as s3://BUCKET/RUN; on disks, checkpoints are in run.dir.",
+        f"checkpoint.dir={config.checkpoint.dir}: give a URL, as s3://BUCKET/RUN; on disks they are in run.dir.",
     )
     watched = config.evaluate.patience or config.checkpoint.keep_best
     require(

@@ -34,6 +34,7 @@ from trainer.data.loader import Batch, Loader
 from trainer.data.order import Order
 from trainer.durable import write_json
 from trainer.engine import fragments, zero
+from trainer.engine.checkpoint import CheckpointReader
 from trainer.engine.evaluation import Score, score
 from trainer.engine.expert_load import ExpertLoad
 from trainer.engine.health import StopRequests
@@ -42,6 +43,7 @@ from trainer.engine.mesh import Mesh, join, seed_everything
 from trainer.engine.optimizer import build_optimizer
 from trainer.engine.region import Region, Source
 from trainer.engine.sequence import spread_sequence
+from trainer.engine.store import Store
 from trainer.engine.writer import CheckpointWriter, remove_attempts
 from trainer.errors import ConfigError, InputError
 from trainer.lock import RunLock
@@ -87,11 +89,11 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
     reader = find_resume(run_dir, config, mesh, training)
     progress = Progress.from_json(reader.state["progress"]) if reader else Progress()
     total_steps = total_steps_of(config)
-    if store is not None and reader:
-        copy_last(store, reader.folder, mesh, total_steps_of(config) <= progress.step)
     if nothing_left(run_dir, mesh, progress, total_steps):
+        copy_last(store, reader, mesh)
         return already_finished(run_dir, mesh, progress)
     if config.train.stop_at is not None and progress.step >= config.train.stop_at:
+        copy_last(store, reader, mesh)
         return already_stopped(run_dir, mesh, progress)
     history = (History.from_json(reader.state["history"]) if reader else History([], [])).go_on(
         step=progress.step,
@@ -128,7 +130,8 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
     evaluation = Evaluation(config, mesh, engine, validation, progress, tracker)
     loader = open_loader(config, mesh, training, history)
     state = {"history": history.to_json(), "tokenizer_sha256": training[0].manifest.tokenizer_sha256}
-    writer = CheckpointWriter(run_dir, mesh, config.checkpoint, say=tracker.note if tracker is not None else print)
+    say = tracker.note if tracker is not None else print
+    writer = CheckpointWriter(run_dir, mesh, config.checkpoint, say, store)
     trainer = Trainer(
         config=config,
         mesh=mesh,
@@ -195,6 +198,19 @@ def enter_run_directory(config: Pretrain, mesh: Mesh, lock: RunLock) -> Path:
     mesh.main_finds(lambda: lock.take(run_dir, config.run.lock_timeout_s))
     run_directory.log_to_file(run_dir, mesh.rank)
     return run_dir
+
+
+def fetch_newest(store: Store, run_dir: Path, mesh: Mesh) -> None:
+    """Fetches what checkpoint.dir has that is whole and newer than the run directory's, and says so."""
+    for line in mesh.main_finds(lambda: store.fetch_newest(run_dir)):
+        if mesh.is_main:
+            print(f"banyan: {line}", flush=True)
+
+
+def copy_last(store: Store | None, reader: CheckpointReader | None, mesh: Mesh) -> None:
+    """Where nothing is left to train: copies the last checkpoint to checkpoint.dir if the former start couldn't."""
+    if store is not None and reader is not None:
+        mesh.main_finds(lambda: store.upload_if_missing(reader.folder))
 
 
 def nothing_left(run_dir: Path, mesh: Mesh, progress: Progress, total_steps: int) -> bool:

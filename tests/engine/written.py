@@ -38,11 +38,10 @@ def pieces(*cuts):
     ]
 
 
-def open_writer(run_dir, said=None, **settings):
+def open_writer(run_dir, said=None, store=None, **settings):
     """A writer of one rank; `said` gets the lines that it says."""
-    return CheckpointWriter(
-        run_dir, Alone(), Checkpoint(**{"keep": 100, **settings}), [].append if said is None else said.append
-    )
+    say = [].append if said is None else said.append
+    return CheckpointWriter(run_dir, Alone(), Checkpoint(**{"keep": 100, **settings}), say, store)
 
 
 def write_checkpoint(run_dir, step, fragments=None, **state):

@@ -13,7 +13,7 @@ from typing import Any
 
 from trainer.durable import problem_of, sync
 from trainer.engine.checkpoint import NAME, find_problem, folder_of, kept_steps, list_steps, read_complete
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, StorageError
 
 MEND = "look at the address, the credentials and the network"
 
@@ -57,6 +57,13 @@ class Store:
                 raise OSError(f"{name} has {size:,} bytes of {expected['bytes']:,} there")
         files.put_file(str(folder / "COMPLETE"), f"{target}/COMPLETE")
 
+    def upload_if_missing(self, folder: Path) -> None:
+        """Copies a whole checkpoint unless it is there. StorageError if that can't be."""
+        if folder_of(Path(), max(self._steps_at_start(), default=0)).name < folder.name:
+            problem = problem_of(lambda: self.upload(folder))
+            if problem:
+                raise StorageError(f"{folder}: not copied to checkpoint.dir={self.url} ({problem}); {MEND}.")
+
     def retain(self, *, keep: int, keep_every: int, best: int | None) -> None:
         """Removes what retention doesn't keep."""
         _, root = self._open()
@@ -75,7 +82,7 @@ class Store:
         """Fetches the newest whole checkpoint if the run directory has none as new; lines that say what happened."""
         local = reversed(list_steps(run_dir))
         newest = next((step for step in local if find_problem(folder_of(run_dir, step)) is None), -1)
-        lines = []
+        lines: list[str] = []
         for step in reversed(self._steps_at_start()):
             if step <= newest:
                 break
@@ -87,13 +94,18 @@ class Store:
         return lines
 
     def _steps_at_start(self) -> list[int]:
-        try:
-            return self.steps()
-        except ConfigError:
-            raise
-        except Exception as error:  # whatever the file system of that URL raises
-            told = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ConfigError(f"checkpoint.dir={self.url}: can't be read ({told}); {MEND}.") from error
+        """`steps`, once it is seen that the store can be written. ConfigError if it can't."""
+        files, root = self._open()
+        probe = f"{root}/probe-{uuid.uuid4().hex[:8]}"
+
+        def write() -> None:
+            files.pipe_file(probe, b"Banyan looks whether it may write here.")
+            files.rm_file(probe)
+
+        problem = problem_of(write)
+        if problem:
+            raise ConfigError(f"checkpoint.dir={self.url}: can't be written ({problem}); {MEND}.")
+        return self.steps()
 
     def _fetch(self, folder: Path) -> None:
         """Makes `folder` from what is in the store; OSError if that isn't whole."""
