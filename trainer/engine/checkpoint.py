@@ -74,21 +74,26 @@ def kept_steps(whole: list[int], *, keep: int, keep_every: int, best: int | None
     return set(whole[-keep:]) | {step for step in whole if step == best or (keep_every and step % keep_every == 0)}
 
 
-def find_problem(folder: Path, *, part: int = 0, parts: int = 1) -> str | None:
-    """Why the checkpoint isn't whole, in a line, or None. Hashes every `parts`-th file, from `part` on."""
+def find_problems(folder: Path, *, part: int = 0, parts: int = 1, hashes: bool = True) -> Iterator[str]:
+    """Why the checkpoint isn't whole, a line for each reason. Hashes every `parts`-th file, from `part` on."""
     try:
         files = read_complete(folder)
     except InputError as error:
-        return str(error)
+        yield str(error)
+        return
     for number, (name, expected) in enumerate(sorted(files.items())):
         path = folder / name
         if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != expected["bytes"]:
-            return f"{name} has {path.stat().st_size:,} bytes of {expected['bytes']:,}"
-        if number % parts == part and describe(path) != expected:
-            return f"{name} doesn't match its hash"
-    return None
+            yield f"{name} is missing"
+        elif path.stat().st_size != expected["bytes"]:
+            yield f"{name} has {path.stat().st_size:,} bytes of {expected['bytes']:,}"
+        elif hashes and number % parts == part and describe(path) != expected:
+            yield f"{name} doesn't match its hash"
+
+
+def find_problem(folder: Path, *, part: int = 0, parts: int = 1, hashes: bool = True) -> str | None:
+    """The first of `find_problems`, or None."""
+    return next(find_problems(folder, part=part, parts=parts, hashes=hashes), None)
 
 
 def find_newest(run_dir: Path, mesh: Mesh) -> tuple[Path | None, list[str]]:
@@ -132,7 +137,7 @@ def find_checkpoint(run_dir: Path, step: int | None) -> Path:
 
 
 @dataclass(frozen=True)
-class _Piece:
+class Piece:
     """A region of a parameter that the checkpoint holds, and where."""
 
     region: Region
@@ -140,11 +145,11 @@ class _Piece:
     tensor: str
 
     @staticmethod
-    def from_json(record: dict[str, Any]) -> _Piece:
+    def from_json(record: dict[str, Any]) -> Piece:
         """From a fragment of rank-NNNNN.json."""
         cut = Slice(**record["slice"]) if record["slice"] else None
         region = Region(tuple(record["shape"]), cut, record["start"], record["stop"])
-        return _Piece(region, record["file"], record["tensor"])
+        return Piece(region, record["file"], record["tensor"])
 
 
 class CheckpointReader:
@@ -156,18 +161,23 @@ class CheckpointReader:
         if self.state.get("format") != FORMAT:
             raise InputError(f"{folder}: format {self.state.get('format')}; this version reads {FORMAT}.")
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self._pieces: dict[tuple[str, str], list[_Piece]] = {}
+        self.pieces: dict[tuple[str, str], list[Piece]] = {}
         for path in sorted(folder.glob("rank-*.json")):
             for record in json.loads(path.read_text())["fragments"]:
-                piece = _Piece.from_json(record)
+                piece = Piece.from_json(record)
                 self.shapes[record["parameter"]] = piece.region.shape
-                self._pieces.setdefault((record["parameter"], record["kind"]), []).append(piece)
+                self.pieces.setdefault((record["parameter"], record["kind"]), []).append(piece)
         self._files: dict[str, Any] = {}
 
     @property
     def kinds(self) -> list[tuple[str, str]]:
         """What the checkpoint holds, as (parameter, kind)."""
-        return list(self._pieces)
+        return list(self.pieces)
+
+    def stored(self, piece: Piece) -> tuple[str, list[int]]:
+        """Kind of numbers, as "F32", and shape of what a file holds for a piece."""
+        found = self._open(piece.file).get_slice(piece.tensor)
+        return str(found.get_dtype()), list(found.get_shape())
 
     def read(self, parameter: str, kind: str, region: Region) -> torch.Tensor:
         """The region's elements of a parameter; 1-D, fp32, on the CPU. A `region.Source`.
@@ -176,7 +186,7 @@ class CheckpointReader:
         """
         result = torch.empty(region.count, dtype=torch.float32)
         found = 0
-        for piece in self._pieces.get((parameter, kind), []):
+        for piece in self.pieces.get((parameter, kind), []):
             found += copy(region, result, piece.region, self._storage(piece))
         if found != region.count:
             raise InputError(f"{self.folder}: holds {found:,} of {region.count:,} elements of {parameter} ({kind}).")
@@ -187,7 +197,7 @@ class CheckpointReader:
         shape = self.shapes[parameter]
         return self.read(parameter, kind, Region.of_slice(shape, None)).view(shape)
 
-    def _storage(self, piece: _Piece) -> Storage:
+    def _storage(self, piece: Piece) -> Storage:
         def stored(start: int, stop: int) -> torch.Tensor:
             return self._open(piece.file).get_slice(piece.tensor)[start:stop]
 
