@@ -128,6 +128,10 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
         not config.run.allow_change or bool(config.run.name or config.run.dir),
         "run.allow_change=true needs run.name or run.dir: the default name is a hash of what you are changing.",
     )
+    require(
+        config.checkpoint.dir is None or "://" in config.checkpoint.dir,
+        f"checkpoint.dir={config.checkpoint.dir}: give a URL, as s3://BUCKET/RUN; on disks they are in run.dir.",
+    )
     watched = config.evaluate.patience or config.checkpoint.keep_best
     require(
         not watched or config.evaluate.every > 0,

@@ -44,6 +44,9 @@ class Run:
         None, "Name; by default data-model-HASH, the hash of all that makes the run.", common=True
     )
     dir: Optional[str] = knob(None, "Run directory; by default runs/NAME. Everything of the run is in it.", common=True)
+    lock_timeout_s: float = knob(
+        60.0, "A run on another machine that gave no sign of life for so long is taken for dead.", "seconds", low=10.0
+    )
     allow_change: bool = knob(False, "Resume although optimizer, schedule, train or the data changed; logged.")
 
 
@@ -255,6 +258,12 @@ class Checkpoint:
     keep: int = knob(3, "Newest checkpoints kept.", common=True, low=1)
     keep_every: int = knob(0, "Keep also every checkpoint whose step this divides; 0 is off.", "steps")
     keep_best: bool = knob(False, "Keep also the checkpoint with the lowest loss on evaluate.watch.")
+    asynchronous: bool = knob(
+        True, "Train on while a checkpoint is written; off, each save waits until it is durable.", common=True
+    )
+    dir: Optional[str] = knob(
+        None, "URL, as s3://BUCKET/RUN, that checkpoints are copied to as well and fetched from at a start."
+    )
     step: Optional[int] = knob(None, "Step that evaluate and generate read; by default the newest whole checkpoint.")
 
 
