@@ -12,7 +12,7 @@ _MARKS = ("RANK", "WORLD_SIZE", "MASTER_ADDR")
 
 
 def is_rank(environment: Mapping[str, str]) -> bool:
-    """Whether this process was started as a rank; SLURM_* alone never decides (DESIGN 6)."""
+    """Whether this process was started as a rank; SLURM_* alone never decides, since batch scripts have it too."""
     return all(name in environment for name in _MARKS)
 
 

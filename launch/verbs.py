@@ -78,6 +78,12 @@ VERBS: dict[str, Verb] = {
             "trainer.inspect_data",
             "verify|show|index|stats DIR, or at RUN_DIR step=N",
         ),
+        Verb(
+            "checkpoint",
+            "Check, list or show checkpoints; tell what a load takes.",
+            "trainer.inspect_checkpoint",
+            "verify|list|show DIR",
+        ),
         Verb("sync", "Rebuild a run's W&B run from its metrics.jsonl.", "trainer.sync", "RUN_DIR"),
     )
 }

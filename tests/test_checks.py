@@ -110,7 +110,7 @@ def test_batch_is_divided_by_data_ranks_alone():
     ],
 )
 def test_muon_where_deepspeed_s_is_another_is_refused(changes, mend):
-    message = refusal(optimizer__name="muon", **changes)
+    message = refusal(world_size=2, optimizer__name="muon", **changes)
     assert message.startswith("optimizer.name=muon with ")
     assert mend in message
 

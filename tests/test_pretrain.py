@@ -6,13 +6,16 @@ import os
 import resource
 import shutil
 import signal
+import sys
 import time
+from pathlib import Path
 
 import pytest
+import torch
 
 from tests.corpus import make_dataset, make_tokenizer
 from tests.ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config, start_ranks
-from tests.states import assert_equal_states
+from tests.states import assert_equal_states, read_state
 from trainer.engine.checkpoint import list_steps
 
 
@@ -317,21 +320,101 @@ def test_run_whose_checkpoints_are_all_damaged_is_refused_and_left_alone(corpus,
 def pretrain_on_full_disk(config):
     """The verb, on a disk that takes no file above 100 kB."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    sys.stdout = (Path(config.run.dir).parent / "said").open("w")
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
     return pretrain(config)
 
 
-def test_disk_that_fills_in_mid_checkpoint_ends_the_run_and_harms_no_earlier_one(corpus, saved, tmp_path):
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_disk_that_fills_in_mid_checkpoint_harms_no_earlier_one(corpus, saved, tmp_path, asynchronous):
     run_dir = tmp_path / "run"
     shutil.copytree(saved, run_dir)
-    config = small_config(corpus, run_dir, checkpoint__every=2)
+    config = small_config(corpus, run_dir, checkpoint__every=2, checkpoint__asynchronous=asynchronous)
     codes, errors = fail_ranks(pretrain_on_full_disk, config)
     assert codes == [1]
     assert errors[0].startswith("StorageError: ")
-    assert "step-00000008: not written" in errors[0]
+    assert "step-00000010: not written" in errors[0]  # the run's last
+    said = [line for line in (tmp_path / "said").read_text().splitlines() if "not written" in line]
+    assert len(said) == 1
+    assert "step-00000008: not written" in said[0]
     assert list_steps(run_dir) == [2, 4, 6]
     assert not list((run_dir / "checkpoints").glob("*.partial-*"))
     assert run_ranks(pretrain, config, 1) == [0]
+
+
+def pretrain_without_privileges(config):
+    """The verb, for which permissions count although the tests run as root."""
+    import ctypes
+
+    header, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert ctypes.CDLL(None).capset(header, data) == 0
+    return pretrain(config)
+
+
+def test_read_only_directories_are_told_in_one_line(corpus, saved, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(saved, run_dir)
+    config = small_config(corpus, run_dir, checkpoint__every=2)
+    (run_dir / "checkpoints").chmod(0o555)
+    codes, errors = fail_ranks(pretrain_without_privileges, config)
+    assert codes == [1]
+    assert "step-00000010: not written ([Errno 13] Permission denied" in errors[0]
+    run_dir.chmod(0o555)
+    codes, errors = fail_ranks(pretrain_without_privileges, config)
+    assert codes == [1]
+    assert "lock: writing isn't permitted: choose another folder" in errors[0]
+    assert "\n" not in errors[0]
+    run_dir.chmod(0o755)
+    (run_dir / "checkpoints").chmod(0o755)
+    assert run_ranks(pretrain, config, 1) == [0]
+
+
+def test_second_run_in_a_directory_is_refused_and_the_first_goes_on(corpus, tmp_path):
+    config = small_config(corpus, tmp_path / "run", train__steps=4000)
+    first = start_ranks(pretrain, config, 1)
+    wait_for_step(tmp_path / "run", 2)
+    error = refused(config, world_size=2)
+    assert f"process {first.processes[0].pid} on " in error
+    assert "has been running here since" in error
+    first.kill()
+    config.train.steps = 4
+    config.run.allow_change = True
+    assert run_ranks(pretrain, config, 1) == [0]  # a dead process of this machine holds nothing
+    assert not (tmp_path / "run" / "lock").exists()
+
+
+def pretrain_with_held_writer(config):
+    """The verb, none of whose checkpoint files are written before a file `release` is there."""
+    from trainer.engine import writer
+
+    write = writer.write_rank
+
+    def hold(*arguments):
+        while not (Path(config.run.dir) / "release").exists():
+            time.sleep(0.01)
+        write(*arguments)
+
+    writer.write_rank = hold
+    return pretrain(config)
+
+
+@pytest.mark.parametrize(("world_size", "stage"), [(1, 0), (2, 3)])
+def test_training_goes_on_while_the_writer_is_held_and_the_snapshot_is_of_its_step(corpus, tmp_path, world_size, stage):
+    calm, held = tmp_path / "calm", tmp_path / "held"
+    changes = {"parallel__zero_stage": stage, "checkpoint__every": 4, "train__steps": 8}
+    ranks = start_ranks(pretrain_with_held_writer, small_config(corpus, held, **changes), world_size)
+    wait_for_step(held, 7)
+    assert list_steps(held) == []
+    (held / "release").touch()
+    assert ranks.wait() == [0] * world_size
+    assert (
+        run_ranks(pretrain, small_config(corpus, calm, checkpoint__asynchronous=False, **changes), world_size)
+        == [0] * world_size
+    )
+    for step in (4, 8):
+        expected, state = read_state(calm, step), read_state(held, step)
+        assert all(torch.equal(state[key], expected[key]) for key in expected)
+    assert "perf/checkpoint_stall_seconds" in read_metrics(held)[4]
 
 
 @pytest.mark.full

@@ -44,6 +44,9 @@ class Run:
         None, "Name; by default data-model-HASH, the hash of all that makes the run.", common=True
     )
     dir: Optional[str] = knob(None, "Run directory; by default runs/NAME. Everything of the run is in it.", common=True)
+    lock_timeout_s: float = knob(
+        60.0, "A run on another machine that gave no sign of life for so long is taken for dead.", "seconds", low=10.0
+    )
     allow_change: bool = knob(False, "Resume although optimizer, schedule, train or the data changed; logged.")
 
 
@@ -248,7 +251,7 @@ class Parallel:
         choices=("none", "optimizer", "all"),
     )
     offload_device: str = knob("cpu", "Where it goes; nvme needs ZeRO 3 and libaio.", choices=("cpu", "nvme"))
-    nvme_path: Optional[str] = knob(None, "Folder on a local NVMe drive, for offload_device=nvme; emptied at a start.")
+    nvme_path: Optional[str] = knob(None, "Folder on a local NVMe drive of every node, for offload_device=nvme.")
 
 
 @dataclass
@@ -261,6 +264,12 @@ class Checkpoint:
     keep: int = knob(3, "Newest checkpoints kept.", common=True, low=1)
     keep_every: int = knob(0, "Keep also every checkpoint whose step this divides; 0 is off.", "steps")
     keep_best: bool = knob(False, "Keep also the checkpoint with the lowest loss on evaluate.watch.")
+    asynchronous: bool = knob(
+        True, "Train on while a checkpoint is written; off, each save waits until it is durable.", common=True
+    )
+    dir: Optional[str] = knob(
+        None, "URL, as s3://BUCKET/RUN, that checkpoints are copied to as well and fetched from at a start."
+    )
     step: Optional[int] = knob(None, "Step that evaluate, generate and export read; by default the newest whole.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,6 +33,15 @@ def storage_errors(path: Path) -> Iterator[None]:
         if refusal is None:
             raise
         raise StorageError(f"{path}: {refusal}, then run the same command again; it continues.") from error
+
+
+def problem_of(work: Callable[[], Any]) -> str | None:
+    """Runs `work`; what went wrong in a line, or None. For writers whose failure doesn't end the run."""
+    try:
+        work()
+    except Exception as error:  # libraries wrap OSError in exceptions of their own
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return None
 
 
 @contextmanager

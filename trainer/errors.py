@@ -2,7 +2,7 @@
 
 
 class BanyanError(Exception):
-    """An expected failure. `exit_code` is the process's exit status (DESIGN: 2 is bad configuration or input)."""
+    """An expected failure. `exit_code` is the process's exit status (2: bad configuration or input)."""
 
     exit_code = 1
 

@@ -48,9 +48,9 @@ def announce(
                 tokens=progress.tokens,
                 metrics={f"eval/{dataset.name}/bigram_loss": yardstick},
             )
-            lines.append(
-                f"  an interpolated bigram model: {yardstick:.4f} nats, {yardstick - score.loss:+.4f} above ours"
-            )
+            side = "above" if yardstick >= score.loss else "below"
+            difference = f"{abs(yardstick - score.loss):.4f} {side} ours"
+            lines.append(f"  an interpolated bigram model: {yardstick:.4f} nats, {difference}")
     if config.evaluate.prompt is not None:
         sample = config.evaluate.prompt + sample_text(run_dir, config)
         tracker.text(step=progress.step, name="sample", text=sample)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from trainer import run_directory
-from trainer.checks import check_pretrain, data_ranks_of, micro_batch_of, total_steps_of
+from trainer.checks import check_pretrain, micro_batch_of, total_steps_of
 from trainer.config import Model, Pretrain
 from trainer.data.dataset import (
     Dataset,
@@ -33,17 +33,23 @@ from trainer.data.history import History
 from trainer.data.loader import Batch, Loader
 from trainer.data.order import Order
 from trainer.durable import write_json
-from trainer.engine import checkpoint, fragments, zero
+from trainer.engine import fragments, zero
+from trainer.engine.checkpoint import CheckpointReader
 from trainer.engine.evaluation import Score, score
 from trainer.engine.expert_load import ExpertLoad
 from trainer.engine.health import StopRequests
 from trainer.engine.init_from import open_origin
 from trainer.engine.loop import Progress, Trainer, Utilisation
 from trainer.engine.mesh import Mesh, join, seed_everything
+from trainer.engine.offload import load_nvme_op
 from trainer.engine.optimizer import build_optimizer
 from trainer.engine.region import Region, Source
 from trainer.engine.sequence import spread_sequence
+from trainer.engine.store import Store
+from trainer.engine.writer import CheckpointWriter, remove_attempts
 from trainer.errors import ConfigError, InputError
+from trainer.layouts import data_ranks_of
+from trainer.lock import RunLock
 from trainer.model.initialize import initial_weight
 from trainer.model.moe import active_share, keep_eager
 from trainer.model.partition import Partition
@@ -59,17 +65,18 @@ STOPPED = 85  # exit code: stopped after a checkpoint, before the end
 
 def main(config: Pretrain) -> int:
     """Runs one rank of a pretraining run, or goes on with it; the exit code. A signal from now on is a stop request."""
-    with StopRequests() as stops:
-        return run(config, stops)
+    with StopRequests() as stops, RunLock() as lock:
+        return run(config, stops, lock)
 
 
-def run(config: Pretrain, stops: StopRequests) -> int:
+def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
     """The recipe."""
     world_size = int(os.environ["WORLD_SIZE"])
     check_pretrain(config, world_size)
     if config.model.init_from:
         config.model.init_from = str(Path(config.model.init_from).expanduser().absolute())
     config.train.micro_batch_size = micro_batch_of(config.train, data_ranks_of(config, world_size))
+    load_nvme_op(config.parallel)
     mesh = join(tensor=config.parallel.tensor, sequence=config.parallel.sequence)
     seed_everything(config.seed, deterministic=config.train.deterministic)
     mesh.main_finds(lambda: choose_mode(config.track.wandb))  # refuses online without a key
@@ -79,15 +86,20 @@ def run(config: Pretrain, stops: StopRequests) -> int:
     require_same_tokenizer(training + validation)
     fit_to_data(config, training, validation)
     check_shards(training + validation, config.data.verify_bytes, mesh)
-    run_dir = enter_run_directory(config, mesh)
+    run_dir = enter_run_directory(config, mesh, lock)
     config.data = with_absolute_paths(config.data)
 
+    store = Store(config.checkpoint.dir) if config.checkpoint.dir else None
+    if store is not None:
+        fetch_newest(store, run_dir, mesh)
     reader = find_resume(run_dir, config, mesh, training)
     progress = Progress.from_json(reader.state["progress"]) if reader else Progress()
     total_steps = total_steps_of(config)
     if nothing_left(run_dir, mesh, progress, total_steps):
+        copy_last(store, reader, mesh)
         return already_finished(run_dir, mesh, progress)
     if config.train.stop_at is not None and progress.step >= config.train.stop_at:
+        copy_last(store, reader, mesh)
         return already_stopped(run_dir, mesh, progress)
     history = (History.from_json(reader.state["history"]) if reader else History([], [])).go_on(
         step=progress.step,
@@ -101,7 +113,7 @@ def run(config: Pretrain, stops: StopRequests) -> int:
     if mesh.is_main:
         if reader:
             print(f"going on from {reader.folder}", flush=True)
-        checkpoint.remove_attempts(run_dir)
+        remove_attempts(run_dir)
         run_directory.describe(run_dir, config, training[0].manifest.folder / "tokenizer")
         write_json(run_dir / "history.json", history.to_json())
 
@@ -127,6 +139,8 @@ def run(config: Pretrain, stops: StopRequests) -> int:
     evaluation = Evaluation(config, mesh, engine, validation, progress, tracker)
     loader = open_loader(config, mesh, training, history)
     state = {"history": history.to_json(), "tokenizer_sha256": training[0].manifest.tokenizer_sha256}
+    say = tracker.note if tracker is not None else print
+    writer = CheckpointWriter(run_dir, mesh, config.checkpoint, say, store)
     trainer = Trainer(
         config=config,
         mesh=mesh,
@@ -138,11 +152,13 @@ def run(config: Pretrain, stops: StopRequests) -> int:
         utilisation=measure_utilisation(config, mesh, active),
         log=tracker,
         evaluate=evaluation.run,
-        save=lambda: save(run_dir, config, mesh, fragments.owned_fragments(engine, partition, mesh), progress, state),
+        save=lambda last: save(
+            writer, config, mesh, fragments.owned_fragments(engine, partition, mesh), progress, state, last=last
+        ),
         expert_load=ExpertLoad(model.tally, mesh) if model.tally is not None else None,
     )
     stops.attach(mesh, run_dir)
-    with closing(tracker) as ending:
+    with closing(tracker) as ending, writer:
         reason = trainer.run(stops)
         if reason is None and not evaluation.latest and config.evaluate.every > 0:
             evaluation.score()  # a run killed after its last checkpoint, before its outcome was written
@@ -184,12 +200,26 @@ def check_shards(datasets: list[Dataset], most_bytes: int, mesh: Mesh) -> None:
                 raise InputError(damage)
 
 
-def enter_run_directory(config: Pretrain, mesh: Mesh) -> Path:
-    """The run directory, made by rank 0; every rank's log goes there from now on."""
+def enter_run_directory(config: Pretrain, mesh: Mesh, lock: RunLock) -> Path:
+    """The run directory, made and locked by rank 0; every rank's log goes there from now on."""
     run_dir = mesh.from_main(run_directory.locate(config))
     mesh.main_finds(lambda: run_directory.create(run_dir))
+    mesh.main_finds(lambda: lock.take(run_dir, config.run.lock_timeout_s))
     run_directory.log_to_file(run_dir, mesh.rank)
     return run_dir
+
+
+def fetch_newest(store: Store, run_dir: Path, mesh: Mesh) -> None:
+    """Fetches what checkpoint.dir has that is whole and newer than the run directory's, and says so."""
+    for line in mesh.main_finds(lambda: store.fetch_newest(run_dir)):
+        if mesh.is_main:
+            print(f"banyan: {line}", flush=True)
+
+
+def copy_last(store: Store | None, reader: CheckpointReader | None, mesh: Mesh) -> None:
+    """Where nothing is left to train: copies the last checkpoint to checkpoint.dir if the former start couldn't."""
+    if store is not None and reader is not None:
+        mesh.main_finds(lambda: store.upload_if_missing(reader.folder))
 
 
 def nothing_left(run_dir: Path, mesh: Mesh, progress: Progress, total_steps: int) -> bool:
@@ -363,14 +393,16 @@ class Evaluation:
 
 
 def save(
-    run_dir: Path,
+    writer: CheckpointWriter,
     config: Pretrain,
     mesh: Mesh,
     owned: Iterator[fragments.Fragment],
     progress: Progress,
     data_state: dict[str, Any],
+    *,
+    last: bool,
 ) -> None:
-    """Writes a checkpoint, then removes those that retention doesn't keep. Every rank calls it."""
+    """Begins a checkpoint of `progress`; with `last`, ends it too. Every rank calls it."""
     state = {
         "step": progress.step,
         "position": progress.position,
@@ -381,8 +413,5 @@ def save(
         "time": time.time(),
         **data_state,
     }
-    checkpoint.save(run_dir, mesh, owned, state)
-    if mesh.is_main:
-        settings = config.checkpoint
-        best = progress.best_step if settings.keep_best else None
-        checkpoint.retain(run_dir, keep=settings.keep, keep_every=settings.keep_every, best=best)
+    best = progress.best_step if config.checkpoint.keep_best else None
+    writer.save(owned, state, best=best, last=last)

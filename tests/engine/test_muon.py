@@ -1,6 +1,7 @@
 """DeepSpeed's Muon at every stage is Muon by its definition: losses, norms, weights; its momentum resumes anywhere."""
 
 import dataclasses
+import random
 
 import pytest
 import torch
@@ -151,10 +152,12 @@ def kinds_of(name):
     return ("fp32", *(MUON_MOMENTS if is_hidden_matrix(name) else ADAMW_MOMENTS))
 
 
+PAIRS = random.Random(7).sample([(one, other) for one in SHAPES for other in SHAPES if one != other], 12)
+
+
 @pytest.mark.full
-@pytest.mark.parametrize("before", SHAPES)
-@pytest.mark.parametrize("after", SHAPES)
-def test_every_pair_of_shapes_with_muon(corpus, tmp_path, unbroken, before, after):
+@pytest.mark.parametrize(("before", "after"), PAIRS)
+def test_pairs_of_shapes_train_on_with_muon(corpus, tmp_path, unbroken, before, after):
     move(corpus, tmp_path / "run", [before, after], optimizer__name="muon")
     assert_same_course(tmp_path / "run", unbroken[1], TOLERANCE[computed_in("gram")])
 

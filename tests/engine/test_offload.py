@@ -57,6 +57,13 @@ def test_every_offloaded_layout_is_plain_pytorch(corpus, tmp_path, plain, world_
 
 
 @pytest.mark.full
+@pytest.mark.parametrize(("stage", "offload"), ALL)
+def test_offload_goes_with_tensor_parallelism(corpus, tmp_path, plain, stage, offload):
+    move(corpus, tmp_path, [(4, stage, offload), (2, stage, offload)], parallel__tensor=2)
+    assert_agrees(tmp_path, plain, 1e-5)
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(("stage", "offload"), ALL)
 def test_every_resume_is_the_unbroken_run_to_the_bit(corpus, tmp_path, stage, offload, precision):

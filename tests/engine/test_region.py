@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from trainer.engine.region import Region, copy
+from trainer.engine.region import Region, copy, find_gap
 from trainer.model.partition import Partition, Slice
 
 SHAPES = {"v": (13,), "a.q_proj.weight": (6, 10), "a.o_proj.weight": (6, 10), "experts": (3, 4, 5)}
@@ -50,3 +50,17 @@ def test_slices_of_all_ranks_make_the_whole():
         assert slices[-1].stop == SHAPES[name][slices[0].dim]
         sizes = [piece.stop - piece.start for piece in slices]
         assert max(sizes) - min(sizes) <= 1
+
+
+def test_gaps_and_overlaps_are_found():
+    def regions(*ranges, piece=None):
+        return [Region((4, 6), piece, *span) for span in ranges]
+
+    left, right = Slice(1, 0, 2), Slice(1, 2, 6)
+    assert find_gap((4, 6), regions((10, 24), (0, 10))) is None
+    assert find_gap((4, 6), regions((0, 8), piece=left) + regions((0, 9), (9, 16), piece=right)) is None
+    assert find_gap((4, 6), regions((0, 10), (12, 24))) == "elements 10 to 12 of it are missing"
+    assert find_gap((4, 6), regions((0, 12), (10, 24))) == "elements 10 to 12 of it are twice"
+    assert find_gap((4, 6), regions((0, 20))) == "elements from 20 of it are missing"
+    assert find_gap((4, 6), regions((0, 8), piece=left)) == "its slices don't make it whole"
+    assert find_gap((4, 6), []) == "all of it is missing"

@@ -1,5 +1,6 @@
 """kill -9 at any moment: the same command goes on and ends with the same weights, bit for bit."""
 
+import os
 import random
 import time
 
@@ -7,6 +8,7 @@ import pytest
 
 from tests.ranks import pretrain, read_metrics, run_ranks, small_config, start_ranks
 from tests.states import assert_equal_states
+from trainer.engine.checkpoint import find_problem, folder_of, list_steps
 
 SHAPES = [(1, 1), (1, 3), (2, 1), (2, 3)]
 STEPS = 14
@@ -18,30 +20,37 @@ def configure(corpus, run_dir, stage):
     )
 
 
-def kill_when(ranks, ready, timeout_s=120):
-    """Kills every rank with SIGKILL as soon as `ready()`; fails if they end before."""
+def kill_when(ranks, ready, timeout_s=120, after_s=0.0):
+    """Kills every rank with SIGKILL as soon as `ready()`, or `after_s` later; fails if they end before."""
     deadline = time.monotonic() + timeout_s
     while not ready():
         assert time.monotonic() < deadline, "the moment to kill didn't come"
         assert all(process.is_alive() for process in ranks.processes), "a rank ended before it was killed"
         time.sleep(0.005)
+    time.sleep(after_s)
+    assert all(process.is_alive() for process in ranks.processes), "a rank ended before it was killed"
     ranks.kill()
 
 
 def pretrain_stuck_in_checkpoint(config):
     """The verb, whose writer never gets past its first files: the moment at which it is killed."""
-    from trainer.engine import checkpoint
+    from trainer.engine import writer
 
-    def hang(attempt, *rest):
-        (attempt.parent / "writing").touch()
+    def hang(job):
+        (job.attempt.parent / "writing").touch()
         time.sleep(600)
 
-    checkpoint._complete = hang
+    writer.complete = hang
     return pretrain(config)
 
 
 def steps_logged(run_dir):
     return len(read_metrics(run_dir)) if (run_dir / "metrics.jsonl").exists() else 0
+
+
+def logged_since(run_dir, moment):
+    path = run_dir / "metrics.jsonl"
+    return path.exists() and any(row["time"] > moment for row in read_metrics(run_dir))
 
 
 @pytest.mark.parametrize(("world_size", "stage"), SHAPES)
@@ -79,3 +88,51 @@ def test_many_kills_at_random_moments(corpus, tmp_path, world_size, stage, turn)
         ranks.kill()
     assert run_ranks(pretrain, config, world_size) == [0] * world_size
     assert_equal_states(calm, disturbed)
+
+
+def pretrain_writing_slowly(config):
+    """The verb, whose checkpoints take so long that most moments of training are moments of writing, too."""
+    from trainer.engine import writer
+
+    draw = random.Random(os.getpid())
+
+    def slow(work):
+        def wait_and_work(*arguments):
+            time.sleep(draw.uniform(0, 0.2))
+            work(*arguments)
+
+        return wait_and_work
+
+    writer.write_rank, writer.complete = slow(writer.write_rank), slow(writer.complete)
+    return pretrain(config)
+
+
+def kill_while_saving(corpus, folder, world_size, stage, kills, seed):
+    """Kills a run at random moments of its asynchronous saves, then lets it end: it must be as if nothing had been."""
+    calm, disturbed = folder / "calm", folder / "disturbed"
+    config = configure(corpus, calm, stage)
+    config.checkpoint.every, config.train.steps = 2, 40
+    assert run_ranks(pretrain, config, world_size) == [0] * world_size
+
+    config.run.dir = str(disturbed)
+    draw = random.Random(seed)
+    for _ in range(kills):
+        began = time.time()
+        ranks = start_ranks(pretrain_writing_slowly, config, world_size)
+        kill_when(ranks, lambda began=began: logged_since(disturbed, began), after_s=draw.uniform(0, 0.6))
+        problems = [find_problem(folder_of(disturbed, step)) for step in list_steps(disturbed)]
+        assert not any(problems)  # what has its name is whole
+    assert run_ranks(pretrain, config, world_size) == [0] * world_size
+    assert_equal_states(calm, disturbed)
+    assert [row["step"] for row in read_metrics(disturbed)] == list(range(1, 41))
+
+
+def test_three_kills_at_random_moments_of_asynchronous_saves(corpus, tmp_path):
+    kill_while_saving(corpus, tmp_path, 2, 1, kills=3, seed=0)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("turn", range(10))
+def test_thirty_kills_at_random_moments_of_asynchronous_saves(corpus, tmp_path, turn):
+    world_size, stage = [(1, 0), (2, 2), (2, 3)][turn % 3]
+    kill_while_saving(corpus, tmp_path, world_size, stage, kills=3, seed=turn + 1)

@@ -60,7 +60,7 @@ def document_ids(inputs: torch.Tensor, end_of_text: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Loader:
-    """Batches of one data rank. Micro-step m of a step takes chunk m·W + r of the global batch (DESIGN 3.2)."""
+    """Batches of one data rank. Micro-step m of a step takes chunk m·W + r of the global batch."""
 
     datasets: list[Dataset]
     order: Order

@@ -8,27 +8,25 @@
 
 The format knows no world size, ZeRO stage or tensor degree: a reader takes the regions that it needs from whatever
 files hold them. A fragment names a tensor-parallel `slice` of its parameter, or null for the whole, and a range in it.
+writer.py writes them.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
-import uuid
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import xxhash
 
-from trainer.durable import sync, write_json
-from trainer.engine.fragments import WEIGHT, Fragment
+from trainer.engine.fragments import WEIGHT
 from trainer.engine.mesh import Mesh
 from trainer.engine.region import Region, Storage, copy
-from trainer.errors import InputError, StorageError
+from trainer.errors import InputError
 from trainer.model.partition import Slice
 
 FORMAT = 1
@@ -48,84 +46,7 @@ def list_steps(run_dir: Path) -> list[int]:
     return sorted(int(match.group(1)) for match in names if match)
 
 
-# ---------------------------------------------------------------------------------------------------------- writing
-
-
-def save(run_dir: Path, mesh: Mesh, fragments: Iterable[Fragment], state: dict[str, Any]) -> Path:
-    """Writes the checkpoint of state["step"]; every rank calls it. It counts only once COMPLETE is durable.
-
-    StorageError on every rank if one of them couldn't write; then nothing is left of the attempt.
-    """
-    target = folder_of(run_dir, state["step"])
-    attempt = mesh.from_main(target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}"))
-    problem = _attempt(lambda: attempt.mkdir(parents=True)) if mesh.is_main else None
-    mesh.barrier()
-    problem = problem or _attempt(lambda: _write_rank(attempt, mesh.rank, fragments))
-    problem = mesh.first(problem)
-    if problem is None and mesh.is_main:
-        problem = _attempt(lambda: _complete(attempt, target, mesh.world_size, state))
-    problem = mesh.first(problem)
-    if problem:
-        if mesh.is_main:
-            shutil.rmtree(attempt, ignore_errors=True)
-        raise StorageError(
-            f"{target}: not written ({problem}); earlier checkpoints are untouched. "
-            "Make room or mend the disk, and start the same command again."
-        )
-    return target
-
-
-def _attempt(work: Any) -> str | None:
-    """Runs `work`; what went wrong in a line, or None."""
-    try:
-        work()
-    except Exception as error:  # safetensors wraps OSError in an exception of its own
-        return str(error).splitlines()[0] if str(error) else type(error).__name__
-    return None
-
-
-def _write_rank(folder: Path, rank: int, fragments: Iterable[Fragment]) -> None:
-    from safetensors.torch import save_file
-
-    tensors: dict[str, torch.Tensor] = {}
-    index = []
-    file = f"rank-{rank:05d}.safetensors"
-    for fragment in fragments:
-        for kind, view in fragment.views.items():
-            region = fragment.region
-            key = f"{kind}:{fragment.parameter}:{region.start}"
-            tensors[key] = view.detach().cpu().contiguous().clone()  # .cpu() alone aliases on a CPU
-            index.append(
-                {
-                    "parameter": fragment.parameter,
-                    "shape": list(region.shape),
-                    "slice": asdict(region.slice) if region.slice else None,
-                    "start": region.start,
-                    "stop": region.stop,
-                    "kind": kind,
-                    "file": file,
-                    "tensor": key,
-                }
-            )
-    save_file(tensors, folder / file)
-    sync(folder / file)
-    write_json(folder / f"rank-{rank:05d}.json", {"fragments": index, "files": {file: describe(folder / file)}})
-
-
-def _complete(attempt: Path, target: Path, world_size: int, state: dict[str, Any]) -> None:
-    write_json(attempt / "state.json", {"format": FORMAT, **state})
-    files: dict[str, Any] = {}
-    for rank in range(world_size):
-        name = f"rank-{rank:05d}.json"
-        files |= json.loads((attempt / name).read_text())["files"]
-        files[name] = describe(attempt / name)
-    files["state.json"] = describe(attempt / "state.json")
-    write_json(attempt / "COMPLETE", {"files": files})
-    sync(attempt)
-    if target.exists():
-        shutil.rmtree(target)  # of the same step, and broken: a whole one would have been resumed from
-    attempt.rename(target)
-    sync(target.parent)
+# ---------------------------------------------------------------------------------------------------------- finding
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -137,45 +58,42 @@ def describe(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "xxh3_128": digest.hexdigest()}
 
 
-def remove_attempts(run_dir: Path) -> None:
-    """Removes what killed writers left. Rank 0 calls it before the first save."""
-    root = run_dir / "checkpoints"
-    for entry in root.iterdir() if root.is_dir() else ():
-        if PARTIAL.fullmatch(entry.name):
-            shutil.rmtree(entry, ignore_errors=True)
-
-
-def retain(run_dir: Path, *, keep: int, keep_every: int, best: int | None) -> None:
-    """Removes all but the newest `keep` whole checkpoints, every `keep_every`-th, and the `best` one."""
-    whole = [step for step in list_steps(run_dir) if (folder_of(run_dir, step) / "COMPLETE").is_file()]
-    kept = set(whole[-keep:]) | {step for step in whole if keep_every and step % keep_every == 0} | {best}
-    for step in whole:
-        if step not in kept:
-            folder = folder_of(run_dir, step)
-            (folder / "COMPLETE").unlink()  # from here on it doesn't count, however far the removal comes
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-# ---------------------------------------------------------------------------------------------------------- finding
-
-
-def find_problem(folder: Path, *, part: int = 0, parts: int = 1) -> str | None:
-    """Why the checkpoint isn't whole, in a line, or None. Hashes every `parts`-th file, from `part` on."""
+def read_complete(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and hash of every file of a whole checkpoint, by name. InputError if COMPLETE isn't there or damaged."""
     try:
-        files = json.loads((folder / "COMPLETE").read_text())["files"]
+        files: dict[str, dict[str, Any]] = json.loads((folder / "COMPLETE").read_text())["files"]
     except FileNotFoundError:
-        return "COMPLETE is missing"
+        raise InputError("COMPLETE is missing") from None
     except (ValueError, KeyError):
-        return "COMPLETE is damaged"
+        raise InputError("COMPLETE is damaged") from None
+    return files
+
+
+def kept_steps(whole: list[int], *, keep: int, keep_every: int, best: int | None) -> set[int]:
+    """Of whole checkpoints, in ascending order: the newest `keep`, every `keep_every`-th, and the `best` one."""
+    return set(whole[-keep:]) | {step for step in whole if step == best or (keep_every and step % keep_every == 0)}
+
+
+def find_problems(folder: Path, *, part: int = 0, parts: int = 1, hashes: bool = True) -> Iterator[str]:
+    """Why the checkpoint isn't whole, a line for each reason. Hashes every `parts`-th file, from `part` on."""
+    try:
+        files = read_complete(folder)
+    except InputError as error:
+        yield str(error)
+        return
     for number, (name, expected) in enumerate(sorted(files.items())):
         path = folder / name
         if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != expected["bytes"]:
-            return f"{name} has {path.stat().st_size:,} bytes of {expected['bytes']:,}"
-        if number % parts == part and describe(path) != expected:
-            return f"{name} doesn't match its hash"
-    return None
+            yield f"{name} is missing"
+        elif path.stat().st_size != expected["bytes"]:
+            yield f"{name} has {path.stat().st_size:,} bytes of {expected['bytes']:,}"
+        elif hashes and number % parts == part and describe(path) != expected:
+            yield f"{name} doesn't match its hash"
+
+
+def find_problem(folder: Path, *, part: int = 0, parts: int = 1, hashes: bool = True) -> str | None:
+    """The first of `find_problems`, or None."""
+    return next(find_problems(folder, part=part, parts=parts, hashes=hashes), None)
 
 
 def find_newest(run_dir: Path, mesh: Mesh) -> tuple[Path | None, list[str]]:
@@ -219,7 +137,7 @@ def find_checkpoint(run_dir: Path, step: int | None) -> Path:
 
 
 @dataclass(frozen=True)
-class _Piece:
+class Piece:
     """A region of a parameter that the checkpoint holds, and where."""
 
     region: Region
@@ -227,11 +145,11 @@ class _Piece:
     tensor: str
 
     @staticmethod
-    def from_json(record: dict[str, Any]) -> _Piece:
+    def from_json(record: dict[str, Any]) -> Piece:
         """From a fragment of rank-NNNNN.json."""
         cut = Slice(**record["slice"]) if record["slice"] else None
         region = Region(tuple(record["shape"]), cut, record["start"], record["stop"])
-        return _Piece(region, record["file"], record["tensor"])
+        return Piece(region, record["file"], record["tensor"])
 
 
 class CheckpointReader:
@@ -243,18 +161,23 @@ class CheckpointReader:
         if self.state.get("format") != FORMAT:
             raise InputError(f"{folder}: format {self.state.get('format')}; this version reads {FORMAT}.")
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self._pieces: dict[tuple[str, str], list[_Piece]] = {}
+        self.pieces: dict[tuple[str, str], list[Piece]] = {}
         for path in sorted(folder.glob("rank-*.json")):
             for record in json.loads(path.read_text())["fragments"]:
-                piece = _Piece.from_json(record)
+                piece = Piece.from_json(record)
                 self.shapes[record["parameter"]] = piece.region.shape
-                self._pieces.setdefault((record["parameter"], record["kind"]), []).append(piece)
+                self.pieces.setdefault((record["parameter"], record["kind"]), []).append(piece)
         self._files: dict[str, Any] = {}
 
     @property
     def kinds(self) -> list[tuple[str, str]]:
         """What the checkpoint holds, as (parameter, kind)."""
-        return list(self._pieces)
+        return list(self.pieces)
+
+    def stored(self, piece: Piece) -> tuple[str, list[int]]:
+        """Kind of numbers, as "F32", and shape of what a file holds for a piece."""
+        found = self._open(piece.file).get_slice(piece.tensor)
+        return str(found.get_dtype()), list(found.get_shape())
 
     def read(self, parameter: str, kind: str, region: Region) -> torch.Tensor:
         """The region's elements of a parameter; 1-D, fp32, on the CPU. A `region.Source`.
@@ -263,7 +186,7 @@ class CheckpointReader:
         """
         result = torch.empty(region.count, dtype=torch.float32)
         found = 0
-        for piece in self._pieces.get((parameter, kind), []):
+        for piece in self.pieces.get((parameter, kind), []):
             found += copy(region, result, piece.region, self._storage(piece))
         if found != region.count:
             raise InputError(f"{self.folder}: holds {found:,} of {region.count:,} elements of {parameter} ({kind}).")
@@ -274,7 +197,7 @@ class CheckpointReader:
         shape = self.shapes[parameter]
         return self.read(parameter, kind, Region.of_slice(shape, None)).view(shape)
 
-    def _storage(self, piece: _Piece) -> Storage:
+    def _storage(self, piece: Piece) -> Storage:
         def stored(start: int, stop: int) -> torch.Tensor:
             return self._open(piece.file).get_slice(piece.tensor)[start:stop]
 

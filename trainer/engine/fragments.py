@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from torch import nn
 
 from trainer.engine import muon
 from trainer.engine.mesh import Mesh
+from trainer.engine.offload import group_in_memory, weight_in_memory
 from trainer.engine.optimizer import moments_of
 from trainer.engine.region import Region, Source
 from trainer.model.partition import Partition
@@ -58,14 +61,27 @@ def held_fragments(engine: Any, partition: Partition) -> Iterator[Fragment]:
                 start = muon.momentum_start(engine, parameter) + first
             views |= _moments(inner, parameter, flat, start, count)
             yield Fragment(name, replace(held, start=first, stop=first + count), views)
-        else:
-            first, count = partition_range(parameter)
-            if count == 0:
-                continue  # all of this rank's partition is padding
-            group, start, _ = engine.optimizer.grad_position[engine.optimizer.get_param_id(parameter)]
+    if stage == 3:
+        yield from _held_at_stage_3(engine, partition)
+
+
+def _held_at_stage_3(engine: Any, partition: Partition) -> Iterator[Fragment]:
+    """By group of DeepSpeed's, for one on NVMe is in memory only while its fragments are being used."""
+    inner = inner_optimizer(engine)
+    places = [
+        (*engine.optimizer.grad_position[engine.optimizer.get_param_id(parameter)][:2], name, parameter)
+        for name, parameter in engine.module.named_parameters()
+    ]
+    for group, members in groupby(sorted(places, key=itemgetter(0, 1)), key=itemgetter(0)):
+        with group_in_memory(engine, group):
             flat = _flat_partitions(engine)[group]
-            views = {WEIGHT: flat.data.narrow(0, start, count)} | _moments(inner, parameter, flat, start, count)
-            yield Fragment(name, replace(held, start=first, stop=first + count), views)
+            for _, start, name, parameter in members:
+                first, count = partition_range(parameter)
+                if count == 0:
+                    continue  # all of this rank's partition is padding
+                held = Region.of_slice(partition.shapes[name], partition.slice_of(name))
+                views = {WEIGHT: flat.data.narrow(0, start, count)} | _moments(inner, parameter, flat, start, count)
+                yield Fragment(name, replace(held, start=first, stop=first + count), views)
 
 
 def owned_fragments(engine: Any, partition: Partition, mesh: Mesh) -> Iterator[Fragment]:
@@ -127,10 +143,11 @@ def create_moments(engine: Any, steps: int) -> None:
     """Gives the optimiser its moments, zero, and `steps` as its own count; torch would make them at its first step."""
     inner = inner_optimizer(engine)
     for group, (flat, parameter) in enumerate(zip(_flat_partitions(engine), _first_parameters(engine), strict=True)):
-        step = torch.tensor(float(steps), dtype=torch.float32, device=flat.device)
-        inner.state[flat] = {"step": step, **{kind: torch.zeros_like(flat) for kind in moments_of(parameter)}}
-        if getattr(parameter, "use_muon", False) and muon.holds_whole_momenta(engine):
-            inner.state[flat] = {"momentum_buffer": muon.whole_momenta(engine, group)}
+        with group_in_memory(engine, group):
+            step = torch.tensor(float(steps), dtype=torch.float32, device=flat.device)
+            inner.state[flat] = {"step": step, **{kind: torch.zeros_like(flat) for kind in moments_of(parameter)}}
+            if getattr(parameter, "use_muon", False) and muon.holds_whole_momenta(engine):
+                inner.state[flat] = {"momentum_buffer": muon.whole_momenta(engine, group)}
 
 
 @torch.no_grad()
@@ -159,7 +176,8 @@ def fill_weights(model: nn.Module, partition: Partition, source: Source) -> None
         if hasattr(parameter, "ds_tensor"):
             first, count = partition_range(parameter)
             values = source(name, WEIGHT, replace(held, start=first, stop=first + count))
-            parameter.ds_tensor.data[:count].copy_(values)
+            with weight_in_memory(parameter):
+                parameter.ds_tensor.data[:count].copy_(values)
             drop_copy(parameter)
         else:
             parameter.data.copy_(source(name, WEIGHT, held).view(parameter.shape))

@@ -93,8 +93,9 @@ class Clock:
 class Trainer:
     """One rank's part in a run.
 
-    `evaluate` scores all validation sets and returns the loss on evaluate.watch, if there is one; `save` writes a
-    checkpoint of `progress`. Every rank calls both. `expert_load` is there if the model has experts.
+    `evaluate` scores all validation sets and returns the loss on evaluate.watch, if there is one; `save` begins a
+    checkpoint of `progress`, and ends it too if it is given True: the run's last. Every rank calls both. `expert_load`
+    is there if the model has experts.
     """
 
     config: Pretrain
@@ -107,7 +108,7 @@ class Trainer:
     utilisation: Utilisation | None
     log: Log | None
     evaluate: Callable[[], float | None]
-    save: Callable[[], None]
+    save: Callable[[bool], None]
     expert_load: ExpertLoad | None = None
 
     def __post_init__(self) -> None:
@@ -238,5 +239,5 @@ class Trainer:
 
     def _save_if_due(self, step: int, *, last: bool) -> None:
         if (self._saves_at(step) or last) and self._saved_step != step:
-            self._clock.checkpoint_stall += self._clock.pause(self.save)
+            self._clock.checkpoint_stall += self._clock.pause(lambda: self.save(last))
             self._saved_step = step

@@ -7,7 +7,7 @@ import fcntl
 import io
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +21,6 @@ from trainer.errors import BanyanError, ConfigError
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)
-OP = "deepspeed_shm_comm.so"
 
 
 @dataclass(frozen=True)
@@ -145,24 +144,32 @@ def _require_one_node(mesh: Mesh) -> None:
 
 
 def load_cpu_op() -> None:
-    """Builds (once) and loads DeepSpeed's CPU op, one process at a time.
+    """Builds (once) and loads DeepSpeed's CPU op, one process at a time."""
+    from deepspeed.comm.torch import build_shm_op
+
+    with building("deepspeed_shm_comm", "DeepSpeed's CPU op: about a minute"):
+        build_shm_op()
+
+
+@contextlib.contextmanager
+def building(name: str, what: str) -> Iterator[None]:
+    """Where torch may build the extension `name`, one process at a time; `what` is announced if it must.
 
     torch guards the build by a lock file that outlives a killed process, and later ones wait for it for ever. Here a
     lock of the kernel's, which dies with its holder, comes first; whatever lock file is there then was left behind.
     """
-    from deepspeed.comm.torch import build_shm_op
     from torch.utils.cpp_extension import get_default_build_root
 
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
     root.mkdir(parents=True, exist_ok=True)
     with (root / "banyan.lock").open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
-        for stale in root.glob("**/deepspeed_shm_comm/lock"):
+        for stale in root.glob(f"**/{name}/lock"):
             stale.unlink(missing_ok=True)
-        if not any(root.glob(f"**/deepspeed_shm_comm/{OP}")):
-            print("building DeepSpeed's CPU op: about a minute, this once", flush=True)
+        if not any(root.glob(f"**/{name}/{name}.so")):
+            print(f"building {what}, this once", flush=True)
         with contextlib.redirect_stdout(io.StringIO()):  # it reports a build at every start
-            build_shm_op()
+            yield
 
 
 def seed_everything(seed: int, *, deterministic: bool) -> None:

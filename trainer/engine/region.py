@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -99,6 +100,28 @@ def copy(target: Region, into: torch.Tensor, source: Region, stored: Storage) ->
         place.copy_(values.as_strided(size, (of.stride, 1), values.storage_offset()))
         copied += size[0] * size[1]
     return copied
+
+
+def find_gap(shape: tuple[int, ...], regions: list[Region]) -> str | None:
+    """Where regions leave out elements of a parameter, or hold them twice; None if each is there once."""
+    by_slice: dict[Slice | None, list[Region]] = {}
+    for region in regions:
+        by_slice.setdefault(region.slice, []).append(region)
+    for piece, held in by_slice.items():
+        at = 0
+        for region in sorted(held, key=lambda region: region.start):
+            if region.start != at:
+                low, high = sorted((at, region.start))
+                return f"elements {low} to {high} of {piece or 'it'} are {'missing' if region.start > at else 'twice'}"
+            at = region.stop
+        if at != Region.of_slice(shape, piece).count:
+            return f"elements from {at} of {piece or 'it'} are missing"
+    slices = sorted((piece for piece in by_slice if piece is not None), key=lambda piece: piece.start)
+    if not slices:
+        return None if by_slice else "all of it is missing"
+    edges = [(0, 0), *((piece.start, piece.stop) for piece in slices), (shape[slices[0].dim], 0)]
+    whole = all(left[1] == right[0] for left, right in pairwise(edges))
+    return None if whole and len(slices) == len(by_slice) else "its slices don't make it whole"
 
 
 def _pairs(target: Region, source: Region, dim: int) -> Iterator[tuple[Rectangle, Rectangle]]:

@@ -14,7 +14,7 @@ from trainer.checks import micro_batch_of
 from trainer.config import Pretrain
 from trainer.engine.gradients import deepspeed_clips
 from trainer.engine.mesh import Mesh
-from trainer.engine.offload import offload_settings
+from trainer.engine.offload import home_of_weights, offload_settings
 from trainer.errors import ConfigError
 from trainer.model.moe import Experts
 from trainer.model.partition import Partition, layer_specs
@@ -101,11 +101,10 @@ def construction(config: Pretrain, mesh: Mesh) -> Iterator[None]:
     import deepspeed
     from deepspeed.utils import groups
 
-    home = config.parallel.offload_device if config.parallel.offload == "all" else str(mesh.device)
     # Without `dtype`: given one, DeepSpeed 0.19.8 makes every parameter bf16 on a CPU, also for fp32.
     with deepspeed.zero.Init(
         config_dict_or_path=deepspeed_config(config, mesh),
-        remote_device=home,
+        remote_device=home_of_weights(config, mesh),
         data_parallel_group=groups.get_data_parallel_group() if mesh.tensor > 1 else None,
     ):
         yield

@@ -61,7 +61,7 @@ class Tracker:
         return Tracker(run_dir, console, wandb_run)
 
     def log(self, *, step: int, tokens: int, metrics: Mapping[str, float]) -> None:
-        """Logs metrics of a step, under the names of DESIGN 5: a flushed line of metrics.jsonl, console, W&B.
+        """Logs metrics of a step: a flushed line of metrics.jsonl, console, W&B.
 
         More than one call for a step is fine (training, then evaluation) as long as their keys differ.
         """
