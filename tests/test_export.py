@@ -20,8 +20,8 @@ EXPERTS = {"model__qk_norm": True, "model__num_experts": 4, "model__moe_intermed
 RUNS = {
     "llama": ({}, (2, 3, 1)),
     "tied": ({"model__tie_word_embeddings": True}, (2, 1, 2)),
-    "biases": ({"model__qkv_bias": True}, (2, 3, 2)),
     "experts": (EXPERTS, (2, 1, 2)),
+    "biases": ({"model__qkv_bias": True}, (2, 3, 2)),
     "sharded experts": (EXPERTS, (2, 3, 1)),
 }
 
@@ -67,7 +67,9 @@ def their_logits(folder):
     return load_model(folder)(some_tokens()).logits
 
 
-@pytest.mark.parametrize("name", [*list(RUNS)[:-1], pytest.param("sharded experts", marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    "name", ["llama", "tied", "experts", *(pytest.param(name, marks=pytest.mark.full) for name in list(RUNS)[3:])]
+)
 def test_transformers_logits_equal_ours(corpus, run_dir, tmp_path, name):
     run_dir = run_dir if name == "llama" else train(corpus, tmp_path / "run", name)
     assert main(verb(run_dir, tmp_path / "out", shard_bytes=40_000)) == 0
