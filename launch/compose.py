@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from launch import groups, keys
+from launch.origin import sizes_from
 from launch.overrides import Names, Override, for_hydra, implied, is_entry, parse, split_verbatim, wrong_type
 from launch.verbs import VERBS
 from trainer.errors import ConfigError
@@ -40,7 +41,7 @@ def compose(verb: str, arguments: Sequence[str], config_dir: Path | None = None)
     assert schema is not None, f"{verb} takes plain arguments"
     names = Names(VERBS[verb], schema, groups.folders(config_dir))
     overrides, verbatim = split_verbatim([parse(text, names) for text in arguments])
-    overrides = [*overrides, *implied(overrides, groups.chosen(verb))]
+    overrides = [*overrides, *implied(overrides, groups.chosen(verb)), *sizes_from(overrides)]
     with _explained(names, overrides):
         config = _resolve(names, overrides, config_dir)
     _set_verbatim(config, verbatim, schema)

@@ -100,7 +100,7 @@ def implied(overrides: Sequence[Override], chosen: Iterable[str]) -> list[Overri
 
     `chosen` are the groups of the verb's defaults list.
     """
-    given = {override.name: _unquoted(override.value) for override in overrides if override.prefix != "~"}
+    given = {override.name: unquoted(override.value) for override in overrides if override.prefix != "~"}
     mixture = [name.split(".")[2] for name in given if name.startswith("data.train.")]
     path = given.get("data.path", "null")
     settled: dict[str, str] = {}
@@ -191,7 +191,8 @@ def _quoted_text(value: str, *, optional: bool) -> str:
     return QuotedString(text=value, quote=Quote.single).with_quotes()
 
 
-def _unquoted(value: str) -> str:
+def unquoted(value: str) -> str:
+    """Text without the quotes around it."""
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
 
 

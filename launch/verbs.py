@@ -66,6 +66,13 @@ VERBS: dict[str, Verb] = {
             'run.dir=DIR prompt="…" [key=value] …',
         ),
         Verb(
+            "export",
+            "Write a checkpoint as a Hugging Face folder.",
+            "trainer.export",
+            "run.dir=DIR format=hf [key=value] …",
+            unlisted=("run.name", "checkpoint.every", "checkpoint.keep"),
+        ),
+        Verb(
             "data",
             "Check, show or index token shards; tell what a training step was made of.",
             "trainer.inspect_data",

@@ -55,6 +55,11 @@ class Model:
     """Shape of the decoder; sizes are named as in Hugging Face's LlamaConfig, experts as in its Qwen3MoeConfig."""
 
     name: str = knob("custom", "What the preset is called; part of the default run name.")
+    init_from: Optional[str] = knob(
+        None,
+        "Where initial weights and sizes come from: a Hugging Face folder, a run directory or a checkpoint (step-N).",
+        common=True,
+    )
     vocab_size: Optional[int] = knob(None, "Tokens in the vocabulary; by default the dataset's.", "tokens", low=1)
     hidden_size: int = knob(256, "Width of the residual stream.", low=1)
     intermediate_size: int = knob(704, "Width of the SwiGLU feed-forward.", low=1)
@@ -66,6 +71,7 @@ class Model:
     rms_norm_eps: float = knob(1e-5, "Epsilon of RMSNorm.")
     tie_word_embeddings: bool = knob(False, "Share the embedding with the output head.")
     qk_norm: bool = knob(False, "RMSNorm on queries and keys, per head (Qwen3).")
+    qkv_bias: bool = knob(False, "Biases on queries, keys and values (Qwen2).")
     initializer_range: Optional[float] = knob(
         None, "Standard deviation of initial matrices; by default 1/sqrt(inputs), and 1 for an untied embedding."
     )
@@ -264,7 +270,7 @@ class Checkpoint:
     dir: Optional[str] = knob(
         None, "URL, as s3://BUCKET/RUN, that checkpoints are copied to as well and fetched from at a start."
     )
-    step: Optional[int] = knob(None, "Step that evaluate and generate read; by default the newest whole checkpoint.")
+    step: Optional[int] = knob(None, "Step that evaluate, generate and export read; by default the newest whole.")
 
 
 @dataclass
@@ -367,9 +373,30 @@ class Generate:
     seed: int = knob(0, "Seed of the sampling.", common=True, high=2**63 - 1)
 
 
+@dataclass
+class ExportSettings:
+    """What export writes, and where."""
+
+    output: Optional[str] = knob(None, "New folder to write; by default export/step-N in the run's.", common=True)
+    dtype: str = knob("fp32", "Numbers of the written weights.", common=True, choices=("fp32", "bf16"))
+    average_last: int = knob(1, "Write the mean of this many checkpoints, the last ones.", common=True, low=1)
+    shard_bytes: int = knob(4 * 2**30, "Most bytes of weights in one file; a larger tensor has one alone.", low=1)
+
+
+@dataclass
+class Export:
+    """Configuration of `banyan export`."""
+
+    run: Run = part(Run)
+    checkpoint: Checkpoint = part(Checkpoint)
+    format: str = knob("hf", "What is written: hf, a folder that transformers loads.", common=True, choices=("hf",))
+    export: ExportSettings = part(ExportSettings)
+
+
 VERBS: dict[str, type] = {
     "prepare": Prepare,
     "pretrain": Pretrain,
     "evaluate": EvaluateVerb,
     "generate": Generate,
+    "export": Export,
 }

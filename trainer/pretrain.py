@@ -38,6 +38,7 @@ from trainer.engine.checkpoint import CheckpointReader
 from trainer.engine.evaluation import Score, score
 from trainer.engine.expert_load import ExpertLoad
 from trainer.engine.health import StopRequests
+from trainer.engine.init_from import open_origin
 from trainer.engine.loop import Progress, Trainer, Utilisation
 from trainer.engine.mesh import Mesh, join, seed_everything
 from trainer.engine.offload import load_nvme_op
@@ -72,6 +73,8 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
     """The recipe."""
     world_size = int(os.environ["WORLD_SIZE"])
     check_pretrain(config, world_size)
+    if config.model.init_from:
+        config.model.init_from = str(Path(config.model.init_from).expanduser().absolute())
     config.train.micro_batch_size = micro_batch_of(config.train, data_ranks_of(config, world_size))
     load_nvme_op(config.parallel)
     mesh = join(tensor=config.parallel.tensor, sequence=config.parallel.sequence)
@@ -105,6 +108,8 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
         rows=[dataset.rows for dataset in training],
         weights=weights_of(config.data),
     )
+    shapes = parameter_shapes(config.model)
+    origin = None if reader else open_origin(config.model, training[0].manifest, shapes, mesh)
     if mesh.is_main:
         if reader:
             print(f"going on from {reader.folder}", flush=True)
@@ -112,19 +117,20 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
         run_directory.describe(run_dir, config, training[0].manifest.folder / "tokenizer")
         write_json(run_dir / "history.json", history.to_json())
 
-    shapes = parameter_shapes(config.model)
     partition = Partition(shapes, mesh.tensor_rank, mesh.tensor)
     with zero.construction(config, mesh):
         model = Transformer(config.model)
     model.set_activation_checkpointing(config.train.activation_checkpointing)
     spread_sequence(model, mesh)
-    fragments.fill_weights(model, Partition(shapes), initial_source(config))
+    fragments.fill_weights(model, Partition(shapes), origin or initial_source(config))
     zero.deal_experts(model, mesh, partition)
     optimizer = build_optimizer(config.optimizer, model.named_parameters())
     engine = zero.initialize(config, mesh, model, optimizer, partition)
     if reader:
         reader.check_shapes(shapes)
         fragments.restore(engine, partition, reader.read, steps=progress.step)
+    elif origin and config.train.precision == "bf16":
+        fragments.restore(engine, partition, origin, steps=0)  # DeepSpeed made its fp32 weights of rounded ones
     if config.train.compile:
         compile_blocks(engine.module)
 

@@ -20,8 +20,10 @@ RESIDUAL_OUTPUTS = ("o_proj.weight", "down_proj.weight", "experts.down_proj")
 def initial_weight(seed: int, name: str, shape: tuple[int, ...], model: Model) -> Tensor:
     """The parameter `name` at step 0, whole, in fp32 on the CPU.
 
-    Norms (the only vectors) are ones; matrices, experts' stacks of them too, are normal with `standard_deviation`.
+    Biases are zeros and norms ones; matrices, experts' stacks of them too, are normal with `standard_deviation`.
     """
+    if name.endswith(".bias"):
+        return torch.zeros(shape, device="cpu")
     if len(shape) == 1:
         return torch.ones(shape, device="cpu")
     std = standard_deviation(name, shape, model)

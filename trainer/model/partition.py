@@ -14,6 +14,7 @@ from typing import Any
 
 COLUMN = r".*\.(q|k|v|gate|up)_proj\.weight"
 ROW = r".*\.(o|down)_proj\.weight"
+BIAS = r".*\.(q|k|v)_proj\.bias"  # goes with its weight
 HEAD = r"lm_head\.weight"
 EXPERTS = r".*\.experts\.(gate_up|down)_proj"
 HEAD_NORM = r".*\.self_attn\.[qk]_norm\.weight"  # whole, but applied to a rank's own heads: gradients are partial
@@ -67,6 +68,6 @@ class Partition:
 
 def cut_dimension(name: str) -> int | None:
     """The dimension along which a parameter is cut, or None. A tied head has the embedding's name, and is whole."""
-    if re.fullmatch(COLUMN, name) or re.fullmatch(HEAD, name) or re.fullmatch(EXPERTS, name):
+    if any(re.fullmatch(pattern, name) for pattern in (COLUMN, BIAS, HEAD, EXPERTS)):
         return 0
     return 1 if re.fullmatch(ROW, name) else None

@@ -1,8 +1,9 @@
 """The model: a decoder of the Llama family in plain PyTorch. It knows nothing of ranks, ZeRO or configuration files.
 
-RMSNorm, rotary positions, grouped-query attention, SwiGLU, no biases; optionally Qwen3's norm on queries and keys, and
-experts. Parameters are named as in Hugging Face's LlamaForCausalLM, with experts as in its Qwen3MoeForCausalLM, so that
-export is a copy. Any weights the constructor leaves are meaningless: they come from initialize.py or a checkpoint.
+RMSNorm, rotary positions, grouped-query attention, SwiGLU; optionally Qwen3's norm on queries and keys, Qwen2's biases
+on them and on values, and experts. Parameters are named as in Hugging Face's LlamaForCausalLM, with experts as in its
+Qwen3MoeForCausalLM, so that export is a copy. Any weights the constructor leaves are meaningless: they come from
+initialize.py or a checkpoint.
 """
 
 from __future__ import annotations
@@ -77,9 +78,9 @@ class SelfAttention(nn.Module):
         self.dropout = config.dropout
         query_size = config.num_attention_heads * self.head_dim
         key_size = config.num_key_value_heads * self.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, query_size, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, key_size, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, key_size, bias=False)
+        self.q_proj = nn.Linear(config.hidden_size, query_size, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, key_size, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, key_size, bias=config.qkv_bias)
         self.o_proj = nn.Linear(query_size, config.hidden_size, bias=False)
         self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()

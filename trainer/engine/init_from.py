@@ -1,0 +1,89 @@
+"""Initial weights from a folder (model.init_from): a new run that begins with a trained model, at any shape.
+
+Every rank reads just what it holds. Moments begin at zero and steps at 0, as in any new run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.config import Model
+from trainer.data.manifest import Manifest
+from trainer.data.tokenizer import sha256_of
+from trainer.engine.checkpoint import CheckpointReader, find_newest, find_problem
+from trainer.engine.fragments import WEIGHT
+from trainer.engine.hf_folder import FolderReader
+from trainer.engine.mesh import Mesh
+from trainer.engine.region import Region, Source
+from trainer.errors import ConfigError, InputError
+from trainer.origin import Origin, find_origin, require_fit
+
+
+def open_origin(model: Model, manifest: Manifest, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh) -> Source | None:
+    """The source of a new run's first state, or None without model.init_from. Every rank calls it.
+
+    Refuses a folder that doesn't fit the model, or whose tokenizer isn't that of the data.
+    """
+    if model.init_from is None:
+        return None
+    origin = find_origin(model.init_from)
+    require_fit(model, origin)
+    mesh.main_finds(lambda: check_tokenizer(origin, manifest))
+    weights, place = open_weights(origin, shapes, mesh, tied=model.tie_word_embeddings)
+    if mesh.is_main:
+        unchecked = (
+            "" if origin.tokenizer else "; it holds no tokenizer.json, so that its ids are the data's is assumed"
+        )
+        print(f"initial weights from {place}{unchecked}", flush=True)
+
+    def read(name: str, kind: str, region: Region) -> torch.Tensor:
+        return weights(name, kind, region) if kind == WEIGHT else torch.zeros(region.count)
+
+    return read
+
+
+def open_weights(
+    origin: Origin, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh, *, tied: bool
+) -> tuple[Source, Path]:
+    """The weights of a folder, checked against the model's `shapes`, and where they lie."""
+    if origin.kind == "hf":
+        folder = FolderReader(origin.folder)
+        folder.check(shapes, tied=tied)
+        return folder.read, origin.folder
+    if origin.kind == "run":
+        newest, _ = find_newest(origin.folder, mesh)
+    else:
+        newest = origin.folder
+        problem = mesh.first(find_problem(newest, part=mesh.rank, parts=mesh.world_size))
+        if problem:
+            raise InputError(f"model.init_from={newest}: not whole ({problem}); choose another checkpoint.")
+    if newest is None:
+        raise InputError(f"model.init_from={origin.folder}: the run has no checkpoint yet; choose another.")
+    reader = CheckpointReader(newest)
+    reader.check_shapes(dict(shapes))
+    return reader.read, newest
+
+
+def check_tokenizer(origin: Origin, manifest: Manifest) -> None:
+    """Refuses data written with another tokenizer than the one that the weights know."""
+    if origin.tokenizer is None or sha256_of(origin.tokenizer) == manifest.tokenizer_sha256:
+        return
+    if ids_of(origin.tokenizer) != ids_of(manifest.folder / "tokenizer" / "tokenizer.json"):
+        raise ConfigError(
+            f"model.init_from={origin.folder}: {manifest.folder} was written with another tokenizer; prepare the text "
+            f"with data.tokenizer.path={origin.tokenizer.parent}."
+        )
+
+
+def ids_of(file: Path) -> Any:
+    """What of a tokenizer.json decides which ids a text gets, however the file was written."""
+    from tokenizers import Tokenizer
+
+    content = json.loads(Tokenizer.from_file(str(file)).to_str())
+    added = {token["id"]: token["content"] for token in content.get("added_tokens") or []}
+    return [content["model"], content.get("normalizer"), content.get("pre_tokenizer"), added]

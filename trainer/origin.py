@@ -1,0 +1,78 @@
+"""Where initial weights come from (model.init_from): what kind of folder it is, and the model that it holds.
+
+Nothing heavy is imported: the command line takes the model's sizes from here before anything starts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trainer.config import Model
+from trainer.errors import ConfigError, InputError
+from trainer.model.hf import ARCHITECTURE, first_difference, read_architecture
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A folder with weights: `kind` is hf (Hugging Face's), run (a run directory) or checkpoint (its step-N).
+
+    `architecture` holds fields of trainer.config.Model; `tokenizer` is a tokenizer.json, where there is one.
+    """
+
+    folder: Path
+    kind: str
+    architecture: dict[str, Any]
+    tokenizer: Path | None
+
+
+def find_origin(given: str) -> Origin:
+    """What model.init_from names. ConfigError or InputError if that is nothing to begin from."""
+    folder = Path(given).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"model.init_from={given}: there is no such folder (nothing is downloaded).")
+    if (folder / "config.json").is_file():
+        architecture = read_architecture(_load(folder / "config.json"), folder / "config.json")
+        return Origin(folder, "hf", architecture, _tokenizer(folder))
+    if (folder / "config.yaml").is_file():
+        return Origin(folder, "run", _ours(_load(folder / "config.yaml")), _tokenizer(folder / "tokenizer"))
+    if (folder / "state.json").is_file():
+        architecture = _ours(_load(folder / "state.json").get("config", {}))
+        return Origin(folder, "checkpoint", architecture, _tokenizer(folder.resolve().parents[1] / "tokenizer"))
+    raise ConfigError(
+        f"model.init_from={given}: no config.json (a Hugging Face folder), config.yaml (a run directory) or state.json "
+        "(a checkpoint, step-N) is there; give one of these folders."
+    )
+
+
+def require_fit(model: Model, origin: Origin) -> None:
+    """Refuses a model that isn't the one whose weights it is to begin with, naming the first field."""
+    name = first_difference(model, origin.architecture)
+    if name:
+        theirs = origin.architecture[name]
+        raise ConfigError(
+            f"model.{name}={getattr(model, name)}: {origin.folder} has {theirs}; leave model.{name} and model=… out, "
+            f"or set model.{name}={'null' if theirs is None else theirs}."
+        )
+
+
+def _ours(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.get("model", {}).items() if name in ARCHITECTURE}
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text("utf-8")
+        return dict(json.loads(text) if path.suffix == ".json" else yaml.safe_load(text))
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: can't be read ({(str(error).splitlines() or ['?'])[0]}).") from error
+
+
+def _tokenizer(folder: Path) -> Path | None:
+    file = folder / "tokenizer.json"
+    return file if file.is_file() else None
