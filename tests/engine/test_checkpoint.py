@@ -1,5 +1,7 @@
 """Checkpoint files: whole or not there, readable in any ranges."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -11,7 +13,11 @@ from trainer.engine.checkpoint import (
     folder_of,
     read_weights,
 )
+from trainer.engine.fragments import Fragment
+from trainer.engine.region import Region
+from trainer.engine.writer import take_snapshot, write_rank
 from trainer.errors import InputError
+from trainer.model.partition import Slice
 
 
 def write(run_dir, step, *cuts):
@@ -45,3 +51,19 @@ def test_newest_whole_checkpoint_is_found_by_looking(tmp_path):
         find_checkpoint(tmp_path, 2)
     with pytest.raises(InputError, match="no checkpoint there"):
         find_checkpoint(tmp_path / "empty", None)
+
+
+def test_reader_of_the_documentation_reads_slices_and_ranges(tmp_path):
+    page = Path(__file__).parents[2] / "docs" / "CHECKPOINTS.md"
+    code = page.read_text().partition("```python\n")[2].partition("```")[0]
+    names = {}
+    exec(code, names)
+    matrix = torch.arange(24, dtype=torch.float32).view(4, 6)
+    for rank, (left, right) in enumerate([(0, 3), (3, 6)]):
+        regions = [Region((4, 6), Slice(1, left, right), start, stop) for start, stop in ((0, 5), (5, 12))]
+        held = [Fragment("cut", region, {"fp32": region.cut(matrix)}) for region in regions]
+        write_rank(tmp_path, rank, take_snapshot([*held, *pieces(10)[rank::2]], f"rank-{rank:05d}.safetensors"))
+    found = names["read"](tmp_path)
+    assert torch.equal(torch.from_numpy(found["cut"]), matrix)
+    assert torch.equal(torch.from_numpy(found["odd"]).view(-1), WEIGHT)
+    assert torch.equal(torch.from_numpy(names["read"](tmp_path, "exp_avg")["odd"]).view(-1), -WEIGHT)
