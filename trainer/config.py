@@ -238,8 +238,8 @@ class Parallel:
     zero_stage: int = knob(
         0, "DeepSpeed ZeRO: 0 replicates, 1 shards optimiser state, 2 gradients, 3 weights.", common=True, high=3
     )
-    tensor: int = knob(1, "Ranks that share each layer.", low=1)
-    sequence: int = knob(1, "Ranks that share each sequence.", low=1)
+    tensor: int = knob(1, "Ranks that share each layer; on one node.", common=True, low=1)
+    sequence: int = knob(1, "Ranks that share each sequence (Ulysses).", common=True, low=1)
     expert: int = knob(1, "Ranks that share each layer's experts.", low=1)
     pipeline: int = knob(1, "Ranks that share the layers in turn; only 1, the refusal says why.", low=1)
     hpz: int = knob(
