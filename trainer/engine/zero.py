@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -141,9 +142,10 @@ def initialize(
     """DeepSpeed's engine around model and optimiser; with tensor parallelism it cuts the model as `partition` says."""
     import deepspeed
 
-    engine, _, _, _ = deepspeed.initialize(
-        model=model, optimizer=optimizer, config=deepspeed_config(config, mesh), dist_init_required=False
-    )
+    with contextlib.redirect_stdout(io.StringIO()):  # AutoTP says there what it was told
+        engine, _, _, _ = deepspeed.initialize(
+            model=model, optimizer=optimizer, config=deepspeed_config(config, mesh), dist_init_required=False
+        )
     for name, parameter in engine.module.named_parameters():
         shape = tuple(getattr(parameter, "ds_shape", parameter.shape))
         if shape != partition.held_shape(name):
