@@ -26,6 +26,7 @@ from trainer.engine.fragments import WEIGHT
 from trainer.engine.region import find_gap
 from trainer.errors import ConfigError, InputError
 from trainer.model.partition import cut_dimension
+from trainer.subcommand import choose
 
 SHAPES = ((1, 0, 1), (2, 1, 1), (8, 1, 1), (8, 3, 1), (8, 1, 2), (64, 3, 1))  # ranks, ZeRO stage, tensor degree
 FP32_BYTES = 4
@@ -42,15 +43,9 @@ DIR is a run directory (show takes its newest whole checkpoint), or the folder o
 
 def main(arguments: list[str]) -> int:
     """Runs `banyan checkpoint COMMAND DIR`; the exit code."""
-    if arguments[:1] in (["-h"], ["--help"]):
-        print(HELP, end="")
-        return 0
-    commands = ", ".join(COMMANDS)
-    if not arguments:
-        raise ConfigError(f"banyan checkpoint: give a command: {commands}.")
-    command = COMMANDS.get(arguments[0])
+    command = choose("checkpoint", COMMANDS, arguments, HELP)
     if command is None:
-        raise ConfigError(f"banyan checkpoint {arguments[0]}: no such command; there are {commands}.")
+        return 0
     if len(arguments) != 2:
         raise ConfigError(f"usage: banyan checkpoint {arguments[0]} DIR, with one run directory or checkpoint.")
     return command(_folders(Path(arguments[1]).expanduser()))

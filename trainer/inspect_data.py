@@ -15,6 +15,7 @@ from trainer.data.shards import ShardReader, build_index, open_shards, verify, w
 from trainer.data.tokenizer import load_tokenizer
 from trainer.errors import ConfigError, InputError
 from trainer.run_directory import require_run_dir
+from trainer.subcommand import choose
 
 SHOWN_DOCUMENTS = 3
 SHOWN_CHARACTERS = 1000
@@ -36,15 +37,9 @@ DIR is a folder of token shards, or an output of prepare.
 
 def main(arguments: list[str]) -> int:
     """Runs `banyan data COMMAND …`; the exit code."""
-    if arguments[:1] in (["-h"], ["--help"]):
-        print(HELP, end="")
-        return 0
-    commands = ", ".join(COMMANDS)
-    if not arguments:
-        raise ConfigError(f"banyan data: give a command: {commands}.")
-    command = COMMANDS.get(arguments[0])
+    command = choose("data", COMMANDS, arguments, HELP)
     if command is None:
-        raise ConfigError(f"banyan data {arguments[0]}: no such command; there are {commands}.")
+        return 0
     return command(arguments[1:])
 
 

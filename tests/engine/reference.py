@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import pytest
 import torch
 
 from tests.engine.muon_reference import PlainMuon
+from tests.ranks import read_metrics
 from trainer.config import Optimizer, Pretrain
 from trainer.data.dataset import open_training, weights_of
 from trainer.data.loader import to_batch
@@ -83,3 +88,12 @@ def build_plain_optimizers(settings: Optimizer, model: Transformer) -> list[torc
         )
     )
     return optimizers
+
+
+def assert_same_course(run_dir: Path, expected: list[tuple[float, float]], tolerance: float) -> list[dict[str, Any]]:
+    """Fails unless a run logged every step once, with these losses and gradient norms; its rows."""
+    rows = read_metrics(run_dir)
+    assert [row["step"] for row in rows] == list(range(1, len(expected) + 1))
+    assert [row["train/loss"] for row in rows] == pytest.approx([loss for loss, _ in expected], rel=tolerance)
+    assert [row["train/grad_norm"] for row in rows] == pytest.approx([norm for _, norm in expected], rel=tolerance)
+    return rows

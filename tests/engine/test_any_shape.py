@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.reference import train_plainly
-from tests.engine.test_reshape import TOLERANCE, assert_unbroken, move
+from tests.engine.reference import assert_same_course, train_plainly
+from tests.engine.test_reshape import TOLERANCE, move
 from tests.ranks import pretrain, run_ranks, small_config
 from tests.states import read_state
 
@@ -107,7 +107,7 @@ def unbroken(corpus, tmp_path_factory):
 def test_pairs_of_shapes_train_on(corpus, tmp_path, unbroken, before, after):
     assert TOLERANCE == 1e-5
     move(corpus, tmp_path / "run", [before, after])
-    assert_unbroken(tmp_path / "run", unbroken)
+    assert_same_course(tmp_path / "run", unbroken, TOLERANCE)
 
 
 def load_and_weigh(config):

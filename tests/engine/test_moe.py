@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.engine.reference import train_plainly
-from tests.ranks import pretrain, read_metrics, run_ranks, small_config
+from tests.engine.reference import assert_same_course, train_plainly
+from tests.ranks import pretrain, run_ranks, small_config
 
 TOLERANCE = 1e-4
 STEPS = 8
@@ -24,14 +24,6 @@ def reference(corpus, tmp_path_factory):
     return train_plainly(small_config(corpus, tmp_path_factory.mktemp("reference"), **EXPERTS))
 
 
-def assert_equal(run_dir, expected, tolerance):
-    rows = read_metrics(run_dir)
-    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
-    assert [row["train/loss"] for row in rows] == pytest.approx([loss for loss, _ in expected], rel=tolerance)
-    assert [row["train/grad_norm"] for row in rows] == pytest.approx([norm for _, norm in expected], rel=tolerance)
-    return rows
-
-
 @pytest.mark.parametrize(
     ("world_size", "stage"),
     [
@@ -45,7 +37,7 @@ def test_losses_and_norms_equal_plain_pytorch(corpus, tmp_path, reference, world
     if (world_size, stage) == (2, 3):
         config.train.activation_checkpointing = "full"
     assert run_ranks(pretrain, config, world_size) == [0] * world_size
-    assert_equal(tmp_path / "run", reference, TOLERANCE)
+    assert_same_course(tmp_path / "run", reference, TOLERANCE)
 
 
 def test_run_moved_to_another_shape_is_unbroken_and_logs_the_load(corpus, tmp_path, reference):
@@ -55,7 +47,7 @@ def test_run_moved_to_another_shape_is_unbroken_and_logs_the_load(corpus, tmp_pa
         if stop_at is None:
             config.evaluate.every, config.evaluate.prompt, config.evaluate.prompt_tokens = STEPS, "the", 4
         assert run_ranks(pretrain, config, world_size) == [0 if stop_at is None else 85] * world_size
-    rows = assert_equal(run_dir, reference, 1e-5)
+    rows = assert_same_course(run_dir, reference, 1e-5)
     for row in rows:
         assert 0 <= row["moe/load_min"] < 1 < row["moe/load_max"] <= 6
         assert 0.9 < row["moe/balance_loss"] < 6

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.engine.muon_reference import orthogonalize
-from tests.engine.reference import train_model
+from tests.engine.reference import assert_same_course, train_model
 from tests.engine.test_moe import EXPERTS
 from tests.engine.test_reshape import STEPS, move
 from tests.ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
@@ -38,12 +38,6 @@ def computed_in(method):
 def sampled(shapes, sample):
     """All shapes for `--full`, and those of the sample always."""
     return [pytest.param(*shape, marks=() if shape in sample else pytest.mark.full) for shape in shapes]
-
-
-def assert_same_course(run_dir, expected, tolerance):
-    rows = read_metrics(run_dir)
-    assert [row["train/loss"] for row in rows] == pytest.approx([loss for loss, _ in expected], rel=tolerance)
-    assert [row["train/grad_norm"] for row in rows] == pytest.approx([norm for _, norm in expected], rel=tolerance)
 
 
 def assert_same_weights(run_dir, model, tolerance):

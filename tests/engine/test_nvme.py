@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.reference import train_plainly
-from tests.ranks import pretrain, read_metrics, run_ranks, small_config
+from tests.engine.reference import assert_same_course, train_plainly
+from tests.ranks import pretrain, run_ranks, small_config
 from tests.states import assert_equal_states
 from trainer.config import Parallel
 from trainer.engine.offload import load_nvme_op
@@ -33,13 +33,6 @@ def move(corpus, run_dir, layouts, **changes):
         last = number == len(layouts)
         config.train.stop_at = None if last else number * STEPS // len(layouts)
         assert run_ranks(pretrain, config, world_size) == [0 if last else 85] * world_size
-
-
-def assert_agrees(run_dir, expected, tolerance=TOLERANCE):
-    rows = read_metrics(run_dir)
-    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
-    assert [row["train/loss"] for row in rows] == pytest.approx([loss for loss, _ in expected], rel=tolerance)
-    assert [row["train/grad_norm"] for row in rows] == pytest.approx([norm for _, norm in expected], rel=tolerance)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +65,7 @@ def test_folder_of_another_run_is_refused(monkeypatch, tmp_path):
 def test_run_that_goes_through_nvme_is_plain_pytorch_s(corpus, tmp_path, plain):
     layouts = [(2, 3, "optimizer", "nvme"), (1, 3, "all", "nvme"), (1, 0, "none", "cpu")]
     move(corpus, tmp_path, layouts)
-    assert_agrees(tmp_path, plain)
+    assert_same_course(tmp_path, plain, TOLERANCE)
     assert list((tmp_path / "nvme").rglob("exp_avg_sq*"))
     assert list((tmp_path / "nvme").rglob("*_param.tensor.swp"))
 
@@ -81,7 +74,7 @@ def test_run_that_goes_through_nvme_is_plain_pytorch_s(corpus, tmp_path, plain):
 @pytest.mark.full
 def test_run_that_comes_to_nvme_is_plain_pytorch_s(corpus, tmp_path, plain):
     move(corpus, tmp_path, [(1, 1, "optimizer", "cpu"), (2, 3, "all", "nvme")])
-    assert_agrees(tmp_path, plain)
+    assert_same_course(tmp_path, plain, TOLERANCE)
 
 
 @needs_libaio
@@ -93,4 +86,4 @@ def test_resume_on_nvme_is_the_unbroken_run_to_the_bit(corpus, tmp_path, plain, 
     move(corpus, tmp_path / "unbroken", [layout], precision=precision)
     move(corpus, tmp_path / "resumed", [layout, layout], precision=precision)
     assert_equal_states(tmp_path / "unbroken", tmp_path / "resumed")
-    assert_agrees(tmp_path / "unbroken", plain, TOLERANCE if precision == "fp32" else 2e-2)
+    assert_same_course(tmp_path / "unbroken", plain, TOLERANCE if precision == "fp32" else 2e-2)

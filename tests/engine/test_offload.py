@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.engine.reference import train_plainly
-from tests.ranks import pretrain, read_metrics, run_ranks, small_config
+from tests.engine.reference import assert_same_course, train_plainly
+from tests.ranks import pretrain, run_ranks, small_config
 from tests.states import assert_equal_states
 
 STEPS = 12
@@ -25,13 +25,6 @@ def move(corpus, run_dir, layouts, **changes):
         assert run_ranks(pretrain, config, world_size) == [0 if last else 85] * world_size
 
 
-def assert_agrees(run_dir, expected, tolerance):
-    rows = read_metrics(run_dir)
-    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
-    assert [row["train/loss"] for row in rows] == pytest.approx([loss for loss, _ in expected], rel=tolerance)
-    assert [row["train/grad_norm"] for row in rows] == pytest.approx([norm for _, norm in expected], rel=tolerance)
-
-
 @pytest.fixture(scope="module")
 def plain(corpus, tmp_path_factory):
     return train_plainly(configure(corpus, tmp_path_factory.mktemp("plain")))
@@ -39,7 +32,7 @@ def plain(corpus, tmp_path_factory):
 
 def test_run_that_goes_in_and_out_of_host_memory_is_plain_pytorch_s(corpus, tmp_path, plain):
     move(corpus, tmp_path, [(2, 3, "all"), (2, 1, "optimizer"), (1, 0, "none"), (2, 2, "optimizer")])
-    assert_agrees(tmp_path, plain, 1e-5)
+    assert_same_course(tmp_path, plain, 1e-5)
 
 
 def test_resume_under_offload_is_the_unbroken_run_to_the_bit(corpus, tmp_path):
@@ -53,14 +46,14 @@ def test_resume_under_offload_is_the_unbroken_run_to_the_bit(corpus, tmp_path):
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_every_offloaded_layout_is_plain_pytorch(corpus, tmp_path, plain, world_size, stage, offload):
     move(corpus, tmp_path, [(world_size, stage, offload)])
-    assert_agrees(tmp_path, plain, 1e-5)
+    assert_same_course(tmp_path, plain, 1e-5)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize(("stage", "offload"), ALL)
 def test_offload_goes_with_tensor_parallelism(corpus, tmp_path, plain, stage, offload):
     move(corpus, tmp_path, [(4, stage, offload), (2, stage, offload)], parallel__tensor=2)
-    assert_agrees(tmp_path, plain, 1e-5)
+    assert_same_course(tmp_path, plain, 1e-5)
 
 
 @pytest.mark.full
@@ -78,11 +71,11 @@ def test_every_resume_is_the_unbroken_run_to_the_bit(corpus, tmp_path, stage, of
 @pytest.mark.parametrize("after", [(0, "none"), (3, "none"), *ALL])
 def test_every_pair_of_layouts(corpus, tmp_path, plain, before, after):
     move(corpus, tmp_path, [(2, *before), (1, *after)])
-    assert_agrees(tmp_path, plain, 1e-5)
+    assert_same_course(tmp_path, plain, 1e-5)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize(("stage", "offload"), ALL)
 def test_bf16_under_offload_stays_near_fp32(corpus, tmp_path, plain, stage, offload):
     move(corpus, tmp_path, [(2, stage, offload)], train__precision="bf16")
-    assert_agrees(tmp_path, plain, 1e-2)
+    assert_same_course(tmp_path, plain, 1e-2)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.engine.reference import train_plainly
-from tests.ranks import pretrain, read_metrics, run_ranks, small_config
+from tests.engine.reference import assert_same_course, train_plainly
+from tests.ranks import pretrain, run_ranks, small_config
 
 TOLERANCE = 1e-5
 STEPS = 12
@@ -20,13 +20,6 @@ def move(corpus, run_dir, shapes, **changes):
         assert run_ranks(pretrain, config, world_size) == [0 if last else 85] * world_size
 
 
-def assert_unbroken(run_dir, expected):
-    rows = read_metrics(run_dir)
-    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
-    assert [row["train/loss"] for row in rows] == pytest.approx([loss for loss, _ in expected], rel=TOLERANCE)
-    assert [row["train/grad_norm"] for row in rows] == pytest.approx([norm for _, norm in expected], rel=TOLERANCE)
-
-
 @pytest.fixture(scope="module")
 def unbroken(corpus, tmp_path_factory):
     return train_plainly(small_config(corpus, tmp_path_factory.mktemp("plain"), train__steps=STEPS))
@@ -34,12 +27,12 @@ def unbroken(corpus, tmp_path_factory):
 
 def test_run_moved_through_shapes_agrees_with_unbroken_run(corpus, tmp_path, unbroken):
     move(corpus, tmp_path / "run", [(1, 0), (4, 3), (2, 2), (1, 1)])
-    assert_unbroken(tmp_path / "run", unbroken)
+    assert_same_course(tmp_path / "run", unbroken, TOLERANCE)
 
 
 def test_run_moved_through_tensor_degrees_agrees_with_unbroken_run(corpus, tmp_path, unbroken):
     move(corpus, tmp_path / "run", [(1, 0), (4, 3), (4, 1, 2), (2, 2)])
-    assert_unbroken(tmp_path / "run", unbroken)
+    assert_same_course(tmp_path / "run", unbroken, TOLERANCE)
 
 
 @pytest.mark.full
@@ -47,4 +40,4 @@ def test_run_moved_through_tensor_degrees_agrees_with_unbroken_run(corpus, tmp_p
 @pytest.mark.parametrize("after", [(w, z) for w in (1, 2, 4) for z in range(4)])
 def test_every_pair_of_shapes(corpus, tmp_path, unbroken, before, after):
     move(corpus, tmp_path / "run", [before, after])
-    assert_unbroken(tmp_path / "run", unbroken)
+    assert_same_course(tmp_path / "run", unbroken, TOLERANCE)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.reference import train_plainly
+from tests.engine.reference import assert_same_course, train_plainly
 from tests.ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
 from tests.states import assert_equal_states
 from trainer.model.partition import cut_dimension
@@ -27,9 +27,7 @@ def assert_parity(corpus, run_dir, reference, *, data, tensor, stage, **changes)
     config = small_config(corpus, run_dir, parallel__zero_stage=stage, parallel__tensor=tensor, **MODEL, **changes)
     ranks = data * tensor
     assert run_ranks(pretrain, config, ranks) == [0] * ranks
-    rows = read_metrics(run_dir)
-    assert [row["train/loss"] for row in rows] == pytest.approx([loss for loss, _ in reference], rel=TOLERANCE)
-    assert [row["train/grad_norm"] for row in rows] == pytest.approx([norm for _, norm in reference], rel=TOLERANCE)
+    assert_same_course(run_dir, reference, TOLERANCE)
 
 
 @pytest.mark.parametrize(("data", "tensor", "stage"), [(1, 2, 0), (2, 2, 1), (1, 2, 2), (2, 2, 3)])
