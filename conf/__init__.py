@@ -1,1 +1,1 @@
-"""Every knob, as Hydra groups; the schema behind them is trainer/config.py."""
+"""Every knob, as Hydra groups; the schema behind them is trainer/config/."""

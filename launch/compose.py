@@ -1,4 +1,4 @@
-"""Overrides and conf/ → the configuration, a dataclass of trainer/config.py; every slip is one ConfigError.
+"""Overrides and conf/ → the configuration, a dataclass of trainer/config/; every slip is one ConfigError.
 
 compose("pretrain", ["model=tiny", "train.steps=10"]).train.steps == 10
 """

@@ -1,0 +1,38 @@
+"""The one schema of conf/: every key with its default, unit and a sentence. checks.py holds what must fit across keys.
+
+Hydra composes YAML from conf/ onto these dataclasses (launch/compose.py), so an unknown key or a wrong type is an
+error. Nothing heavy is imported here.
+"""
+
+from trainer.config.data import Data, Tokenizer, TokenizerTrain, TrainingSet, ValidationSet
+from trainer.config.launch import Launch
+from trainer.config.model import Model
+from trainer.config.run import Checkpoint, Evaluate, Run, Track, Wandb
+from trainer.config.training import Optimizer, Parallel, Schedule, Train
+from trainer.config.verbs import VERBS, EvaluateVerb, Export, ExportSettings, Generate, Prepare, Pretrain
+
+__all__ = [
+    "VERBS",
+    "Checkpoint",
+    "Data",
+    "Evaluate",
+    "EvaluateVerb",
+    "Export",
+    "ExportSettings",
+    "Generate",
+    "Launch",
+    "Model",
+    "Optimizer",
+    "Parallel",
+    "Prepare",
+    "Pretrain",
+    "Run",
+    "Schedule",
+    "Tokenizer",
+    "TokenizerTrain",
+    "Track",
+    "Train",
+    "TrainingSet",
+    "ValidationSet",
+    "Wandb",
+]

@@ -1,0 +1,78 @@
+"""What prepare reads and writes, and what training reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from trainer.config.knobs import knob, part
+
+
+@dataclass
+class TokenizerTrain:
+    """How a tokenizer is trained."""
+
+    vocab_size: int = knob(4096, "Vocabulary of the byte-level BPE trained on the input.", "tokens", common=True, low=1)
+    sample_bytes: int = knob(64 * 2**20, "Most text that the tokenizer is trained on.", "bytes", low=1)
+
+
+@dataclass
+class Tokenizer:
+    """Which tokenizer prepare uses."""
+
+    path: Optional[str] = knob(
+        None, "tokenizer.json, or a Hugging Face folder; by default one is trained.", common=True
+    )
+    end_of_text: Optional[str] = knob(None, "End-of-text token of the loaded tokenizer; found by itself if usual.")
+    train: TokenizerTrain = part(TokenizerTrain)
+
+
+@dataclass
+class TrainingSet:
+    """One dataset of a mixture."""
+
+    path: str = knob("", "Folder of token shards, or an output of prepare.")
+    weight: float = knob(1.0, "Share of the mixture, relative to the other weights.")
+
+
+@dataclass
+class ValidationSet:
+    """One named validation set."""
+
+    path: str = knob("", "Folder of token shards, or an output of prepare.")
+
+
+@dataclass
+class Data:
+    """What prepare reads and writes, and what training reads."""
+
+    name: str = knob("custom", "What the data are called; part of the default run name.")
+    # prepare
+    input: list[str] = knob([], "Files, folders or globs of text, .jsonl[.gz|.zst] or .tar of text.", common=True)
+    include: list[str] = knob([], "File endings taken from folders, such as .py; by default all that are known.")
+    exclude: list[str] = knob([], "Glob patterns of paths to leave out of folders.")
+    output: Optional[str] = knob(None, "Folder that prepare writes train/ and validation/ to.", common=True)
+    text_field: str = knob(
+        "text", "Field of a .jsonl record, or member of a .tar sample, that holds the text.", common=True
+    )
+    licence: Optional[str] = knob(None, "Licence of the sources, written into the manifest.")
+    tokenizer: Tokenizer = part(Tokenizer)
+    validation_fraction: float = knob(0.01, "Share of documents held out, chosen by their hash.", common=True, high=0.5)
+    deduplicate: bool = knob(True, "Drop exact duplicates of documents.")
+    shuffle_documents: bool = knob(True, "Shuffle documents globally by (seed, hash).")
+    shard_bytes: int = knob(256 * 2**20, "Text that goes into a shard, about.", "bytes", low=1)
+    block_tokens: int = knob(2**18, "Tokens of whole documents in one sample of a shard, about.", "tokens", low=1)
+    workers: Optional[int] = knob(None, "Processes that prepare uses; by default one per core.", low=1)
+    # pretrain and evaluate
+    path: Optional[str] = knob(None, "Folder of token shards to train on: an output of prepare.", common=True)
+    train: dict[str, TrainingSet] = knob({}, "A mixture: data.train.NAME={path: DIR, weight: W}.", common=True)
+    validation: dict[str, ValidationSet] = knob(
+        {}, "Named validation sets: data.validation.NAME={path: DIR}.", common=True
+    )
+    sequence_length: int = knob(256, "Tokens in a row of training data.", "tokens", common=True, low=1)
+    mask_documents: bool = knob(False, "Attention stays inside a document and positions restart.", common=True)
+    shuffle_shards: int = knob(16, "Shards that form a window in which rows are shuffled.", "shards", low=1)
+    verify_bytes: int = knob(
+        16 * 2**30, "Datasets up to this size are hashed at the start of a run, shared out among ranks.", "bytes"
+    )
+    prefetch: int = knob(4, "Micro-batches read ahead of use.", low=1)

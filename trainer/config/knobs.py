@@ -1,0 +1,32 @@
+"""What a configuration field carries besides its default: a sentence, a unit, bounds. `--help` reads it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import field
+from typing import Any
+
+
+def knob(
+    default: Any,
+    text: str,
+    unit: str = "",
+    *,
+    common: bool = False,
+    choices: tuple[str, ...] = (),
+    low: float = 0,
+    high: float = math.inf,
+) -> Any:
+    """A configuration field: default, one sentence, unit.
+
+    `common` puts it into `--help`; a value outside `choices`, or a number outside [low, high], is refused.
+    """
+    metadata = {"text": text, "unit": unit, "common": common, "choices": choices, "low": low, "high": high}
+    if isinstance(default, dict | list):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def part(kind: type) -> Any:
+    """A nested section of the configuration."""
+    return field(default_factory=kind)

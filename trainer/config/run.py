@@ -1,0 +1,80 @@
+"""A run around its training: identity, checkpoints, evaluation, tracking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from trainer.config.knobs import knob, part
+
+
+@dataclass
+class Run:
+    """Identity of a run and its folder."""
+
+    name: Optional[str] = knob(
+        None, "Name; by default data-model-HASH, the hash of all that makes the run.", common=True
+    )
+    dir: Optional[str] = knob(None, "Run directory; by default runs/NAME. Everything of the run is in it.", common=True)
+    lock_timeout_s: float = knob(
+        60.0, "A run on another machine that gave no sign of life for so long is taken for dead.", "seconds", low=10.0
+    )
+    allow_change: bool = knob(False, "Resume although optimizer, schedule, train or the data changed; logged.")
+
+
+@dataclass
+class Checkpoint:
+    """When checkpoints are written and which are kept."""
+
+    every: int = knob(
+        1000, "Steps between checkpoints; the last step has one always; 0: only that.", "steps", common=True
+    )
+    keep: int = knob(3, "Newest checkpoints kept.", common=True, low=1)
+    keep_every: int = knob(0, "Keep also every checkpoint whose step this divides; 0 is off.", "steps")
+    keep_best: bool = knob(False, "Keep also the checkpoint with the lowest loss on evaluate.watch.")
+    asynchronous: bool = knob(
+        True, "Train on while a checkpoint is written; off, each save waits until it is durable.", common=True
+    )
+    dir: Optional[str] = knob(
+        None, "URL, as s3://BUCKET/RUN, that checkpoints are copied to as well and fetched from at a start."
+    )
+    step: Optional[int] = knob(None, "Step that evaluate, generate and export read; by default the newest whole.")
+
+
+@dataclass
+class Evaluate:
+    """Evaluation during and after training."""
+
+    every: int = knob(500, "Steps between evaluations; 0: never, not even at the end.", "steps", common=True)
+    rows: int = knob(0, "Most rows of a validation set, from its start; 0 takes all.", "rows")
+    micro_batch_size: int = knob(8, "Rows that a rank takes through the model at once.", "rows", low=1)
+    watch: str = knob("validation", "Validation set that patience and keep_best look at.")
+    patience: int = knob(0, "Stop after this many evaluations without a better loss; 0 is off.")
+    bigram: bool = knob(True, "Print an interpolated bigram model's loss at the end, as a yardstick.")
+    prompt: Optional[str] = knob("def", "Prompt continued at the end and logged; null for none.")
+    prompt_tokens: int = knob(64, "Length of that continuation.", "tokens", low=1)
+
+
+@dataclass
+class Wandb:
+    """Weights & Biases."""
+
+    mode: str = knob(
+        "auto",
+        "auto is online with a key, else offline.",
+        common=True,
+        choices=("auto", "online", "offline", "disabled"),
+    )
+    project: str = knob("banyan", "W&B project.")
+    entity: Optional[str] = knob(None, "W&B team or user.")
+    group: Optional[str] = knob(None, "W&B group.")
+    tags: list[str] = knob([], "W&B tags.")
+    init_timeout_s: float = knob(10.0, "Longest wait for the W&B server before going offline.", "seconds", high=600.0)
+
+
+@dataclass
+class Track:
+    """Where metrics go."""
+
+    every: int = knob(10, "Steps between logged lines.", "steps", common=True, low=1)
+    wandb: Wandb = part(Wandb)

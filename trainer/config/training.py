@@ -1,0 +1,102 @@
+"""How the model is trained: length, batch, numerics, optimiser, schedule, layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from trainer.config.knobs import knob
+
+
+@dataclass
+class Train:
+    """Length, batch and numerics of the training."""
+
+    steps: Optional[int] = knob(None, "Optimiser steps to train for (or train.tokens).", "steps", common=True, low=1)
+    tokens: Optional[int] = knob(
+        None, "Tokens to train for, rounded up to a step (or train.steps).", "tokens", common=True, low=1
+    )
+    stop_at: Optional[int] = knob(
+        None, "Checkpoint and leave with 85 after this step; the schedule is unchanged.", common=True, low=1
+    )
+    batch_size: int = knob(16, "Global batch, over all ranks.", "sequences", common=True, low=1)
+    micro_batch_size: Optional[int] = knob(
+        None,
+        "What a rank takes through the model at once; by default the most, up to 8, that divides its share. "
+        "Set, micro-batches are the same at any number of ranks.",
+        "sequences",
+        common=True,
+        low=1,
+    )
+    precision: str = knob("fp32", "Numbers of the forward and backward pass.", common=True, choices=("fp32", "bf16"))
+    compile: bool = knob(False, "torch.compile each decoder block.", common=True)
+    activation_checkpointing: str = knob(
+        "none",
+        "Recompute blocks in backward to save memory; selective keeps products and attention, the cheap rest it "
+        "recomputes.",
+        choices=("none", "full", "selective"),
+    )
+    gradient_clipping: float = knob(1.0, "Largest gradient norm; 0 is off.", common=True)
+    deterministic: bool = knob(False, "Deterministic CUDA kernels, for bit-equal resumes there.")
+
+
+@dataclass
+class Optimizer:
+    """The optimiser."""
+
+    name: str = knob(
+        "adamw", "Optimiser; muon is for the blocks' matrices, all else has AdamW.", choices=("adamw", "muon")
+    )
+    lr: float = knob(3e-4, "Peak learning rate; of muon's, AdamW's part.", common=True, high=10.0)
+    beta1: float = knob(0.9, "Decay of AdamW's first moment.", high=0.9999999)
+    beta2: float = knob(0.95, "Decay of AdamW's second moment.", high=0.9999999)
+    eps: float = knob(1e-8, "Epsilon of AdamW.")
+    weight_decay: float = knob(
+        0.1, "Decoupled decay of matrices and embeddings; norms and biases have none.", high=10.0
+    )
+    muon_lr: float = knob(
+        0.02,
+        "Peak learning rate of muon's matrices: the spectral norm of an update, times sqrt(rows / columns) "
+        "where that is above 1.",
+        high=10.0,
+    )
+    muon_momentum: float = knob(0.95, "Decay of muon's momentum (Nesterov's).", high=0.9999999)
+    muon_newton_schulz: str = knob(
+        "gram",
+        "How muon's five Newton-Schulz steps are taken: gram, in fp16, or in fp32 on a CPU without it; standard, in "
+        "bf16.",
+        choices=("gram", "standard"),
+    )
+
+
+@dataclass
+class Schedule:
+    """The learning rate over the run."""
+
+    name: str = knob("cosine", "Shape after the warm-up.", choices=("cosine", "linear", "constant", "wsd"))
+    warmup_steps: int = knob(100, "Linear warm-up of the learning rate.", "steps", common=True)
+    min_ratio: float = knob(0.1, "Last learning rate, as a share of the peak.", high=1.0)
+    decay_fraction: float = knob(0.2, "Last share of the run in which wsd decays.", high=1.0)
+
+
+@dataclass
+class Parallel:
+    """How the run is spread over ranks."""
+
+    zero_stage: int = knob(
+        0, "DeepSpeed ZeRO: 0 replicates, 1 shards optimiser state, 2 gradients, 3 weights.", common=True, high=3
+    )
+    tensor: int = knob(1, "Ranks that share each layer; on one node.", common=True, low=1)
+    sequence: int = knob(1, "Ranks that share each sequence (Ulysses).", common=True, low=1)
+    expert: int = knob(1, "Ranks that share each layer's experts.", low=1)
+    pipeline: int = knob(1, "Ranks that share the layers in turn; only 1, the refusal says why.", low=1)
+    hpz: int = knob(
+        1, "ZeRO++ hpZ: ranks, as a node's, that keep a second copy of stage 3's weights for backward; 1 is off.", low=1
+    )
+    offload: str = knob(
+        "none",
+        "What leaves the device between uses: optimiser state (ZeRO 1 to 3), or that and the weights (all; ZeRO 3).",
+        choices=("none", "optimizer", "all"),
+    )
+    offload_device: str = knob("cpu", "Where it goes; nvme needs ZeRO 3 and libaio.", choices=("cpu", "nvme"))
+    nvme_path: Optional[str] = knob(None, "Folder on a local NVMe drive of every node, for offload_device=nvme.")

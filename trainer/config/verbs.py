@@ -1,0 +1,94 @@
+"""The whole configuration of each verb."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from trainer.config.data import Data
+from trainer.config.knobs import knob, part
+from trainer.config.launch import Launch
+from trainer.config.model import Model
+from trainer.config.run import Checkpoint, Evaluate, Run, Track
+from trainer.config.training import Optimizer, Parallel, Schedule, Train
+
+
+@dataclass
+class Pretrain:
+    """Configuration of `banyan pretrain`, and what a run directory's config.yaml holds."""
+
+    seed: int = knob(0, "Seed of weights, data order and dropout.", common=True, high=2**63 - 1)
+    run: Run = part(Run)
+    model: Model = part(Model)
+    data: Data = part(Data)
+    train: Train = part(Train)
+    optimizer: Optimizer = part(Optimizer)
+    schedule: Schedule = part(Schedule)
+    parallel: Parallel = part(Parallel)
+    deepspeed: dict[str, Any] = knob({}, "Merged last into the DeepSpeed configuration, for what has no key here.")
+    checkpoint: Checkpoint = part(Checkpoint)
+    evaluate: Evaluate = part(Evaluate)
+    track: Track = part(Track)
+    launch: Launch = part(Launch)
+
+
+@dataclass
+class Prepare:
+    """Configuration of `banyan prepare`."""
+
+    seed: int = knob(0, "Seed of the document shuffle.", common=True, high=2**63 - 1)
+    data: Data = part(Data)
+
+
+@dataclass
+class EvaluateVerb:
+    """Configuration of `banyan evaluate`."""
+
+    run: Run = part(Run)
+    data: Data = part(Data)
+    checkpoint: Checkpoint = part(Checkpoint)
+    evaluate: Evaluate = part(Evaluate)
+    launch: Launch = part(Launch)
+
+
+@dataclass
+class Generate:
+    """Configuration of `banyan generate`."""
+
+    run: Run = part(Run)
+    checkpoint: Checkpoint = part(Checkpoint)
+    prompt: str = knob("", "Text to continue; taken as it is, no quoting for Hydra needed.", common=True)
+    max_tokens: int = knob(128, "Most tokens to generate.", "tokens", common=True, low=1)
+    temperature: float = knob(0.8, "Flatness of the sampling; 0 takes the likeliest token.", common=True, high=100.0)
+    top_k: int = knob(0, "Sample among the k likeliest tokens; 0 is off.", common=True)
+    top_p: float = knob(1.0, "Sample among the likeliest tokens that hold this probability.", common=True, high=1.0)
+    seed: int = knob(0, "Seed of the sampling.", common=True, high=2**63 - 1)
+
+
+@dataclass
+class ExportSettings:
+    """What export writes, and where."""
+
+    output: Optional[str] = knob(None, "New folder to write; by default export/step-N in the run's.", common=True)
+    dtype: str = knob("fp32", "Numbers of the written weights.", common=True, choices=("fp32", "bf16"))
+    average_last: int = knob(1, "Write the mean of this many checkpoints, the last ones.", common=True, low=1)
+    shard_bytes: int = knob(4 * 2**30, "Most bytes of weights in one file; a larger tensor has one alone.", low=1)
+
+
+@dataclass
+class Export:
+    """Configuration of `banyan export`."""
+
+    run: Run = part(Run)
+    checkpoint: Checkpoint = part(Checkpoint)
+    format: str = knob("hf", "What is written: hf, a folder that transformers loads.", common=True, choices=("hf",))
+    export: ExportSettings = part(ExportSettings)
+
+
+VERBS: dict[str, type] = {
+    "prepare": Prepare,
+    "pretrain": Pretrain,
+    "evaluate": EvaluateVerb,
+    "generate": Generate,
+    "export": Export,
+}
