@@ -82,7 +82,10 @@ def test_bf16_at_stage_0_is_refused():
 
 def test_heads_that_don_t_divide_are_refused():
     assert "choose one of [1, 2, 4]" in refusal(model__num_key_value_heads=3)
-    assert "use parallel.tensor=1 or 2" in refusal(parallel__tensor=4)
+    assert "use parallel.tensor=1 or 2." in refusal(parallel__tensor=4, parallel__uneven_heads=True)
+    odd = {"model__num_attention_heads": 3, "model__num_key_value_heads": 3, "model__head_dim": 16}
+    assert "use parallel.tensor=1 or 3, or parallel.uneven_heads=true" in refusal(parallel__tensor=2, **odd)
+    check_pretrain(config(parallel__tensor=2, parallel__uneven_heads=True, **odd), 2)
     assert "model.hidden_size=255" in refusal(model__hidden_size=255)
     assert "model.head_dim=63" in refusal(model__head_dim=63)
 

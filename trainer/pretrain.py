@@ -117,7 +117,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
         run_directory.describe(run_dir, config, training[0].manifest.folder / "tokenizer")
         write_json(run_dir / "history.json", history.to_json())
 
-    partition = Partition(shapes, mesh.tensor_rank, mesh.tensor)
+    partition = Partition(shapes, mesh.tensor_rank, mesh.tensor, config.model.num_key_value_heads)
     with zero.construction(config, mesh):
         model = Transformer(config.model)
     model.set_activation_checkpointing(config.train.activation_checkpointing)

@@ -45,7 +45,7 @@ def test_any_region_is_what_is_cut_from_the_whole(tmp_path, kind):
     model, reader = read_model(tmp_path), FolderReader(tmp_path)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     for tensor_rank in range(2):
-        partition = Partition(shapes, tensor_rank, 2)
+        partition = Partition(shapes, tensor_rank, 2, model.config.num_key_value_heads)
         for name, parameter in model.named_parameters():
             held = Region.of_slice(shapes[name], partition.slice_of(name))
             for part in range(3):  # as three ranks at stage 3 hold it

@@ -9,7 +9,7 @@ import torch
 from trainer.engine.region import Region, copy, find_gap
 from trainer.model.partition import Partition, Slice
 
-SHAPES = {"v": (13,), "a.q_proj.weight": (6, 10), "a.o_proj.weight": (6, 10), "experts": (3, 4, 5)}
+SHAPES = {"v": (13,), "a.up_proj.weight": (6, 10), "a.down_proj.weight": (6, 10), "experts": (3, 4, 5)}
 
 
 def regions(shape, dim, seed):
@@ -50,6 +50,17 @@ def test_slices_of_all_ranks_make_the_whole():
         assert slices[-1].stop == SHAPES[name][slices[0].dim]
         sizes = [piece.stop - piece.start for piece in slices]
         assert max(sizes) - min(sizes) <= 1
+
+
+def test_heads_are_not_cut():
+    shapes = {
+        "a.self_attn.q_proj.weight": (18, 4),
+        "a.self_attn.k_proj.bias": (6,),
+        "a.self_attn.o_proj.weight": (4, 18),
+    }
+    first, second = (Partition(shapes, rank, 2, kv_heads=3) for rank in range(2))
+    assert [first.slice_of(name) for name in shapes] == [Slice(0, 0, 12), Slice(0, 0, 4), Slice(1, 0, 12)]
+    assert [second.slice_of(name) for name in shapes] == [Slice(0, 12, 18), Slice(0, 4, 6), Slice(1, 12, 18)]
 
 
 def test_gaps_and_overlaps_are_found():

@@ -35,6 +35,24 @@ def test_losses_and_norms_equal_plain_pytorch(corpus, tmp_path, reference, data,
     assert_parity(corpus, tmp_path / "run", reference, data=data, tensor=tensor, stage=stage)
 
 
+UNEVEN = {**MODEL, "model__num_attention_heads": 9, "model__num_key_value_heads": 3, "model__head_dim": 6}
+
+
+@pytest.mark.parametrize(
+    ("data", "stage"), [(1, 3), *(pytest.param(2, stage, marks=pytest.mark.full) for stage in range(4))]
+)
+def test_heads_that_do_not_divide(corpus, tmp_path, data, stage):
+    """Two ranks hold six and three query heads, and write a checkpoint that one rank goes on from."""
+    changes = {"qkv_bias": True, "tie_word_embeddings": True}
+    changes = UNEVEN | {f"model__{name}": value for name, value in changes.items()}
+    reference = train_plainly(small_config(corpus, tmp_path / "reference", **changes))
+    layout = {"parallel__zero_stage": stage, "parallel__tensor": 2, "parallel__uneven_heads": True}
+    first = small_config(corpus, tmp_path / "run", train__stop_at=5, **layout, **changes)
+    assert run_ranks(pretrain, first, 2 * data) == [85] * 2 * data
+    assert run_ranks(pretrain, small_config(corpus, tmp_path / "run", **changes), 1) == [0]
+    assert_same_course(tmp_path / "run", reference, TOLERANCE)
+
+
 EXPERTS = {"model__num_experts": 4, "model__moe_intermediate_size": 40, "model__router_aux_loss_coef": 0.1}
 
 

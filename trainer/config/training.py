@@ -87,6 +87,9 @@ class Parallel:
         0, "DeepSpeed ZeRO: 0 replicates, 1 shards optimiser state, 2 gradients, 3 weights.", common=True, high=3
     )
     tensor: int = knob(1, "Ranks that share each layer; on one node.", common=True, low=1)
+    uneven_heads: bool = knob(
+        False, "Let tensor not divide the key and value heads; a layer then waits for the ranks that have more."
+    )
     sequence: int = knob(1, "Ranks that share each sequence (Ulysses).", common=True, low=1)
     expert: int = knob(1, "Ranks that share each layer's experts.", low=1)
     pipeline: int = knob(1, "Ranks that share the layers in turn; only 1, the refusal says why.", low=1)

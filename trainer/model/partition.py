@@ -15,6 +15,7 @@ from typing import Any
 COLUMN = r".*\.(q|k|v|gate|up)_proj\.weight"
 ROW = r".*\.(o|down)_proj\.weight"
 BIAS = r".*\.(q|k|v)_proj\.bias"  # goes with its weight
+HEADS = r".*\.self_attn\.(q|k|v|o)_proj\.(weight|bias)"  # cut between heads: key and value heads with their queries
 HEAD = r"lm_head\.weight"
 EXPERTS = r".*\.experts\.(gate_up|down)_proj"
 HEAD_NORM = r".*\.self_attn\.[qk]_norm\.weight"  # whole, but applied to a rank's own heads: gradients are partial
@@ -43,20 +44,27 @@ class Slice:
 
 @dataclass(frozen=True)
 class Partition:
-    """Which slice of each parameter one of `degree` tensor-parallel ranks holds; `shapes` are the whole ones."""
+    """Which slice of each parameter one of `degree` tensor-parallel ranks holds; `shapes` are the whole ones.
+
+    What doesn't divide evenly is cut as AutoTP does: the first ranks have one more, of `kv_heads` or of units.
+    """
 
     shapes: dict[str, tuple[int, ...]]
     rank: int = 0
     degree: int = 1
+    kv_heads: int = 1
 
     def slice_of(self, name: str) -> Slice | None:
         """The slice of the parameter `name` that this rank holds, or None for all of it."""
         dim = cut_dimension(name)
         if self.degree == 1 or dim is None:
             return None
-        share, over = divmod(self.shapes[name][dim], self.degree)  # as AutoTP: the first ranks have one more
+        size = self.shapes[name][dim]
+        parts = self.kv_heads if re.fullmatch(HEADS, name) else size
+        share, over = divmod(parts, self.degree)
         start = self.rank * share + min(self.rank, over)
-        return Slice(dim, start, start + share + (self.rank < over))
+        stop = start + share + (self.rank < over)
+        return Slice(dim, start * size // parts, stop * size // parts)
 
     def held_shape(self, name: str) -> tuple[int, ...]:
         """Shape of what this rank holds of the parameter, before ZeRO cuts further."""
