@@ -51,6 +51,11 @@ def check_model(model: Model) -> None:
         )
     head_dim = model.head_dim or model.hidden_size // heads
     require(head_dim % 2 == 0, f"model.head_dim={head_dim} is odd: rotary positions turn pairs; make it even.")
+    require(
+        not (model.mup and model.tie_word_embeddings),
+        "model.mup=true with model.tie_word_embeddings=true: muP gives embedding and head different rates; untie them, "
+        "or set model.mup=false.",
+    )
     experts, chosen = model.num_experts, model.num_experts_per_tok
     require(
         experts == 0 or chosen <= experts,

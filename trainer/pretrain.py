@@ -124,7 +124,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
     spread_sequence(model, mesh)
     fragments.fill_weights(model, Partition(shapes), origin or initial_source(config))
     zero.deal_experts(model, mesh, partition)
-    optimizer = build_optimizer(config.optimizer, model.named_parameters())
+    optimizer = build_optimizer(config.optimizer, config.model, model.named_parameters())
     engine = zero.initialize(config, mesh, model, optimizer, partition)
     if reader:
         reader.check_shapes(shapes)
