@@ -137,6 +137,10 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
         config.checkpoint.dir is None or "://" in config.checkpoint.dir,
         f"checkpoint.dir={config.checkpoint.dir}: give a URL, as s3://BUCKET/RUN; on disks they are in run.dir.",
     )
+    require(
+        not (config.model.init_from and config.checkpoint.fork_from),
+        "model.init_from and checkpoint.fork_from: give one of them; weights alone, or all the state of a run.",
+    )
     watched = config.evaluate.patience or config.checkpoint.keep_best
     require(
         not watched or config.evaluate.every > 0,

@@ -73,8 +73,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
     """The recipe."""
     world_size = int(os.environ["WORLD_SIZE"])
     check_pretrain(config, world_size)
-    if config.model.init_from:
-        config.model.init_from = str(Path(config.model.init_from).expanduser().absolute())
+    run_directory.make_absolute(config)
     config.train.micro_batch_size = micro_batch_of(config.train, data_ranks_of(config, world_size))
     load_nvme_op(config.parallel)
     mesh = join(tensor=config.parallel.tensor, sequence=config.parallel.sequence)
