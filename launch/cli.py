@@ -108,6 +108,9 @@ def _run_configured(verb: Verb, options: Options, arguments: Sequence[str]) -> i
     if options.show_config:
         print(as_yaml(config), end="")
         return 0
+    if verb.starts_others:
+        check(verb, config, 1)
+        return int(importlib.import_module(verb.module).main(config, options))
     return _start(verb, config, arguments)
 
 

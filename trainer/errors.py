@@ -24,4 +24,6 @@ class StorageError(BanyanError):
 
 
 class NonFiniteError(BanyanError):
-    """A loss or gradient norm that is NaN or infinite."""
+    """A loss or gradient norm that is NaN or infinite: the same again on another try."""
+
+    exit_code = 3

@@ -8,8 +8,9 @@ from trainer.config.data import Data, Tokenizer, TokenizerTrain, TrainingSet, Va
 from trainer.config.launch import Launch
 from trainer.config.model import Model
 from trainer.config.run import Checkpoint, Evaluate, Run, Track, Wandb
+from trainer.config.sweep import Ladder, Search
 from trainer.config.training import Optimizer, Parallel, Schedule, Train
-from trainer.config.verbs import VERBS, EvaluateVerb, Export, ExportSettings, Generate, Prepare, Pretrain
+from trainer.config.verbs import VERBS, EvaluateVerb, Export, ExportSettings, Generate, Prepare, Pretrain, Sweep
 
 __all__ = [
     "VERBS",
@@ -20,6 +21,7 @@ __all__ = [
     "Export",
     "ExportSettings",
     "Generate",
+    "Ladder",
     "Launch",
     "Model",
     "Optimizer",
@@ -28,6 +30,8 @@ __all__ = [
     "Pretrain",
     "Run",
     "Schedule",
+    "Search",
+    "Sweep",
     "Tokenizer",
     "TokenizerTrain",
     "Track",

@@ -10,6 +10,7 @@ from trainer.config.knobs import knob, part
 from trainer.config.launch import Launch
 from trainer.config.model import Model
 from trainer.config.run import Checkpoint, Evaluate, Run, Track
+from trainer.config.sweep import Search
 from trainer.config.training import Optimizer, Parallel, Schedule, Train
 
 
@@ -30,6 +31,13 @@ class Pretrain:
     evaluate: Evaluate = part(Evaluate)
     track: Track = part(Track)
     launch: Launch = part(Launch)
+
+
+@dataclass
+class Sweep(Pretrain):
+    """Configuration of `banyan sweep`: that of the trials, and what is searched for."""
+
+    search: Search = part(Search)
 
 
 @dataclass
@@ -88,6 +96,7 @@ class Export:
 VERBS: dict[str, type] = {
     "prepare": Prepare,
     "pretrain": Pretrain,
+    "sweep": Sweep,
     "evaluate": EvaluateVerb,
     "generate": Generate,
     "export": Export,
