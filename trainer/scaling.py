@@ -128,7 +128,11 @@ def _minimise(runs: Sequence[Run], near: Law | None = None) -> Law:
     found = [minimize(_huber, start, logs, jac=True, method="L-BFGS-B", bounds=limits) for start in starts[:STARTS]]
     a, b, e, alpha, beta = min(found, key=lambda result: result.fun).x
     return Law(
-        e=math.exp(e), a=math.exp(a) * middle_n**alpha, b=math.exp(b) * middle_d**beta, alpha=float(alpha), beta=float(beta)
+        e=math.exp(e),
+        a=math.exp(a) * middle_n**alpha,
+        b=math.exp(b) * middle_d**beta,
+        alpha=float(alpha),
+        beta=float(beta),
     )
 
 

@@ -13,7 +13,6 @@ from launch.sweep.space import Space, Values
 from launch.verbs import VERBS
 from trainer.checks import check_pretrain
 from trainer.config import Pretrain, Search
-from trainer.errors import ConfigError
 from trainer.refusal import require
 from trainer.run_directory import FIXED
 
@@ -49,7 +48,8 @@ def metric_of(search: Search, validation: Sequence[str]) -> str:
         return DEFAULT_METRIC if "validation" in validation else "train/loss"
     known = ["train/loss", *(f"eval/{name}/{kind}" for name in validation for kind in ("loss", "bits_per_byte"))]
     require(
-        search.metric in known, f"search.metric={search.metric}: trials don't have it; choose one of {', '.join(known)}."
+        search.metric in known,
+        f"search.metric={search.metric}: trials don't have it; choose one of {', '.join(known)}.",
     )
     return search.metric
 
@@ -62,7 +62,9 @@ def check_sweep(search: Search, plan: Plan, base: Pretrain, space: Space, points
         check_pretrain(plan.compose(values), plan.ranks)
     if search.scheduler == "pbt":
         fixed = next((key for key in space if key.startswith((*FIXED, "model"))), None)
-        require(fixed is None, f"{SPACE}{fixed}: pbt changes values in the middle of a run, where {fixed} can't change.")
+        require(
+            fixed is None, f"{SPACE}{fixed}: pbt changes values in the middle of a run, where {fixed} can't change."
+        )
         require(search.trials > 1, f"search.trials={search.trials}: pbt needs at least 2.")
 
 
@@ -73,7 +75,9 @@ def check_choice(search: Search, space: Space) -> None:
         require(scheduler == "none", f"search.scheduler={scheduler}: a ladder's runs go to their end; use none.")
         require(not space, "search.space: a ladder varies size and tokens alone; leave it out.")
         return
-    require(bool(space), "nothing is varied: give search.space.KEY=…, as search.space.optimizer.lr=loguniform(1e-4,1e-2).")
+    require(
+        bool(space), "nothing is varied: give search.space.KEY=…, as search.space.optimizer.lr=loguniform(1e-4,1e-2)."
+    )
     require(
         scheduler != "pbt" or searcher == "random",
         f"search.searcher={searcher}: pbt draws its own values; use search.searcher=random.",
@@ -99,6 +103,8 @@ def sample_points(space: Space, points: Sequence[Values] | None) -> list[Values]
     """Points that show whether all would be accepted: each value of a list, and the ends of a range, once."""
     base = points[0] if points else {key: distribution.samples()[0] for key, distribution in space.items()}
     return [base] + [
-        base | {key: value} for key, distribution in space.items() for value in distribution.samples() if value != base[key]
+        base | {key: value}
+        for key, distribution in space.items()
+        for value in distribution.samples()
+        if value != base[key]
     ]
-

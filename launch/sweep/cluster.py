@@ -73,7 +73,7 @@ def start(options: dict[str, Any]) -> None:
 
 
 def resources_for(ranks: int, threads: int | None) -> dict[str, float]:
-    """What a trial reserves, on one node: a core for each thread of each rank, and a GPU for each rank if there are any.
+    """What a trial reserves, on one node: a core for each thread of a rank, and a GPU for each rank if there are any.
 
     ConfigError if no node has as much: such a trial would wait for ever.
     """

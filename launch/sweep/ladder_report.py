@@ -22,9 +22,11 @@ CONSTANTS = {"e": "E", "a": "A", "b": "B", "alpha": "α", "beta": "β"}
 
 
 def report_ladder(folder: Path, ladder: Ladder, rungs: Sequence[Rung], results: Sequence[Result]) -> dict[str, Any]:
-    """Fits, predicts, draws ladder.png and prints; what results.json is to have. Says why where nothing can be fitted."""
+    """Fits, predicts, draws ladder.png and prints; returns the figures. Where nothing can be fitted it says why."""
     losses = {result.number: result.loss for result in results if result.state == FINISHED}
-    measured = [(rung, losses[number]) for number, rung in enumerate(rungs) if math.isfinite(losses.get(number, math.nan))]
+    measured = [
+        (rung, losses[number]) for number, rung in enumerate(rungs) if math.isfinite(losses.get(number, math.nan))
+    ]
     runs = [Run(rung.parameters, rung.tokens, loss) for rung, loss in measured if not rung.is_holdout]
     held_out = next((Run(rung.parameters, rung.tokens, loss) for rung, loss in measured if rung.is_holdout), None)
     try:
@@ -142,9 +144,13 @@ def _draw_equal_compute(axes: Any, fit: Fit, flops: float) -> None:
     laws = np.array([[law.loss(n, budget / n) for n in span] for law in fit.resampled])
     low, high = np.quantile(laws, [0.025, 0.975], axis=0)
     axes.fill_between(span, low, high, color="#4c72b0", alpha=0.2, label="95 % of the resampled fits")
-    axes.plot(span, [fit.law.loss(n, budget / n) for n in span], color="#4c72b0", label=f"predicted at {flops:.2g} FLOPs")
+    axes.plot(
+        span, [fit.law.loss(n, budget / n) for n in span], color="#4c72b0", label=f"predicted at {flops:.2g} FLOPs"
+    )
     label = f"best: N = {_count(parameters)}, D = {_count(tokens)}"
-    axes.scatter([parameters], [fit.law.loss(parameters, tokens)], color="#dd5143", marker="*", s=90, zorder=4, label=label)
+    axes.scatter(
+        [parameters], [fit.law.loss(parameters, tokens)], color="#dd5143", marker="*", s=90, zorder=4, label=label
+    )
     axes.set_xlabel("parameters N")
 
 

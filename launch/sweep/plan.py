@@ -45,6 +45,7 @@ class Plan:
     cwd: str  # relative paths of the overrides begin here
     metric: str
     every: int  # steps between reports
+    steps: int  # of a whole trial, unless it varies them
     ranks: int
     threads: int | None
     has_segments: bool  # pbt: a trial's run may go on from another's
@@ -123,7 +124,7 @@ def name_sweep(search: Search, base: Pretrain, identity: dict[str, Any]) -> str:
 
 
 def locate(search: Search, name: str) -> Path:
-    """search.dir, or sweeps/NAME; absolute. ConfigError inside a Ray job, whose folder is a copy that is thrown away."""
+    """search.dir, or sweeps/NAME; absolute. ConfigError in a Ray job, whose folder is a copy that is thrown away."""
     path = Path(search.dir or Path("sweeps") / name).expanduser()
     if not path.is_absolute() and os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
         raise ConfigError(

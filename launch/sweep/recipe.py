@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launch.sweep import checks
@@ -84,6 +83,7 @@ def settle(search: Search, options: Options) -> tuple[Plan, Pretrain]:
         cwd=os.getcwd(),
         metric=metric,
         every=every,
+        steps=total_steps_of(base),
         ranks=search.ranks_per_trial or base.launch.processes or 1,
         threads=base.launch.threads or 1,
         has_segments=search.scheduler == "pbt",
@@ -128,7 +128,7 @@ def announce(search: Search, plan: Plan, sought: Sought, done: int, room: int) -
     over = f" over {', '.join(sought.space)}" if sought.space else ""
     ranks = f"{plan.ranks} rank{'s' * (plan.ranks > 1)}"
     print(
-        f"{plan.name}: {sought.trials} trials of {ranks}, searcher {search.searcher}, scheduler {search.scheduler}{over}; "
+        f"{plan.name}: {sought.trials} trials of {ranks}{over}, searcher {search.searcher}, scheduler {search.scheduler}; "
         f"{room} at once; sweep directory {plan.dir}",
         flush=True,
     )
@@ -176,6 +176,7 @@ def tune_trials(
                 tokens=total_steps_of(base) * tokens_per_step,
                 tokens_per_step=tokens_per_step,
                 every=plan.every,
+                room=room,
             ),
             max_concurrent_trials=room,
             trial_name_creator=lambda trial: f"{trial.config['trial']['number']:05d}",

@@ -78,9 +78,9 @@ def common_tokens(results: Sequence[Result]) -> int:
 
 
 def importance_of(results: Sequence[Result], space: Space) -> dict[str, float]:
-    """Share of each parameter in how good a trial is, after the tokens that all have: PED-ANOVA (Watanabe et al., 2023).
+    """Share of each parameter in how good a trial is, after the tokens that all have.
 
-    It compares the values of the best quarter of the trials with all. Empty where there are too few, or one parameter.
+    PED-ANOVA (Watanabe et al., 2023) compares the values of the best quarter of the trials with all. Empty where there are too few, or one parameter.
     """
     import optuna
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
@@ -104,7 +104,9 @@ def write_tables(folder: Path, results: Sequence[Result], summary: dict[str, Any
     """results.csv, a row for each trial; results.json, the same with `summary`."""
     rows = [result.row() for result in results]
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer = csv.DictWriter(
+        text, fieldnames=list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n"
+    )
     writer.writeheader()
     writer.writerows(rows)
     write_text(folder / "results.csv", text.getvalue())

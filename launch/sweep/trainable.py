@@ -49,7 +49,7 @@ class SweepTrial(tune.Trainable):
         """Where it goes on: after its own pause, or with the weights of a better trial."""
         pointer = json.loads((Path(folder) / POINTER).read_text())
         self._last_step = pointer[STEP]
-        if pointer["number"] != self._trial.number:
+        if pointer["number"] != self._trial.number and pointer[STEP] < self._plan.steps:
             self._trial.begin(self._values, fork_from=_still_there(Path(pointer["run_dir"]), pointer[STEP]))
 
     def save_checkpoint(self, folder: str) -> None:

@@ -19,7 +19,11 @@ NAMES = Names(VERBS["pretrain"], Pretrain, groups.folders(None))
 def test_overrides_reach_the_space_to_the_letter():
     config = compose(
         "sweep",
-        ["search.space.optimizer.lr=loguniform(1e-4,1e-2)", "search.space.schedule=choice(cosine,wsd)", "train.steps=9"],
+        [
+            "search.space.optimizer.lr=loguniform(1e-4,1e-2)",
+            "search.space.schedule=choice(cosine,wsd)",
+            "train.steps=9",
+        ],
     )
     assert config.search.space == {"optimizer.lr": "loguniform(1e-4,1e-2)", "schedule": "choice(cosine,wsd)"}
     assert config.train.steps == 9

@@ -41,9 +41,7 @@ class Search:
         common=True,
     )
     trials: int = knob(16, "Trials; a grid and a ladder have as many as they have points.", common=True, low=1)
-    scheduler: str = knob(
-        "asha", "Who stops trials early.", common=True, choices=("asha", "hyperband", "pbt", "none")
-    )
+    scheduler: str = knob("asha", "Who stops trials early.", common=True, choices=("asha", "hyperband", "pbt", "none"))
     searcher: str = knob(
         "random", "Who chooses what is tried.", common=True, choices=("random", "grid", "tpe", "ladder")
     )

@@ -110,7 +110,7 @@ class WandbRun:
         return not self._broken
 
     def log_media(
-        self, *, pictures: Mapping[str, Path], tables: Mapping[str, tuple[list[str], list[list[Any]]]]
+        self, *, pictures: Mapping[str, Path], tables: Mapping[str, tuple[list[str | int], list[list[Any]]]]
     ) -> None:
         """Logs pictures, and tables as (columns, rows)."""
         import wandb
