@@ -54,6 +54,16 @@ def metric_of(search: Search, validation: Sequence[str]) -> str:
     return search.metric
 
 
+def without_length(overrides: Sequence[str]) -> Sequence[str]:
+    """The overrides of a ladder. ConfigError if they say how long its runs are: the ladder does."""
+    for text in overrides:
+        require(
+            not text.startswith(("train.steps=", "train.tokens=")),
+            f"{text}: a ladder's runs are as long as search.ladder.tokens_per_parameter says; leave it out.",
+        )
+    return overrides
+
+
 def check_sweep(search: Search, plan: Plan, base: Pretrain, space: Space, points: Sequence[Values] | None) -> None:
     """Every other check. What a trial may be told is composed and checked as the trial itself would."""
     check_choice(search, space)

@@ -6,6 +6,7 @@ banyan sweep search=asha model=tiny 'search.space.optimizer.lr=loguniform(1e-4,1
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -65,14 +66,18 @@ def settle(search: Search, options: Options) -> tuple[Plan, Pretrain]:
 
     overrides = split_overrides(options.overrides)
     if search.searcher == "ladder":
-        overrides = ("model.mup=true", *overrides)
+        overrides = ("model.mup=true", *checks.without_length(overrides))
     config_dir = options.config_dir.absolute() if options.config_dir else None
     base: Pretrain = compose("pretrain", overrides, config_dir)
     checks.check_base(base)
     training, validation = open_training(base.data), open_validation(base.data)
     base.model.vocab_size = base.model.vocab_size or training[0].manifest.vocab_size
     metric = checks.metric_of(search, [dataset.name for dataset in validation])
-    every = search.every or max(1, total_steps_of(base) // 10)
+    steps = total_steps_of(base)
+    if search.searcher == "ladder":
+        longest = max(rung.tokens for rung in rungs_of(search.ladder, base.model))
+        steps = math.ceil(longest / (base.train.batch_size * base.data.sequence_length))
+    every = search.every or max(1, steps // 10)
     identity = identity_of(search, base, every=every, metric=metric)
     name = name_sweep(search, base, identity)
     plan = Plan(
@@ -83,7 +88,7 @@ def settle(search: Search, options: Options) -> tuple[Plan, Pretrain]:
         cwd=os.getcwd(),
         metric=metric,
         every=every,
-        steps=total_steps_of(base),
+        steps=steps,
         ranks=search.ranks_per_trial or base.launch.processes or 1,
         threads=base.launch.threads or 1,
         has_segments=search.scheduler == "pbt",
@@ -128,8 +133,8 @@ def announce(search: Search, plan: Plan, sought: Sought, done: int, room: int) -
     over = f" over {', '.join(sought.space)}" if sought.space else ""
     ranks = f"{plan.ranks} rank{'s' * (plan.ranks > 1)}"
     print(
-        f"{plan.name}: {sought.trials} trials of {ranks}{over}, searcher {search.searcher}, scheduler {search.scheduler}; "
-        f"{room} at once; sweep directory {plan.dir}",
+        f"{plan.name}: {sought.trials} trials of {ranks}{over}, searcher {search.searcher}, "
+        f"scheduler {search.scheduler}; {room} at once; sweep directory {plan.dir}",
         flush=True,
     )
     if done:
@@ -173,7 +178,7 @@ def tune_trials(
             scheduler=build_scheduler(
                 search,
                 sought.space,
-                tokens=total_steps_of(base) * tokens_per_step,
+                tokens=plan.steps * tokens_per_step,
                 tokens_per_step=tokens_per_step,
                 every=plan.every,
                 room=room,

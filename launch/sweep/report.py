@@ -77,10 +77,10 @@ def log_to_wandb(
     if run is None:
         return
     rows = [result.row() for result in results]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns: list[str | int] = list(dict.fromkeys(key for row in rows for key in row))
     run.log_media(
         pictures={f"sweep/{path.stem}": path for path in pictures},
-        tables={"sweep/trials": (columns, [[row.get(key) for key in columns] for row in rows])},
+        tables={"sweep/trials": (columns, [[row.get(str(key)) for key in columns] for row in rows])},
     )
     best = summary["best"] or {}
     run.close(exit_code=0, summary={f"best/{key}": best[key] for key in ("trial", "loss", "step") if key in best})

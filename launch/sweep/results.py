@@ -80,7 +80,8 @@ def common_tokens(results: Sequence[Result]) -> int:
 def importance_of(results: Sequence[Result], space: Space) -> dict[str, float]:
     """Share of each parameter in how good a trial is, after the tokens that all have.
 
-    PED-ANOVA (Watanabe et al., 2023) compares the values of the best quarter of the trials with all. Empty where there are too few, or one parameter.
+    PED-ANOVA (Watanabe et al., 2023) compares the values of the best quarter of the trials with all. Empty where there
+    are too few, or one parameter.
     """
     import optuna
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances

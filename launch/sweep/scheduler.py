@@ -14,7 +14,7 @@ from trainer.config import Search
 
 
 def build_scheduler(search: Search, space: Space, *, tokens: int, tokens_per_step: int, every: int, room: int) -> Any:
-    """The scheduler of search.scheduler, for trials of at most `tokens` that report every `every` steps, `room` at once."""
+    """The scheduler of search.scheduler, for trials of `tokens` that report every `every` steps, `room` at once."""
     common: dict[str, Any] = {"time_attr": TOKENS, "metric": LOSS, "mode": "min"}
     if search.scheduler == "asha":
         # max_t is above the last report: a trial that took all steps ends by itself.

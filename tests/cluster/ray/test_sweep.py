@@ -1,0 +1,152 @@
+"""`banyan sweep` on a real Ray cluster: trials of real ranks are stopped, killed, gone on with and exploited."""
+
+import csv
+import json
+import math
+import os
+import signal
+
+import pytest
+
+from launch.compose import compose
+from tests.cluster.ray.daemons import Daemons, ranks_of, wait_until
+from trainer.run_directory import identity
+from trainer.track.journal import read_metrics
+
+SMALL = [
+    *("data.sequence_length=32", "train.batch_size=8", "train.micro_batch_size=1", "track.every=1"),
+    *("model.hidden_size=48", "model.intermediate_size=96", "model.num_hidden_layers=2", "schedule.warmup_steps=2"),
+    *("track.wandb.mode=disabled", "evaluate.rows=8", "optimizer.lr=1e-2"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    pytest.importorskip("optuna", reason='pip install -e ".[sweep]"')
+    os.environ["RAY_raylet_start_wait_time_s"] = "120"  # a busy machine may need them
+    os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = "600"
+    daemons = Daemons(cpus=4)
+    yield daemons
+    daemons.stop()
+
+
+class Sweeping:
+    """Starts sweeps of a name in a folder, and reads what they leave."""
+
+    def __init__(self, cluster, corpus, folder):
+        self.cluster, self.corpus, self.folder = cluster, corpus, folder
+        self.directory = folder / "sweep"
+        self.starts = 0
+
+    def start(self, *overrides):
+        self.starts += 1
+        log = self.folder / f"start-{self.starts}.log"
+        common = [f"data.path={self.corpus}", f"search.dir={self.directory}", "search.name=test", *SMALL]
+        return self.cluster.banyan("sweep", *common, *overrides, log=log)
+
+    def run(self, *overrides, code=0):
+        driver = self.start(*overrides)
+        assert driver.wait(600) == code, driver.output()
+        return driver.output()
+
+    def trial(self, number):
+        return self.directory / "trials" / f"{number:05d}"
+
+    def record(self, number):
+        return json.loads((self.trial(number) / "trial.json").read_text())
+
+    def states(self):
+        with (self.directory / "results.csv").open() as file:
+            return [row["state"] for row in csv.DictReader(file)]
+
+
+@pytest.fixture
+def sweeping(cluster, corpus, tmp_path):
+    return Sweeping(cluster, corpus, tmp_path)
+
+
+def steps_of(run_dir):
+    return [row["step"] for row in read_metrics(run_dir) if "train/loss" in row]
+
+
+def test_asha_stops_a_bad_sharded_trial_and_a_diverged_one_ends_alone(sweeping):
+    """One place for trials of two ranks: each can begin only once the ranks of the one before have ended."""
+    steps = 500
+    output = sweeping.run(
+        *("search=asha", "search.searcher=grid", "search.space.model.initializer_range=grid(0.05,4.0,1e30,0.04)"),
+        *(f"train.steps={steps}", "search.every=20", "search.reduction=2"),
+        *("launch.processes=2", "parallel.zero_stage=2", "search.max_concurrent=1"),
+    )
+    assert sweeping.states()[:3] == ["finished", "stopped", "diverged"]
+    assert steps_of(sweeping.trial(0)) == list(range(1, steps + 1))
+    assert 20 <= max(steps_of(sweeping.trial(1))) < steps
+    assert "the gradient norm is not finite" in output or "the loss is" in output
+    assert not any(ranks_of(sweeping.trial(number)) for number in range(4))
+    assert json.loads((sweeping.trial(0) / "facts.json").read_text())["world_size"] == 2
+
+    best = compose("pretrain", ["experiment=best"], sweeping.directory / "conf")
+    number = json.loads((sweeping.directory / "results.json").read_text())["best"]["trial"]
+    assert number in (0, 3)
+    trained = (sweeping.trial(number) / "config.yaml").read_text()
+    import dataclasses
+
+    import yaml
+
+    mine, theirs = identity(dataclasses.asdict(best)), identity(yaml.safe_load(trained))
+    assert {key for key in mine if mine[key] != theirs[key]} <= {"model.vocab_size", "data.path"}
+    assert (sweeping.directory / "sweep.png").stat().st_size > 10_000
+
+
+def test_a_killed_sweep_goes_on_and_redoes_nothing(sweeping):
+    overrides = ["search=random", "search.trials=3", "search.max_concurrent=1", "search.every=40", "train.steps=400"]
+    overrides += ["search.space.optimizer.lr=loguniform(1e-3,1e-2)"]
+    driver = sweeping.start(*overrides)
+    checkpoints = sweeping.trial(1) / "checkpoints"
+    driver.wait_until(lambda: list(checkpoints.glob("step-*[0-9]/COMPLETE")))
+    os.kill(driver.process.pid, signal.SIGKILL)
+    driver.process.wait()
+    wait_until(lambda: not ranks_of(sweeping.trial(1)), 60)
+    begun = (sweeping.trial(0) / "log.txt").read_bytes()
+
+    output = sweeping.run(*overrides)
+    assert "going on: 1 trials have ended before" in output
+    assert sweeping.states() == ["finished"] * 3
+    assert (sweeping.trial(0) / "log.txt").read_bytes() == begun
+    assert "going on from" in (sweeping.trial(1) / "log.txt").read_text()
+    for number in range(3):
+        assert steps_of(sweeping.trial(number)) == list(range(1, 401))
+    assert "all 3 trials have ended before" in sweeping.run(*overrides)
+    refused = sweeping.run(*overrides, "train.steps=500", code=2)
+    assert "train.steps: 400 → 500 can't change in a sweep" in refused
+
+
+def test_pbt_goes_on_from_the_better_trial_with_its_weights(sweeping):
+    """The data are the same, so right after an exploit the loss is the donor's at that step, before any update."""
+    sweeping.run(
+        *("search=pbt", "search.trials=2", "search.quantile=0.5", "search.seed=1"),
+        *("search.space.optimizer.lr=choice(1e-2,1e-7)", "train.steps=1500", "search.every=100"),
+    )
+    records = [sweeping.record(number) for number in range(2)]
+    bad = next(number for number in range(2) if records[number]["segments"][0]["values"]["optimizer.lr"] == "1e-7")
+    exploits = [segment for segment in records[bad]["segments"] if segment["fork_from"]]
+    assert exploits, records
+    donor, _, step = exploits[0]["fork_from"].rpartition("@")
+    assert donor == str(sweeping.trial(1 - bad) / "segment-00")
+    after = {
+        row["step"]: row["train/loss"]
+        for row in read_metrics(sweeping.trial(bad) / "segment-01")
+        if "train/loss" in row
+    }
+    theirs = {
+        row["step"]: row["train/loss"]
+        for row in read_metrics(sweeping.trial(1 - bad) / "segment-00")
+        if "train/loss" in row
+    }
+    assert min(after) == int(step) + 1
+    assert math.isclose(after[int(step) + 1], theirs[int(step) + 1], rel_tol=1e-5)
+    assert records[bad]["state"] == "finished"
+
+
+def test_a_trial_that_no_node_can_hold_is_named(sweeping):
+    output = sweeping.run("search.space.optimizer.lr=uniform(0,1)", "search.ranks_per_trial=8", code=2)
+    assert "a trial of 8 ranks needs 8 CPUs on one node, and the largest node has 4" in output
