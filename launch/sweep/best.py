@@ -27,6 +27,8 @@ def write_best(plan: Plan, best: Result) -> Path:
         f"# The best of sweep {plan.name}: trial {best.number:05d}, {plan.metric} {best.loss:.4f} "
         f"after {best.points[-1].step} steps.\n"
     )
+    if plan.has_segments:
+        head += f"# Its values are those of its last segment; trials/{best.number:05d}/trial.json has all.\n"
     body = yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)
     write_text(folder / f"{NAME}.yaml", head + body)
     return folder.parent

@@ -18,7 +18,8 @@ SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours lets trials checkpoint
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the report that a trial ended has no loss
     "TUNE_WARN_THRESHOLD_S": "60",
-    "RAY_raylet_start_wait_time_s": "120",  # by default 10, which a busy machine may not keep
+    "RAY_raylet_start_wait_time_s": "120",  # a busy machine may need more than half a minute, Ray's default,
+    "RAY_agent_register_timeout_ms": "120000",  # for its daemons to start
     "RAY_AIR_NEW_OUTPUT": "0",  # whose headings can't be turned off
 }
 STARTS = 3  # tries

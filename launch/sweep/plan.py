@@ -71,11 +71,11 @@ class Plan:
             *(f"run.dir={run_dir}", f"run.name={self.name}-{run_dir.relative_to(self.folder / 'trials')}"),
             *([f"checkpoint.fork_from={fork_from}"] if fork_from else []),
         ]
-        return [*BY_DEFAULT, f"track.wandb.group={self.name}", *self.settings(values), *ours]
+        return last_of_each([*BY_DEFAULT, f"track.wandb.group={self.name}", *self.settings(values), *ours])
 
     def settings(self, values: Values) -> list[str]:
         """What the user typed for pretrain, and a trial's values."""
-        return [*self.overrides, *(f"{key}={value}" for key, value in values.items())]
+        return last_of_each([*self.overrides, *(f"{key}={value}" for key, value in values.items())])
 
     def compose(self, values: Values) -> Pretrain:
         """The configuration of a trial, without what is the sweep's. ConfigError if there is none."""
@@ -98,11 +98,21 @@ class Plan:
         return Plan(**{**stored, "overrides": tuple(stored["overrides"])})
 
 
+def name_of(override: str) -> str:
+    """The key or group of an override."""
+    return override.lstrip("+~").partition("=")[0]
+
+
+def last_of_each(overrides: Sequence[str]) -> list[str]:
+    """Overrides without those that a later one of the same name takes the place of; Hydra wants a group once."""
+    return list({name_of(override): override for override in overrides}.values())
+
+
 def split_overrides(arguments: Sequence[str]) -> tuple[str, ...]:
     """What of a sweep's overrides is pretrain's. ConfigError for what a sweep sets itself."""
     ours = []
     for text in arguments:
-        name = text.lstrip("+~").partition("=")[0]
+        name = name_of(text)
         if name in KEPT:
             raise ConfigError(f"{name}: a sweep sets that for its trials; use {KEPT[name]}.")
         if name != "search" and not name.startswith("search."):

@@ -40,7 +40,7 @@ def report(
         pictures += [plan.folder / "ladder.png"] if summary["ladder"] else []
     elif best is not None:
         tell_best(plan, best)
-        summary["importance"] = importance_of(results, space)
+        summary["importance"] = {} if plan.has_segments else importance_of(results, space)
         if summary["importance"]:
             at = readable_tokens(common_tokens(results))
             told = ", ".join(f"{key} {share:.0%}" for key, share in summary["importance"].items())

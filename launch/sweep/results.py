@@ -51,7 +51,7 @@ class Result:
             "state": self.state,
             "step": last.step if last else None,
             "tokens": last.tokens if last else None,
-            "loss": last.loss if last else None,
+            "loss": last.loss if last and math.isfinite(last.loss) else None,
             **self.values,
             "run_dir": str(self.run_dir),
             "error": self.error,

@@ -47,12 +47,21 @@ def test_a_trial_is_a_command_of_pretrain(small):
     plan, sought = plan_of(*small, LR, STEPS, "launch.processes=2", "parallel.zero_stage=2", "search.trials=3")
     assert (plan.metric, plan.every, plan.ranks, len(sought.points)) == ("eval/validation/loss", 4, 2, 3)
     run_dir = plan.folder / "trials" / "00002"
-    config = compose("pretrain", plan.arguments(sought.points[2], run_dir=run_dir, fork_from="/a@3"))
+    arguments = plan.arguments(sought.points[2], run_dir=run_dir, fork_from="/a@3")
+    config = compose("pretrain", arguments)
     assert config.optimizer.lr == float(sought.points[2]["optimizer.lr"])
     assert (config.launch.processes, config.parallel.zero_stage, config.checkpoint.fork_from) == (2, 2, "/a@3")
     assert (config.evaluate.every, config.checkpoint.every) == (4, 4)
     assert (config.run.dir, config.run.name) == (str(run_dir), f"{plan.name}-00002")
     assert config.track.wandb.group == plan.name
+
+
+def test_a_group_may_be_typed_and_varied(small):
+    plan, sought = plan_of(*small, STEPS, "launch=local", "schedule=wsd", "search.space.schedule=choice(cosine,linear)")
+    names = {plan.compose(values).schedule.name for values in sought.points}
+    assert names == {"cosine", "linear"}
+    arguments = plan.arguments(sought.points[0], run_dir=plan.folder / "trials" / "00000")
+    assert compose("pretrain", arguments).launch.name == "local"
 
 
 @pytest.mark.parametrize(

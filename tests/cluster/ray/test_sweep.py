@@ -1,12 +1,16 @@
 """`banyan sweep` on a real Ray cluster: trials of real ranks are stopped, killed, gone on with and exploited."""
 
+import contextlib
 import csv
+import dataclasses
 import json
 import math
 import os
 import signal
 
+import psutil
 import pytest
+import yaml
 
 from launch.compose import compose
 from tests.cluster.ray.daemons import Daemons, ranks_of, wait_until
@@ -19,12 +23,17 @@ SMALL = [
     *("track.wandb.mode=disabled", "evaluate.rows=8", "optimizer.lr=1e-2"),
 ]
 
+SLOW = {  # what Ray waits for its own daemons: a busy machine may need it
+    "RAY_raylet_start_wait_time_s": "120",
+    "RAY_agent_register_timeout_ms": "120000",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+}
+
 
 @pytest.fixture(scope="module")
 def cluster():
     pytest.importorskip("optuna", reason='pip install -e ".[sweep]"')
-    os.environ["RAY_raylet_start_wait_time_s"] = "120"  # a busy machine may need them
-    os.environ["RAY_gcs_rpc_server_reconnect_timeout_s"] = "600"
+    os.environ.update(SLOW)
     daemons = Daemons(cpus=4)
     yield daemons
     daemons.stop()
@@ -65,13 +74,23 @@ def sweeping(cluster, corpus, tmp_path):
     return Sweeping(cluster, corpus, tmp_path)
 
 
+def processes_of(run_dir):
+    """The processes of a trial: what a Ray worker started."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if f"run.dir={run_dir}" in process.cmdline():
+                found.append(process)
+    return found
+
+
 def steps_of(run_dir):
     return [row["step"] for row in read_metrics(run_dir) if "train/loss" in row]
 
 
 def test_asha_stops_a_bad_sharded_trial_and_a_diverged_one_ends_alone(sweeping):
     """One place for trials of two ranks: each can begin only once the ranks of the one before have ended."""
-    steps = 500
+    steps = 240
     output = sweeping.run(
         *("search=asha", "search.searcher=grid", "search.space.model.initializer_range=grid(0.05,4.0,1e30,0.04)"),
         *(f"train.steps={steps}", "search.every=20", "search.reduction=2"),
@@ -88,10 +107,6 @@ def test_asha_stops_a_bad_sharded_trial_and_a_diverged_one_ends_alone(sweeping):
     number = json.loads((sweeping.directory / "results.json").read_text())["best"]["trial"]
     assert number in (0, 3)
     trained = (sweeping.trial(number) / "config.yaml").read_text()
-    import dataclasses
-
-    import yaml
-
     mine, theirs = identity(dataclasses.asdict(best)), identity(yaml.safe_load(trained))
     assert {key for key in mine if mine[key] != theirs[key]} <= {"model.vocab_size", "data.path"}
     assert (sweeping.directory / "sweep.png").stat().st_size > 10_000
@@ -150,3 +165,58 @@ def test_pbt_goes_on_from_the_better_trial_with_its_weights(sweeping):
 def test_a_trial_that_no_node_can_hold_is_named(sweeping):
     output = sweeping.run("search.space.optimizer.lr=uniform(0,1)", "search.ranks_per_trial=8", code=2)
     assert "a trial of 8 ranks needs 8 CPUs on one node, and the largest node has 4" in output
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("search", ["hyperband", "tpe"])
+def test_other_schedulers_and_searchers_end_with_a_whole_trial(sweeping, search):
+    sweeping.run(
+        *(f"search={search}", "search.trials=6", "search.space.optimizer.lr=loguniform(1e-6,3e-2)"),
+        *("train.steps=270", "search.every=30", "search.max_concurrent=3"),
+    )
+    states = sweeping.states()
+    assert len(states) == 6
+    assert "finished" in states
+    assert set(states) <= {"finished", "stopped"}
+
+
+@pytest.mark.full
+def test_a_terminated_sweep_checkpoints_its_trials_and_goes_on(sweeping):
+    overrides = ["search=random", "search.trials=2", "search.every=1000", "train.steps=3000"]
+    overrides += ["search.space.optimizer.lr=loguniform(1e-3,1e-2)", "search.metric=train/loss"]
+    driver = sweeping.start(*overrides)
+    driver.wait_until(lambda: all((sweeping.trial(number) / "metrics.jsonl").exists() for number in range(2)))
+    driver.process.send_signal(signal.SIGTERM)
+    assert driver.wait(300) == 85
+    assert "the same command goes on" in driver.output()
+    assert all(
+        json.loads((sweeping.trial(number) / "stopped.json").read_text())["reason"] == "signal" for number in range(2)
+    )
+    sweeping.run(*overrides)
+    for number in range(2):
+        assert steps_of(sweeping.trial(number)) == list(range(1, 3001))
+
+
+@pytest.mark.full
+def test_a_lost_worker_costs_a_trial_only_the_steps_since_its_checkpoint(sweeping):
+    overrides = ["search=random", "search.trials=1", "search.every=50", "train.steps=1000"]
+    driver = sweeping.start(*overrides, "search.space.optimizer.lr=loguniform(1e-3,1e-2)")
+    driver.wait_until(lambda: list((sweeping.trial(0) / "checkpoints").glob("step-*[0-9]/COMPLETE")))
+    workers = [process.parent() for process in processes_of(sweeping.trial(0))]
+    workers[0].kill()
+    assert driver.wait(600) == 0, driver.output()
+    assert "going on from" in (sweeping.trial(0) / "log.txt").read_text()
+    assert steps_of(sweeping.trial(0)) == list(range(1, 1001))
+
+
+@pytest.mark.full
+def test_a_ladder_is_trained_fitted_and_compared_with_the_size_held_out(sweeping):
+    output = sweeping.run(
+        *("search=ladder", "search.ladder.widths=[16,32,48]", "search.ladder.tokens_per_parameter=[0.5,1,2]"),
+        *("search.ladder.holdout=64", "search.ladder.resamples=20", "model.num_attention_heads=3"),
+    )
+    summary = json.loads((sweeping.directory / "results.json").read_text())["ladder"]
+    assert len(summary["runs"]) == 9
+    assert summary["holdout"]["loss"] > 0
+    assert "held out" in output
+    assert (sweeping.directory / "ladder.png").stat().st_size > 10_000
