@@ -16,7 +16,7 @@ import torch
 from tests.corpus import make_dataset, make_tokenizer
 from tests.ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config, start_ranks
 from tests.states import assert_equal_states, read_state
-from trainer.engine.checkpoint import list_steps
+from trainer.engine.steps import list_steps
 
 
 def wait_for_step(run_dir, step, timeout_s=120):

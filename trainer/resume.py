@@ -11,8 +11,9 @@ from trainer.config import Pretrain
 from trainer.data.dataset import Dataset, weights_of
 from trainer.data.history import History
 from trainer.data.order import extend, mixture_of
-from trainer.engine.checkpoint import CheckpointReader, find_newest, find_problem, folder_of, list_steps
+from trainer.engine.checkpoint import CheckpointReader, find_newest, find_problem
 from trainer.engine.mesh import Mesh
+from trainer.engine.steps import folder_of, list_steps
 from trainer.errors import ConfigError
 from trainer.refusal import require
 from trainer.run_directory import check_change

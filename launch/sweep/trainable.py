@@ -21,6 +21,7 @@ from launch.sweep.space import to_texts
 from launch.sweep.trial import Trial
 from trainer import run_directory
 from trainer.checks import total_steps_of
+from trainer.engine.steps import folder_of, list_steps
 from trainer.errors import InputError, NonFiniteError
 from trainer.track.journal import METRICS, Row
 
@@ -103,8 +104,6 @@ class SweepTrial(tune.Trainable):
 
     def _is_saved(self, row: Row) -> bool:
         """Whether others could go on from the step; a later one in its place means that saving it failed."""
-        from trainer.engine.checkpoint import folder_of
-
         later = len(self._ready) > 1
         return not self._plan.reports_saved or later or folder_of(self._trial.run_dir, row[STEP]).is_dir()
 
@@ -131,9 +130,6 @@ class SweepTrial(tune.Trainable):
 
 
 def _still_there(run_dir: Path, step: int) -> str:
-    """RUN_DIR@STEP; where retention has removed that checkpoint meanwhile, the run's newest whole one."""
-    from trainer.engine.checkpoint import find_checkpoint, folder_of
-
-    if folder_of(run_dir, step).is_dir():
-        return f"{run_dir}@{step}"
-    return f"{run_dir}@{int(find_checkpoint(run_dir, None).name.removeprefix('step-'))}"
+    """RUN_DIR@STEP; where retention has removed that checkpoint meanwhile, the run's newest."""
+    steps = list_steps(run_dir)
+    return f"{run_dir}@{step if step in steps else max(steps)}"

@@ -12,8 +12,9 @@ from tests.engine.test_moe import EXPERTS
 from tests.engine.test_reshape import STEPS, move
 from tests.ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
 from tests.states import assert_equal_states
-from trainer.engine.checkpoint import CheckpointReader, find_checkpoint, list_steps, read_weights
+from trainer.engine.checkpoint import CheckpointReader, find_checkpoint, read_weights
 from trainer.engine.optimizer import ADAMW_MOMENTS, MUON_MOMENTS, is_hidden_matrix
+from trainer.engine.steps import list_steps
 from trainer.errors import ConfigError
 from trainer.run_directory import check_change
 

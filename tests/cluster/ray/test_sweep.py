@@ -27,6 +27,7 @@ SLOW = {  # what Ray waits for its own daemons: a busy machine may need it
     "RAY_raylet_start_wait_time_s": "120",
     "RAY_agent_register_timeout_ms": "120000",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+    "RAY_worker_niceness": "0",
 }
 
 
@@ -117,7 +118,7 @@ def test_a_killed_sweep_goes_on_and_redoes_nothing(sweeping):
     overrides += ["search.space.optimizer.lr=loguniform(1e-3,1e-2)"]
     driver = sweeping.start(*overrides)
     checkpoints = sweeping.trial(1) / "checkpoints"
-    driver.wait_until(lambda: list(checkpoints.glob("step-*[0-9]/COMPLETE")))
+    driver.wait_until(lambda: list(checkpoints.glob("step-*[0-9]/COMPLETE")), 600)
     os.kill(driver.process.pid, signal.SIGKILL)
     driver.process.wait()
     wait_until(lambda: not ranks_of(sweeping.trial(1)), 60)
