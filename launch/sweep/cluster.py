@@ -18,12 +18,10 @@ SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours lets trials checkpoint
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the report that a trial ended has no loss
     "TUNE_WARN_THRESHOLD_S": "60",
-    "RAY_raylet_start_wait_time_s": "120",  # a busy machine may need more than half a minute, Ray's default,
-    "RAY_agent_register_timeout_ms": "120000",  # for its daemons to start
     "RAY_worker_niceness": "0",  # a trial isn't to be slower than the same run by hand
     "RAY_AIR_NEW_OUTPUT": "0",  # whose headings can't be turned off
 }
-STARTS = 3  # tries
+STARTS = 5  # tries
 LONGEST_TMPDIR = 40  # of the 107 characters of a socket's path Ray takes the rest
 
 

@@ -34,7 +34,7 @@ def report(
     print()
     print(f"trials     {', '.join(f'{count} {state}' for state, count in Counter(r.state for r in results).items())}")
     for failed in [result for result in results if result.state == FAILED][:1]:
-        print(f"failed     trial {failed.number:05d}: {failed.error}; its log: {failed.run_dir / 'log.txt'}")
+        print(f"failed     trial {failed.number:05d}: {failed.error} Its log: {failed.log}")
     if rungs:
         summary["ladder"] = report_ladder(plan.folder, search.ladder, rungs, results)
         pictures += [plan.folder / "ladder.png"] if summary["ladder"] else []

@@ -27,6 +27,7 @@ class Result:
     values: Values
     points: tuple[Point, ...]
     run_dir: Path
+    log: Path
     error: str
 
     @property
@@ -61,7 +62,15 @@ class Result:
 def collect(plan: Plan, trials: Sequence[Trial]) -> list[Result]:
     """The results of trials, from their run directories."""
     return [
-        Result(trial.number, trial.state, trial.values, tuple(trial.points(plan.metric)), trial.run_dir, trial.error)
+        Result(
+            number=trial.number,
+            state=trial.state,
+            values=trial.values,
+            points=tuple(trial.points(plan.metric)),
+            run_dir=trial.run_dir,
+            log=trial.log,
+            error=trial.error,
+        )
         for trial in trials
     ]
 

@@ -23,9 +23,7 @@ SMALL = [
     *("track.wandb.mode=disabled", "evaluate.rows=8", "optimizer.lr=1e-2"),
 ]
 
-SLOW = {  # what Ray waits for its own daemons: a busy machine may need it
-    "RAY_raylet_start_wait_time_s": "120",
-    "RAY_agent_register_timeout_ms": "120000",
+BUSY = {  # others may be using the machine
     "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
     "RAY_worker_niceness": "0",
 }
@@ -34,7 +32,7 @@ SLOW = {  # what Ray waits for its own daemons: a busy machine may need it
 @pytest.fixture(scope="module")
 def cluster():
     pytest.importorskip("optuna", reason='pip install -e ".[sweep]"')
-    os.environ.update(SLOW)
+    os.environ.update(BUSY)
     daemons = Daemons(cpus=4)
     yield daemons
     daemons.stop()
@@ -56,7 +54,7 @@ class Sweeping:
 
     def run(self, *overrides, code=0):
         driver = self.start(*overrides)
-        assert driver.wait(600) == code, driver.output()
+        assert driver.wait(1200) == code, driver.output()
         return driver.output()
 
     def trial(self, number):
@@ -114,7 +112,7 @@ def test_asha_stops_a_bad_sharded_trial_and_a_diverged_one_ends_alone(sweeping):
 
 
 def test_a_killed_sweep_goes_on_and_redoes_nothing(sweeping):
-    overrides = ["search=random", "search.trials=3", "search.max_concurrent=1", "search.every=40", "train.steps=400"]
+    overrides = ["search=random", "search.trials=3", "search.max_concurrent=1", "search.every=40", "train.steps=200"]
     overrides += ["search.space.optimizer.lr=loguniform(1e-3,1e-2)"]
     driver = sweeping.start(*overrides)
     checkpoints = sweeping.trial(1) / "checkpoints"
@@ -130,17 +128,17 @@ def test_a_killed_sweep_goes_on_and_redoes_nothing(sweeping):
     assert (sweeping.trial(0) / "log.txt").read_bytes() == begun
     assert "going on from" in (sweeping.trial(1) / "log.txt").read_text()
     for number in range(3):
-        assert steps_of(sweeping.trial(number)) == list(range(1, 401))
+        assert steps_of(sweeping.trial(number)) == list(range(1, 201))
     assert "all 3 trials have ended before" in sweeping.run(*overrides)
     refused = sweeping.run(*overrides, "train.steps=500", code=2)
-    assert "train.steps: 400 → 500 can't change in a sweep" in refused
+    assert "train.steps: 200 → 500 can't change in a sweep" in refused
 
 
 def test_pbt_goes_on_from_the_better_trial_with_its_weights(sweeping):
     """The data are the same, so right after an exploit the loss is the donor's at that step, before any update."""
     sweeping.run(
         *("search=pbt", "search.trials=2", "search.quantile=0.5", "search.seed=1"),
-        *("search.space.optimizer.lr=choice(1e-2,1e-7)", "train.steps=1500", "search.every=100"),
+        *("search.space.optimizer.lr=choice(1e-2,1e-7)", "train.steps=400", "search.every=50"),
     )
     records = [sweeping.record(number) for number in range(2)]
     bad = next(number for number in range(2) if records[number]["segments"][0]["values"]["optimizer.lr"] == "1e-7")
