@@ -18,6 +18,7 @@ SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours lets trials checkpoint
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the report that a trial ended has no loss
     "TUNE_WARN_THRESHOLD_S": "60",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",  # a machine that stalls for a minute isn't dead
     "RAY_worker_niceness": "0",  # a trial isn't to be slower than the same run by hand
     "RAY_AIR_NEW_OUTPUT": "0",  # whose headings can't be turned off
 }

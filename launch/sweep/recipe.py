@@ -154,7 +154,9 @@ def tune_trials(
     from launch.sweep.trainable import SweepTrial
     from launch.sweep.watch import Watch
 
-    begun = [Trial.open(plan, number).values for number in range(sought.trials)]
+    trials = [Trial.open(plan, number) for number in range(sought.trials)]
+    ended = [trial.number for trial in trials if trial.state in KEPT_STATES]
+    begun = [trial.values for trial in trials]
     known = [values for values in begun if values]
     space: dict[str, Any] | None = None
     searcher = None
@@ -190,7 +192,7 @@ def tune_trials(
         run_config=tune.RunConfig(
             name=TUNE_FOLDER,
             storage_path=str(folder.parent),
-            callbacks=[Watch(plan, stops, of=sought.trials)],
+            callbacks=[Watch(plan, stops, ended=ended, of=sought.trials)],
             stop=stops,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=ACTOR_RESTARTS),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from ray import tune
@@ -20,10 +21,11 @@ TABLE_EVERY_S = 60.0
 
 
 class Watch(tune.Callback):
-    """Prints, and keeps which trials the scheduler stopped. `of` is how many trials there will be."""
+    """Prints, and keeps which trials the scheduler stopped. `ended` are those that did before, `of` is how many will."""
 
-    def __init__(self, plan: Plan, stops: StopRequests, *, of: int) -> None:
+    def __init__(self, plan: Plan, stops: StopRequests, *, ended: Collection[int], of: int) -> None:
         self._plan, self._stops, self._of = plan, stops, of
+        self._before = frozenset(ended)
         self._begun = self._shown = time.monotonic()
         self._latest: dict[int, tuple[int, float]] = {}  # step and loss by number
         self._ended: dict[int, str] = {}  # state by number
@@ -45,7 +47,7 @@ class Watch(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial has ended by itself, or the scheduler stopped it."""
         ended = (trial.last_result or {}).get(ENDED)
-        if ended == INTERRUPTED or (ended is None and self._stops.count):
+        if ended == INTERRUPTED or (ended is None and self._stops.count) or int(str(trial)) in self._before:
             return
         record = Trial.open(self._plan, int(str(trial)))
         if ended is None and record.state == RUNNING:
@@ -66,9 +68,10 @@ class Watch(tune.Callback):
 
     def _table(self, running: list[int]) -> None:
         counts = Counter(self._ended.values())
-        told = ", ".join(f"{count} {state}" for state, count in counts.items()) or "none yet"
+        told = ", ".join([f"{count} {state}" for state, count in counts.items()] + [f"{len(self._before)} before"])
         after = duration(time.monotonic() - self._begun)
-        print(f"after {after}: {len(self._ended)} of {self._of} trials ended ({told})", flush=True)
+        count = len(self._before) + len(self._ended)
+        print(f"after {after}: {count} of {self._of} trials ended ({told})", flush=True)
         for number in running:
             print(f"  {self._line(number, RUNNING, Trial.open(self._plan, number).values)}", flush=True)
 
