@@ -9,6 +9,7 @@ from typing import Any
 from trainer.config import Data, Model, Pretrain, Train
 from trainer.errors import ConfigError
 from trainer.layouts import check_layout, data_ranks_of
+from trainer.model_folder import check_causal_lm
 from trainer.refusal import divisors, require
 
 DEFAULT_MICRO_BATCH = 8  # sequences
@@ -105,7 +106,10 @@ def check_batch(train: Train, ranks: int) -> None:
 def check_pretrain(config: Pretrain, world_size: int) -> None:
     """Every check of `banyan pretrain` that needs no file: refuses what can't be honoured on `world_size` ranks."""
     check_values(config)
-    check_model(config.model)
+    if config.model.path is None:
+        check_model(config.model)
+    else:
+        check_causal_lm(config)
     check_data(config.data)
     check_layout(config, world_size)
     train = config.train

@@ -22,7 +22,8 @@ def check_layout(config: Pretrain, world_size: int) -> None:
             "train.precision=bf16 with parallel.zero_stage=0 gives wrong losses in DeepSpeed: "
             "use parallel.zero_stage=1."
         )
-    check_heads(config.model.num_key_value_heads, parallel)
+    if config.model.path is None:
+        check_heads(config.model.num_key_value_heads, parallel)
     share = parallel.tensor * parallel.sequence
     require(
         world_size % share == 0,

@@ -5,6 +5,7 @@ Nothing heavy is imported: the command line takes the model's sizes from here be
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ def find_origin(given: str) -> Origin:
         raise ConfigError(f"model.init_from={given}: there is no such folder (nothing is downloaded).")
     if (folder / "config.json").is_file():
         architecture = read_architecture(_load(folder / "config.json"), folder / "config.json")
-        return Origin(folder, "hf", architecture, _tokenizer(folder))
+        return dataclasses.replace(hf_folder(folder), architecture=architecture)
     if (folder / "config.yaml").is_file():
         return Origin(folder, "run", _ours(_load(folder / "config.yaml")), _tokenizer(folder / "tokenizer"))
     if (folder / "state.json").is_file():
@@ -48,6 +49,11 @@ def find_origin(given: str) -> Origin:
         f"model.init_from={given}: no config.json (a Hugging Face folder), config.yaml (a run directory) or state.json "
         "(a checkpoint, step-N) is there; give one of these folders."
     )
+
+
+def hf_folder(folder: Path) -> Origin:
+    """A folder of Hugging Face's, whatever its architecture."""
+    return Origin(folder, "hf", {}, _tokenizer(folder))
 
 
 def require_fit(model: Model, origin: Origin) -> None:

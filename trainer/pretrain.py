@@ -19,7 +19,7 @@ import torch
 
 from trainer import run_directory
 from trainer.checks import check_pretrain, micro_batch_of, total_steps_of
-from trainer.config import Model, Pretrain
+from trainer.config import Model, Pretrain, resolved
 from trainer.data.dataset import (
     Dataset,
     find_damage,
@@ -50,10 +50,18 @@ from trainer.engine.writer import CheckpointWriter, remove_attempts
 from trainer.errors import ConfigError, InputError
 from trainer.layouts import data_ranks_of
 from trainer.lock import RunLock
-from trainer.model.initialize import initial_weight
-from trainer.model.moe import active_share, keep_eager
+from trainer.model.build import (
+    attention_sizes,
+    build_model,
+    count_active_parameters,
+    parameter_shapes,
+    partition_model,
+    weight_maker,
+)
+from trainer.model.moe import keep_eager
 from trainer.model.partition import Partition
-from trainer.model.transformer import Transformer, head_width
+from trainer.model.suitability import require_suitable, require_vocabulary
+from trainer.model_folder import find_model, keep_model, own_model, with_absolute_folders
 from trainer.outcome import announce
 from trainer.resume import find_resume
 from trainer.track.metrics import flops_per_token, peak_flops
@@ -73,8 +81,9 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
     """The recipe."""
     world_size = int(os.environ["WORLD_SIZE"])
     check_pretrain(config, world_size)
-    if config.model.init_from:
-        config.model.init_from = str(Path(config.model.init_from).expanduser().absolute())
+    config.model = with_absolute_folders(config.model)
+    told = find_model(config.model, run_directory.locate(config))
+    require_suitable(config, told)
     config.train.micro_batch_size = micro_batch_of(config.train, data_ranks_of(config, world_size))
     load_nvme_op(config.parallel)
     mesh = join(tensor=config.parallel.tensor, sequence=config.parallel.sequence)
@@ -84,7 +93,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
     training = open_training(config.data)
     validation = open_validation(config.data)
     require_same_tokenizer(training + validation)
-    fit_to_data(config, training, validation)
+    fit_to_data(config, told, training, validation)
     check_shards(training + validation, config.data.verify_bytes, mesh)
     run_dir = enter_run_directory(config, mesh, lock)
     config.data = with_absolute_paths(config.data)
@@ -108,7 +117,9 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
         rows=[dataset.rows for dataset in training],
         weights=weights_of(config.data),
     )
-    shapes = parameter_shapes(config.model)
+    mesh.main_finds(lambda: keep_model(run_dir, config.model, told, resumed=reader is not None))
+    kept = own_model(config.model, run_dir)
+    shapes = parameter_shapes(kept)
     origin = None if reader else open_origin(config.model, training[0].manifest, shapes, mesh)
     if mesh.is_main:
         if reader:
@@ -117,12 +128,12 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
         run_directory.describe(run_dir, config, training[0].manifest.folder / "tokenizer")
         write_json(run_dir / "history.json", history.to_json())
 
-    partition = Partition(shapes, mesh.tensor_rank, mesh.tensor, config.model.num_key_value_heads)
-    with zero.construction(config, mesh):
-        model = Transformer(config.model)
+    partition = partition_model(kept, shapes, mesh.tensor_rank, mesh.tensor)
+    with zero.construction(config, mesh, partition):
+        model = build_model(kept)
     model.set_activation_checkpointing(config.train.activation_checkpointing)
     spread_sequence(model, mesh)
-    fragments.fill_weights(model, Partition(shapes), origin or initial_source(config))
+    fragments.fill_weights(model, Partition(shapes), origin or initial_source(kept, config.seed))
     zero.deal_experts(model, mesh, partition)
     optimizer = build_optimizer(config.optimizer, model.named_parameters())
     engine = zero.initialize(config, mesh, model, optimizer, partition)
@@ -134,7 +145,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
     if config.train.compile:
         compile_blocks(engine.module)
 
-    parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, config.model)
+    parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, kept)
     tracker = open_tracker(run_dir, config, mesh, training + validation, (parameters, active), progress, total_steps)
     evaluation = Evaluation(config, mesh, engine, validation, progress, tracker)
     loader = open_loader(config, mesh, training, history)
@@ -149,7 +160,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
         batches=loader.batches(progress.position),
         progress=progress,
         total_steps=total_steps,
-        utilisation=measure_utilisation(config, mesh, active),
+        utilisation=measure_utilisation(config, kept, mesh, active),
         log=tracker,
         evaluate=evaluation.run,
         save=lambda last: save(
@@ -173,12 +184,14 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
     return ending.exit_code
 
 
-def fit_to_data(config: Pretrain, training: list[Dataset], validation: list[Dataset]) -> None:
+def fit_to_data(config: Pretrain, told: Model, training: list[Dataset], validation: list[Dataset]) -> None:
     """Fills in the vocabulary; refuses a model or an evaluation that the data don't fit."""
     manifest = training[0].manifest
-    if config.model.vocab_size is None:
+    if told.path is not None:
+        require_vocabulary(told, manifest.vocab_size, manifest.folder)
+    elif config.model.vocab_size is None:
         config.model.vocab_size = manifest.vocab_size
-    if config.model.vocab_size < manifest.vocab_size:
+    elif config.model.vocab_size < manifest.vocab_size:
         raise ConfigError(
             f"model.vocab_size={config.model.vocab_size} is below the {manifest.vocab_size} of the tokenizer of "
             f"{manifest.folder}: leave it out or raise it."
@@ -248,17 +261,12 @@ def already_stopped(run_dir: Path, mesh: Mesh, progress: Progress) -> int:
     return STOPPED
 
 
-def parameter_shapes(model: Model) -> dict[str, tuple[int, ...]]:
-    """Shape of every parameter of the whole model, by name."""
-    with torch.device("meta"):
-        return {name: tuple(parameter.shape) for name, parameter in Transformer(model).named_parameters()}
-
-
-def initial_source(config: Pretrain) -> Source:
+def initial_source(model: Model, seed: int) -> Source:
     """Initial weights as a source of regions: each parameter is generated whole, one at a time."""
+    make = weight_maker(model, seed)
 
     def read(name: str, kind: str, region: Region) -> torch.Tensor:
-        return region.cut(initial_weight(config.seed, name, region.shape, config.model))
+        return region.cut(make(name, region.shape))
 
     return read
 
@@ -285,24 +293,21 @@ def open_loader(config: Pretrain, mesh: Mesh, training: list[Dataset], history: 
     )
 
 
-def measure_utilisation(config: Pretrain, mesh: Mesh, active: int) -> Utilisation | None:
-    """What MFU is reckoned with; None where the device's peak isn't known, as on a CPU."""
+def measure_utilisation(config: Pretrain, model: Model, mesh: Mesh, active: int) -> Utilisation | None:
+    """What MFU is reckoned with; None where the device's peak isn't known, as on a CPU, or the model's FLOPs aren't."""
     peak = peak_flops(torch.cuda.get_device_name()) if mesh.device.type == "cuda" else None
-    if peak is None:
+    sizes = attention_sizes(model)
+    if peak is None or sizes is None:
         return None
+    layers, heads, head_dim = sizes
     per_token = flops_per_token(
         parameters=active,
-        layers=config.model.num_hidden_layers,
-        heads=config.model.num_attention_heads,
-        head_dim=head_width(config.model),
+        layers=layers,
+        heads=heads,
+        head_dim=head_dim,
         sequence_length=config.data.sequence_length,
     )
     return Utilisation(flops_per_token=per_token, peak_flops_per_second=peak * mesh.world_size)
-
-
-def count_active_parameters(shapes: dict[str, tuple[int, ...]], model: Model) -> int:
-    """Parameters that a token goes through: fewer than all where experts are chosen."""
-    return round(sum(math.prod(shape) * active_share(name, model) for name, shape in shapes.items()))
 
 
 def open_tracker(
@@ -337,9 +342,8 @@ def open_tracker(
         f"{config.train.precision}; run directory {run_dir}",
         flush=True,
     )
-    resolved = dataclasses.asdict(config)
     return Tracker.open(
-        run_dir, config, resolved=resolved, facts=facts, start_step=progress.step, total_steps=total_steps
+        run_dir, config, resolved=resolved(config), facts=facts, start_step=progress.step, total_steps=total_steps
     )
 
 
@@ -409,7 +413,7 @@ def save(
         "tokens": progress.tokens,
         "progress": progress.to_json(),
         "shape": {"world_size": mesh.world_size, **dataclasses.asdict(config.parallel)},
-        "config": dataclasses.asdict(config),
+        "config": resolved(config),
         "time": time.time(),
         **data_state,
     }

@@ -79,8 +79,8 @@ def build_plain_optimizers(settings: Optimizer, model: Transformer) -> list[torc
     optimizers.append(
         torch.optim.AdamW(
             [
-                {"params": [p for name, p in named.items() if decays(name)], "weight_decay": settings.weight_decay},
-                {"params": [p for name, p in named.items() if not decays(name)], "weight_decay": 0.0},
+                {"params": [p for p in named.values() if decays(p)], "weight_decay": settings.weight_decay},
+                {"params": [p for p in named.values() if not decays(p)], "weight_decay": 0.0},
             ],
             lr=settings.lr,
             betas=(settings.beta1, settings.beta2),

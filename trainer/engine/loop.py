@@ -175,7 +175,7 @@ class Trainer:
 
     def _seed_dropout(self, batch: Batch) -> None:
         """Dropout is a function of (seed, position of the micro-batch): exact at a resume, the same at any world."""
-        if self.config.model.dropout > 0:
+        if self.engine.module.draws:
             torch.manual_seed(derive_key("dropout", self.config.seed, batch.position) >> 1)
 
     def _log_step(self, step: int, loss_sum: torch.Tensor) -> None:

@@ -20,9 +20,9 @@ HIDDEN_MATRICES = (
 )
 
 
-def decays(name: str) -> bool:
-    """Whether weight decay applies to the parameter: not to norms and biases (by name, since ZeRO-3 hides shapes)."""
-    return not (name.endswith(".bias") or "norm" in name.rsplit(".", 2)[-2])
+def decays(parameter: nn.Parameter) -> bool:
+    """Whether weight decay applies to the parameter: not to norms and biases, which have one dimension."""
+    return len(getattr(parameter, "ds_shape", parameter.shape)) > 1  # ds_shape: the whole one's, under ZeRO-3
 
 
 def is_hidden_matrix(name: str) -> bool:
@@ -40,7 +40,7 @@ def build_optimizer(config: Optimizer, parameters: Iterable[tuple[str, nn.Parame
     plain: list[nn.Parameter] = []
     for name, parameter in parameters:
         matrix = config.name == "muon" and is_hidden_matrix(name)
-        (hidden if matrix else decayed if decays(name) else plain).append(parameter)
+        (hidden if matrix else decayed if decays(parameter) else plain).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},

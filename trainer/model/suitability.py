@@ -1,0 +1,74 @@
+"""Whether a model of transformers' can be trained as asked: what its config.json and its code decide together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from trainer.config import Model, Pretrain
+from trainer.errors import ConfigError, InputError
+from trainer.model.causal_lm import CausalLM, draws, read_config
+from trainer.model.tensor_plan import check_plan
+
+
+def require_suitable(config: Pretrain, settings: Model) -> None:
+    """Refuses what can't be honoured, in one line; the model is looked at without its weights. Ours always can."""
+    if settings.path is None:
+        return
+    with torch.device("meta"):
+        model = CausalLM(settings)
+    inner, place = model.inner, f"{settings.path}: {model.inner.config.model_type}"
+    named = dict(inner.named_parameters(remove_duplicate=False))
+    stored = [name for name in inner.state_dict() if name not in named]
+    if stored:
+        raise InputError(f"{place} keeps {stored[0]} as a stored buffer, which checkpoints wouldn't hold.")
+    if config.train.activation_checkpointing == "full" and not inner.supports_gradient_checkpointing:
+        raise ConfigError(f"{place} can't compute blocks again in backward; use train.activation_checkpointing=none.")
+    require_repeatable(config, model, place)
+    if getattr(inner.config, "output_router_logits", False):
+        raise ConfigError(
+            f"{place} asks for a loss of its router (output_router_logits), which isn't added here; set "
+            "model.overrides.output_router_logits=false to train without it."
+        )
+    if config.parallel.tensor > 1:
+        check_plan(inner, {name: tuple(p.shape) for name, p in model.named_parameters()}, config.parallel.tensor)
+
+
+def require_vocabulary(settings: Model, needed: int, data: Path) -> None:
+    """Refuses a model that doesn't know all of the data's tokens: an embedding isn't resized."""
+    size = read_config(settings).get_text_config().vocab_size
+    if size < needed:
+        raise ConfigError(
+            f"{settings.path}: its vocabulary of {size} is below the {needed} of the tokenizer of {data}: prepare the "
+            "text with the model's own tokenizer (data.tokenizer.path), or set model.overrides.vocab_size to train it "
+            "from scratch."
+        )
+
+
+def require_repeatable(config: Pretrain, model: CausalLM, place: str) -> None:
+    """Refuses dropout that would not be the same at a resume, or at another shape of run."""
+    fields = {key: value for key, value in model.config.to_dict().items() if "drop" in key and _is_on(value)}
+    layers = next((key for key in fields if key in ("layerdrop", "layer_dropout")), None)
+    if layers:
+        raise ConfigError(
+            f"{place} skips layers at random ({layers}={fields[layers]}), where ranks would part ways; set "
+            f"model.overrides.{layers}=0."
+        )
+    if not draws(model.inner):
+        return
+    off = " ".join(f"model.overrides.{key}=0" for key in fields)
+    if config.train.micro_batch_size is None:
+        raise ConfigError(
+            f"{place} has dropout, and needs train.micro_batch_size: micro-batches decide what is dropped, so they "
+            f"must not follow from the number of ranks; set it to 1 or more, or switch dropout off: {off}."
+        )
+    if config.parallel.tensor > 1:
+        raise ConfigError(
+            f"{place} has dropout with parallel.tensor={config.parallel.tensor}: a rank's heads would not drop what "
+            f"the whole model does; switch it off: {off}."
+        )
+
+
+def _is_on(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
