@@ -60,7 +60,7 @@ from trainer.model.build import (
 )
 from trainer.model.moe import keep_eager
 from trainer.model.partition import Partition
-from trainer.model.suitability import require_suitable, require_vocabulary
+from trainer.model.suitability import require_separation, require_suitable, require_vocabulary
 from trainer.model_folder import find_model, keep_model, own_model, with_absolute_folders
 from trainer.outcome import announce
 from trainer.resume import find_resume
@@ -142,6 +142,8 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
         fragments.restore(engine, partition, reader.read, steps=progress.step)
     elif origin and config.train.precision == "bf16":
         fragments.restore(engine, partition, origin, steps=0)  # DeepSpeed made its fp32 weights of rounded ones
+    if config.data.mask_documents:
+        require_separation(engine.module)
     if config.train.compile:
         compile_blocks(engine.module)
 

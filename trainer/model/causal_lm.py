@@ -96,6 +96,8 @@ def read_config(settings: Model) -> Any:
     ConfigError or InputError for what transformers doesn't know, or would run foreign code for.
     """
     with _transformers() as transformers:
+        from huggingface_hub.errors import StrictDataclassError
+
         path = Path(str(settings.path)) / "config.json"
         try:
             told = json.loads(path.read_text("utf-8"))
@@ -104,8 +106,8 @@ def read_config(settings: Model) -> Any:
             known, unused = transformers.AutoConfig.from_pretrained(
                 path.parent, local_files_only=True, return_unused_kwargs=True, **settings.overrides
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: transformers can't use it ({_first_line(error)}).") from error
+        except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
+            raise InputError(f"{path}: transformers can't use it ({_in_a_line(error)}).") from error
         for key in unused:
             raise ConfigError(f"model.overrides.{key}: {path} and transformers' {known.model_type} have no such field.")
         if type(known) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -140,7 +142,7 @@ def load_inner(settings: Model) -> Any:
                 output_loading_info=True,
             )
         except (OSError, ValueError, RuntimeError) as error:
-            raise InputError(f"{settings.path}: transformers can't load it ({_first_line(error)}).") from error
+            raise InputError(f"{settings.path}: transformers can't load it ({_in_a_line(error)}).") from error
     for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         if found[what]:
             name = min(map(str, found[what]))
@@ -211,5 +213,6 @@ def _parameters_on_meta() -> Iterator[None]:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+def _in_a_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]).rstrip(".")

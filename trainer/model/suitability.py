@@ -8,8 +8,10 @@ import torch
 
 from trainer.config import Model, Pretrain
 from trainer.errors import ConfigError, InputError
+from trainer.model.build import LanguageModel
 from trainer.model.causal_lm import CausalLM, draws, read_config
 from trainer.model.tensor_plan import check_plan
+from trainer.model.transformer import Transformer
 
 
 def require_suitable(config: Pretrain, settings: Model) -> None:
@@ -67,6 +69,32 @@ def require_repeatable(config: Pretrain, model: CausalLM, place: str) -> None:
         raise ConfigError(
             f"{place} has dropout with parallel.tensor={config.parallel.tensor}: a rank's heads would not drop what "
             f"the whole model does; switch it off: {off}."
+        )
+
+
+@torch.no_grad()
+def require_separation(model: LanguageModel) -> None:
+    """Refuses data.mask_documents=true if a model, with its weights, lets documents of a row see each other.
+
+    Its code doesn't tell, so it is tried on two documents a and b: b must get the same logits after a, after another,
+    and at the beginning of a row. Every rank calls it.
+    """
+    if isinstance(model, Transformer):
+        return
+    device = next(model.parameters()).device
+    size = model.config.get_text_config().vocab_size
+    a, b, other = torch.randint(size, (3, 8), generator=torch.Generator().manual_seed(0)).to(device)
+    rows = torch.stack([torch.cat(row) for row in ((a, b), (other, b), (b, a))])
+    ids = torch.arange(2, device=device).repeat_interleave(8).expand(3, -1)
+    training = model.training
+    model.eval()
+    apart, together = model(rows, document_ids=ids), model(rows)
+    model.train(training)
+    seen = max((apart[0, 8:] - apart[1, 8:]).abs().max(), (apart[0, 8:] - apart[2, :8]).abs().max())
+    if seen > 0.1 * (together[0, 8:] - together[1, 8:]).abs().max():  # rounding is far below
+        raise ConfigError(
+            f"data.mask_documents=true: {model.config.model_type} lets documents of a row see each other all the same, "
+            "as some architectures must; use data.mask_documents=false."
         )
 
 
