@@ -108,12 +108,13 @@ def describe(run_dir: Path, config: Pretrain, tokenizer: Path) -> None:
 
 def environment() -> dict[str, Any]:
     """Versions, host and git commit."""
+    packages = (*PACKAGES, "transformers") if "transformers" in sys.modules else PACKAGES  # model.path alone needs it
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": platform.node(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": {name: metadata.version(name) for name in packages},
         "git_commit": git_commit(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }

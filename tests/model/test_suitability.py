@@ -67,6 +67,11 @@ def test_dropout_that_would_follow_the_shape_of_the_run_is_refused(tmp_path):
     assert "model.overrides.attention_dropout=0" in refusal(tmp_path, parallel__tensor=2)
 
 
+def test_rows_longer_than_its_positions_are_refused(tmp_path):
+    save_other(tmp_path, "gpt2")
+    assert "has max_position_embeddings=64" in refusal(tmp_path, data__sequence_length=65)
+
+
 def test_router_s_own_loss_is_refused(tmp_path):
     save_other(tmp_path, "mixtral", output_router_logits=True)
     assert "model.overrides.output_router_logits=false" in refusal(tmp_path)

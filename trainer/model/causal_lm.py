@@ -147,8 +147,8 @@ def load_inner(settings: Model) -> Any:
         if found[what]:
             name = min(map(str, found[what]))
             raise InputError(
-                f"{settings.path}: {name} is among transformers' {what.replace('_', ' ')}; the weights aren't those of "
-                "its config.json."
+                f"{settings.path}: {name} is among transformers' {what.replace('_', ' ')}: the weights aren't those of "
+                "its config.json with model.overrides; mend these, or move the weights away to train from scratch."
             )
     return inner
 
@@ -188,12 +188,15 @@ def _transformers() -> Iterator[Any]:
         raise ConfigError(
             "model.path needs transformers, which isn't installed: pip install 'banyan-train[hf]'."
         ) from None
-    verbosity = transformers.logging.get_verbosity()
+    verbosity, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     try:
         yield transformers
     finally:
         transformers.logging.set_verbosity(verbosity)
+        if bars:
+            transformers.logging.enable_progress_bar()
 
 
 @contextlib.contextmanager

@@ -13,6 +13,8 @@ from trainer.model.causal_lm import CausalLM, draws, read_config
 from trainer.model.tensor_plan import check_plan
 from trainer.model.transformer import Transformer
 
+OTHER_HEADS = ("classifier_", "summary_")  # fields of config.json for heads that a language model hasn't
+
 
 def require_suitable(config: Pretrain, settings: Model) -> None:
     """Refuses what can't be honoured, in one line; the model is looked at without its weights. Ours always can."""
@@ -27,7 +29,12 @@ def require_suitable(config: Pretrain, settings: Model) -> None:
         raise InputError(f"{place} keeps {stored[0]} as a stored buffer, which checkpoints wouldn't hold.")
     if config.train.activation_checkpointing == "full" and not inner.supports_gradient_checkpointing:
         raise ConfigError(f"{place} can't compute blocks again in backward; use train.activation_checkpointing=none.")
-    require_repeatable(config, model, place)
+    positions = getattr(inner.config, "max_position_embeddings", None)
+    if positions is not None and positions < config.data.sequence_length:
+        raise ConfigError(
+            f"data.sequence_length={config.data.sequence_length}: {place} has max_position_embeddings={positions}; "
+            "lower the one, or raise the other by model.overrides.max_position_embeddings."
+        )
     if getattr(inner.config, "output_router_logits", False):
         raise ConfigError(
             f"{place} asks for a loss of its router (output_router_logits), which isn't added here; set "
@@ -35,6 +42,7 @@ def require_suitable(config: Pretrain, settings: Model) -> None:
         )
     if config.parallel.tensor > 1:
         check_plan(inner, {name: tuple(p.shape) for name, p in model.named_parameters()}, config.parallel.tensor)
+    require_repeatable(config, model, place)
 
 
 def require_vocabulary(settings: Model, needed: int, data: Path) -> None:
@@ -50,7 +58,8 @@ def require_vocabulary(settings: Model, needed: int, data: Path) -> None:
 
 def require_repeatable(config: Pretrain, model: CausalLM, place: str) -> None:
     """Refuses dropout that would not be the same at a resume, or at another shape of run."""
-    fields = {key: value for key, value in model.config.to_dict().items() if "drop" in key and _is_on(value)}
+    told = model.config.to_dict().items()
+    fields = {key: value for key, value in told if "drop" in key and _is_on(value) and not key.startswith(OTHER_HEADS)}
     layers = next((key for key in fields if key in ("layerdrop", "layer_dropout")), None)
     if layers:
         raise ConfigError(
