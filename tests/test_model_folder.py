@@ -92,3 +92,9 @@ def test_command_line_knows_the_folder_and_refuses_sizes(tmp_path):
     ):
         with pytest.raises(ConfigError, match=reason):
             compose("pretrain", typed)
+
+
+def test_run_of_such_a_model_is_no_beginning_for_our_decoder(tmp_path):
+    (tmp_path / "config.yaml").write_text("model: {name: x, path: /models/gpt2}\n")
+    with pytest.raises(ConfigError, match="banyan export"):
+        compose("pretrain", [f"model.init_from={tmp_path}", "data.path=d"])

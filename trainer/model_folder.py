@@ -100,14 +100,14 @@ def own_model(model: Model, run_dir: Path) -> Model:
 def keep_model(run_dir: Path, model: Model, told: Model, *, resumed: bool) -> None:
     """Writes RUN/model/ as `told`, or if the run is resumed, refuses a model that has become another.
 
-    Rank 0 calls it. A model of ours needs no copy.
+    Rank 0 calls it. A model of ours needs no copy. A run fetched from checkpoint.dir has none yet.
     """
     if model.path is None:
         return
     from trainer.model.causal_lm import write_config
 
     folder, kept = Path(str(told.path)), run_dir / "model"
-    if resumed:
+    if resumed and (kept / CONFIG).is_file():
         _require_same(_load(kept / CONFIG), write_config(told), folder)
         return
     if folder == kept:  # without a checkpoint, the folder's weights are still needed

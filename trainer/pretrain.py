@@ -38,12 +38,11 @@ from trainer.engine.checkpoint import CheckpointReader
 from trainer.engine.evaluation import Score, score
 from trainer.engine.expert_load import ExpertLoad
 from trainer.engine.health import StopRequests
-from trainer.engine.init_from import open_origin
+from trainer.engine.init_from import initial_source, open_origin
 from trainer.engine.loop import Progress, Trainer, Utilisation
 from trainer.engine.mesh import Mesh, join, seed_everything
 from trainer.engine.offload import load_nvme_op
 from trainer.engine.optimizer import build_optimizer
-from trainer.engine.region import Region, Source
 from trainer.engine.sequence import spread_sequence
 from trainer.engine.store import Store
 from trainer.engine.writer import CheckpointWriter, remove_attempts
@@ -56,7 +55,6 @@ from trainer.model.build import (
     count_active_parameters,
     parameter_shapes,
     partition_model,
-    weight_maker,
 )
 from trainer.model.moe import keep_eager
 from trainer.model.partition import Partition
@@ -261,16 +259,6 @@ def already_stopped(run_dir: Path, mesh: Mesh, progress: Progress) -> int:
         print(f"{run_dir}: at step {progress.step} already; without train.stop_at, or with a later one, it goes on")
     mesh.leave()
     return STOPPED
-
-
-def initial_source(model: Model, seed: int) -> Source:
-    """Initial weights as a source of regions: each parameter is generated whole, one at a time."""
-    make = weight_maker(model, seed)
-
-    def read(name: str, kind: str, region: Region) -> torch.Tensor:
-        return region.cut(make(name, region.shape))
-
-    return read
 
 
 def compile_blocks(model: Any) -> None:

@@ -1,4 +1,4 @@
-"""Initial weights from a folder (model.init_from or model.path): a new run that begins with a model that exists.
+"""Initial weights: by the seed, or from a folder (model.init_from or model.path) with a model that exists.
 
 Every rank reads just what it holds. Moments begin at zero and steps at 0, as in any new run.
 """
@@ -22,6 +22,7 @@ from trainer.engine.inner_folder import has_weights, open_inner_weights
 from trainer.engine.mesh import Mesh
 from trainer.engine.region import Region, Source
 from trainer.errors import ConfigError, InputError
+from trainer.model.build import weight_maker
 from trainer.origin import Origin, find_origin, hf_folder, require_fit
 
 
@@ -49,6 +50,16 @@ def open_origin(model: Model, manifest: Manifest, shapes: Mapping[str, tuple[int
 
     def read(name: str, kind: str, region: Region) -> torch.Tensor:
         return weights(name, kind, region) if kind == WEIGHT else torch.zeros(region.count)
+
+    return read
+
+
+def initial_source(model: Model, seed: int) -> Source:
+    """Weights by the seed as a source of regions: each parameter is generated whole, one at a time."""
+    make = weight_maker(model, seed)
+
+    def read(name: str, kind: str, region: Region) -> torch.Tensor:
+        return region.cut(make(name, region.shape))
 
     return read
 
