@@ -25,27 +25,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from tests.cluster.slurm.client import Client
 from tests.cluster.slurm.host import LOGIN, NODE, TOOLS, Host, can_isolate, start_daemon
+from tests.cluster.slurm.processes import PREFIX, cluster_name, kill, processes_of, remove_remains
 from tests.cluster.slurm.settings import CONTROLLER, Shape, write_settings
 from tests.ranks import free_port
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "sinfo", "scancel", "squeue")
 INSTALL = "apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge iproute2"
-ENDED = frozenset(
-    {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"}
-)
-_PREFIX = "banyan-slurm-"
-_FIELD = re.compile(r"(\S+?)=(.*?)(?=\s[A-Za-z][\w/:]*=|$)")
 
 
 def find_obstacle() -> str | None:
@@ -56,7 +50,7 @@ def find_obstacle() -> str | None:
     return None if os.getuid() == 0 else "a private SLURM cluster must be started by root"
 
 
-class SlurmCluster:
+class SlurmCluster(Client):
     """See the head of this file."""
 
     def __init__(self, nodes: int = 2, cpus: int = 4, gpus: int = 2, *, isolated: bool | None = None) -> None:
@@ -66,13 +60,12 @@ class SlurmCluster:
         self._hosts: dict[str, Host] = {}
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
-    # --- the cluster as a whole
-
     def start(self) -> None:
         """Starts all daemons; returns when every node is idle."""
         remove_remains()
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir="/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/tmp"))
         self.folder.chmod(0o755)
+        self.log_folder = self.folder / "log"
         self._shape = self._describe()
         settings = write_settings(self.folder, self._shape)
         foreign = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_")
@@ -83,7 +76,7 @@ class SlurmCluster:
             self._start(CONTROLLER, ["slurmctld", "-D", "-c"])
             for node in self.nodes:
                 self._start_node(node)
-            self._wait_until_idle(self.nodes)
+            self.wait_until(self.nodes, "idle")
         except BaseException:
             self.stop()
             raise
@@ -98,7 +91,7 @@ class SlurmCluster:
         for daemon in self._daemons.values():
             daemon.kill()
             daemon.wait(timeout=20)
-        _kill(_processes_of(self._shape.name))
+        kill(processes_of(self._shape.name))
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def clean_up(self) -> None:
@@ -111,17 +104,7 @@ class SlurmCluster:
         mine = f"--user={os.getuid()}"
         self.run(["scancel", "--full", "--signal=KILL", "--state=RUNNING", mine], check=False)  # whatever ignores TERM
         self.run(["scancel", mine], check=False)
-        self._wait_until_idle(self.nodes)
-
-    def tail_logs(self, lines: int = 20) -> str:
-        """The end of each daemon's log."""
-        parts = []
-        for path in sorted((self.folder / "log").glob("*.log")):
-            tail = path.read_text(errors="replace").splitlines()[-lines:]
-            parts.append("\n".join([f"--- {path.name}", *tail]))
-        return "\n".join(parts)
-
-    # --- commands and jobs
+        self.wait_until(self.nodes, "idle")
 
     def inside(self, command: Sequence[str], folder: Path | None = None) -> list[str]:
         """The command line that runs a command on the login node, in `folder` or here."""
@@ -130,57 +113,6 @@ class SlurmCluster:
             return self._hosts[CONTROLLER].inside(command, where)
         return ["env", f"--chdir={where}", *command]
 
-    def run(
-        self,
-        command: Sequence[str],
-        *,
-        timeout_s: float = 30,
-        check: bool = True,
-        folder: Path | None = None,
-        environment: dict[str, str] | None = None,
-    ) -> subprocess.CompletedProcess[str]:
-        """Runs a command on the login node, with `environment` added. RuntimeError if it fails and `check`."""
-        done = subprocess.run(
-            self.inside(command, folder),
-            env=self.environment | (environment or {}),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-        )
-        if check and done.returncode:
-            raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
-        return done
-
-    def submit(self, *arguments: str, folder: Path | None = None) -> str:
-        """`sbatch` with these arguments; the number of the job."""
-        return self.run(["sbatch", "--parsable", *arguments], folder=folder).stdout.strip().split(";")[0]
-
-    def job(self, job_id: str) -> dict[str, str]:
-        """A job as `scontrol show job` tells of it."""
-        return _records(self.run(["scontrol", "-o", "show", "job", job_id]).stdout)[0]
-
-    def jobs(self) -> list[dict[str, str]]:
-        """All jobs, ended ones too."""
-        return _records(self.run(["scontrol", "-o", "show", "job"]).stdout)
-
-    def steps(self, job_id: str) -> list[dict[str, str]]:
-        """The steps of a job that run now, its batch script among them."""
-        found = _records(self.run(["scontrol", "-o", "show", "step"]).stdout)
-        return [step for step in found if step["StepId"].split(".")[0] == job_id]
-
-    def wait(self, job_id: str, until: Iterable[str] = ENDED, timeout_s: float = 60) -> dict[str, str]:
-        """The job, once its state is one of `until`. TimeoutError, with the logs, if that takes too long."""
-        wanted = set(until)
-        self._wait(lambda: self.job(job_id)["JobState"] in wanted, f"job {job_id} in {wanted}", timeout_s, job_id)
-        return self.job(job_id)
-
-    def start_now(self, job_id: str) -> None:
-        """Ends the wait of a requeued job."""
-        self.run(["scontrol", "update", f"JobId={job_id}", "StartTime=now"])
-
-    # --- nodes
-
     def kill_node(self, node: str) -> None:
         """A power cut: all processes of the node and its network are gone; SLURM isn't told."""
         self._hosts[node].kill()
@@ -188,27 +120,17 @@ class SlurmCluster:
     def revive_node(self, node: str) -> None:
         """Boots a killed node; returns when SLURM has it back."""
         self._start_node(node)
-        self._wait_until_idle([node])
-
-    def set_down(self, node: str) -> None:
-        """Takes a node out of service."""
-        self.run(["scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test"])
-
-    def set_up(self, node: str) -> None:
-        """Puts it back."""
-        self.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"])
+        self.wait_until([node], "idle,alloc,mix")
 
     def pids_on(self, node: str, job_id: str, rank: int | None = None) -> list[int]:
         """Processes of a job on a node, oldest first; with `rank` those of that task of its steps."""
         wanted = {"SLURM_JOB_ID": job_id, "SLURMD_NODENAME": node}
         return [
             pid
-            for pid, variables in _processes_of(self._shape.name).items()
+            for pid, variables in processes_of(self._shape.name).items()
             if wanted.items() <= variables.items()
             and (rank is None or ("SLURM_STEP_ID" in variables and variables.get("SLURM_PROCID") == str(rank)))
         ]
-
-    # --- inner works
 
     def _describe(self) -> Shape:
         cpus, gpus = self._sizes
@@ -223,8 +145,7 @@ class SlurmCluster:
             host_names = {name: socket.gethostname().split(".")[0] for name in names}
         entries = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in addresses.items())]
         (self.folder / "hosts").write_text("\n".join(entries) + "\n")
-        cluster = self.folder.name.removeprefix(_PREFIX).replace("_", "x").lower()
-        return Shape(f"test-{cluster}", cpus, gpus, addresses, ports, host_names)
+        return Shape(cluster_name(self.folder), cpus, gpus, addresses, ports, host_names)
 
     def _start_munge(self) -> None:
         munge, log = self.folder / "munge", self.folder / "log"
@@ -234,7 +155,7 @@ class SlurmCluster:
         arguments = [f"--{option}={munge / file}" for option, file in files.items()]
         command = ["munged", "--foreground", "--force", *arguments, f"--log-file={log / 'munged.log'}"]
         self._daemons["munged"] = start_daemon(command, log / "munged.out", self.environment)
-        self._wait((munge / "socket").exists, "munged", 20)
+        self.wait_for((munge / "socket").exists, "munged", 20)
 
     def _start_node(self, node: str) -> None:
         self._start(node, ["slurmd", "-D", "-N", node])
@@ -258,54 +179,9 @@ class SlurmCluster:
                 "link set lo up", "link add br0 type bridge", f"addr add {address} dev br0", "link set br0 up"
             )
         else:
+            cable = f"veth{host.pid}"  # a new name: a dead node's goes only after a while
             self._hosts[CONTROLLER].configure(
-                f"link add to-{name} type veth peer name eth0 netns {host.pid}", f"link set to-{name} master br0 up"
+                f"link add {cable} type veth peer name eth0 netns {host.pid}", f"link set {cable} master br0 up"
             )
             host.configure("link set lo up", f"addr add {address} dev eth0", "link set eth0 up")
         host.go()
-
-    def _wait_until_idle(self, nodes: Sequence[str], timeout_s: float = 60) -> None:
-        def idle() -> bool:
-            answer = self.run(["sinfo", "-h", "-N", "-t", "idle", "-o", "%N"], check=False).stdout
-            return set(nodes) <= set(answer.split())
-
-        self._wait(idle, f"{', '.join(nodes)} idle", timeout_s)
-
-    def _wait(self, ready: Callable[[], bool], what: str, timeout_s: float, job_id: str | None = None) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not ready():
-            if time.monotonic() > deadline:
-                about = f"{self.job(job_id)}\n" if job_id else ""
-                raise TimeoutError(f"{what}: not within {timeout_s} s\n{about}{self.tail_logs()}")
-            time.sleep(0.1)
-
-
-def remove_remains() -> None:
-    """Ends and removes what is left of clusters whose process was killed."""
-    for folder in Path("/tmp").glob(f"{_PREFIX}*"):
-        owner = folder.name.removeprefix(_PREFIX).split("-")[0]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _records(text: str) -> list[dict[str, str]]:
-    lines = [line for line in text.splitlines() if "=" in line]
-    return [dict(_FIELD.findall(line)) for line in lines]
-
-
-def _processes_of(cluster: str) -> dict[int, dict[str, str]]:
-    """Environments of the processes of all jobs of a cluster, by pid, oldest first."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):
-            entries = path.read_bytes().decode(errors="replace").split("\0")
-            variables = dict(entry.split("=", 1) for entry in entries if "=" in entry)
-            if variables.get("SLURM_CLUSTER_NAME") == cluster:
-                found[int(path.parent.name)] = variables
-    return dict(sorted(found.items()))
-
-
-def _kill(pids: Iterable[int]) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
