@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ class Allocation:
     tasks_per_node: int
     gpus_per_node: int
     chain: str
+    gpus_per_task: str | None = None
 
     @staticmethod
     def of(environment: Mapping[str, str]) -> Allocation:
@@ -45,6 +47,7 @@ class Allocation:
             tasks_per_node=int(environment.get("SLURM_NTASKS_PER_NODE", "1")),
             gpus_per_node=int(environment.get("SLURM_GPUS_ON_NODE") or 0),
             chain=environment.get("BANYAN_CHAIN", ""),
+            gpus_per_task=environment.get("SLURM_GPUS_PER_TASK"),
         )
 
     @property
@@ -144,6 +147,11 @@ def check_allocation(launch: Launch, allocation: Allocation) -> None:
             f"launch.gpus_per_node={launch.gpus_per_node}: this job has {gpus}; "
             f"use sbatch --gpus-per-node={launch.gpus_per_node}."
         )
+    if allocation.gpus_per_task:
+        raise ConfigError(
+            "--gpus-per-task hides the GPUs of a node from each other, so that they can't copy directly; "
+            "use sbatch --gpus-per-node."
+        )
     if gpus not in (0, tasks):
         raise ConfigError(
             f"{gpus} GPUs and {tasks} tasks on each node: each task is one rank with one GPU; "
@@ -152,9 +160,21 @@ def check_allocation(launch: Launch, allocation: Allocation) -> None:
 
 
 def first_failure(run_dir: Path) -> Failure | None:
-    """What the rank that failed first left."""
+    """Why the ranks ended: one that was killed goes before peers that noticed, else the first of all counts."""
     found = [told for file in _errors(run_dir).glob("rank-*.error") if (told := failure.read(file))]
-    return min(found, key=lambda told: told.time, default=None)
+    killed = [_killed(file) for file in sorted(_errors(run_dir).glob("rank-*.killed"))]
+    return next(filter(None, killed), None) or min(found, key=lambda told: told.time, default=None)
+
+
+def _killed(file: Path) -> Failure | None:
+    """What a rank died of, unless that was the TERM that srun sends when another has failed, or its own doing."""
+    number, node = file.read_text("utf-8").split()
+    if int(number) in (signal.SIGTERM, signal.SIGABRT) or file.with_suffix(".error").exists():
+        return None
+    rank = int(file.stem.removeprefix("rank-"))
+    hint = " (the kernel does that when memory runs out)" if int(number) == signal.SIGKILL else ""
+    message = f"rank {rank} on {node} was killed by {signal.Signals(int(number)).name}{hint}."
+    return Failure(file.stat().st_mtime, rank, 128 + int(number), message)
 
 
 def stop_reason(run_dir: Path) -> str | None:

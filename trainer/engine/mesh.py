@@ -7,6 +7,7 @@ import fcntl
 import io
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -168,8 +169,19 @@ def building(name: str, what: str) -> Iterator[None]:
             stale.unlink(missing_ok=True)
         if not any(root.glob(f"**/{name}/{name}.so")):
             print(f"building {what}, this once", flush=True)
-        with contextlib.redirect_stdout(io.StringIO()):  # it reports a build at every start
+        with _own_programs_first(), contextlib.redirect_stdout(io.StringIO()):  # it reports a build at every start
             yield
+
+
+@contextlib.contextmanager
+def _own_programs_first() -> Iterator[None]:
+    """Programs installed beside this Python go before the system's: another ninja builds anew what the first built."""
+    before = os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), before])
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before
 
 
 def seed_everything(seed: int, *, deterministic: bool) -> None:
