@@ -32,6 +32,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line and returns the exit code; no exception leaves it."""
+    sys.excepthook = _tell_uncaught
     try:
         return _run(sys.argv[1:] if arguments is None else list(arguments))
     except BrokenPipeError:
@@ -39,6 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
     except (Exception, KeyboardInterrupt) as error:
         return failure.tell(failure.of_exception(error))
+
+
+def _tell_uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Tells what ends the process from another thread than the main one, which may be stuck."""
+    failure.tell(failure.of_exception(error))
 
 
 def read_options(verb: Verb, arguments: Sequence[str]) -> Options:

@@ -22,6 +22,7 @@ from trainer.errors import BanyanError, ConfigError
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)
+"""Longest wait in a collective; the watchdog (watchdog.py) notices a hang before, and says more."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,15 @@ class Mesh:
         torch.distributed.destroy_process_group()
 
 
-def join(*, tensor: int = 1, sequence: int = 1) -> Mesh:
-    """Joins the group that RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR describe: nccl with a GPU each, else gloo."""
+def join(*, tensor: int = 1, sequence: int = 1, hang_timeout_s: float = 0.0) -> Mesh:
+    """Joins the group that RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR describe: nccl with a GPU each, else gloo.
+
+    Its collectives wait for TIMEOUT, or twice `hang_timeout_s` if that is longer.
+    """
     import deepspeed
     from deepspeed.utils import groups
 
+    timeout = max(TIMEOUT, timedelta(seconds=2 * hang_timeout_s))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     cuda = torch.cuda.is_available()
     if cuda and local_rank >= torch.cuda.device_count():
@@ -119,10 +124,10 @@ def join(*, tensor: int = 1, sequence: int = 1) -> Mesh:
         load_cpu_op()
     with contextlib.redirect_stdout(io.StringIO()):  # it reports a build at every start, even of what was built before
         deepspeed.init_distributed(
-            dist_backend="nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False, timeout=TIMEOUT
+            dist_backend="nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False, timeout=timeout
         )
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    control = torch.distributed.new_group(backend="gloo", timeout=TIMEOUT)
+    control = torch.distributed.new_group(backend="gloo", timeout=timeout)
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     mesh = Mesh(rank, world_size, local_rank, device, control, tensor, sequence)
     if tensor > 1:
