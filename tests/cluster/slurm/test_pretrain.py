@@ -79,6 +79,19 @@ def test_a_job_preempted_during_a_checkpoint_gives_way_and_comes_back(cluster, k
 
 
 @pytest.mark.full
+def test_a_stopped_rank_is_noticed_and_named_and_the_run_goes_on(cluster, keys, calm, tmp_path):
+    job = submit(cluster, tmp_path, {**keys, "health.hang_timeout_s": 15})
+    job.wait_for_step(25)
+    job.signal_ranks(signal.SIGSTOP, rank=1)
+    job.wait_for(lambda: "starting the ranks again" in job.log, "another start in the allocation")
+    assert "rank 1 (host n2" in job.log, job.log
+    assert "gives no sign of life" in job.log
+    assert "most recent call first" in (job.run_dir / "logs" / "rank-00000.log").read_text()  # the stacks
+    assert job.wait_for_end() == "COMPLETED", job.log
+    assert course(job.run_dir) == calm, job.log
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("node", ["n1", "n2"])  # with rank 0 and the batch script, and without
 def test_a_run_goes_on_without_a_node_that_died(isolated_cluster, keys, calm, tmp_path, node):
     job = submit(isolated_cluster, tmp_path, keys, "--nodelist=n[1-2]")
