@@ -17,7 +17,7 @@ from tests.ranks import pretrain, read_metrics, run_ranks
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPTS = ROOT / "slurm"
 ON_CPUS = ("--gpus-per-node=0", "--ntasks-per-node=1", "--cpus-per-task=1")
-START_S = 150  # longest wait for something that a start of the ranks comes before
+START_S = 300  # longest wait for something that a start of the ranks comes before
 
 
 def settings(data: Path, steps: int, every: int) -> dict[str, object]:

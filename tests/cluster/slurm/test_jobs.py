@@ -113,6 +113,20 @@ def test_a_cancelled_job_checkpoints_and_does_not_come_back(cluster, tmp_path):
     assert sorted(path.name for path in (tmp_path / "run").glob("stopped-*")) == ["stopped-0", "stopped-1"]
 
 
+@pytest.mark.full
+def test_ranks_that_take_longer_than_the_grace_are_queued_again_before_the_limit(cluster, tmp_path):
+    job = submit_pretrain(
+        cluster,
+        tmp_path,
+        ["--nodes=2", "--time=2", "--signal=B:USR1@60", *ON_CPUS],  # a minute is the least that SLURM counts
+        [*SMALL[:2], f"run.dir={tmp_path}/run"],
+        export=pretend(tmp_path, "sleep 600"),
+    )
+    job.let_go_on(restarts=1)
+    assert "the ranks didn't checkpoint in time" in job.log
+    job.wait_for(lambda: job.log.count("2 ranks on") == 2, "another start")
+
+
 def test_a_requeued_prepare_goes_on_and_writes_the_same_shards(cluster, tmp_path):
     texts = write_jsonl(tmp_path / "texts.jsonl", write_texts(400))
     export = f"--export=ALL,BANYAN_SETUP={write_setup(tmp_path)}"

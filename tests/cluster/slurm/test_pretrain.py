@@ -94,9 +94,9 @@ def test_a_stopped_rank_is_noticed_and_named_and_the_run_goes_on(cluster, keys, 
 @pytest.mark.full
 @pytest.mark.parametrize("node", ["n1", "n2"])  # with rank 0 and the batch script, and without
 def test_a_run_goes_on_without_a_node_that_died(isolated_cluster, keys, calm, tmp_path, node):
-    job = submit(isolated_cluster, tmp_path, keys, "--nodelist=n[1-2]")
+    job = submit(isolated_cluster, tmp_path, keys)
     job.wait_for_step(25)
-    isolated_cluster.run(["scontrol", "update", f"JobId={job.number}", "ReqNodeList="], check=False)
+    assert job.state()["NodeList"] == "n[1-2]"
     isolated_cluster.kill_node(node)
     job.let_go_on(restarts=1)
     assert job.wait_for_end() == "COMPLETED", job.log
