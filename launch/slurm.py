@@ -79,17 +79,31 @@ def submit(script: Path, count: int) -> list[str]:
     return jobs
 
 
-_REQUESTED = ("nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "mem", "time", "partition", "account")
+_REQUESTED = (
+    "nodes",
+    "ntasks-per-node",
+    "mincpus",
+    "gpus-per-node",
+    "cpus-per-task",
+    "mem",
+    "time",
+    "partition",
+    "account",
+)
 
 
 def _settings(launch: Launch) -> dict[str, str]:
-    """Shell variables that the script takes: the environment that this command runs in, and the chain's name."""
+    """Shell variables that the script takes: the environment that this command runs in, what sbatch isn't told."""
     activate = Path(sys.prefix) / "bin" / "activate"
     setup = launch.setup or os.environ.get("BANYAN_SETUP") or (str(activate) if activate.is_file() else None)
     if setup is not None and not Path(setup).expanduser().is_file():
         raise ConfigError(f"launch.setup={setup}: there is no such file.")
     settings = {"BANYAN_SETUP": str(Path(setup).expanduser().absolute())} if setup else {}
-    return settings | ({"BANYAN_CHAIN": f"chain-{uuid.uuid4().hex[:8]}"} if launch.chain > 1 else {})
+    if launch.chain > 1:
+        settings["BANYAN_CHAIN"] = f"chain-{uuid.uuid4().hex[:8]}"
+    if launch.elastic:
+        settings["BANYAN_TASKS_PER_NODE"] = str(slurm_script.ranks_per_node(launch))
+    return settings
 
 
 def _tell(jobs: Sequence[str], launch: Launch, run_dir: Path, output: str) -> None:

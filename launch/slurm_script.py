@@ -27,9 +27,9 @@ def ranks_per_node(launch: Launch) -> int:
 
 def options_of(launch: Launch, run_dir: Path) -> dict[str, str | None]:
     """Options of sbatch by name; None takes the script's own line out."""
-    options = {
+    options: dict[str, str | None] = {
         "job-name": f"banyan-{run_dir.name}",
-        "nodes": f"{launch.min_nodes}-{launch.nodes}" if launch.elastic else str(launch.nodes),
+        "nodes": str(launch.nodes),
         "ntasks-per-node": str(ranks_per_node(launch)),
         "gpus-per-node": str(launch.gpus_per_node) if launch.gpus_per_node else None,
         "cpus-per-task": str(launch.cpus_per_task) if launch.cpus_per_task else None,
@@ -37,6 +37,9 @@ def options_of(launch: Launch, run_dir: Path) -> dict[str, str | None]:
         "signal": f"B:USR1@{launch.grace_s}",
         "output": str(run_dir / "logs" / "slurm-%j.log"),
     }
+    if launch.elastic:  # told of tasks, SLURM takes no more nodes than the fewest nodes have tasks
+        options |= {"nodes": f"{launch.min_nodes}-{launch.nodes}", "ntasks-per-node": None}
+        options["mincpus"] = str(ranks_per_node(launch) * (launch.cpus_per_task or 1))
     if launch.partition:
         options["partition"] = launch.partition
     if launch.account:

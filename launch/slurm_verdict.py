@@ -40,11 +40,11 @@ class Allocation:
 
     @staticmethod
     def of(environment: Mapping[str, str]) -> Allocation:
-        """The allocation that SLURM_* describes; BANYAN_CHAIN is set in the jobs of a chain."""
+        """The allocation that SLURM_* describes; the script sets TASKS, and BANYAN_CHAIN in the jobs of a chain."""
         return Allocation(
             job=environment["SLURM_JOB_ID"],
             nodes=int(environment.get("SLURM_JOB_NUM_NODES", "1")),
-            tasks_per_node=int(environment.get("SLURM_NTASKS_PER_NODE", "1")),
+            tasks_per_node=int(environment.get("TASKS", "1")),
             gpus_per_node=int(environment.get("SLURM_GPUS_ON_NODE") or 0),
             chain=environment.get("BANYAN_CHAIN", ""),
             gpus_per_task=environment.get("SLURM_GPUS_PER_TASK"),

@@ -85,7 +85,7 @@ def test_every_key_of_the_launcher_reaches_sbatch():
     )
     for option in (
         "--nodes=2-4",
-        "--ntasks-per-node=3",
+        "--mincpus=15",
         "--cpus-per-task=5",
         "--partition=long",
         "--account=me",
