@@ -108,7 +108,7 @@ def test_a_run_goes_on_without_a_node_that_died(isolated_cluster, keys, calm, tm
 
 @pytest.mark.full
 def test_an_elastic_run_goes_on_with_the_nodes_that_are_left(isolated_cluster, keys, calm, tmp_path):
-    isolated_cluster.set_down("n3")
+    isolated_cluster.run(["scontrol", "update", "NodeName=n3", "State=DRAIN", "Reason=test"])
     overrides = arguments(keys, tmp_path / "run", "launch.elastic=true", "launch.nodes=2")
     told = banyan(isolated_cluster, tmp_path, *overrides)
     assert told.returncode == 0, told.stderr
