@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from launch import failure, rank_environment
 from launch.launcher_keys import check_keys
 from launch.verbs import VERBS, Verb
 from trainer import __version__
-from trainer.errors import ConfigError
+from trainer.errors import BanyanError, ConfigError
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line and returns the exit code; no exception leaves it."""
-    sys.excepthook = _tell_uncaught
+    threading.excepthook = _tell_of_thread
     try:
         return _run(sys.argv[1:] if arguments is None else list(arguments))
     except BrokenPipeError:
@@ -42,9 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return failure.tell(failure.of_exception(error))
 
 
-def _tell_uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Tells what ends the process from another thread than the main one, which may be stuck."""
-    failure.tell(failure.of_exception(error))
+def _tell_of_thread(uncaught: threading.ExceptHookArgs) -> None:
+    """Tells why a thread of ours ends the process, whose main thread is stuck; others' errors are printed as ever."""
+    if isinstance(uncaught.exc_value, BanyanError):
+        failure.tell(failure.of_exception(uncaught.exc_value))
+    else:
+        threading.__excepthook__(uncaught)
 
 
 def read_options(verb: Verb, arguments: Sequence[str]) -> Options:

@@ -145,6 +145,7 @@ def test_a_stopped_rank_is_named_and_the_same_command_goes_on(corpus, tmp_path):
         assert [row[key] for row in ours] == [row[key] for row in theirs]
 
 
+@pytest.mark.full
 def test_rank_0_may_be_the_silent_one(corpus, tmp_path):
     ranks = start_ranks(pretrain, configure(corpus, tmp_path), 2)
     wait_for_step(tmp_path, 5)

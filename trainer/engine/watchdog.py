@@ -10,7 +10,6 @@ from __future__ import annotations
 import faulthandler
 import os
 import platform
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -142,7 +141,8 @@ class Watchdog:
         faulthandler.dump_traceback(file=self._log, all_threads=True)
         self._sign(hung=True)
         self._wait_for_stacks()
-        sys.excepthook(HangError, HangError(report), None)
+        uncaught = (HangError, HangError(report), None, threading.current_thread())
+        threading.excepthook(threading.ExceptHookArgs(uncaught))
         os._exit(HangError.exit_code)
 
     def _wait_for_stacks(self) -> None:
