@@ -8,7 +8,7 @@ from trainer.config.data import Data, Tokenizer, TokenizerTrain, TrainingSet, Va
 from trainer.config.launch import Launch
 from trainer.config.model import OF_CAUSAL_LM, Model
 from trainer.config.resolved import resolved
-from trainer.config.run import Checkpoint, Evaluate, Run, Track, Wandb
+from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track, Wandb
 from trainer.config.training import Optimizer, Parallel, Schedule, Train
 from trainer.config.verbs import VERBS, EvaluateVerb, Export, ExportSettings, Generate, Prepare, Pretrain
 
@@ -22,6 +22,7 @@ __all__ = [
     "Export",
     "ExportSettings",
     "Generate",
+    "Health",
     "Launch",
     "Model",
     "Optimizer",
