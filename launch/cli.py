@@ -118,6 +118,10 @@ def _start(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
         return int(importlib.import_module(verb.module).main(config))
 
     if verb.on_ranks and not rank_environment.is_rank(os.environ):
+        if config.launch.name == "ray":
+            from launch import ray
+
+            return ray.run(verb.name, config, arguments, lambda world_size: check(verb, config, world_size))
         from launch import local
 
         # -P: a folder named trainer where the user stands must not be taken for ours.

@@ -34,11 +34,11 @@ class Launch:
     dry_run: bool = knob(False, "Print the script and submit nothing.")
     # ray
     workers: Any = knob(None, "Ranks on the Ray cluster, or a range [least, most] for an elastic run.", common=True)
-    cpus_per_worker: float = knob(1.0, "Cores that each Ray worker reserves.", "cores", high=1024.0)
-    gpus_per_worker: Optional[float] = knob(
-        None, "GPUs that each Ray worker reserves; by default 1 where the cluster has any.", "GPUs", high=1.0
+    cpus_per_worker: float = knob(1.0, "Cores reserved for each rank.", "cores", high=1024.0)
+    gpus_per_worker: Optional[int] = knob(
+        None, "GPUs of each rank: 0 or 1; by default 1 where the cluster has any.", "GPUs", high=1
     )
-    max_failures: int = knob(3, "Times that a Ray group that lost a worker is started again without progress.")
+    max_failures: int = knob(3, "Times in a row that ranks are started again without a newer checkpoint.")
     start_timeout_s: float = knob(
         60.0, "Longest wait for resources that the cluster has but that are in use, before it says so.", "seconds"
     )
