@@ -132,6 +132,10 @@ def _start(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
         local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         os.environ.update(rank_environment.for_threads(local_ranks, config.launch.threads, os.environ))
     check(verb, config, int(os.environ.get("WORLD_SIZE", "1")))
+    if verb.name == "prepare" and config.launch.name == "ray":
+        from launch import ray_map
+
+        return ray_map.run(config)
     return here()
 
 

@@ -82,18 +82,20 @@ def demand_of(launch: Launch, sizes: tuple[int, int], ranks_per_bundle: int) -> 
 
 def require_room(demand: Demand) -> None:
     """ConfigError, saying what is missing and what there is, if the cluster can't hold the job even when it is idle."""
-    import ray
-
-    nodes = {node["NodeManagerAddress"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
-    room = sum(bundles_in(resources, demand.bundle) for resources in nodes.values())
+    room = room_for(demand)
     if room >= demand.least:
         return
-    has = "; ".join(f"{address} has {_in_words(resources)}" for address, resources in sorted(nodes.items()))
+    has = "; ".join(f"{address} has {_in_words(resources)}" for address, resources in sorted(_nodes().items()))
     mend = f"use launch.workers={room * demand.ranks}, " if room else ""
     raise ConfigError(
         f"launch.workers={demand.least * demand.ranks} needs {demand.in_words(demand.least)}, and the cluster has room "
         f"for {room}: {has}; {mend}reserve less by launch.cpus_per_worker and launch.gpus_per_worker, or add nodes."
     )
+
+
+def room_for(demand: Demand) -> int:
+    """How many bundles the cluster holds when it is idle."""
+    return sum(bundles_in(resources, demand.bundle) for resources in _nodes().values())
 
 
 def bundles_in(resources: Mapping[str, float], bundle: Mapping[str, float]) -> int:
@@ -106,6 +108,13 @@ def free_in_words() -> str:
     import ray
 
     return _in_words(ray.available_resources())
+
+
+def _nodes() -> dict[str, dict[str, float]]:
+    """What each living node has, by its address."""
+    import ray
+
+    return {node["NodeManagerAddress"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
 
 
 def _in_words(resources: Mapping[str, float]) -> str:

@@ -19,8 +19,7 @@ from typing import Any
 import psutil
 import ray
 import ray.train
-from ray.train.backend import Backend
-from ray.train.torch import TorchConfig
+from ray.train.backend import Backend, BackendConfig
 
 from launch import rank_environment
 from launch.failure import Failure
@@ -142,18 +141,13 @@ def _pass_on(desk: Any, group: RankGroup, ended: threading.Event) -> None:
             return
 
 
-class RankConfig(TorchConfig):
-    """TorchTrainer's backend, but for the process group: our ranks make that themselves."""
+class RankConfig(BackendConfig):
+    """Names the backend in the place of torch's, which would make a process group of the workers themselves."""
 
     @property
     def backend_cls(self) -> type[Backend]:
         """RankBackend."""
         return RankBackend
-
-    @property
-    def train_func_context(self) -> Any:
-        """None of torch's: the worker itself leaves the devices alone."""
-        return contextlib.nullcontext
 
 
 class RankBackend(Backend):

@@ -33,7 +33,11 @@ class Launch:
     min_nodes: int = knob(1, "Fewest nodes of an elastic job.", low=1)
     dry_run: bool = knob(False, "Print the script and submit nothing.")
     # ray
-    workers: Any = knob(None, "Ranks on the Ray cluster, or a range [least, most] for an elastic run.", common=True)
+    workers: Any = knob(
+        None,
+        "Ranks on the Ray cluster, or a range [least, most] for an elastic run; prepare: most items at once.",
+        common=True,
+    )
     cpus_per_worker: float = knob(1.0, "Cores reserved for each rank.", "cores", high=1024.0)
     gpus_per_worker: Optional[int] = knob(
         None, "GPUs of each rank: 0 or 1; by default 1 where the cluster has any.", "GPUs", high=1
