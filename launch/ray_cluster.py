@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -22,8 +21,6 @@ LOCAL_DEFAULTS = {"RAY_AUTH_MODE": "token"}
 @contextlib.contextmanager
 def connected() -> Iterator[None]:
     """In the cluster of RAY_ADDRESS, or in a local one that is started for it and ends with it."""
-    if importlib.util.find_spec("ray") is None:
-        raise ConfigError("launch=ray needs Ray, which isn't installed: pip install 'banyan-train[ray]'.")
     address = os.environ.get("RAY_ADDRESS", "local")
     if "://" in address:
         raise ConfigError(
@@ -32,10 +29,13 @@ def connected() -> Iterator[None]:
         )
     for name, value in (DEFAULTS | (LOCAL_DEFAULTS if address == "local" else {})).items():
         os.environ.setdefault(name, value)
-    import ray
-
     try:
-        ray.init(address=address, logging_level=logging.WARNING)
+        import ray
+    except ImportError as error:
+        raise ConfigError("launch=ray needs Ray, which isn't installed: pip install 'banyan-train[ray]'.") from error
+    try:
+        dashboard = False if address == "local" else None
+        ray.init(address=address, logging_level=logging.WARNING, include_dashboard=dashboard)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise BanyanError(f"RAY_ADDRESS={address}: no cluster answers there ({_first_line(error)}).") from error
     try:

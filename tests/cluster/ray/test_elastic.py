@@ -1,0 +1,49 @@
+"""A run whose nodes go and come: it shrinks and grows, and is the undisturbed run."""
+
+import pytest
+
+from tests.cluster.ray.daemons import SMALL_RUN, ranks_of
+from tests.ranks import pretrain, read_metrics, run_ranks, small_config
+from trainer.engine.checkpoint import list_steps
+
+ENDLESS = ["train.steps=100000", "schedule=constant", "schedule.warmup_steps=2", "checkpoint.every=50"]
+
+
+def calm_run(corpus, run_dir, steps):
+    """The undisturbed run's rows: one rank, stage 0."""
+    changes = {"train__steps": 100000, "train__stop_at": steps, "schedule__name": "constant"}
+    config = small_config(corpus, run_dir, train__micro_batch_size=1, **changes)
+    assert run_ranks(pretrain, config, 1) == [85]
+    return read_metrics(run_dir)
+
+
+def test_run_that_loses_a_node_and_gets_one_back_is_the_undisturbed_run(daemons, corpus, tmp_path):
+    run_dir = tmp_path / "elastic"
+    node = daemons.add_node(2, cpus=2)
+    driver = daemons.banyan(
+        *("pretrain", "launch=ray", "launch.workers=[1,3]", "launch.cpus_per_worker=2", "launch.threads=1"),
+        *(f"data.path={corpus}", f"run.dir={run_dir}", "parallel.zero_stage=2", *ENDLESS, *SMALL_RUN),
+        log=tmp_path / "driver.log",
+    )
+    driver.wait_until(lambda: list_steps(run_dir))
+    assert len(ranks_of(run_dir)) == 3
+    daemons.kill_node(node)
+    driver.wait_until(lambda: "on 2 ranks" in driver.output())
+    node = daemons.add_node(3, cpus=2)
+    driver.wait_until(lambda: driver.output().count("on 3 ranks") == 2)
+    assert "the ranks checkpoint and start again" in driver.output()
+    reached = read_metrics(run_dir)[-1]["step"]
+    driver.wait_until(lambda: read_metrics(run_dir)[-1]["step"] > reached + 5)
+    (run_dir / "stop").touch()
+    assert driver.wait() == 85
+    daemons.kill_node(node)
+
+    rows = read_metrics(run_dir)
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    padded = ["perf/padding_share" in row for row in rows]  # 8 micro-batches leave one of the 9 places of 3 ranks empty
+    assert padded[0]
+    assert padded[-1]
+    assert not all(padded)
+    expected = calm_run(corpus, tmp_path / "calm", len(rows))
+    for key in ("train/loss", "train/grad_norm"):
+        assert [row[key] for row in rows] == pytest.approx([row[key] for row in expected], rel=1e-5)
