@@ -21,7 +21,6 @@ from launch.ray_cluster import Demand, free_in_words
 from launch.ray_worker import Job, RankConfig, RanksFailed, run_ranks
 from trainer.config import Launch
 
-RESIZE_CHECK_S = 20.0  # Ray looks at its nodes as often
 COUNT_ANEW_S = {False: "60", True: "15"}  # fixed or elastic: after so long without room Ray looks what fits now
 POLL_S = 0.2
 
@@ -107,7 +106,7 @@ def _make_trainer(job: Job, demand: Demand, folder: str) -> GroupTrainer:
             num_workers=(demand.least, demand.most) if elastic else demand.least,
             use_gpu=demand.gpus > 0,
             resources_per_worker=demand.bundle,
-            elastic_resize_monitor_interval_s=RESIZE_CHECK_S,
+            elastic_resize_monitor_interval_s=job.launch.resize_check_s,
         ),
         "run_config": RunConfig(
             storage_path=folder,

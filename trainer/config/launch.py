@@ -43,6 +43,7 @@ class Launch:
         None, "GPUs of each rank: 0 or 1; by default 1 where the cluster has any.", "GPUs", high=1
     )
     max_failures: int = knob(3, "Times in a row that ranks are started again without a newer checkpoint.")
+    resize_check_s: float = knob(60.0, "Time between looks of an elastic run for nodes that have come.", "seconds")
     start_timeout_s: float = knob(
         60.0, "Longest wait for resources that the cluster has but that are in use, before it says so.", "seconds"
     )

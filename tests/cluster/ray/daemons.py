@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from tests.ranks import free_port
+from tests.ranks import free_port, pretrain, read_metrics, run_ranks, small_config
 
 ROOT = Path(__file__).parents[3]
 STORE_BYTES = 100 * 2**20
@@ -32,6 +32,9 @@ SMALL_RUN = [
     "track.every=1",
     "track.wandb.mode=disabled",
 ]
+
+ENDLESS = ["train.steps=100000", "schedule=constant", "schedule.warmup_steps=2", "checkpoint.every=50"]
+"""For runs that are ended by a stop: how far they come depends on the machine."""
 
 
 class Daemons:
@@ -130,6 +133,14 @@ def ranks_of(run_dir: Path) -> list[psutil.Process]:
         if "RANK" in variables:
             found[int(variables["RANK"])] = process
     return [found[rank] for rank in sorted(found)]
+
+
+def calm_rows(data: Path, run_dir: Path, steps: int, *, world_size: int) -> list[dict[str, Any]]:
+    """What SMALL_RUN with ENDLESS logs up to step `steps` if nothing disturbs it, by ranks without Ray."""
+    changes = {"train__steps": 100000, "train__stop_at": steps, "schedule__name": "constant"}
+    config = small_config(data, run_dir, train__micro_batch_size=1, **changes)
+    assert run_ranks(pretrain, config, world_size) == [85] * world_size
+    return read_metrics(run_dir)
 
 
 def environment() -> dict[str, str]:

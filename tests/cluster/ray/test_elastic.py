@@ -2,27 +2,24 @@
 
 import pytest
 
-from tests.cluster.ray.daemons import SMALL_RUN, ranks_of
-from tests.ranks import pretrain, read_metrics, run_ranks, small_config
+from tests.cluster.ray.daemons import ENDLESS, SMALL_RUN, calm_rows, ranks_of
+from tests.ranks import read_metrics
 from trainer.engine.checkpoint import list_steps
-
-ENDLESS = ["train.steps=100000", "schedule=constant", "schedule.warmup_steps=2", "checkpoint.every=50"]
-
-
-def calm_run(corpus, run_dir, steps):
-    """The undisturbed run's rows: one rank, stage 0."""
-    changes = {"train__steps": 100000, "train__stop_at": steps, "schedule__name": "constant"}
-    config = small_config(corpus, run_dir, train__micro_batch_size=1, **changes)
-    assert run_ranks(pretrain, config, 1) == [85]
-    return read_metrics(run_dir)
 
 
 def test_run_that_loses_a_node_and_gets_one_back_is_the_undisturbed_run(daemons, corpus, tmp_path):
     run_dir = tmp_path / "elastic"
     node = daemons.add_node(2, cpus=2)
     driver = daemons.banyan(
-        *("pretrain", "launch=ray", "launch.workers=[1,3]", "launch.cpus_per_worker=2", "launch.threads=1"),
-        *(f"data.path={corpus}", f"run.dir={run_dir}", "parallel.zero_stage=2", *ENDLESS, *SMALL_RUN),
+        *("pretrain", "launch=ray", "launch.workers=[1,3]", "launch.cpus_per_worker=2", "launch.resize_check_s=2"),
+        *(
+            f"data.path={corpus}",
+            f"run.dir={run_dir}",
+            "launch.threads=1",
+            "parallel.zero_stage=2",
+            *ENDLESS,
+            *SMALL_RUN,
+        ),
         log=tmp_path / "driver.log",
     )
     driver.wait_until(lambda: list_steps(run_dir))
@@ -44,6 +41,6 @@ def test_run_that_loses_a_node_and_gets_one_back_is_the_undisturbed_run(daemons,
     assert padded[0]
     assert padded[-1]
     assert not all(padded)
-    expected = calm_run(corpus, tmp_path / "calm", len(rows))
+    expected = calm_rows(corpus, tmp_path / "calm", len(rows), world_size=1)
     for key in ("train/loss", "train/grad_norm"):
         assert [row[key] for row in rows] == pytest.approx([row[key] for row in expected], rel=1e-5)

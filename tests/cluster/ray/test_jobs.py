@@ -7,11 +7,10 @@ import sys
 import psutil
 import pytest
 
-from tests.cluster.ray.daemons import SMALL_RUN, ranks_of, wait_until
-from tests.ranks import pretrain, read_metrics, run_ranks, small_config
+from tests.cluster.ray.daemons import ENDLESS, SMALL_RUN, calm_rows, ranks_of, wait_until
+from tests.ranks import read_metrics
 from trainer.engine.checkpoint import list_steps
 
-STEPS = 200
 PRETRAIN = ["pretrain", "launch=ray", *SMALL_RUN]
 STOP_WAIT = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "120"}})
 
@@ -20,48 +19,44 @@ def steps_logged(run_dir):
     return len(read_metrics(run_dir)) if (run_dir / "metrics.jsonl").exists() else 0
 
 
-def test_submitted_job_checkpoints_when_stopped_and_goes_on_when_submitted_again(daemons, corpus, tmp_path):
-    run_dir, copied = tmp_path / "run", tmp_path / "project"
-    copied.mkdir()
-    banyan = [sys.executable, "-P", "-m", "launch", *PRETRAIN, "launch.workers=2", f"data.path={corpus}"]
-    banyan += [f"run.dir={run_dir}", "train.steps=100000"]
-    submit = ["submit", "--working-dir", str(copied), "--runtime-env-json", STOP_WAIT]
-    assert daemons.job(*submit, "--no-wait", "--submission-id", "first", "--", *banyan).returncode == 0
-    wait_until(lambda: steps_logged(run_dir) > 2, 240, lambda: daemons.job("logs", "first").stdout)
-    daemons.job("stop", "first")
-    assert "was stopped" in daemons.job("status", "first").stdout
-    stopped = json.loads((run_dir / "stopped.json").read_text())
-    assert stopped["reason"] == "signal"
-    assert list_steps(run_dir) == [stopped["step"]]
-    logs = daemons.job("logs", "first").stdout
-    assert "step      1/100000" in logs
-    assert f"stopped (signal) after step {stopped['step']}, checkpointed" in logs
-
-    until = stopped["step"] + 3
-    again = daemons.job(*submit, "--", *banyan, f"train.stop_at={until}", timeout_s=240)
-    assert again.returncode == 1
-    assert "exit code 85" in again.stdout + again.stderr
-    assert [row["step"] for row in read_metrics(run_dir)] == list(range(1, until + 1))
+def submit(daemons, folder, *arguments, wait=True):
+    """Submits `banyan ARGUMENTS` as a job called after the folder, which it starts in a copy of."""
+    folder.mkdir()
+    options = ["--working-dir", str(folder), "--runtime-env-json", STOP_WAIT, "--submission-id", folder.name]
+    options += [] if wait else ["--no-wait"]
+    return daemons.job("submit", *options, "--", sys.executable, "-P", "-m", "launch", *arguments, timeout_s=600)
 
 
-def test_run_whose_worker_is_killed_is_the_undisturbed_run(daemons, corpus, tmp_path):
-    calm, run_dir = tmp_path / "calm", tmp_path / "run"
-    changes = {"train__steps": STEPS, "train__micro_batch_size": 1, "schedule__warmup_steps": 2}
-    assert run_ranks(pretrain, small_config(corpus, calm, **changes), 2) == [0, 0]
-    driver = daemons.banyan(
-        *(*PRETRAIN, "launch.workers=2", f"data.path={corpus}", f"run.dir={run_dir}", f"train.steps={STEPS}"),
-        *("schedule.warmup_steps=2", "schedule.min_ratio=0.1", "checkpoint.every=20"),
-        log=tmp_path / "driver.log",
-    )
-    driver.wait_until(lambda: list_steps(run_dir))
+def test_submitted_job_outlives_a_killed_worker_and_checkpoints_when_stopped(daemons, corpus, tmp_path):
+    run_dir = tmp_path / "run"
+    arguments = [*PRETRAIN, "launch.workers=2", f"data.path={corpus}", f"run.dir={run_dir}", *ENDLESS]
+    assert submit(daemons, tmp_path / "first", *arguments, wait=False).returncode == 0
+
+    def logs():
+        return daemons.job("logs", "first").stdout
+
+    wait_until(lambda: list_steps(run_dir), 240, logs)
     worker = ranks_of(run_dir)[1].parent()
     assert worker.name().startswith("ray::")
     worker.kill()
-    assert driver.wait() == 0
-    assert "worker 1 was lost" in driver.output()
-    assert "starting again from the newest whole checkpoint" in driver.output()
-    rows, expected = read_metrics(run_dir), read_metrics(calm)
-    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    begun = ranks_of(run_dir)
+    psutil.wait_procs(begun, timeout=60)
+    reached = steps_logged(run_dir)
+    wait_until(lambda: steps_logged(run_dir) > reached + 3, 240, logs)
+    daemons.job("stop", "first")
+    assert "was stopped" in daemons.job("status", "first").stdout
+
+    stopped = json.loads((run_dir / "stopped.json").read_text())
+    steps = stopped["step"]
+    assert stopped["reason"] == "signal"
+    assert list_steps(run_dir)[-1] == steps
+    told = logs()
+    assert "starting again from the newest whole checkpoint" in told
+    assert "step      1/100000" in told
+    assert f"stopped (signal) after step {steps}, checkpointed" in told
+    expected = calm_rows(corpus, tmp_path / "calm", steps, world_size=2)
+    rows = read_metrics(run_dir)
+    assert [row["step"] for row in rows] == list(range(1, steps + 1))
     for key in ("train/loss", "train/grad_norm"):
         assert [row[key] for row in rows] == [row[key] for row in expected]
 
@@ -76,6 +71,7 @@ def test_what_the_cluster_can_t_hold_is_refused_with_what_it_has(daemons, corpus
     assert "127.0.1.1 has 4 CPU" in driver.output()
 
 
+@pytest.mark.full
 def test_configuration_error_on_the_ranks_ends_the_job_at_once(daemons, tmp_path):
     driver = daemons.banyan(
         *(*PRETRAIN, "launch.workers=2", "data.path=/nowhere", f"run.dir={tmp_path / 'run'}", "train.steps=1"),
@@ -85,6 +81,24 @@ def test_configuration_error_on_the_ranks_ends_the_job_at_once(daemons, tmp_path
     lines = [line for line in driver.output().splitlines() if line.startswith("banyan: ")]
     assert len(lines) == 1
     assert "/nowhere" in lines[0]
+
+
+@pytest.mark.full
+def test_stopped_job_goes_on_when_it_is_submitted_again(daemons, corpus, tmp_path):
+    run_dir = tmp_path / "run"
+    arguments = [*PRETRAIN, "launch.workers=2", f"data.path={corpus}", f"run.dir={run_dir}", *ENDLESS]
+    for name, until in (("once", 4), ("twice", 8)):
+        submitted = submit(daemons, tmp_path / name, *arguments, f"train.stop_at={until}")
+        assert submitted.returncode == 1  # Ray calls what doesn't end with 0 failed
+        assert "exit code 85" in submitted.stdout + submitted.stderr
+        assert [row["step"] for row in read_metrics(run_dir)] == list(range(1, until + 1))
+
+
+@pytest.mark.full
+def test_job_with_a_relative_run_directory_is_refused(daemons, corpus, tmp_path):
+    submitted = submit(daemons, tmp_path / "relative", *PRETRAIN, "launch.workers=2", f"data.path={corpus}")
+    assert "exit code 2" in submitted.stdout + submitted.stderr
+    assert "run.dir is not set, and this job stands in a copy" in submitted.stdout + submitted.stderr
 
 
 @pytest.mark.full
