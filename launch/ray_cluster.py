@@ -93,6 +93,11 @@ def require_room(demand: Demand) -> None:
     )
 
 
+def count_nodes() -> int:
+    """How many nodes live."""
+    return len(_nodes())
+
+
 def room_for(demand: Demand) -> int:
     """How many bundles the cluster holds when it is idle."""
     return sum(bundles_in(resources, demand.bundle) for resources in _nodes().values())

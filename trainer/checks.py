@@ -12,6 +12,8 @@ from trainer.errors import ConfigError
 from trainer.layouts import check_elastic, check_layout, data_ranks_of
 from trainer.refusal import divisors, require
 
+SHORTEST_HANG_S = 5  # below, a busy machine looks like a hang
+
 
 def check_values(section: Any, prefix: str = "") -> None:
     """Refuses a value outside a field's choices or bounds, anywhere in the configuration."""
@@ -143,6 +145,11 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
     require(
         config.checkpoint.dir is None or "://" in config.checkpoint.dir,
         f"checkpoint.dir={config.checkpoint.dir}: give a URL, as s3://BUCKET/RUN; on disks they are in run.dir.",
+    )
+    hang_timeout_s = config.health.hang_timeout_s
+    require(
+        hang_timeout_s == 0 or hang_timeout_s >= SHORTEST_HANG_S,
+        f"health.hang_timeout_s={hang_timeout_s:g}: give {SHORTEST_HANG_S} or more, or 0 to turn the watchdog off.",
     )
     watched = config.evaluate.patience or config.checkpoint.keep_best
     require(

@@ -46,6 +46,7 @@ from trainer.engine.optimizer import build_optimizer
 from trainer.engine.region import Region, Source
 from trainer.engine.sequence import spread_sequence
 from trainer.engine.store import Store
+from trainer.engine.watchdog import Watchdog
 from trainer.engine.writer import CheckpointWriter, remove_attempts
 from trainer.errors import ConfigError, InputError
 from trainer.lock import RunLock
@@ -64,11 +65,11 @@ STOPPED = 85  # exit code: stopped after a checkpoint, before the end
 
 def main(config: Pretrain) -> int:
     """Runs one rank of a pretraining run, or goes on with it; the exit code. A signal from now on is a stop request."""
-    with StopRequests() as stops, RunLock() as lock:
-        return run(config, stops, lock)
+    with StopRequests() as stops, RunLock() as lock, Watchdog(config.health.hang_timeout_s) as watchdog:
+        return run(config, stops, lock, watchdog)
 
 
-def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
+def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog) -> int:
     """The recipe."""
     world_size = int(os.environ["WORLD_SIZE"])
     check_pretrain(config, world_size)
@@ -76,7 +77,9 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
         config.model.init_from = str(Path(config.model.init_from).expanduser().absolute())
     config.train.micro_batch_size = settle_micro_batch(config, world_size)
     load_nvme_op(config.parallel)
-    mesh = join(tensor=config.parallel.tensor, sequence=config.parallel.sequence)
+    mesh = join(
+        tensor=config.parallel.tensor, sequence=config.parallel.sequence, hang_timeout_s=config.health.hang_timeout_s
+    )
     seed_everything(config.seed, deterministic=config.train.deterministic)
     mesh.main_finds(lambda: choose_mode(config.track.wandb))  # refuses online without a key
 
@@ -86,6 +89,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
     fit_to_data(config, training, validation)
     check_shards(training + validation, config.data.verify_bytes, mesh)
     run_dir = enter_run_directory(config, mesh, lock)
+    watchdog.start(run_dir, mesh)
     config.data = with_absolute_paths(config.data)
 
     store = Store(config.checkpoint.dir) if config.checkpoint.dir else None
@@ -135,7 +139,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
 
     parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, config.model)
     tracker = open_tracker(run_dir, config, mesh, training + validation, (parameters, active), progress, total_steps)
-    evaluation = Evaluation(config, mesh, engine, validation, progress, tracker)
+    evaluation = Evaluation(config, mesh, engine, validation, progress, tracker, watchdog)
     loader = open_loader(config, mesh, training, history)
     state = {"history": history.to_json(), "tokenizer_sha256": training[0].manifest.tokenizer_sha256}
     say = tracker.note if tracker is not None else print
@@ -154,6 +158,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
         save=lambda last: save(
             writer, config, mesh, fragments.owned_fragments(engine, partition, mesh), progress, state, last=last
         ),
+        watchdog=watchdog,
         expert_load=ExpertLoad(model.tally, mesh) if model.tally is not None else None,
     )
     stops.attach(mesh, run_dir)
@@ -161,6 +166,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
         reason = trainer.run(stops)
         if reason is None and not evaluation.latest and config.evaluate.every > 0:
             evaluation.score()  # a run killed after its last checkpoint, before its outcome was written
+        watchdog.beat("end")
         if tracker is not None and reason is None:
             announce(run_dir, config, progress, training, evaluation.latest, tracker)
         elif tracker is not None:
@@ -365,6 +371,7 @@ class Evaluation:
     validation: list[Dataset]
     progress: Progress
     tracker: Tracker | None
+    watchdog: Watchdog
     latest: list[tuple[Dataset, Score]] = dataclasses.field(default_factory=list)
 
     def run(self) -> float | None:
@@ -390,6 +397,7 @@ class Evaluation:
         self.engine.train(was_training)
 
     def _forward(self, batch: Batch) -> torch.Tensor:
+        self.watchdog.beat("evaluate")
         return self.engine.module(batch.inputs, batch.targets, batch.document_ids)
 
 

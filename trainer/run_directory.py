@@ -24,7 +24,7 @@ from trainer.durable import write_json, write_text
 from trainer.errors import ConfigError, InputError
 
 # May differ between the runs of one directory: they change neither what is learnt nor in which order.
-FREE_SECTIONS = ("run", "parallel", "deepspeed", "checkpoint", "evaluate", "track", "launch")
+FREE_SECTIONS = ("run", "parallel", "deepspeed", "checkpoint", "evaluate", "track", "health", "launch")
 FREE_TRAIN = ("stop_at", "micro_batch_size", "compile", "activation_checkpointing", "deterministic")
 FREE_MODEL = ("name", "loss_chunk")
 # Of data, only these keys matter to training; what is trained on is told by the fingerprints.

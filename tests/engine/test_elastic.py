@@ -35,10 +35,10 @@ def resize(corpus, run_dir, shapes, **changes):
 
 def test_sizes_that_don_t_divide_the_batch_agree_with_one_process(corpus, tmp_path):
     expected = train_plainly(elastic(corpus, tmp_path / "plain"))
-    resize(corpus, tmp_path / "run", [(3, 2), (2, 1), (5, 3), (1, 0)])
+    resize(corpus, tmp_path / "run", [(3, 2), (5, 3), (1, 0)])
     rows = assert_same_course(tmp_path / "run", expected, TOLERANCE)
     shares = [row.get("perf/padding_share", 0) for row in rows]
-    assert shares == pytest.approx([1 / 9] * 3 + [0] * 3 + [2 / 10] * 3 + [0] * 3)
+    assert shares == pytest.approx([1 / 9] * 4 + [2 / 10] * 4 + [0] * 4)
 
 
 def test_experts_penalties_and_load_count_no_filled_up_row(corpus, tmp_path):

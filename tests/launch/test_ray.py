@@ -109,6 +109,10 @@ def test_prepare_takes_one_number_of_workers(capsys):
     assert "prepare takes the most items at once" in capsys.readouterr().err
     assert main(["prepare", "launch=ray", "data.workers=2", "data.output=/nowhere"]) == 2
     assert "use launch.workers" in capsys.readouterr().err
+    assert main(["prepare", "launch=slurm", "data.output=/nowhere"]) == 2
+    assert "use sbatch slurm/prepare.sbatch" in capsys.readouterr().err
+    assert main(["prepare", "launch.processes=2", "data.output=/nowhere"]) == 2
+    assert "use data.workers" in capsys.readouterr().err
 
 
 HIDE_RAY = """

@@ -7,7 +7,7 @@ error. Nothing heavy is imported here.
 from trainer.config.data import Data, Tokenizer, TokenizerTrain, TrainingSet, ValidationSet
 from trainer.config.launch import Launch
 from trainer.config.model import Model
-from trainer.config.run import Checkpoint, Evaluate, Run, Track, Wandb
+from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track, Wandb
 from trainer.config.training import Optimizer, Parallel, Schedule, Train
 from trainer.config.verbs import VERBS, EvaluateVerb, Export, ExportSettings, Generate, Prepare, Pretrain
 
@@ -20,6 +20,7 @@ __all__ = [
     "Export",
     "ExportSettings",
     "Generate",
+    "Health",
     "Launch",
     "Model",
     "Optimizer",

@@ -27,7 +27,7 @@ class Launch:
     sbatch: dict[str, Any] = knob({}, "Any other option of sbatch: launch.sbatch.qos=high is --qos=high.")
     setup: Optional[str] = knob(None, "Shell file that the job sources first: modules, a virtual environment.")
     grace_s: int = knob(120, "How long before the time limit the job is asked to checkpoint.", "seconds", low=1)
-    max_restarts: int = knob(3, "Times that a step that crashed is started again without progress in between.")
+    max_restarts: int = knob(3, "Times in a row that a job is started again, though no newer checkpoint was left.")
     chain: int = knob(1, "Jobs submitted, each to begin when the one before has ended.", low=1)
     elastic: bool = knob(False, "Take from min_nodes to nodes nodes, whatever is free, also after one was lost.")
     min_nodes: int = knob(1, "Fewest nodes of an elastic job.", low=1)

@@ -20,6 +20,7 @@ from trainer.engine.mesh import Mesh
 from trainer.engine.optimizer import learning_rates, set_learning_rates
 from trainer.engine.schedule import learning_rate
 from trainer.engine.sequence import own_part
+from trainer.engine.watchdog import Watchdog
 from trainer.engine.zero import accumulation_steps, padding_of
 from trainer.errors import NonFiniteError
 from trainer.track.metrics import memory_bytes, mfu
@@ -109,6 +110,7 @@ class Trainer:
     log: Log | None
     evaluate: Callable[[], float | None]
     save: Callable[[bool], None]
+    watchdog: Watchdog
     expert_load: ExpertLoad | None = None
 
     def __post_init__(self) -> None:
@@ -152,7 +154,9 @@ class Trainer:
         scale = self._accumulation * self.mesh.data_size * self.mesh.sequence / self._targets
         loss_sum = torch.zeros((), device=self.mesh.device)
         for _ in range(self._accumulation):
+            self.watchdog.beat("data", step)
             batch = self._next_batch()
+            self.watchdog.beat("train")
             self._seed_dropout(batch)
             losses = self.engine(batch.inputs, batch.targets, batch.document_ids).sum()
             self.engine.backward(losses * scale)
@@ -180,6 +184,7 @@ class Trainer:
             torch.manual_seed(derive_key("dropout", self.config.seed, batch.position) >> 1)
 
     def _log_step(self, step: int, loss_sum: torch.Tensor) -> None:
+        self.watchdog.beat("log")
         total = loss_sum.double().cpu()
         if self.mesh.world_size > 1:
             torch.distributed.all_reduce(total, group=self.mesh.control)
@@ -242,5 +247,6 @@ class Trainer:
 
     def _save_if_due(self, step: int, *, last: bool) -> None:
         if (self._saves_at(step) or last) and self._saved_step != step:
+            self.watchdog.beat("save")
             self._clock.checkpoint_stall += self._clock.pause(lambda: self.save(last))
             self._saved_step = step
