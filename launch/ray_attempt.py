@@ -39,6 +39,12 @@ class Attempt:
         """How the ranks ended. A stop request is passed on to them; where none runs, the attempt is over at once."""
         thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
         thread.start()
+        try:
+            return self._watch(thread)
+        except ray.exceptions.RayError as error:
+            return _gave_up(error)
+
+    def _watch(self, thread: threading.Thread) -> Outcome:
         began, told, asked = time.monotonic(), False, False
         while thread.is_alive():
             thread.join(POLL_S)
@@ -62,7 +68,7 @@ class Attempt:
             except WorkerGroupError as error:
                 self._outcome = first_failure(error.worker_failures)
             except Exception as error:
-                self._outcome = Outcome(1, Failure(time.time(), 0, 1, f"Ray gave up: {_in_a_line(error)}"))
+                self._outcome = _gave_up(error)
 
     def _stopped_without_ranks(self, *, begun: bool) -> Outcome:
         """Ranks that ran before had checkpointed for another size of group."""
@@ -132,6 +138,10 @@ def _as_outcome(rank: int, error: Exception) -> Outcome:
         return error.outcome
     message = f"worker {rank} was lost: {_in_a_line(getattr(error, 'failure', None) or error)}"
     return Outcome(137, Failure(0.0, rank, 137, message))
+
+
+def _gave_up(error: Exception) -> Outcome:
+    return Outcome(1, Failure(time.time(), 0, 1, f"Ray gave up: {_in_a_line(error)}"))
 
 
 def _in_a_line(error: Any) -> str:

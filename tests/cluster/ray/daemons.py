@@ -51,6 +51,9 @@ class Daemons:
         self.dashboard = f"http://127.0.0.1:{port}"
         self._cluster: Any = _insist(lambda: Cluster(initialize_head=True, head_node_args=head | _node(1, cpus)))
 
+        # Where a job looks for its cluster; without it, it takes whichever was started last on the machine.
+        (self.folder / "ray_current_cluster").write_text(self.address)
+
     @property
     def address(self) -> str:
         """What RAY_ADDRESS must be."""
