@@ -22,6 +22,7 @@ from launch.ray_worker import Job, RankConfig, RanksFailed, run_ranks
 from trainer.config import Launch
 
 COUNT_ANEW_S = {False: "60", True: "15"}  # fixed or elastic: after so long without room Ray looks what fits now
+ENDING_S = 15.0  # in which Ray Train notices that ranks have ended for good
 POLL_S = 0.2
 
 
@@ -49,9 +50,9 @@ class Attempt:
         while thread.is_alive():
             thread.join(POLL_S)
             ranks_run = ray.get(self._job.desk.ranks_run.remote())
-            if self._received and not ranks_run:
-                return self._stopped_without_ranks(begun=ranks_run is not None)
             if self._received and not asked:
+                if not ranks_run:
+                    return self._stop_without_ranks(thread, begun=ranks_run is not None)
                 ray.get(self._job.desk.request.remote(self._received[0]))
                 asked = True
             if ranks_run is None and not told and time.monotonic() - began > self._launch.start_timeout_s:
@@ -70,10 +71,11 @@ class Attempt:
             except Exception as error:
                 self._outcome = _gave_up(error)
 
-    def _stopped_without_ranks(self, *, begun: bool) -> Outcome:
-        """Ranks that ran before had checkpointed for another size of group."""
+    def _stop_without_ranks(self, thread: threading.Thread, *, begun: bool) -> Outcome:
+        """Ranks that ran before have just ended, or have checkpointed for another size of group."""
         if begun:
-            return Outcome(STOPPED)
+            thread.join(ENDING_S)
+            return self._outcome or Outcome(STOPPED)
         code = 128 + self._received[0]
         return Outcome(code, Failure(time.time(), 0, code, "stopped before the ranks were started; nothing was begun."))
 

@@ -45,12 +45,14 @@ class Daemons:
         os.environ.update(environment())
         from ray.cluster_utils import Cluster
 
-        port = free_port()
-        head: dict[str, Any] = {"temp_dir": str(self.folder), "include_dashboard": True, "dashboard_port": port}
-        head["dashboard_agent_listen_port"] = free_port()
-        self.dashboard = f"http://127.0.0.1:{port}"
-        self._cluster: Any = _insist(lambda: Cluster(initialize_head=True, head_node_args=head | _node(1, cpus)))
+        def start_head() -> Cluster:
+            self._port = free_port()
+            ports = {"dashboard_port": self._port, "dashboard_agent_listen_port": free_port()}
+            head = {"temp_dir": str(self.folder), "include_dashboard": True, **ports}
+            return Cluster(initialize_head=True, head_node_args=head | _node(1, cpus))
 
+        self._cluster: Any = _insist(start_head)
+        self.dashboard = f"http://127.0.0.1:{self._port}"
         # Where a job looks for its cluster; without it, it takes whichever was started last on the machine.
         (self.folder / "ray_current_cluster").write_text(self.address)
 
