@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[3]
 STORE_BYTES = 100 * 2**20
 SMALL_RUN = [
     "data.sequence_length=32",
+    "data.shuffle_shards=2",
     "model.hidden_size=48",
     "model.intermediate_size=96",
     "model.num_hidden_layers=2",
@@ -140,10 +141,10 @@ def ranks_of(run_dir: Path) -> list[psutil.Process]:
     return [found[rank] for rank in sorted(found)]
 
 
-def calm_rows(data: Path, run_dir: Path, steps: int, *, world_size: int) -> list[dict[str, Any]]:
-    """What SMALL_RUN with ENDLESS logs up to step `steps` if nothing disturbs it, by ranks without Ray."""
-    changes = {"train__steps": 100000, "train__stop_at": steps, "schedule__name": "constant"}
-    config = small_config(data, run_dir, train__micro_batch_size=1, **changes)
+def calm_rows(data: Path, run_dir: Path, steps: int, *, world_size: int, **changes: Any) -> list[dict[str, Any]]:
+    """What SMALL_RUN with ENDLESS and `changes` logs up to `steps` if nothing disturbs it, by ranks without Ray."""
+    endless = {"train__steps": 100000, "train__stop_at": steps, "schedule__name": "constant"}
+    config = small_config(data, run_dir, **{"train__micro_batch_size": 1} | endless | changes)
     assert run_ranks(pretrain, config, world_size) == [85] * world_size
     return read_metrics(run_dir)
 

@@ -6,22 +6,16 @@ from tests.cluster.ray.daemons import ENDLESS, SMALL_RUN, calm_rows, ranks_of
 from tests.ranks import read_metrics
 from trainer.engine.checkpoint import list_steps
 
+CALM = {"train__batch_size": 32, "train__micro_batch_size": 8, "optimizer__lr": 3e-4}
+
 
 def test_run_that_loses_a_node_and_gets_one_back_is_the_undisturbed_run(daemons, corpus, tmp_path):
     run_dir = tmp_path / "elastic"
     node = daemons.add_node(2, cpus=2)
-    driver = daemons.banyan(
-        *("pretrain", "launch=ray", "launch.workers=[1,3]", "launch.cpus_per_worker=2", "launch.resize_check_s=2"),
-        *(
-            f"data.path={corpus}",
-            f"run.dir={run_dir}",
-            "launch.threads=1",
-            "parallel.zero_stage=2",
-            *ENDLESS,
-            *SMALL_RUN,
-        ),
-        log=tmp_path / "driver.log",
-    )
+    keys = [*SMALL_RUN, *ENDLESS, "checkpoint.every=20", "train.batch_size=32", "optimizer.lr=3e-4"]
+    keys += [f"data.path={corpus}", f"run.dir={run_dir}", "parallel.zero_stage=2"]
+    keys += ["launch.workers=[1,3]", "launch.cpus_per_worker=2", "launch.threads=1", "launch.resize_check_s=2"]
+    driver = daemons.banyan("pretrain", "launch=ray", *keys, log=tmp_path / "driver.log")
     driver.wait_until(lambda: list_steps(run_dir))
     assert len(ranks_of(run_dir)) == 3
     daemons.kill_node(node)
@@ -37,10 +31,10 @@ def test_run_that_loses_a_node_and_gets_one_back_is_the_undisturbed_run(daemons,
 
     rows = read_metrics(run_dir)
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
-    padded = ["perf/padding_share" in row for row in rows]  # 8 micro-batches leave one of the 9 places of 3 ranks empty
+    padded = ["perf/padding_share" in row for row in rows]  # 32 micro-batches leave one of 33 places of 3 ranks empty
     assert padded[0]
     assert padded[-1]
     assert not all(padded)
-    expected = calm_rows(corpus, tmp_path / "calm", len(rows), world_size=1)
-    for key in ("train/loss", "train/grad_norm"):
-        assert [row[key] for row in rows] == pytest.approx([row[key] for row in expected], rel=1e-5)
+    expected = calm_rows(corpus, tmp_path / "calm", len(rows), world_size=1, **CALM)
+    for key, tolerance in (("train/loss", 1e-5), ("train/grad_norm", 1e-4)):
+        assert [row[key] for row in rows] == pytest.approx([row[key] for row in expected], rel=tolerance)
