@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import threading
 import time
@@ -138,8 +139,10 @@ def _was_killed(outcome: Outcome) -> bool:
 def _as_outcome(rank: int, error: Exception) -> Outcome:
     if isinstance(error, RanksFailed):
         return error.outcome
-    message = f"worker {rank} was lost: {_in_a_line(getattr(error, 'failure', None) or error)}"
-    return Outcome(137, Failure(0.0, rank, 137, message))
+    place = re.search(r"node_ip='([^']+)'", str(error))
+    where = f" on {place[1]}" if place else ""
+    lost = f"worker {rank}{where} was lost: its process, its node or the network to it died."
+    return Outcome(137, Failure(0.0, rank, 137, lost))
 
 
 def _gave_up(error: Exception) -> Outcome:
