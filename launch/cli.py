@@ -130,6 +130,8 @@ def _start(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
             return LAUNCHERS[config.launch.name](verb, config, arguments)
         _become_rank(config.launch)
     check(verb, config, int(os.environ.get("WORLD_SIZE", "1")))
+    if verb.name == "prepare":
+        return _prepare(verb, config)
     return _run_here(verb, config)
 
 
@@ -170,9 +172,30 @@ def _submit_to_slurm(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
     return slurm.run(config, arguments, lambda world_size: check(verb, config, world_size))
 
 
+def _start_on_ray(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
+    from launch import ray
+
+    return ray.run(verb.name, config, arguments, lambda world_size: check(verb, config, world_size))
+
+
+def _prepare(verb: Verb, config: Any) -> int:
+    """prepare has no ranks: its items run here, or on a Ray cluster."""
+    check_keys(config.launch)
+    if config.launch.name == "slurm":
+        raise ConfigError("launch=slurm: prepare isn't submitted; use sbatch slurm/prepare.sbatch, or launch=ray.")
+    if config.launch.processes is not None:
+        raise ConfigError(f"launch.processes={config.launch.processes}: prepare has no ranks; use data.workers.")
+    if config.launch.name == "ray":
+        from launch import ray_map
+
+        return ray_map.run(config)
+    return _run_here(verb, config)
+
+
 LAUNCHERS: dict[str, Callable[[Verb, Any, Sequence[str]], int]] = {
     "local": _start_locally,
     "slurm": _submit_to_slurm,
+    "ray": _start_on_ray,
 }
 """What starts a verb's ranks, by launch.name."""
 

@@ -27,7 +27,7 @@ KEYS = {
         "min_nodes",
         "dry_run",
     ),
-    "ray": ("workers", "cpus_per_worker", "gpus_per_worker", "max_failures", "start_timeout_s"),
+    "ray": ("workers", "cpus_per_worker", "gpus_per_worker", "max_failures", "resize_check_s", "start_timeout_s"),
 }
 
 

@@ -55,6 +55,17 @@ def check_heads(kv_heads: int, parallel: Parallel) -> None:
     )
 
 
+def check_elastic(config: Pretrain) -> None:
+    """Refuses layouts that need a number of ranks which an elastic run may not have."""
+    for key in ("tensor", "sequence", "hpz"):
+        degree = getattr(config.parallel, key)
+        require(
+            degree == 1,
+            f"launch.workers={config.launch.workers}: an elastic run takes whatever number of ranks there is, of which "
+            f"parallel.{key}={degree} doesn't divide each; use parallel.{key}=1, or a fixed launch.workers.",
+        )
+
+
 def check_sequence(config: Pretrain) -> None:
     """Refuses rows that can't be spread over ranks."""
     parts = config.parallel.sequence

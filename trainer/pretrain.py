@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from trainer import run_directory
-from trainer.checks import check_pretrain, micro_batch_of, total_steps_of
+from trainer.checks import check_pretrain, micro_batch_of, settle_micro_batch, total_steps_of
 from trainer.config import Model, Pretrain, resolved
 from trainer.data.dataset import (
     Dataset,
@@ -48,7 +48,6 @@ from trainer.engine.store import Store
 from trainer.engine.watchdog import Watchdog
 from trainer.engine.writer import CheckpointWriter, remove_attempts
 from trainer.errors import ConfigError, InputError
-from trainer.layouts import data_ranks_of
 from trainer.lock import RunLock
 from trainer.model.build import (
     attention_sizes,
@@ -83,7 +82,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     config.model = with_absolute_folders(config.model)
     told = find_model(config.model, run_directory.locate(config))
     require_suitable(config, told)
-    config.train.micro_batch_size = micro_batch_of(config.train, data_ranks_of(config, world_size))
+    config.train.micro_batch_size = settle_micro_batch(config, world_size)
     load_nvme_op(config.parallel)
     mesh = join(
         tensor=config.parallel.tensor, sequence=config.parallel.sequence, hang_timeout_s=config.health.hang_timeout_s
@@ -333,9 +332,11 @@ def open_tracker(
     ranks = f"{mesh.world_size} rank{'s' * (mesh.world_size > 1)}"
     degrees = {"tensor": mesh.tensor, "sequence": mesh.sequence}
     shared = "".join(f", {name} parallel {degree}" for name, degree in degrees.items() if degree > 1)
+    padding = zero.padding_of(config, mesh.data_size)
+    waste = f", {padding:.0%} of each step's micro-batches empty" if padding > 0 else ""
     print(
         f"{config.model.name}: {size} on {ranks} ({facts['device']}), ZeRO stage {config.parallel.zero_stage}{shared}, "
-        f"{config.train.precision}; run directory {run_dir}",
+        f"{config.train.precision}{waste}; run directory {run_dir}",
         flush=True,
     )
     return Tracker.open(

@@ -33,12 +33,17 @@ class Launch:
     min_nodes: int = knob(1, "Fewest nodes of an elastic job.", low=1)
     dry_run: bool = knob(False, "Print the script and submit nothing.")
     # ray
-    workers: Any = knob(None, "Ranks on the Ray cluster, or a range [least, most] for an elastic run.", common=True)
-    cpus_per_worker: float = knob(1.0, "Cores that each Ray worker reserves.", "cores", high=1024.0)
-    gpus_per_worker: Optional[float] = knob(
-        None, "GPUs that each Ray worker reserves; by default 1 where the cluster has any.", "GPUs", high=1.0
+    workers: Any = knob(
+        None,
+        "Ranks on the Ray cluster, or a range [least, most] for an elastic run; prepare: most items at once.",
+        common=True,
     )
-    max_failures: int = knob(3, "Times that a Ray group that lost a worker is started again without progress.")
+    cpus_per_worker: float = knob(1.0, "Cores reserved for each rank.", "cores", high=1024.0)
+    gpus_per_worker: Optional[int] = knob(
+        None, "GPUs of each rank: 0 or 1; by default 1 where the cluster has any.", "GPUs", high=1
+    )
+    max_failures: int = knob(3, "Times in a row that ranks are started again without a newer checkpoint.")
+    resize_check_s: float = knob(60.0, "Time between looks of an elastic run for nodes that have come.", "seconds")
     start_timeout_s: float = knob(
         60.0, "Longest wait for resources that the cluster has but that are in use, before it says so.", "seconds"
     )

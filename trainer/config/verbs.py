@@ -39,6 +39,7 @@ class Prepare:
 
     seed: int = knob(0, "Seed of the document shuffle.", common=True, high=2**63 - 1)
     data: Data = part(Data)
+    launch: Launch = part(Launch)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from trainer.engine.optimizer import learning_rates, set_learning_rates
 from trainer.engine.schedule import learning_rate
 from trainer.engine.sequence import own_part
 from trainer.engine.watchdog import Watchdog
-from trainer.engine.zero import accumulation_steps
+from trainer.engine.zero import accumulation_steps, padding_of
 from trainer.errors import NonFiniteError
 from trainer.track.metrics import memory_bytes, mfu
 
@@ -116,6 +116,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self._accumulation = accumulation_steps(self.config, self.mesh.data_size)
         self._targets = self.config.train.batch_size * self.config.data.sequence_length
+        self._padding = padding_of(self.config, self.mesh.data_size)
         self._guard = GradientGuard(self.engine, self.optimizer, self.config, self.mesh)
         self._clock = Clock()
         self._saved_step = self.progress.step
@@ -210,6 +211,8 @@ class Trainer:
             "perf/data_wait_seconds": clock.data_wait / steps,
             "perf/memory_bytes": memory_bytes(torch.cuda.max_memory_allocated() if cuda else None),
         }
+        if self._padding > 0:
+            metrics["perf/padding_share"] = self._padding
         if self.utilisation is not None:
             metrics["perf/mfu"] = mfu(tokens_per_second=tokens_per_second, **vars(self.utilisation))
         if clock.checkpoint_stall:

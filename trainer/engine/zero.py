@@ -13,6 +13,8 @@ from torch import nn
 
 from trainer.checks import micro_batch_of
 from trainer.config import Pretrain
+from trainer.data.order import rounds
+from trainer.elastic import padding_share
 from trainer.engine.gradients import deepspeed_clips
 from trainer.engine.mesh import Mesh
 from trainer.engine.offload import home_of_weights, offload_settings
@@ -39,8 +41,13 @@ OWNED = {
 
 
 def accumulation_steps(config: Pretrain, data_ranks: int) -> int:
-    """Micro-steps per optimiser step; the batch is known to divide (trainer.checks.check_batch)."""
-    return config.train.batch_size // (micro_batch_of(config.train, data_ranks) * data_ranks)
+    """Micro-steps per optimiser step: rounds in which `data_ranks` take the chunks of the global batch."""
+    return rounds(config.train.batch_size // micro_batch_of(config.train, data_ranks), data_ranks)
+
+
+def padding_of(config: Pretrain, data_ranks: int) -> float:
+    """The share of a step's micro-batches that are empty, since the ranks don't divide the chunks of an elastic run."""
+    return padding_share(config.train.batch_size // micro_batch_of(config.train, data_ranks), data_ranks)
 
 
 def deepspeed_config(config: Pretrain, mesh: Mesh, partition: Partition) -> dict[str, Any]:

@@ -271,7 +271,7 @@ class Transformer(nn.Module):
 
     def _penalties(self, routings: list[Routing], targets: Tensor) -> Tensor:
         assert self.tally is not None
-        self.tally.add(routings)
+        self.tally.add(routings, targets)
         return penalties(routings, targets, self.config)
 
     def _tie(self) -> None:
