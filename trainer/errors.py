@@ -23,6 +23,10 @@ class StorageError(BanyanError):
     """The disk refused: full, read-only, gone."""
 
 
+class HangError(BanyanError):
+    """A run in which no rank gets on, or one gives no sign of life."""
+
+
 class NonFiniteError(BanyanError):
     """A loss or gradient norm that is NaN or infinite: the same again on another try."""
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from pathlib import Path
 
 from trainer.checks import total_steps_of
-from trainer.config import Pretrain
+from trainer.config import Pretrain, resolved
 from trainer.data.dataset import Dataset, weights_of
 from trainer.data.history import History
 from trainer.data.order import extend, mixture_of
@@ -31,7 +30,7 @@ def find_resume(run_dir: Path, config: Pretrain, mesh: Mesh, training: list[Data
     if folder is None:
         return None
     reader = CheckpointReader(folder)
-    now, before = dataclasses.asdict(config), reader.state["config"]
+    now, before = resolved(config), reader.state["config"]
     if forks:  # what it was forked from itself doesn't matter
         before = {**before, "checkpoint": now["checkpoint"]}
         check_remains(config, reader.state["step"])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch import groups
+from launch.launcher_keys import check_keys
 from launch.overrides import SPACE, Names
 from launch.sweep.plan import Plan
 from launch.sweep.space import Space, Values
@@ -33,6 +34,7 @@ def check_base(base: Pretrain) -> None:
         f"launch={base.launch.name}: the trials of a sweep run where Ray puts them; leave it out, and set RAY_ADDRESS "
         "for a cluster.",
     )
+    check_keys(base.launch)
 
 
 def pretrain_names(plan: Plan) -> Names:
@@ -82,8 +84,6 @@ def check_choice(search: Search, space: Space) -> None:
     """Refuses schedulers and searchers that don't go together."""
     scheduler, searcher = search.scheduler, search.searcher
     if searcher == "ladder":
-        require(scheduler == "none", f"search.scheduler={scheduler}: a ladder's runs go to their end; use none.")
-        require(not space, "search.space: a ladder varies size and tokens alone; leave it out.")
         return
     require(
         bool(space), "nothing is varied: give search.space.KEY=…, as search.space.optimizer.lr=loguniform(1e-4,1e-2)."
@@ -92,6 +92,14 @@ def check_choice(search: Search, space: Space) -> None:
         scheduler != "pbt" or searcher == "random",
         f"search.searcher={searcher}: pbt draws its own values; use search.searcher=random.",
     )
+
+
+def check_ladder(search: Search, base: Pretrain) -> None:
+    """Refuses what doesn't go with a ladder."""
+    scheduler = search.scheduler
+    require(scheduler == "none", f"search.scheduler={scheduler}: a ladder's runs go to their end; use none.")
+    require(not search.space, "search.space: a ladder varies size and tokens alone; leave it out.")
+    require(base.model.path is None, f"model.path={base.model.path}: a ladder widens our own decoder; use model=tiny.")
 
 
 def check_reports(search: Search, plan: Plan, base: Pretrain) -> None:

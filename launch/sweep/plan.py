@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from launch.compose import compose
+from launch.ray_paths import COPIES
 from launch.sweep.space import Values
 from trainer import run_directory
-from trainer.config import Pretrain, Search
+from trainer.config import Pretrain, Search, resolved
 from trainer.durable import make_folder, write_json
 from trainer.errors import ConfigError
 
@@ -42,12 +43,12 @@ class Plan:
     name: str
     overrides: tuple[str, ...]  # what the user typed for pretrain
     config_dir: str | None  # absolute
-    cwd: str  # relative paths of the overrides begin here
+    cwd: str | None  # relative paths of the overrides begin here; None: there are none
     metric: str
     every: int  # steps between reports
     steps: int  # of a whole trial, unless it varies them
     ranks: int
-    threads: int | None
+    threads: int
     has_segments: bool  # pbt: a trial's run may go on from another's
     reports_saved: bool  # a step is reported once its checkpoint is whole (pbt, hyperband)
     identity: dict[str, Any]
@@ -67,7 +68,7 @@ class Plan:
         ours = [
             *(f"evaluate.every={self.every}", f"checkpoint.every={self.every}"),
             *("launch=local", f"launch.processes={self.ranks}"),
-            *([f"launch.threads={self.threads}"] if self.threads else []),
+            f"launch.threads={self.threads}",
             *(f"run.dir={run_dir}", f"run.name={self.name}-{run_dir.relative_to(self.folder / 'trials')}"),
             *([f"checkpoint.fork_from={fork_from}"] if fork_from else []),
         ]
@@ -124,7 +125,7 @@ def identity_of(search: Search, base: Pretrain, *, every: int, metric: str) -> d
     """All that makes a sweep what it is, flat: what the trials have in common, and how they are chosen and stopped."""
     chosen = run_directory.flatten(dataclasses.asdict(search))
     ours = {f"search.{key}": value for key, value in chosen.items() if key not in FREE}
-    return run_directory.identity(dataclasses.asdict(base)) | ours | {"search.every": every, "search.metric": metric}
+    return run_directory.identity(resolved(base)) | ours | {"search.every": every, "search.metric": metric}
 
 
 def name_sweep(search: Search, base: Pretrain, identity: dict[str, Any]) -> str:
@@ -136,10 +137,10 @@ def name_sweep(search: Search, base: Pretrain, identity: dict[str, Any]) -> str:
 def locate(search: Search, name: str) -> Path:
     """search.dir, or sweeps/NAME; absolute. ConfigError in a Ray job, whose folder is a copy that is thrown away."""
     path = Path(search.dir or Path("sweeps") / name).expanduser()
-    if not path.is_absolute() and os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+    if not path.is_absolute() and COPIES in os.getcwd():
         raise ConfigError(
-            f"search.dir={path}: a Ray job stands in a copy of your folder, which is thrown away; "
-            "give search.dir=/A/SHARED/FOLDER."
+            f"search.dir={path} is relative, and this job stands in a copy of --working-dir that Ray deletes: give an "
+            "absolute path on storage that all nodes share, as search.dir=/shared/…"
         )
     return path.absolute()
 

@@ -25,13 +25,13 @@ _TAIL_BYTES = 65536
 class Process:
     """`banyan pretrain ARGUMENTS`. It doesn't outlive the thread that started it, nor do its ranks."""
 
-    def __init__(self, arguments: Sequence[str], *, config_dir: str | None, cwd: str, log: Path) -> None:
+    def __init__(self, arguments: Sequence[str], *, config_dir: str | None, cwd: str | None, log: Path) -> None:
         options = ["--config-dir", config_dir] if config_dir else []
         environment = {name: value for name, value in os.environ.items() if name not in MARKS}
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "launch", "pretrain", *options, *arguments],
-                cwd=cwd if Path(cwd).is_dir() else None,
+                cwd=cwd,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

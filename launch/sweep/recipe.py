@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from launch.ray_paths import folder_of_ranks
 from launch.sweep import checks
 from launch.sweep.ladder import Rung, rungs_of
 from launch.sweep.plan import Plan, identity_of, locate, name_sweep, split_overrides
@@ -75,17 +75,19 @@ def settle(search: Search, options: Options) -> tuple[Plan, Pretrain]:
     metric = checks.metric_of(search, [dataset.name for dataset in validation])
     steps = total_steps_of(base)
     if search.searcher == "ladder":
+        checks.check_ladder(search, base)
         longest = max(rung.tokens for rung in rungs_of(search.ladder, base.model))
         steps = math.ceil(longest / (base.train.batch_size * base.data.sequence_length))
     every = search.every or max(1, steps // 10)
     identity = identity_of(search, base, every=every, metric=metric)
     name = name_sweep(search, base, identity)
+    base.run.dir = str(locate(search, name))
     plan = Plan(
-        dir=str(locate(search, name)),
+        dir=base.run.dir,
         name=name,
         overrides=overrides,
         config_dir=str(config_dir) if config_dir else None,
-        cwd=os.getcwd(),
+        cwd=folder_of_ranks(base),
         metric=metric,
         every=every,
         steps=steps,

@@ -21,7 +21,7 @@ TABLE_EVERY_S = 60.0
 
 
 class Watch(tune.Callback):
-    """Prints, and keeps which trials the scheduler stopped. `ended` are those that did before, `of` is how many will."""
+    """Prints, and keeps which trials the scheduler stopped. `ended`: before this start; `of`: of how many."""
 
     def __init__(self, plan: Plan, stops: StopRequests, *, ended: Collection[int], of: int) -> None:
         self._plan, self._stops, self._of = plan, stops, of

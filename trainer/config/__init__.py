@@ -6,13 +6,15 @@ error. Nothing heavy is imported here.
 
 from trainer.config.data import Data, Tokenizer, TokenizerTrain, TrainingSet, ValidationSet
 from trainer.config.launch import Launch
-from trainer.config.model import Model
-from trainer.config.run import Checkpoint, Evaluate, Run, Track, Wandb
+from trainer.config.model import OF_CAUSAL_LM, Model
+from trainer.config.resolved import resolved
+from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track, Wandb
 from trainer.config.sweep import Ladder, Search
 from trainer.config.training import Optimizer, Parallel, Schedule, Train
 from trainer.config.verbs import VERBS, EvaluateVerb, Export, ExportSettings, Generate, Prepare, Pretrain, Sweep
 
 __all__ = [
+    "OF_CAUSAL_LM",
     "VERBS",
     "Checkpoint",
     "Data",
@@ -21,6 +23,7 @@ __all__ = [
     "Export",
     "ExportSettings",
     "Generate",
+    "Health",
     "Ladder",
     "Launch",
     "Model",
@@ -39,4 +42,5 @@ __all__ = [
     "TrainingSet",
     "ValidationSet",
     "Wandb",
+    "resolved",
 ]

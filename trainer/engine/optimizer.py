@@ -21,9 +21,9 @@ HIDDEN_MATRICES = (
 )
 
 
-def decays(name: str) -> bool:
-    """Whether weight decay applies to the parameter: not to norms and biases (by name, since ZeRO-3 hides shapes)."""
-    return not (name.endswith(".bias") or "norm" in name.rsplit(".", 2)[-2])
+def decays(parameter: nn.Parameter) -> bool:
+    """Whether weight decay applies to the parameter: not to norms and biases, which have one dimension."""
+    return len(getattr(parameter, "ds_shape", parameter.shape)) > 1  # ds_shape: the whole one's, under ZeRO-3
 
 
 def is_hidden_matrix(name: str) -> bool:
@@ -44,7 +44,7 @@ def build_optimizer(
         if config.name == "muon" and is_hidden_matrix(name):
             hidden.append(parameter)
         else:
-            others.setdefault((rate_scale(name, model), decays(name)), []).append(parameter)
+            others.setdefault((rate_scale(name, model), decays(parameter)), []).append(parameter)
     groups = [
         {
             "params": others[scale, decayed],

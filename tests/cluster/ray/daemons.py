@@ -15,12 +15,13 @@ from typing import Any
 
 import psutil
 
-from tests.ranks import free_port
+from tests.ranks import free_port, pretrain, read_metrics, run_ranks, small_config
 
 ROOT = Path(__file__).parents[3]
 STORE_BYTES = 100 * 2**20
 SMALL_RUN = [
     "data.sequence_length=32",
+    "data.shuffle_shards=2",
     "model.hidden_size=48",
     "model.intermediate_size=96",
     "model.num_hidden_layers=2",
@@ -33,20 +34,28 @@ SMALL_RUN = [
     "track.wandb.mode=disabled",
 ]
 
+ENDLESS = ["train.steps=100000", "schedule=constant", "schedule.warmup_steps=2", "checkpoint.every=50"]
+"""For runs that are ended by a stop: how far they come depends on the machine."""
+
 
 class Daemons:
     """The cluster: a head with `cpus` CPUs, and nodes that come and go. Ends what it started by process number."""
 
-    def __init__(self, *, cpus: int, dashboard: bool = False) -> None:
+    def __init__(self, *, cpus: int) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="br-", dir="/tmp"))  # sockets have short names
         os.environ.update(environment())
         from ray.cluster_utils import Cluster
 
-        head: dict[str, Any] = {"temp_dir": str(self.folder), "include_dashboard": dashboard}
-        if dashboard:
-            head |= {"dashboard_port": free_port(), "dashboard_agent_listen_port": free_port()}
-        self.dashboard = f"http://127.0.0.1:{head.get('dashboard_port')}"
-        self._cluster: Any = _insist(lambda: Cluster(initialize_head=True, head_node_args=head | _node(1, cpus)))
+        def start_head() -> Cluster:
+            self._port = free_port()
+            ports = {"dashboard_port": self._port, "dashboard_agent_listen_port": free_port()}
+            head = {"temp_dir": str(self.folder), "include_dashboard": True, **ports}
+            return Cluster(initialize_head=True, head_node_args=head | _node(1, cpus))
+
+        self._cluster: Any = _insist(start_head)
+        self.dashboard = f"http://127.0.0.1:{self._port}"
+        # Where a job looks for its cluster; without it, it takes whichever was started last on the machine.
+        (self.folder / "ray_current_cluster").write_text(self.address)
 
     @property
     def address(self) -> str:
@@ -130,6 +139,14 @@ def ranks_of(run_dir: Path) -> list[psutil.Process]:
         if "RANK" in variables:
             found[int(variables["RANK"])] = process
     return [found[rank] for rank in sorted(found)]
+
+
+def calm_rows(data: Path, run_dir: Path, steps: int, *, world_size: int, **changes: Any) -> list[dict[str, Any]]:
+    """What SMALL_RUN with ENDLESS and `changes` logs up to `steps` if nothing disturbs it, by ranks without Ray."""
+    endless = {"train__steps": 100000, "train__stop_at": steps, "schedule__name": "constant"}
+    config = small_config(data, run_dir, **{"train__micro_batch_size": 1} | endless | changes)
+    assert run_ranks(pretrain, config, world_size) == [85] * world_size
+    return read_metrics(run_dir)
 
 
 def environment() -> dict[str, str]:
