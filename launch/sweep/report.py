@@ -14,9 +14,8 @@ from launch.sweep.ladder_report import report_ladder
 from launch.sweep.picture import draw_sweep
 from launch.sweep.plan import Plan
 from launch.sweep.results import Result, best_of, collect, common_tokens, importance_of, write_tables
-from launch.sweep.space import Space
+from launch.sweep.space import Space, shown
 from launch.sweep.trial import FAILED, Trial
-from launch.sweep.watch import shown
 from trainer.config import Search, Wandb
 from trainer.track.curves import readable_tokens
 from trainer.track.wandb_run import Plan as WandbPlan

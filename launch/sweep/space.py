@@ -123,6 +123,11 @@ def to_texts(values: Mapping[str, Any]) -> Values:
     return {key: value if isinstance(value, str) else repr(value) for key, value in values.items()}
 
 
+def shown(values: Values) -> str:
+    """Values in a line, as they are typed."""
+    return "  ".join(f"{key}={value}" for key, value in values.items())
+
+
 def all_points(space: Space) -> Iterator[Values]:
     """Every combination of lists. ConfigError if there is a range: that has no end."""
     for key, distribution in space.items():

@@ -11,7 +11,7 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from launch.sweep.plan import Plan
-from launch.sweep.space import Values
+from launch.sweep.space import Values, shown
 from launch.sweep.stop import StopRequests
 from launch.sweep.trainable import ENDED, INTERRUPTED, LOSS, STEP
 from launch.sweep.trial import FAILED, RUNNING, STOPPED, Trial
@@ -79,11 +79,6 @@ class Watch(tune.Callback):
         step, loss = self._latest.get(number, (0, None))
         measured = f"step {step:>6}  loss {loss:.4f}" if loss is not None else "no report yet"
         return f"{number:05d}  {state:<8}  {measured}  {shown(values)}".rstrip()
-
-
-def shown(values: Values) -> str:
-    """Values in a line, as they are typed."""
-    return "  ".join(f"{key}={value}" for key, value in values.items())
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -1,6 +1,8 @@
 """What a sweep tells its trials, what it refuses before Ray is started, and what makes it the same sweep."""
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 
@@ -100,6 +102,11 @@ def test_refusals(small, overrides, told):
 def test_what_is_not_prepared_is_refused_before_ray_is_started(tmp_path):
     with pytest.raises(Exception, match="banyan prepare"):
         plan_of(LR, f"data.path={tmp_path / 'nothing'}", f"search.dir={tmp_path}")
+
+
+def test_ray_is_not_imported_before_it_is_told_how_to_run():
+    program = "import sys, launch.sweep.recipe; sys.exit('ray' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
 
 
 def test_another_sweep_has_another_name_and_no_place_in_this_one(small):
