@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 import time
 
@@ -15,18 +17,28 @@ POLL_S = 0.5
 def wait(nodes: int, timeout_s: float) -> None:
     """Returns once there are `nodes`. BanyanError, saying how many there are, after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            with connected():
-                while (alive := count_nodes()) < nodes:
-                    if time.monotonic() > deadline:
-                        raise BanyanError(f"{alive} of {nodes} nodes have joined the Ray cluster in {timeout_s:g} s.")
-                    time.sleep(POLL_S)
-                return
-        except BanyanError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(POLL_S)
+    alive = 0
+    while not _answers():
+        _require_time(deadline, timeout_s, alive, nodes)
+    with connected():
+        while (alive := count_nodes()) < nodes:
+            _require_time(deadline, timeout_s, alive, nodes)
+
+
+def _answers() -> bool:
+    """Whether anybody listens at RAY_ADDRESS; ray.init itself waits for long, and may end the process."""
+    host, _, port = os.environ["RAY_ADDRESS"].rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def _require_time(deadline: float, timeout_s: float, alive: int, nodes: int) -> None:
+    if time.monotonic() > deadline:
+        raise BanyanError(f"{alive} of {nodes} nodes have joined the Ray cluster in {timeout_s:g} s.")
+    time.sleep(POLL_S)
 
 
 def main() -> int:
