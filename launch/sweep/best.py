@@ -12,14 +12,19 @@ from launch.compose import compose
 from launch.sweep.plan import Plan
 from launch.sweep.results import Result
 from trainer.durable import make_folder, write_text
+from trainer.run_directory import DATA_KEYS
 
 NAME = "best"
 
 
 def write_best(plan: Plan, best: Result) -> Path:
-    """Writes all in which the best trial differs from pretrain's defaults, and returns the folder for --config-dir."""
+    """Writes all in which the best trial differs from pretrain's defaults, and returns the folder for --config-dir.
+
+    Of the data, not what they were prepared from.
+    """
     config, defaults = plan.compose(best.values), compose("pretrain", [])
     changed = difference(dataclasses.asdict(defaults), dataclasses.asdict(config))
+    changed["data"] = {key: value for key, value in changed.get("data", {}).items() if key in ("name", *DATA_KEYS)}
     folder = plan.folder / "conf" / "experiment"
     make_folder(folder)
     head = (
@@ -29,7 +34,9 @@ def write_best(plan: Plan, best: Result) -> Path:
     )
     if plan.has_segments:
         head += f"# Its values are those of its last segment; trials/{best.number:05d}/trial.json has all.\n"
-    body = yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)
+    body = yaml.safe_dump(
+        {key: value for key, value in changed.items() if value != {}}, sort_keys=False, allow_unicode=True
+    )
     write_text(folder / f"{NAME}.yaml", head + body)
     return folder.parent
 

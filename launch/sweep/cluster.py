@@ -27,7 +27,7 @@ def connected() -> Iterator[None]:
     """In the cluster, with Ray Tune told to be quiet."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    with ray_cluster.connected():
+    with ray_cluster.connected(shows_workers=False):  # trials have logs of their own
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         yield
 

@@ -12,6 +12,7 @@ from launch.sweep.space import Values
 from trainer.config import Ladder, Model
 from trainer.errors import ConfigError
 from trainer.refusal import divisors, require
+from trainer.scaling import FLOPS_PER_PARAMETER_TOKEN
 
 MULTIPLE = 8  # of a feed-forward's width
 FEWEST_POINTS = 6  # for five constants
@@ -25,6 +26,11 @@ class Rung:
     tokens: int
     values: Values
     is_holdout: bool = False
+
+    @property
+    def flops(self) -> float:
+        """Compute that it takes, floating-point operations."""
+        return FLOPS_PER_PARAMETER_TOKEN * self.parameters * self.tokens
 
 
 def rungs_of(ladder: Ladder, model: Model) -> list[Rung]:

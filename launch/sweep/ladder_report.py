@@ -1,4 +1,4 @@
-"""What a ladder says: the law, the held-out run beside its prediction, the best size for a budget, and a picture."""
+"""What a ladder says: the law, the held-out run beside its prediction, and the best size for a budget of compute."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from launch.sweep.ladder import Rung
+from launch.sweep.ladder_picture import draw_ladder
 from launch.sweep.results import Result
 from launch.sweep.trial import FINISHED
 from trainer.config import Ladder
 from trainer.errors import InputError
-from trainer.scaling import FLOPS_PER_PARAMETER_TOKEN, Fit, Run, fit_law
-from trainer.track.curves import readable_tokens
+from trainer.scaling import Fit, Run, fit_law
+from trainer.track.curves import readable_count as readable
 
 FURTHER = 10.0  # times the dearest run's compute, by default, is what the best size is told for
 CONSTANTS = {"e": "E", "a": "A", "b": "B", "alpha": "α", "beta": "β"}
@@ -34,7 +33,7 @@ def report_ladder(folder: Path, ladder: Ladder, rungs: Sequence[Rung], results: 
     except InputError as error:
         print(f"ladder     {error}", flush=True)
         return {}
-    flops = ladder.flops or FURTHER * max(FLOPS_PER_PARAMETER_TOKEN * run.parameters * run.tokens for run in runs)
+    flops = ladder.flops or FURTHER * max(rung.flops for rung in rungs if not rung.is_holdout)
     summary = summarise(fit, held_out, flops)
     for line in lines_of(fit, summary):
         print(line, flush=True)
@@ -87,72 +86,13 @@ def lines_of(fit: Fit, summary: dict[str, Any]) -> list[str]:
         held = summary["holdout"]
         low, high = held["interval"]
         lines.append(
-            f"held out   {_count(held['parameters'])} parameters, {_count(held['tokens'])} tokens: predicted "
+            f"held out   {readable(held['parameters'])} parameters, {readable(held['tokens'])} tokens: predicted "
             f"{held['predicted']:.4f} [{low:.4f}, {high:.4f}], measured {held['loss']:.4f} ({held['error']:+.2%})"
         )
     best = summary["compute_optimal"]
     low, high = best["interval"]
     lines.append(
-        f"best size  for {best['flops']:.3g} FLOPs: {_count(best['parameters'])} parameters "
-        f"[{_count(low)}, {_count(high)}], {_count(best['tokens'])} tokens, loss {best['loss']:.4f}"
+        f"best size  for {best['flops']:.3g} FLOPs: {readable(best['parameters'])} parameters "
+        f"[{readable(low)}, {readable(high)}], {readable(best['tokens'])} tokens, loss {best['loss']:.4f}"
     )
     return lines
-
-
-def draw_ladder(path: Path, fit: Fit, held_out: Run | None, flops: float) -> Path:
-    """Measured losses over tokens with the law's curve for each size, and the law at equal compute."""
-    from matplotlib import colormaps
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.8), dpi=130, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    by_tokens, by_size = figure.subplots(1, 2)
-    sizes = sorted({run.parameters for run in fit.runs})
-    colours = dict(zip(sizes, colormaps["viridis"](np.linspace(0.05, 0.85, len(sizes))), strict=True))
-    most = max(run.tokens for run in (*fit.runs, *([held_out] if held_out else [])))
-    span = np.geomspace(min(run.tokens for run in fit.runs) / 1.3, most * 1.3, 100)
-    for size in sizes:
-        by_tokens.plot(span, [fit.law.loss(size, d) for d in span], color=colours[size], linewidth=1.2)
-        points = [(run.tokens, run.loss) for run in fit.runs if run.parameters == size]
-        by_tokens.scatter(*zip(*points, strict=True), color=colours[size], s=30, zorder=3, label=f"N = {_count(size)}")
-    if held_out is not None:
-        curve = [fit.law.loss(held_out.parameters, d) for d in span]
-        by_tokens.plot(span, curve, color="#dd5143", linewidth=1.2, linestyle="--")
-        label = f"N = {_count(held_out.parameters)}, held out"
-        by_tokens.scatter([held_out.tokens], [held_out.loss], color="#dd5143", s=90, marker="*", zorder=4, label=label)
-    by_tokens.set_xlabel("tokens D")
-    _draw_equal_compute(by_size, fit, flops)
-    for axes in (by_tokens, by_size):
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(readable_tokens)
-        axes.xaxis.set_minor_formatter("")
-        axes.set_ylabel("loss (nats per token)")
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
-    temporary = path.with_name(f"{path.name}.partial")
-    canvas.print_png(temporary)
-    temporary.replace(path)
-    return path
-
-
-def _draw_equal_compute(axes: Any, fit: Fit, flops: float) -> None:
-    parameters, tokens = fit.law.best_size(flops)
-    span = np.geomspace(parameters / 20, parameters * 20, 100)
-    budget = flops / FLOPS_PER_PARAMETER_TOKEN
-    laws = np.array([[law.loss(n, budget / n) for n in span] for law in fit.resampled])
-    low, high = np.quantile(laws, [0.025, 0.975], axis=0)
-    axes.fill_between(span, low, high, color="#4c72b0", alpha=0.2, label="95 % of the resampled fits")
-    axes.plot(
-        span, [fit.law.loss(n, budget / n) for n in span], color="#4c72b0", label=f"predicted at {flops:.2g} FLOPs"
-    )
-    label = f"best: N = {_count(parameters)}, D = {_count(tokens)}"
-    axes.scatter(
-        [parameters], [fit.law.loss(parameters, tokens)], color="#dd5143", marker="*", s=90, zorder=4, label=label
-    )
-    axes.set_xlabel("parameters N")
-
-
-def _count(number: float) -> str:
-    return readable_tokens(number)

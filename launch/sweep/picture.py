@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from launch.sweep.results import Result
 from launch.sweep.space import Space
 from launch.sweep.trial import FINISHED, STOPPED
-from trainer.track.curves import readable_tokens
+from trainer.track.curves import readable_count
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -70,7 +70,7 @@ def _draw_curves(axes: matplotlib.axes.Axes, results: Sequence[Result], best: Re
         axes.set_ylim(low - 0.05 * (high - low), high + 0.1 * (high - low) + 1e-6)
     axes.set_xlabel("tokens")
     axes.set_ylabel(metric)
-    axes.xaxis.set_major_formatter(readable_tokens)
+    axes.xaxis.set_major_formatter(readable_count)
     _finish(axes)
     axes.legend(frameon=False)
 

@@ -21,6 +21,7 @@ from trainer.checks import total_steps_of
 from trainer.config import Pretrain, Search, Sweep
 from trainer.data.dataset import open_training, open_validation
 from trainer.lock import RunLock
+from trainer.track.curves import readable_count
 
 if TYPE_CHECKING:
     from launch.cli import Options
@@ -139,6 +140,9 @@ def announce(search: Search, plan: Plan, sought: Sought, done: int, room: int) -
         f"scheduler {search.scheduler}; {room} at once; sweep directory {plan.dir}",
         flush=True,
     )
+    if sought.rungs:
+        small, large = (readable_count(choose(rung.parameters for rung in sought.rungs)) for choose in (min, max))
+        print(f"{small} to {large} parameters, {sum(rung.flops for rung in sought.rungs):.2g} FLOPs in all", flush=True)
     if done:
         print(f"going on: {done} trials have ended before", flush=True)
 

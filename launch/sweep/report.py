@@ -17,7 +17,7 @@ from launch.sweep.results import Result, best_of, collect, common_tokens, import
 from launch.sweep.space import Space, shown
 from launch.sweep.trial import FAILED, Trial
 from trainer.config import Search, Wandb
-from trainer.track.curves import readable_tokens
+from trainer.track.curves import readable_count
 from trainer.track.wandb_run import Plan as WandbPlan
 from trainer.track.wandb_run import start_or_fall_back
 
@@ -41,7 +41,7 @@ def report(
         tell_best(plan, best)
         summary["importance"] = {} if plan.has_segments else importance_of(results, space)
         if summary["importance"]:
-            at = readable_tokens(common_tokens(results))
+            at = readable_count(common_tokens(results))
             told = ", ".join(f"{key} {share:.0%}" for key, share in summary["importance"].items())
             print(f"importance {told} (PED-ANOVA of the losses after {at} tokens, which all trials have)")
     picture = draw_sweep(

@@ -52,7 +52,7 @@ def test_the_first_run_that_fails_ends_it(corpus, tmp_path):
     overrides += ["model.hidden_size=16", "model.num_hidden_layers=1", "model.initializer_range=0.02,1e30,0.01"]
     overrides += ["data.sequence_length=16", "track.wandb.mode=disabled"]
     command = [sys.executable, "-P", "-m", "launch", "pretrain", "-m", *overrides]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
     assert result.returncode == 3, result.stderr
     assert "run 2 of 3" in result.stdout
     assert "run 3 of 3" not in result.stdout

@@ -2,7 +2,7 @@
 
 import contextlib
 import csv
-import dataclasses
+import importlib.util
 import json
 import math
 import os
@@ -14,6 +14,7 @@ import yaml
 
 from launch.compose import compose
 from tests.cluster.ray.daemons import Daemons, ranks_of, wait_until
+from trainer.config import resolved
 from trainer.run_directory import identity
 from trainer.track.journal import read_metrics
 
@@ -31,9 +32,14 @@ BUSY = {  # others may be using the machine
 
 @pytest.fixture(scope="module")
 def cluster():
-    pytest.importorskip("optuna", reason='pip install -e ".[sweep]"')
+    """A cluster with room for one trial of two ranks, or two of one."""
+    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("optuna") is None:
+        message = 'Ray or Optuna is not installed: pip install -e ".[sweep]"'
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
     os.environ.update(BUSY)
-    daemons = Daemons(cpus=4)
+    daemons = Daemons(cpus=2)
     yield daemons
     daemons.stop()
 
@@ -89,30 +95,30 @@ def steps_of(run_dir):
 
 def test_asha_stops_a_bad_sharded_trial_and_a_diverged_one_ends_alone(sweeping):
     """One place for trials of two ranks: each can begin only once the ranks of the one before have ended."""
-    steps = 240
+    steps = 120
     output = sweeping.run(
-        *("search=asha", "search.searcher=grid", "search.space.model.initializer_range=grid(0.05,4.0,1e30,0.04)"),
+        *("search=asha", "search.searcher=grid", "search.space.model.initializer_range=grid(0.05,4.0,1e30)"),
         *(f"train.steps={steps}", "search.every=20", "search.reduction=2"),
-        *("launch.processes=2", "parallel.zero_stage=2", "search.max_concurrent=1"),
+        *("launch.processes=2", "parallel.zero_stage=2"),
     )
-    assert sweeping.states()[:3] == ["finished", "stopped", "diverged"]
+    assert "1 at once" in output
+    assert sweeping.states() == ["finished", "stopped", "diverged"]
     assert steps_of(sweeping.trial(0)) == list(range(1, steps + 1))
     assert 20 <= max(steps_of(sweeping.trial(1))) < steps
     assert "the gradient norm is not finite" in output or "the loss is" in output
-    assert not any(ranks_of(sweeping.trial(number)) for number in range(4))
+    assert not any(ranks_of(sweeping.trial(number)) for number in range(3))
     assert json.loads((sweeping.trial(0) / "facts.json").read_text())["world_size"] == 2
 
     best = compose("pretrain", ["experiment=best"], sweeping.directory / "conf")
-    number = json.loads((sweeping.directory / "results.json").read_text())["best"]["trial"]
-    assert number in (0, 3)
-    trained = (sweeping.trial(number) / "config.yaml").read_text()
-    mine, theirs = identity(dataclasses.asdict(best)), identity(yaml.safe_load(trained))
+    assert json.loads((sweeping.directory / "results.json").read_text())["best"]["trial"] == 0
+    trained = (sweeping.trial(0) / "config.yaml").read_text()
+    mine, theirs = identity(resolved(best)), identity(yaml.safe_load(trained))
     assert {key for key in mine if mine[key] != theirs[key]} <= {"model.vocab_size", "data.path"}
     assert (sweeping.directory / "sweep.png").stat().st_size > 10_000
 
 
 def test_a_killed_sweep_goes_on_and_redoes_nothing(sweeping):
-    overrides = ["search=random", "search.trials=3", "search.max_concurrent=1", "search.every=40", "train.steps=200"]
+    overrides = ["search=random", "search.trials=3", "search.max_concurrent=1", "search.every=25", "train.steps=120"]
     overrides += ["search.space.optimizer.lr=loguniform(1e-3,1e-2)"]
     driver = sweeping.start(*overrides)
     checkpoints = sweeping.trial(1) / "checkpoints"
@@ -128,17 +134,17 @@ def test_a_killed_sweep_goes_on_and_redoes_nothing(sweeping):
     assert (sweeping.trial(0) / "log.txt").read_bytes() == begun
     assert "going on from" in (sweeping.trial(1) / "log.txt").read_text()
     for number in range(3):
-        assert steps_of(sweeping.trial(number)) == list(range(1, 201))
+        assert steps_of(sweeping.trial(number)) == list(range(1, 121))
     assert "all 3 trials have ended before" in sweeping.run(*overrides)
     refused = sweeping.run(*overrides, "train.steps=500", code=2)
-    assert "train.steps: 200 → 500 can't change in a sweep" in refused
+    assert "train.steps: 120 → 500 can't change in a sweep" in refused
 
 
 def test_pbt_goes_on_from_the_better_trial_with_its_weights(sweeping):
     """The data are the same, so right after an exploit the loss is the donor's at that step, before any update."""
     sweeping.run(
         *("search=pbt", "search.trials=2", "search.quantile=0.5", "search.seed=1"),
-        *("search.space.optimizer.lr=choice(1e-2,1e-7)", "train.steps=400", "search.every=50"),
+        *("search.space.optimizer.lr=choice(1e-2,1e-7)", "train.steps=150", "search.every=50"),
     )
     records = [sweeping.record(number) for number in range(2)]
     bad = next(number for number in range(2) if records[number]["segments"][0]["values"]["optimizer.lr"] == "1e-7")
@@ -163,7 +169,7 @@ def test_pbt_goes_on_from_the_better_trial_with_its_weights(sweeping):
 
 def test_a_trial_that_no_node_can_hold_is_named(sweeping):
     output = sweeping.run("search.space.optimizer.lr=uniform(0,1)", "search.ranks_per_trial=8", code=2)
-    assert "a trial of 8 ranks needs 8 CPUs on one node, and the largest node has 4" in output
+    assert "a trial of 8 ranks needs 8 CPUs on one node, and the largest node has 2" in output
 
 
 @pytest.mark.full
@@ -171,7 +177,7 @@ def test_a_trial_that_no_node_can_hold_is_named(sweeping):
 def test_other_schedulers_and_searchers_end_with_a_whole_trial(sweeping, search):
     sweeping.run(
         *(f"search={search}", "search.trials=6", "search.space.optimizer.lr=loguniform(1e-6,3e-2)"),
-        *("train.steps=270", "search.every=30", "search.max_concurrent=3"),
+        *("train.steps=270", "search.every=30"),
     )
     states = sweeping.states()
     assert len(states) == 6
