@@ -101,6 +101,7 @@ def importance_of(results: Sequence[Result], space: Space) -> dict[str, float]:
     compared = [(result, loss) for result in results if math.isfinite(loss := result.loss_after(tokens))]
     if len(space) < 2 or len(compared) < FEWEST_FOR_IMPORTANCE:
         return {}
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study()
     distributions = {key: distribution_for_optuna(item) for key, item in space.items()}
     for result, loss in compared:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import signal
+import sys
 
 import psutil
 import pytest
@@ -212,6 +213,28 @@ def test_a_lost_worker_costs_a_trial_only_the_steps_since_its_checkpoint(sweepin
     assert driver.wait(600) == 0, driver.output()
     assert "going on from" in (sweeping.trial(0) / "log.txt").read_text()
     assert steps_of(sweeping.trial(0)) == list(range(1, 1001))
+
+
+@pytest.mark.full
+def test_a_submitted_sweep_of_tensor_parallel_trials(sweeping, tmp_path):
+    folder = tmp_path / "copied"
+    folder.mkdir()
+    common = [sys.executable, "-P", "-m", "launch", "sweep", "search=grid", f"data.path={sweeping.corpus}", *SMALL]
+    common += ["search.space.optimizer.lr=grid(1e-3,1e-2)", "train.steps=30", "search.every=10"]
+    common += ["search.ranks_per_trial=2", "parallel.tensor=2"]
+
+    def submit(*more):
+        return sweeping.cluster.job("submit", "--working-dir", str(folder), "--", *common, *more, timeout_s=900)
+
+    refused = submit("search.dir=relative")
+    assert refused.returncode != 0
+    assert "search.dir=relative is relative, and this job stands in a copy" in refused.stdout
+    done = submit(f"search.dir={sweeping.directory}")
+    assert done.returncode == 0, done.stdout
+    assert sweeping.states() == ["finished"] * 2
+    for number in range(2):
+        facts = json.loads((sweeping.trial(number) / "facts.json").read_text())
+        assert facts["world_size"] == 2
 
 
 @pytest.mark.full
