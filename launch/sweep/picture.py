@@ -42,7 +42,8 @@ def draw_sweep(
     _draw_curves(parts[0, 0].subplots(), results, best, metric)
     if rows:
         panels = parts[1, 0].subplots(rows, min(COLUMNS, len(space)), squeeze=False, sharey=True).flat
-        for axes, key in zip(panels, space, strict=False):
+        parts[1, 0].supylabel("loss", fontsize=10)
+        for key, axes in zip(space, panels, strict=False):  # in this order: panels keeps what is left over
             _draw_parameter(axes, key, results, best, space)
             share = f" (importance {importance[key]:.0%})" if key in importance else ""
             axes.set_xlabel(f"{key}{share}")
@@ -87,7 +88,6 @@ def _draw_parameter(
         axes.scatter([distribution.number(best.values[key])], [best.loss], color=BEST, s=70, marker="*", zorder=4)
     if distribution.kind == "loguniform":
         axes.set_xscale("log")
-    axes.set_ylabel("loss")
     axes.legend(frameon=False, fontsize=8)
     _finish(axes)
 
