@@ -17,6 +17,7 @@ from trainer.scaling import Fit, Run, fit_law
 from trainer.track.curves import readable_count as readable
 
 FURTHER = 10.0  # times the dearest run's compute, by default, is what the best size is told for
+SMALLEST = 1e-4  # of a constant that is told
 CONSTANTS = {"e": "E", "a": "A", "b": "B", "alpha": "α", "beta": "β"}
 
 
@@ -73,12 +74,12 @@ def lines_of(fit: Fit, summary: dict[str, Any]) -> list[str]:
     """The figures as they are printed."""
     law = fit.law
     intervals = "  ".join(
-        f"{sign} {summary['law'][name]['value']:.4g} [{low:.4g}, {high:.4g}]"
+        f"{sign} {_figure(summary['law'][name]['value'])} [{_figure(low)}, {_figure(high)}]"
         for name, sign in CONSTANTS.items()
         for low, high in [summary["law"][name]["interval"]]
     )
     lines = [
-        f"law        L(N, D) = {law.e:.4g} + {law.a:.4g} / N^{law.alpha:.4g} + {law.b:.4g} / D^{law.beta:.4g}, "
+        f"law        L(N, D) = {_figure(law.e)} + {law.a:.4g} / N^{law.alpha:.4g} + {law.b:.4g} / D^{law.beta:.4g}, "
         f"within {summary['worst_error']:.2%} of its {len(fit.runs)} runs",
         f"95 %       {intervals}",
     ]
@@ -96,3 +97,8 @@ def lines_of(fit: Fit, summary: dict[str, Any]) -> list[str]:
         f"[{readable(low)}, {readable(high)}], {readable(best['tokens'])} tokens, loss {best['loss']:.4f}"
     )
     return lines
+
+
+def _figure(number: float) -> str:
+    """Four digits; 0 for what is too small to matter to a loss."""
+    return f"{number:.4g}" if number >= SMALLEST else "0"
