@@ -70,7 +70,7 @@ def deepspeed_config(config: Pretrain, mesh: Mesh, partition: Partition) -> dict
         "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW steps offloaded state: no kernel to compile
         "steps_per_print": None,
     }
-    if config.train.precision == "bf16":
+    if config.train.in_bf16:
         # Without check_grad_overflow a NaN would reach the weights; bf16 sums of gradients would lose small ones.
         ours["bf16"] = {"enabled": True, "check_grad_overflow": True}
         ours["data_types"] = {"grad_accum_dtype": "fp32"}
