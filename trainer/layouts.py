@@ -141,7 +141,8 @@ def check_muon(config: Pretrain) -> None:
     require(
         not config.train.in_bf16 or parallel.zero_stage != 1 or config.model.num_experts == 0,
         f"optimizer.name=muon with train.precision={config.train.precision}, parallel.zero_stage=1 and "
-        f"model.num_experts={config.model.num_experts}: DeepSpeed takes no stacked matrices there; use parallel.zero_stage=3.",
+        f"model.num_experts={config.model.num_experts}: DeepSpeed takes no stacked matrices there; use "
+        "parallel.zero_stage=3.",
     )
     require(
         parallel.tensor == 1,
