@@ -28,6 +28,7 @@ class Options:
     overrides: tuple[str, ...] = ()
     config_dir: Path | None = None
     show_config: bool = False
+    multirun: bool = False
     help: str | None = None  # "" or "all"
 
 
@@ -65,9 +66,12 @@ def read_options(verb: Verb, arguments: Sequence[str]) -> Options:
         if name in ("-h", "--help"):
             found["help"] = "all" if "all" in (value, *rest[:1]) else ""
             break
+        if name in ("-m", "--multirun"):
+            found["multirun"] = True
+            continue
         if name not in ("--config-dir", "--cfg"):
             raise ConfigError(
-                f"{name}: no such option of {verb.name}; there are --help, --cfg job and --config-dir DIR."
+                f"{name}: no such option of {verb.name}; there are --help, --cfg job, --config-dir DIR and --multirun."
             )
         if not given and not rest:
             raise ConfigError(f"{name} needs a value: {'job' if name == '--cfg' else 'a folder'}.")
@@ -113,13 +117,29 @@ def _run_configured(verb: Verb, options: Options, arguments: Sequence[str]) -> i
 
         print(pages.of_verb(verb, everything=options.help == "all"), end="")
         return 0
+    if options.multirun:
+        return _run_each(verb, options)
     from launch.compose import as_yaml, compose
 
     config = compose(verb.name, options.overrides, options.config_dir)
     if options.show_config:
         print(as_yaml(config), end="")
         return 0
+    if verb.starts_others:
+        check(verb, config, 1)
+        return int(importlib.import_module(verb.module).main(config, options))
     return _start(verb, config, arguments)
+
+
+def _run_each(verb: Verb, options: Options) -> int:
+    """Runs each combination of the overrides' lists, once all of them are known to compose."""
+    from launch import multirun
+    from launch.compose import compose
+
+    jobs = multirun.jobs_of(options.overrides)
+    for job in jobs:
+        compose(verb.name, job, options.config_dir)
+    return multirun.run(verb.name, ["--config-dir", str(options.config_dir)] if options.config_dir else [], jobs)
 
 
 def _start(verb: Verb, config: Any, arguments: Sequence[str]) -> int:

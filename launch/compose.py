@@ -25,7 +25,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from launch import groups, keys
 from launch.origin import causal_lm_from, sizes_from
-from launch.overrides import Names, Override, for_hydra, implied, is_entry, parse, split_verbatim, wrong_type
+from launch.overrides import SPACE, Names, Override, for_hydra, implied, is_entry, parse, split_verbatim, wrong_type
 from launch.verbs import VERBS
 from trainer.config import Pretrain, resolved
 from trainer.errors import ConfigError
@@ -59,7 +59,8 @@ def as_yaml(config: Any) -> str:
 def _resolve(names: Names, overrides: Sequence[Override], config_dir: Path | None) -> Any:
     verb = names.verb.name
     OmegaConf.register_new_resolver("python_stdlib", lambda: sysconfig.get_path("stdlib"), replace=True)
-    ConfigStore.instance().store(name=f"{verb}_schema", node=names.schema)
+    # the file of a base verb names the base's schema, which the verb's own extends
+    ConfigStore.instance().store(name=f"{groups.base_of(verb) or verb}_schema", node=names.schema)
     entries = [o for o in overrides if o.prefix != "~" and is_entry(o.name, names.schema)]
     ready = [for_hydra(override, names) for override in overrides if override not in entries]
     if config_dir:
@@ -82,6 +83,9 @@ def _with_entries(config: DictConfig, entries: Sequence[str]) -> DictConfig:
 
 def _set_verbatim(config: Any, values: dict[str, str], schema: type) -> None:
     for name, value in values.items():
+        if name.startswith(SPACE):
+            config.search.space[name.removeprefix(SPACE)] = value
+            continue
         *sections, leaf = name.split(".")
         holder = config
         for section in sections:

@@ -92,4 +92,7 @@ def _columns(rows: Sequence[Sequence[str]]) -> Iterable[str]:
 
 
 def _exit_codes() -> str:
-    return "Exit codes: 0 done; 2 bad configuration or input; 85 stopped after a checkpoint; else a crash."
+    return (
+        "Exit codes: 0 done; 2 bad configuration or input; 3 a loss or gradient that isn't finite; "
+        "85 stopped after a checkpoint; else a crash."
+    )

@@ -24,6 +24,9 @@ _ROUND_FLOAT = re.compile(r"[+-]?\d+(\.\d*)?[eE]\+?\d+|[+-]?\d+\.0*")
 VERBATIM = ("prompt", "evaluate.prompt")
 """Keys whose value is the rest of the argument, to the letter: Hydra never sees it."""
 
+SPACE = "search.space."
+"""What a sweep varies: the rest of the key is one of pretrain's; the value, too, is kept from Hydra."""
+
 
 @dataclass(frozen=True)
 class Override:
@@ -198,5 +201,11 @@ def unquoted(value: str) -> str:
 
 def split_verbatim(overrides: Iterable[Override]) -> tuple[list[Override], dict[str, str]]:
     """Overrides that Hydra may read, and the values by key that it may not."""
-    taken = {override.name: override.value for override in overrides if override.name in VERBATIM}
-    return [override for override in overrides if override.name not in VERBATIM], taken
+    read: list[Override] = []
+    taken: dict[str, str] = {}
+    for override in overrides:
+        if override.name in VERBATIM or override.name.startswith(SPACE):
+            taken[override.name] = override.value
+        else:
+            read.append(override)
+    return read, taken

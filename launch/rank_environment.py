@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 from trainer.errors import ConfigError
 
-_MARKS = ("RANK", "WORLD_SIZE", "MASTER_ADDR")
+MARKS = ("RANK", "WORLD_SIZE", "MASTER_ADDR")
 
 
 def is_rank(environment: Mapping[str, str]) -> bool:
     """Whether this process was started as a rank; SLURM_* alone never decides, since batch scripts have it too."""
-    return all(name in environment for name in _MARKS)
+    return all(name in environment for name in MARKS)
 
 
 def for_rank(rank: int, world_size: int, port: int) -> dict[str, str]:

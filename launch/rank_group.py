@@ -229,16 +229,18 @@ def _spawn(
             stdout=output,
             stderr=subprocess.STDOUT if output else None,
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()) if _LIBC else None,
+            preexec_fn=die_with(os.getpid()),
         )
 
 
-def _die_with(launcher: int) -> Callable[[], None]:
-    """What a rank does before anything else: asks the kernel to be killed when the launcher dies."""
+def die_with(launcher: int) -> Callable[[], None] | None:
+    """What a rank does before anything else: asks the kernel to be killed when the thread that started it dies."""
+    libc = _LIBC
+    if libc is None:
+        return None
 
     def ask() -> None:
-        assert _LIBC is not None
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != launcher:
             os._exit(1)
 

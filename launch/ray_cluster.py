@@ -19,12 +19,15 @@ LOCAL_DEFAULTS = {"RAY_AUTH_MODE": "token"}
 
 
 @contextlib.contextmanager
-def connected() -> Iterator[None]:
-    """In the cluster of RAY_ADDRESS, or in a local one that is started for it and ends with it."""
+def connected(*, shows_workers: bool = True) -> Iterator[None]:
+    """In the cluster of RAY_ADDRESS, or in a local one that is started for it and ends with it.
+
+    shows_workers: what Ray's workers print is printed here, too.
+    """
     address = os.environ.get("RAY_ADDRESS", "local")
     if "://" in address:
         raise ConfigError(
-            f"RAY_ADDRESS={address}: launch=ray runs inside the cluster; set RAY_ADDRESS=HOST:PORT on one of its "
+            f"RAY_ADDRESS={address}: this runs inside the cluster; set RAY_ADDRESS=HOST:PORT on one of its "
             "machines, or submit from outside by ray job submit --address http://HOST:8265 -- banyan …"
         )
     for name, value in (DEFAULTS | (LOCAL_DEFAULTS if address == "local" else {})).items():
@@ -34,8 +37,12 @@ def connected() -> Iterator[None]:
     except ImportError as error:
         raise ConfigError("launch=ray needs Ray, which isn't installed: pip install 'banyan-train[ray]'.") from error
     try:
-        dashboard = False if address == "local" else None
-        ray.init(address=address, logging_level=logging.WARNING, include_dashboard=dashboard)
+        ray.init(
+            address=address,
+            logging_level=logging.WARNING,
+            log_to_driver=shows_workers,
+            include_dashboard=False if address == "local" else None,
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise BanyanError(f"RAY_ADDRESS={address}: no cluster answers there ({_first_line(error)}).") from error
     try:

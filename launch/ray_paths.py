@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import Data
+from trainer.engine.steps import list_steps
 from trainer.errors import ConfigError
 
 COPIES = "runtime_resources/working_dir_files"
@@ -53,6 +54,4 @@ def _paths(config: Any) -> Iterator[tuple[str, str | None]]:
 
 def newest_step(run_dir: Path | None) -> int:
     """Step of the newest checkpoint that has its name, and so is whole; 0 before the first, and without a run."""
-    from trainer.engine.checkpoint import list_steps
-
     return max(list_steps(run_dir), default=0) if run_dir else 0

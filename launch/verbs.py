@@ -1,6 +1,6 @@
 """The verbs of `banyan`: what each does, the module that does it, and whether it runs on ranks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from trainer.config import VERBS as SCHEMAS
 
@@ -14,6 +14,8 @@ class Verb:
     module: str
     usage: str
     on_ranks: bool = False
+    starts_others: bool = False
+    """Whether it starts commands of its own: its main takes what was typed as well."""
     unlisted: tuple[str, ...] = ()
     """Keys and sections that don't concern this verb: in its configuration, but not in its short help."""
 
@@ -46,6 +48,15 @@ VERBS: dict[str, Verb] = {
             "trainer.pretrain",
             _OVERRIDES,
             on_ranks=True,
+        ),
+        Verb(
+            "sweep",
+            "Search for the best of pretrain's settings, early-stopping trials of one or more ranks; or fit a scaling "
+            "law to a ladder of sizes. Takes all of pretrain's keys. The same command again goes on.",
+            "launch.sweep.recipe",
+            "search=CHOICE 'search.space.KEY=loguniform(LOW,HIGH)' " + _OVERRIDES,
+            starts_others=True,
+            unlisted=(*(item.name for item in fields(SCHEMAS["pretrain"])),),
         ),
         Verb(
             "evaluate",

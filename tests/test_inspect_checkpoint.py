@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from tests.ranks import pretrain, run_ranks, small_config
-from trainer.engine.checkpoint import describe, folder_of
+from trainer.engine.checkpoint import describe
+from trainer.engine.steps import folder_of
 from trainer.errors import ConfigError, InputError
 from trainer.inspect_checkpoint import main
 

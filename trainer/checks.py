@@ -56,6 +56,11 @@ def check_model(model: Model) -> None:
         )
     head_dim = model.head_dim or model.hidden_size // heads
     require(head_dim % 2 == 0, f"model.head_dim={head_dim} is odd: rotary positions turn pairs; make it even.")
+    require(
+        not (model.mup and model.tie_word_embeddings),
+        "model.mup=true with model.tie_word_embeddings=true: muP gives embedding and head different rates; untie them, "
+        "or set model.mup=false.",
+    )
     experts, chosen = model.num_experts, model.num_experts_per_tok
     require(
         experts == 0 or chosen <= experts,
@@ -170,6 +175,10 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
     require(
         config.checkpoint.dir is None or "://" in config.checkpoint.dir,
         f"checkpoint.dir={config.checkpoint.dir}: give a URL, as s3://BUCKET/RUN; on disks they are in run.dir.",
+    )
+    require(
+        not (config.model.init_from and config.checkpoint.fork_from),
+        "model.init_from and checkpoint.fork_from: give one of them; weights alone, or all the state of a run.",
     )
     hang_timeout_s = config.health.hang_timeout_s
     require(

@@ -28,4 +28,6 @@ class HangError(BanyanError):
 
 
 class NonFiniteError(BanyanError):
-    """A loss or gradient norm that is NaN or infinite."""
+    """A loss or gradient norm that is NaN or infinite: the same again on another try."""
+
+    exit_code = 3

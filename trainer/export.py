@@ -18,10 +18,11 @@ import torch
 from trainer.checks import check_values
 from trainer.config import Export, Model, Pretrain
 from trainer.durable import storage_errors, sync, write_json
-from trainer.engine.checkpoint import CheckpointReader, find_checkpoint, folder_of, list_steps
+from trainer.engine.checkpoint import CheckpointReader, find_checkpoint
 from trainer.engine.fragments import WEIGHT
 from trainer.engine.hf_folder import Stored, Tensor, write_tensors
 from trainer.engine.region import Region
+from trainer.engine.steps import folder_of, list_steps
 from trainer.errors import ConfigError, InputError
 from trainer.model.hf import stored_tensors, write_architecture
 from trainer.model_folder import read_kept

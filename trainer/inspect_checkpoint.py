@@ -12,18 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from trainer.engine.checkpoint import (
-    NAME,
-    PARTIAL,
-    CheckpointReader,
-    find_problem,
-    find_problems,
-    folder_of,
-    list_steps,
-    read_complete,
-)
+from trainer.engine.checkpoint import CheckpointReader, find_problem, find_problems, read_complete
 from trainer.engine.fragments import WEIGHT
 from trainer.engine.region import find_gap
+from trainer.engine.steps import NAME, PARTIAL, folder_of, list_steps
 from trainer.errors import ConfigError, InputError
 from trainer.model.partition import cut_dimension
 from trainer.subcommand import choose

@@ -76,6 +76,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     """The recipe."""
     world_size = int(os.environ["WORLD_SIZE"])
     check_pretrain(config, world_size)
+    run_directory.make_absolute(config)
     config.model = with_absolute_folders(config.model)
     told = find_model(config.model, run_directory.locate(config))
     require_suitable(config, told)

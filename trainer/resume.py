@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+from trainer.checks import total_steps_of
 from trainer.config import Pretrain, resolved
 from trainer.data.dataset import Dataset, weights_of
 from trainer.data.history import History
 from trainer.data.order import extend, mixture_of
-from trainer.engine.checkpoint import CheckpointReader, find_newest
+from trainer.engine.checkpoint import CheckpointReader, find_newest, find_problem
 from trainer.engine.mesh import Mesh
+from trainer.engine.steps import folder_of, list_steps
 from trainer.errors import ConfigError
+from trainer.refusal import require
 from trainer.run_directory import check_change
 
 
 def find_resume(run_dir: Path, config: Pretrain, mesh: Mesh, training: list[Dataset]) -> CheckpointReader | None:
-    """The newest whole checkpoint of the run, opened, or None before the first.
+    """The newest whole checkpoint of the run, opened; before the first, what checkpoint.fork_from names, or None.
 
     ConfigError if this configuration or these data may not go on from it. Says what is skipped and what changed.
     """
     folder, broken = find_newest(run_dir, mesh)
+    forks = folder is None and config.checkpoint.fork_from is not None
+    if forks:
+        folder = find_fork(config, mesh)
     if folder is None:
         return None
     reader = CheckpointReader(folder)
-    changes = check_change(reader.state["config"], resolved(config), allow=config.run.allow_change)
-    check_data(reader, config, training)
+    now, before = resolved(config), reader.state["config"]
+    if forks:  # what it was forked from itself doesn't matter
+        before = {**before, "checkpoint": now["checkpoint"]}
+        check_remains(config, reader.state["step"])
+    changes = check_change(before, now, allow=forks or config.run.allow_change)
+    check_data(reader, config, training, allow=forks or config.run.allow_change)
     if mesh.is_main:
         for line in broken:
             print(f"banyan: {line}", flush=True)
@@ -33,8 +44,39 @@ def find_resume(run_dir: Path, config: Pretrain, mesh: Mesh, training: list[Data
     return reader
 
 
-def check_data(reader: CheckpointReader, config: Pretrain, training: list[Dataset]) -> None:
-    """Refuses another tokenizer; and other data or weights unless run.allow_change opens a new segment for them."""
+def find_fork(config: Pretrain, mesh: Mesh) -> Path:
+    """The checkpoint that checkpoint.fork_from names. ConfigError or InputError if there is none, or not whole."""
+    given = str(config.checkpoint.fork_from)
+    path, _, step = given.partition("@")
+    require(
+        Path(path).is_dir() and (step.isdecimal() or not step),
+        f"checkpoint.fork_from={given}: give a run directory that there is, or RUN_DIR@STEP.",
+    )
+    if not step:
+        newest, _ = find_newest(Path(path), mesh)
+        require(newest is not None, f"checkpoint.fork_from={given}: the run has no checkpoint yet; choose another.")
+        assert newest is not None
+        return newest
+    folder = folder_of(Path(path), int(step))
+    steps = ", ".join(map(str, mesh.from_main(list_steps(Path(path))))) or "none"
+    require(folder.is_dir(), f"checkpoint.fork_from={given}: no checkpoint of that step; there are {steps}.")
+    problem = mesh.first(find_problem(folder, part=mesh.rank, parts=mesh.world_size))
+    require(problem is None, f"checkpoint.fork_from={given}: not whole ({problem}); choose one of {steps}.")
+    return folder
+
+
+def check_remains(config: Pretrain, step: int) -> None:
+    """Refuses a fork that has nothing to train."""
+    last = min(total_steps_of(config), config.train.stop_at or math.inf)
+    require(
+        step < last,
+        f"checkpoint.fork_from={config.checkpoint.fork_from}: at step {step} already, and this run ends at {last}; "
+        "raise train.steps (or train.tokens, train.stop_at), or fork from an earlier step.",
+    )
+
+
+def check_data(reader: CheckpointReader, config: Pretrain, training: list[Dataset], *, allow: bool) -> None:
+    """Refuses another tokenizer; and other data or weights unless they are allowed and open a new segment."""
     manifest = training[0].manifest
     if reader.state["tokenizer_sha256"] != manifest.tokenizer_sha256:
         raise ConfigError(
@@ -43,7 +85,7 @@ def check_data(reader: CheckpointReader, config: Pretrain, training: list[Datase
         )
     history = History.from_json(reader.state["history"])
     now = extend([], first=0, rows=[dataset.rows for dataset in training], weights=weights_of(config.data))
-    if mixture_of(now[0]) != mixture_of(history.segments[-1]) and not config.run.allow_change:
+    if mixture_of(now[0]) != mixture_of(history.segments[-1]) and not allow:
         raise ConfigError(
             "the training data or their weights aren't the checkpoint's (fingerprints or shares differ): mend "
             "data.path or data.train, or set run.allow_change=true to go on with the new ones from here."

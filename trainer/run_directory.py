@@ -40,6 +40,7 @@ def identity(resolved: dict[str, Any]) -> dict[str, Any]:
     kept["train"] = {key: value for key, value in kept["train"].items() if key not in FREE_TRAIN}
     kept["model"] = {key: value for key, value in kept["model"].items() if key not in FREE_MODEL}
     kept["data"] = {key: kept["data"][key] for key in DATA_KEYS}
+    kept["checkpoint"] = {"fork_from": resolved["checkpoint"]["fork_from"]}
     return flatten(kept)
 
 
@@ -57,6 +58,12 @@ def name_run(config: Pretrain) -> str:
         return config.run.name
     text = json.dumps(identity(resolved(config)), sort_keys=True)
     return f"{config.data.name}-{config.model.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def make_absolute(config: Pretrain) -> None:
+    """Where the run forks from, as it is stored: another start may stand in another folder."""
+    if config.checkpoint.fork_from:
+        config.checkpoint.fork_from = str(Path(config.checkpoint.fork_from).expanduser().absolute())
 
 
 def locate(config: Pretrain) -> Path:

@@ -6,15 +6,10 @@ import pytest
 import torch
 
 from tests.engine.written import WEIGHT, pieces, region, write_checkpoint
-from trainer.engine.checkpoint import (
-    CheckpointReader,
-    find_checkpoint,
-    find_problem,
-    folder_of,
-    read_weights,
-)
+from trainer.engine.checkpoint import CheckpointReader, find_checkpoint, find_problem, read_weights
 from trainer.engine.fragments import Fragment
 from trainer.engine.region import Region
+from trainer.engine.steps import folder_of
 from trainer.engine.writer import take_snapshot, write_rank
 from trainer.errors import InputError
 from trainer.model.partition import Slice

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.engine.reference import assert_same_course, train_plainly
-from tests.ranks import pretrain, run_ranks, small_config
+from tests.ranks import pretrain, read_metrics, run_ranks, small_config
 
 TOLERANCE = 1e-4
 
@@ -19,3 +19,14 @@ def test_losses_and_norms_equal_plain_pytorch(corpus, tmp_path, reference, world
     config = small_config(corpus, tmp_path / "run", parallel__zero_stage=stage)
     assert run_ranks(pretrain, config, world_size) == [0] * world_size
     assert_same_course(tmp_path / "run", reference, TOLERANCE)
+
+
+def test_mup_is_the_same_at_stage_3(corpus, tmp_path):
+    """Its groups of parameters have rates of their own."""
+    mup = {"model__mup": True, "model__mup_base_width": 16}
+    alone = small_config(corpus, tmp_path / "alone", **mup)
+    sharded = small_config(corpus, tmp_path / "sharded", parallel__zero_stage=3, **mup)
+    assert run_ranks(pretrain, alone, 1) == [0]
+    assert run_ranks(pretrain, sharded, 2) == [0, 0]
+    expected = [(row["train/loss"], row["train/grad_norm"]) for row in read_metrics(tmp_path / "alone")]
+    assert_same_course(tmp_path / "sharded", expected, 1e-4)

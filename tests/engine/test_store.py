@@ -10,7 +10,8 @@ import torch
 from tests.engine.written import WEIGHT, open_writer, pieces, write_checkpoint
 from tests.ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
 from tests.states import assert_equal_states
-from trainer.engine.checkpoint import CheckpointReader, find_problem, folder_of, list_steps
+from trainer.engine.checkpoint import CheckpointReader, find_problem
+from trainer.engine.steps import folder_of, list_steps
 from trainer.engine.store import Store
 from trainer.errors import ConfigError, StorageError
 

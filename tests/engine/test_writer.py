@@ -9,8 +9,9 @@ import torch
 
 from tests.engine.written import WEIGHT, open_writer, pieces, region, write_checkpoint
 from trainer.engine import writer as writing
-from trainer.engine.checkpoint import CheckpointReader, find_newest, find_problem, folder_of, list_steps
+from trainer.engine.checkpoint import CheckpointReader, find_newest, find_problem
 from trainer.engine.fragments import Fragment
+from trainer.engine.steps import folder_of, list_steps
 from trainer.engine.writer import retain
 from trainer.errors import StorageError
 

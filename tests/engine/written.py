@@ -5,9 +5,9 @@ from itertools import pairwise
 import torch
 
 from trainer.config import Checkpoint
-from trainer.engine.checkpoint import folder_of
 from trainer.engine.fragments import Fragment
 from trainer.engine.region import Region
+from trainer.engine.steps import folder_of
 from trainer.engine.writer import CheckpointWriter
 
 WEIGHT = torch.arange(63, dtype=torch.float32)

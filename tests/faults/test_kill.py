@@ -8,7 +8,8 @@ import pytest
 
 from tests.ranks import pretrain, read_metrics, run_ranks, small_config, start_ranks
 from tests.states import assert_equal_states
-from trainer.engine.checkpoint import find_problem, folder_of, list_steps
+from trainer.engine.checkpoint import find_problem
+from trainer.engine.steps import folder_of, list_steps
 
 SHAPES = [(1, 1), (1, 3), (2, 1), (2, 3)]
 STEPS = 14

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from trainer.track.curves import draw_curves, readable_tokens, smooth
+from trainer.track.curves import draw_curves, readable_count, smooth
 from trainer.track.journal import METRICS, Journal, metric_row
 
 
@@ -48,4 +48,4 @@ def test_smoothing_follows_a_line_without_lag_and_skips_nan():
     ("tokens", "text"), [(0, "0"), (500, "500"), (1500, "1.5K"), (20_000_000, "20M"), (3e9, "3B"), (1.2e12, "1.2T")]
 )
 def test_token_counts_are_readable(tokens, text):
-    assert readable_tokens(tokens) == text
+    assert readable_count(tokens) == text

@@ -9,8 +9,9 @@ from trainer.config.launch import Launch
 from trainer.config.model import OF_CAUSAL_LM, Model
 from trainer.config.resolved import resolved
 from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track, Wandb
+from trainer.config.sweep import Ladder, Search
 from trainer.config.training import Optimizer, Parallel, Schedule, Train
-from trainer.config.verbs import VERBS, EvaluateVerb, Export, ExportSettings, Generate, Prepare, Pretrain
+from trainer.config.verbs import VERBS, EvaluateVerb, Export, ExportSettings, Generate, Prepare, Pretrain, Sweep
 
 __all__ = [
     "OF_CAUSAL_LM",
@@ -23,6 +24,7 @@ __all__ = [
     "ExportSettings",
     "Generate",
     "Health",
+    "Ladder",
     "Launch",
     "Model",
     "Optimizer",
@@ -31,6 +33,8 @@ __all__ = [
     "Pretrain",
     "Run",
     "Schedule",
+    "Search",
+    "Sweep",
     "Tokenizer",
     "TokenizerTrain",
     "Track",

@@ -42,6 +42,10 @@ class Model:
     initializer_range: Optional[float] = knob(
         None, "Standard deviation of initial matrices; by default 1/sqrt(inputs), and 1 for an untied embedding."
     )
+    mup: bool = knob(
+        False, "muP: the best learning rate is the same at every width; optimizer.lr is that of mup_base_width."
+    )
+    mup_base_width: int = knob(256, "hidden_size at which muP changes nothing.", low=1)
     dropout: float = knob(
         0.0, "Dropout after embedding, attention and feed-forward; the same at every shape of run.", high=0.99
     )

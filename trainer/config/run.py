@@ -38,6 +38,9 @@ class Checkpoint:
     dir: Optional[str] = knob(
         None, "URL, as s3://BUCKET/RUN, that checkpoints are copied to as well and fetched from at a start."
     )
+    fork_from: Optional[str] = knob(
+        None, "Begin a new run with all the state of another: RUN_DIR for its newest checkpoint, or RUN_DIR@STEP."
+    )
     step: Optional[int] = knob(None, "Step that evaluate, generate and export read; by default the newest whole.")
 
 

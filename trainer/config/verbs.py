@@ -10,6 +10,7 @@ from trainer.config.knobs import knob, part
 from trainer.config.launch import Launch
 from trainer.config.model import Model
 from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track
+from trainer.config.sweep import Search
 from trainer.config.training import Optimizer, Parallel, Schedule, Train
 
 
@@ -31,6 +32,13 @@ class Pretrain:
     track: Track = part(Track)
     health: Health = part(Health)
     launch: Launch = part(Launch)
+
+
+@dataclass
+class Sweep(Pretrain):
+    """Configuration of `banyan sweep`: that of the trials, and what is searched for."""
+
+    search: Search = part(Search)
 
 
 @dataclass
@@ -90,6 +98,7 @@ class Export:
 VERBS: dict[str, type] = {
     "prepare": Prepare,
     "pretrain": Pretrain,
+    "sweep": Sweep,
     "evaluate": EvaluateVerb,
     "generate": Generate,
     "export": Export,

@@ -49,7 +49,7 @@ def assemble(
     spread_sequence(module, mesh)
     fragments.fill_weights(module, Partition(shapes), weights)
     zero.deal_experts(module, mesh, partition)
-    optimizer = build_optimizer(config.optimizer, module.named_parameters())
+    optimizer = build_optimizer(config.optimizer, model, module.named_parameters())
     return Assembly(zero.initialize(config, mesh, module, optimizer, partition), module, partition)
 
 

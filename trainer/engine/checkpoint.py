@@ -14,7 +14,6 @@ writer.py writes them.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,24 +25,11 @@ import xxhash
 from trainer.engine.fragments import WEIGHT
 from trainer.engine.mesh import Mesh
 from trainer.engine.region import Region, Storage, copy
+from trainer.engine.steps import folder_of, list_steps
 from trainer.errors import InputError
 from trainer.model.partition import Slice
 
 FORMAT = 1
-NAME = re.compile(r"step-(\d{8})")
-PARTIAL = re.compile(r"step-\d{8}\.partial-\w+")
-
-
-def folder_of(run_dir: Path, step: int) -> Path:
-    """Where the checkpoint of `step` is, once it is whole."""
-    return run_dir / "checkpoints" / f"step-{step:08d}"
-
-
-def list_steps(run_dir: Path) -> list[int]:
-    """Steps that have a folder, whole or not, in ascending order."""
-    root = run_dir / "checkpoints"
-    names = [NAME.fullmatch(entry.name) for entry in root.iterdir()] if root.is_dir() else []
-    return sorted(int(match.group(1)) for match in names if match)
 
 
 # ---------------------------------------------------------------------------------------------------------- finding

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
-from trainer.config import Optimizer
+from trainer.config import Model, Optimizer
+from trainer.model.mup import rate_scale
 
 # Per-element state, by torch's and DeepSpeed's names.
 ADAMW_MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -30,26 +31,32 @@ def is_hidden_matrix(name: str) -> bool:
     return name.endswith(HIDDEN_MATRICES)
 
 
-def build_optimizer(config: Optimizer, parameters: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
-    """The optimiser over named parameters, in groups by weight decay and method.
+def build_optimizer(
+    config: Optimizer, model: Model, parameters: Iterable[tuple[str, nn.Parameter]]
+) -> torch.optim.Optimizer:
+    """The optimiser over named parameters, in groups by method, weight decay and muP's scale of the learning rate.
 
-    A group's "peak" is the learning rate that the schedule multiplies.
+    A group's "peak" is the learning rate that the schedule multiplies, and its "scale" what that is multiplied with.
     """
     hidden: list[nn.Parameter] = []
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+    others: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in parameters:
-        matrix = config.name == "muon" and is_hidden_matrix(name)
-        (hidden if matrix else decayed if decays(parameter) else plain).append(parameter)
+        if config.name == "muon" and is_hidden_matrix(name):
+            hidden.append(parameter)
+        else:
+            others.setdefault((rate_scale(name, model), decays(parameter)), []).append(parameter)
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    betas = (config.beta1, config.beta2)
-    groups = [
-        {**group, "lr": config.lr, "peak": config.lr, "betas": betas, "eps": config.eps}
-        for group in groups
-        if group["params"]
+        {
+            "params": others[scale, decayed],
+            # decay per step is this times the rate: it is to be the same at every width (Wortsman et al., 2023)
+            "weight_decay": config.weight_decay / scale if decayed else 0.0,
+            "lr": config.lr * scale,
+            "peak": config.lr,
+            "scale": scale,
+            "betas": (config.beta1, config.beta2),
+            "eps": config.eps,
+        }
+        for scale, decayed in sorted(others, reverse=True)
     ]
     if config.name == "muon":
         return _build_muon(config, hidden, groups)
@@ -72,6 +79,7 @@ def _build_muon(config: Optimizer, hidden: list[nn.Parameter], groups: list[dict
         "use_muon": True,
         "lr": config.muon_lr,
         "peak": config.muon_lr,
+        "scale": 1.0,
         "momentum": config.muon_momentum,
         "ns_method": config.muon_newton_schulz,
         "weight_decay": config.weight_decay,
@@ -85,12 +93,12 @@ def moments_of(parameter: nn.Parameter) -> tuple[str, ...]:
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, rate: Callable[[float], float]) -> None:
-    """Sets the rate of every group to `rate` of its peak."""
+    """Sets the rate of every group to `rate` of its peak, times its scale."""
     for group in optimizer.param_groups:
-        group["lr"] = rate(group["peak"])
+        group["lr"] = rate(group["peak"]) * group["scale"]
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """The rates of the moment, by the names under which they are logged."""
+    """The rates of the moment, unscaled, by the names under which they are logged."""
     names = {False: "train/lr", True: "train/muon_lr"}
-    return {names[group.get("use_muon", False)]: group["lr"] for group in optimizer.param_groups}
+    return {names[group.get("use_muon", False)]: group["lr"] / group["scale"] for group in optimizer.param_groups}

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.durable import problem_of, sync
-from trainer.engine.checkpoint import NAME, find_problem, folder_of, kept_steps, list_steps, read_complete
+from trainer.engine.checkpoint import find_problem, kept_steps, read_complete
+from trainer.engine.steps import NAME, folder_of, list_steps
 from trainer.errors import ConfigError, StorageError
 
 MEND = "look at the address, the credentials and the network"

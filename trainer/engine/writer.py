@@ -20,9 +20,10 @@ import torch
 
 from trainer.config import Checkpoint
 from trainer.durable import problem_of, sync, write_json
-from trainer.engine.checkpoint import FORMAT, PARTIAL, describe, folder_of, kept_steps, list_steps
+from trainer.engine.checkpoint import FORMAT, describe, kept_steps
 from trainer.engine.fragments import Fragment
 from trainer.engine.mesh import Mesh
+from trainer.engine.steps import PARTIAL, folder_of, list_steps
 from trainer.engine.store import Store
 from trainer.errors import StorageError
 

@@ -12,6 +12,7 @@ import xxhash
 from torch import Tensor, nn
 
 from trainer.config import Model
+from trainer.model.mup import initial_scale
 
 EMBEDDING = "embed_tokens.weight"
 RESIDUAL_OUTPUTS = ("o_proj.weight", "down_proj.weight", "experts.down_proj")
@@ -26,7 +27,7 @@ def initial_weight(seed: int, name: str, shape: tuple[int, ...], model: Model) -
         return torch.zeros(shape, device="cpu")
     if len(shape) == 1:
         return torch.ones(shape, device="cpu")
-    std = standard_deviation(name, shape, model)
+    std = standard_deviation(name, shape, model) * initial_scale(name, model)
     generator = torch.Generator("cpu").manual_seed(xxhash.xxh3_64_intdigest(f"{seed}/{name}".encode()))
     return torch.empty(shape, dtype=torch.float32, device="cpu").normal_(0.0, std, generator=generator)
 

@@ -59,7 +59,7 @@ def smooth(values: list[float], half_width: int) -> list[float]:
     return smoothed
 
 
-def readable_tokens(tokens: float, _position: float | None = None) -> str:
+def readable_count(tokens: float, _position: float | None = None) -> str:
     """A count for an axis: 0, 500, 1.5K, 20M, 3B, 1.2T."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
         if abs(tokens) >= size:
@@ -96,7 +96,7 @@ def _draw_learning_rate(axes: matplotlib.axes.Axes, rows: list[Row]) -> None:
         axes.set_xticks([0])
     axes.set_xlabel("tokens")
     axes.set_ylabel("learning rate")
-    axes.xaxis.set_major_formatter(readable_tokens)
+    axes.xaxis.set_major_formatter(readable_count)
 
 
 def _series(rows: list[Row], key: str) -> tuple[list[int], list[float]]:

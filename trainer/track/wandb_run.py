@@ -109,6 +109,19 @@ class WandbRun:
             self._give_up(error)
         return not self._broken
 
+    def log_media(
+        self, *, pictures: Mapping[str, Path], tables: Mapping[str, tuple[list[str | int], list[list[Any]]]]
+    ) -> None:
+        """Logs pictures, and tables as (columns, rows)."""
+        import wandb
+
+        try:
+            shown = {key: wandb.Image(str(path)) for key, path in pictures.items()}
+            listed = {key: wandb.Table(columns=columns, data=rows) for key, (columns, rows) in tables.items()}
+            self._run.log(shown | listed)
+        except Exception as error:
+            self._give_up(error)
+
     def close(self, *, exit_code: int, summary: Mapping[str, Any]) -> bool:
         """Ends the W&B run, waiting for uploads up to its finish timeout. Returns whether the server has every row.
 
