@@ -56,6 +56,7 @@ from trainer.model.build import (
     parameter_shapes,
     partition_model,
 )
+from trainer.model.loss import logit_losses
 from trainer.model.moe import keep_eager
 from trainer.model.partition import Partition
 from trainer.model.suitability import require_separation, require_suitable, require_vocabulary
@@ -146,7 +147,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     if config.data.mask_documents:
         require_separation(engine.module)
     if config.train.compile:
-        compile_blocks(engine.module)
+        compile_parts(engine.module)
 
     parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, kept)
     tracker = open_tracker(run_dir, config, mesh, training + validation, (parameters, active), progress, total_steps)
@@ -266,11 +267,15 @@ def already_stopped(run_dir: Path, mesh: Mesh, progress: Progress) -> int:
     return STOPPED
 
 
-def compile_blocks(model: Any) -> None:
-    """torch.compile, block by block: one small graph, compiled once for all blocks of a shape; not the experts."""
+def compile_parts(model: Any) -> None:
+    """torch.compile, block by block: one small graph, compiled once for all blocks of a shape; not the experts.
+
+    And what becomes of the logits, the largest tensors of a step: compiled, they are passed over fewer times.
+    """
     keep_eager(model)
     for block in model.blocks:
         block.compile()
+    model.measure = torch.compile(logit_losses)
 
 
 def open_loader(config: Pretrain, mesh: Mesh, training: list[Dataset], history: History) -> Loader:

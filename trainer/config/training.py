@@ -29,7 +29,7 @@ class Train:
         low=1,
     )
     precision: str = knob("fp32", "Numbers of the forward and backward pass.", common=True, choices=("fp32", "bf16"))
-    compile: bool = knob(False, "torch.compile each decoder block.", common=True)
+    compile: bool = knob(False, "torch.compile each decoder block, and the loss.", common=True)
     activation_checkpointing: str = knob(
         "none",
         "Recompute blocks in backward to save memory; selective keeps products and attention, the cheap rest it "

@@ -12,6 +12,7 @@ from tests.benchmarks.contestants.stage import Stage
 from tests.benchmarks.tokens import rows
 from tests.benchmarks.turns import Turns
 from trainer.config import Model
+from trainer.model.loss import logit_losses
 from trainer.model.transformer import Transformer
 
 
@@ -26,6 +27,7 @@ def build(case: Case) -> torch.nn.Module:
     if case.compile:
         for block in model.blocks:
             block.compile()
+        model.measure = torch.compile(logit_losses)
     return model
 
 
