@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from trainer.config import Model
+from trainer.model.initialize import initialize
 from trainer.model.loss import IGNORED, logit_losses, row_losses
 from trainer.model.transformer import Transformer
 
@@ -87,7 +88,9 @@ def test_head_sees_a_chunk_at_a_time_forward_and_backward(grad):
 
 
 def test_z_loss_counts_in_training_only():
-    model = Transformer(Model(vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, z_loss=0.1))
+    config = Model(vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, z_loss=0.1)
+    model = Transformer(config)
+    initialize(model, seed=1, model=config)
     tokens = torch.arange(20).view(2, 10)
     trained = model.train()(tokens, targets=tokens)
     evaluated = model.eval()(tokens, targets=tokens)

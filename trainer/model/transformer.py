@@ -164,7 +164,8 @@ class Decoder(nn.Module):
         self.config = config
         self.activation_checkpointing = "none"
         self.shards = 1  # parts that each row is spread over; tokens are one of them
-        self.embed_tokens = nn.Embedding(vocab_size, config.hidden_size)
+        # nn.Embedding itself would draw weights: on the meta device that imports torch's compiler, which takes seconds.
+        self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(vocab_size, config.hidden_size), freeze=False)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
