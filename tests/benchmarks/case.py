@@ -48,9 +48,10 @@ class Case:
         return {name: getattr(self, name) for name in names}
 
     def shrunk(self) -> Case:
-        """The same case so small that a step takes milliseconds: to see that it runs."""
+        """The same case so small that a step takes milliseconds, and not compiled: to see that it runs."""
         return replace(
             self,
+            compile=False,
             rows=2,
             sequence_length=32,
             vocab_size=320,

@@ -54,7 +54,7 @@ class Contestant:
 
 @dataclass
 class Measured:
-    """Seconds per step of each turn; or why there are none."""
+    """Seconds per step of each turn; or why there are none. Until they are warm, contestants share the cores."""
 
     name: str
     seconds: list[float] = field(default_factory=list)
@@ -167,13 +167,13 @@ def compete(
     results = {contestant.name: Measured(contestant.name, failure=contestant.missing) for contestant in contestants}
     running: dict[str, Running] = {}
     try:
+        began = time.perf_counter()
         for contestant in contestants:
-            result = results[contestant.name]
-            if result.failure is None:
-                began = time.perf_counter()
+            if contestant.missing is None:
                 running[contestant.name] = Running(contestant, case, folder)
-                _attempt(result, running, lambda one: one.hear(timeout_s))
-                result.until_warm_s = time.perf_counter() - began
+        for name in list(running):
+            if _attempt(results[name], running, lambda one: one.hear(timeout_s)) is not None:
+                results[name].until_warm_s = time.perf_counter() - began
         for number in range(rounds):
             for name in list(running)[:: 1 if number % 2 == 0 else -1]:
                 taken = _attempt(results[name], running, lambda one: one.take_turn(steps, timeout_s))

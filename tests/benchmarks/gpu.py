@@ -83,8 +83,8 @@ ENTRIES = (
 )  # fmt: skip
 
 
-def contestants(case: Case) -> list[Contestant]:
-    """Who competes; Banyan also with all logits at once, where that is likely to fit."""
+def contestants(entry: Entry) -> list[Contestant]:
+    """Who competes; where memory is plenty, Banyan also with all logits at once."""
     banyan = {"parallel.zero_stage": "1"}
     chosen = [
         Contestant(FLOOR, "products"),
@@ -92,8 +92,9 @@ def contestants(case: Case) -> list[Contestant]:
         Contestant("banyan", "banyan", banyan),
         Contestant("nanoGPT's way", "nanogpt"),
     ]
-    if case.hidden_size <= 1024:
-        chosen.append(Contestant("banyan, one chunk", "banyan", {**banyan, "model.loss_chunk": str(case.tokens)}))
+    if entry.together:
+        whole = {"model.loss_chunk": str(entry.case.tokens)}
+        chosen.append(Contestant("banyan, one chunk", "banyan", {**banyan, **whole}))
     return chosen
 
 
@@ -127,7 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def hold(entry: Entry, options: argparse.Namespace, deadline: float) -> list[Measured]:
     """Holds one contest, prints its table and writes its JSON."""
     case, facts = entry.case, report.machine()
-    groups = [contestants(case)] if entry.together else [[one] for one in contestants(case)]
+    chosen = contestants(entry)
+    groups = [chosen] if entry.together else [[one] for one in chosen]
     results: list[Measured] = []
     with tempfile.TemporaryDirectory(prefix="bench-gpu-") as name:
         folder = Path(name)

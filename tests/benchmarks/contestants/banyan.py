@@ -1,10 +1,12 @@
 """Banyan: the verb itself, with its loader, its guards and its logs, as a user's run has them.
 
-Options: zero_stage, and any dotted key of the configuration.
+Options: any dotted key of the configuration; `deepspeed` takes JSON.
 """
 
 from __future__ import annotations
 
+import json
+import zlib
 from typing import Any
 
 from tests.benchmarks.contestants.stage import Stage
@@ -16,7 +18,7 @@ def configure(stage: Stage) -> Pretrain:
     """The run's configuration; what the case doesn't say stays at its default."""
     case = stage.case
     config = Pretrain()
-    config.run.dir = str(stage.folder / f"run-{'-'.join(stage.options.values())}")
+    config.run.dir = str(stage.folder / f"run-{zlib.crc32(repr(stage.options).encode())}")
     config.data.path = str(stage.folder / "shards")
     config.data.sequence_length = case.sequence_length
     for name, value in case.model_settings().items():
@@ -36,7 +38,7 @@ def configure(stage: Stage) -> Pretrain:
         for part in sections:
             section = getattr(section, part)
         kind = type(getattr(section, name))
-        setattr(section, name, value if kind is type(None) else kind(value))
+        setattr(section, name, value if kind is type(None) else json.loads(value) if kind is dict else kind(value))
     return config
 
 
