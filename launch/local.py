@@ -78,7 +78,8 @@ def rank_environments(
     processes: int, threads: int | None, environment: Mapping[str, str], *, has_cuda: bool
 ) -> list[dict[str, str]]:
     """The whole environment of each rank. DeepSpeed is told of a machine without CUDA, or it searches and complains."""
-    common = {**environment, **rank_environment.for_threads(processes, threads, environment)}
+    threading = rank_environment.for_threads(processes, threads, environment)
+    common = {**environment, **threading, **rank_environment.for_compiler(environment)}
     if not has_cuda:
         common.setdefault("DS_ACCELERATOR", "cpu")
     port = rank_environment.free_port()

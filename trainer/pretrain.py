@@ -34,7 +34,7 @@ from trainer.data.loader import Batch, Loader
 from trainer.data.order import Order
 from trainer.durable import write_json
 from trainer.engine import fragments, zero
-from trainer.engine.assemble import assemble, compile_blocks
+from trainer.engine.assemble import assemble, compile_parts
 from trainer.engine.checkpoint import CheckpointReader
 from trainer.engine.evaluation import Score, score
 from trainer.engine.expert_load import ExpertLoad
@@ -139,7 +139,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     if config.data.mask_documents:
         require_separation(engine.module)
     if config.train.compile:
-        compile_blocks(engine.module)
+        compile_parts(engine.module)
 
     parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, kept)
     tracker = open_tracker(run_dir, config, mesh, training + validation, (parameters, active), progress, total_steps)

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 from trainer.config import Pretrain
 from trainer.data.loader import Batch
-from trainer.engine.assemble import assemble, compile_blocks
+from trainer.engine.assemble import assemble, compile_parts
 from trainer.engine.init_from import initial_source
 from trainer.engine.mesh import Mesh, join, seed_everything
 from trainer.engine.sequence import own_part
@@ -87,7 +87,7 @@ def measure_all(config: Pretrain, sizes: list[int], budget_s: float) -> Iterator
     shapes = parameter_shapes(config.model)
     engine = assemble(config, config.model, shapes, mesh, initial_source(config.model, config.seed)).engine
     if config.train.compile:
-        compile_blocks(engine.module)
+        compile_parts(engine.module)
     fastest, slower, before = float("inf"), 0, 0
     for number, size in enumerate(sizes):
         timing = measure(engine, config, mesh, size)

@@ -34,7 +34,7 @@ class Train:
         common=True,
         choices=("fp32", "bf16", "fp8"),
     )
-    compile: bool = knob(False, "torch.compile each decoder block.", common=True)
+    compile: bool = knob(False, "torch.compile each decoder block, and the loss.", common=True)
     activation_checkpointing: str = knob(
         "none",
         "Recompute blocks in backward to save memory; selective keeps products and attention, the cheap rest it "

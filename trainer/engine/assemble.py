@@ -15,6 +15,7 @@ from trainer.engine.optimizer import build_optimizer
 from trainer.engine.region import Source
 from trainer.engine.sequence import spread_sequence
 from trainer.model.build import LanguageModel, build_model, partition_model
+from trainer.model.loss import logit_losses
 from trainer.model.moe import keep_eager
 from trainer.model.partition import Partition
 
@@ -53,8 +54,12 @@ def assemble(
     return Assembly(zero.initialize(config, mesh, module, optimizer, partition), module, partition)
 
 
-def compile_blocks(module: Any) -> None:
-    """torch.compile, block by block: one small graph, compiled once for all blocks of a shape; not the experts."""
+def compile_parts(module: Any) -> None:
+    """torch.compile, block by block: one small graph, compiled once for all blocks of a shape; not the experts.
+
+    And what becomes of the logits, the largest tensors of a step: compiled, they are passed over fewer times.
+    """
     keep_eager(module)
     for block in module.blocks:
         block.compile()
+    module.measure = torch.compile(logit_losses)
