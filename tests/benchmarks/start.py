@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="bench-start", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--saves", type=int, default=4, help="checkpoints that are timed")
+    parser.add_argument("--saves", type=int, default=4, help="checkpoints that are timed; 0: none")
     parser.add_argument("--tiny", action="store_true", help="the smallest models, to see that it runs")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "benchmarks")
     options = parser.parse_args(arguments)
@@ -55,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(name)
         case = Case("start").shrunk() if options.tiny else Case("start")
         write_tokens(folder, vocab_size=case.vocab_size, tokens=1 << 18)
-        starts = measure_starts(folder, case, options.rounds)
-        saves = measure_saves(folder, options.saves, tiny=options.tiny)
+        starts = measure_starts(folder, case, options.rounds, warm_up=not options.tiny)
+        saves = measure_saves(folder, options.saves, tiny=options.tiny) if options.saves else {}
     base = starts["bare imports"]
     rows = []
     for what, seconds in starts.items():
@@ -66,17 +66,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"\nstart: {options.rounds} rounds")
     print(report.machine_line(facts))
     print(report.show(["", "seconds", "beyond the bare imports"], rows))
-    print("\ncheckpoints")
-    print(report.show(["", ""], [[what, f"{value:.3f}"] for what, value in saves.items()]), flush=True)
+    if saves:
+        print(report.show(["checkpoints", ""], [[what, f"{value:.3f}"] for what, value in saves.items()]), flush=True)
     report.write(options.output / "start.json", {"machine": facts, "starts": starts, "saves": saves})
     return 0
 
 
-def measure_starts(folder: Path, case: Case, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each kind of start, in turns; a first round, that warms the caches, isn't counted."""
+def measure_starts(folder: Path, case: Case, rounds: int, *, warm_up: bool) -> dict[str, list[float]]:
+    """Seconds of each kind of start, in turns; with `warm_up` after a round that isn't counted."""
     command = _pretrain(folder, case)
     seconds: dict[str, list[float]] = {}
-    for number in range(rounds + 1):
+    for number in range(0 if warm_up else 1, rounds + 1):
         run_dir = folder / f"run-{number}"
         kinds: dict[str, Callable[[], float]] = {
             "bare imports": lambda: _time([sys.executable, "-c", BARE]),

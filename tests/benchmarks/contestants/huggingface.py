@@ -5,26 +5,29 @@ Its settings are its defaults, but for the optimiser (fused AdamW) and what the 
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 from tests.benchmarks.contestants.stage import Stage
-from tests.benchmarks.tokens import rows
 from tests.benchmarks.turns import Turns
 
 
-class Rows(IterableDataset):
+class Rows(Dataset):
     """Rows of length T, which are their own labels: the model shifts them."""
 
     def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+        self.tokens = np.load(stage.folder / "tokens.npy", mmap_mode="r")
+        self.length = stage.case.sequence_length
 
-    def __iter__(self):
-        length = self.stage.case.sequence_length
-        for drawn in rows(self.stage.folder, rank=0, ranks=1, size=1, length=length):
-            tokens = torch.from_numpy(drawn[0, :length])
-            yield {"input_ids": tokens, "labels": tokens}
+    def __len__(self) -> int:
+        return len(self.tokens) // self.length
+
+    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+        drawn = self.tokens[row * self.length : (row + 1) * self.length]
+        tokens = torch.from_numpy(drawn.astype(np.int64))
+        return {"input_ids": tokens, "labels": tokens}
 
 
 class InTurns(TrainerCallback):
