@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from trainer.config import Optimizer
+from trainer.model.names import is_vector
 
 # Per-element state, by torch's and DeepSpeed's names.
 ADAMW_MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -21,8 +22,8 @@ HIDDEN_MATRICES = (
 
 
 def decays(name: str) -> bool:
-    """Whether weight decay applies to the parameter: not to norms and biases (by name, since ZeRO-3 hides shapes)."""
-    return not (name.endswith(".bias") or "norm" in name.rsplit(".", 2)[-2])
+    """Whether weight decay applies to the parameter: not to norms and biases."""
+    return not is_vector(name)
 
 
 def is_hidden_matrix(name: str) -> bool:
