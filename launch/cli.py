@@ -8,15 +8,17 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from launch import failure, rank_environment
+from launch.launcher_keys import check_keys
 from launch.verbs import VERBS, Verb
 from trainer import __version__
-from trainer.errors import ConfigError
+from trainer.errors import BanyanError, ConfigError
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line and returns the exit code; no exception leaves it."""
+    threading.excepthook = _tell_of_thread
     try:
         return _run(sys.argv[1:] if arguments is None else list(arguments))
     except BrokenPipeError:
@@ -38,6 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
     except (Exception, KeyboardInterrupt) as error:
         return failure.tell(failure.of_exception(error))
+
+
+def _tell_of_thread(uncaught: threading.ExceptHookArgs) -> None:
+    """Tells why a thread of ours ends the process, whose main thread is stuck; others' errors are printed as ever."""
+    if isinstance(uncaught.exc_value, BanyanError):
+        failure.tell(failure.of_exception(uncaught.exc_value))
+    else:
+        threading.__excepthook__(uncaught)
 
 
 def read_options(verb: Verb, arguments: Sequence[str]) -> Options:
@@ -113,22 +124,80 @@ def _run_configured(verb: Verb, options: Options, arguments: Sequence[str]) -> i
 
 def _start(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
     """Runs the verb: here if it needs no ranks or this process is one, otherwise through the launcher."""
-
-    def here() -> int:
-        return int(importlib.import_module(verb.module).main(config))
-
-    if verb.on_ranks and not rank_environment.is_rank(os.environ):
-        from launch import local
-
-        # -P: a folder named trainer where the user stands must not be taken for ours.
-        command = [sys.executable, "-P", "-m", "launch", verb.name, *arguments]
-        return local.run(config.launch, command, here, lambda world_size: check(verb, config, world_size))
     if verb.on_ranks:
-        rank_environment.check_processes(config.launch.processes, os.environ)
-        local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        os.environ.update(rank_environment.for_threads(local_ranks, config.launch.threads, os.environ))
+        check_keys(config.launch)
+        if not rank_environment.is_rank(os.environ):
+            return LAUNCHERS[config.launch.name](verb, config, arguments)
+        _become_rank(config.launch)
     check(verb, config, int(os.environ.get("WORLD_SIZE", "1")))
-    return here()
+    if verb.name == "prepare":
+        return _prepare(verb, config)
+    return _run_here(verb, config)
+
+
+def _become_rank(launch: Any) -> None:
+    """Settles what must be before torch is imported: the number of ranks, this one's cores and threads."""
+    rank_environment.check_processes(launch.processes, os.environ)
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if launch.name == "slurm":
+        from launch import cores
+
+        cores.bind(int(os.environ.get("LOCAL_RANK", "0")), sharing)
+        sharing = 1
+    os.environ.update(rank_environment.for_threads(sharing, launch.threads, os.environ))
+
+
+def _run_here(verb: Verb, config: Any) -> int:
+    return int(importlib.import_module(verb.module).main(config))
+
+
+def _start_locally(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
+    from launch import local
+
+    # -P: a folder named trainer where the user stands must not be taken for ours.
+    command = [sys.executable, "-P", "-m", "launch", verb.name, *arguments]
+    return local.run(
+        config.launch,
+        command,
+        lambda: _run_here(verb, config),
+        lambda world_size: check(verb, config, world_size),
+    )
+
+
+def _submit_to_slurm(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
+    from launch import slurm
+
+    if verb.name != "pretrain":
+        raise ConfigError(f"launch=slurm: only pretrain is submitted; run {verb.name} inside a job: srun banyan …")
+    return slurm.run(config, arguments, lambda world_size: check(verb, config, world_size))
+
+
+def _start_on_ray(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
+    from launch import ray
+
+    return ray.run(verb.name, config, arguments, lambda world_size: check(verb, config, world_size))
+
+
+def _prepare(verb: Verb, config: Any) -> int:
+    """prepare has no ranks: its items run here, or on a Ray cluster."""
+    check_keys(config.launch)
+    if config.launch.name == "slurm":
+        raise ConfigError("launch=slurm: prepare isn't submitted; use sbatch slurm/prepare.sbatch, or launch=ray.")
+    if config.launch.processes is not None:
+        raise ConfigError(f"launch.processes={config.launch.processes}: prepare has no ranks; use data.workers.")
+    if config.launch.name == "ray":
+        from launch import ray_map
+
+        return ray_map.run(config)
+    return _run_here(verb, config)
+
+
+LAUNCHERS: dict[str, Callable[[Verb, Any, Sequence[str]], int]] = {
+    "local": _start_locally,
+    "slurm": _submit_to_slurm,
+    "ray": _start_on_ray,
+}
+"""What starts a verb's ranks, by launch.name."""
 
 
 def check(verb: Verb, config: Any, world_size: int) -> None:

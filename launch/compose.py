@@ -24,9 +24,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from launch import groups, keys
-from launch.origin import sizes_from
+from launch.origin import causal_lm_from, sizes_from
 from launch.overrides import Names, Override, for_hydra, implied, is_entry, parse, split_verbatim, wrong_type
 from launch.verbs import VERBS
+from trainer.config import Pretrain, resolved
 from trainer.errors import ConfigError
 
 
@@ -42,6 +43,7 @@ def compose(verb: str, arguments: Sequence[str], config_dir: Path | None = None)
     names = Names(VERBS[verb], schema, groups.folders(config_dir))
     overrides, verbatim = split_verbatim([parse(text, names) for text in arguments])
     overrides = [*overrides, *implied(overrides, groups.chosen(verb)), *sizes_from(overrides)]
+    overrides += causal_lm_from(overrides)
     with _explained(names, overrides):
         config = _resolve(names, overrides, config_dir)
     _set_verbatim(config, verbatim, schema)
@@ -50,7 +52,8 @@ def compose(verb: str, arguments: Sequence[str], config_dir: Path | None = None)
 
 def as_yaml(config: Any) -> str:
     """A configuration as YAML."""
-    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
+    values = resolved(config) if isinstance(config, Pretrain) else dataclasses.asdict(config)
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def _resolve(names: Names, overrides: Sequence[Override], config_dir: Path | None) -> Any:

@@ -1,4 +1,4 @@
-"""What model.init_from means for the model's other keys: the folder decides all that the user left alone."""
+"""What model.init_from and model.path mean for other keys of the model: the folder decides what the user left alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.overrides import Override, unquoted
+from trainer.config import OF_CAUSAL_LM
+from trainer.errors import ConfigError
 from trainer.origin import find_origin
 
 
@@ -20,13 +22,41 @@ def sizes_from(overrides: Sequence[Override]) -> list[Override]:
     if path == "null" or "model" in given:
         return []
     origin = find_origin(path if Path(path).expanduser().is_dir() else _run_directory(given) or path)
-    name = re.sub(r"[^\w.-]+", "-", Path(path).resolve().name).strip("-") or "custom"
-    fields = {"name": name} | origin.architecture
+    fields = {"name": _name_of(path)} | origin.architecture
     return [
         Override(f"model.{key}", "null" if value is None else str(value))
         for key, value in fields.items()
         if f"model.{key}" not in given
     ]
+
+
+def causal_lm_from(overrides: Sequence[Override]) -> list[Override]:
+    """What model.path means: model=hf, named as the folder. Sizes of our own decoder are refused beside it."""
+    given = {override.name: unquoted(override.value) for override in overrides if override.prefix != "~"}
+    path, choice = given.get("model.path", "null"), given.get("model", "hf")
+    if path == "null":
+        if given.get("model") == "hf":
+            raise ConfigError(
+                "model=hf needs model.path=DIR: the folder of a Hugging Face model, with its config.json."
+            )
+        return []
+    if choice != "hf":
+        raise ConfigError(
+            f"model={choice} with model.path={path}: the folder tells the model; leave model={choice} out."
+        )
+    for key in given:
+        section, _, field = key.partition(".")
+        if section == "model" and field and field.partition(".")[0] not in OF_CAUSAL_LM:
+            raise ConfigError(
+                f"{key} has no effect with model.path, whose config.json tells the model: leave it out; fields of "
+                "config.json are replaced by model.overrides.FIELD=VALUE."
+            )
+    settled = {"model": "hf", "model.name": _name_of(path)}
+    return [Override(name, value) for name, value in settled.items() if name not in given]
+
+
+def _name_of(path: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", Path(path).resolve().name).strip("-") or "custom"
 
 
 def _run_directory(given: dict[str, str]) -> str | None:

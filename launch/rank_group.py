@@ -32,6 +32,25 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a job's ranks ended: the exit code, and the first failure with `output`, the end of what that rank printed.
+
+    `output` is empty where the failure's message says all, and for rank 0, whose output was seen already.
+    """
+
+    exit_code: int
+    failure: Failure | None = None
+    output: str = ""
+
+    def show(self) -> None:
+        """Prints the failure, if there is one, to stderr."""
+        if self.output:
+            print(self.output, file=sys.stderr)
+        if self.failure is not None:
+            self.failure.show()
+
+
 @dataclass
 class Rank:
     """One process, and the folder that holds its error file and captured output."""
@@ -105,7 +124,7 @@ class Rank:
 
 
 class RankGroup:
-    """Runs `command` once per environment. Signals to this process go to every rank, those yet to start as well."""
+    """Runs `command` once per environment, whose RANK is the rank's number."""
 
     def __init__(self, command: Sequence[str], environments: Sequence[Mapping[str, str]], stop_grace_s: float) -> None:
         self._command = command
@@ -115,18 +134,33 @@ class RankGroup:
         self._received: list[int] = []
 
     def run(self) -> int:
-        """Starts the ranks, waits until all have ended, tells of the first failure, returns the exit code."""
+        """Runs the ranks to their end, tells of the first failure, returns the exit code.
+
+        Signals to this process go to every rank, those yet to start as well.
+        """
+        with self._forwarding():
+            outcome = self.attend()
+        outcome.show()
+        return outcome.exit_code
+
+    def attend(self) -> Outcome:
+        """Starts the ranks and waits until all have ended. The calling thread must live on: they die with it."""
         with tempfile.TemporaryDirectory(prefix="banyan-ranks-") as folder:
-            with self._forwarding():
-                try:
-                    self._start(Path(folder))
-                    self._wait()
-                finally:
-                    self._kill()
-            return self._exit_code()
+            try:
+                self._start(Path(folder))
+                self._wait()
+            finally:
+                self._kill()
+            return self._outcome()
+
+    def send(self, number: int) -> None:
+        """Sends a signal to every rank, those yet to start as well."""
+        self._received.append(number)
+        self._deliver()
 
     def _start(self, folder: Path) -> None:
-        for number, environment in enumerate(self._environments):
+        for environment in self._environments:
+            number = int(environment["RANK"])
             process = _spawn(self._command, environment, folder, number)
             self._ranks.append(Rank(number, process, folder))
             self._deliver()
@@ -154,15 +188,13 @@ class RankGroup:
             rank.end(signal.SIGKILL)
             rank.process.wait()
 
-    def _exit_code(self) -> int:
+    def _outcome(self) -> Outcome:
         failures = [(rank, told) for rank in self._ranks if (told := rank.failure())]
         if failures:
             rank, told = min(failures, key=lambda pair: (not pair[0].was_killed(), pair[1].time))
-            if (told.traceback or not rank.told_why()) and (output := rank.output()):
-                print(output, file=sys.stderr)
-            told.show()
-            return told.exit_code
-        return STOPPED if any(rank.process.returncode == STOPPED for rank in self._ranks) else 0
+            output = rank.output() if told.traceback or not rank.told_why() else ""
+            return Outcome(told.exit_code, told, output)
+        return Outcome(STOPPED if any(rank.process.returncode == STOPPED for rank in self._ranks) else 0)
 
     @contextlib.contextmanager
     def _forwarding(self) -> Iterator[None]:
@@ -174,8 +206,7 @@ class RankGroup:
                 signal.signal(number, handler)
 
     def _forward(self, number: int, _frame: FrameType | None) -> None:
-        self._received.append(number)
-        self._deliver()
+        self.send(number)
 
     def _deliver(self) -> None:
         for rank in self._ranks:

@@ -35,7 +35,10 @@ VERBS: dict[str, Verb] = {
             "Turn text into token shards.",
             "trainer.prepare",
             "data.input=PATH data.output=DIR " + _OVERRIDES,
-            unlisted=("data.path", "data.train", "data.validation", "data.sequence_length", "data.mask_documents"),
+            unlisted=(
+                *("data.path", "data.train", "data.validation", "data.sequence_length", "data.mask_documents"),
+                *("launch.processes", "launch.nodes", "launch.gpus_per_node", "launch.time"),
+            ),
         ),
         Verb(
             "pretrain",

@@ -28,6 +28,8 @@ PRELOADED = [
     "matplotlib.backends.backend_agg",
     "trainer.pretrain",
     "trainer.evaluate",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.gpt2.modeling_gpt2",
 ]
 _context.set_forkserver_preload(PRELOADED)
 

@@ -7,11 +7,13 @@ import math
 from typing import Any
 
 from trainer.config import Data, Model, Pretrain, Train
+from trainer.elastic import DEFAULT_MICRO_BATCH, check_elastic_batch, micro_batch_in, range_of
 from trainer.errors import ConfigError
-from trainer.layouts import check_layout, data_ranks_of
+from trainer.layouts import check_elastic, check_layout, data_ranks_of
+from trainer.model_folder import check_causal_lm
 from trainer.refusal import divisors, require
 
-DEFAULT_MICRO_BATCH = 8  # sequences
+SHORTEST_HANG_S = 5  # below, a busy machine looks like a hang
 
 
 def check_values(section: Any, prefix: str = "") -> None:
@@ -84,6 +86,14 @@ def micro_batch_of(train: Train, ranks: int) -> int:
     return max([size for size in divisors(share) if size <= DEFAULT_MICRO_BATCH], default=1)
 
 
+def settle_micro_batch(config: Pretrain, world_size: int) -> int:
+    """The micro-batch of a run on `world_size` ranks; of an elastic one, the same at any number of them."""
+    sizes = range_of(config.launch)
+    if sizes is not None:
+        return micro_batch_in(config.train, most=sizes[1])
+    return micro_batch_of(config.train, data_ranks_of(config, world_size))
+
+
 def check_batch(train: Train, ranks: int) -> None:
     """Refuses a batch that can't be cut into whole micro-batches on this many data-parallel ranks."""
     micro = micro_batch_of(train, ranks)
@@ -105,11 +115,19 @@ def check_batch(train: Train, ranks: int) -> None:
 def check_pretrain(config: Pretrain, world_size: int) -> None:
     """Every check of `banyan pretrain` that needs no file: refuses what can't be honoured on `world_size` ranks."""
     check_values(config)
-    check_model(config.model)
+    if config.model.path is None:
+        check_model(config.model)
+    else:
+        check_causal_lm(config)
     check_data(config.data)
     check_layout(config, world_size)
     train = config.train
-    check_batch(train, data_ranks_of(config, world_size))
+    sizes = range_of(config.launch)
+    if sizes is None:
+        check_batch(train, data_ranks_of(config, world_size))
+    else:
+        check_elastic(config)
+        check_elastic_batch(train, most=sizes[1])
     require(
         train.activation_checkpointing != "selective" or not train.compile,
         "train.activation_checkpointing=selective with train.compile=true: products in compiled blocks can't be told "
@@ -131,6 +149,11 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
     require(
         config.checkpoint.dir is None or "://" in config.checkpoint.dir,
         f"checkpoint.dir={config.checkpoint.dir}: give a URL, as s3://BUCKET/RUN; on disks they are in run.dir.",
+    )
+    hang_timeout_s = config.health.hang_timeout_s
+    require(
+        hang_timeout_s == 0 or hang_timeout_s >= SHORTEST_HANG_S,
+        f"health.hang_timeout_s={hang_timeout_s:g}: give {SHORTEST_HANG_S} or more, or 0 to turn the watchdog off.",
     )
     watched = config.evaluate.patience or config.checkpoint.keep_best
     require(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,10 +49,10 @@ def problem_of(work: Callable[[], Any]) -> str | None:
 def replacing(path: Path, *, scratch: Path | None = None) -> Iterator[BinaryIO]:
     """A file to write, which becomes `path` at the end: written beside it (or in `scratch`), fsync, rename, fsync.
 
-    The temporary name holds the process number: a worker that outlives its killed parent for a moment can't write
-    into the file of the next run. `scratch` must be on the same file system.
+    The temporary name holds host and process number: a worker that outlives its killed parent, or a node that was
+    taken for lost, can't write into the file of another. `scratch` must be on the same file system.
     """
-    temporary = (scratch or path.parent) / f"{path.parent.name}-{path.name}.{os.getpid()}.tmp"
+    temporary = (scratch or path.parent) / f"{path.parent.name}-{path.name}.{platform.node()}-{os.getpid()}.tmp"
     with storage_errors(path):
         try:
             with open(temporary, "wb") as file:

@@ -23,5 +23,9 @@ class StorageError(BanyanError):
     """The disk refused: full, read-only, gone."""
 
 
+class HangError(BanyanError):
+    """A run in which no rank gets on, or one gives no sign of life."""
+
+
 class NonFiniteError(BanyanError):
     """A loss or gradient norm that is NaN or infinite."""

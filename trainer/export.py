@@ -16,14 +16,15 @@ from typing import Any
 import torch
 
 from trainer.checks import check_values
-from trainer.config import Export, Model
+from trainer.config import Export, Model, Pretrain
 from trainer.durable import storage_errors, sync, write_json
 from trainer.engine.checkpoint import CheckpointReader, find_checkpoint, folder_of, list_steps
 from trainer.engine.fragments import WEIGHT
-from trainer.engine.hf_folder import Tensor, write_tensors
+from trainer.engine.hf_folder import Stored, Tensor, write_tensors
 from trainer.engine.region import Region
 from trainer.errors import ConfigError, InputError
 from trainer.model.hf import stored_tensors, write_architecture
+from trainer.model_folder import read_kept
 from trainer.run_directory import load_run_tokenizer, read_config, require_run_dir
 
 DTYPES = {"fp32": ("float32", torch.float32), "bf16": ("bfloat16", torch.bfloat16)}
@@ -39,9 +40,7 @@ def main(config: Export) -> int:
     readers = open_last(run_dir, config.checkpoint.step, settings.average_last)
     step = readers[0].state["step"]
     name, dtype = DTYPES[settings.dtype]
-    architecture = write_architecture(
-        run.model, context_length=run.data.sequence_length, end_of_text=tokenizer.end_of_text_id, dtype=name
-    )
+    architecture, generation = describe_model(run_dir, run, end_of_text=tokenizer.end_of_text_id, dtype=name)
     target = Path(settings.output or default_output(run_dir, step, settings.average_last)).absolute()
     check_target(target)
 
@@ -49,9 +48,9 @@ def main(config: Export) -> int:
     try:
         with storage_errors(target):
             attempt.mkdir(parents=True)
-            written = write_tensors(attempt, tensors_of(readers), dtype, settings.shard_bytes)
+            written = write_tensors(attempt, tensors_of(readers, stored_as(run.model)), dtype, settings.shard_bytes)
             write_json(attempt / "config.json", architecture)
-            write_json(attempt / "generation_config.json", generation_defaults(architecture))
+            write_json(attempt / "generation_config.json", generation)
             for file in sorted((run_dir / "tokenizer").iterdir()):
                 shutil.copyfile(file, attempt / file.name)
             sync(attempt)
@@ -93,11 +92,16 @@ def check_target(target: Path) -> None:
         raise InputError(f"export.output={target}: something is there; remove it or choose another folder.")
 
 
-def tensors_of(readers: list[CheckpointReader]) -> Iterator[Tensor]:
+def stored_as(model: Model) -> Stored:
+    """Which tensors hold a parameter on disk: a model of transformers' keeps its own."""
+    return stored_tensors if model.path is None else lambda name, shape: [(name, shape)]
+
+
+def tensors_of(readers: list[CheckpointReader], stored: Stored) -> Iterator[Tensor]:
     """What Hugging Face wants on disk, in the order of the model, each to be read when it's written."""
     for parameter, shape in readers[0].shapes.items():
         start = 0
-        for name, size in stored_tensors(parameter, shape):
+        for name, size in stored(parameter, shape):
             stop = start + torch.Size(size).numel()
             yield Tensor(name, size, partial(mean_of, readers, parameter, Region(shape, None, start, stop)))
             start = stop
@@ -114,9 +118,18 @@ def mean_of(readers: list[CheckpointReader], parameter: str, region: Region) -> 
     return (total / len(readers)).float()
 
 
-def generation_defaults(architecture: dict[str, Any]) -> dict[str, Any]:
-    """generation_config.json: text begins after an end-of-text token, and ends with one."""
-    return {key: architecture[key] for key in ("bos_token_id", "eos_token_id")} | {"do_sample": True}
+def describe_model(
+    run_dir: Path, run: Pretrain, *, end_of_text: int, dtype: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """config.json and generation_config.json: text begins after an end-of-text token, and ends with one."""
+    ids = {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
+    if run.model.path is not None:
+        architecture, generation = read_kept(run_dir)
+        return architecture | ids | {"dtype": dtype}, generation | ids
+    architecture = write_architecture(
+        run.model, context_length=run.data.sequence_length, end_of_text=end_of_text, dtype=dtype
+    )
+    return architecture, ids | {"do_sample": True}
 
 
 def describe(readers: list[CheckpointReader], model: Model, written: int, dtype: str) -> str:

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 from torch import Tensor
@@ -20,8 +20,7 @@ from trainer.checks import check_values
 from trainer.config import Generate
 from trainer.data.tokenizer import Tokenizer
 from trainer.engine.checkpoint import find_checkpoint
-from trainer.model.attention import KeyValueCache
-from trainer.model.transformer import Transformer
+from trainer.model.build import LanguageModel
 from trainer.run_directory import load_run_tokenizer, read_config, require_run_dir
 from trainer.trained import load_model
 
@@ -56,7 +55,7 @@ def main(config: Generate) -> int:
 
 
 def continue_text(
-    model: Transformer, tokenizer: Tokenizer, prompt: str, sampling: Sampling, *, context_length: int
+    model: LanguageModel, tokenizer: Tokenizer, prompt: str, sampling: Sampling, *, context_length: int
 ) -> Iterator[str]:
     """The continuation of `prompt` (without it), in pieces that end with whole characters.
 
@@ -69,7 +68,7 @@ def continue_text(
 
 
 def generate_tokens(
-    model: Transformer, tokens: list[int], sampling: Sampling, *, context_length: int, end_of_text: int
+    model: LanguageModel, tokens: list[int], sampling: Sampling, *, context_length: int, end_of_text: int
 ) -> Iterator[int]:
     """Samples the tokens that follow `tokens`, until end-of-text (not given out) or `sampling.max_tokens`.
 
@@ -78,11 +77,11 @@ def generate_tokens(
     """
     generator = torch.Generator("cpu").manual_seed(sampling.seed)
     seen = tokens[-context_length:]
-    fresh, cache = seen, _new_cache(model, context_length)
+    fresh, cache = seen, model.new_cache(context_length)
     for _ in range(sampling.max_tokens):
         if len(seen) > context_length:
             seen = seen[-max(1, context_length // 2) :]
-            fresh, cache = seen, _new_cache(model, context_length)
+            fresh, cache = seen, model.new_cache(context_length)
         logits = next_logits(model, fresh, cache)
         token = sample(logits, sampling.temperature, sampling.top_k, sampling.top_p, generator)
         if token == end_of_text:
@@ -93,7 +92,7 @@ def generate_tokens(
 
 
 @torch.no_grad()
-def next_logits(model: Transformer, tokens: list[int], cache: KeyValueCache) -> Tensor:
+def next_logits(model: LanguageModel, tokens: list[int], cache: Any) -> Tensor:
     """Logits of what follows the cached tokens and these, which join the cache. (vocab_size,) fp32 on the CPU."""
     device = next(model.parameters()).device
     training = model.training
@@ -159,11 +158,7 @@ def _text_after(tokenizer: Tokenizer, context: list[int], tokens: list[int]) -> 
     return tokenizer.decode(context + tokens)[len(tokenizer.decode(context)) :]
 
 
-def _new_cache(model: Transformer, capacity: int) -> KeyValueCache:
-    return KeyValueCache(model.config.num_hidden_layers, capacity)
-
-
-def _uncompiled(model: Transformer) -> contextlib.AbstractContextManager:
+def _uncompiled(model: LanguageModel) -> contextlib.AbstractContextManager:
     """Runs compiled blocks as they are written: a sample's ever-changing shapes would compile again and again."""
     if any(module._compiled_call_impl is not None for module in model.modules()):
         return torch.compiler.set_stance("force_eager")

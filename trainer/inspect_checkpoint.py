@@ -156,7 +156,10 @@ def _describe(reader: CheckpointReader) -> None:
     print("  holds:")
     _print_groups(reader)
     print("  a load needs, per rank, for weights and optimiser (gradients and activations come on top):")
+    planned = state["config"]["model"].get("path") is not None  # how transformers would cut it isn't known here
     for ranks, stage, tensor in SHAPES:
+        if planned and tensor > 1:
+            continue
         needed = load_bytes(reader, ranks=ranks, stage=stage, tensor=tensor, bf16=precision == "bf16")
         print(f"    {_shape({'world_size': ranks, 'zero_stage': stage, 'tensor': tensor}):<32} {_readable(needed):>10}")
     largest = FP32_BYTES * max(map(math.prod, reader.shapes.values()))

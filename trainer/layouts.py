@@ -22,7 +22,8 @@ def check_layout(config: Pretrain, world_size: int) -> None:
             "train.precision=bf16 with parallel.zero_stage=0 gives wrong losses in DeepSpeed: "
             "use parallel.zero_stage=1."
         )
-    check_heads(config.model.num_key_value_heads, parallel)
+    if config.model.path is None:
+        check_heads(config.model.num_key_value_heads, parallel)
     share = parallel.tensor * parallel.sequence
     require(
         world_size % share == 0,
@@ -52,6 +53,17 @@ def check_heads(kv_heads: int, parallel: Parallel) -> None:
         kv_heads % parallel.tensor == 0 or uneven,
         f"model.num_key_value_heads={kv_heads} can't be cut evenly into parallel.tensor={parallel.tensor}: {mend}.",
     )
+
+
+def check_elastic(config: Pretrain) -> None:
+    """Refuses layouts that need a number of ranks which an elastic run may not have."""
+    for key in ("tensor", "sequence", "hpz"):
+        degree = getattr(config.parallel, key)
+        require(
+            degree == 1,
+            f"launch.workers={config.launch.workers}: an elastic run takes whatever number of ranks there is, of which "
+            f"parallel.{key}={degree} doesn't divide each; use parallel.{key}=1, or a fixed launch.workers.",
+        )
 
 
 def check_sequence(config: Pretrain) -> None:

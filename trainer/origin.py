@@ -5,6 +5,7 @@ Nothing heavy is imported: the command line takes the model's sizes from here be
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,16 +39,22 @@ def find_origin(given: str) -> Origin:
         raise ConfigError(f"model.init_from={given}: there is no such folder (nothing is downloaded).")
     if (folder / "config.json").is_file():
         architecture = read_architecture(_load(folder / "config.json"), folder / "config.json")
-        return Origin(folder, "hf", architecture, _tokenizer(folder))
+        return dataclasses.replace(hf_folder(folder), architecture=architecture)
     if (folder / "config.yaml").is_file():
-        return Origin(folder, "run", _ours(_load(folder / "config.yaml")), _tokenizer(folder / "tokenizer"))
+        architecture = _ours(_load(folder / "config.yaml"), folder)
+        return Origin(folder, "run", architecture, _tokenizer(folder / "tokenizer"))
     if (folder / "state.json").is_file():
-        architecture = _ours(_load(folder / "state.json").get("config", {}))
+        architecture = _ours(_load(folder / "state.json").get("config", {}), folder)
         return Origin(folder, "checkpoint", architecture, _tokenizer(folder.resolve().parents[1] / "tokenizer"))
     raise ConfigError(
         f"model.init_from={given}: no config.json (a Hugging Face folder), config.yaml (a run directory) or state.json "
         "(a checkpoint, step-N) is there; give one of these folders."
     )
+
+
+def hf_folder(folder: Path) -> Origin:
+    """A folder of Hugging Face's, whatever its architecture."""
+    return Origin(folder, "hf", {}, _tokenizer(folder))
 
 
 def require_fit(model: Model, origin: Origin) -> None:
@@ -61,8 +68,14 @@ def require_fit(model: Model, origin: Origin) -> None:
         )
 
 
-def _ours(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config.get("model", {}).items() if name in ARCHITECTURE}
+def _ours(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    model = config.get("model", {})
+    if model.get("path"):
+        raise ConfigError(
+            f"model.init_from={folder}: trained by transformers' code; export it (banyan export), and begin with "
+            "model.path=DIR."
+        )
+    return {name: value for name, value in model.items() if name in ARCHITECTURE}
 
 
 def _load(path: Path) -> dict[str, Any]:

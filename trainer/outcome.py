@@ -15,6 +15,7 @@ from trainer.engine.checkpoint import find_checkpoint
 from trainer.engine.evaluation import Score
 from trainer.engine.loop import Progress
 from trainer.generate import Sampling, continue_text
+from trainer.model_folder import own_model
 from trainer.track.curves import draw_curves
 from trainer.track.metrics import perplexity
 from trainer.track.sinks import Tracker
@@ -70,7 +71,9 @@ def announce(
 def sample_text(run_dir: Path, config: Pretrain) -> str:
     """A continuation of evaluate.prompt by the newest checkpoint, on the CPU: the same at every ZeRO stage."""
     assert config.evaluate.prompt is not None
-    model = load_model(config.model, find_checkpoint(run_dir, None), torch.device("cpu"), torch.float32)
+    model = load_model(
+        own_model(config.model, run_dir), find_checkpoint(run_dir, None), torch.device("cpu"), torch.float32
+    )
     sampling = Sampling(max_tokens=config.evaluate.prompt_tokens, seed=config.seed)
     context = config.data.sequence_length
     pieces = continue_text(

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from trainer import run_directory
-from trainer.checks import check_pretrain, micro_batch_of, total_steps_of
-from trainer.config import Model, Pretrain
+from trainer.checks import check_pretrain, micro_batch_of, settle_micro_batch, total_steps_of
+from trainer.config import Model, Pretrain, resolved
 from trainer.data.dataset import (
     Dataset,
     find_damage,
@@ -38,22 +38,28 @@ from trainer.engine.checkpoint import CheckpointReader
 from trainer.engine.evaluation import Score, score
 from trainer.engine.expert_load import ExpertLoad
 from trainer.engine.health import StopRequests
-from trainer.engine.init_from import open_origin
+from trainer.engine.init_from import initial_source, open_origin
 from trainer.engine.loop import Progress, Trainer, Utilisation
 from trainer.engine.mesh import Mesh, join, seed_everything
 from trainer.engine.offload import load_nvme_op
 from trainer.engine.optimizer import build_optimizer
-from trainer.engine.region import Region, Source
 from trainer.engine.sequence import spread_sequence
 from trainer.engine.store import Store
+from trainer.engine.watchdog import Watchdog
 from trainer.engine.writer import CheckpointWriter, remove_attempts
 from trainer.errors import ConfigError, InputError
-from trainer.layouts import data_ranks_of
 from trainer.lock import RunLock
-from trainer.model.initialize import initial_weight
-from trainer.model.moe import active_share, keep_eager
+from trainer.model.build import (
+    attention_sizes,
+    build_model,
+    count_active_parameters,
+    parameter_shapes,
+    partition_model,
+)
+from trainer.model.moe import keep_eager
 from trainer.model.partition import Partition
-from trainer.model.transformer import Transformer, head_width
+from trainer.model.suitability import require_separation, require_suitable, require_vocabulary
+from trainer.model_folder import find_model, keep_model, own_model, with_absolute_folders
 from trainer.outcome import announce
 from trainer.resume import find_resume
 from trainer.track.metrics import flops_per_token, peak_flops
@@ -65,28 +71,32 @@ STOPPED = 85  # exit code: stopped after a checkpoint, before the end
 
 def main(config: Pretrain) -> int:
     """Runs one rank of a pretraining run, or goes on with it; the exit code. A signal from now on is a stop request."""
-    with StopRequests() as stops, RunLock() as lock:
-        return run(config, stops, lock)
+    with StopRequests() as stops, RunLock() as lock, Watchdog(config.health.hang_timeout_s) as watchdog:
+        return run(config, stops, lock, watchdog)
 
 
-def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
+def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog) -> int:
     """The recipe."""
     world_size = int(os.environ["WORLD_SIZE"])
     check_pretrain(config, world_size)
-    if config.model.init_from:
-        config.model.init_from = str(Path(config.model.init_from).expanduser().absolute())
-    config.train.micro_batch_size = micro_batch_of(config.train, data_ranks_of(config, world_size))
+    config.model = with_absolute_folders(config.model)
+    told = find_model(config.model, run_directory.locate(config))
+    require_suitable(config, told)
+    config.train.micro_batch_size = settle_micro_batch(config, world_size)
     load_nvme_op(config.parallel)
-    mesh = join(tensor=config.parallel.tensor, sequence=config.parallel.sequence)
+    mesh = join(
+        tensor=config.parallel.tensor, sequence=config.parallel.sequence, hang_timeout_s=config.health.hang_timeout_s
+    )
     seed_everything(config.seed, deterministic=config.train.deterministic)
     mesh.main_finds(lambda: choose_mode(config.track.wandb))  # refuses online without a key
 
     training = open_training(config.data)
     validation = open_validation(config.data)
     require_same_tokenizer(training + validation)
-    fit_to_data(config, training, validation)
+    fit_to_data(config, told, training, validation)
     check_shards(training + validation, config.data.verify_bytes, mesh)
     run_dir = enter_run_directory(config, mesh, lock)
+    watchdog.start(run_dir, mesh)
     config.data = with_absolute_paths(config.data)
 
     store = Store(config.checkpoint.dir) if config.checkpoint.dir else None
@@ -108,7 +118,9 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
         rows=[dataset.rows for dataset in training],
         weights=weights_of(config.data),
     )
-    shapes = parameter_shapes(config.model)
+    mesh.main_finds(lambda: keep_model(run_dir, config.model, told, resumed=reader is not None))
+    kept = own_model(config.model, run_dir)
+    shapes = parameter_shapes(kept)
     origin = None if reader else open_origin(config.model, training[0].manifest, shapes, mesh)
     if mesh.is_main:
         if reader:
@@ -117,12 +129,12 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
         run_directory.describe(run_dir, config, training[0].manifest.folder / "tokenizer")
         write_json(run_dir / "history.json", history.to_json())
 
-    partition = Partition(shapes, mesh.tensor_rank, mesh.tensor, config.model.num_key_value_heads)
-    with zero.construction(config, mesh):
-        model = Transformer(config.model)
+    partition = partition_model(kept, shapes, mesh.tensor_rank, mesh.tensor)
+    with zero.construction(config, mesh, partition):
+        model = build_model(kept)
     model.set_activation_checkpointing(config.train.activation_checkpointing)
     spread_sequence(model, mesh)
-    fragments.fill_weights(model, Partition(shapes), origin or initial_source(config))
+    fragments.fill_weights(model, Partition(shapes), origin or initial_source(kept, config.seed))
     zero.deal_experts(model, mesh, partition)
     optimizer = build_optimizer(config.optimizer, model.named_parameters())
     engine = zero.initialize(config, mesh, model, optimizer, partition)
@@ -131,12 +143,14 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
         fragments.restore(engine, partition, reader.read, steps=progress.step)
     elif origin and config.train.precision == "bf16":
         fragments.restore(engine, partition, origin, steps=0)  # DeepSpeed made its fp32 weights of rounded ones
+    if config.data.mask_documents:
+        require_separation(engine.module)
     if config.train.compile:
         compile_blocks(engine.module)
 
-    parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, config.model)
+    parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, kept)
     tracker = open_tracker(run_dir, config, mesh, training + validation, (parameters, active), progress, total_steps)
-    evaluation = Evaluation(config, mesh, engine, validation, progress, tracker)
+    evaluation = Evaluation(config, mesh, engine, validation, progress, tracker, watchdog)
     loader = open_loader(config, mesh, training, history)
     state = {"history": history.to_json(), "tokenizer_sha256": training[0].manifest.tokenizer_sha256}
     say = tracker.note if tracker is not None else print
@@ -149,12 +163,13 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
         batches=loader.batches(progress.position),
         progress=progress,
         total_steps=total_steps,
-        utilisation=measure_utilisation(config, mesh, active),
+        utilisation=measure_utilisation(config, kept, mesh, active),
         log=tracker,
         evaluate=evaluation.run,
         save=lambda last: save(
             writer, config, mesh, fragments.owned_fragments(engine, partition, mesh), progress, state, last=last
         ),
+        watchdog=watchdog,
         expert_load=ExpertLoad(model.tally, mesh) if model.tally is not None else None,
     )
     stops.attach(mesh, run_dir)
@@ -162,6 +177,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
         reason = trainer.run(stops)
         if reason is None and not evaluation.latest and config.evaluate.every > 0:
             evaluation.score()  # a run killed after its last checkpoint, before its outcome was written
+        watchdog.beat("end")
         if tracker is not None and reason is None:
             announce(run_dir, config, progress, training, evaluation.latest, tracker)
         elif tracker is not None:
@@ -173,12 +189,14 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock) -> int:
     return ending.exit_code
 
 
-def fit_to_data(config: Pretrain, training: list[Dataset], validation: list[Dataset]) -> None:
+def fit_to_data(config: Pretrain, told: Model, training: list[Dataset], validation: list[Dataset]) -> None:
     """Fills in the vocabulary; refuses a model or an evaluation that the data don't fit."""
     manifest = training[0].manifest
-    if config.model.vocab_size is None:
+    if told.path is not None:
+        require_vocabulary(told, manifest.vocab_size, manifest.folder)
+    elif config.model.vocab_size is None:
         config.model.vocab_size = manifest.vocab_size
-    if config.model.vocab_size < manifest.vocab_size:
+    elif config.model.vocab_size < manifest.vocab_size:
         raise ConfigError(
             f"model.vocab_size={config.model.vocab_size} is below the {manifest.vocab_size} of the tokenizer of "
             f"{manifest.folder}: leave it out or raise it."
@@ -248,21 +266,6 @@ def already_stopped(run_dir: Path, mesh: Mesh, progress: Progress) -> int:
     return STOPPED
 
 
-def parameter_shapes(model: Model) -> dict[str, tuple[int, ...]]:
-    """Shape of every parameter of the whole model, by name."""
-    with torch.device("meta"):
-        return {name: tuple(parameter.shape) for name, parameter in Transformer(model).named_parameters()}
-
-
-def initial_source(config: Pretrain) -> Source:
-    """Initial weights as a source of regions: each parameter is generated whole, one at a time."""
-
-    def read(name: str, kind: str, region: Region) -> torch.Tensor:
-        return region.cut(initial_weight(config.seed, name, region.shape, config.model))
-
-    return read
-
-
 def compile_blocks(model: Any) -> None:
     """torch.compile, block by block: one small graph, compiled once for all blocks of a shape; not the experts."""
     keep_eager(model)
@@ -285,24 +288,21 @@ def open_loader(config: Pretrain, mesh: Mesh, training: list[Dataset], history: 
     )
 
 
-def measure_utilisation(config: Pretrain, mesh: Mesh, active: int) -> Utilisation | None:
-    """What MFU is reckoned with; None where the device's peak isn't known, as on a CPU."""
+def measure_utilisation(config: Pretrain, model: Model, mesh: Mesh, active: int) -> Utilisation | None:
+    """What MFU is reckoned with; None where the device's peak isn't known, as on a CPU, or the model's FLOPs aren't."""
     peak = peak_flops(torch.cuda.get_device_name()) if mesh.device.type == "cuda" else None
-    if peak is None:
+    sizes = attention_sizes(model)
+    if peak is None or sizes is None:
         return None
+    layers, heads, head_dim = sizes
     per_token = flops_per_token(
         parameters=active,
-        layers=config.model.num_hidden_layers,
-        heads=config.model.num_attention_heads,
-        head_dim=head_width(config.model),
+        layers=layers,
+        heads=heads,
+        head_dim=head_dim,
         sequence_length=config.data.sequence_length,
     )
     return Utilisation(flops_per_token=per_token, peak_flops_per_second=peak * mesh.world_size)
-
-
-def count_active_parameters(shapes: dict[str, tuple[int, ...]], model: Model) -> int:
-    """Parameters that a token goes through: fewer than all where experts are chosen."""
-    return round(sum(math.prod(shape) * active_share(name, model) for name, shape in shapes.items()))
 
 
 def open_tracker(
@@ -332,14 +332,15 @@ def open_tracker(
     ranks = f"{mesh.world_size} rank{'s' * (mesh.world_size > 1)}"
     degrees = {"tensor": mesh.tensor, "sequence": mesh.sequence}
     shared = "".join(f", {name} parallel {degree}" for name, degree in degrees.items() if degree > 1)
+    padding = zero.padding_of(config, mesh.data_size)
+    waste = f", {padding:.0%} of each step's micro-batches empty" if padding > 0 else ""
     print(
         f"{config.model.name}: {size} on {ranks} ({facts['device']}), ZeRO stage {config.parallel.zero_stage}{shared}, "
-        f"{config.train.precision}; run directory {run_dir}",
+        f"{config.train.precision}{waste}; run directory {run_dir}",
         flush=True,
     )
-    resolved = dataclasses.asdict(config)
     return Tracker.open(
-        run_dir, config, resolved=resolved, facts=facts, start_step=progress.step, total_steps=total_steps
+        run_dir, config, resolved=resolved(config), facts=facts, start_step=progress.step, total_steps=total_steps
     )
 
 
@@ -364,6 +365,7 @@ class Evaluation:
     validation: list[Dataset]
     progress: Progress
     tracker: Tracker | None
+    watchdog: Watchdog
     latest: list[tuple[Dataset, Score]] = dataclasses.field(default_factory=list)
 
     def run(self) -> float | None:
@@ -389,6 +391,7 @@ class Evaluation:
         self.engine.train(was_training)
 
     def _forward(self, batch: Batch) -> torch.Tensor:
+        self.watchdog.beat("evaluate")
         return self.engine.module(batch.inputs, batch.targets, batch.document_ids)
 
 
@@ -409,7 +412,7 @@ def save(
         "tokens": progress.tokens,
         "progress": progress.to_json(),
         "shape": {"world_size": mesh.world_size, **dataclasses.asdict(config.parallel)},
-        "config": dataclasses.asdict(config),
+        "config": resolved(config),
         "time": time.time(),
         **data_state,
     }

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
-from trainer.config import Pretrain
+from trainer.config import Pretrain, resolved
 from trainer.data.dataset import Dataset, weights_of
 from trainer.data.history import History
 from trainer.data.order import extend, mixture_of
@@ -24,7 +23,7 @@ def find_resume(run_dir: Path, config: Pretrain, mesh: Mesh, training: list[Data
     if folder is None:
         return None
     reader = CheckpointReader(folder)
-    changes = check_change(reader.state["config"], dataclasses.asdict(config), allow=config.run.allow_change)
+    changes = check_change(reader.state["config"], resolved(config), allow=config.run.allow_change)
     check_data(reader, config, training)
     if mesh.is_main:
         for line in broken:

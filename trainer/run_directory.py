@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -18,13 +17,14 @@ from typing import Any
 
 import yaml
 
-from trainer.config import Pretrain
+from trainer.config import Pretrain, resolved
 from trainer.data.tokenizer import Tokenizer, load_tokenizer
 from trainer.durable import write_json, write_text
 from trainer.errors import ConfigError, InputError
+from trainer.model_folder import own_model
 
 # May differ between the runs of one directory: they change neither what is learnt nor in which order.
-FREE_SECTIONS = ("run", "parallel", "deepspeed", "checkpoint", "evaluate", "track", "launch")
+FREE_SECTIONS = ("run", "parallel", "deepspeed", "checkpoint", "evaluate", "track", "health", "launch")
 FREE_TRAIN = ("stop_at", "micro_batch_size", "compile", "activation_checkpointing", "deterministic")
 FREE_MODEL = ("name", "loss_chunk")
 # Of data, only these keys matter to training; what is trained on is told by the fingerprints.
@@ -55,7 +55,7 @@ def name_run(config: Pretrain) -> str:
     """run.name, or data-model-HASH: another experiment gets another name, and so never resumes this one."""
     if config.run.name:
         return config.run.name
-    text = json.dumps(identity(dataclasses.asdict(config)), sort_keys=True)
+    text = json.dumps(identity(resolved(config)), sort_keys=True)
     return f"{config.data.name}-{config.model.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
@@ -99,7 +99,7 @@ def create(run_dir: Path) -> None:
 
 def describe(run_dir: Path, config: Pretrain, tokenizer: Path) -> None:
     """Writes config.yaml, overrides.yaml, environment.json and tokenizer/: the run directory explains itself."""
-    write_text(run_dir / "config.yaml", yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True))
+    write_text(run_dir / "config.yaml", yaml.safe_dump(resolved(config), sort_keys=False, allow_unicode=True))
     write_text(run_dir / "overrides.yaml", yaml.safe_dump(sys.argv[1:], allow_unicode=True))
     write_json(run_dir / "environment.json", environment())
     shutil.copytree(tokenizer, run_dir / "tokenizer", dirs_exist_ok=True)
@@ -108,12 +108,13 @@ def describe(run_dir: Path, config: Pretrain, tokenizer: Path) -> None:
 
 def environment() -> dict[str, Any]:
     """Versions, host and git commit."""
+    packages = (*PACKAGES, "transformers") if "transformers" in sys.modules else PACKAGES  # model.path alone needs it
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": platform.node(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": {name: metadata.version(name) for name in packages},
         "git_commit": git_commit(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }
@@ -133,7 +134,7 @@ def git_commit() -> str | None:
 
 
 def read_config(run_dir: Path) -> Pretrain:
-    """The resolved configuration of a run. InputError if the folder isn't a run directory."""
+    """The resolved configuration of a run, whose model is its own copy's. InputError if it isn't a run directory."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -146,6 +147,7 @@ def read_config(run_dir: Path) -> Pretrain:
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise InputError(f"{path}: can't be read ({str(error).splitlines()[0]}).") from error
     assert isinstance(config, Pretrain)
+    config.model = own_model(config.model, Path(run_dir))
     return config
 
 

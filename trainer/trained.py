@@ -9,18 +9,16 @@ import torch
 from trainer.config import Model
 from trainer.engine.checkpoint import read_weights
 from trainer.errors import InputError
-from trainer.model.transformer import Transformer
+from trainer.model.build import LanguageModel, build_empty
 
 
 @torch.no_grad()
-def load_model(config: Model, checkpoint: Path, device: torch.device, dtype: torch.dtype) -> Transformer:
+def load_model(config: Model, checkpoint: Path, device: torch.device, dtype: torch.dtype) -> LanguageModel:
     """The model with a checkpoint's weights, in evaluation mode, whatever shape of run saved them.
 
     InputError if the checkpoint's parameters aren't the model's.
     """
-    with torch.device("meta"):
-        model = Transformer(config)
-    model.to(dtype).to_empty(device=device)
+    model = build_empty(config, device, dtype)
     missing = dict(model.named_parameters())
     for name, weight in read_weights(checkpoint):
         parameter = missing.pop(name, None)

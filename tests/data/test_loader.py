@@ -11,7 +11,7 @@ from trainer.config import Data, TrainingSet
 from trainer.data.dataset import open_training, weights_of
 from trainer.data.history import History
 from trainer.data.loader import IGNORED, Loader, document_ids, validation_batches
-from trainer.data.order import Order
+from trainer.data.order import Order, extend
 from trainer.errors import InputError
 
 BATCH, MICRO = 8, 2
@@ -100,12 +100,43 @@ def test_document_ids_come_from_end_of_text():
     assert document_ids(inputs, end_of_text=0).tolist() == [[0, 0, 1, 1, 1, 2, 3]]
 
 
+@pytest.mark.parametrize("world_size", [3, 5, 8])
+def test_ranks_that_don_t_divide_the_chunks_read_each_row_once_and_fill_up_with_rows_that_don_t_count(
+    mixture, world_size
+):
+    data = Data(path=str(mixture / "a"), sequence_length=32)
+    datasets = open_training(data)
+    rows = [dataset.rows for dataset in datasets]
+    order = Order(rows, extend([], first=0, rows=rows, weights=weights_of(data)), seed=3, window=2)
+    micro_steps = -(-BATCH // world_size)
+
+    def read(rank, ranks, count):
+        loader = Loader(datasets, order, BATCH, 1, rank, ranks, mask_documents=False, prefetch=2)
+        return list(islice(loader.batches(0), count))
+
+    streams = [read(rank, world_size, 2 * micro_steps) for rank in range(world_size)]
+    batches = [stream[number] for number in range(2 * micro_steps) for stream in streams]
+    counting = [batch for batch in batches if (batch.targets != IGNORED).any()]
+    expected = read(0, 1, 2 * BATCH)
+    assert [batch.position for batch in counting] == [batch.position for batch in expected]
+    assert all(torch.equal(one.inputs, other.inputs) for one, other in zip(counting, expected, strict=True))
+    assert len(batches) - len(counting) == 2 * (micro_steps * world_size - BATCH)
+    assert all((batch.inputs >= 0).all() for batch in batches)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2])
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_validation_rows_are_read_once_and_ranks_take_equal_turns(mixture, world_size):
+def test_validation_rows_are_read_once_and_ranks_take_equal_turns(mixture, world_size, micro_batch_size):
     dataset = open_training(Data(path=str(mixture / "a"), sequence_length=32))[0]
-    settings = {"rows": 11, "micro_batch_size": 2, "world_size": world_size, "mask_documents": False}
+    settings = {
+        "rows": 11,
+        "micro_batch_size": micro_batch_size,
+        "world_size": world_size,
+        "mask_documents": False,
+    }
     streams = [list(validation_batches(dataset, rank=rank, **settings)) for rank in range(world_size)]
     assert len({len(stream) for stream in streams}) == 1
+    assert all((batch.inputs >= 0).all() for stream in streams for _, batch in stream)
     real = [row for stream in streams for _, batch in stream for row in batch.targets if not (row == IGNORED).all()]
     expected = [tuple(dataset.row_in_file_order(number)[1:].tolist()) for number in range(11)]
     assert Counter(tuple(row.tolist()) for row in real) == Counter(expected)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from tests.engine.muon_reference import PlainMuon
 from tests.ranks import read_metrics
@@ -27,12 +28,18 @@ def train_plainly(config: Pretrain) -> list[tuple[float, float]]:
 
 def train_model(config: Pretrain) -> tuple[Transformer, list[tuple[float, float]]]:
     """The trained model, and train_plainly's history."""
-    training = open_training(config.data)
-    config.model.vocab_size = config.model.vocab_size or training[0].manifest.vocab_size
+    manifest = open_training(config.data)[0].manifest
+    config.model.vocab_size = config.model.vocab_size or manifest.vocab_size
     model = Transformer(config.model)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(initial_weight(config.seed, name, tuple(parameter.shape), config.model))
+    return model, train_given(config, model)
+
+
+def train_given(config: Pretrain, model: nn.Module) -> list[tuple[float, float]]:
+    """train_plainly's history of a model that has its weights, and is called as Transformer is."""
+    training = open_training(config.data)
     optimizers = build_plain_optimizers(config.optimizer, model)
     rows = [dataset.rows for dataset in training]
     by_fingerprint = {dataset.manifest.fingerprint: dataset for dataset in training}
@@ -58,10 +65,10 @@ def train_model(config: Pretrain) -> tuple[Transformer, list[tuple[float, float]
         for optimizer in optimizers:
             optimizer.step()
         history.append((loss.item(), norm.item()))
-    return model, history
+    return history
 
 
-def build_plain_optimizers(settings: Optimizer, model: Transformer) -> list[torch.optim.Optimizer]:
+def build_plain_optimizers(settings: Optimizer, model: nn.Module) -> list[torch.optim.Optimizer]:
     """AdamW, and before it PlainMuon with the matrices of the blocks if that is the method."""
     named = dict(model.named_parameters())
     optimizers: list[torch.optim.Optimizer] = []
@@ -79,8 +86,8 @@ def build_plain_optimizers(settings: Optimizer, model: Transformer) -> list[torc
     optimizers.append(
         torch.optim.AdamW(
             [
-                {"params": [p for name, p in named.items() if decays(name)], "weight_decay": settings.weight_decay},
-                {"params": [p for name, p in named.items() if not decays(name)], "weight_decay": 0.0},
+                {"params": [p for p in named.values() if decays(p)], "weight_decay": settings.weight_decay},
+                {"params": [p for p in named.values() if not decays(p)], "weight_decay": 0.0},
             ],
             lr=settings.lr,
             betas=(settings.beta1, settings.beta2),

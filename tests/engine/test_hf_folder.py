@@ -12,10 +12,10 @@ from trainer.engine.fragments import WEIGHT
 from trainer.engine.hf_folder import INDEX, SINGLE, FolderReader, Tensor, write_tensors
 from trainer.engine.region import Region
 from trainer.errors import InputError
+from trainer.model.build import parameter_shapes
 from trainer.model.hf import read_architecture
 from trainer.model.partition import Partition
 from trainer.model.transformer import Transformer
-from trainer.pretrain import parameter_shapes
 
 
 def read_model(folder) -> Transformer:

@@ -13,7 +13,8 @@ from tests.engine.test_reshape import STEPS, move
 from tests.ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
 from tests.states import assert_equal_states
 from trainer.engine.checkpoint import CheckpointReader, find_checkpoint, list_steps, read_weights
-from trainer.engine.optimizer import ADAMW_MOMENTS, MUON_MOMENTS, is_hidden_matrix
+from trainer.engine.optimizer import ADAMW_MOMENTS, MUON_MOMENTS
+from trainer.model.names import is_hidden_matrix
 from trainer.errors import ConfigError
 from trainer.run_directory import check_change
 

@@ -10,8 +10,8 @@ import pytest
 from tests.engine.reference import assert_same_course, train_plainly
 from tests.ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
 from tests.states import assert_equal_states
+from trainer.model.build import parameter_shapes
 from trainer.model.partition import cut_dimension
-from trainer.pretrain import parameter_shapes
 
 TOLERANCE = 1e-4
 # Heads that four ranks can share; norms on them, whose gradients are partial on each rank; an uneven vocabulary.

@@ -251,8 +251,9 @@ def test_initial_experts_have_the_spread_of_their_inputs_and_decay():
         ("model.layers.0.mlp.experts.down_proj", (6, 64, 40), 40**-0.5 / 4),
         ("model.layers.0.mlp.gate.weight", (600, 64), 64**-0.5),
     ):
-        assert initial_weight(7, name, shape, config).std().item() == pytest.approx(spread, rel=0.03)
-        assert decays(name)
+        weight = initial_weight(7, name, shape, config)
+        assert weight.std().item() == pytest.approx(spread, rel=0.03)
+        assert decays(weight)
 
 
 @pytest.mark.full

@@ -12,7 +12,8 @@ from trainer.model.attention import KeyValueCache, document_block_mask, rotary_t
 from trainer.model.initialize import initialize
 from trainer.model.transformer import Transformer
 
-PRESETS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
+CHOICES = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
+PRESETS = [path for path in CHOICES if path.stem != "hf"]  # whose sizes are those of a folder
 
 
 def small(**changes: object) -> Model:

@@ -6,12 +6,14 @@ error. Nothing heavy is imported here.
 
 from trainer.config.data import Data, Tokenizer, TokenizerTrain, TrainingSet, ValidationSet
 from trainer.config.launch import Launch
-from trainer.config.model import Model
-from trainer.config.run import Checkpoint, Evaluate, Run, Track, Wandb
+from trainer.config.model import OF_CAUSAL_LM, Model
+from trainer.config.resolved import resolved
+from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track, Wandb
 from trainer.config.training import Optimizer, Parallel, Schedule, Train
 from trainer.config.verbs import VERBS, EvaluateVerb, Export, ExportSettings, Generate, Prepare, Pretrain
 
 __all__ = [
+    "OF_CAUSAL_LM",
     "VERBS",
     "Checkpoint",
     "Data",
@@ -20,6 +22,7 @@ __all__ = [
     "Export",
     "ExportSettings",
     "Generate",
+    "Health",
     "Launch",
     "Model",
     "Optimizer",
@@ -35,4 +38,5 @@ __all__ = [
     "TrainingSet",
     "ValidationSet",
     "Wandb",
+    "resolved",
 ]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
 from trainer.config.knobs import knob
+
+# Keys that have an effect where `path` names a model of transformers': its config.json says all else.
+OF_CAUSAL_LM = ("name", "path", "overrides", "z_loss", "loss_chunk")
 
 
 @dataclass
@@ -18,6 +21,12 @@ class Model:
         "Where initial weights and sizes come from: a Hugging Face folder, a run directory or a checkpoint (step-N).",
         common=True,
     )
+    path: Optional[str] = knob(
+        None,
+        "Folder of any Hugging Face causal model, to be trained with transformers' own code (model=hf).",
+        common=True,
+    )
+    overrides: dict[str, Any] = knob({}, "Fields of that folder's config.json to replace.")
     vocab_size: Optional[int] = knob(None, "Tokens in the vocabulary; by default the dataset's.", "tokens", low=1)
     hidden_size: int = knob(256, "Width of the residual stream.", low=1)
     intermediate_size: int = knob(704, "Width of the SwiGLU feed-forward.", low=1)

@@ -56,6 +56,18 @@ class Evaluate:
 
 
 @dataclass
+class Health:
+    """What a run is watched for."""
+
+    hang_timeout_s: float = knob(
+        600.0,
+        "A run in which no rank gets on for so long ends, naming who is to blame, and can be started again; 0 is off. "
+        "Loading, a start's first step and saving may take longer.",
+        "seconds",
+    )
+
+
+@dataclass
 class Wandb:
     """Weights & Biases."""
 

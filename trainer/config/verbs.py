@@ -9,7 +9,7 @@ from trainer.config.data import Data
 from trainer.config.knobs import knob, part
 from trainer.config.launch import Launch
 from trainer.config.model import Model
-from trainer.config.run import Checkpoint, Evaluate, Run, Track
+from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track
 from trainer.config.training import Optimizer, Parallel, Schedule, Train
 
 
@@ -29,6 +29,7 @@ class Pretrain:
     checkpoint: Checkpoint = part(Checkpoint)
     evaluate: Evaluate = part(Evaluate)
     track: Track = part(Track)
+    health: Health = part(Health)
     launch: Launch = part(Launch)
 
 
@@ -38,6 +39,7 @@ class Prepare:
 
     seed: int = knob(0, "Seed of the document shuffle.", common=True, high=2**63 - 1)
     data: Data = part(Data)
+    launch: Launch = part(Launch)
 
 
 @dataclass

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from trainer.data.dataset import Dataset
-from trainer.data.order import Order, chunk_of
+from trainer.data.order import Order, chunk_of, rounds
 
 READERS = 2  # threads; the order of batches doesn't depend on it
 IGNORED = -100  # target that has no loss
@@ -45,7 +45,7 @@ class Batch:
 def to_batch(rows: Sequence[np.ndarray], *, position: int, end_of_text: int | None) -> Batch:
     """Rows of L + 1 tokens → inputs and targets that overlap; `end_of_text` asks for document ids."""
     tokens = torch.from_numpy(np.stack(rows).astype(np.int64))  # (rows, time + 1)
-    inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+    inputs, targets = tokens[:, :-1].clone(), tokens[:, 1:].clone()  # of a single row, views would share memory
     return Batch(inputs, targets, None if end_of_text is None else document_ids(inputs, end_of_text), position)
 
 
@@ -60,7 +60,11 @@ def document_ids(inputs: torch.Tensor, end_of_text: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Loader:
-    """Batches of one data rank. Micro-step m of a step takes chunk m·W + r of the global batch."""
+    """Batches of one data rank. Micro-step m of a step takes chunk m·W + r of the global batch.
+
+    Where W doesn't divide the number of chunks, the last micro-step of some ranks has none left: theirs is a batch
+    whose targets are all ignored.
+    """
 
     datasets: list[Dataset]
     order: Order
@@ -74,31 +78,34 @@ class Loader:
     def batches(self, position: int) -> Iterator[Batch]:
         """Micro-batches from `position` on, without end; the next `prefetch` ones are being read meanwhile."""
         pending: deque[Future[Batch]] = deque()
-        ahead = self._positions(position)
+        ahead = self._slots(position)
         with ThreadPoolExecutor(READERS, thread_name_prefix="loader") as readers:
             try:
                 while True:
                     while len(pending) < self.prefetch:
-                        pending.append(readers.submit(self._read, next(ahead)))
+                        pending.append(readers.submit(self._read, *next(ahead)))
                     yield pending.popleft().result()
             finally:
                 readers.shutdown(wait=False, cancel_futures=True)
 
-    def _positions(self, position: int) -> Iterator[int]:
-        """First positions of this rank's chunks."""
-        micro_steps = self.batch_size // (self.micro_batch_size * self.world_size)
+    def _slots(self, position: int) -> Iterator[tuple[int, bool]]:
+        """First position of each of this rank's chunks, and whether it counts."""
+        chunks = self.batch_size // self.micro_batch_size
         while True:
-            for micro_step in range(micro_steps):
+            for micro_step in range(rounds(chunks, self.world_size)):
                 chunk = chunk_of(micro_step, rank=self.rank, world_size=self.world_size)
-                yield position + chunk * self.micro_batch_size
+                yield position + min(chunk, chunks - 1) * self.micro_batch_size, chunk < chunks
             position += self.batch_size
 
-    def _read(self, position: int) -> Batch:
+    def _read(self, position: int, counts: bool) -> Batch:
         by_fingerprint = {dataset.manifest.fingerprint: dataset for dataset in self.datasets}
         places = self.order.places(position, position + self.micro_batch_size)
         rows = [by_fingerprint[place.fingerprint].row(place.shard, place.row) for place in places]
         end_of_text = self.datasets[0].manifest.end_of_text if self.mask_documents else None
-        return to_batch(rows, position=position, end_of_text=end_of_text)
+        batch = to_batch(rows, position=position, end_of_text=end_of_text)
+        if not counts:
+            batch.targets.fill_(IGNORED)
+        return batch
 
 
 def validation_batches(

@@ -272,6 +272,11 @@ class Order:
         return [place for place in places if place is not None]
 
 
+def rounds(chunks: int, world_size: int) -> int:
+    """Micro-steps in which `world_size` data ranks take a global batch of `chunks`; the last may not be full."""
+    return -(-chunks // world_size)
+
+
 def chunk_of(micro_step: int, *, rank: int, world_size: int) -> int:
     """Chunk of the global batch that data rank `rank` of `world_size` takes at `micro_step`: m·W + r."""
     return micro_step * world_size + rank

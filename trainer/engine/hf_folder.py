@@ -30,17 +30,26 @@ CODES = {torch.float32: "F32", torch.bfloat16: "BF16"}  # safetensors' names
 # -------------------------------------------------------------------------------------------------------------- reading
 
 
-class FolderReader:
-    """Reads any region of any parameter of ours from a folder's tensors."""
+# (parameter, shape) → name and shape of the tensors on disk whose elements, end to end, are the parameter's
+Stored = Callable[[str, tuple[int, ...]], list[tuple[str, tuple[int, ...]]]]
 
-    def __init__(self, folder: Path) -> None:
+
+class FolderReader:
+    """Reads any region of any parameter from a folder's tensors; `stored` says where a parameter lies."""
+
+    def __init__(self, folder: Path, stored: Stored = stored_tensors) -> None:
         self.folder = folder
         self._files = {name: folder / file for name, file in _find_tensors(folder).items()}
         self._open: dict[Path, Any] = {}
+        self._stored = stored
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor on disk."""
+        return {name: tuple(self._slice(name).get_shape()) for name in self._files}
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], *, tied: bool) -> None:
         """Refuses a folder whose tensors aren't those of a model with parameters of these `shapes`."""
-        wanted = {name: size for key, shape in shapes.items() for name, size in stored_tensors(key, shape)}
+        wanted = {name: size for key, shape in shapes.items() for name, size in self._stored(key, shape)}
         for name, shape in wanted.items():
             found = tuple(self._slice(name).get_shape()) if name in self._files else "not there"
             if found != shape:
@@ -53,7 +62,7 @@ class FolderReader:
         """The region's elements of a parameter's weights; 1-D, fp32, on the CPU. A `region.Source`."""
         result = torch.empty(region.count, dtype=torch.float32)
         start = 0
-        for name, shape in stored_tensors(parameter, region.shape):
+        for name, shape in self._stored(parameter, region.shape):
             stop = start + math.prod(shape)
             copy(region, result, Region(region.shape, None, start, stop), self._storage(name))
             start = stop

@@ -1,4 +1,4 @@
-"""Initial weights from a folder (model.init_from): a new run that begins with a trained model, at any shape.
+"""Initial weights: by the seed, or from a folder (model.init_from or model.path) with a model that exists.
 
 Every rank reads just what it holds. Moments begin at zero and steps at 0, as in any new run.
 """
@@ -18,23 +18,30 @@ from trainer.data.tokenizer import sha256_of
 from trainer.engine.checkpoint import CheckpointReader, find_newest, find_problem
 from trainer.engine.fragments import WEIGHT
 from trainer.engine.hf_folder import FolderReader
+from trainer.engine.inner_folder import has_weights, open_inner_weights
 from trainer.engine.mesh import Mesh
 from trainer.engine.region import Region, Source
 from trainer.errors import ConfigError, InputError
-from trainer.origin import Origin, find_origin, require_fit
+from trainer.model.build import weight_maker
+from trainer.origin import Origin, find_origin, hf_folder, require_fit
 
 
 def open_origin(model: Model, manifest: Manifest, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh) -> Source | None:
-    """The source of a new run's first state, or None without model.init_from. Every rank calls it.
+    """The source of a new run's first state, or None where it is the seed. Every rank calls it.
 
     Refuses a folder that doesn't fit the model, or whose tokenizer isn't that of the data.
     """
-    if model.init_from is None:
+    if model.path is not None and has_weights(Path(model.path)):
+        origin = hf_folder(Path(model.path))
+        mesh.main_finds(lambda: check_tokenizer(origin, manifest, key="model.path"))
+        weights, place = open_inner_weights(model, shapes)
+    elif model.init_from is not None:
+        origin = find_origin(model.init_from)
+        require_fit(model, origin)
+        mesh.main_finds(lambda: check_tokenizer(origin, manifest, key="model.init_from"))
+        weights, place = open_weights(origin, shapes, mesh, tied=model.tie_word_embeddings)
+    else:
         return None
-    origin = find_origin(model.init_from)
-    require_fit(model, origin)
-    mesh.main_finds(lambda: check_tokenizer(origin, manifest))
-    weights, place = open_weights(origin, shapes, mesh, tied=model.tie_word_embeddings)
     if mesh.is_main:
         unchecked = (
             "" if origin.tokenizer else "; it holds no tokenizer.json, so that its ids are the data's is assumed"
@@ -47,14 +54,24 @@ def open_origin(model: Model, manifest: Manifest, shapes: Mapping[str, tuple[int
     return read
 
 
+def initial_source(model: Model, seed: int) -> Source:
+    """Weights by the seed as a source of regions: each parameter is generated whole, one at a time."""
+    make = weight_maker(model, seed)
+
+    def read(name: str, kind: str, region: Region) -> torch.Tensor:
+        return region.cut(make(name, region.shape))
+
+    return read
+
+
 def open_weights(
     origin: Origin, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh, *, tied: bool
-) -> tuple[Source, Path]:
+) -> tuple[Source, str]:
     """The weights of a folder, checked against the model's `shapes`, and where they lie."""
     if origin.kind == "hf":
         folder = FolderReader(origin.folder)
         folder.check(shapes, tied=tied)
-        return folder.read, origin.folder
+        return folder.read, str(origin.folder)
     if origin.kind == "run":
         newest, _ = find_newest(origin.folder, mesh)
     else:
@@ -66,16 +83,16 @@ def open_weights(
         raise InputError(f"model.init_from={origin.folder}: the run has no checkpoint yet; choose another.")
     reader = CheckpointReader(newest)
     reader.check_shapes(dict(shapes))
-    return reader.read, newest
+    return reader.read, str(newest)
 
 
-def check_tokenizer(origin: Origin, manifest: Manifest) -> None:
+def check_tokenizer(origin: Origin, manifest: Manifest, *, key: str) -> None:
     """Refuses data written with another tokenizer than the one that the weights know."""
     if origin.tokenizer is None or sha256_of(origin.tokenizer) == manifest.tokenizer_sha256:
         return
     if ids_of(origin.tokenizer) != ids_of(manifest.folder / "tokenizer" / "tokenizer.json"):
         raise ConfigError(
-            f"model.init_from={origin.folder}: {manifest.folder} was written with another tokenizer; prepare the text "
+            f"{key}={origin.folder}: {manifest.folder} was written with another tokenizer; prepare the text "
             f"with data.tokenizer.path={origin.tokenizer.parent}."
         )
 

@@ -20,7 +20,8 @@ from trainer.engine.mesh import Mesh
 from trainer.engine.optimizer import learning_rates, set_learning_rates
 from trainer.engine.schedule import learning_rate
 from trainer.engine.sequence import own_part
-from trainer.engine.zero import accumulation_steps
+from trainer.engine.watchdog import Watchdog
+from trainer.engine.zero import accumulation_steps, padding_of
 from trainer.errors import NonFiniteError
 from trainer.track.metrics import memory_bytes, mfu
 
@@ -109,11 +110,13 @@ class Trainer:
     log: Log | None
     evaluate: Callable[[], float | None]
     save: Callable[[bool], None]
+    watchdog: Watchdog
     expert_load: ExpertLoad | None = None
 
     def __post_init__(self) -> None:
         self._accumulation = accumulation_steps(self.config, self.mesh.data_size)
         self._targets = self.config.train.batch_size * self.config.data.sequence_length
+        self._padding = padding_of(self.config, self.mesh.data_size)
         self._guard = GradientGuard(self.engine, self.optimizer, self.config, self.mesh)
         self._clock = Clock()
         self._saved_step = self.progress.step
@@ -151,7 +154,9 @@ class Trainer:
         scale = self._accumulation * self.mesh.data_size * self.mesh.sequence / self._targets
         loss_sum = torch.zeros((), device=self.mesh.device)
         for _ in range(self._accumulation):
+            self.watchdog.beat("data", step)
             batch = self._next_batch()
+            self.watchdog.beat("train")
             self._seed_dropout(batch)
             losses = self.engine(batch.inputs, batch.targets, batch.document_ids).sum()
             self.engine.backward(losses * scale)
@@ -175,10 +180,11 @@ class Trainer:
 
     def _seed_dropout(self, batch: Batch) -> None:
         """Dropout is a function of (seed, position of the micro-batch): exact at a resume, the same at any world."""
-        if self.config.model.dropout > 0:
+        if self.engine.module.draws:
             torch.manual_seed(derive_key("dropout", self.config.seed, batch.position) >> 1)
 
     def _log_step(self, step: int, loss_sum: torch.Tensor) -> None:
+        self.watchdog.beat("log")
         total = loss_sum.double().cpu()
         if self.mesh.world_size > 1:
             torch.distributed.all_reduce(total, group=self.mesh.control)
@@ -205,6 +211,8 @@ class Trainer:
             "perf/data_wait_seconds": clock.data_wait / steps,
             "perf/memory_bytes": memory_bytes(torch.cuda.max_memory_allocated() if cuda else None),
         }
+        if self._padding > 0:
+            metrics["perf/padding_share"] = self._padding
         if self.utilisation is not None:
             metrics["perf/mfu"] = mfu(tokens_per_second=tokens_per_second, **vars(self.utilisation))
         if clock.checkpoint_stall:
@@ -239,5 +247,6 @@ class Trainer:
 
     def _save_if_due(self, step: int, *, last: bool) -> None:
         if (self._saves_at(step) or last) and self._saved_step != step:
+            self.watchdog.beat("save")
             self._clock.checkpoint_stall += self._clock.pause(lambda: self.save(last))
             self._saved_step = step

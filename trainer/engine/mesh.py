@@ -7,6 +7,7 @@ import fcntl
 import io
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +22,7 @@ from trainer.errors import BanyanError, ConfigError
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)
+"""Longest wait in a collective; the watchdog (watchdog.py) notices a hang before, and says more."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,15 @@ class Mesh:
         torch.distributed.destroy_process_group()
 
 
-def join(*, tensor: int = 1, sequence: int = 1) -> Mesh:
-    """Joins the group that RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR describe: nccl with a GPU each, else gloo."""
+def join(*, tensor: int = 1, sequence: int = 1, hang_timeout_s: float = 0.0) -> Mesh:
+    """Joins the group that RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR describe: nccl with a GPU each, else gloo.
+
+    Its collectives wait for TIMEOUT, or twice `hang_timeout_s` if that is longer.
+    """
     import deepspeed
     from deepspeed.utils import groups
 
+    timeout = max(TIMEOUT, timedelta(seconds=2 * hang_timeout_s))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     cuda = torch.cuda.is_available()
     if cuda and local_rank >= torch.cuda.device_count():
@@ -118,10 +124,10 @@ def join(*, tensor: int = 1, sequence: int = 1) -> Mesh:
         load_cpu_op()
     with contextlib.redirect_stdout(io.StringIO()):  # it reports a build at every start, even of what was built before
         deepspeed.init_distributed(
-            dist_backend="nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False, timeout=TIMEOUT
+            dist_backend="nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False, timeout=timeout
         )
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    control = torch.distributed.new_group(backend="gloo", timeout=TIMEOUT)
+    control = torch.distributed.new_group(backend="gloo", timeout=timeout)
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     mesh = Mesh(rank, world_size, local_rank, device, control, tensor, sequence)
     if tensor > 1:
@@ -168,8 +174,19 @@ def building(name: str, what: str) -> Iterator[None]:
             stale.unlink(missing_ok=True)
         if not any(root.glob(f"**/{name}/{name}.so")):
             print(f"building {what}, this once", flush=True)
-        with contextlib.redirect_stdout(io.StringIO()):  # it reports a build at every start
+        with _own_programs_first(), contextlib.redirect_stdout(io.StringIO()):  # it reports a build at every start
             yield
+
+
+@contextlib.contextmanager
+def _own_programs_first() -> Iterator[None]:
+    """Programs installed beside this Python go before the system's: another ninja builds anew what the first built."""
+    before = os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), before])
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before
 
 
 def seed_everything(seed: int, *, deterministic: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from trainer.config import Parallel, Pretrain
 from trainer.engine.mesh import Mesh, building
 from trainer.errors import ConfigError
-from trainer.model.transformer import head_width
+from trainer.model.partition import Partition
 
 _claims: list[TextIO] = []  # open for as long as the process lives
 
@@ -49,9 +49,8 @@ def _claim(folder: Path) -> None:
     _claims.append(claim)
 
 
-def offload_settings(config: Pretrain, mesh: Mesh) -> dict[str, Any]:
+def offload_settings(parallel: Parallel, mesh: Mesh, partition: Partition) -> dict[str, Any]:
     """The part of DeepSpeed's zero_optimization that says what leaves the device and where it goes."""
-    parallel, model = config.parallel, config.model
     if parallel.offload == "none":
         return {}
     nvme = parallel.offload_device == "nvme"
@@ -61,9 +60,7 @@ def offload_settings(config: Pretrain, mesh: Mesh) -> dict[str, Any]:
     settings: dict[str, Any] = {"offload_optimizer": place}
     if parallel.offload == "all":
         # DeepSpeed would keep the first 10^9 elements in host memory, and refuse partitions of more than 10^8.
-        heads, experts = model.num_attention_heads * head_width(model), model.num_experts * model.moe_intermediate_size
-        width = max(model.vocab_size or 0, model.intermediate_size, heads, 2 * experts)  # gate and up in one
-        largest = math.ceil(width * model.hidden_size / (mesh.world_size // mesh.tensor))
+        largest = math.ceil(max(map(math.prod, partition.shapes.values())) / (mesh.world_size // mesh.tensor))
         settings["offload_param"] = place | ({"max_in_cpu": 0, "buffer_size": largest} if nvme else {})
         if nvme:  # a weight that stayed for its next use would keep one of the few buffers
             settings |= {"stage3_max_reuse_distance": 0, "stage3_prefetch_bucket_size": 0}

@@ -8,27 +8,16 @@ import torch
 from torch import nn
 
 from trainer.config import Optimizer
-from trainer.model.names import is_vector
+from trainer.model.names import is_hidden_matrix
 
 # Per-element state, by torch's and DeepSpeed's names.
 ADAMW_MOMENTS = ("exp_avg", "exp_avg_sq")
 MUON_MOMENTS = ("momentum_buffer",)
-# The matrices inside decoder blocks, which Muon is meant for; experts are stacked in one parameter per layer.
-HIDDEN_MATRICES = (
-    *(f".{module}_proj.weight" for module in ("q", "k", "v", "o", "gate", "up", "down")),
-    ".experts.gate_up_proj",
-    ".experts.down_proj",
-)
 
 
-def decays(name: str) -> bool:
-    """Whether weight decay applies to the parameter: not to norms and biases."""
-    return not is_vector(name)
-
-
-def is_hidden_matrix(name: str) -> bool:
-    """Whether the parameter is one that Muon may orthogonalize: no embedding, head, norm, bias or router."""
-    return name.endswith(HIDDEN_MATRICES)
+def decays(parameter: nn.Parameter) -> bool:
+    """Whether weight decay applies to the parameter: not to norms and biases, which have one dimension."""
+    return len(getattr(parameter, "ds_shape", parameter.shape)) > 1  # ds_shape: the whole one's, under ZeRO-3
 
 
 def build_optimizer(config: Optimizer, parameters: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
@@ -41,7 +30,7 @@ def build_optimizer(config: Optimizer, parameters: Iterable[tuple[str, nn.Parame
     plain: list[nn.Parameter] = []
     for name, parameter in parameters:
         matrix = config.name == "muon" and is_hidden_matrix(name)
-        (hidden if matrix else decayed if decays(name) else plain).append(parameter)
+        (hidden if matrix else decayed if decays(parameter) else plain).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},

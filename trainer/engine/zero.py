@@ -13,13 +13,16 @@ from torch import nn
 
 from trainer.checks import micro_batch_of
 from trainer.config import Pretrain
+from trainer.data.order import rounds
+from trainer.elastic import padding_share
 from trainer.engine.gradients import deepspeed_clips
 from trainer.engine.mesh import Mesh
 from trainer.engine.offload import home_of_weights, offload_settings
 from trainer.errors import ConfigError
+from trainer.model.build import LanguageModel
+from trainer.model.causal_lm import CausalLM
 from trainer.model.moe import Experts
-from trainer.model.partition import Partition, layer_specs
-from trainer.model.transformer import Transformer
+from trainer.model.partition import Partition
 
 # Keys of DeepSpeed's that have one of ours: set in two places, they would disagree.
 OWNED = {
@@ -38,11 +41,16 @@ OWNED = {
 
 
 def accumulation_steps(config: Pretrain, data_ranks: int) -> int:
-    """Micro-steps per optimiser step; the batch is known to divide (trainer.checks.check_batch)."""
-    return config.train.batch_size // (micro_batch_of(config.train, data_ranks) * data_ranks)
+    """Micro-steps per optimiser step: rounds in which `data_ranks` take the chunks of the global batch."""
+    return rounds(config.train.batch_size // micro_batch_of(config.train, data_ranks), data_ranks)
 
 
-def deepspeed_config(config: Pretrain, mesh: Mesh) -> dict[str, Any]:
+def padding_of(config: Pretrain, data_ranks: int) -> float:
+    """The share of a step's micro-batches that are empty, since the ranks don't divide the chunks of an elastic run."""
+    return padding_share(config.train.batch_size // micro_batch_of(config.train, data_ranks), data_ranks)
+
+
+def deepspeed_config(config: Pretrain, mesh: Mesh, partition: Partition) -> dict[str, Any]:
     """The DeepSpeed configuration of a run. ConfigError if config.deepspeed sets what has a key of ours."""
     stage = config.parallel.zero_stage
     cuda = mesh.device.type == "cuda"
@@ -56,7 +64,7 @@ def deepspeed_config(config: Pretrain, mesh: Mesh) -> dict[str, Any]:
             "overlap_comm": cuda,
             "contiguous_gradients": True,
             "zero_hpz_partition_size": config.parallel.hpz,
-            **offload_settings(config, mesh),
+            **offload_settings(config.parallel, mesh, partition),
         },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW steps offloaded state: no kernel to compile
@@ -67,10 +75,9 @@ def deepspeed_config(config: Pretrain, mesh: Mesh) -> dict[str, Any]:
         ours["bf16"] = {"enabled": True, "check_grad_overflow": True}
         ours["data_types"] = {"grad_accum_dtype": "fp32"}
     if mesh.tensor > 1:
-        specs = layer_specs(cut_head=not config.model.tie_word_embeddings)
         ours["tensor_parallel"] = {
             "autotp_size": mesh.tensor,
-            "partition_config": {"use_default_specs": False, "layer_specs": specs},
+            "partition_config": {"use_default_specs": False, "layer_specs": partition.layer_specs()},
         }
     if config.optimizer.name == "muon" and stage == 3:
         ours["zero_optimization"]["reduce_scatter"] = False  # DeepSpeed refuses it with Muon
@@ -93,7 +100,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def construction(config: Pretrain, mesh: Mesh) -> Iterator[None]:
+def construction(config: Pretrain, mesh: Mesh, partition: Partition) -> Iterator[None]:
     """Where the model is built: at stage 3 each parameter is cut among ranks as soon as it exists."""
     if config.parallel.zero_stage < 3:
         with mesh.device:
@@ -104,7 +111,7 @@ def construction(config: Pretrain, mesh: Mesh) -> Iterator[None]:
 
     # Without `dtype`: given one, DeepSpeed 0.19.8 makes every parameter bf16 on a CPU, also for fp32.
     with deepspeed.zero.Init(
-        config_dict_or_path=deepspeed_config(config, mesh),
+        config_dict_or_path=deepspeed_config(config, mesh, partition),
         remote_device=home_of_weights(config, mesh),
         data_parallel_group=groups.get_data_parallel_group() if mesh.tensor > 1 else None,
     ):
@@ -112,7 +119,7 @@ def construction(config: Pretrain, mesh: Mesh) -> Iterator[None]:
 
 
 @torch.no_grad()
-def deal_experts(model: Transformer, mesh: Mesh, partition: Partition) -> None:
+def deal_experts(model: LanguageModel, mesh: Mesh, partition: Partition) -> None:
     """Leaves each tensor-parallel rank its share of every layer's experts, which AutoTP doesn't know how to cut."""
     if mesh.tensor == 1:
         return
@@ -137,15 +144,20 @@ def deal_experts(model: Transformer, mesh: Mesh, partition: Partition) -> None:
 
 
 def initialize(
-    config: Pretrain, mesh: Mesh, model: nn.Module, optimizer: torch.optim.Optimizer, partition: Partition
+    config: Pretrain, mesh: Mesh, model: LanguageModel, optimizer: torch.optim.Optimizer, partition: Partition
 ) -> Any:
     """DeepSpeed's engine around model and optimiser; with tensor parallelism it cuts the model as `partition` says."""
     import deepspeed
 
     with contextlib.redirect_stdout(io.StringIO()):  # AutoTP says there what it was told
         engine, _, _, _ = deepspeed.initialize(
-            model=model, optimizer=optimizer, config=deepspeed_config(config, mesh), dist_init_required=False
+            model=model,
+            optimizer=optimizer,
+            config=deepspeed_config(config, mesh, partition),
+            dist_init_required=False,
         )
+    if isinstance(model, CausalLM):
+        model.restore_buffers()
     for name, parameter in engine.module.named_parameters():
         shape = tuple(getattr(parameter, "ds_shape", parameter.shape))
         if shape != partition.held_shape(name):

@@ -157,24 +157,26 @@ class Tally:
     """Sums of routings since they were last taken, on their device: nobody waits for it."""
 
     def __init__(self) -> None:
-        self._rows = 0
-        self._sums: tuple[Tensor, Tensor] | None = None  # load; balance and z over rows, means over layers
+        self._sums: tuple[Tensor, Tensor] | None = None  # load; balance and z over rows, means over layers, and rows
 
     @torch.no_grad()
-    def add(self, routings: list[Routing]) -> None:
-        """Counts a batch, layer by layer. The outputs of a recomputation never come here, so nothing counts twice."""
-        load = torch.stack([routing.load for routing in routings])
+    def add(self, routings: list[Routing], targets: Tensor) -> None:
+        """Counts a batch, layer by layer, unless all its `targets` are ignored: then it only fills a step up.
+
+        The outputs of a recomputation never come here, so nothing counts twice.
+        """
+        counts = (targets != IGNORED).any()
+        load = torch.stack([routing.load for routing in routings]) * counts
         losses = torch.stack([torch.stack((r.balance.sum(), r.z.sum())) for r in routings]).mean(dim=0)
+        losses = torch.cat((losses, losses.new_full((1,), len(targets)))) * counts
         self._sums = (load, losses) if self._sums is None else (self._sums[0] + load, self._sums[1] + losses)
-        self._rows += len(routings[0].balance)
 
     def take(self) -> tuple[Tensor, Tensor]:
         """Load by layer and expert, (layers, num_experts), and (balance, z, rows), summed; begins anew. fp64, CPU."""
         assert self._sums is not None, "nothing was counted"
         load, losses = self._sums
-        rows = torch.tensor([float(self._rows)], dtype=torch.float64)
-        self._rows, self._sums = 0, None
-        return load.double().cpu(), torch.cat((losses.double().cpu(), rows))
+        self._sums = None
+        return load.double().cpu(), losses.double().cpu()
 
 
 def active_share(name: str, config: Model) -> float:

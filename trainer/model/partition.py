@@ -21,18 +21,6 @@ EXPERTS = r".*\.experts\.(gate_up|down)_proj"
 HEAD_NORM = r".*\.self_attn\.[qk]_norm\.weight"  # whole, but applied to a rank's own heads: gradients are partial
 
 
-def layer_specs(*, cut_head: bool) -> list[dict[str, Any]]:
-    """The cut as DeepSpeed's AutoTP wants it said (tensor_parallel.partition_config.layer_specs)."""
-    specs: list[dict[str, Any]] = [
-        {"patterns": [COLUMN + "$"], "partition_type": "column"},
-        {"patterns": [ROW + "$"], "partition_type": "row"},
-        {"patterns": [HEAD_NORM + "$"], "partition_type": "skip", "grad_allreduce": True},
-    ]
-    if cut_head:
-        specs.append({"patterns": [HEAD + "$"], "partition_type": "column", "gather_output": True})
-    return specs
-
-
 @dataclass(frozen=True)
 class Slice:
     """Indices [start, stop) of a dimension of a parameter; the other dimensions are whole."""
@@ -72,6 +60,17 @@ class Partition:
         if cut is not None:
             shape[cut.dim] = cut.stop - cut.start
         return tuple(shape)
+
+    def layer_specs(self) -> list[dict[str, Any]]:
+        """The cut as DeepSpeed's AutoTP wants it said (tensor_parallel.partition_config.layer_specs)."""
+        specs: list[dict[str, Any]] = [
+            {"patterns": [COLUMN + "$"], "partition_type": "column"},
+            {"patterns": [ROW + "$"], "partition_type": "row"},
+            {"patterns": [HEAD_NORM + "$"], "partition_type": "skip", "grad_allreduce": True},
+        ]
+        if "lm_head.weight" in self.shapes:  # not so where it is tied to the embedding
+            specs.append({"patterns": [HEAD + "$"], "partition_type": "column", "gather_output": True})
+        return specs
 
 
 def cut_dimension(name: str) -> int | None:

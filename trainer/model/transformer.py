@@ -214,6 +214,15 @@ class Transformer(nn.Module):
         self._tie()
 
     @property
+    def draws(self) -> bool:
+        """Whether training draws random numbers."""
+        return self.config.dropout > 0
+
+    def new_cache(self, capacity: int) -> KeyValueCache:
+        """A cache for generation, of up to `capacity` tokens."""
+        return KeyValueCache(self.config.num_hidden_layers, capacity)
+
+    @property
     def blocks(self) -> nn.ModuleList:
         """The decoder blocks, first to last."""
         return self.model.layers
@@ -262,7 +271,7 @@ class Transformer(nn.Module):
 
     def _penalties(self, routings: list[Routing], targets: Tensor) -> Tensor:
         assert self.tally is not None
-        self.tally.add(routings)
+        self.tally.add(routings, targets)
         return penalties(routings, targets, self.config)
 
     def _tie(self) -> None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from trainer.checks import micro_batch_of
 from trainer.config import Pretrain
 from trainer.layouts import data_ranks_of
-from trainer.model.names import is_vector
 from trainer.model.partition import Partition
 from trainer.model.sizes import Shapes, head_width, parameter_shapes
 
@@ -102,7 +101,7 @@ def _weights(layout: Layout) -> Iterator[Transfer]:
         return
     if stage < 3:
         for vectors in (False, True):
-            size = sum(math.prod(shape) for name, shape in layout.held.items() if is_vector(name) == vectors)
+            size = sum(math.prod(shape) for shape in layout.held.values() if (len(shape) == 1) == vectors)
             share = _padded(size, layout.ranks * ALIGNMENT) // layout.ranks
             yield Transfer("all_gather_into_tensor", "data", share * layout.width)
         return

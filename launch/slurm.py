@@ -1,0 +1,118 @@
+"""`launch=slurm`: submits slurm/pretrain.sbatch from a login node, once SLURM and the configuration agree to it.
+
+    banyan pretrain launch=slurm launch.nodes=4 launch.gpus_per_node=8 launch.time=24:00:00 …
+
+Needs neither torch nor a GPU. Everything that can be refused is refused before a job is submitted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from launch import slurm_script, slurm_site
+from trainer import run_directory
+from trainer.config import Launch, Pretrain
+from trainer.durable import write_text
+from trainer.errors import ConfigError
+
+
+def run(config: Pretrain, arguments: Sequence[str], check: Callable[[int], None]) -> int:
+    """Submits a run as one job, or as a chain of them, and says how to follow it; the exit code.
+
+    `arguments` are what the user typed after the verb; `check` refuses what a number of ranks can't honour.
+    """
+    launch = config.launch
+    check_sizes(launch, check)
+    run_dir = run_directory.locate(config)
+    options = slurm_script.options_of(launch, run_dir)
+    kept = [argument for argument in arguments if not argument.startswith("launch.dry_run=")]
+    script = slurm_script.render(options, _settings(launch), kept)
+    if launch.dry_run:
+        print(script, end="")
+        return 0
+    request = " ".join(f"--{name}={options[name]}" for name in _REQUESTED if options.get(name))
+    slurm_site.check_request(launch, script, request)
+    run_directory.create(run_dir)
+    write_text(run_dir / "pretrain.sbatch", script)
+    jobs = submit(run_dir / "pretrain.sbatch", launch.chain)
+    _tell(jobs, launch, run_dir, str(options["output"]))
+    return 0
+
+
+def check_sizes(launch: Launch, check: Callable[[int], None]) -> None:
+    """Refuses numbers of nodes at which the configuration can't train; of an elastic job, each it might get."""
+    per_node = slurm_script.ranks_per_node(launch)
+    if not launch.elastic:
+        if launch.min_nodes != 1:
+            raise ConfigError(f"launch.min_nodes={launch.min_nodes}: needs launch.elastic=true.")
+        check(launch.nodes * per_node)
+        return
+    if launch.min_nodes > launch.nodes:
+        raise ConfigError(f"launch.min_nodes={launch.min_nodes}: must be at most launch.nodes={launch.nodes}.")
+    refused = {}
+    for nodes in range(launch.min_nodes, launch.nodes + 1):
+        try:
+            check(nodes * per_node)
+        except ConfigError as error:
+            refused[nodes] = error
+    if len(refused) > launch.nodes - launch.min_nodes:
+        raise refused[launch.nodes]
+    if refused:
+        sizes, (first, why) = ", ".join(map(str, refused)), next(iter(refused.items()))
+        raise ConfigError(
+            f"launch.elastic=true: {launch.min_nodes} to {launch.nodes} nodes, but {sizes} of them can't train; with "
+            f"{first}: {why}"
+        )
+
+
+def submit(script: Path, count: int) -> list[str]:
+    """Submits the script as `count` jobs, each to begin when the one before has ended; their numbers."""
+    jobs: list[str] = []
+    for _ in range(count):
+        after = [f"--dependency=afterany:{jobs[-1]}"] if jobs else []
+        answer = slurm_site.ask(["sbatch", "--parsable", *after, str(script)], "SLURM refuses the job")
+        jobs.append(answer.strip().split(";")[0])
+    return jobs
+
+
+_REQUESTED = (
+    "nodes",
+    "ntasks-per-node",
+    "mincpus",
+    "gpus-per-node",
+    "cpus-per-task",
+    "mem",
+    "time",
+    "partition",
+    "account",
+)
+
+
+def _settings(launch: Launch) -> dict[str, str]:
+    """Shell variables that the script takes: the environment that this command runs in, what sbatch isn't told."""
+    activate = Path(sys.prefix) / "bin" / "activate"
+    setup = launch.setup or os.environ.get("BANYAN_SETUP") or (str(activate) if activate.is_file() else None)
+    if setup is not None and not Path(setup).expanduser().is_file():
+        raise ConfigError(f"launch.setup={setup}: there is no such file.")
+    settings = {"BANYAN_SETUP": str(Path(setup).expanduser().absolute())} if setup else {}
+    if launch.chain > 1:
+        settings["BANYAN_CHAIN"] = f"chain-{uuid.uuid4().hex[:8]}"
+    if launch.elastic:
+        settings["BANYAN_TASKS_PER_NODE"] = str(slurm_script.ranks_per_node(launch))
+    return settings
+
+
+def _tell(jobs: Sequence[str], launch: Launch, run_dir: Path, output: str) -> None:
+    nodes = f"{launch.min_nodes} to {launch.nodes}" if launch.elastic else str(launch.nodes)
+    each = f"{slurm_script.ranks_per_node(launch)} rank{'s' * (slurm_script.ranks_per_node(launch) > 1)}"
+    log = output.replace("%j", jobs[0])
+    many = f"jobs {' '.join(jobs)} submitted, one after the other" if len(jobs) > 1 else f"job {jobs[0]} submitted"
+    print(f"{many}: {nodes} node{'s' * (nodes != '1')} with {each} each")
+    print(f"run directory  {run_dir}")
+    print(f"log            {log}")
+    print(f"follow         squeue -j {','.join(jobs)}; tail -F {log}")
+    print(f"stop           touch {run_dir / 'stop'}    (checkpoints; scancel {' '.join(jobs)} ends at once)")

@@ -1,0 +1,34 @@
+"""prepare on a Ray cluster writes what prepare writes, whatever is killed meanwhile."""
+
+import psutil
+import pytest
+
+from tests.cluster.ray.daemons import wait_until
+from tests.prepared import prepare, shard_files, write_folder
+
+SETTINGS = ["data.validation_fraction=0", "data.shard_bytes=20000", "data.block_tokens=1000"]
+SETTINGS += ["data.tokenizer.train.vocab_size=300"]
+
+
+def workers_of(daemons):
+    """Ray's processes that run a task of prepare."""
+    return [process for process in psutil.process_iter(["name"]) if process.info["name"] == "ray::call"]
+
+
+@pytest.mark.parametrize("victim", ["worker", pytest.param("node", marks=pytest.mark.full)])
+def test_prepare_with_something_killed_writes_the_same_bytes(daemons, tmp_path, victim):
+    texts = write_folder(tmp_path / "texts", 3000)
+    node = daemons.add_node(2, cpus=2) if victim == "node" else None
+    driver = daemons.banyan(
+        *("prepare", "launch=ray", f"data.input={texts}", f"data.output={tmp_path / 'ray'}", *SETTINGS),
+        log=tmp_path / "driver.log",
+    )
+    shards = tmp_path / "ray" / "train"
+    driver.wait_until(lambda: workers_of(daemons) and len(list(shards.glob("*.tar"))) > 2)
+    if node is not None:
+        daemons.kill_node(node)
+    for worker in [] if node else workers_of(daemons):
+        worker.kill()
+    assert driver.wait() == 0
+    assert shard_files(tmp_path / "ray") == shard_files(prepare(texts, tmp_path / "local"))
+    wait_until(lambda: not workers_of(daemons), 30)

@@ -1,0 +1,80 @@
+"""The model that a configuration asks for: our own decoder, or one of transformers'; and what is known before it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from trainer.config import Model
+from trainer.model.causal_lm import CausalLM, read_config
+from trainer.model.initialize import initial_weight
+from trainer.model.inner_weights import InnerWeights
+from trainer.model.moe import active_share
+from trainer.model.partition import Partition
+from trainer.model.tensor_plan import PlannedPartition, check_plan
+from trainer.model.transformer import Transformer, head_width
+
+LanguageModel = Transformer | CausalLM
+
+
+def build_model(config: Model) -> LanguageModel:
+    """The model, in the context's place, with weights that mean nothing yet."""
+    return Transformer(config) if config.path is None else CausalLM(config)
+
+
+def build_empty(config: Model, device: torch.device, dtype: torch.dtype) -> LanguageModel:
+    """The model, whole on a device, with parameters of a dtype that mean nothing yet; buffers keep their precision."""
+    if config.path is None:
+        with torch.device("meta"):
+            return Transformer(config).to(dtype).to_empty(device=device)
+    with device:
+        model = CausalLM(config)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
+
+
+def parameter_shapes(config: Model) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter of the whole model, by name."""
+    with torch.device("meta"):
+        return {name: tuple(parameter.shape) for name, parameter in build_model(config).named_parameters()}
+
+
+def partition_model(config: Model, shapes: dict[str, tuple[int, ...]], rank: int, degree: int) -> Partition:
+    """What of the model one of `degree` tensor-parallel ranks holds."""
+    if config.path is None:
+        return Partition(shapes, rank, degree, config.num_key_value_heads)
+    if degree == 1:
+        return PlannedPartition(shapes)
+    with torch.device("meta"):
+        inner = CausalLM(config).inner
+    return PlannedPartition(shapes, rank, degree, plan=check_plan(inner, shapes, degree))
+
+
+def weight_maker(config: Model, seed: int) -> Callable[[str, tuple[int, ...]], torch.Tensor]:
+    """What makes a parameter of step 0 from its name and shape: whole, in fp32, on the CPU."""
+    if config.path is not None:
+        weights = InnerWeights(config, seed)
+        return lambda name, shape: weights.make(name)
+    return lambda name, shape: initial_weight(seed, name, shape, config)
+
+
+def count_active_parameters(shapes: dict[str, tuple[int, ...]], config: Model) -> int:
+    """Parameters that a token goes through: fewer than all where experts of ours are chosen."""
+    if config.path is not None:
+        return sum(map(math.prod, shapes.values()))
+    return round(sum(math.prod(shape) * active_share(name, config) for name, shape in shapes.items()))
+
+
+def attention_sizes(config: Model) -> tuple[int, int, int] | None:
+    """Layers, heads and width of a head, which FLOPs are reckoned with; None where a model has experts or no heads."""
+    if config.path is None:
+        return config.num_hidden_layers, config.num_attention_heads, head_width(config)
+    theirs = read_config(config)
+    experts = any(getattr(theirs, key, None) for key in ("num_experts", "num_local_experts", "n_routed_experts"))
+    layers, heads = (getattr(theirs, f"num_{name}", None) for name in ("hidden_layers", "attention_heads"))
+    if experts or not layers or not heads or not getattr(theirs, "hidden_size", None):
+        return None
+    return layers, heads, getattr(theirs, "head_dim", None) or theirs.hidden_size // heads

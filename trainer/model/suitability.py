@@ -1,0 +1,111 @@
+"""Whether a model of transformers' can be trained as asked: what its config.json and its code decide together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from trainer.config import Model, Pretrain
+from trainer.errors import ConfigError, InputError
+from trainer.model.build import LanguageModel
+from trainer.model.causal_lm import CausalLM, draws, read_config
+from trainer.model.tensor_plan import check_plan
+from trainer.model.transformer import Transformer
+
+OTHER_HEADS = ("classifier_", "summary_")  # fields of config.json for heads that a language model hasn't
+
+
+def require_suitable(config: Pretrain, settings: Model) -> None:
+    """Refuses what can't be honoured, in one line; the model is looked at without its weights. Ours always can."""
+    if settings.path is None:
+        return
+    with torch.device("meta"):
+        model = CausalLM(settings)
+    inner, place = model.inner, f"{settings.path}: {model.inner.config.model_type}"
+    named = dict(inner.named_parameters(remove_duplicate=False))
+    stored = [name for name in inner.state_dict() if name not in named]
+    if stored:
+        raise InputError(f"{place} keeps {stored[0]} as a stored buffer, which checkpoints wouldn't hold.")
+    if config.train.activation_checkpointing == "full" and not inner.supports_gradient_checkpointing:
+        raise ConfigError(f"{place} can't compute blocks again in backward; use train.activation_checkpointing=none.")
+    positions = getattr(inner.config, "max_position_embeddings", None)
+    if positions is not None and positions < config.data.sequence_length:
+        raise ConfigError(
+            f"data.sequence_length={config.data.sequence_length}: {place} has max_position_embeddings={positions}; "
+            "lower the one, or raise the other by model.overrides.max_position_embeddings."
+        )
+    if getattr(inner.config, "output_router_logits", False):
+        raise ConfigError(
+            f"{place} asks for a loss of its router (output_router_logits), which isn't added here; set "
+            "model.overrides.output_router_logits=false to train without it."
+        )
+    if config.parallel.tensor > 1:
+        check_plan(inner, {name: tuple(p.shape) for name, p in model.named_parameters()}, config.parallel.tensor)
+    require_repeatable(config, model, place)
+
+
+def require_vocabulary(settings: Model, needed: int, data: Path) -> None:
+    """Refuses a model that doesn't know all of the data's tokens: an embedding isn't resized."""
+    size = read_config(settings).get_text_config().vocab_size
+    if size < needed:
+        raise ConfigError(
+            f"{settings.path}: its vocabulary of {size} is below the {needed} of the tokenizer of {data}: prepare the "
+            "text with the model's own tokenizer (data.tokenizer.path), or set model.overrides.vocab_size to train it "
+            "from scratch."
+        )
+
+
+def require_repeatable(config: Pretrain, model: CausalLM, place: str) -> None:
+    """Refuses dropout that would not be the same at a resume, or at another shape of run."""
+    told = model.config.to_dict().items()
+    fields = {key: value for key, value in told if "drop" in key and _is_on(value) and not key.startswith(OTHER_HEADS)}
+    layers = next((key for key in fields if key in ("layerdrop", "layer_dropout")), None)
+    if layers:
+        raise ConfigError(
+            f"{place} skips layers at random ({layers}={fields[layers]}), where ranks would part ways; set "
+            f"model.overrides.{layers}=0."
+        )
+    if not draws(model.inner):
+        return
+    off = " ".join(f"model.overrides.{key}=0" for key in fields)
+    if config.train.micro_batch_size is None:
+        raise ConfigError(
+            f"{place} has dropout, and needs train.micro_batch_size: micro-batches decide what is dropped, so they "
+            f"must not follow from the number of ranks; set it to 1 or more, or switch dropout off: {off}."
+        )
+    if config.parallel.tensor > 1:
+        raise ConfigError(
+            f"{place} has dropout with parallel.tensor={config.parallel.tensor}: a rank's heads would not drop what "
+            f"the whole model does; switch it off: {off}."
+        )
+
+
+@torch.no_grad()
+def require_separation(model: LanguageModel) -> None:
+    """Refuses data.mask_documents=true if a model, with its weights, lets documents of a row see each other.
+
+    Its code doesn't tell, so it is tried on two documents a and b: b must get the same logits after a, after another,
+    and at the beginning of a row. Every rank calls it.
+    """
+    if isinstance(model, Transformer):
+        return
+    device = next(model.parameters()).device
+    size = model.config.get_text_config().vocab_size
+    a, b, other = torch.randint(size, (3, 8), generator=torch.Generator().manual_seed(0)).to(device)
+    rows = torch.stack([torch.cat(row) for row in ((a, b), (other, b), (b, a))])
+    ids = torch.arange(2, device=device).repeat_interleave(8).expand(3, -1)
+    training = model.training
+    model.eval()
+    apart, together = model(rows, document_ids=ids), model(rows)
+    model.train(training)
+    seen = max((apart[0, 8:] - apart[1, 8:]).abs().max(), (apart[0, 8:] - apart[2, :8]).abs().max())
+    if seen > 0.1 * (together[0, 8:] - together[1, 8:]).abs().max():  # rounding is far below
+        raise ConfigError(
+            f"data.mask_documents=true: {model.config.model_type} lets documents of a row see each other all the same, "
+            "as some architectures must; use data.mask_documents=false."
+        )
+
+
+def _is_on(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
