@@ -59,7 +59,8 @@ def as_yaml(config: Any) -> str:
 def _resolve(names: Names, overrides: Sequence[Override], config_dir: Path | None) -> Any:
     verb = names.verb.name
     OmegaConf.register_new_resolver("python_stdlib", lambda: sysconfig.get_path("stdlib"), replace=True)
-    ConfigStore.instance().store(name=f"{verb}_schema", node=names.schema)
+    # the file of a base verb names the base's schema, which the verb's own extends
+    ConfigStore.instance().store(name=f"{groups.base_of(verb) or verb}_schema", node=names.schema)
     entries = [o for o in overrides if o.prefix != "~" and is_entry(o.name, names.schema)]
     ready = [for_hydra(override, names) for override in overrides if override not in entries]
     if config_dir:

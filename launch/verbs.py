@@ -1,6 +1,6 @@
 """The verbs of `banyan`: what each does, the module that does it, and whether it runs on ranks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from trainer.config import VERBS as SCHEMAS
 
@@ -46,6 +46,14 @@ VERBS: dict[str, Verb] = {
             "trainer.pretrain",
             _OVERRIDES,
             on_ranks=True,
+        ),
+        Verb(
+            "plan",
+            "Tell a run's memory, time and cost before a device is taken; find its best layout. Takes all of "
+            "pretrain's keys.",
+            "trainer.plan",
+            "plan.devices=N plan.device=h100 [plan.best=true] " + _OVERRIDES,
+            unlisted=(*(item.name for item in fields(SCHEMAS["pretrain"])),),
         ),
         Verb(
             "evaluate",

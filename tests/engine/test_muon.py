@@ -14,8 +14,8 @@ from tests.ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_con
 from tests.states import assert_equal_states
 from trainer.engine.checkpoint import CheckpointReader, find_checkpoint, list_steps, read_weights
 from trainer.engine.optimizer import ADAMW_MOMENTS, MUON_MOMENTS
-from trainer.model.names import is_hidden_matrix
 from trainer.errors import ConfigError
+from trainer.model.names import is_hidden_matrix
 from trainer.run_directory import check_change
 
 SHAPES = [(w, z) for w in (1, 2, 4) for z in range(4)]

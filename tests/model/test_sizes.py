@@ -5,7 +5,7 @@ import yaml
 from launch.groups import SHIPPED
 from trainer.config import Model
 from trainer.model import sizes
-from trainer.model.transformer import Transformer, head_width
+from trainer.model.transformer import Transformer
 
 PRESETS = sorted((SHIPPED / "model").glob("*.yaml"))
 VARIANTS = [
@@ -24,4 +24,3 @@ def test_they_are_the_model_s(fields):
     expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     assert sizes.parameter_shapes(config) == expected
     assert sizes.count(expected) == sum(parameter.numel() for parameter in model.parameters())
-    assert sizes.head_width(config) == head_width(config)

@@ -11,6 +11,7 @@ import pytest
 from tests.ranks import pretrain, run_ranks, small_config
 from trainer.data.dataset import open_training
 from trainer.planning.communication import transfers
+from trainer.planning.layout import layout_of
 
 LOGGER = {"comms_logger": {"enabled": True, "verbose": False, "prof_all": True, "debug": False}}
 
@@ -45,7 +46,7 @@ def assert_predicted(corpus, run_dir, *, ranks, **changes):
     counted.subtract(before)
     config.model.vocab_size = config.model.vocab_size or open_training(config.data)[0].manifest.vocab_size
     predicted = Counter()
-    for transfer in transfers(config, ranks):
+    for transfer in transfers(layout_of(config, ranks)):
         predicted[transfer.op] += transfer.total
     assert predicted == +counted
 

@@ -9,6 +9,7 @@ from trainer.config.data import Data
 from trainer.config.knobs import knob, part
 from trainer.config.launch import Launch
 from trainer.config.model import Model
+from trainer.config.plan import PlanSettings
 from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track
 from trainer.config.training import Optimizer, Parallel, Schedule, Train
 
@@ -31,6 +32,13 @@ class Pretrain:
     track: Track = part(Track)
     health: Health = part(Health)
     launch: Launch = part(Launch)
+
+
+@dataclass
+class Plan(Pretrain):
+    """Configuration of `banyan plan`: that of the run, and the cluster that it is planned for."""
+
+    plan: PlanSettings = part(PlanSettings)
 
 
 @dataclass
@@ -90,6 +98,7 @@ class Export:
 VERBS: dict[str, type] = {
     "prepare": Prepare,
     "pretrain": Pretrain,
+    "plan": Plan,
     "evaluate": EvaluateVerb,
     "generate": Generate,
     "export": Export,

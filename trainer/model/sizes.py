@@ -29,6 +29,16 @@ def count(shapes: Shapes) -> int:
     return sum(map(math.prod, shapes.values()))
 
 
+def active_share(name: str, model: Model) -> float:
+    """The share of a parameter that a token goes through."""
+    return model.num_experts_per_tok / model.num_experts if ".experts." in name else 1.0
+
+
+def count_active(shapes: Shapes, model: Model) -> int:
+    """Parameters that a token goes through: fewer than all where experts are chosen."""
+    return round(sum(math.prod(shape) * active_share(name, model) for name, shape in shapes.items()))
+
+
 def head_width(model: Model) -> int:
     """Width of an attention head."""
     return model.head_dim or model.hidden_size // model.num_attention_heads

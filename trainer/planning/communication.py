@@ -10,17 +10,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trainer.checks import micro_batch_of
-from trainer.config import Pretrain
-from trainer.layouts import data_ranks_of
-from trainer.model.partition import Partition
-from trainer.model.sizes import Shapes, head_width, parameter_shapes
-
-# Stage 3 keeps smaller parameters whole between the steps (stage3_param_persistence_threshold), and larger ones from
-# forward to backward if less than this is used in between (stage3_max_reuse_distance); both in elements.
-PERSISTENT = 100_000
-REUSE_DISTANCE = 1_000_000_000
-ALIGNMENT = 2  # elements, times ranks: what stages 1 and 2 pad a group of parameters to
+from trainer.model.sizes import head_width
+from trainer.planning.layout import ALIGNMENT, PERSISTENT, REUSE_DISTANCE, Layout, padded
 
 
 @dataclass(frozen=True)
@@ -38,47 +29,12 @@ class Transfer:
         return self.bytes * self.count
 
 
-@dataclass(frozen=True)
-class Layout:
-    """What the counts depend on; sizes in elements and tokens of one rank."""
-
-    config: Pretrain
-    ranks: int  # that ZeRO shards among
-    micro_steps: int
-    held: Shapes  # of a tensor-parallel rank, before ZeRO cuts further
-
-    @property
-    def width(self) -> int:
-        """Bytes of an activation, and of a gradient when it is exchanged."""
-        return 2 if self.config.train.precision == "bf16" else 4
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of a micro-batch on a rank."""
-        share = self.config.data.sequence_length // self.config.parallel.sequence
-        return micro_batch_of(self.config.train, self.ranks) * share
-
-    @property
-    def activation(self) -> int:
-        """Bytes of the hidden states of a micro-batch."""
-        return self.tokens * self.config.model.hidden_size * self.width
-
-
-def transfers(config: Pretrain, world_size: int) -> list[Transfer]:
+def transfers(layout: Layout) -> list[Transfer]:
     """Every collective of an optimiser step of a rank, AdamW's; the order has no meaning."""
-    parallel = config.parallel
-    partition = Partition(parameter_shapes(config.model), 0, parallel.tensor, config.model.num_key_value_heads)
-    data_ranks = data_ranks_of(config, world_size)
-    layout = Layout(
-        config=config,
-        ranks=world_size // parallel.tensor,
-        micro_steps=config.train.batch_size // (micro_batch_of(config.train, data_ranks) * data_ranks),
-        held={name: partition.held_shape(name) for name in partition.shapes},
-    )
     found = [*_gradients(layout), *_weights(layout), *_norm(layout)]
-    if parallel.tensor > 1:
+    if layout.config.parallel.tensor > 1:
         found += _tensor(layout)
-    if parallel.sequence > 1:
+    if layout.config.parallel.sequence > 1:
         found += _sequence(layout)
     return found
 
@@ -88,7 +44,7 @@ def _gradients(layout: Layout) -> Iterator[Transfer]:
     sizes = [math.prod(shape) for shape in layout.held.values()]
     stage = layout.config.parallel.zero_stage
     if stage == 3:
-        padded = sum(_padded(size, layout.ranks) for size in sizes)
+        padded = sum(padded(size, layout.ranks) for size in sizes)
         yield Transfer("reduce_scatter_tensor", "data", padded * layout.width, layout.micro_steps)
     else:
         yield Transfer("all_reduce", "data", sum(sizes) * layout.width, layout.micro_steps if stage == 2 else 1)
@@ -102,14 +58,14 @@ def _weights(layout: Layout) -> Iterator[Transfer]:
     if stage < 3:
         for vectors in (False, True):
             size = sum(math.prod(shape) for shape in layout.held.values() if (len(shape) == 1) == vectors)
-            share = _padded(size, layout.ranks * ALIGNMENT) // layout.ranks
+            share = padded(size, layout.ranks * ALIGNMENT) // layout.ranks
             yield Transfer("all_gather_into_tensor", "data", share * layout.width)
         return
     sizes = [math.prod(shape) for shape in layout.held.values()]
     later = sum(sizes)
     for size in sizes:
         later -= size
-        share = _padded(size, layout.ranks) // layout.ranks * layout.width
+        share = padded(size, layout.ranks) // layout.ranks * layout.width
         uses = 2 if 2 * later > REUSE_DISTANCE else 1
         yield Transfer("all_gather_into_tensor", "data", share, 1 if size <= PERSISTENT else uses * layout.micro_steps)
 
@@ -169,7 +125,3 @@ def _sequence(layout: Layout) -> Iterator[Transfer]:
         yield Transfer(
             "all_to_all_single", "sequence", layout.tokens * heads * head_width(model) * layout.width, 2 * times
         )
-
-
-def _padded(size: int, multiple: int) -> int:
-    return math.ceil(size / multiple) * multiple

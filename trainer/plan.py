@@ -1,0 +1,69 @@
+"""`banyan plan`: what a run takes, before a device is taken. Neither torch nor DeepSpeed is imported.
+
+banyan plan model=llama_1b model.vocab_size=128256 plan.devices=64 plan.device=h100 plan.best=true …
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainer.checks import check_pretrain, total_steps_of
+from trainer.config.verbs import Plan
+from trainer.durable import write_json
+from trainer.errors import ConfigError
+from trainer.planning import report
+from trainer.planning.cluster import Cluster, cluster_of
+from trainer.planning.cost import Cost, cost_of
+from trainer.planning.search import Candidate, judge, rank
+from trainer.planning.vocabulary import with_vocabulary
+
+
+def main(config: Plan) -> int:
+    """Prints the plan of a run, or of the best layouts for it; 0, or 2 where none fits."""
+    require_known_model(config)
+    cluster = cluster_of(config.plan, config.launch)
+    if config.plan.best:
+        ranking = rank(config, cluster)
+        print(report.of_ranking(ranking, cluster, config.plan.top))
+        if not ranking.fitting:
+            return ConfigError.exit_code
+        chosen = ranking.fitting[0]
+    else:
+        check_pretrain(config, cluster.devices)
+        chosen = judge(config, cluster)
+    cost = whole_run(chosen, cluster)
+    print(report.of_candidate(chosen, cluster, cost))
+    if config.plan.output:
+        path = Path(config.plan.output)
+        write_json(path, report.as_json(chosen, cluster, cost))
+        print(f"written to {path}")
+    return 0
+
+
+def require_known_model(config: Plan) -> None:
+    """Fills in the vocabulary; refuses models that only transformers knows the shape of."""
+    if config.model.path is not None:
+        raise ConfigError(
+            "model.path: plan knows the shapes of Banyan's own decoder only; plan with model=llama_1b or its sizes, or "
+            "model.init_from=DIR, which reads those of Llama, Qwen2 and Qwen3 folders."
+        )
+    known = with_vocabulary(config.model, config.data)
+    if known is None:
+        raise ConfigError("model.vocab_size isn't set and the data aren't here: set model.vocab_size, or data.path.")
+    config.model = known
+
+
+def whole_run(candidate: Candidate, cluster: Cluster) -> Cost | None:
+    """What it takes to train to the end: plan.tokens, or those of the configuration; None where time isn't known."""
+    config = candidate.config
+    if candidate.time is None:
+        return None
+    per_step = config.train.batch_size * config.data.sequence_length
+    return cost_of(
+        tokens=config.plan.tokens or total_steps_of(config) * per_step,
+        tokens_per_step=per_step,
+        step_s=candidate.time.total,
+        devices=cluster.devices,
+        watts=cluster.device.watts,
+        price=config.plan.price,
+    )
