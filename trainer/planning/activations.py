@@ -61,6 +61,8 @@ def _attention(layout: Layout, *, fused: bool) -> int:
     kept = layout.tokens * (2 * queries + 2 * keys) * layout.width
     if model.qk_norm:
         kept += _norm(layout, queries + keys, fused=fused)
+    if layout.config.data.mask_documents and not layout.cuda:
+        kept += layout.micro_batch * layout.config.data.sequence_length**2 * layout.width  # the mask, to be added
     return kept + layout.tokens * queries // head_width(model) * 4
 
 

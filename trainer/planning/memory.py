@@ -77,7 +77,9 @@ def _in_block(kept: int, found: Activations) -> Parts:
 def _growing(layout: Layout) -> int:
     """Bytes of gradients that backward makes and the step frees; those that stay are states."""
     stage = layout.config.parallel.zero_stage
-    if uses_bf16_optimizer(layout) or stage == 3:
+    if uses_bf16_optimizer(layout):
+        return layout.elements * layout.width
+    if stage == 3:
         return 0
     return (layout.share if stage == 2 else layout.elements) * FP32
 
@@ -91,7 +93,7 @@ def _passing(layout: Layout) -> Parts:
     if stage == 3:
         whole = min(layout.elements, layout.zero("stage3_max_reuse_distance", REUSE_DISTANCE)) * layout.width
         return {"gathered weights": whole, "buffers": largest}
-    return {"buffers": largest} if uses_bf16_optimizer(layout) else {}
+    return {}
 
 
 def _stepping(layout: Layout) -> int:

@@ -1,4 +1,4 @@
-"""The best layout of a run on a cluster: stages, degrees, checkpointing and micro-batches are tried, what fits ranked."""
+"""The best layout of a run on a cluster: stages, degrees, checkpointing and micro-batches tried, what fits ranked."""
 
 from __future__ import annotations
 
