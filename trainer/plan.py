@@ -14,6 +14,7 @@ from trainer.errors import ConfigError
 from trainer.planning import report
 from trainer.planning.cluster import Cluster, cluster_of
 from trainer.planning.cost import Cost, cost_of
+from trainer.planning.scaling import scale
 from trainer.planning.search import Candidate, judge, rank
 from trainer.planning.vocabulary import with_vocabulary
 
@@ -22,6 +23,15 @@ def main(config: Plan) -> int:
     """Prints the plan of a run, or of the best layouts for it; 0, or 2 where none fits."""
     require_known_model(config)
     cluster = cluster_of(config.plan, config.launch)
+    if config.plan.scaling != "none":
+        points = scale(config, cluster)
+        if not points:
+            raise ConfigError(
+                f"plan.scaling={config.plan.scaling}: at no number of devices from a node to {cluster.devices} can it "
+                "train; try plan.best=true, or see why with plan.scaling=none."
+            )
+        print(report.of_scaling(points, config.plan.scaling))
+        return 0
     if config.plan.best:
         ranking = rank(config, cluster)
         print(report.of_ranking(ranking, cluster, config.plan.top))

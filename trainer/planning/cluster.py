@@ -10,6 +10,7 @@ from trainer.elastic import workers_of
 from trainer.planning.devices import Device, device_of
 
 PER_NODE = 8
+DEVICE = "h100"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ def cluster_of(settings: PlanSettings, launch: Launch) -> Cluster:
     """What plan says, and where it doesn't, what launch asks for; of an elastic run, the most."""
     devices = settings.devices or _asked(launch)
     per_node = settings.per_node or launch.gpus_per_node or PER_NODE
-    return Cluster(devices, per_node, device_of(settings, min(devices, per_node)))
+    name = settings.device or launch.device or DEVICE
+    return Cluster(devices, per_node, device_of(name, settings, sharing=min(devices, per_node)))
 
 
 def _asked(launch: Launch) -> int:

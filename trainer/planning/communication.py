@@ -44,8 +44,8 @@ def _gradients(layout: Layout) -> Iterator[Transfer]:
     sizes = [math.prod(shape) for shape in layout.held.values()]
     stage = layout.config.parallel.zero_stage
     if stage == 3:
-        padded = sum(padded(size, layout.ranks) for size in sizes)
-        yield Transfer("reduce_scatter_tensor", "data", padded * layout.width, layout.micro_steps)
+        whole = sum(padded(size, layout.ranks) for size in sizes)
+        yield Transfer("reduce_scatter_tensor", "data", whole * layout.width, layout.micro_steps)
     else:
         yield Transfer("all_reduce", "data", sum(sizes) * layout.width, layout.micro_steps if stage == 2 else 1)
 

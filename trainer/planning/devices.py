@@ -25,6 +25,7 @@ class Device:
 
     name: str
     flops: float | None  # dense bf16, per second
+    flops_fp32: float | None  # without tensor cores, per second
     memory: int  # bytes
     bandwidth: float  # of its memory, bytes per second
     node_link: float  # to the others of its node, bytes per second and direction
@@ -37,33 +38,38 @@ class Device:
         return self.name != "cpu"
 
 
-def _gpu(name: str, memory: int, bandwidth: float, node_link: float, network: float, watts: float) -> Device:
-    return Device(name, peak_flops(name), memory * GB, bandwidth * GB, node_link * GB, network * GB, watts)
+def _gpu(
+    name: str, tflops_fp32: float, memory: int, bandwidth: float, node_link: float, network: float, watts: float
+) -> Device:
+    return Device(
+        name, peak_flops(name), tflops_fp32 * 1e12, memory * GB, bandwidth * GB, node_link * GB, network * GB, watts
+    )
 
 
-DEVICES = {
-    "b200": _gpu("B200", 180, 8000, 900, 50, 1000),
-    "h200": _gpu("H200", 141, 4800, 450, 50, 700),
-    "h100": _gpu("H100", 80, 3350, 450, 50, 700),
-    "h100_pcie": _gpu("H100 PCIe", 80, 2000, 64, 50, 350),
-    "a100": _gpu("A100", 80, 2039, 300, 25, 400),
-    "a100_40gb": _gpu("A100 40GB", 40, 1555, 300, 25, 400),
-    "l40s": _gpu("L40S", 48, 864, 32, 25, 350),
-    "rtx4090": _gpu("RTX 4090", 24, 1008, 32, 12.5, 450),
+DEVICES = {  # fp32 TFLOP/s, GB, GB/s of memory, of the node's link, of the network, W
+    "b200": _gpu("B200", 75, 180, 8000, 900, 50, 1000),
+    "h200": _gpu("H200", 67, 141, 4800, 450, 50, 700),
+    "h100": _gpu("H100", 67, 80, 3350, 450, 50, 700),
+    "h100_pcie": _gpu("H100 PCIe", 51, 80, 2000, 64, 50, 350),
+    "a100": _gpu("A100", 19.5, 80, 2039, 300, 25, 400),
+    "a100_40gb": _gpu("A100 40GB", 19.5, 40, 1555, 300, 25, 400),
+    "l40s": _gpu("L40S", 91.6, 48, 864, 32, 25, 350),
+    "rtx4090": _gpu("RTX 4090", 82.6, 24, 1008, 32, 12.5, 450),
 }
 
 
-def device_of(settings: PlanSettings, sharing: int) -> Device:
-    """The device that plan.device names, with what plan.memory, plan.flops and so on say otherwise.
+def device_of(name: str, settings: PlanSettings, *, sharing: int) -> Device:
+    """The device that plan.device or launch.device names, with what plan.memory, plan.flops and so on say otherwise.
 
     A CPU's memory is this machine's, divided by the ranks `sharing` it.
     """
-    if settings.device == "cpu":
-        found = Device("cpu", None, host_memory() // sharing, 20 * GB, 10 * GB, 1.25 * GB, 0.0)
+    if name == "cpu":
+        found = Device("cpu", None, None, host_memory() // sharing, 20 * GB, 10 * GB, 1.25 * GB, 0.0)
     else:
-        found = find_device(settings.device, key="plan.device")
+        found = find_device(name, key="plan.device")
     told: dict[str, Any] = {
         "flops": settings.flops,
+        "flops_fp32": settings.flops,
         "memory": settings.memory,
         "node_link": settings.node_link,
         "network": settings.network,

@@ -11,6 +11,7 @@ from trainer.planning.cluster import Cluster
 from trainer.planning.communication import transfers
 from trainer.planning.cost import Cost
 from trainer.planning.memory import MARGIN, Memory
+from trainer.planning.scaling import Point
 from trainer.planning.search import Candidate, Ranking
 from trainer.planning.time import StepTime
 
@@ -52,6 +53,24 @@ def of_ranking(ranking: Ranking, cluster: Cluster, top: int) -> str:
             )
         )
     return "\n".join([*lines, *_table(rows), *_why(ranking), ""])
+
+
+def of_scaling(points: Sequence[Point], kind: str) -> str:
+    """A table of the same run on more and more devices."""
+    rows = [("devices", "sequences", "s/step", "MFU", "efficiency", "limited by", "layout")]
+    rows += [
+        (
+            f"{point.devices:,}",
+            f"{point.batch_size:,}",
+            f"{point.time.total:.3g}",
+            f"{point.time.mfu:.1%}",
+            f"{point.efficiency:.1%}",
+            limit_of(point.time),
+            point.candidate.overrides,
+        )
+        for point in points
+    ]
+    return "\n".join([f"{kind} scaling: tokens/s per device, relative to the first line", *_table(rows)])
 
 
 def limit_of(time: StepTime) -> str:

@@ -1,8 +1,9 @@
 """How long an optimiser step takes: a roofline of matrix products, memory traffic and communication.
 
-Matrix products run at plan.matmul_share of the peak, everything between them at the memory's bandwidth, and the two
-take turns. Collectives move at plan.link_share of the slowest link on their way, and what DeepSpeed overlaps with
-backward is hidden behind it. Launching kernels, reading data and stragglers aren't counted: a limit, not a promise.
+Matrix products run at plan.matmul_share of the peak, attention at plan.attention_share, everything between them at the
+memory's bandwidth, and these take turns. Collectives move at plan.link_share of the slowest link on their way, and what
+DeepSpeed overlaps with backward is hidden behind it. Launching kernels, reading data and stragglers aren't counted: a
+limit, not a promise.
 """
 
 from __future__ import annotations
@@ -50,11 +51,15 @@ class StepTime:
 def step_time(layout: Layout, cluster: Cluster, settings: PlanSettings) -> StepTime | None:
     """The step of a layout; None where the device's peak isn't known."""
     device = cluster.device
-    if device.flops is None:
+    peak = device.flops if layout.bf16 else device.flops_fp32
+    if device.flops is None or peak is None:
         return None
-    forward, backward = _products(layout)
-    peak = device.flops * settings.matmul_share
-    matmul = layout.micro_steps * (forward + backward) / peak
+    linear, attention = _linear(layout), _attention(layout)
+    forward, backward = (
+        linear[way] / (peak * settings.matmul_share) + attention[way] / (peak * settings.attention_share)
+        for way in (0, 1)
+    )
+    matmul = layout.micro_steps * (forward + backward)
     memory = layout.micro_steps * _traffic(layout) / device.bandwidth
     exchange = dict.fromkeys(("tensor", "exposed", "hidden"), 0.0)
     for transfer in transfers(layout):
@@ -62,7 +67,7 @@ def step_time(layout: Layout, cluster: Cluster, settings: PlanSettings) -> StepT
         exchange[kind] += seconds_of(transfer, layout, cluster, settings)
     # at stages 1 and 2 in fp32 only the last micro-step's backward reduces; stage 3 gathers in every pass
     passes = layout.micro_steps if layout.config.parallel.zero_stage >= 2 else 1
-    room = passes * (backward / peak + _traffic(layout) / 2 / device.bandwidth)
+    room = passes * (backward + _traffic(layout) / 2 / device.bandwidth)
     hidden = min(exchange["hidden"], room)
     model = layout.config.model
     per_token = flops_per_token(
@@ -116,26 +121,30 @@ def _overlaps(layout: Layout, transfer: Transfer) -> bool:
     return stage > 0 and not uses_bf16_optimizer(layout) and transfer.op != "all_gather_into_tensor"
 
 
-def _products(layout: Layout) -> tuple[float, float]:
-    """FLOPs of matrix products of a micro-step on a rank, forward and backward, recomputation included.
-
-    Attention's kernels skip what is masked: half of the products, unlike in MFU's count; their backward computes the
-    weights again.
-    """
-    model, train = layout.config.model, layout.config.train
+def _linear(layout: Layout) -> tuple[float, float]:
+    """FLOPs of projections, experts and head in a micro-step on a rank: forward; backward, with what it recomputes."""
+    model = layout.config.model
     blocks = sum(
         math.prod(shape) * active_share(name, model)
         for name, shape in layout.held.items()
         if len(shape) > 1 and ".layers." in name
     )
     head = layout.held.get("lm_head.weight", layout.held["model.embed_tokens.weight"])
-    linear = 2 * layout.tokens * blocks
-    attention = 2 * layout.tokens * layout.config.data.sequence_length * layout.rows_of("self_attn.q_proj")
-    attention *= model.num_hidden_layers
-    logits = 2 * layout.tokens * math.prod(head)
-    again = linear + attention if train.activation_checkpointing == "full" else 0
-    logits_again = logits if layout.tokens > model.loss_chunk else 0  # all chunks but the last
-    return linear + attention + logits, 2 * linear + 2.5 * attention + 2 * logits + again + logits_again
+    linear, logits = 2 * layout.tokens * blocks, 2 * layout.tokens * math.prod(head)
+    again = linear if layout.config.train.activation_checkpointing == "full" else 0
+    chunks = math.ceil(layout.tokens / model.loss_chunk)
+    return linear + logits, 2 * (linear + logits) + again + logits * (chunks - 1) / chunks
+
+
+def _attention(layout: Layout) -> tuple[float, float]:
+    """FLOPs of attention's kernels, forward and backward. They skip what the causal mask hides, unlike MFU's count.
+
+    Backward has five products for forward's two (Dao, FlashAttention-2, arXiv:2307.08691, section 4.1).
+    """
+    pairs = layout.tokens * layout.config.data.sequence_length / 2
+    forward = 4 * pairs * layout.rows_of("self_attn.q_proj") * layout.config.model.num_hidden_layers
+    again = forward if layout.config.train.activation_checkpointing == "full" else 0
+    return forward, 2.5 * forward + again
 
 
 def _traffic(layout: Layout) -> float:
