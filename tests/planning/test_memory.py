@@ -1,4 +1,4 @@
-"""What is predicted is the peak of the allocations that a profiler tracks on real ranks, to within plan's margin."""
+"""What is predicted is the most bytes of tensors alive at once on real ranks, to within plan's margin."""
 
 import itertools
 import json
@@ -24,46 +24,67 @@ SIZES = {
 BUCKET = {"zero_optimization": {"reduce_bucket_size": 1_000_000}}
 
 
-def track_the_last_step(config):
-    """Trains; rank 0 leaves the most bytes that were allocated at once during the last step in memory.json."""
-    import torch
+def track_live_bytes():
+    """A mode that counts the storages there are and those that operations make; `peak`: the most that lived at once."""
+    import gc
 
+    import torch
+    from torch.multiprocessing.reductions import StorageWeakRef
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_map_only
+
+    class LiveBytes(TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.known, self.counted, self.peak = {}, 0, 0
+            for tensor in gc.get_objects():
+                if isinstance(tensor, torch.Tensor):
+                    self.count(tensor)
+
+        def __torch_dispatch__(self, operator, types, arguments=(), options=None):
+            made = operator(*arguments, **(options or {}))
+            tree_map_only(torch.Tensor, self.count, made)
+            return made
+
+        def count(self, tensor):
+            if tensor.is_meta:
+                return
+            reference = StorageWeakRef(tensor.untyped_storage())
+            known = self.known.get(reference.cdata)
+            if known is None or known[0].expired():
+                self.known[reference.cdata] = (reference, tensor.untyped_storage().nbytes())
+                self.counted += self.known[reference.cdata][1] - (known[1] if known else 0)
+            if self.counted > self.peak:
+                self.known = {key: held for key, held in self.known.items() if not held[0].expired()}
+                self.counted = sum(size for _, size in self.known.values())
+                self.peak = max(self.peak, self.counted)
+
+    return LiveBytes()
+
+
+def track_the_last_step(config):
+    """Trains; rank 0 leaves the most bytes of tensors that were alive at once during the last step in memory.json."""
     from trainer.engine.loop import Trainer
 
-    profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
     take_step = Trainer._take_step
 
     def tracked(self, step):
-        if step == STEPS:
-            with torch.profiler.record_function("last step"):
-                loss = take_step(self, step)
-            profile.stop()
-            leave_peak(profile, Path(config.run.dir, f"memory-{os.environ['RANK']}.json"))
-            return loss
-        return take_step(self, step)
+        if step < STEPS or os.environ["RANK"] != "0":
+            return take_step(self, step)
+        with track_live_bytes() as mode:
+            loss = take_step(self, step)
+        Path(config.run.dir, "memory.json").write_text(json.dumps(mode.peak))
+        return loss
 
     Trainer._take_step = tracked
-    profile.start()
     return pretrain(config)
-
-
-def leave_peak(profile, path):
-    """Adds up allocations since the start of the profile, in order; the most of it within "last step"."""
-    events = sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns())
-    began = next(event.start_ns() for event in events if event.name() == "last step")
-    live, peak = 0, 0
-    for event in events:
-        if event.name() == "[memory]":
-            live += event.nbytes()
-            peak = max(peak, live) if event.start_ns() >= began else peak
-    path.write_text(json.dumps(peak))
 
 
 def assert_predicted(corpus, run_dir, *, ranks, **changes):
     config = small_config(corpus, run_dir, train__steps=STEPS, **{**SIZES, **changes})
     config.deepspeed = BUCKET
     assert run_ranks(track_the_last_step, config, ranks) == [0] * ranks
-    peak = json.loads((run_dir / "memory-0.json").read_text())
+    peak = json.loads((run_dir / "memory.json").read_text())
     memory = memory_of(layout_of(config, ranks))
     assert memory.allocated == pytest.approx(peak, rel=MARGIN), memory
 

@@ -55,12 +55,15 @@ def _norm(layout: Layout, size: int, *, fused: bool) -> int:
 
 
 def _attention(layout: Layout, *, fused: bool) -> int:
-    """Turned queries and keys, values and the mix of them, and a logsumexp in fp32 per query and head."""
+    """Turned queries and keys, values and the mix of them, and a logsumexp in fp32 per query and head.
+
+    Of what norms of queries and keys make, only the turned version is kept.
+    """
     model = layout.config.model
     queries, keys = layout.rows_of("self_attn.q_proj"), layout.rows_of("self_attn.k_proj")
     kept = layout.tokens * (2 * queries + 2 * keys) * layout.width
     if model.qk_norm:
-        kept += _norm(layout, queries + keys, fused=fused)
+        kept += _norm(layout, queries + keys, fused=fused) - layout.tokens * (queries + keys) * layout.width
     if layout.config.data.mask_documents and not layout.cuda:
         kept += layout.micro_batch * layout.config.data.sequence_length**2 * layout.width  # the mask, to be added
     return kept + layout.tokens * queries // head_width(model) * 4

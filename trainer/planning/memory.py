@@ -90,7 +90,7 @@ def _passing(layout: Layout) -> Parts:
     largest = max(map(math.prod, layout.held.values())) * layout.width
     if stage in (1, 2) and not uses_bf16_optimizer(layout):
         return {"buffers": bucket_of(layout)}
-    if stage == 3:
+    if stage == 3 and layout.ranks > 1:
         whole = min(layout.elements, layout.zero("stage3_max_reuse_distance", REUSE_DISTANCE)) * layout.width
         return {"gathered weights": whole, "buffers": largest}
     return {}

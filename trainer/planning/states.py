@@ -75,7 +75,9 @@ def _weights(layout: Layout) -> int:
 
 
 def _persistent(layout: Layout) -> int:
-    """Elements that stage 3 keeps whole on every rank besides their partition."""
+    """Elements that stage 3 keeps whole on every rank besides their partition; a rank alone has no copies."""
+    if layout.ranks == 1:
+        return 0
     most = layout.zero("stage3_param_persistence_threshold", PERSISTENT)
     return sum(size for shape in layout.held.values() if (size := math.prod(shape)) <= most)
 
