@@ -3,11 +3,13 @@
 import itertools
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.ranks import pretrain, run_ranks, small_config
+from tests.ranks import pretrain, read_metrics, run_ranks, small_config
 from trainer.planning.layout import layout_of
 from trainer.planning.memory import MARGIN, memory_of
 
@@ -123,3 +125,39 @@ def test_every_stage_precision_degree_and_checkpointing(corpus, tmp_path, stage,
         train__activation_checkpointing=checkpointing,
         train__batch_size=8,
     )
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    "changes",
+    [{"data__mask_documents": True}, {"model__qk_norm": True}, {"optimizer__name": "muon", "parallel__zero_stage": 3}],
+    ids=str,
+)
+def test_what_else_decides(corpus, tmp_path, changes):
+    assert_predicted(corpus, tmp_path / "run", ranks=1, train__batch_size=8, **changes)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/nvidia0"), reason="needs a GPU")
+@pytest.mark.parametrize("overrides", [["train.compile=true"], ["train.activation_checkpointing=full"]], ids=str)
+def test_peak_on_a_gpu(corpus, tmp_path, overrides):
+    """350 million parameters in bf16; what torch.cuda.max_memory_allocated() says, as the run logs it."""
+    from launch.compose import compose
+
+    told = [
+        *("model=llama_350m", "model.vocab_size=32768", f"data.path={corpus}", f"run.dir={tmp_path / 'run'}"),
+        *("data.sequence_length=1024", "train.steps=3", "train.batch_size=16", "train.micro_batch_size=8"),
+        *("train.precision=bf16", "parallel.zero_stage=1", "evaluate.every=0", "evaluate.prompt=null"),
+        *(
+            "track.every=1",
+            "track.wandb.mode=disabled",
+            "checkpoint.asynchronous=false",
+            "launch.processes=1",
+            *overrides,
+        ),
+    ]
+    subprocess.run(
+        [sys.executable, "-m", "launch", "pretrain", *told], check=True, timeout=500, stdin=subprocess.DEVNULL
+    )
+    peak = read_metrics(tmp_path / "run")[1]["perf/memory_bytes"]
+    memory = memory_of(layout_of(compose("pretrain", told), 1, cuda=True))
+    assert memory.allocated == pytest.approx(peak, rel=MARGIN), memory

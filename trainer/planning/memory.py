@@ -102,7 +102,8 @@ def _stepping(layout: Layout) -> int:
     if stage == 0:
         return min(layout.elements, BUCKET) * FP32
     if uses_bf16_optimizer(layout):
-        return layout.elements * FP32 if layout.elements <= BUCKET else 0
+        flattened = layout.elements * FP32 if layout.elements <= BUCKET else 0  # a larger group is alone, and a view
+        return flattened + layout.elements * layout.width
     if layout.config.parallel.offload != "none":
         return bucket_of(layout)
     return bucket_of(layout) + 2 * layout.share * FP32
