@@ -74,6 +74,9 @@ def test_what_cannot_be_planned_is_refused_in_a_line():
     assert "plan.device=h1000: not known; choose one of b200" in refusal(*ONE_B, "plan.device=h1000")
     assert "set model.vocab_size, or data.path" in refusal("data.path=/nonexistent", "train.steps=1")
     assert "can't be cut into micro-batches" in refusal(*ONE_B, "plan.devices=7", "parallel.zero_stage=1")
+    assert "plan.output=/nonexistent/plan.json: there is no folder" in refusal(
+        *ONE_B, "plan.output=/nonexistent/plan.json"
+    )
     assert "plan.devices=0: must be at least 1" in refusal(*ONE_B, "plan.devices=0")
 
 

@@ -22,6 +22,7 @@ from trainer.planning.vocabulary import with_vocabulary
 def main(config: Plan) -> int:
     """Prints the plan of a run, or of the best layouts for it; 0, or 2 where none fits."""
     require_known_model(config)
+    require_output(config)
     cluster = cluster_of(config.plan, config.launch)
     if config.plan.scaling != "none":
         points = scale(config, cluster)
@@ -61,6 +62,13 @@ def require_known_model(config: Plan) -> None:
     if known is None:
         raise ConfigError("model.vocab_size isn't set and the data aren't here: set model.vocab_size, or data.path.")
     config.model = known
+
+
+def require_output(config: Plan) -> None:
+    """Refuses a file that can't be written, before anything is reckoned."""
+    folder = Path(config.plan.output).absolute().parent if config.plan.output else None
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"plan.output={config.plan.output}: there is no folder {folder}; make it, or mend the path.")
 
 
 def whole_run(candidate: Candidate, cluster: Cluster) -> Cost | None:

@@ -9,7 +9,7 @@ from typing import Any
 from trainer.model.sizes import count, count_active, parameter_shapes
 from trainer.planning.cluster import Cluster
 from trainer.planning.communication import transfers
-from trainer.planning.cost import Cost
+from trainer.planning.cost import DAY_S, Cost
 from trainer.planning.memory import MARGIN, Memory
 from trainer.planning.scaling import Point
 from trainer.planning.search import Candidate, Ranking
@@ -123,15 +123,20 @@ def _heading(candidate: Candidate, cluster: Cluster) -> Iterable[str]:
     tokens = config.train.batch_size * config.data.sequence_length
     yield (
         f"batch      {config.train.batch_size:,} sequences of {config.data.sequence_length:,} = {tokens:,} tokens a "
-        f"step: {layout.data_ranks} data ranks{shared}, {layout.micro_steps} micro-steps of {layout.micro_batch}"
+        f"step: {_counted(layout.data_ranks, 'data rank')}{shared}, {_counted(layout.micro_steps, 'micro-step')} of "
+        f"{layout.micro_batch}"
     )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number > 1)}"
 
 
 def _memory(memory: Memory, cluster: Cluster) -> Iterable[str]:
     share = memory.total / cluster.device.memory
     yield (
         f"memory     {memory.total / GB:.2f} GB of a device's {cluster.device.memory / GB:.1f} ({share:.0%}, ± "
-        f"{MARGIN:.0%}), the most being needed at: {memory.moment}"
+        f"{MARGIN:.0%}), the most being needed at: {memory.moment}{'; it does not fit' * (share > 1)}"
     )
     parts = {**memory.parts, "device runtime": memory.runtime}
     for name, size in sorted(parts.items(), key=lambda item: -item[1]):
@@ -172,13 +177,25 @@ def _time(time: StepTime) -> Iterable[str]:
 
 def _whole(cost: Cost, candidate: Candidate) -> Iterable[str]:
     per_step = candidate.config.train.batch_size * candidate.config.data.sequence_length
-    tokens = cost.tokens_per_second * cost.days * 86400
+    tokens = cost.tokens_per_second * cost.days * DAY_S
     yield (
-        f"run        {cost.tokens_per_second:,.0f} tokens/s, {cost.tokens_per_second * 86400 / 1e9:,.1f}B a day; "
-        f"{tokens / 1e9:,.3g}B tokens ({tokens / per_step:,.0f} steps) in {cost.days:,.2f} days"
+        f"run        {cost.tokens_per_second:,.0f} tokens/s, {_amount(cost.tokens_per_second * DAY_S)} a day; "
+        f"{_amount(tokens)} tokens ({tokens / per_step:,.0f} steps) in {_duration(cost.days)}"
     )
-    price = f", price {cost.price:,.0f}" if cost.price is not None else ""
-    yield f"           {cost.kilowatt_hours:,.1f} kWh in the devices{price}"
+    told = [f"{cost.kilowatt_hours:,.1f} kWh in the devices"] if cost.kilowatt_hours else []
+    told += [f"price {cost.price:,.2f}"] if cost.price is not None else []
+    if told:
+        yield f"           {', '.join(told)}"
+
+
+def _amount(tokens: float) -> str:
+    return f"{tokens / 1e9:,.1f}B" if tokens >= 1e9 else f"{tokens / 1e6:,.1f}M"
+
+
+def _duration(days: float) -> str:
+    if days >= 2:
+        return f"{days:,.1f} days"
+    return f"{days * 24:,.1f} hours" if days * 24 >= 2 else f"{days * 24 * 60:,.1f} minutes"
 
 
 def _why(ranking: Ranking) -> Iterable[str]:
