@@ -226,5 +226,9 @@ def check(verb: Verb, config: Any, world_size: int) -> None:
 
     if verb.name == "pretrain":
         check_pretrain(config, world_size)
+        if not rank_environment.is_rank(os.environ):
+            from launch.memory_check import check_memory
+
+            check_memory(config, world_size)
     else:
         check_values(config)

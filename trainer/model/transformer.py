@@ -32,11 +32,7 @@ from trainer.model.attention import (
 from trainer.model.loss import Measure, logit_losses, row_losses
 from trainer.model.moe import MixtureOfExperts, Routing, Tally, penalties
 from trainer.model.recompute import recomputed
-
-
-def head_width(config: Model) -> int:
-    """Width of an attention head."""
-    return config.head_dim or config.hidden_size // config.num_attention_heads
+from trainer.model.sizes import head_width
 
 
 class RMSNorm(nn.Module):
