@@ -79,7 +79,7 @@ def test_a_size_that_takes_too_much_memory_is_left_out(corpus, tmp_path):
     assert run_ranks(pretrain_in_little_memory, config, 1) == [0]
     record = json.loads((tmp_path / "run/micro_batch.json").read_text())
     assert [timing["size"] for timing in record["measured"]] == [1]
-    assert "not enough memory" in (tmp_path / "run/logs/micro-batch-00000.log").read_text()
+    assert "allocate memory" in (tmp_path / "run/logs/micro-batch-00000.log").read_text()
 
 
 def test_it_is_refused_where_nothing_fits(corpus, tmp_path):

@@ -12,7 +12,7 @@ from trainer.engine.float8 import to_float8
 from trainer.errors import ConfigError
 from trainer.model.transformer import Transformer
 
-FLOAT8 = {"train__precision": "fp8", "data__sequence_length": 32}
+FLOAT8 = {"train__precision": "fp8", "model__head_dim": 16}
 
 
 def pretrain_emulated(config):
@@ -63,7 +63,7 @@ def test_what_has_no_float8_products_is_refused(corpus, tmp_path):
     assert codes == [2]
     assert "train.precision=fp8: a CPU has no float8 tensor cores, as an H100 has; use" in errors[0]
     refusals = {
-        "model.hidden_size=40 with": {"model__hidden_size": 40, "model__head_dim": 16},
+        "model.hidden_size=40 with": {"model__hidden_size": 40},
         "model.num_experts=2": {"model__num_experts": 2, "model__num_experts_per_tok": 1},
         "parallel.zero_stage=0 gives wrong losses": {"parallel__zero_stage": 0},
     }
