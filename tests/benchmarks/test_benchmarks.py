@@ -48,6 +48,10 @@ def test_gpu_contest_runs_on_a_cpu(tmp_path):
     assert [result["failure"] for result in results] == [None] * 4
 
 
+def test_profiler_names_the_operators():
+    assert "aten::mm" in run("profiler", "--tiny", "--steps", 2)
+
+
 def test_gpu_contest_refuses_a_machine_without_one():
     assert run("gpu", code=2) == "bench-gpu: no GPU here; --device cpu --tiny shows that it runs.\n"
 
