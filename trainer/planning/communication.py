@@ -73,7 +73,7 @@ def _weights(layout: Layout) -> Iterator[Transfer]:
 def _norm(layout: Layout) -> Iterator[Transfer]:
     """The norm, and whether it is finite: a number or two each."""
     stage = layout.config.parallel.zero_stage
-    bf16 = layout.config.train.precision == "bf16"
+    bf16 = layout.bf16
     groups = 2 if layout.config.parallel.tensor > 1 else 1
     if stage == 3:
         yield Transfer("all_reduce", "data", 8, 2 * groups)

@@ -54,7 +54,7 @@ class Layout:
     @property
     def bf16(self) -> bool:
         """Whether weights and activations are in bf16."""
-        return self.config.train.precision == "bf16"
+        return self.config.train.precision != "fp32"
 
     @property
     def width(self) -> int:
