@@ -121,5 +121,4 @@ def _loss(layout: Layout) -> int:
     head = layout.held.get("lm_head.weight", layout.held["model.embed_tokens.weight"])[0] * model.hidden_size
     by_logits = 3 * 4 * chunk * vocabulary + several * head * layout.width
     by_head = chunk * vocabulary * layout.width + (1 + several) * head * layout.width
-    gathered = chunk * vocabulary * layout.width if layout.config.parallel.tensor > 1 else 0
-    return max(by_logits, by_head) + gathered
+    return max(by_logits, by_head)

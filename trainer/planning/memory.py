@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trainer.planning.activations import Activations, activations_of
 from trainer.planning.layout import BUCKET, REUSE_DISTANCE, Layout
-from trainer.planning.states import FP32, States, bucket_of, states_of, uses_bf16_optimizer
+from trainer.planning.states import FP32, States, bucket_of, persistent, states_of, uses_bf16_optimizer
 
 MARGIN = 0.10  # largest error of a prediction; tests/planning/test_memory.py holds it
 RUNTIME = 1_200_000_000  # bytes that CUDA's context, NCCL's buffers and cuBLAS's work spaces take on a GPU, about
@@ -44,19 +44,25 @@ def memory_of(layout: Layout) -> Memory:
 
 def _moments(layout: Layout, states: States) -> dict[str, Parts]:
     found = activations_of(layout)
-    blocks = layout.config.model.num_hidden_layers
+    kept = layout.config.model.num_hidden_layers * found.kept
     whole = _growing(layout)  # of gradients, when backward has been through all
-    before = whole if layout.micro_steps > 1 else 0
-    full = {"activations": blocks * found.kept + found.ends}
+    before, late = (whole, 0) if layout.micro_steps > 1 else (0, _latest(layout))
+    gathered, bucket = _gathered(layout), _bucket(layout)
+    # stage 1 makes the bucket in the first backward of a step and keeps it; stage 2 makes it in each
+    early = bucket if layout.config.parallel.zero_stage == 1 and layout.micro_steps > 1 else 0
     return {
-        "loss": _sum(states, full | {"gradients": before, "logits": found.loss}, _passing(layout)),
+        "loss": _sum(
+            states,
+            {"activations": kept + found.ends, "gradients": before, "logits": found.loss, "buffers": early},
+            gathered,
+        ),
         "backward of the last block": _sum(
-            states, _in_block(full["activations"], found) | {"gradients": before}, _passing(layout)
+            states, _in_block(kept, found), {"gradients": before, "buffers": bucket}, gathered
         ),
         "backward of the first block": _sum(
-            states, _in_block(found.kept + found.ends, found) | {"gradients": whole}, _passing(layout)
+            states, _in_block(found.kept, found), {"gradients": whole - late, "buffers": bucket}, gathered
         ),
-        "optimizer step": _sum(states, {"gradients": whole}, {"buffers": _stepping(layout)}),
+        "optimizer step": _sum(states, {"gradients": whole, "buffers": _stepping(layout)}),
     }
 
 
@@ -84,20 +90,31 @@ def _growing(layout: Layout) -> int:
     return (layout.share if stage == 2 else layout.elements) * FP32
 
 
-def _passing(layout: Layout) -> Parts:
-    """Buffers in forward and backward: stage 2's bucket, stage 3's gathered weights."""
-    stage = layout.config.parallel.zero_stage
-    largest = max(map(math.prod, layout.held.values())) * layout.width
-    if stage in (1, 2) and not uses_bf16_optimizer(layout):
-        return {"buffers": bucket_of(layout)}
-    if stage == 3 and layout.ranks > 1:
-        whole = min(layout.elements, layout.zero("stage3_max_reuse_distance", REUSE_DISTANCE)) * layout.width
-        return {"gathered weights": whole, "buffers": largest}
-    return {}
+def _latest(layout: Layout) -> int:
+    """Bytes of the gradients that are still to come in the first block's backward."""
+    if _growing(layout) != layout.elements * FP32:
+        return 0
+    latest = [name for name in layout.held if ".layers.0." in name or name == "model.embed_tokens.weight"]
+    return sum(math.prod(layout.held[name]) for name in latest) * FP32
+
+
+def _gathered(layout: Layout) -> Parts:
+    """Stage 3's weights of other ranks, from forward to backward, and room for the largest gradient."""
+    if layout.config.parallel.zero_stage < 3 or layout.ranks == 1:
+        return {}
+    cut = layout.elements - persistent(layout)
+    whole = min(cut, layout.zero("stage3_max_reuse_distance", REUSE_DISTANCE))
+    largest = max(map(math.prod, layout.held.values()))
+    return {"gathered weights": whole * layout.width, "buffers": largest * layout.width}
+
+
+def _bucket(layout: Layout) -> int:
+    """Bytes of the bucket that gradients are reduced in, where it comes and goes; stage 3's is a state."""
+    return bucket_of(layout) if layout.config.parallel.zero_stage in (1, 2) else 0
 
 
 def _stepping(layout: Layout) -> int:
-    """Buffers while gradients are reduced and the optimiser steps."""
+    """Buffers while gradients are reduced and the optimiser steps, beside the gradients."""
     stage = layout.config.parallel.zero_stage
     if stage == 0:
         return min(layout.elements, BUCKET) * FP32
@@ -106,4 +123,4 @@ def _stepping(layout: Layout) -> int:
         return flattened + layout.elements * layout.width
     if layout.config.parallel.offload != "none":
         return bucket_of(layout)
-    return bucket_of(layout) + 2 * layout.share * FP32
+    return max(layout.share * FP32, bucket_of(layout) if stage == 1 else 0)

@@ -31,17 +31,18 @@ def states_of(layout: Layout) -> States:
         "optimizer state": _moments(layout),
         "gradients": _gradients(layout),
         "buffers": _buffers(layout),
+        "staging": _staging(layout),
     }
     away: set[str] = set()
     elsewhere = layout.cuda or parallel.offload_device == "nvme"  # on a CPU, its memory is the device's
     if parallel.offload != "none" and elsewhere:
-        away |= {"master weights", "optimizer state", "gradients"}
+        away |= {"master weights", "optimizer state", "gradients", "staging"}
     if parallel.offload == "all" and elsewhere:
         away |= {"weights"}
     device = {name: size for name, size in parts.items() if name not in away and size}
     host = {name: size for name, size in parts.items() if name in away and size}
     if "weights" in away:
-        device["weights"] = _persistent(layout) * layout.width
+        device["weights"] = persistent(layout) * layout.width
     return States(device, host)
 
 
@@ -71,10 +72,10 @@ def _weights(layout: Layout) -> int:
     if parallel.zero_stage < 3:
         return layout.elements * layout.width
     second = layout.elements // parallel.hpz if parallel.hpz > 1 else 0
-    return (layout.share + _persistent(layout) + second) * layout.width
+    return (layout.share + persistent(layout) + second) * layout.width
 
 
-def _persistent(layout: Layout) -> int:
+def persistent(layout: Layout) -> int:
     """Elements that stage 3 keeps whole on every rank besides their partition; a rank alone has no copies."""
     if layout.ranks == 1:
         return 0
@@ -105,6 +106,13 @@ def _gradients(layout: Layout) -> int:
     if parallel.zero_stage == 3:
         return layout.share * FP32 * (2 if parallel.offload != "none" else 1)
     return layout.share * FP32 if parallel.offload != "none" else 0
+
+
+def _staging(layout: Layout) -> int:
+    """Of offloaded state at stages 1 and 2: where new weights wait to be copied back, and a gradient's way there."""
+    if layout.config.parallel.offload == "none" or layout.config.parallel.zero_stage == 3:
+        return 0
+    return layout.share * layout.width + 2 * FP32 * max(map(math.prod, layout.held.values()))
 
 
 def _buffers(layout: Layout) -> int:
