@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launch.sweep.results import Result
-from launch.sweep.space import Space
+from launch.sweep.space import Distribution, Space
 from launch.sweep.trial import FINISHED, STOPPED
 from trainer.track.curves import readable_count
 
@@ -44,11 +44,12 @@ def draw_sweep(
         panels = parts[1, 0].subplots(rows, min(COLUMNS, len(space)), squeeze=False, sharey=True).flat
         parts[1, 0].supylabel("loss", fontsize=10)
         for key, axes in zip(space, panels, strict=False):  # in this order: panels keeps what is left over
-            _draw_parameter(axes, key, results, best, space)
+            _draw_parameter(axes, key, results, best, space[key])
             share = f" (importance {importance[key]:.0%})" if key in importance else ""
             axes.set_xlabel(f"{key}{share}")
         for axes in list(panels):
             axes.set_visible(False)
+        parts[1, 0].axes[0].legend(frameon=False, fontsize=8)
     temporary = path.with_name(f"{path.name}.partial")
     canvas.print_png(temporary)
     temporary.replace(path)
@@ -77,9 +78,10 @@ def _draw_curves(axes: matplotlib.axes.Axes, results: Sequence[Result], best: Re
 
 
 def _draw_parameter(
-    axes: matplotlib.axes.Axes, key: str, results: Sequence[Result], best: Result | None, space: Space
+    axes: matplotlib.axes.Axes, key: str, results: Sequence[Result], best: Result | None, distribution: Distribution
 ) -> None:
-    distribution = space[key]
+    if not distribution.is_range:
+        axes.xaxis.update_units(distribution.values)  # in their order
     for state, colour, label in ((STOPPED, SHORT, "when stopped"), (FINISHED, WHOLE, "at the end")):
         shown = [result for result in results if result.state == state and result.points]
         at = [distribution.number(result.values[key]) for result in shown]
@@ -88,7 +90,6 @@ def _draw_parameter(
         axes.scatter([distribution.number(best.values[key])], [best.loss], color=BEST, s=70, marker="*", zorder=4)
     if distribution.kind == "loguniform":
         axes.set_xscale("log")
-    axes.legend(frameon=False, fontsize=8)
     _finish(axes)
 
 

@@ -5,18 +5,16 @@ banyan sweep search=asha model=tiny 'search.space.optimizer.lr=loguniform(1e-4,1
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from launch.ray_paths import folder_of_ranks
 from launch.sweep import checks
-from launch.sweep.ladder import Rung, rungs_of
+from launch.sweep.ladder import rungs_of
 from launch.sweep.plan import Plan, identity_of, locate, name_sweep, split_overrides
 from launch.sweep.report import report
-from launch.sweep.space import Space, Values, all_points, draw_point, read_space, to_numbers
-from launch.sweep.trial import FINISHED, KEPT_STATES, Trial, all_trials
+from launch.sweep.sought import Sought, seek
+from launch.sweep.trial import FINISHED, KEPT_STATES, all_trials
 from trainer.checks import total_steps_of
 from trainer.config import Pretrain, Search, Sweep
 from trainer.data.dataset import open_training, open_validation
@@ -27,18 +25,6 @@ if TYPE_CHECKING:
     from launch.cli import Options
 
 STOPPED = 85  # exit code: stopped before the end; the same command goes on
-ACTOR_RESTARTS = 3  # of a trial whose node is lost
-TUNE_FOLDER = "tune"  # of Ray Tune's own files, which hold nothing that a later start needs
-
-
-@dataclasses.dataclass(frozen=True)
-class Sought:
-    """What a sweep tries: the space, the values of every trial where they are known beforehand, a ladder's runs."""
-
-    space: Space
-    points: list[Values] | None  # None: chosen as the sweep goes
-    trials: int
-    rungs: list[Rung]
 
 
 def main(config: Sweep, options: Options) -> int:
@@ -101,21 +87,6 @@ def settle(search: Search, options: Options) -> tuple[Plan, Pretrain]:
     return plan, base
 
 
-def seek(search: Search, base: Pretrain, plan: Plan) -> Sought:
-    """What is to be tried."""
-    space = read_space(search.space, checks.pretrain_names(plan))
-    if search.searcher == "ladder":
-        rungs = rungs_of(search.ladder, base.model)
-        return Sought(space, [rung.values for rung in rungs], len(rungs), rungs)
-    if search.searcher == "grid":
-        points = list(all_points(space))
-        return Sought(space, points, len(points), [])
-    if search.searcher == "tpe":
-        return Sought(space, None, search.trials, [])
-    points = [draw_point(space, seed=search.seed, number=number) for number in range(search.trials)]
-    return Sought(space, points, search.trials, [])
-
-
 def run(search: Search, plan: Plan, base: Pretrain, sought: Sought) -> bool:
     """Runs what is left of the trials on the Ray cluster; whether it was interrupted."""
     done = [trial for trial in all_trials(plan) if trial.state in KEPT_STATES]
@@ -125,10 +96,12 @@ def run(search: Search, plan: Plan, base: Pretrain, sought: Sought) -> bool:
     from launch.sweep import cluster
 
     with cluster.connected():
+        from launch.sweep.tuning import tune_trials
+
         needed = cluster.resources_for(plan.ranks, plan.threads)
         room = min(cluster.room_for(needed), search.max_concurrent or sought.trials, sought.trials)
         announce(search, plan, sought, len(done), room)
-        return tune_trials(search, plan, base, sought, needed, room)
+        return tune_trials(search, plan, base, sought, needed=needed, room=room)
 
 
 def announce(search: Search, plan: Plan, sought: Sought, done: int, room: int) -> None:
@@ -145,66 +118,3 @@ def announce(search: Search, plan: Plan, sought: Sought, done: int, room: int) -
         print(f"{small} to {large} parameters, {sum(rung.flops for rung in sought.rungs):.2g} FLOPs in all", flush=True)
     if done:
         print(f"going on: {done} trials have ended before", flush=True)
-
-
-def tune_trials(
-    search: Search, plan: Plan, base: Pretrain, sought: Sought, needed: dict[str, float], room: int
-) -> bool:
-    """Hands the trials to Ray Tune; whether it was interrupted. All have begun anew as far as Tune knows: those that
-    ended before repeat their reports, from which the scheduler learns what it knew."""
-    from ray import tune
-
-    from launch.sweep.scheduler import build_scheduler
-    from launch.sweep.searcher import ParzenSearcher
-    from launch.sweep.stop import StopRequests
-    from launch.sweep.trainable import SweepTrial
-    from launch.sweep.watch import Watch
-
-    trials = [Trial.open(plan, number) for number in range(sought.trials)]
-    ended = [trial.number for trial in trials if trial.state in KEPT_STATES]
-    begun = [trial.values for trial in trials]
-    known = [values for values in begun if values]
-    space: dict[str, Any] | None = None
-    searcher = None
-    if sought.points is None:
-        searcher = ParzenSearcher(sought.space, trials=sought.trials, seed=search.seed, known=known, sweep=plan.dir)
-    else:
-        points = [values or point for values, point in zip(begun, sought.points, strict=True)]
-        cases = [(number, to_numbers(values, sought.space)) for number, values in enumerate(points)]
-        grid = [{"sweep": plan.dir, "number": number, "values": values} for number, values in cases]
-        space = {"trial": tune.grid_search(grid)}
-    tokens_per_step = base.train.batch_size * base.data.sequence_length
-    stops = StopRequests(plan.stop_file)
-    folder = plan.folder / TUNE_FOLDER
-    shutil.rmtree(folder, ignore_errors=True)
-    tuner = tune.Tuner(
-        tune.with_resources(SweepTrial, tune.PlacementGroupFactory([needed])),
-        param_space=space,
-        tune_config=tune.TuneConfig(
-            num_samples=-1 if searcher else 1,
-            search_alg=searcher,
-            scheduler=build_scheduler(
-                search,
-                sought.space,
-                tokens=plan.steps * tokens_per_step,
-                tokens_per_step=tokens_per_step,
-                every=plan.every,
-                room=room,
-            ),
-            max_concurrent_trials=room,
-            trial_name_creator=lambda trial: f"{trial.config['trial']['number']:05d}",
-            trial_dirname_creator=lambda trial: f"{trial.config['trial']['number']:05d}",
-        ),
-        run_config=tune.RunConfig(
-            name=TUNE_FOLDER,
-            storage_path=str(folder.parent),
-            callbacks=[Watch(plan, stops, ended=ended, of=sought.trials)],
-            stop=stops,
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=ACTOR_RESTARTS),
-            verbose=0,
-        ),
-    )
-    with stops.heard():
-        tuner.fit()
-    return stops.count > 0

@@ -81,5 +81,6 @@ def log_to_wandb(
         pictures={f"sweep/{path.stem}": path for path in pictures},
         tables={"sweep/trials": (columns, [[row.get(str(key)) for key in columns] for row in rows])},
     )
-    best = summary["best"] or {}
-    run.close(exit_code=0, summary={f"best/{key}": best[key] for key in ("trial", "loss", "step") if key in best})
+    told = {part: summary[part] or {} for part in ("best", "importance", "ladder") if part in summary}
+    figures = {f"{part}/{key}": value for part, found in told.items() for key, value in found.items()}
+    run.close(exit_code=0, summary=figures)

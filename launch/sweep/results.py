@@ -12,10 +12,11 @@ from typing import Any
 
 from launch.sweep.plan import Plan
 from launch.sweep.space import Space, Values, to_numbers
-from launch.sweep.trial import DIVERGED, FINISHED, Point, Trial
+from launch.sweep.trial import DIVERGED, FINISHED, RUNNING, Point, Trial
 from trainer.durable import write_json, write_text
 
 FEWEST_FOR_IMPORTANCE = 8
+UNFINISHED = "unfinished"  # a trial that runs, to a sweep that has ended
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def collect(plan: Plan, trials: Sequence[Trial]) -> list[Result]:
     return [
         Result(
             number=trial.number,
-            state=trial.state,
+            state=UNFINISHED if trial.state == RUNNING else trial.state,
             values=trial.values,
             points=tuple(trial.points(plan.metric)),
             run_dir=trial.run_dir,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.search import Searcher
@@ -22,11 +22,11 @@ class ParzenSearcher(Searcher):
     """Optuna's tree-structured Parzen estimator (Bergstra et al., 2011; Watanabe, 2023).
 
     Unlike Tune's own OptunaSearch it tells Optuna which trials were stopped early, and where, so that a loss after few
-    steps isn't taken for that of a whole trial. `known` are the values of trials that a former start began: they are
-    suggested first, in order, and so told again.
+    steps isn't taken for that of a whole trial. `known` are the values of trials that a former start began, by
+    number: they are suggested, and so told, again.
     """
 
-    def __init__(self, space: Space, *, trials: int, seed: int, known: Sequence[Values], sweep: str) -> None:
+    def __init__(self, space: Space, *, trials: int, seed: int, known: Mapping[int, Values], sweep: str) -> None:
         import optuna
 
         super().__init__(metric=LOSS, mode="min")
@@ -34,7 +34,7 @@ class ParzenSearcher(Searcher):
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS, multivariate=True)
         self._study = optuna.create_study(sampler=sampler)
         self._space, self._sweep, self._trials = space, sweep, trials
-        self._known = list(known)
+        self._known = known
         self._next = 0
         self._asked: dict[str, optuna.Trial] = {}
 
@@ -43,7 +43,7 @@ class ParzenSearcher(Searcher):
         if self._next >= self._trials:
             return Searcher.FINISHED
         number, self._next = self._next, self._next + 1
-        if number < len(self._known):
+        if number in self._known:
             self._study.enqueue_trial(to_numbers(self._known[number], self._space))
         trial = self._study.ask({key: distribution_for_optuna(item) for key, item in self._space.items()})
         self._asked[trial_id] = trial

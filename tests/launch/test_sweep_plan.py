@@ -11,7 +11,8 @@ from launch.compose import compose
 from launch.sweep import checks
 from launch.sweep.ladder import count_parameters, rungs_of
 from launch.sweep.plan import Plan, split_overrides
-from launch.sweep.recipe import seek, settle
+from launch.sweep.recipe import settle
+from launch.sweep.sought import seek
 from trainer.config import Ladder
 from trainer.errors import ConfigError
 

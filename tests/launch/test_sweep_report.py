@@ -95,6 +95,11 @@ def test_a_sweep_leaves_tables_pictures_the_best_configuration_and_a_wandb_run(p
     logged = {key for record in records if record["type"] == "history" for key in record["history"]["item"]}
     assert any(key.startswith("sweep/sweep") for key in logged)
     assert any(key.startswith("sweep/trials") for key in logged)
+    summary: dict = {}
+    for record in records:
+        summary |= record.get("summary", {}).get("update", {})
+    assert (summary["best/trial"], summary["best/optimizer.lr"]) == (5, "0.0064")
+    assert summary["importance/optimizer.lr"] > 0.5
     (table,) = (folder / "files/media/table/sweep").glob("trials*.json")
     shown = json.loads(table.read_text())
     assert shown["columns"][:5] == ["trial", "state", "step", "tokens", "loss"]

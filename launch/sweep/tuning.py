@@ -1,0 +1,92 @@
+"""Hands the trials of a sweep to Ray Tune."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+
+from launch.sweep.plan import Plan
+from launch.sweep.scheduler import build_scheduler
+from launch.sweep.searcher import ParzenSearcher
+from launch.sweep.sought import Sought
+from launch.sweep.space import to_numbers
+from launch.sweep.stop import StopRequests
+from launch.sweep.trainable import SweepTrial
+from launch.sweep.trial import KEPT_STATES, Trial
+from launch.sweep.watch import Watch
+from trainer.config import Pretrain, Search
+
+ACTOR_RESTARTS = 3  # of a trial whose node is lost
+FOLDER = "tune"  # of Ray Tune's own files, which hold nothing that a later start needs
+
+
+def tune_trials(
+    search: Search, plan: Plan, base: Pretrain, sought: Sought, *, needed: dict[str, float], room: int
+) -> bool:
+    """Runs the trials, each with what it `needed` of a node, `room` at once; whether it was interrupted.
+
+    All begin anew as far as Tune knows. Those that ended before repeat their reports, from which a scheduler or a
+    searcher learns what it knew; where there is neither they are left out.
+    """
+    trials = [Trial.open(plan, number) for number in range(sought.trials)]
+    ended = [trial.number for trial in trials if trial.state in KEPT_STATES]
+    tokens_per_step = base.train.batch_size * base.data.sequence_length
+    scheduler = build_scheduler(
+        search,
+        sought.space,
+        tokens=plan.steps * tokens_per_step,
+        tokens_per_step=tokens_per_step,
+        every=plan.every,
+        room=room,
+    )
+    stops = StopRequests(plan.stop_file)
+    shutil.rmtree(plan.folder / FOLDER, ignore_errors=True)
+    tuner = tune.Tuner(
+        tune.with_resources(SweepTrial, tune.PlacementGroupFactory([needed])),
+        param_space=None if sought.points is None else listed(search, plan, sought, trials),
+        tune_config=tune.TuneConfig(
+            num_samples=-1 if sought.points is None else 1,
+            search_alg=chosen(search, plan, sought, trials) if sought.points is None else None,
+            scheduler=scheduler,
+            max_concurrent_trials=room,
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
+        ),
+        run_config=tune.RunConfig(
+            name=FOLDER,
+            storage_path=plan.dir,
+            callbacks=[Watch(plan, stops, ended=ended, of=sought.trials)],
+            stop=stops,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=ACTOR_RESTARTS),
+            verbose=0,
+        ),
+    )
+    with stops.heard():
+        tuner.fit()
+    return stops.count > 0
+
+
+def listed(search: Search, plan: Plan, sought: Sought, trials: Sequence[Trial]) -> dict[str, Any]:
+    """The trials whose values are known beforehand, as Tune's space; one that has begun keeps what it began with."""
+    assert sought.points is not None
+    cases = [
+        {"sweep": plan.dir, "number": trial.number, "values": to_numbers(trial.values or point, sought.space)}
+        for trial, point in zip(trials, sought.points, strict=True)
+        if search.scheduler != "none" or trial.state not in KEPT_STATES
+    ]
+    return {"trial": tune.grid_search(cases)}
+
+
+def chosen(search: Search, plan: Plan, sought: Sought, trials: Sequence[Trial]) -> ParzenSearcher:
+    """The searcher that chooses as it goes, and begins with the trials that have begun."""
+    known = {trial.number: trial.values for trial in trials if trial.values}
+    return ParzenSearcher(sought.space, trials=sought.trials, seed=search.seed, known=known, sweep=plan.dir)
+
+
+def _name(trial: TuneTrial) -> str:
+    return f"{trial.config['trial']['number']:05d}"
