@@ -16,6 +16,7 @@ from trainer.errors import BanyanError, ConfigError
 DEFAULTS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 # A cluster of our own asks for a token, or other users of the machine could run code as us.
 LOCAL_DEFAULTS = {"RAY_AUTH_MODE": "token"}
+STARTS, SLOW = 4, "timed out during startup"
 
 
 @contextlib.contextmanager
@@ -37,18 +38,33 @@ def connected(*, shows_workers: bool = True) -> Iterator[None]:
     except ImportError as error:
         raise ConfigError("launch=ray needs Ray, which isn't installed: pip install 'banyan-train[ray]'.") from error
     try:
-        ray.init(
-            address=address,
-            logging_level=logging.WARNING,
-            log_to_driver=shows_workers,
-            include_dashboard=False if address == "local" else None,
-        )
+        _connect(address, shows_workers=shows_workers)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise BanyanError(f"RAY_ADDRESS={address}: no cluster answers there ({_first_line(error)}).") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(address: str, *, shows_workers: bool) -> None:
+    """ray.init, which gives a local cluster half a minute to start: a busy machine may not keep that."""
+    import ray
+
+    for _ in range(STARTS):
+        try:
+            ray.init(
+                address=address,
+                logging_level=logging.WARNING,
+                log_to_driver=shows_workers,
+                include_dashboard=False if address == "local" else None,
+            )
+            return
+        except Exception as error:
+            if SLOW not in str(error):
+                raise
+            ray.shutdown()
+    raise BanyanError(f"Ray's daemons didn't start, in {STARTS} tries: the machine is too busy; try again later.")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from launch.sweep.results import Result
 from launch.sweep.space import Distribution, Space
-from launch.sweep.trial import FINISHED, STOPPED
+from launch.sweep.trial import FINISHED
 from trainer.track.curves import readable_count
 
 if TYPE_CHECKING:
@@ -80,16 +80,19 @@ def _draw_curves(axes: matplotlib.axes.Axes, results: Sequence[Result], best: Re
 def _draw_parameter(
     axes: matplotlib.axes.Axes, key: str, results: Sequence[Result], best: Result | None, distribution: Distribution
 ) -> None:
-    if not distribution.is_range:
+    if distribution.kind == "loguniform":
+        axes.set_xscale("log")
+    if distribution.is_range:
+        axes.set_xlim(distribution.low, distribution.high)
+    else:
         axes.xaxis.update_units(distribution.values)  # in their order
-    for state, colour, label in ((STOPPED, SHORT, "when stopped"), (FINISHED, WHOLE, "at the end")):
-        shown = [result for result in results if result.state == state and result.points]
+    measured = [result for result in results if result.points]
+    for whole, colour, label in ((False, SHORT, "before the end"), (True, WHOLE, "at the end")):
+        shown = [result for result in measured if (result.state == FINISHED) == whole]
         at = [distribution.number(result.values[key]) for result in shown]
         axes.scatter(at, [result.loss for result in shown], color=colour, s=22, label=label, zorder=3)
     if best is not None:
         axes.scatter([distribution.number(best.values[key])], [best.loss], color=BEST, s=70, marker="*", zorder=4)
-    if distribution.kind == "loguniform":
-        axes.set_xscale("log")
     _finish(axes)
 
 

@@ -13,7 +13,7 @@ from launch.sweep.ladder import Rung
 from launch.sweep.plan import Plan
 from launch.sweep.report import report
 from launch.sweep.space import Distribution
-from launch.sweep.trial import FINISHED, STOPPED, Trial, all_trials
+from launch.sweep.trial import FINISHED, RUNNING, STOPPED, Trial, all_trials
 from tests.track import wandb_server
 from trainer.config import Search, Wandb
 from trainer.scaling import Law
@@ -105,6 +105,12 @@ def test_a_sweep_leaves_tables_pictures_the_best_configuration_and_a_wandb_run(p
     assert shown["columns"][:5] == ["trial", "state", "step", "tokens", "loss"]
     assert [row[1] for row in shown["data"]] == [row["state"] for row in rows]
     assert list((folder / "files/media/images/sweep").glob("sweep*.png"))
+
+
+def test_a_sweep_stopped_before_any_report_says_so(plan, capsys):
+    leave_trial(plan, 0, {"optimizer.lr": "0.1", "optimizer.weight_decay": "0"}, {}, RUNNING)
+    report(plan, Search(), SPACE, [], all_trials(plan), Wandb(mode="disabled"))
+    assert "1 unfinished" in capsys.readouterr().out
 
 
 def test_a_sweep_without_a_whole_trial_says_so(plan, capsys):
