@@ -182,7 +182,7 @@ def test_other_schedulers_and_searchers_end_with_a_whole_trial(sweeping, search)
 
 @pytest.mark.full
 def test_a_terminated_sweep_checkpoints_its_trials_and_goes_on(sweeping):
-    overrides = ["search=random", "search.trials=2", "search.every=1000", "train.steps=3000"]
+    overrides = ["search=random", "search.trials=2", "search.every=500", "train.steps=1000"]
     overrides += ["search.space.optimizer.lr=loguniform(1e-3,1e-2)", "search.metric=train/loss"]
     driver = sweeping.start(*overrides)
     driver.wait_until(lambda: all((sweeping.trial(number) / "metrics.jsonl").exists() for number in range(2)))
@@ -194,7 +194,7 @@ def test_a_terminated_sweep_checkpoints_its_trials_and_goes_on(sweeping):
     )
     sweeping.run(*overrides)
     for number in range(2):
-        assert steps_of(sweeping.trial(number)) == list(range(1, 3001))
+        assert steps_of(sweeping.trial(number)) == list(range(1, 1001))
 
 
 @pytest.mark.full
