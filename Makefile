@@ -2,13 +2,16 @@
 # make train   set up, then the main job: prepare the standard library's source and pretrain a small model on it
 # make test    set up, check, then the tests (minutes); make test-full: long matrices and abuse as well
 # make check   formatting, lint, types
+# make bench-cpu, bench-gpu, bench-data, bench-start   speed, side by side with others (docs/PERFORMANCE.md); make peers
+#              installs those others, each in an environment of its own; make bench-compare BASE=rev: another revision
+#              More arguments in ARGS, as ARGS="--contest fp32 --rounds 12" or ARGS=--help
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --no-compile -q -c constraints.txt
 
-.PHONY: setup train test test-full check format clean
+.PHONY: setup train test test-full check format clean peers bench-cpu bench-gpu bench-data bench-start bench-compare
 
 setup: $(VENV)/.ready
 
@@ -42,5 +45,14 @@ format: $(VENV)/.ready-for-tests
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+peers:
+	tests/benchmarks/peers.sh
+
+bench-cpu bench-gpu bench-data bench-start: bench-%: $(VENV)/.ready
+	$(BIN)/python -m tests.benchmarks.$* $(ARGS)
+
+bench-compare: $(VENV)/.ready
+	$(BIN)/python -m tests.benchmarks.compare $(or $(BASE),$(error make bench-compare BASE=rev)) $(ARGS)
+
 clean:
-	rm -rf $(VENV) data runs
+	rm -rf $(VENV) data runs build

@@ -185,17 +185,17 @@ def _start_locally(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
 
 
 def _submit_to_slurm(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
-    from launch import slurm
+    from launch.slurm import launcher
 
     if verb.name != "pretrain":
         raise ConfigError(f"launch=slurm: only pretrain is submitted; run {verb.name} inside a job: srun banyan …")
-    return slurm.run(config, arguments, lambda world_size: check(verb, config, world_size))
+    return launcher.run(config, arguments, lambda world_size: check(verb, config, world_size))
 
 
 def _start_on_ray(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
-    from launch import ray
+    from launch.ray import launcher
 
-    return ray.run(verb.name, config, arguments, lambda world_size: check(verb, config, world_size))
+    return launcher.run(verb.name, config, arguments, lambda world_size: check(verb, config, world_size))
 
 
 def _prepare(verb: Verb, config: Any) -> int:
@@ -206,7 +206,7 @@ def _prepare(verb: Verb, config: Any) -> int:
     if config.launch.processes is not None:
         raise ConfigError(f"launch.processes={config.launch.processes}: prepare has no ranks; use data.workers.")
     if config.launch.name == "ray":
-        from launch import ray_map
+        from launch.ray import map as ray_map
 
         return ray_map.run(config)
     return _run_here(verb, config)
@@ -226,5 +226,9 @@ def check(verb: Verb, config: Any, world_size: int) -> None:
 
     if verb.name == "pretrain":
         check_pretrain(config, world_size)
+        if not rank_environment.is_rank(os.environ):
+            from launch.memory_check import check_memory
+
+            check_memory(config, world_size)
     else:
         check_values(config)

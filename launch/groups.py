@@ -30,7 +30,7 @@ def choices(group: str, where: Sequence[Path]) -> list[str]:
 
 
 def base_of(verb: str) -> str | None:
-    """The verb whose file the verb's own begins with, such as pretrain's of sweep's."""
+    """The verb whose file the verb's own begins with, such as pretrain's of sweep's and plan's."""
     entries = _read(SHIPPED / f"{verb}.yaml").get("defaults", [])
     return next((entry for entry in entries if (SHIPPED / f"{entry}.yaml").is_file()), None)
 

@@ -7,7 +7,7 @@ import dataclasses
 from trainer.config import Launch
 from trainer.errors import ConfigError
 
-SHARED = ("name", "threads")
+SHARED = ("name", "threads", "device", "check_memory")
 KEYS = {
     "local": ("processes",),
     "slurm": (

@@ -8,13 +8,12 @@ Everything that can be refused is refused before a process is started.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from launch import rank_environment
+from launch.memory_check import has_gpus
 from launch.rank_group import RankGroup
 from trainer.config import Launch
 from trainer.errors import ConfigError
@@ -38,9 +37,7 @@ def processes_for(config: Launch, cuda_devices: int) -> int:
 
 def count_cuda_devices(environment: Mapping[str, str]) -> int:
     """CUDA devices that torch can use. It is asked in another process, so that threads can still be set in this one."""
-    hidden = environment.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    has_driver = any(Path("/dev").glob("nvidia[0-9]*")) or shutil.which("nvidia-smi")
-    if hidden or not has_driver:
+    if not has_gpus(environment):
         return 0
     question = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
     answer = subprocess.run(question, env=dict(environment), capture_output=True, text=True, check=True)
@@ -78,7 +75,8 @@ def rank_environments(
     processes: int, threads: int | None, environment: Mapping[str, str], *, has_cuda: bool
 ) -> list[dict[str, str]]:
     """The whole environment of each rank. DeepSpeed is told of a machine without CUDA, or it searches and complains."""
-    common = {**environment, **rank_environment.for_threads(processes, threads, environment)}
+    threading = rank_environment.for_threads(processes, threads, environment)
+    common = {**environment, **threading, **rank_environment.for_compiler(environment)}
     if not has_cuda:
         common.setdefault("DS_ACCELERATOR", "cpu")
     port = rank_environment.free_port()

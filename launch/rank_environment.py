@@ -42,6 +42,16 @@ def for_threads(processes: int, threads: int | None, environment: Mapping[str, s
     return {"OMP_NUM_THREADS": str(count)} | {name: environment.get(name, value) for name, value in waiting.items()}
 
 
+def for_compiler(environment: Mapping[str, str]) -> dict[str, str]:
+    """Where torch.compile keeps what it built: by default in a folder that outlives a reboot, unlike torch's /tmp.
+
+    For ranks on one machine; a cluster's nodes share home folders, which thousands of ranks must not fill at once.
+    """
+    home = environment.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    return {name: environment.get(name) or os.path.join(home, "banyan", "torchinductor")}
+
+
 def check_processes(processes: int | None, environment: Mapping[str, str]) -> None:
     """Refuses launch.processes when somebody else (torchrun, sbatch) has started another number of ranks here."""
     started = int(environment.get("LOCAL_WORLD_SIZE", environment["WORLD_SIZE"]))

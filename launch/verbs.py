@@ -50,6 +50,14 @@ VERBS: dict[str, Verb] = {
             on_ranks=True,
         ),
         Verb(
+            "plan",
+            "Tell a run's memory, time and cost before a device is taken; find its best layout. Takes all of "
+            "pretrain's keys.",
+            "trainer.plan",
+            "plan.devices=N plan.device=h100 [plan.best=true] " + _OVERRIDES,
+            unlisted=(*(item.name for item in fields(SCHEMAS["pretrain"])),),
+        ),
+        Verb(
             "sweep",
             "Search for the best of pretrain's settings, early-stopping trials of one or more ranks; or fit a scaling "
             "law to a ladder of sizes. Takes all of pretrain's keys. The same command again goes on.",

@@ -47,7 +47,7 @@ def test_default_configuration_is_accepted():
         ("data__sequence_length", 0),
         ("checkpoint__keep", 0),
         ("seed", -1),
-        ("train__precision", "fp8"),
+        ("train__precision", "fp4"),
         ("schedule__name", "cosin"),
     ],
 )

@@ -38,7 +38,7 @@ def test_ctrl_c_and_a_killed_rank_and_the_same_command_again(corpus, tmp_path):
     process = start(corpus, run_dir, "train.steps=100000")
     wait_for_rows(run_dir, 3, process)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=240)
     assert process.returncode == 85
     assert "stopped (signal) after step" in out
     (saved,) = list_steps(run_dir)
@@ -47,12 +47,12 @@ def test_ctrl_c_and_a_killed_rank_and_the_same_command_again(corpus, tmp_path):
     wait_for_rows(run_dir, saved + 2, process)
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
     os.kill(int(children.stdout.split()[1]), signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 128 + signal.SIGKILL
     assert "rank 1 was killed by SIGKILL" in errors
 
     process = start(corpus, run_dir, "train.steps=100000", f"train.stop_at={saved + 3}")
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     assert process.returncode == 85
     steps = [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, saved + 4))
@@ -61,7 +61,7 @@ def test_ctrl_c_and_a_killed_rank_and_the_same_command_again(corpus, tmp_path):
 
 def test_refusal_by_every_rank_is_one_line(tmp_path):
     process = start(tmp_path / "nowhere", tmp_path / "run", "train.steps=3")
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 2
     lines = [line for line in errors.splitlines() if line.startswith("banyan: ")]
     assert len(lines) == 1

@@ -13,6 +13,9 @@ from trainer.layouts import check_elastic, check_layout, data_ranks_of
 from trainer.model_folder import check_causal_lm
 from trainer.refusal import divisors, require
 
+AUTO = "auto"
+"""The train.micro_batch_size that is measured at the start of a run (micro_batch.py)."""
+
 SHORTEST_HANG_S = 5  # below, a busy machine looks like a hang
 
 
@@ -82,8 +85,11 @@ def check_data(data: Data) -> None:
 
 
 def micro_batch_of(train: Train, ranks: int) -> int:
-    """train.micro_batch_size, or by default the largest up to DEFAULT_MICRO_BATCH that divides a rank's share."""
-    if train.micro_batch_size is not None:
+    """train.micro_batch_size, or by default the largest up to DEFAULT_MICRO_BATCH that divides a rank's share.
+
+    The default stands for AUTO, too, until the sizes have been measured.
+    """
+    if isinstance(train.micro_batch_size, int):
         return train.micro_batch_size
     if train.batch_size % ranks:
         return 1  # no size will do: check_batch says so
@@ -97,6 +103,19 @@ def settle_micro_batch(config: Pretrain, world_size: int) -> int:
     if sizes is not None:
         return micro_batch_in(config.train, most=sizes[1])
     return micro_batch_of(config.train, data_ranks_of(config, world_size))
+
+
+def check_auto(train: Train, *, elastic: bool) -> None:
+    """Refuses text other than AUTO for a micro-batch, and AUTO where a choice at one number of ranks won't do."""
+    require(
+        train.micro_batch_size == AUTO,
+        f"train.micro_batch_size={train.micro_batch_size}: give a number of sequences, or {AUTO}.",
+    )
+    require(
+        not elastic,
+        f"train.micro_batch_size={AUTO} with a range of launch.workers: what is measured at one number of ranks would "
+        "decide for all; set it to a number, or leave it out.",
+    )
 
 
 def check_batch(train: Train, ranks: int) -> None:
@@ -128,6 +147,8 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
     check_layout(config, world_size)
     train = config.train
     sizes = range_of(config.launch)
+    if isinstance(train.micro_batch_size, str):
+        check_auto(train, elastic=sizes is not None)
     if sizes is None:
         check_batch(train, data_ranks_of(config, world_size))
     else:
@@ -143,9 +164,9 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
         "train.steps and train.tokens: give one of them, the length of the run.",
     )
     require(
-        config.model.dropout == 0 or train.micro_batch_size is not None,
+        config.model.dropout == 0 or isinstance(train.micro_batch_size, int),
         "model.dropout needs train.micro_batch_size: micro-batches decide what is dropped, so they must not follow "
-        "from the number of ranks; set it to 1 or more.",
+        "from the number of ranks or from a measurement; set it to 1 or more.",
     )
     require(
         not config.run.allow_change or bool(config.run.name or config.run.dir),

@@ -42,7 +42,7 @@ def micro_batch_in(train: Train, most: int) -> int:
 
     It follows from the range, not from how many ranks there are at the moment.
     """
-    if train.micro_batch_size is not None:
+    if isinstance(train.micro_batch_size, int):
         return train.micro_batch_size
     fitting = [size for size in divisors(train.batch_size) if size <= DEFAULT_MICRO_BATCH]
     return max((size for size in fitting if train.batch_size // size >= most), default=1)

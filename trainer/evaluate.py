@@ -36,7 +36,7 @@ def main(config: EvaluateVerb) -> int:
     for dataset in sets:
         check_run_tokenizer(dataset, run_dir / "tokenizer" / "tokenizer.json")
 
-    dtype = torch.bfloat16 if run.train.precision == "bf16" else torch.float32
+    dtype = torch.bfloat16 if run.train.in_bf16 else torch.float32
     model = load_model(run.model, folder, mesh.device, dtype)
 
     def forward(batch: Batch) -> torch.Tensor:

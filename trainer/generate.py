@@ -45,7 +45,7 @@ def main(config: Generate) -> int:
     run = read_config(run_dir)
     tokenizer = load_run_tokenizer(run_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.bfloat16 if run.train.precision == "bf16" else torch.float32
+    dtype = torch.bfloat16 if run.train.in_bf16 else torch.float32
     model = load_model(run.model, find_checkpoint(run_dir, config.checkpoint.step), device, dtype)
     prompt = config.prompt.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     sampling = Sampling(config.max_tokens, config.temperature, config.top_k, config.top_p, config.seed)

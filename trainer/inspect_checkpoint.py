@@ -152,7 +152,7 @@ def _describe(reader: CheckpointReader) -> None:
     for ranks, stage, tensor in SHAPES:
         if planned and tensor > 1:
             continue
-        needed = load_bytes(reader, ranks=ranks, stage=stage, tensor=tensor, bf16=precision == "bf16")
+        needed = load_bytes(reader, ranks=ranks, stage=stage, tensor=tensor, bf16=precision != "fp32")
         print(f"    {_shape({'world_size': ranks, 'zero_stage': stage, 'tensor': tensor}):<32} {_readable(needed):>10}")
     largest = FP32_BYTES * max(map(math.prod, reader.shapes.values()))
     print(f"    and at most {_readable(largest)} more while it reads, the largest parameter")

@@ -8,6 +8,9 @@ from trainer.config import Parallel, Pretrain
 from trainer.errors import ConfigError
 from trainer.refusal import divisors, require
 
+FLOAT8_MULTIPLE = 16
+"""Of both sizes of a matrix, for float8 tensor cores."""
+
 
 def data_ranks_of(config: Pretrain, world_size: int) -> int:
     """Ranks that take different data: the others share layers or sequences with one of these."""
@@ -17,9 +20,9 @@ def data_ranks_of(config: Pretrain, world_size: int) -> int:
 def check_layout(config: Pretrain, world_size: int) -> None:
     """Refuses a layout that DeepSpeed would get wrong, that the model or the ranks don't fit, or that isn't built."""
     parallel, train = config.parallel, config.train
-    if train.precision == "bf16" and parallel.zero_stage == 0:
+    if train.in_bf16 and parallel.zero_stage == 0:
         raise ConfigError(
-            "train.precision=bf16 with parallel.zero_stage=0 gives wrong losses in DeepSpeed: "
+            f"train.precision={train.precision} with parallel.zero_stage=0 gives wrong losses in DeepSpeed: "
             "use parallel.zero_stage=1."
         )
     if config.model.path is None:
@@ -39,6 +42,7 @@ def check_layout(config: Pretrain, world_size: int) -> None:
         "within a node and parallel.zero_stage=3 across nodes.",
     )
     check_muon(config)
+    check_float8(config)
     check_offload(parallel)
     check_hpz(parallel, world_size)
 
@@ -118,7 +122,7 @@ def check_experts(config: Pretrain) -> None:
     for key in ("hidden_size", "moe_intermediate_size"):
         size = getattr(model, key)
         require(
-            config.train.precision != "bf16" or size % 8 == 0,
+            not config.train.in_bf16 or size % 8 == 0,
             f"model.{key}={size}: the kernel that takes all experts at once needs multiples of 8 in bf16; use "
             f"{max(8, size // 8 * 8)} or {max(8, size // 8 * 8) + 8}, or train.precision=fp32.",
         )
@@ -130,14 +134,15 @@ def check_muon(config: Pretrain) -> None:
     if config.optimizer.name != "muon":
         return
     require(
-        config.train.precision != "bf16" or parallel.zero_stage != 2,
-        "optimizer.name=muon with train.precision=bf16 and parallel.zero_stage=2: DeepSpeed adds up gradients and "
-        "momentum in bf16 there; use parallel.zero_stage=1 or 3.",
+        not config.train.in_bf16 or parallel.zero_stage != 2,
+        f"optimizer.name=muon with train.precision={config.train.precision} and parallel.zero_stage=2: DeepSpeed adds "
+        "up gradients and momentum in bf16 there; use parallel.zero_stage=1 or 3.",
     )
     require(
-        config.train.precision != "bf16" or parallel.zero_stage != 1 or config.model.num_experts == 0,
-        f"optimizer.name=muon with train.precision=bf16, parallel.zero_stage=1 and model.num_experts="
-        f"{config.model.num_experts}: DeepSpeed takes no stacked matrices there; use parallel.zero_stage=3.",
+        not config.train.in_bf16 or parallel.zero_stage != 1 or config.model.num_experts == 0,
+        f"optimizer.name=muon with train.precision={config.train.precision}, parallel.zero_stage=1 and "
+        f"model.num_experts={config.model.num_experts}: DeepSpeed takes no stacked matrices there; use "
+        "parallel.zero_stage=3.",
     )
     require(
         parallel.tensor == 1,
@@ -149,6 +154,34 @@ def check_muon(config: Pretrain) -> None:
         f"optimizer.name=muon with parallel.offload={parallel.offload}: DeepSpeed would clip the orthogonal update "
         "instead of the gradient; use parallel.offload=none or optimizer=adamw.",
     )
+
+
+def check_float8(config: Pretrain) -> None:
+    """Refuses float8 products of matrices that the hardware can't take, or that torchao doesn't know how to replace."""
+    model = config.model
+    if config.train.precision != "fp8":
+        return
+    why = None
+    if model.path is not None:
+        why = "model.path: only our own decoder's blocks are known"
+    elif model.num_experts > 0:
+        why = f"model.num_experts={model.num_experts}: the experts' grouped products would stay in bf16"
+    elif config.parallel.tensor > 1:
+        why = f"parallel.tensor={config.parallel.tensor}: DeepSpeed replaces the layers that torchao would"
+    require(why is None, f"train.precision=fp8 with {why}; use train.precision=bf16.")
+    head_dim = model.head_dim or model.hidden_size // model.num_attention_heads
+    sizes = {
+        "model.hidden_size": model.hidden_size,
+        "model.intermediate_size": model.intermediate_size,
+        "model.num_attention_heads · head_dim": model.num_attention_heads * head_dim,
+        "model.num_key_value_heads · head_dim": model.num_key_value_heads * head_dim,
+    }
+    for name, size in sizes.items():
+        require(
+            size % FLOAT8_MULTIPLE == 0,
+            f"{name}={size} with train.precision=fp8: float8 products need multiples of {FLOAT8_MULTIPLE}; change it, "
+            "or use train.precision=bf16.",
+        )
 
 
 def check_offload(parallel: Parallel) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from trainer import run_directory
-from trainer.checks import check_pretrain, micro_batch_of, settle_micro_batch, total_steps_of
+from trainer.checks import check_pretrain, micro_batch_of, total_steps_of
 from trainer.config import Model, Pretrain, resolved
 from trainer.data.dataset import (
     Dataset,
@@ -34,30 +34,27 @@ from trainer.data.loader import Batch, Loader
 from trainer.data.order import Order
 from trainer.durable import write_json
 from trainer.engine import fragments, zero
+from trainer.engine.assemble import assemble, compile_parts
 from trainer.engine.checkpoint import CheckpointReader
 from trainer.engine.evaluation import Score, score
 from trainer.engine.expert_load import ExpertLoad
+from trainer.engine.float8 import require_float8
 from trainer.engine.health import StopRequests
 from trainer.engine.init_from import initial_source, open_origin
 from trainer.engine.loop import Progress, Trainer, Utilisation
 from trainer.engine.mesh import Mesh, join, seed_everything
 from trainer.engine.offload import load_nvme_op
-from trainer.engine.optimizer import build_optimizer
-from trainer.engine.sequence import spread_sequence
 from trainer.engine.store import Store
 from trainer.engine.watchdog import Watchdog
 from trainer.engine.writer import CheckpointWriter, remove_attempts
 from trainer.errors import ConfigError, InputError
 from trainer.lock import RunLock
+from trainer.micro_batch import find_micro_batch
 from trainer.model.build import (
     attention_sizes,
-    build_model,
     count_active_parameters,
     parameter_shapes,
-    partition_model,
 )
-from trainer.model.moe import keep_eager
-from trainer.model.partition import Partition
 from trainer.model.suitability import require_separation, require_suitable, require_vocabulary
 from trainer.model_folder import find_model, keep_model, own_model, with_absolute_folders
 from trainer.outcome import announce
@@ -83,11 +80,12 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     config.model = with_absolute_folders(config.model)
     told = find_model(config.model, run_directory.locate(config))
     require_suitable(config, told)
-    config.train.micro_batch_size = settle_micro_batch(config, world_size)
     load_nvme_op(config.parallel)
     mesh = join(
         tensor=config.parallel.tensor, sequence=config.parallel.sequence, hang_timeout_s=config.health.hang_timeout_s
     )
+    if config.train.precision == "fp8":
+        require_float8(mesh.device)
     seed_everything(config.seed, deterministic=config.train.deterministic)
     mesh.main_finds(lambda: choose_mode(config.track.wandb))  # refuses online without a key
 
@@ -123,6 +121,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     kept = own_model(config.model, run_dir)
     shapes = parameter_shapes(kept)
     origin = None if reader else open_origin(config.model, training[0].manifest, shapes, mesh)
+    config.train.micro_batch_size = find_micro_batch(config, kept, mesh, run_dir, device_name(mesh))
     if mesh.is_main:
         if reader:
             print(f"going on from {reader.folder}", flush=True)
@@ -130,24 +129,17 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
         run_directory.describe(run_dir, config, training[0].manifest.folder / "tokenizer")
         write_json(run_dir / "history.json", history.to_json())
 
-    partition = partition_model(kept, shapes, mesh.tensor_rank, mesh.tensor)
-    with zero.construction(config, mesh, partition):
-        model = build_model(kept)
-    model.set_activation_checkpointing(config.train.activation_checkpointing)
-    spread_sequence(model, mesh)
-    fragments.fill_weights(model, Partition(shapes), origin or initial_source(kept, config.seed))
-    zero.deal_experts(model, mesh, partition)
-    optimizer = build_optimizer(config.optimizer, config.model, model.named_parameters())
-    engine = zero.initialize(config, mesh, model, optimizer, partition)
+    assembly = assemble(config, kept, shapes, mesh, weights=origin or initial_source(kept, config.seed))
+    engine, model, partition = assembly.engine, assembly.model, assembly.partition
     if reader:
         reader.check_shapes(shapes)
         fragments.restore(engine, partition, reader.read, steps=progress.step)
-    elif origin and config.train.precision == "bf16":
+    elif origin and config.train.in_bf16:
         fragments.restore(engine, partition, origin, steps=0)  # DeepSpeed made its fp32 weights of rounded ones
     if config.data.mask_documents:
         require_separation(engine.module)
     if config.train.compile:
-        compile_blocks(engine.module)
+        compile_parts(engine.module)
 
     parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, kept)
     tracker = open_tracker(run_dir, config, mesh, training + validation, (parameters, active), progress, total_steps)
@@ -160,7 +152,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
         config=config,
         mesh=mesh,
         engine=engine,
-        optimizer=fragments.inner_optimizer(engine),
+        optimizer=assembly.optimizer,
         batches=loader.batches(progress.position),
         progress=progress,
         total_steps=total_steps,
@@ -267,11 +259,9 @@ def already_stopped(run_dir: Path, mesh: Mesh, progress: Progress) -> int:
     return STOPPED
 
 
-def compile_blocks(model: Any) -> None:
-    """torch.compile, block by block: one small graph, compiled once for all blocks of a shape; not the experts."""
-    keep_eager(model)
-    for block in model.blocks:
-        block.compile()
+def device_name(mesh: Mesh) -> str:
+    """What the ranks run on: a GPU's name, or "cpu"."""
+    return torch.cuda.get_device_name() if mesh.device.type == "cuda" else "cpu"
 
 
 def open_loader(config: Pretrain, mesh: Mesh, training: list[Dataset], history: History) -> Loader:
@@ -323,7 +313,7 @@ def open_tracker(
         "fingerprints": {dataset.name: dataset.manifest.fingerprint for dataset in datasets},
         "git_commit": run_directory.git_commit(),
         "world_size": mesh.world_size,
-        "device": torch.cuda.get_device_name() if mesh.device.type == "cuda" else "cpu",
+        "device": device_name(mesh),
         "parameters": parameters,
         "active_parameters": active,
     }

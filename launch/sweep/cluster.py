@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 
-from launch import ray_cluster
+from launch.ray import cluster as ray_cluster
 from trainer.errors import ConfigError
 
 SETTINGS = {

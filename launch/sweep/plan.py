@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.compose import compose
-from launch.ray_paths import COPIES
+from launch.ray.paths import COPIES
 from launch.sweep.space import Values
 from trainer import run_directory
 from trainer.config import Pretrain, Search, resolved

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from launch.ray_paths import folder_of_ranks
+from launch.ray.paths import folder_of_ranks
 from launch.sweep import checks
 from launch.sweep.ladder import rungs_of
 from launch.sweep.plan import Plan, identity_of, locate, name_sweep, split_overrides

@@ -13,9 +13,10 @@ from tests.engine.test_reshape import STEPS, move
 from tests.ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
 from tests.states import assert_equal_states
 from trainer.engine.checkpoint import CheckpointReader, find_checkpoint, read_weights
-from trainer.engine.optimizer import ADAMW_MOMENTS, MUON_MOMENTS, is_hidden_matrix
+from trainer.engine.optimizer import ADAMW_MOMENTS, MUON_MOMENTS
 from trainer.engine.steps import list_steps
 from trainer.errors import ConfigError
+from trainer.model.names import is_hidden_matrix
 from trainer.run_directory import check_change
 
 SHAPES = [(w, z) for w in (1, 2, 4) for z in range(4)]

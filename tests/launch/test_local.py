@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from launch import local
-from launch.rank_environment import for_threads, is_rank
+from launch.rank_environment import for_compiler, for_threads, is_rank
 from trainer.config import Launch
 from trainer.errors import ConfigError
 
@@ -83,6 +83,13 @@ def test_threads_spin_only_where_each_has_a_core_and_the_user_s_word_counts():
     assert (crowded["GOMP_SPINCOUNT"], crowded["OMP_WAIT_POLICY"]) == ("0", "passive")
     assert for_threads(cores + 1, 1, {"OMP_WAIT_POLICY": "active"})["OMP_WAIT_POLICY"] == "active"
     assert for_threads(1, 1, {"GOMP_SPINCOUNT": "5"})["GOMP_SPINCOUNT"] == "5"
+
+
+def test_what_torch_compiles_is_kept_beyond_a_reboot_unless_told_where():
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    assert for_compiler({"XDG_CACHE_HOME": "/cache"}) == {name: "/cache/banyan/torchinductor"}
+    assert for_compiler({name: "/else"}) == {name: "/else"}
+    assert not for_compiler({})[name].startswith("/tmp")
 
 
 def test_processes_follow_the_devices():

@@ -4,7 +4,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from trainer.config import Model
-from trainer.model.loss import IGNORED, row_losses
+from trainer.model.initialize import initialize
+from trainer.model.loss import IGNORED, logit_losses, row_losses
 from trainer.model.transformer import Transformer
 
 BATCH, TIME, WIDTH, VOCABULARY = 3, 10, 8, 37
@@ -37,6 +38,15 @@ def test_chunked_loss_and_gradients_equal_plain_cross_entropy(chunk, z_loss, mas
         losses = compute() if compute else plain(hidden, targets, head, z_loss)
         gradients = torch.autograd.grad((losses * weights).sum(), [hidden, head.weight])
         results.append((losses, *gradients))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-5)
+
+
+def test_compiled_loss_equals_eager():
+    hidden, targets, head = inputs(masked=True)
+    results = []
+    for measure in (logit_losses, torch.compile(logit_losses, fullgraph=True)):
+        losses = row_losses(hidden, targets, head, chunk=8, z_loss=0.01, measure=measure)
+        results.append((losses, *torch.autograd.grad(losses.sum(), [hidden, head.weight])))
     torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-5)
 
 
@@ -78,7 +88,9 @@ def test_head_sees_a_chunk_at_a_time_forward_and_backward(grad):
 
 
 def test_z_loss_counts_in_training_only():
-    model = Transformer(Model(vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, z_loss=0.1))
+    config = Model(vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, z_loss=0.1)
+    model = Transformer(config)
+    initialize(model, seed=1, model=config)
     tokens = torch.arange(20).view(2, 10)
     trained = model.train()(tokens, targets=tokens)
     evaluated = model.eval()(tokens, targets=tokens)

@@ -13,7 +13,8 @@ from trainer.model import moe
 from trainer.model.attention import KeyValueCache
 from trainer.model.initialize import initial_weight, initialize
 from trainer.model.loss import IGNORED
-from trainer.model.moe import Experts, active_share, choose, keep_eager, measure, penalties
+from trainer.model.moe import Experts, choose, keep_eager, measure, penalties
+from trainer.model.sizes import active_share
 from trainer.model.transformer import Transformer
 
 PRESETS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("moe_*.yaml"))

@@ -7,11 +7,12 @@ error. Nothing heavy is imported here.
 from trainer.config.data import Data, Tokenizer, TokenizerTrain, TrainingSet, ValidationSet
 from trainer.config.launch import Launch
 from trainer.config.model import OF_CAUSAL_LM, Model
+from trainer.config.plan import PlanSettings
 from trainer.config.resolved import resolved
 from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track, Wandb
 from trainer.config.sweep import Ladder, Search
 from trainer.config.training import Optimizer, Parallel, Schedule, Train
-from trainer.config.verbs import VERBS, EvaluateVerb, Export, ExportSettings, Generate, Prepare, Pretrain, Sweep
+from trainer.config.verbs import VERBS, EvaluateVerb, Export, ExportSettings, Generate, Plan, Prepare, Pretrain, Sweep
 
 __all__ = [
     "OF_CAUSAL_LM",
@@ -29,6 +30,8 @@ __all__ = [
     "Model",
     "Optimizer",
     "Parallel",
+    "Plan",
+    "PlanSettings",
     "Prepare",
     "Pretrain",
     "Run",

@@ -14,6 +14,10 @@ class Launch:
 
     name: str = knob("local", "Launcher.", choices=("local", "slurm", "ray"))
     threads: Optional[int] = knob(None, "CPU threads per rank; by default cores / ranks of the node.", "threads", low=1)
+    device: Optional[str] = knob(
+        None, "Kind of GPU that ranks get, as plan.device names them, where it can't be seen from here."
+    )
+    check_memory: bool = knob(True, "Refuse a run that needs more memory than its devices have.")
     # local
     processes: Optional[int] = knob(None, "Ranks on this machine; by default one per GPU, or one.", common=True, low=1)
     # slurm

@@ -20,16 +20,21 @@ class Train:
         None, "Checkpoint and leave with 85 after this step; the schedule is unchanged.", common=True, low=1
     )
     batch_size: int = knob(16, "Global batch, over all ranks.", "sequences", common=True, low=1)
-    micro_batch_size: Optional[int] = knob(
+    micro_batch_size: Optional[int | str] = knob(
         None,
         "What a rank takes through the model at once; by default the most, up to 8, that divides its share. "
-        "Set, micro-batches are the same at any number of ranks.",
+        "Set, micro-batches are the same at any number of ranks; auto measures which is fastest of those that fit.",
         "sequences",
         common=True,
         low=1,
     )
-    precision: str = knob("fp32", "Numbers of the forward and backward pass.", common=True, choices=("fp32", "bf16"))
-    compile: bool = knob(False, "torch.compile each decoder block.", common=True)
+    precision: str = knob(
+        "fp32",
+        "Numbers of the forward and backward pass; fp8: bf16, with the blocks' products in float8.",
+        common=True,
+        choices=("fp32", "bf16", "fp8"),
+    )
+    compile: bool = knob(False, "torch.compile each decoder block, and the loss.", common=True)
     activation_checkpointing: str = knob(
         "none",
         "Recompute blocks in backward to save memory; selective keeps products and attention, the cheap rest it "
@@ -38,6 +43,11 @@ class Train:
     )
     gradient_clipping: float = knob(1.0, "Largest gradient norm; 0 is off.", common=True)
     deterministic: bool = knob(False, "Deterministic CUDA kernels, for bit-equal resumes there.")
+
+    @property
+    def in_bf16(self) -> bool:
+        """Whether the working weights are in bf16, with fp32 masters."""
+        return self.precision != "fp32"
 
 
 @dataclass

@@ -9,6 +9,7 @@ from trainer.config.data import Data
 from trainer.config.knobs import knob, part
 from trainer.config.launch import Launch
 from trainer.config.model import Model
+from trainer.config.plan import PlanSettings
 from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track
 from trainer.config.sweep import Search
 from trainer.config.training import Optimizer, Parallel, Schedule, Train
@@ -39,6 +40,13 @@ class Sweep(Pretrain):
     """Configuration of `banyan sweep`: that of the trials, and what is searched for."""
 
     search: Search = part(Search)
+
+
+@dataclass
+class Plan(Pretrain):
+    """Configuration of `banyan plan`: that of the run, and the cluster that it is planned for."""
+
+    plan: PlanSettings = part(PlanSettings)
 
 
 @dataclass
@@ -98,6 +106,7 @@ class Export:
 VERBS: dict[str, type] = {
     "prepare": Prepare,
     "pretrain": Pretrain,
+    "plan": Plan,
     "sweep": Sweep,
     "evaluate": EvaluateVerb,
     "generate": Generate,

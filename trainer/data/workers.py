@@ -1,4 +1,4 @@
-"""An ordered map over idempotent work items: in this process, or over several. launch/ray_map.py passes in its own."""
+"""An ordered map over idempotent work items: in this process, or over several. launch/ray/map.py passes in its own."""
 
 from __future__ import annotations
 

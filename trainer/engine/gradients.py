@@ -25,7 +25,7 @@ def deepspeed_clips(config: Pretrain) -> bool:
     """Whether DeepSpeed's own norm and clipping are of the gradients; if not, GradientGuard's are."""
     if config.parallel.zero_stage == 0:
         return False  # DeepSpeed's norm isn't to be had there
-    return config.optimizer.name != "muon" or (config.train.precision == "bf16" and config.parallel.zero_stage == 1)
+    return config.optimizer.name != "muon" or (config.train.in_bf16 and config.parallel.zero_stage == 1)
 
 
 class RawGradients:

@@ -9,26 +9,16 @@ from torch import nn
 
 from trainer.config import Model, Optimizer
 from trainer.model.mup import rate_scale
+from trainer.model.names import is_hidden_matrix
 
 # Per-element state, by torch's and DeepSpeed's names.
 ADAMW_MOMENTS = ("exp_avg", "exp_avg_sq")
 MUON_MOMENTS = ("momentum_buffer",)
-# The matrices inside decoder blocks, which Muon is meant for; experts are stacked in one parameter per layer.
-HIDDEN_MATRICES = (
-    *(f".{module}_proj.weight" for module in ("q", "k", "v", "o", "gate", "up", "down")),
-    ".experts.gate_up_proj",
-    ".experts.down_proj",
-)
 
 
 def decays(parameter: nn.Parameter) -> bool:
     """Whether weight decay applies to the parameter: not to norms and biases, which have one dimension."""
     return len(getattr(parameter, "ds_shape", parameter.shape)) > 1  # ds_shape: the whole one's, under ZeRO-3
-
-
-def is_hidden_matrix(name: str) -> bool:
-    """Whether the parameter is one that Muon may orthogonalize: no embedding, head, norm, bias or router."""
-    return name.endswith(HIDDEN_MATRICES)
 
 
 def build_optimizer(

@@ -69,8 +69,9 @@ def deepspeed_config(config: Pretrain, mesh: Mesh, partition: Partition) -> dict
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW steps offloaded state: no kernel to compile
         "steps_per_print": None,
+        "timers": {"throughput": {"enabled": False}},  # it waits for the device at every step
     }
-    if config.train.precision == "bf16":
+    if config.train.in_bf16:
         # Without check_grad_overflow a NaN would reach the weights; bf16 sums of gradients would lose small ones.
         ours["bf16"] = {"enabled": True, "check_grad_overflow": True}
         ours["data_types"] = {"grad_accum_dtype": "fp32"}
@@ -156,6 +157,8 @@ def initialize(
             config=deepspeed_config(config, mesh, partition),
             dist_init_required=False,
         )
+    if config.parallel.zero_stage == 0 and mesh.world_size == mesh.tensor:
+        engine.enable_backward_allreduce = False  # nobody to reduce with; it would copy all gradients, there and back
     if isinstance(model, CausalLM):
         model.restore_buffers()
     for name, parameter in engine.module.named_parameters():

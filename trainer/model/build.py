@@ -11,10 +11,10 @@ from trainer.config import Model
 from trainer.model.causal_lm import CausalLM, read_config
 from trainer.model.initialize import initial_weight
 from trainer.model.inner_weights import InnerWeights
-from trainer.model.moe import active_share
 from trainer.model.partition import Partition
+from trainer.model.sizes import count_active, head_width
 from trainer.model.tensor_plan import PlannedPartition, check_plan
-from trainer.model.transformer import Transformer, head_width
+from trainer.model.transformer import Transformer
 
 LanguageModel = Transformer | CausalLM
 
@@ -65,7 +65,7 @@ def count_active_parameters(shapes: dict[str, tuple[int, ...]], config: Model) -
     """Parameters that a token goes through: fewer than all where experts of ours are chosen."""
     if config.path is not None:
         return sum(map(math.prod, shapes.values()))
-    return round(sum(math.prod(shape) * active_share(name, config) for name, shape in shapes.items()))
+    return count_active(shapes, config)
 
 
 def attention_sizes(config: Model) -> tuple[int, int, int] | None:

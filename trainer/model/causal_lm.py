@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from trainer.config import Model
 from trainer.errors import ConfigError, InputError
 from trainer.model.attention import document_positions
-from trainer.model.loss import row_losses
+from trainer.model.loss import Measure, logit_losses, row_losses
 
 
 class TokenCache:
@@ -45,6 +45,7 @@ class CausalLM(nn.Module):
         self.inner = build_inner(settings)
         self.config = self.inner.config  # AutoTP reads the number of heads there
         self.draws = draws(self.inner)
+        self.measure: Measure = logit_losses
 
     def forward(
         self,
@@ -64,7 +65,9 @@ class CausalLM(nn.Module):
         if targets is None:
             return logits[:, -1:].float() if cache is not None else logits.float()
         z_loss = self.settings.z_loss if self.training else 0.0
-        return row_losses(logits, targets, nn.Identity(), chunk=self.settings.loss_chunk, z_loss=z_loss)
+        return row_losses(
+            logits, targets, nn.Identity(), chunk=self.settings.loss_chunk, z_loss=z_loss, measure=self.measure
+        )
 
     def named_parameters(self, *arguments: Any, **options: Any) -> Iterator[tuple[str, nn.Parameter]]:
         """Parameters by transformers' own names: checkpoints and exports have these."""

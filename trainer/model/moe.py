@@ -179,11 +179,6 @@ class Tally:
         return load.double().cpu(), losses.double().cpu()
 
 
-def active_share(name: str, config: Model) -> float:
-    """The share of a parameter that a token goes through."""
-    return config.num_experts_per_tok / config.num_experts if ".experts." in name else 1.0
-
-
 def keep_eager(model: nn.Module) -> None:
     """Leaves the experts of a model out of torch.compile: no two batches have the same numbers of rows per expert."""
     for module in model.modules():

@@ -69,10 +69,11 @@ def require_repeatable(config: Pretrain, model: CausalLM, place: str) -> None:
     if not draws(model.inner):
         return
     off = " ".join(f"model.overrides.{key}=0" for key in fields)
-    if config.train.micro_batch_size is None:
+    if not isinstance(config.train.micro_batch_size, int):
         raise ConfigError(
             f"{place} has dropout, and needs train.micro_batch_size: micro-batches decide what is dropped, so they "
-            f"must not follow from the number of ranks; set it to 1 or more, or switch dropout off: {off}."
+            "must not follow from the number of ranks or from a measurement; set it to 1 or more, or switch dropout "
+            f"off: {off}."
         )
     if config.parallel.tensor > 1:
         raise ConfigError(

@@ -29,14 +29,10 @@ from trainer.model.attention import (
     document_positions,
     rotary_tables,
 )
-from trainer.model.loss import row_losses
+from trainer.model.loss import Measure, logit_losses, row_losses
 from trainer.model.moe import MixtureOfExperts, Routing, Tally, penalties
 from trainer.model.recompute import recomputed
-
-
-def head_width(config: Model) -> int:
-    """Width of an attention head."""
-    return config.head_dim or config.hidden_size // config.num_attention_heads
+from trainer.model.sizes import head_width
 
 
 class RMSNorm(nn.Module):
@@ -164,7 +160,8 @@ class Decoder(nn.Module):
         self.config = config
         self.activation_checkpointing = "none"
         self.shards = 1  # parts that each row is spread over; tokens are one of them
-        self.embed_tokens = nn.Embedding(vocab_size, config.hidden_size)
+        # nn.Embedding itself would draw weights: on the meta device that imports torch's compiler, which takes seconds.
+        self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(vocab_size, config.hidden_size), freeze=False)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
@@ -211,6 +208,7 @@ class Transformer(nn.Module):
         self.model = Decoder(config, config.vocab_size)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.tally = Tally() if config.num_experts > 0 else None
+        self.measure: Measure = logit_losses
         self._tie()
 
     @property
@@ -263,7 +261,9 @@ class Transformer(nn.Module):
         hidden, routings = self.model(tokens, document_ids, cache)
         if targets is not None:
             z_loss = self.config.z_loss if self.training else 0.0
-            losses = row_losses(hidden, targets, self.lm_head, chunk=self.config.loss_chunk, z_loss=z_loss)
+            losses = row_losses(
+                hidden, targets, self.lm_head, chunk=self.config.loss_chunk, z_loss=z_loss, measure=self.measure
+            )
             return losses + self._penalties(routings, targets) if routings else losses
         if cache is not None:
             hidden = hidden[:, -1:]

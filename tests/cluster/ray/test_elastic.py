@@ -9,6 +9,7 @@ from trainer.engine.checkpoint import list_steps
 CALM = {"train__batch_size": 32, "train__micro_batch_size": 8, "optimizer__lr": 3e-4}
 
 
+@pytest.mark.full
 def test_run_that_loses_a_node_and_gets_one_back_is_the_undisturbed_run(daemons, corpus, tmp_path):
     run_dir = tmp_path / "elastic"
     node = daemons.add_node(2, cpus=2)

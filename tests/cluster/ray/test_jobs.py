@@ -104,7 +104,7 @@ def test_job_with_a_relative_run_directory_is_refused(daemons, corpus, tmp_path)
 @pytest.mark.full
 def test_gang_waits_for_one_that_runs_and_starts_after_it(daemons, corpus, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
-    arguments = [*PRETRAIN, "launch.workers=3", f"data.path={corpus}", "launch.start_timeout_s=5"]
+    arguments = [*PRETRAIN, "launch.workers=3", "train.batch_size=6", f"data.path={corpus}", "launch.start_timeout_s=5"]
     one = daemons.banyan(*arguments, f"run.dir={first}", "train.steps=100000", log=tmp_path / "one.log")
     one.wait_until(lambda: steps_logged(first) > 2)
     two = daemons.banyan(*arguments, f"run.dir={second}", "train.steps=5", log=tmp_path / "two.log")
@@ -118,7 +118,7 @@ def test_gang_waits_for_one_that_runs_and_starts_after_it(daemons, corpus, tmp_p
 @pytest.mark.full
 def test_waiting_gang_can_be_stopped(daemons, corpus, tmp_path):
     first = tmp_path / "first"
-    arguments = [*PRETRAIN, "launch.workers=3", f"data.path={corpus}", "launch.start_timeout_s=1"]
+    arguments = [*PRETRAIN, "launch.workers=3", "train.batch_size=6", f"data.path={corpus}", "launch.start_timeout_s=1"]
     one = daemons.banyan(*arguments, f"run.dir={first}", "train.steps=100000", log=tmp_path / "one.log")
     one.wait_until(lambda: steps_logged(first) > 2)
     two = daemons.banyan(*arguments, f"run.dir={tmp_path / 'second'}", "train.steps=5", log=tmp_path / "two.log")

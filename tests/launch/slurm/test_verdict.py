@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from launch.failure import Failure
-from launch.slurm_starts import Starts, last_start, newest_step
-from launch.slurm_verdict import Allocation, after, begin, check_allocation
+from launch.slurm.starts import Starts, last_start, newest_step
+from launch.slurm.verdict import Allocation, after, begin, check_allocation
 from trainer.config import Launch
 from trainer.durable import write_json
 from trainer.errors import ConfigError
@@ -147,7 +147,7 @@ def test_an_allocation_that_does_not_fit_is_refused(launch, allocation, told):
 
 def test_the_command_says_why_on_stderr_and_imports_no_torch(run_dir):
     program = (
-        "import sys\nfrom launch.slurm_verdict import main\n"
+        "import sys\nfrom launch.slurm.verdict import main\n"
         "code = main(sys.argv[1:])\nassert 'torch' not in sys.modules\nsys.exit(code)\n"
     )
     variables = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "3"}

@@ -3,7 +3,7 @@
     banyan pretrain launch=ray launch.workers=16
     banyan pretrain launch=ray launch.workers=[8,16]     elastic: shrinks and grows with the cluster
 
-This is the driver. ray_attempt.py has Ray Train place and watch a group, ray_worker.py is what runs in its workers. A
+This is the driver. attempt.py has Ray Train place and watch a group, worker.py is what runs in its workers. A
 group that fails is started again from the newest whole checkpoint of the run directory, as long as there is progress.
 """
 
@@ -17,8 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from launch import ray_cluster, ray_paths
 from launch.rank_group import FORWARDED, Outcome
+from launch.ray import cluster, paths
 from trainer.config import Launch
 from trainer.elastic import workers_of
 from trainer.run_directory import locate
@@ -36,16 +36,16 @@ def run(verb: str, config: Any, arguments: Sequence[str], check: Callable[[int],
     sizes = workers_of(config.launch)
     for size in sorted(set(sizes)):
         check(size)
-    folder = ray_paths.folder_of_ranks(config)
+    folder = paths.folder_of_ranks(config)
     run_dir = locate(config) if verb == "pretrain" else None
-    with ray_cluster.connected():
-        demand = ray_cluster.demand_of(config.launch, sizes, config.parallel.tensor if verb == "pretrain" else 1)
-        ray_cluster.require_room(demand)
+    with cluster.connected():
+        demand = cluster.demand_of(config.launch, sizes, config.parallel.tensor if verb == "pretrain" else 1)
+        cluster.require_room(demand)
 
         def attempt(received: Sequence[int]) -> Outcome:
-            from launch.ray_attempt import Attempt
-            from launch.ray_stop import open_desk
-            from launch.ray_worker import Job
+            from launch.ray.attempt import Attempt
+            from launch.ray.stop import open_desk
+            from launch.ray.worker import Job
 
             job = Job(
                 arguments=[verb, *arguments],
@@ -69,17 +69,17 @@ def persevere(attempt: Callable[[], Outcome], launch: Launch, run_dir: Path | No
     """
     failures = 0
     while True:
-        reached = ray_paths.newest_step(run_dir)
+        reached = paths.newest_step(run_dir)
         outcome = attempt()
         outcome.show()
         if outcome.failure is None or outcome.exit_code == 2 or received:
             return outcome.exit_code
-        failures = 1 if ray_paths.newest_step(run_dir) > reached else failures + 1
+        failures = 1 if paths.newest_step(run_dir) > reached else failures + 1
         if failures > launch.max_failures:
             print(f"banyan: {failures} failures without a newer checkpoint (launch.max_failures={launch.max_failures})")
             return outcome.exit_code
         print(
-            f"banyan: starting again from the newest whole checkpoint, step {ray_paths.newest_step(run_dir)} "
+            f"banyan: starting again from the newest whole checkpoint, step {paths.newest_step(run_dir)} "
             f"(failure {failures} of {launch.max_failures} since there was a newer one)",
             flush=True,
         )

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from launch import ray_cluster, ray_paths
+from launch.ray import cluster, paths
 from trainer.config import Prepare
 from trainer.data.workers import AHEAD, Item, Map, Result
 from trainer.errors import BanyanError, ConfigError
@@ -23,11 +23,11 @@ def run(config: Prepare) -> int:
         raise ConfigError(
             f"data.workers={config.data.workers} is for launch=local: use launch.workers, or leave it out."
         )
-    workers, folder = _workers(config), ray_paths.folder_of_ranks(config)
-    with ray_cluster.connected():
-        demand = ray_cluster.Demand(1, 1, 1, config.launch.cpus_per_worker, 0)
-        ray_cluster.require_room(demand)
-        return prepare.main(config, spread(workers or ray_cluster.room_for(demand), demand.cpus, folder))
+    workers, folder = _workers(config), paths.folder_of_ranks(config)
+    with cluster.connected():
+        demand = cluster.Demand(1, 1, 1, config.launch.cpus_per_worker, 0)
+        cluster.require_room(demand)
+        return prepare.main(config, spread(workers or cluster.room_for(demand), demand.cpus, folder))
 
 
 def _workers(config: Prepare) -> int | None:

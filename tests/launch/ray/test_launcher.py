@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from launch import ray as ray_launcher
 from launch.cli import main
 from launch.compose import compose
 from launch.failure import Failure
 from launch.rank_group import Outcome
-from launch.ray_cluster import Demand, bundles_in
-from launch.ray_paths import COPIES, folder_of_ranks
+from launch.ray import launcher as ray_launcher
+from launch.ray.cluster import Demand, bundles_in
+from launch.ray.paths import COPIES, folder_of_ranks
 from trainer.config import Launch
 from trainer.errors import ConfigError
 
@@ -50,8 +50,8 @@ def test_what_only_the_user_can_mend_and_what_was_stopped_is_not_tried_again():
 
 def test_lost_worker_is_blamed_before_the_peers_that_it_took_along():
     pytest.importorskip("ray", reason='pip install -e ".[ray]"')
-    from launch.ray_attempt import first_failure
-    from launch.ray_worker import RanksFailed
+    from launch.ray.attempt import first_failure
+    from launch.ray.worker import RanksFailed
 
     def crash(at, code=1):
         return RanksFailed(Outcome(code, Failure(at, 0, code, f"failed at {at}")))

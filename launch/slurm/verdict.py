@@ -1,7 +1,7 @@
 """What a SLURM job does next; slurm/pretrain.sbatch asks, and does it. Says why on stderr, which is the job's log.
 
-    python -m launch.slurm_verdict begin OVERRIDES…     prints the run directory, or nothing if the run is finished
-    python -m launch.slurm_verdict after CODE ASKED     prints restart, requeue or "end CODE"
+    python -m launch.slurm.verdict begin OVERRIDES…     prints the run directory, or nothing if the run is finished
+    python -m launch.slurm.verdict after CODE ASKED     prints restart, requeue or "end CODE"
 
 CODE is what srun ended with; ASKED is 1 if the job was asked to stop, by USR1 or preemption. torch isn't imported.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from launch import failure
 from launch.failure import Failure
-from launch.slurm_starts import Starts, first_or_next, last_start, newest_step
+from launch.slurm.starts import Starts, first_or_next, last_start, newest_step
 from trainer.config import Launch
 from trainer.errors import ConfigError
 

@@ -1,4 +1,4 @@
-"""`python -m launch.ray_ready NODES SECONDS`: returns once the cluster of RAY_ADDRESS has so many living nodes."""
+"""`python -m launch.ray.ready NODES SECONDS`: returns once the cluster of RAY_ADDRESS has so many living nodes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 
 from launch import failure
-from launch.ray_cluster import connected, count_nodes
+from launch.ray.cluster import connected, count_nodes
 from trainer.errors import BanyanError
 
 POLL_S = 0.5

@@ -10,7 +10,7 @@ from pathlib import Path
 from trainer.config import Launch
 from trainer.errors import ConfigError
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "slurm"
+SCRIPTS = Path(__file__).resolve().parents[2] / "slurm"
 _OVERRIDES = "# (overrides)\n"
 
 

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from launch import slurm_script
-from launch.slurm import check_sizes
-from launch.slurm_site import seconds_of
+from launch.slurm import batch_script
+from launch.slurm.launcher import check_sizes
+from launch.slurm.site import seconds_of
 from trainer.config import Launch
 from trainer.errors import ConfigError
 
@@ -41,8 +41,8 @@ def directives(script):
 
 def rendered(**keys):
     launch = Launch(name="slurm", **keys)
-    options = slurm_script.options_of(launch, slurm_script.SCRIPTS.parent / "runs" / "small")
-    return slurm_script.render(options, {}, ["launch=slurm"])
+    options = batch_script.options_of(launch, batch_script.SCRIPTS.parent / "runs" / "small")
+    return batch_script.render(options, {}, ["launch=slurm"])
 
 
 def test_a_dry_run_prints_a_script_of_its_own_and_leaves_nothing(tmp_path):
@@ -62,7 +62,7 @@ def test_a_dry_run_prints_a_script_of_its_own_and_leaves_nothing(tmp_path):
 
 
 def test_the_rendered_script_differs_from_the_shipped_one_in_its_settings_only():
-    shipped = (slurm_script.SCRIPTS / "pretrain.sbatch").read_text().splitlines()
+    shipped = (batch_script.SCRIPTS / "pretrain.sbatch").read_text().splitlines()
     ours = rendered(nodes=2).splitlines()
     changed = [line for line in shipped if line not in ours]
     assert all(line.startswith("#SBATCH") or line == "# (overrides)" for line in changed)

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from launch import slurm_script, slurm_site
+from launch.slurm import batch_script, site
 from trainer import run_directory
 from trainer.config import Launch, Pretrain
 from trainer.durable import write_text
@@ -28,14 +28,14 @@ def run(config: Pretrain, arguments: Sequence[str], check: Callable[[int], None]
     launch = config.launch
     check_sizes(launch, check)
     run_dir = run_directory.locate(config)
-    options = slurm_script.options_of(launch, run_dir)
+    options = batch_script.options_of(launch, run_dir)
     kept = [argument for argument in arguments if not argument.startswith("launch.dry_run=")]
-    script = slurm_script.render(options, _settings(launch), kept)
+    script = batch_script.render(options, _settings(launch), kept)
     if launch.dry_run:
         print(script, end="")
         return 0
     request = " ".join(f"--{name}={options[name]}" for name in _REQUESTED if options.get(name))
-    slurm_site.check_request(launch, script, request)
+    site.check_request(launch, script, request)
     run_directory.create(run_dir)
     write_text(run_dir / "pretrain.sbatch", script)
     jobs = submit(run_dir / "pretrain.sbatch", launch.chain)
@@ -45,7 +45,7 @@ def run(config: Pretrain, arguments: Sequence[str], check: Callable[[int], None]
 
 def check_sizes(launch: Launch, check: Callable[[int], None]) -> None:
     """Refuses numbers of nodes at which the configuration can't train; of an elastic job, each it might get."""
-    per_node = slurm_script.ranks_per_node(launch)
+    per_node = batch_script.ranks_per_node(launch)
     if not launch.elastic:
         if launch.min_nodes != 1:
             raise ConfigError(f"launch.min_nodes={launch.min_nodes}: needs launch.elastic=true.")
@@ -74,7 +74,7 @@ def submit(script: Path, count: int) -> list[str]:
     jobs: list[str] = []
     for _ in range(count):
         after = [f"--dependency=afterany:{jobs[-1]}"] if jobs else []
-        answer = slurm_site.ask(["sbatch", "--parsable", *after, str(script)], "SLURM refuses the job")
+        answer = site.ask(["sbatch", "--parsable", *after, str(script)], "SLURM refuses the job")
         jobs.append(answer.strip().split(";")[0])
     return jobs
 
@@ -102,13 +102,13 @@ def _settings(launch: Launch) -> dict[str, str]:
     if launch.chain > 1:
         settings["BANYAN_CHAIN"] = f"chain-{uuid.uuid4().hex[:8]}"
     if launch.elastic:
-        settings["BANYAN_TASKS_PER_NODE"] = str(slurm_script.ranks_per_node(launch))
+        settings["BANYAN_TASKS_PER_NODE"] = str(batch_script.ranks_per_node(launch))
     return settings
 
 
 def _tell(jobs: Sequence[str], launch: Launch, run_dir: Path, output: str) -> None:
     nodes = f"{launch.min_nodes} to {launch.nodes}" if launch.elastic else str(launch.nodes)
-    each = f"{slurm_script.ranks_per_node(launch)} rank{'s' * (slurm_script.ranks_per_node(launch) > 1)}"
+    each = f"{batch_script.ranks_per_node(launch)} rank{'s' * (batch_script.ranks_per_node(launch) > 1)}"
     log = output.replace("%j", jobs[0])
     many = f"jobs {' '.join(jobs)} submitted, one after the other" if len(jobs) > 1 else f"job {jobs[0]} submitted"
     print(f"{many}: {nodes} node{'s' * (nodes != '1')} with {each} each")

@@ -18,8 +18,8 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 
 from launch.failure import Failure
 from launch.rank_group import STOPPED, Outcome
-from launch.ray_cluster import Demand, free_in_words
-from launch.ray_worker import Job, RankConfig, RanksFailed, run_ranks
+from launch.ray.cluster import Demand, free_in_words
+from launch.ray.worker import Job, RankConfig, RanksFailed, run_ranks
 from trainer.config import Launch
 
 COUNT_ANEW_S = {False: "60", True: "15"}  # fixed or elastic: after so long without room Ray looks what fits now

@@ -1,0 +1,62 @@
+"""Banyan: the verb itself, with its loader, its guards and its logs, as a user's run has them.
+
+Options: any dotted key of the configuration; `deepspeed` takes JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any
+
+from tests.benchmarks.contestants.stage import Stage
+from tests.benchmarks.turns import Turns
+from trainer.config import Pretrain
+
+
+def configure(stage: Stage) -> Pretrain:
+    """The run's configuration; what the case doesn't say stays at its default."""
+    case = stage.case
+    config = Pretrain()
+    config.run.dir = str(stage.folder / f"run-{zlib.crc32(repr(stage.options).encode())}")
+    config.data.path = str(stage.folder / "shards")
+    config.data.sequence_length = case.sequence_length
+    for name, value in case.model_settings().items():
+        setattr(config.model, name, value)
+    config.model.loss_chunk = case.loss_chunk
+    config.train.steps = 10**6
+    config.train.batch_size = case.rows * case.ranks
+    config.train.micro_batch_size = case.rows
+    config.train.precision = case.precision
+    config.train.compile = case.compile
+    config.train.activation_checkpointing = case.activation_checkpointing
+    config.checkpoint.every = 0
+    config.evaluate.every = 0
+    for key, value in stage.options.items():
+        *sections, name = key.split(".")
+        section: Any = config
+        for part in sections:
+            section = getattr(section, part)
+        kind = type(getattr(section, name))
+        setattr(section, name, value if kind is type(None) else json.loads(value) if kind is dict else kind(value))
+    return config
+
+
+def main() -> int:
+    """Trains in turns."""
+    from trainer import pretrain
+
+    stage = Stage.from_arguments()
+    turns = Turns(stage.case.warmup)
+
+    class InTurns(pretrain.Trainer):
+        def _take_step(self, step: int):
+            turns.between()
+            return super()._take_step(step)
+
+    pretrain.Trainer = InTurns  # type: ignore[misc]
+    return pretrain.main(configure(stage))
+
+
+if __name__ == "__main__":
+    main()

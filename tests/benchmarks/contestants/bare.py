@@ -1,0 +1,73 @@
+"""A bare loop of the same model in plain PyTorch: no DeepSpeed, no data loading, no logs. Several ranks are DDP's."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from tests.benchmarks.case import Case
+from tests.benchmarks.contestants.stage import Stage
+from tests.benchmarks.tokens import rows
+from tests.benchmarks.turns import Turns
+from trainer.config import Model
+from trainer.model.loss import logit_losses
+from trainer.model.transformer import Transformer
+
+
+def build(case: Case) -> torch.nn.Module:
+    """The model of a case, on its device."""
+    torch.manual_seed(0)
+    with torch.device(case.device):
+        model = Transformer(Model(**case.model_settings(), loss_chunk=case.loss_chunk))
+    model.set_activation_checkpointing(case.activation_checkpointing)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    if case.compile:
+        for block in model.blocks:
+            block.compile()
+        model.measure = torch.compile(logit_losses)
+    return model
+
+
+def build_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
+    """AdamW as Banyan's: fused, with decay on what has two dimensions."""
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    plain = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=3e-4, betas=(0.9, 0.95), fused=True)
+
+
+def autocast(case: Case) -> contextlib.AbstractContextManager:
+    """The case's precision."""
+    if case.precision == "bf16":
+        return torch.autocast(case.device, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def main() -> None:
+    """Trains in turns."""
+    stage = Stage.from_arguments()
+    case = stage.case
+    model = build(case)
+    if case.ranks > 1:
+        torch.distributed.init_process_group("gloo" if case.device == "cpu" else "nccl")
+        model = DistributedDataParallel(model)
+    optimizer = build_optimizer(model)
+    drawn = next(rows(stage.folder, rank=stage.rank, ranks=case.ranks, size=case.rows, length=case.sequence_length))
+    tokens = torch.from_numpy(drawn).to(case.device)
+    inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+    turns = Turns(case.warmup)
+    while True:
+        turns.between()
+        with autocast(case):
+            loss = model(inputs, targets).sum() / targets.numel()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+if __name__ == "__main__":
+    main()

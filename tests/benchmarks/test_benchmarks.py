@@ -1,0 +1,112 @@
+"""Every benchmark runs, for a few steps: Banyan and the bare loop, without the peers. Nothing is said about speed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.case import Case
+from tests.benchmarks.contest import ROOT, Contestant, Measured, compete
+from tests.benchmarks.contestants import products
+from tests.benchmarks.report import contest_table, ratios, spread
+from trainer.track.metrics import flops_per_token
+
+TIMEOUT_S = 240
+
+
+def run(benchmark: str, *arguments: object, code: int = 0) -> str:
+    """What a benchmark printed."""
+    command = [sys.executable, "-m", f"tests.benchmarks.{benchmark}", *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def read(folder: Path, name: str) -> dict:
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def test_cpu_contest_measures_every_turn_of_ours_and_the_bare_loop(tmp_path):
+    arguments = ("--contest", "fp32", "--only", "zero 0", "bare", "products", "--output", tmp_path)
+    table = run("cpu", "--tiny", "--rounds", 2, "--steps", 2, *arguments)
+    results = read(tmp_path, "cpu-fp32")["results"]
+    names = ["matrix products alone", "bare loop", "banyan, ZeRO 0"]
+    assert [result["name"] for result in results] == names
+    assert all(len(result["seconds"]) == 2 and result["failure"] is None for result in results)
+    assert all(name in table for name in names)
+
+
+def test_gpu_contest_runs_on_a_cpu(tmp_path):
+    arguments = ("--case", "3B-2048", "--device", "cpu", "--tiny", "--output", tmp_path)
+    run("gpu", *arguments)
+    results = read(tmp_path, "gpu-3B-2048")["results"]
+    assert [result["name"] for result in results] == ["matrix products alone", "bare loop", "banyan", "nanoGPT's way"]
+    assert [result["failure"] for result in results] == [None] * 4
+
+
+def test_profiler_names_the_operators():
+    assert "aten::mm" in run("profiler", "--tiny", "--steps", 2)
+
+
+def test_gpu_contest_refuses_a_machine_without_one():
+    assert run("gpu", code=2) == "bench-gpu: no GPU here; --device cpu --tiny shows that it runs.\n"
+
+
+def test_data_and_start_benchmarks_write_what_they_print(tmp_path):
+    assert "WebDataset, a sample per row" in run("data", "--tiny", "--rounds", 1, "--batches", 4, "--output", tmp_path)
+    assert 0 <= read(tmp_path, "data")["waiting_share"] < 1
+    assert "resume to the next step" in run("start", "--tiny", "--rounds", 1, "--saves", 0, "--output", tmp_path)
+    assert set(read(tmp_path, "start")["starts"]) >= {"banyan --help", "to the first step", "resume to the next step"}
+
+
+@pytest.mark.full
+def test_saves_are_timed(tmp_path):
+    run("start", "--tiny", "--rounds", 1, "--saves", 2, "--output", tmp_path)
+    assert all(value > 0 for value in read(tmp_path, "start")["saves"].values())
+
+
+@pytest.mark.full
+def test_comparison_of_a_revision_with_itself(tmp_path):
+    found = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True)
+    if found.returncode:
+        if os.environ.get("CI"):
+            pytest.fail("no git checkout")
+        pytest.skip("needs a git checkout of Banyan, and git")
+    arguments = ("--tiny", "--rounds", 1, "--steps", 2, "--zero-stage", 0, "--output", tmp_path)
+    assert "ratio" in run("compare", "HEAD", *arguments)
+    assert "git knows no such revision" in run("compare", "nonsense", *arguments, code=1)
+
+
+def test_contestant_that_fails_or_is_missing_is_named(tmp_path):
+    broken = Contestant("broken", "nowhere")
+    missing = Contestant("missing", "huggingface", peer="no-such-peer")
+    results = compete([broken, missing], Case("none").shrunk(), tmp_path, rounds=1, steps=1, timeout_s=60)
+    table = contest_table(Case("none"), results, base="broken", floor="broken")
+    assert "No module named" in results[0].failure
+    assert "missing: not installed: tests/benchmarks/peers.sh no-such-peer" in table
+
+
+def test_ratios_are_of_the_same_round():
+    slow, fast = Measured("slow", [2.0, 4.0]), Measured("fast", [1.0, 2.0])
+    assert ratios(fast, slow) == [2.0, 2.0]
+    assert spread([1.0, 1.0, 1.0]) == 0.0
+
+
+def test_floor_multiplies_what_the_model_does():
+    case = Case("floor")
+    layer = 2 * case.hidden_size * (case.hidden_size + 128) + 3 * case.hidden_size * case.intermediate_size
+    matrices = case.num_hidden_layers * layer + case.hidden_size * case.vocab_size
+    per_token = flops_per_token(
+        parameters=matrices,
+        layers=case.num_hidden_layers,
+        heads=case.num_attention_heads,
+        head_dim=case.head_dim,
+        sequence_length=case.sequence_length,
+    )
+    assert products.flops(case) == pytest.approx(per_token * case.tokens)
+    computed = sum(2 * a.shape[0] * a.shape[1] * a.shape[2] * b.shape[2] for a, b in products.operands(case.shrunk()))
+    assert computed == products.flops(case.shrunk())

@@ -1,0 +1,51 @@
+"""A run that can't fit is refused with numbers, and the mend that is named makes it fit."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.ranks import small_config
+from trainer.planning.fit import refusal
+from trainer.planning.layout import layout_of
+from trainer.planning.memory import MARGIN, memory_of
+
+
+def config(**changes):
+    sizes = {
+        "model__hidden_size": 1024,
+        "model__intermediate_size": 2816,
+        "model__num_hidden_layers": 24,
+        "model__vocab_size": 32768,
+        "data__sequence_length": 2048,
+        "train__batch_size": 64,
+        "train__micro_batch_size": 8,
+    }
+    return small_config(Path("data"), Path("run"), **{**sizes, **changes})
+
+
+def told(run, ranks, memory):
+    return refusal(run, ranks, memory=memory, cuda=True, device="a GPU")
+
+
+def test_the_mend_that_is_named_makes_it_fit():
+    memory = 24 * 10**9
+    line = told(config(), 8, memory)
+    needed = float(re.search(r"each of 8 ranks needs ([\d.]+) GB, of which a GPU has 24", line)[1])
+    assert needed == pytest.approx(memory_of(layout_of(config(), 8, cuda=True)).total / 1e9, rel=0.01)
+    assert "activations" in line
+    mend = re.search(r"use (.*?) \(", line)[1]
+    keys = dict(word.replace(".", "__").split("=") for word in mend.split())
+    changes = {key: int(value) if value.isdigit() else value for key, value in keys.items()}
+    assert told(config(**changes), 8, memory) is None
+
+
+def test_a_prediction_within_its_error_of_the_memory_is_no_reason_to_refuse():
+    total = memory_of(layout_of(config(), 8, cuda=True)).total
+    assert told(config(), 8, total) is None
+    assert told(config(), 8, int(total / (1 + MARGIN)) + 1) is None
+    assert told(config(), 8, int(total / (1 + MARGIN)) - 1) is not None
+
+
+def test_where_nothing_helps_it_says_so():
+    assert "no stage, checkpointing or micro-batch makes it fit" in told(config(), 1, 10**8)

@@ -1,0 +1,65 @@
+"""A model and its state on this rank's devices, inside DeepSpeed's engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from trainer.config import Model, Pretrain
+from trainer.engine import fragments, zero
+from trainer.engine.float8 import to_float8
+from trainer.engine.mesh import Mesh
+from trainer.engine.optimizer import build_optimizer
+from trainer.engine.region import Source
+from trainer.engine.sequence import spread_sequence
+from trainer.model.build import LanguageModel, build_model, partition_model
+from trainer.model.loss import logit_losses
+from trainer.model.moe import keep_eager
+from trainer.model.partition import Partition
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """DeepSpeed's engine, the model that it wraps, and how the model is cut among tensor-parallel ranks."""
+
+    engine: Any
+    model: LanguageModel
+    partition: Partition
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser whose groups the schedule sets."""
+        return fragments.inner_optimizer(self.engine)
+
+
+def assemble(
+    config: Pretrain, model: Model, shapes: dict[str, tuple[int, ...]], mesh: Mesh, weights: Source
+) -> Assembly:
+    """Builds `model`, with parameters of `shapes` and the given `weights`, for `config`. Every rank calls it.
+
+    Blocks aren't compiled yet, and moments are zero: what restores a state comes between.
+    """
+    partition = partition_model(model, shapes, mesh.tensor_rank, mesh.tensor)
+    with zero.construction(config, mesh, partition):
+        module = build_model(model)
+    if config.train.precision == "fp8":
+        to_float8(module)
+    module.set_activation_checkpointing(config.train.activation_checkpointing)
+    spread_sequence(module, mesh)
+    fragments.fill_weights(module, Partition(shapes), weights)
+    zero.deal_experts(module, mesh, partition)
+    optimizer = build_optimizer(config.optimizer, model, module.named_parameters())
+    return Assembly(zero.initialize(config, mesh, module, optimizer, partition), module, partition)
+
+
+def compile_parts(module: Any) -> None:
+    """torch.compile, block by block: one small graph, compiled once for all blocks of a shape; not the experts.
+
+    And what becomes of the logits, the largest tensors of a step: compiled, they are passed over fewer times.
+    """
+    keep_eager(module)
+    for block in module.blocks:
+        block.compile()
+    module.measure = torch.compile(logit_losses)

@@ -1,0 +1,120 @@
+"""The micro-batch of a run: told, by default, or measured once and then kept (train.micro_batch_size=auto).
+
+Of the sizes that fit, the fastest. What was chosen is written down in the run directory, so that a run which goes on in
+the same layout takes the same micro-batches, and with them the same sums to the last bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from trainer.checks import AUTO, settle_micro_batch
+from trainer.config import Model, Pretrain
+from trainer.durable import write_json
+from trainer.engine.mesh import Mesh
+from trainer.engine.shadow import run_shadows
+from trainer.errors import BanyanError, ConfigError
+from trainer.probe import OUT_OF_MEMORY, Timing
+from trainer.refusal import divisors
+
+FILE = "micro_batch.json"
+BUDGET_S = 120.0  # after which no larger size is tried
+LIMIT_S = 900.0  # after which what has been measured must do
+NEARLY = 1.01  # a size this much slower than the fastest is as good, if it is smaller
+KILLED = -9  # by the kernel, when the host's memory runs out
+# What besides the layout decides how long a micro-batch takes; another choice of these is measured anew
+DECISIVE_TRAIN = ("batch_size", "precision", "compile", "activation_checkpointing", "deterministic")
+
+
+def find_micro_batch(config: Pretrain, model: Model, mesh: Mesh, run_dir: Path, device: str) -> int:
+    """The run's micro-batch, in sequences a rank. Every rank calls it; it takes minutes where it has to measure.
+
+    ConfigError if not even the smallest fits.
+    """
+    if config.train.micro_batch_size != AUTO:
+        return settle_micro_batch(config, mesh.world_size)
+    circumstances = circumstances_of(config, mesh, device)
+    known = mesh.main_finds(lambda: recorded(run_dir, circumstances))
+    if known is not None:
+        return known
+    timings, too_large = measure(config, model, mesh, run_dir)
+    chosen = choose(timings, config.train.batch_size // mesh.data_size)
+    if mesh.is_main:
+        print(in_words(chosen, timings, too_large, config.train.batch_size // mesh.data_size), flush=True)
+        measured = [dataclasses.asdict(timing) for timing in timings]
+        record = {"micro_batch_size": chosen, "circumstances": circumstances, "measured": measured}
+        write_json(run_dir / FILE, record)
+    return chosen
+
+
+def circumstances_of(config: Pretrain, mesh: Mesh, device: str) -> dict[str, Any]:
+    """All that decides which size is best, as JSON."""
+    return {
+        "world_size": mesh.world_size,
+        "device": device,
+        "parallel": dataclasses.asdict(config.parallel),
+        "train": {key: getattr(config.train, key) for key in DECISIVE_TRAIN},
+    }
+
+
+def recorded(run_dir: Path, circumstances: dict[str, Any]) -> int | None:
+    """What an earlier start of the run chose in the same circumstances."""
+    try:
+        record = json.loads((run_dir / FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return record["micro_batch_size"] if record["circumstances"] == circumstances else None
+
+
+def measure(config: Pretrain, model: Model, mesh: Mesh, run_dir: Path) -> tuple[list[Timing], int | None]:
+    """Timings of the sizes that fit, on every rank, and the size that didn't, if one was tried."""
+    sizes = divisors(config.train.batch_size // mesh.data_size)
+    log = run_dir / "logs" / f"micro-batch-{mesh.rank:05d}.log"
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "timings.jsonl"
+        order = {
+            "config": dataclasses.asdict(dataclasses.replace(config, model=model)),
+            "sizes": sizes,
+            "output": str(output),
+            "budget_s": BUDGET_S,
+        }
+        codes = run_shadows("trainer.probe", order, mesh, log, limit_s=LIMIT_S)
+        lines = output.read_text(encoding="utf-8").splitlines() if output.exists() else []
+    timings = mesh.from_main([Timing(**json.loads(line)) for line in lines])
+    if any(codes):
+        if OUT_OF_MEMORY not in codes and KILLED not in codes:
+            culprit = next((rank for rank, code in enumerate(codes) if code > 0), 0)
+            raise BanyanError(
+                f"train.micro_batch_size={AUTO}: rank {culprit} failed to measure ({run_dir}/logs/"
+                f"micro-batch-{culprit:05d}.log); set a number to go on without."
+            )
+        if not timings:
+            raise ConfigError(
+                f"train.micro_batch_size={AUTO}: not even {sizes[0]} sequence of {config.data.sequence_length} tokens "
+                "fits; raise parallel.zero_stage, set train.activation_checkpointing=full, or use more ranks."
+            )
+        return timings, sizes[len(timings)]
+    return timings, None
+
+
+def step_seconds(timing: Timing, share: int) -> float:
+    """Seconds of an optimiser step of `share` sequences a rank."""
+    return (share // timing.size - 1) * timing.inner_s + timing.last_s
+
+
+def choose(timings: list[Timing], share: int) -> int:
+    """The smallest size whose step takes nearly no longer than the fastest's."""
+    fastest = min(step_seconds(timing, share) for timing in timings)
+    return next(timing.size for timing in timings if step_seconds(timing, share) <= NEARLY * fastest)
+
+
+def in_words(chosen: int, timings: list[Timing], too_large: int | None, share: int) -> str:
+    """What was measured and chosen, in a line."""
+    each = [f"{timing.size}: {step_seconds(timing, share):.3g} s, {timing.bytes / 1e9:.1f} GB" for timing in timings]
+    if too_large is not None:
+        each.append(f"{too_large}: doesn't fit")
+    return f"train.micro_batch_size={chosen}, of those measured a step ({'; '.join(each)})"

@@ -1,0 +1,1 @@
+"""What a run will take, on paper: parameters, memory, communication, time. Pure arithmetic."""

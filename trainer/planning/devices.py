@@ -1,0 +1,95 @@
+"""What a plan takes a device to be. Numbers are the makers' data sheets', dense, one direction for links.
+
+Sources: NVIDIA's data sheets of H100, H200, A100, L40S and of the systems DGX A100 (200 Gb/s of network per GPU), DGX
+H100/H200 (400 Gb/s) and DGX B200 (400 Gb/s; memory and its bandwidth divided by its eight GPUs). Peaks are those that
+MFU is measured against (trainer/track/metrics.py).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from trainer.config.plan import PlanSettings
+from trainer.errors import ConfigError
+from trainer.track.metrics import peak_flops
+
+GB = 10**9
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device and its links; per device. `flops` is None where it isn't known, as for a CPU."""
+
+    name: str
+    flops: float | None  # dense bf16, per second
+    flops_fp32: float | None  # without tensor cores, per second
+    memory: int  # bytes
+    bandwidth: float  # of its memory, bytes per second
+    node_link: float  # to the others of its node, bytes per second and direction
+    network: float  # to other nodes, bytes per second and direction
+    watts: float
+
+    @property
+    def cuda(self) -> bool:
+        """Whether it is a GPU."""
+        return self.name != "cpu"
+
+
+def _gpu(
+    name: str, tflops_fp32: float, memory: int, bandwidth: float, node_link: float, network: float, watts: float
+) -> Device:
+    return Device(
+        name, peak_flops(name), tflops_fp32 * 1e12, memory * GB, bandwidth * GB, node_link * GB, network * GB, watts
+    )
+
+
+DEVICES = {  # fp32 TFLOP/s, GB, GB/s of memory, of the node's link, of the network, W
+    "b200": _gpu("B200", 75, 180, 8000, 900, 50, 1000),
+    "h200": _gpu("H200", 67, 141, 4800, 450, 50, 700),
+    "h100": _gpu("H100", 67, 80, 3350, 450, 50, 700),
+    "h100_pcie": _gpu("H100 PCIe", 51, 80, 2000, 64, 50, 350),
+    "a100": _gpu("A100", 19.5, 80, 2039, 300, 25, 400),
+    "a100_40gb": _gpu("A100 40GB", 19.5, 40, 1555, 300, 25, 400),
+    "l40s": _gpu("L40S", 91.6, 48, 864, 32, 25, 350),
+    "rtx4090": _gpu("RTX 4090", 82.6, 24, 1008, 32, 12.5, 450),
+}
+
+
+def device_of(name: str, settings: PlanSettings, *, sharing: int) -> Device:
+    """The device that plan.device or launch.device names, with what plan.memory, plan.flops and so on say otherwise.
+
+    A CPU's memory is this machine's, divided by the ranks `sharing` it.
+    """
+    if name == "cpu":
+        found = Device("cpu", None, None, host_memory() // sharing, 20 * GB, 10 * GB, 1.25 * GB, 0.0)
+    else:
+        found = find_device(name, key="plan.device")
+    told: dict[str, Any] = {
+        "flops": settings.flops,
+        "flops_fp32": settings.flops,
+        "memory": settings.memory,
+        "node_link": settings.node_link,
+        "network": settings.network,
+        "watts": settings.watts,
+    }
+    return replace(found, **{key: value for key, value in told.items() if value is not None})
+
+
+def find_device(name: str, *, key: str) -> Device:
+    """The GPU of the table that a configuration `key` names. ConfigError if there is none."""
+    if name not in DEVICES:
+        raise ConfigError(f"{key}={name}: not known; choose one of {', '.join((*DEVICES, 'cpu'))}.")
+    return DEVICES[name]
+
+
+def host_memory() -> int:
+    """Bytes that processes here may use: the machine's memory, or less where a control group limits it."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        text = Path(limit).read_text(encoding="ascii").strip() if Path(limit).is_file() else ""
+        if text.isdigit():
+            total = min(total, int(text))
+    return total

@@ -1,0 +1,67 @@
+"""Whether a run fits into its devices, and what would make it fit."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+from trainer.checks import check_pretrain
+from trainer.config import Pretrain
+from trainer.errors import ConfigError
+from trainer.planning.layout import layout_of
+from trainer.planning.memory import MARGIN, Memory, memory_of
+from trainer.refusal import divisors
+
+GB = 1e9
+BIGGEST = 3  # parts that a refusal names
+
+
+def refusal(config: Pretrain, world_size: int, *, memory: int, cuda: bool, device: str) -> str | None:
+    """What is wrong and how to mend it, if a rank needs more than `memory` bytes by more than a prediction's error."""
+    needed = memory_of(layout_of(config, world_size, cuda=cuda))
+    if needed.total <= memory * (1 + MARGIN):
+        return None
+    parts = sorted(needed.parts.items(), key=lambda item: -item[1])[:BIGGEST]
+    told = ", ".join(f"{name} {size / GB:.3g}" for name, size in parts)
+    return (
+        f"each of {world_size} rank{'s' * (world_size > 1)} needs {needed.total / GB:.3g} GB, of which {device} has "
+        f"{memory / GB:.3g}: {told} GB; {_mend(config, world_size, memory, cuda)}. `banyan plan` tells more; "
+        "launch.check_memory=false starts it nevertheless."
+    )
+
+
+def _mend(config: Pretrain, world_size: int, memory: int, cuda: bool) -> str:
+    for words, changed in _changes(config, world_size, cuda=cuda):
+        try:
+            check_pretrain(changed, world_size)
+        except ConfigError:
+            continue
+        needed: Memory = memory_of(layout_of(changed, world_size, cuda=cuda))
+        if needed.total <= memory:
+            return f"use {words} ({needed.total / GB:.3g} GB)"
+    return "no stage, checkpointing or micro-batch makes it fit: take more or larger devices, or a smaller model"
+
+
+def _changes(config: Pretrain, world_size: int, *, cuda: bool) -> Iterator[tuple[str, Pretrain]]:
+    """What may be changed without changing what is learnt: first what costs the least time."""
+    micro = layout_of(config, world_size).micro_batch
+    sizes = [size for size in divisors(micro) if size < micro][::-1]
+    stages = range(config.parallel.zero_stage, 4)
+    modes = ["none", "selective", "full"]
+    modes = modes[modes.index(config.train.activation_checkpointing) :]
+    offloads = (config.parallel.offload, "optimizer", "all") if cuda else (config.parallel.offload,)
+    for offload in dict.fromkeys(offloads):
+        for mode in modes:
+            for size in [micro, *sizes]:
+                for stage in stages:
+                    changed = copy.copy(config)
+                    changed.parallel, changed.train = copy.copy(config.parallel), copy.copy(config.train)
+                    changed.parallel.zero_stage, changed.parallel.offload = stage, offload
+                    changed.train.activation_checkpointing, changed.train.micro_batch_size = mode, size
+                    words = {
+                        f"parallel.zero_stage={stage}": stage != config.parallel.zero_stage,
+                        f"train.micro_batch_size={size}": size != micro,
+                        f"train.activation_checkpointing={mode}": mode != config.train.activation_checkpointing,
+                        f"parallel.offload={offload}": offload != config.parallel.offload,
+                    }
+                    yield " ".join(word for word, new in words.items() if new), changed
