@@ -46,4 +46,4 @@ def test_a_run_on_ray_in_an_allocation_stops_near_the_limit_and_is_the_calm_run(
 def test_the_commands_exit_code_is_the_jobs(cluster, corpus, tmp_path):
     job = submit(cluster, tmp_path, settings(tmp_path / "nowhere", STEPS, every=20))
     assert job.wait_for_end() == "FAILED", job.log
-    assert job.state()["ExitCode"] == "2:0"
+    assert job.state()["ExitCode"] == "2:0", job.log
