@@ -30,13 +30,19 @@ class StopRequests(tune.Stopper):
     def heard(self) -> Iterator[None]:
         """Listens for signals. To be entered after ray.init, which has handlers of its own."""
         self._file.unlink(missing_ok=True)
-        before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        self.listen()
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
             self._file.unlink(missing_ok=True)
+
+    def listen(self) -> None:
+        """Has signals come here: Tune, too, takes SIGUSR1 for itself when it begins."""
+        for number in SIGNALS:
+            signal.signal(number, self._on_signal)
 
     def look(self, trials: list[TuneTrial]) -> None:
         """Sees which trials still run. Called between two steps of Tune's."""

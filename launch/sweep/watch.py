@@ -30,6 +30,10 @@ class Watch(tune.Callback):
         self._latest: dict[int, tuple[int, float]] = {}  # step and loss by number
         self._ended: dict[int, str] = {}  # state by number
 
+    def setup(self, **info: Any) -> None:
+        """Tune begins."""
+        self._stops.listen()
+
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         """Between two steps of Tune's."""
         self._stops.look(trials)
