@@ -30,8 +30,8 @@ class Watch(tune.Callback):
         self._latest: dict[int, tuple[int, float]] = {}  # step and loss by number
         self._ended: dict[int, str] = {}  # state by number
 
-    def setup(self, **info: Any) -> None:
-        """Tune begins."""
+    def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        """Tune has begun, and taken signals for itself."""
         self._stops.listen()
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
