@@ -17,6 +17,7 @@ from launch.memory_check import has_gpus
 from launch.rank_group import RankGroup
 from trainer.config import Launch
 from trainer.errors import ConfigError
+from trainer.port import free_port
 
 STOP_GRACE_S = 10.0
 """How long ranks may take to end by themselves once one has failed."""
@@ -79,5 +80,5 @@ def rank_environments(
     common = {**environment, **threading, **rank_environment.for_compiler(environment)}
     if not has_cuda:
         common.setdefault("DS_ACCELERATOR", "cpu")
-    port = rank_environment.free_port()
+    port = free_port() if processes > 1 else 0  # one rank meets nobody: whichever the kernel gives
     return [common | rank_environment.for_rank(rank, processes, port) for rank in range(processes)]

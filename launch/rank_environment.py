@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping
 
 from trainer.errors import ConfigError
@@ -60,10 +59,3 @@ def check_processes(processes: int | None, environment: Mapping[str, str]) -> No
             f"launch.processes={processes}: {started} rank{'s' * (started > 1)} were started here already; "
             "leave launch.processes out."
         )
-
-
-def free_port() -> int:
-    """A TCP port on this machine that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import socket
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import Pretrain
+from trainer.port import free_port
 
 _context = multiprocessing.get_context("forkserver")
 PRELOADED = [
@@ -32,13 +32,6 @@ PRELOADED = [
     "transformers.models.gpt2.modeling_gpt2",
 ]
 _context.set_forkserver_preload(PRELOADED)
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @dataclasses.dataclass
@@ -72,7 +65,7 @@ class Ranks:
 
 def start_ranks(work: Callable[[Any], int], argument: Any, world_size: int) -> Ranks:
     """Starts `work(argument)` on `world_size` ranks; a rank's exit code is what work returns."""
-    port = free_port()
+    port = free_port() if world_size > 1 else 0
     errors_dir = Path(tempfile.mkdtemp(prefix="ranks-"))
     processes = [
         _context.Process(target=_run_rank, args=(work, argument, rank, world_size, port, errors_dir))

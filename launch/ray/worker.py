@@ -25,6 +25,7 @@ from launch import rank_environment
 from launch.failure import Failure
 from launch.rank_group import Outcome, RankGroup
 from trainer.config import Launch
+from trainer.port import free_port
 
 STOP_GRACE_S = 10.0  # for ranks that stay when one has failed
 RESIZE_GRACE_S = 900.0  # for the checkpoint before a group of another size
@@ -175,7 +176,7 @@ class RankBackend(Backend):
 
 def find_meeting_place() -> dict[str, str]:
     """Address of this node and a free port on it, as torch.distributed wants them."""
-    return {"MASTER_ADDR": ray.util.get_node_ip_address(), "MASTER_PORT": str(rank_environment.free_port())}
+    return {"MASTER_ADDR": ray.util.get_node_ip_address(), "MASTER_PORT": str(free_port())}
 
 
 def prepare_meeting(place: dict[str, str]) -> None:

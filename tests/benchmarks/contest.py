@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from launch.rank_environment import for_rank, for_threads, free_port
+from launch.rank_environment import for_rank, for_threads
 from tests.benchmarks.case import Case
 from tests.benchmarks.turns import REPORT
+from trainer.port import free_port
 
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / "build" / "peers"

@@ -12,8 +12,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.rank_environment import for_rank, for_threads, free_port
+from launch.rank_environment import for_rank, for_threads
 from tests.benchmarks.case import Case
+from trainer.port import free_port
 
 WARM = 6  # steps before it begins
 LARGEST = 12  # operators that are shown

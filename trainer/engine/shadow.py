@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from typing import Any
 import torch.distributed
 
 from trainer.engine.mesh import Mesh
+from trainer.port import free_port
 
 _POLL_S = 0.2
 
@@ -28,7 +28,7 @@ def run_shadows(module: str, order: Any, mesh: Mesh, log: Path, *, limit_s: floa
     They find each other as ranks do. When one fails, or after `limit_s`, all are ended; that is exit code -15. Every
     rank calls it, with a file for what its shadow prints.
     """
-    environment = {**os.environ, "MASTER_PORT": str(mesh.from_main(_free_port() if mesh.is_main else 0))}
+    environment = {**os.environ, "MASTER_PORT": str(mesh.from_main(free_port() if mesh.is_main else 0))}
     with log.open("ab") as output:
         shadow = subprocess.Popen(
             [sys.executable, "-P", "-m", module],
@@ -72,9 +72,3 @@ def read_order() -> Any:
 def _end_with_rank() -> None:
     sys.stdin.read()
     os._exit(1)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("", 0))
-        return int(listener.getsockname()[1])
