@@ -17,10 +17,10 @@ from trainer.track.metrics import flops_per_token
 TIMEOUT_S = 240
 
 
-def run(benchmark: str, *arguments: object, code: int = 0) -> str:
+def run(benchmark: str, *arguments: object, code: int = 0, **variables: str) -> str:
     """What a benchmark printed."""
     command = [sys.executable, "-m", f"tests.benchmarks.{benchmark}", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""} | variables
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -40,9 +40,10 @@ def test_cpu_contest_measures_every_turn_of_ours_and_the_bare_loop(tmp_path):
     assert all(name in table for name in names)
 
 
-def test_gpu_contest_runs_on_a_cpu(tmp_path):
+@pytest.mark.parametrize("disable", ["1", pytest.param("0", marks=pytest.mark.full)], ids=["eager", "compiled"])
+def test_gpu_contest_runs_on_a_cpu(tmp_path, disable):
     arguments = ("--case", "3B-2048", "--device", "cpu", "--tiny", "--output", tmp_path)
-    run("gpu", *arguments)
+    run("gpu", *arguments, TORCHDYNAMO_DISABLE=disable)
     results = read(tmp_path, "gpu-3B-2048")["results"]
     assert [result["name"] for result in results] == ["matrix products alone", "bare loop", "banyan", "nanoGPT's way"]
     assert [result["failure"] for result in results] == [None] * 4

@@ -92,7 +92,7 @@ def assert_predicted(corpus, run_dir, *, ranks, **changes):
 
 
 DEFAULT = [
-    {"parallel__zero_stage": 3, "train__batch_size": 16, "train__precision": "bf16"},
+    {"parallel__zero_stage": 3, "train__batch_size": 8, "train__precision": "bf16"},
     {"parallel__zero_stage": 2, "parallel__tensor": 2, "train__batch_size": 4},
 ]
 

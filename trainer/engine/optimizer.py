@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 
 import torch
@@ -14,6 +15,19 @@ from trainer.model.names import is_hidden_matrix
 # Per-element state, by torch's and DeepSpeed's names.
 ADAMW_MOMENTS = ("exp_avg", "exp_avg_sq")
 MUON_MOMENTS = ("momentum_buffer",)
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's (Loshchilov and Hutter, 2019), of which the first doesn't import torch's compiler: 2 s of every start.
+
+    torch wraps these methods to keep the compiler out of them, and imports it for that. Nobody compiles them here.
+    """
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
 
 
 def decays(parameter: nn.Parameter) -> bool:
@@ -50,7 +64,7 @@ def build_optimizer(
     ]
     if config.name == "muon":
         return _build_muon(config, hidden, groups)
-    return torch.optim.AdamW(groups, fused=True)  # Loshchilov and Hutter, 2019
+    return AdamW(groups, fused=True)
 
 
 def _build_muon(config: Optimizer, hidden: list[nn.Parameter], groups: list[dict]) -> torch.optim.Optimizer:
