@@ -115,3 +115,6 @@ class Host:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
         self._process.wait(timeout=20)
+        if not self._forks:  # its processes aren't in a namespace that ends with the first of them
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
