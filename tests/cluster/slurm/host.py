@@ -58,10 +58,11 @@ class Host:
     ) -> None:
         self.name = name
         self._forks = "--fork" in spaces
-        # A shell stays the first process: it reaps what loses its parent, as the first one must.
+        # A shell stays the first process: it reaps what loses its parent, as the first one must. The command dies with
+        # it, also where no namespace of processes sees to that.
         script = (
             f"read -r _; hostname {name}; mount --bind {shlex.quote(str(hosts_file))} /etc/hosts; "
-            f"{shlex.join(command)} </dev/null; exit"
+            f"setpriv --pdeathsig KILL {shlex.join(command)} </dev/null; exit"
         )
         self._process = start_daemon(["unshare", *spaces, "bash", "-c", script], output, environment)
         self._wait_for_namespaces()
@@ -115,6 +116,3 @@ class Host:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
         self._process.wait(timeout=20)
-        if not self._forks:  # its processes aren't in a namespace that ends with the first of them
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
