@@ -6,6 +6,7 @@ import math
 
 from trainer.config import Parallel, Pretrain
 from trainer.errors import ConfigError
+from trainer.model.sizes import head_width
 from trainer.refusal import divisors, require
 
 FLOAT8_MULTIPLE = 16
@@ -169,7 +170,7 @@ def check_float8(config: Pretrain) -> None:
     elif config.parallel.tensor > 1:
         why = f"parallel.tensor={config.parallel.tensor}: DeepSpeed replaces the layers that torchao would"
     require(why is None, f"train.precision=fp8 with {why}; use train.precision=bf16.")
-    head_dim = model.head_dim or model.hidden_size // model.num_attention_heads
+    head_dim = head_width(model)
     sizes = {
         "model.hidden_size": model.hidden_size,
         "model.intermediate_size": model.intermediate_size,

@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def configuration(values: dict[str, Any]) -> Pretrain:
-    """The run's configuration, cut to a step of two micro-batches."""
+    """The run's configuration, from JSON."""
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Pretrain), values))
     assert isinstance(config, Pretrain)
     return config

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from launch.sweep.space import Values
 from trainer.config import Ladder, Model
 from trainer.errors import ConfigError
+from trainer.model.sizes import head_width
 from trainer.refusal import divisors, require
 from trainer.scaling import FLOPS_PER_PARAMETER_TOKEN
 
@@ -64,7 +65,7 @@ def rung_of(width: int, tokens_per_parameter: float, ladder: Ladder, model: Mode
 
 def widen(model: Model, width: int, aspect: float | None) -> Model:
     """The model at another hidden_size: as many more heads, the same shape of feed-forward."""
-    head_dim = model.head_dim or model.hidden_size // model.num_attention_heads
+    head_dim = head_width(model)
     if width % head_dim:
         raise ConfigError(
             f"search.ladder: width {width} is no multiple of the heads' width, {head_dim}; choose others, or lower "

@@ -13,6 +13,7 @@ from typing import Any
 
 from trainer.config import Model
 from trainer.errors import ConfigError, InputError
+from trainer.model.sizes import head_width
 
 # Fields of Model without effect in a dense one
 EXPERT_SIZES = ("num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob")
@@ -110,7 +111,7 @@ def write_architecture(model: Model, *, context_length: int, end_of_text: int, d
         "num_hidden_layers": model.num_hidden_layers,
         "num_attention_heads": model.num_attention_heads,
         "num_key_value_heads": model.num_key_value_heads,
-        "head_dim": model.head_dim or model.hidden_size // model.num_attention_heads,
+        "head_dim": head_width(model),
         "hidden_act": "silu",
         "max_position_embeddings": context_length,
         "rms_norm_eps": model.rms_norm_eps,
