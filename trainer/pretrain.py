@@ -40,6 +40,7 @@ from trainer.engine.evaluation import Score, score
 from trainer.engine.expert_load import ExpertLoad
 from trainer.engine.float8 import require_float8
 from trainer.engine.health import StopRequests
+from trainer.engine.host_memory import keep_freed_memory
 from trainer.engine.init_from import initial_source, open_origin
 from trainer.engine.loop import Progress, Trainer, Utilisation
 from trainer.engine.mesh import Mesh, join, seed_everything
@@ -86,6 +87,8 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     )
     if config.train.precision == "fp8":
         require_float8(mesh.device)
+    if mesh.device.type == "cpu":
+        keep_freed_memory()
     seed_everything(config.seed, deterministic=config.train.deterministic)
     mesh.main_finds(lambda: choose_mode(config.track.wandb))  # refuses online without a key
 

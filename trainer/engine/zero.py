@@ -19,6 +19,7 @@ from trainer.engine.gradients import deepspeed_clips
 from trainer.engine.mesh import Mesh
 from trainer.engine.offload import home_of_weights, offload_settings
 from trainer.errors import ConfigError
+from trainer.layouts import fills_buckets
 from trainer.model.build import LanguageModel
 from trainer.model.causal_lm import CausalLM
 from trainer.model.moe import Experts
@@ -62,7 +63,7 @@ def deepspeed_config(config: Pretrain, mesh: Mesh, partition: Partition) -> dict
         "zero_optimization": {
             "stage": stage,
             "overlap_comm": cuda,
-            "contiguous_gradients": True,
+            "contiguous_gradients": fills_buckets(config.parallel, cuda=cuda),
             "zero_hpz_partition_size": config.parallel.hpz,
             **offload_settings(config.parallel, mesh, partition),
         },

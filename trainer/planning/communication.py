@@ -40,9 +40,14 @@ def transfers(layout: Layout) -> list[Transfer]:
 
 
 def _gradients(layout: Layout) -> Iterator[Transfer]:
-    """Stages 0 and 1 reduce once a step; stages 2 and 3, which don't keep whole gradients, in every micro-step."""
+    """Stages 0 and 1 reduce once a step; stages 2 and 3, which don't keep whole gradients, in every micro-step.
+
+    A rank alone does, too, but at stage 0.
+    """
     sizes = [math.prod(shape) for shape in layout.held.values()]
     stage = layout.config.parallel.zero_stage
+    if stage == 0 and layout.ranks == 1:
+        return
     if stage == 3:
         whole = sum(padded(size, layout.ranks) for size in sizes)
         yield Transfer("reduce_scatter_tensor", "data", whole * layout.width, layout.micro_steps)

@@ -117,10 +117,11 @@ def _stepping(layout: Layout) -> int:
     """Buffers while gradients are reduced and the optimiser steps, beside the gradients."""
     stage = layout.config.parallel.zero_stage
     if stage == 0:
-        return min(layout.elements, BUCKET) * FP32
+        return min(layout.elements, BUCKET) * FP32 if layout.ranks > 1 else 0
     if uses_bf16_optimizer(layout):
         flattened = layout.elements * FP32 if layout.elements <= BUCKET else 0  # a larger group is alone, and a view
         return flattened + layout.elements * layout.width
     if layout.config.parallel.offload != "none":
         return bucket_of(layout)
-    return max(layout.share * FP32, bucket_of(layout) if stage == 1 else 0)
+    reduced = (bucket_of(layout) or min(layout.elements, BUCKET) * FP32) if stage == 1 else 0
+    return max(layout.share * FP32, reduced)

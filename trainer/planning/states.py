@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from trainer.layouts import fills_buckets
 from trainer.model.names import is_hidden_matrix
 from trainer.planning.layout import BUCKET, PERSISTENT, Layout
 
@@ -51,8 +52,9 @@ def bucket_of(layout: Layout) -> int:
 
     DeepSpeed makes them of full size; on a CPU only the pages that are written are ever there.
     """
-    stage = layout.config.parallel.zero_stage
-    if stage == 0 or uses_bf16_optimizer(layout):
+    parallel, stage = layout.config.parallel, layout.config.parallel.zero_stage
+    filled = layout.zero("contiguous_gradients", fills_buckets(parallel, cuda=layout.cuda))
+    if stage == 0 or uses_bf16_optimizer(layout) or not filled:
         return 0
     size = layout.zero("reduce_bucket_size", BUCKET)
     size = size if layout.cuda else min(size, layout.elements)
