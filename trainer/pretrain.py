@@ -35,6 +35,7 @@ from trainer.data.order import Order
 from trainer.durable import write_json
 from trainer.engine import fragments, zero
 from trainer.engine.assemble import assemble, compile_parts
+from trainer.engine.bf16 import multiplies_bf16
 from trainer.engine.checkpoint import CheckpointReader
 from trainer.engine.evaluation import Score, score
 from trainer.engine.expert_load import ExpertLoad
@@ -333,6 +334,8 @@ def open_tracker(
         f"{config.train.precision}{waste}; run directory {run_dir}",
         flush=True,
     )
+    if config.train.precision == "fp32" and multiplies_bf16(mesh.device):
+        print("bf16 is native here and should be faster: train.precision=bf16 with parallel.zero_stage=1 or more")
     return Tracker.open(
         run_dir, config, resolved=resolved(config), facts=facts, start_step=progress.step, total_steps=total_steps
     )

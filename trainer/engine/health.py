@@ -107,12 +107,13 @@ class GradientGuard:
         bad = ~torch.isfinite(self._norm)
         if self._muon and bad:  # it has no found_inf; DeepSpeed waits for the device in such a step, too
             raise _non_finite(step)
+        self._first_bad = torch.where(bad & (self._first_bad == 0), step, self._first_bad)
+        excess = torch.clamp((self._norm + 1e-6) / self._clip, min=1.0) if self._clip > 0 else None
         if not self._muon:
             self._optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
-        self._first_bad = torch.where(bad & (self._first_bad == 0), step, self._first_bad)
-        if self._clip > 0:
-            scale = torch.clamp(self._clip / (self._norm + 1e-6), max=1.0)
-            torch._foreach_mul_(self._gradients.tensors(), scale)
+            self._optimizer.grad_scale = excess  # type: ignore[attr-defined]  # it divides by this as it reads them
+        elif excess is not None:
+            torch._foreach_div_(self._gradients.tensors(), excess)
 
     def step(self) -> None:
         """DeepSpeed's step: the optimiser's, if all micro-batches are in."""
