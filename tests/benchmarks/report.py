@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.benchmarks.case import Case
 from tests.benchmarks.contest import Measured
+from tests.benchmarks.contestants.products import flops
 
 
 def spread(values: Sequence[float]) -> float:
@@ -50,7 +51,7 @@ def contest_table(
 ) -> str:
     """A contest's table: tokens/s, its spread, the speed relative to `base`, and the share of the floor's speed.
 
-    `extra` are the titles of further columns and their cells by contestant. Those that failed stand below, with why.
+    GFLOP/s are of a step's matrix products, all ranks': the floor's are the peak that the device has for them. `extra` are the titles of further columns and their cells by contestant. Those that failed stand below, with why.
     """
     by_name = {result.name: result for result in results}
     titles, cells_of = extra
@@ -58,10 +59,11 @@ def contest_table(
     for result in results:
         if result.failure is not None:
             failures.append(f"{result.name}: {result.failure}")
-            rows.append([result.name, "none", "", "", *("" for _ in titles)])
+            rows.append([result.name, "none", "", "", "", *("" for _ in titles)])
             continue
         speeds = [case.tokens / seconds for seconds in result.seconds]
         cells = [result.name, f"{statistics.median(speeds):,.0f} ± {spread(speeds):,.0f}"]
+        cells.append(f"{flops(case) / statistics.median(result.seconds) / 1e9:,.1f}")
         for other in (base, floor):
             shown = ""
             if (reference := by_name.get(other)) is not None and reference.seconds:
@@ -69,7 +71,7 @@ def contest_table(
                 shown = f"{statistics.median(against):.3f} ± {spread(against):.3f}"
             cells.append(shown)
         rows.append(cells + cells_of.get(result.name, ["" for _ in titles]))
-    return "\n".join([show(["", "tokens/s", f"× {base}", f"× {floor}", *titles], rows), *failures])
+    return "\n".join([show(["", "tokens/s", "GFLOP/s", f"× {base}", f"× {floor}", *titles], rows), *failures])
 
 
 def machine() -> dict[str, Any]:

@@ -6,14 +6,16 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
 
 from trainer.data.dataset import Dataset
-from trainer.data.order import Order, chunk_of, rounds
+from trainer.data.order import Order, Place, chunk_of, rounds
 
 READERS = 2  # threads; the order of batches doesn't depend on it
+ROWS_AHEAD = 256  # whose places are looked up at once, since one costs as much
 IGNORED = -100  # target that has no loss
 
 
@@ -78,7 +80,7 @@ class Loader:
     def batches(self, position: int) -> Iterator[Batch]:
         """Micro-batches from `position` on, without end; the next `prefetch` ones are being read meanwhile."""
         pending: deque[Future[Batch]] = deque()
-        ahead = self._slots(position)
+        ahead = self._slots_with_places(position)
         with ThreadPoolExecutor(READERS, thread_name_prefix="loader") as readers:
             try:
                 while True:
@@ -97,9 +99,18 @@ class Loader:
                 yield position + min(chunk, chunks - 1) * self.micro_batch_size, chunk < chunks
             position += self.batch_size
 
-    def _read(self, position: int, counts: bool) -> Batch:
+    def _slots_with_places(self, position: int) -> Iterator[tuple[int, bool, list[Place]]]:
+        """The slots, each with the places of its rows."""
+        slots, size = self._slots(position), self.micro_batch_size
+        while True:
+            group = list(islice(slots, -(-ROWS_AHEAD // size)))
+            starts = np.array([start for start, _ in group])
+            places = self.order.places_at((starts[:, None] + np.arange(size)).ravel())
+            for index, (start, counts) in enumerate(group):
+                yield start, counts, places[index * size : (index + 1) * size]
+
+    def _read(self, position: int, counts: bool, places: list[Place]) -> Batch:
         by_fingerprint = {dataset.manifest.fingerprint: dataset for dataset in self.datasets}
-        places = self.order.places(position, position + self.micro_batch_size)
         rows = [by_fingerprint[place.fingerprint].row(place.shard, place.row) for place in places]
         end_of_text = self.datasets[0].manifest.end_of_text if self.mask_documents else None
         batch = to_batch(rows, position=position, end_of_text=end_of_text)

@@ -246,30 +246,33 @@ class Order:
 
     def places(self, start: int, stop: int) -> list[Place]:
         """The places of positions [start, stop)."""
-        places: list[Place] = []
-        for index, segment in enumerate(self.segments):
-            end = self.segments[index + 1].first if index + 1 < len(self.segments) else stop
-            low, high = max(start, segment.first), min(stop, end)
-            if low < high:
-                places += self._places_in(segment, np.arange(low, high))
-        return places
+        return self.places_at(np.arange(start, stop))
 
-    def _places_in(self, segment: Segment, positions: np.ndarray) -> list[Place]:
+    def places_at(self, positions: np.ndarray) -> list[Place]:
+        """The places of `positions` (int64). Many at once cost little more than one."""
+        numbers = np.searchsorted([segment.first for segment in self.segments], positions, side="right") - 1
+        places = np.empty(len(positions), dtype=object)
+        for number in np.unique(numbers):
+            chosen = numbers == number
+            places[chosen] = self._places_in(self.segments[number], positions[chosen])
+        return places.tolist()
+
+    def _places_in(self, segment: Segment, positions: np.ndarray) -> np.ndarray:
+        """Places as an array of objects."""
         names, number, counters = segment.locate(positions)
-        places: list[Place | None] = [None] * len(positions)
+        places = np.empty(len(positions), dtype=object)
         for index, name in enumerate(names):
-            chosen = np.flatnonzero(number == index)
-            if len(chosen) == 0:
+            chosen = number == index
+            if not chosen.any():
                 continue
             fingerprint = segment.shares[name].fingerprint
             if fingerprint not in self._shuffles:
                 raise InputError(
                     f"data.train.{name} ({fingerprint[:12]}) was trained on before and can't be found now."
                 )
-            located = self._shuffles[fingerprint].locate(counters[chosen])
-            for at, epoch, shard, row in zip(chosen, *located, strict=True):
-                places[at] = Place(name, fingerprint, int(epoch), int(shard), int(row))
-        return [place for place in places if place is not None]
+            located = (column.tolist() for column in self._shuffles[fingerprint].locate(counters[chosen]))
+            places[chosen] = [Place(name, fingerprint, *place) for place in zip(*located, strict=True)]
+        return places
 
 
 def rounds(chunks: int, world_size: int) -> int:

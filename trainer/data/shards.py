@@ -266,11 +266,11 @@ class ShardReader:
         """The blocks [first, last) that hold the tokens [start, stop)."""
         if start >= stop:
             return 0, 0
-        return int(np.searchsorted(self._ends, start, side="right")), int(np.searchsorted(self._starts, stop))
+        return int(self._ends.searchsorted(start, side="right")), int(self._starts.searchsorted(stop))
 
     def _block_tokens(self, block: int) -> np.ndarray:
-        offset, count = self.index[block, [TOKENS_OFFSET, TOKENS]].tolist()
-        return self._slice(offset, count, self.dtype)
+        row = self.index[block]
+        return self._slice(int(row[TOKENS_OFFSET]), int(row[TOKENS]), self.dtype)
 
     def _block_lengths(self, block: int) -> np.ndarray:
         offset, count = self.index[block, [LENGTHS_OFFSET, DOCUMENTS]].tolist()

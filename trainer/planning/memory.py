@@ -123,5 +123,5 @@ def _stepping(layout: Layout) -> int:
         return flattened + layout.elements * layout.width
     if layout.config.parallel.offload != "none":
         return bucket_of(layout)
-    reduced = (bucket_of(layout) or min(layout.elements, BUCKET) * FP32) if stage == 1 else 0
-    return max(layout.share * FP32, reduced)
+    at_once = min(layout.elements, layout.zero("reduce_bucket_size", BUCKET)) * FP32
+    return max(layout.share * FP32, (bucket_of(layout) or at_once) if stage == 1 else 0)

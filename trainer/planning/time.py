@@ -114,7 +114,7 @@ def seconds_of(transfer: Transfer, layout: Layout, cluster: Cluster, settings: P
 
 
 def _overlaps(layout: Layout, transfer: Transfer) -> bool:
-    """Whether DeepSpeed moves it beside a pass: stage 3 all, stages 1 and 2 what reduces gradients; on a CPU nothing."""
+    """Whether DeepSpeed moves it beside a pass: stage 3 all, 1 and 2 what reduces gradients; on a CPU nothing."""
     stage = layout.config.parallel.zero_stage
     if not layout.cuda or stage == 3:
         return layout.cuda

@@ -1,6 +1,7 @@
 """Hugging Face's Trainer with LlamaForCausalLM, in an environment of its own.
 
-Its settings are its defaults, but for the optimiser (fused AdamW) and what the case says.
+Its settings are its defaults, but for the optimiser (fused AdamW), what the case says, and DDP's search for parameters
+without gradients, which is off: there are none.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ def main() -> None:
         report_to="none",
         disable_tqdm=True,
         ddp_backend="gloo" if case.ranks > 1 else None,
+        ddp_find_unused_parameters=False,
     )
     Trainer(model, arguments, train_dataset=Rows(stage), callbacks=[InTurns(case.warmup)]).train()
 

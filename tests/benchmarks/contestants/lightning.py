@@ -42,6 +42,12 @@ class Module(lightning.LightningModule):
         """The same as the others'."""
         return build_optimizer(self.model)
 
+    def configure_gradient_clipping(
+        self, optimizer: object, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """torch's own: in bf16 Lightning refuses to clip for a fused optimiser."""
+        torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
 
 class InTurns(lightning.Callback):
     """Takes turns between steps."""
