@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import faulthandler
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -47,9 +49,18 @@ class Ranks:
         for process in self.processes:
             process.join(max(0.0, deadline - time.monotonic()))
             if process.exitcode is None:
+                stacks = self._stacks()
                 self.kill()
-                raise TimeoutError(f"a rank didn't end within {timeout_s} s")
+                raise TimeoutError(f"a rank didn't end within {timeout_s} s; where they are:\n{stacks}")
         return [process.exitcode for process in self.processes]
+
+    def _stacks(self) -> str:
+        """Where each rank's threads are now, of those that run."""
+        for process in self.processes:
+            if process.exitcode is None:
+                os.kill(process.pid, signal.SIGUSR2)
+        time.sleep(1)
+        return "\n".join(f"{path.name}:\n{path.read_text()}" for path in sorted(self.errors_dir.glob("stacks-*")))
 
     def kill(self) -> None:
         """SIGKILL for all."""
@@ -60,7 +71,12 @@ class Ranks:
 
     def errors(self) -> list[str]:
         """What the ranks raised, as "Type: message", by rank."""
-        return [path.read_text() for path in sorted(self.errors_dir.iterdir())]
+        return [path.read_text() for path in sorted(self.errors_dir.glob("[0-9]*"))]
+
+
+def _stacks_of(errors_dir: Path, rank: int) -> Path:
+    """Where a rank writes its threads' stacks at SIGUSR2."""
+    return errors_dir / f"stacks-{rank:05d}"
 
 
 def start_ranks(work: Callable[[Any], int], argument: Any, world_size: int) -> Ranks:
@@ -100,6 +116,7 @@ def _run_rank(
         OMP_NUM_THREADS="1",
         CUDA_VISIBLE_DEVICES="",
     )
+    faulthandler.register(signal.SIGUSR2, file=_stacks_of(errors_dir, rank).open("w"))
     import torch
 
     torch.set_num_threads(1)

@@ -51,7 +51,7 @@ def contest_table(
 ) -> str:
     """A contest's table: tokens/s, its spread, the speed relative to `base`, and the share of the floor's speed.
 
-    GFLOP/s count a step's matrix products on all ranks: the floor's are the peak that the device reaches in these sizes.
+    GFLOP/s count a step's matrix products on all ranks: the floor's are the peak that the device has in these sizes.
     `extra` are the titles of further columns and their cells by contestant. Those that failed stand below, with why.
     """
     by_name = {result.name: result for result in results}
