@@ -74,11 +74,6 @@ class Ranks:
         return [path.read_text() for path in sorted(self.errors_dir.glob("[0-9]*"))]
 
 
-def _stacks_of(errors_dir: Path, rank: int) -> Path:
-    """Where a rank writes its threads' stacks at SIGUSR2."""
-    return errors_dir / f"stacks-{rank:05d}"
-
-
 def start_ranks(work: Callable[[Any], int], argument: Any, world_size: int) -> Ranks:
     """Starts `work(argument)` on `world_size` ranks; a rank's exit code is what work returns."""
     port = free_port() if world_size > 1 else 0
@@ -116,7 +111,7 @@ def _run_rank(
         OMP_NUM_THREADS="1",
         CUDA_VISIBLE_DEVICES="",
     )
-    faulthandler.register(signal.SIGUSR2, file=_stacks_of(errors_dir, rank).open("w"))
+    faulthandler.register(signal.SIGUSR2, file=(errors_dir / f"stacks-{rank:05d}").open("w"))  # Ranks._stacks
     import torch
 
     torch.set_num_threads(1)

@@ -116,8 +116,10 @@ def seconds_of(transfer: Transfer, layout: Layout, cluster: Cluster, settings: P
 def _overlaps(layout: Layout, transfer: Transfer) -> bool:
     """Whether DeepSpeed moves it beside a pass: stage 3 all, 1 and 2 what reduces gradients; on a CPU nothing."""
     stage = layout.config.parallel.zero_stage
-    if not layout.cuda or stage == 3:
-        return layout.cuda
+    if not layout.cuda:
+        return False
+    if stage == 3:
+        return True
     return stage > 0 and not uses_bf16_optimizer(layout) and transfer.op != "all_gather_into_tensor"
 
 
