@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from trainer.checks import AUTO
-from trainer.config import Pretrain
+from trainer.config import AUTO, Pretrain
 from trainer.errors import ConfigError
+from trainer.layouts import settle_precision
+from trainer.processor import multiplies_bf16
 
 ANSWER_S = 10.0  # longest wait for nvidia-smi
 
@@ -31,8 +32,11 @@ def check_memory(config: Pretrain, world_size: int) -> None:
     if model is None or capacity is None:
         return
     size, cuda, name = capacity
-    train = replace(config.train, micro_batch_size=1) if config.train.micro_batch_size == AUTO else config.train
-    planned = replace(config, model=model, train=train)  # auto takes what fits, be it a single sequence
+    precision = settle_precision(config, world_size, native_bf16=cuda or multiplies_bf16())
+    train = replace(config.train, precision=precision)
+    if train.micro_batch_size == AUTO:
+        train.micro_batch_size = 1  # it takes what fits, be it a single sequence
+    planned = replace(config, model=model, train=train)
     message = refusal(planned, world_size, memory=size, cuda=cuda, device=name)
     if message:
         raise ConfigError(message)

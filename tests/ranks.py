@@ -143,6 +143,7 @@ def small_config(data: Path, run_dir: Path, **changes: Any) -> Pretrain:
     model = config.model
     model.hidden_size, model.intermediate_size, model.num_hidden_layers = 48, 96, 2
     model.num_attention_heads, model.num_key_value_heads = 4, 2
+    config.train.precision = "fp32"  # also where the processor multiplies bf16
     config.train.steps, config.train.batch_size, config.train.micro_batch_size = 10, 8, 2
     config.optimizer.lr = 3e-3
     config.schedule.warmup_steps = 2

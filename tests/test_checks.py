@@ -7,6 +7,7 @@ import pytest
 from trainer.checks import check_pretrain, micro_batch_of
 from trainer.config import Pretrain, TrainingSet, ValidationSet
 from trainer.errors import ConfigError
+from trainer.layouts import settle_precision
 
 
 def config(**changes):
@@ -76,8 +77,14 @@ def test_micro_batch_follows_from_the_ranks_unless_it_is_set():
     assert "train.micro_batch_size" in refusal(model__dropout=0.1)
 
 
-def test_bf16_at_stage_0_is_refused():
-    assert "parallel.zero_stage=1" in refusal(train__precision="bf16")
+def test_precision_that_is_left_to_the_run_is_bf16_where_devices_and_layout_have_it():
+    assert config().train.precision == "auto"
+    assert settle_precision(config(), 1, native_bf16=True) == "bf16"
+    assert settle_precision(config(), 1, native_bf16=False) == "fp32"
+    assert settle_precision(config(optimizer__name="muon", parallel__zero_stage=2), 1, native_bf16=True) == "fp32"
+    assert settle_precision(config(train__precision="fp32"), 1, native_bf16=True) == "fp32"
+    assert settle_precision(config(train__precision="bf16"), 1, native_bf16=False) == "bf16"
+    assert "use train.precision=bf16." in refusal(train__precision="fp8")
 
 
 def test_heads_that_don_t_divide_are_refused():

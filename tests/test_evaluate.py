@@ -57,6 +57,16 @@ def test_scores_are_the_same_at_1_2_and_4_processes_and_training_s_own(trained, 
     assert read_scores(texts[0])["validation"] == pytest.approx(last, rel=1e-6)
 
 
+def test_scores_of_a_bf16_run_are_training_s_own(corpus, tmp_path):
+    run_dir, path = tmp_path / "run", tmp_path / "scores.txt"
+    config = small_config(corpus, run_dir, train__precision="bf16", evaluate__every=10, evaluate__micro_batch_size=1)
+    assert run_ranks(pretrain, config, 1) == [0]
+    assert run_ranks(evaluate_into, (verb(run_dir), path), 1) == [0]
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    last = [row["eval/validation/loss"] for row in rows if "eval/validation/loss" in row][-1]
+    assert read_scores(path.read_text())["validation"] == pytest.approx(last, rel=1e-5)
+
+
 def test_earlier_checkpoint_and_other_shards_can_be_scored(trained, corpus, tmp_path):
     config = verb(trained, path=str(corpus / "train"))
     config.checkpoint.step = 5

@@ -106,7 +106,7 @@ def test_run_killed_after_its_last_checkpoint_still_writes_its_outcome(corpus, t
     ]
 
 
-@pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (1, "fp32"), (2, "bf16"), (3, "fp32")])
+@pytest.mark.parametrize(("stage", "precision"), [(0, "bf16"), (1, "fp32"), (2, "bf16"), (3, "fp32")])
 def test_non_finite_gradient_stops_the_run_and_names_the_step(corpus, tmp_path, stage, precision):
     config = small_config(corpus, tmp_path / "run", parallel__zero_stage=stage, train__precision=precision)
     config.model.initializer_range = 1e30
@@ -116,10 +116,10 @@ def test_non_finite_gradient_stops_the_run_and_names_the_step(corpus, tmp_path, 
     assert list_steps(tmp_path / "run") == []
 
 
-def test_precision_bf16_trains_close_to_fp32_at_every_sharded_stage(corpus, tmp_path):
+def test_precision_bf16_trains_close_to_fp32_at_every_stage(corpus, tmp_path):
     assert run_ranks(pretrain, small_config(corpus, tmp_path / "fp32", train__steps=5), 1) == [0]
     expected = [row["train/loss"] for row in read_metrics(tmp_path / "fp32")]
-    for stage in (1, 2, 3):
+    for stage in range(4):
         run_dir = tmp_path / str(stage)
         changes = {"parallel__zero_stage": stage, "train__precision": "bf16", "train__steps": 5}
         config = small_config(corpus, run_dir, **changes)

@@ -6,15 +6,12 @@ import dataclasses
 import math
 from typing import Any
 
-from trainer.config import Data, Model, Pretrain, Train
+from trainer.config import AUTO, Data, Model, Pretrain, Train
 from trainer.elastic import DEFAULT_MICRO_BATCH, check_elastic_batch, micro_batch_in, range_of
 from trainer.errors import ConfigError
 from trainer.layouts import check_elastic, check_layout, data_ranks_of
 from trainer.model_folder import check_causal_lm
 from trainer.refusal import divisors, require
-
-AUTO = "auto"
-"""The train.micro_batch_size that is measured at the start of a run (micro_batch.py)."""
 
 SHORTEST_HANG_S = 5  # below, a busy machine looks like a hang
 

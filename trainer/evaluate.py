@@ -15,10 +15,12 @@ from trainer.checks import check_values
 from trainer.config import Data, EvaluateVerb
 from trainer.data.dataset import Dataset, check_run_tokenizer, open_dataset, open_validation
 from trainer.data.loader import Batch
+from trainer.engine.bf16 import autocast
 from trainer.engine.checkpoint import find_checkpoint
 from trainer.engine.evaluation import score
 from trainer.engine.mesh import join
 from trainer.errors import ConfigError
+from trainer.layouts import autocasts, has_bf16_weights
 from trainer.run_directory import log_to_file, read_config, require_run_dir
 from trainer.track.metrics import perplexity
 from trainer.trained import load_model
@@ -36,8 +38,9 @@ def main(config: EvaluateVerb) -> int:
     for dataset in sets:
         check_run_tokenizer(dataset, run_dir / "tokenizer" / "tokenizer.json")
 
-    dtype = torch.bfloat16 if run.train.in_bf16 else torch.float32
-    model = load_model(run.model, folder, mesh.device, dtype)
+    model = load_model(run.model, folder, mesh.device, torch.bfloat16 if has_bf16_weights(run) else torch.float32)
+    if autocasts(run):
+        autocast(model, mesh.device)
 
     def forward(batch: Batch) -> torch.Tensor:
         return model(batch.inputs, batch.targets, batch.document_ids)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
-from trainer.config import Parallel, Pretrain
+from trainer.config import AUTO, Parallel, Pretrain
 from trainer.errors import ConfigError
 from trainer.model.sizes import head_width
 from trainer.refusal import divisors, require
@@ -27,14 +28,36 @@ def fills_buckets(parallel: Parallel, *, cuda: bool) -> bool:
     return cuda or parallel.zero_stage != 1 or parallel.offload != "none"
 
 
+def has_bf16_weights(config: Pretrain) -> bool:
+    """Whether working weights are in bf16, beside fp32 ones for the optimiser: DeepSpeed's way at stages 1 to 3."""
+    return config.train.in_bf16 and config.parallel.zero_stage > 0
+
+
+def autocasts(config: Pretrain) -> bool:
+    """Whether weights are fp32, and autocast multiplies bf16 copies of them.
+
+    So it is at stage 0, where DeepSpeed's own bf16 is wrong: it takes a step as the engine is made.
+    """
+    return config.train.in_bf16 and config.parallel.zero_stage == 0
+
+
+def settle_precision(config: Pretrain, world_size: int, *, native_bf16: bool) -> str:
+    """train.precision; of AUTO bf16, if the devices multiply it natively and the layout allows it, else fp32."""
+    if config.train.precision != AUTO:
+        return config.train.precision
+    tried = copy.copy(config)
+    tried.train = copy.copy(config.train)
+    tried.train.precision = "bf16"
+    try:
+        check_layout(tried, world_size)
+    except ConfigError:
+        return "fp32"
+    return "bf16" if native_bf16 else "fp32"
+
+
 def check_layout(config: Pretrain, world_size: int) -> None:
     """Refuses a layout that DeepSpeed would get wrong, that the model or the ranks don't fit, or that isn't built."""
-    parallel, train = config.parallel, config.train
-    if train.in_bf16 and parallel.zero_stage == 0:
-        raise ConfigError(
-            f"train.precision={train.precision} with parallel.zero_stage=0 gives wrong losses in DeepSpeed: "
-            "use parallel.zero_stage=1."
-        )
+    parallel = config.parallel
     if config.model.path is None:
         check_heads(config.model.num_key_value_heads, parallel)
     share = parallel.tensor * parallel.sequence
@@ -176,6 +199,8 @@ def check_float8(config: Pretrain) -> None:
         why = "model.path: only our own decoder's blocks are known"
     elif model.num_experts > 0:
         why = f"model.num_experts={model.num_experts}: the experts' grouped products would stay in bf16"
+    elif config.parallel.zero_stage == 0:
+        why = "parallel.zero_stage=0: what float8 rounds are bf16 weights, which are kept from stage 1 on"
     elif config.parallel.tensor > 1:
         why = f"parallel.tensor={config.parallel.tensor}: DeepSpeed replaces the layers that torchao would"
     require(why is None, f"train.precision=fp8 with {why}; use train.precision=bf16.")

@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from trainer.checks import AUTO, settle_micro_batch
-from trainer.config import Model, Pretrain
+from trainer.checks import settle_micro_batch
+from trainer.config import AUTO, Model, Pretrain
 from trainer.durable import write_json
 from trainer.engine.mesh import Mesh
 from trainer.engine.shadow import run_shadows

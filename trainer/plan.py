@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.checks import AUTO, check_pretrain, total_steps_of
+from trainer.checks import check_pretrain, total_steps_of
+from trainer.config import AUTO
 from trainer.config.verbs import Plan
 from trainer.durable import write_json
 from trainer.errors import ConfigError
+from trainer.layouts import settle_precision
 from trainer.planning import report
 from trainer.planning.cluster import Cluster, cluster_of
 from trainer.planning.cost import Cost, cost_of
 from trainer.planning.scaling import scale
 from trainer.planning.search import Candidate, judge, rank
 from trainer.planning.vocabulary import with_vocabulary
+from trainer.processor import multiplies_bf16
 
 
 def main(config: Plan) -> int:
@@ -24,6 +27,9 @@ def main(config: Plan) -> int:
     require_known_model(config)
     require_output(config)
     cluster = cluster_of(config.plan, config.launch)
+    config.train.precision = settle_precision(
+        config, cluster.devices, native_bf16=cluster.device.cuda or multiplies_bf16()
+    )
     if config.plan.scaling != "none":
         points = scale(config, cluster)
         if not points:

@@ -50,6 +50,7 @@ from trainer.engine.store import Store
 from trainer.engine.watchdog import Watchdog
 from trainer.engine.writer import CheckpointWriter, remove_attempts
 from trainer.errors import ConfigError, InputError
+from trainer.layouts import check_layout, has_bf16_weights, settle_precision
 from trainer.lock import RunLock
 from trainer.micro_batch import find_micro_batch
 from trainer.model.build import (
@@ -86,8 +87,6 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     mesh = join(
         tensor=config.parallel.tensor, sequence=config.parallel.sequence, hang_timeout_s=config.health.hang_timeout_s
     )
-    if config.train.precision == "fp8":
-        require_float8(mesh.device)
     if mesh.device.type == "cpu":
         keep_freed_memory()
     seed_everything(config.seed, deterministic=config.train.deterministic)
@@ -106,6 +105,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     if store is not None:
         fetch_newest(store, run_dir, mesh)
     reader = find_resume(run_dir, config, mesh, training)
+    settle_numbers(config, mesh)
     progress = Progress.from_json(reader.state["progress"]) if reader else Progress()
     total_steps = total_steps_of(config)
     if nothing_left(run_dir, mesh, progress, total_steps):
@@ -138,7 +138,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     if reader:
         reader.check_shapes(shapes)
         fragments.restore(engine, partition, reader.read, steps=progress.step)
-    elif origin and config.train.in_bf16:
+    elif origin and has_bf16_weights(config):
         fragments.restore(engine, partition, origin, steps=0)  # DeepSpeed made its fp32 weights of rounded ones
     if config.data.mask_documents:
         require_separation(engine.module)
@@ -235,6 +235,15 @@ def copy_last(store: Store | None, reader: CheckpointReader | None, mesh: Mesh) 
     """Where nothing is left to train: copies the last checkpoint to checkpoint.dir if the former start couldn't."""
     if store is not None and reader is not None:
         mesh.main_finds(lambda: store.upload_if_missing(reader.folder))
+
+
+def settle_numbers(config: Pretrain, mesh: Mesh) -> None:
+    """Fills in the precision, the same on every rank; refuses one that the layout or the devices can't be given."""
+    lacking = mesh.first(None if multiplies_bf16(mesh.device) else "bf16")
+    config.train.precision = settle_precision(config, mesh.world_size, native_bf16=lacking is None)
+    check_layout(config, mesh.world_size)
+    if config.train.precision == "fp8":
+        require_float8(mesh.device)
 
 
 def nothing_left(run_dir: Path, mesh: Mesh, progress: Progress, total_steps: int) -> bool:
@@ -335,7 +344,7 @@ def open_tracker(
         flush=True,
     )
     if config.train.precision == "fp32" and multiplies_bf16(mesh.device):
-        print("bf16 is native here and should be faster: train.precision=bf16 with parallel.zero_stage=1 or more")
+        print("bf16 is native here and should be faster: train.precision=bf16")
     return Tracker.open(
         run_dir, config, resolved=resolved(config), facts=facts, start_step=progress.step, total_steps=total_steps
     )

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from trainer.checks import total_steps_of
-from trainer.config import Pretrain, resolved
+from trainer.config import AUTO, Pretrain, resolved
 from trainer.data.dataset import Dataset, weights_of
 from trainer.data.history import History
 from trainer.data.order import extend, mixture_of
@@ -22,6 +22,7 @@ def find_resume(run_dir: Path, config: Pretrain, mesh: Mesh, training: list[Data
     """The newest whole checkpoint of the run, opened; before the first, what checkpoint.fork_from names, or None.
 
     ConfigError if this configuration or these data may not go on from it. Says what is skipped and what changed.
+    A precision that is left to the run (AUTO) becomes the checkpoint's, here or on other devices.
     """
     folder, broken = find_newest(run_dir, mesh)
     forks = folder is None and config.checkpoint.fork_from is not None
@@ -30,7 +31,10 @@ def find_resume(run_dir: Path, config: Pretrain, mesh: Mesh, training: list[Data
     if folder is None:
         return None
     reader = CheckpointReader(folder)
-    now, before = resolved(config), reader.state["config"]
+    before = reader.state["config"]
+    if config.train.precision == AUTO:
+        config.train.precision = before["train"]["precision"]
+    now = resolved(config)
     if forks:  # what it was forked from itself doesn't matter
         before = {**before, "checkpoint": now["checkpoint"]}
         check_remains(config, reader.state["step"])

@@ -12,7 +12,7 @@ class Case:
     """A Llama-shaped model, `rows` rows per rank and step, and the numerics. `threads` are CPU threads per rank."""
 
     name: str
-    precision: str = "fp32"  # or bf16: Banyan by DeepSpeed's bf16 at stage 1, all others by autocast
+    precision: str = "fp32"  # or bf16: Banyan at stage 1 by DeepSpeed's bf16, all else by autocast
     compile: bool = False
     ranks: int = 1
     threads: int = 1

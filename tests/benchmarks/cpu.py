@@ -31,13 +31,12 @@ FLOOR = "matrix products alone"
 BARE = "bare loop"
 
 
-def contestants(case: Case) -> list[Contestant]:
-    """Who competes. bf16 at ZeRO stage 0 is refused by Banyan."""
-    stages = (1,) if case.precision == "bf16" else (0, 1)
+def contestants() -> list[Contestant]:
+    """Who competes."""
     return [
         Contestant(FLOOR, "products"),
         Contestant(BARE, "bare"),
-        *(Contestant(f"banyan, ZeRO {stage}", "banyan", {"parallel.zero_stage": str(stage)}) for stage in stages),
+        *(Contestant(f"banyan, ZeRO {stage}", "banyan", {"parallel.zero_stage": str(stage)}) for stage in (0, 1)),
         Contestant("Hugging Face Trainer", "huggingface", peer="huggingface"),
         Contestant("litgpt", "litgpt", peer="litgpt"),
         Contestant("Lightning", "lightning", peer="lightning"),
@@ -58,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for case in CASES:
         if options.contest and case.name not in options.contest:
             continue
-        chosen = [one for one in contestants(case) if _matches(one.name, options.only)]
+        chosen = [one for one in contestants() if _matches(one.name, options.only)]
         results = hold(case.shrunk() if options.tiny else case, chosen, options)
         failures += sum(result.failure is not None and result.name.startswith("banyan") for result in results)
     return 1 if failures else 0

@@ -2,7 +2,7 @@
 
 python -m tests.benchmarks.gpu [--case NAME …] [--minutes 9.5] [--device cpu --tiny]
 
-Every case is bf16, compiled, with fused AdamW: Banyan (DeepSpeed's bf16 at ZeRO stage 1; at stage 0 it is refused)
+Every case is bf16, compiled, with fused AdamW: Banyan (autocast at ZeRO stage 0, DeepSpeed's bf16 at 1)
 against a bare loop of the same model (autocast), nanoGPT's way of training at the same size, and the matrix products
 alone. MFU is by 6N + 12·L·H·Q·T per token, causal attention not halved. A case that runs out of memory or time says so.
 """

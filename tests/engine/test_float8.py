@@ -65,7 +65,7 @@ def test_what_has_no_float8_products_is_refused(corpus, tmp_path):
     refusals = {
         "model.hidden_size=40 with": {"model__hidden_size": 40},
         "model.num_experts=2": {"model__num_experts": 2, "model__num_experts_per_tok": 1},
-        "parallel.zero_stage=0 gives wrong losses": {"parallel__zero_stage": 0},
+        "parallel.zero_stage=0: what float8 rounds": {"parallel__zero_stage": 0},
     }
     for words, changes in refusals.items():
         config = small_config(corpus, tmp_path, **{"parallel__zero_stage": 1, **FLOAT8, **changes})

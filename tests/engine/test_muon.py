@@ -87,7 +87,7 @@ def test_muon_with_accumulation_and_clipping(
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("world_size", "stage"), [(w, z) for w in (1, 2, 4) for z in (1, 3)])
+@pytest.mark.parametrize(("world_size", "stage"), [(w, z) for w in (1, 2, 4) for z in (0, 1, 3)])
 def test_muon_in_bf16_stays_close_to_its_definition(corpus, tmp_path, references, world_size, stage):
     config = configure(corpus, tmp_path / "run", parallel__zero_stage=stage, train__precision="bf16")
     assert run_ranks(pretrain, config, world_size) == [0] * world_size
@@ -117,7 +117,7 @@ def test_muon_of_stacked_experts_equals_its_definition(corpus, tmp_path, world_s
     assert_same_weights(tmp_path / "run", model, 10 * tolerance)
 
 
-RESUMED = [(w, z, p) for w in (1, 2, 4) for z in range(4) for p in ("fp32", "bf16") if p == "fp32" or z in (1, 3)]
+RESUMED = [(w, z, p) for w in (1, 2, 4) for z in range(4) for p in ("fp32", "bf16") if p == "fp32" or z != 2]
 
 
 @pytest.mark.parametrize(("world_size", "stage", "precision"), sampled(RESUMED, [(2, 1, "fp32")]))
@@ -158,7 +158,7 @@ def test_pairs_of_shapes_train_on_with_muon(corpus, tmp_path, unbroken, before, 
     assert_same_course(tmp_path / "run", unbroken[1], TOLERANCE[computed_in("gram")])
 
 
-NON_FINITE = [(0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16"), (3, "bf16")]
+NON_FINITE = [*((z, "fp32") for z in range(4)), *((z, "bf16") for z in (0, 1, 3))]
 
 
 @pytest.mark.parametrize(("stage", "precision"), sampled(NON_FINITE, [(0, "fp32"), (2, "fp32")]))

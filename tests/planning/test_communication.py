@@ -67,7 +67,7 @@ def test_every_stage_and_tensor_degree(corpus, tmp_path, ranks, stage, tensor):
 
 @pytest.mark.full
 @pytest.mark.parametrize("tensor", [1, 2])
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("stage", range(4))
 def test_bf16(corpus, tmp_path, stage, tensor):
     shape = {"parallel__zero_stage": stage, "parallel__tensor": tensor}
     assert_predicted(corpus, tmp_path / "run", ranks=2 * tensor, train__precision="bf16", **shape, **WIDE)

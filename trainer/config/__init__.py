@@ -11,10 +11,11 @@ from trainer.config.plan import PlanSettings
 from trainer.config.resolved import resolved
 from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track, Wandb
 from trainer.config.sweep import Ladder, Search
-from trainer.config.training import Optimizer, Parallel, Schedule, Train
+from trainer.config.training import AUTO, Optimizer, Parallel, Schedule, Train
 from trainer.config.verbs import VERBS, EvaluateVerb, Export, ExportSettings, Generate, Plan, Prepare, Pretrain, Sweep
 
 __all__ = [
+    "AUTO",
     "OF_CAUSAL_LM",
     "VERBS",
     "Checkpoint",

@@ -7,6 +7,9 @@ from typing import Optional
 
 from trainer.config.knobs import knob
 
+AUTO = "auto"
+"""Of train.precision and train.micro_batch_size: what a run settles when it begins, and then keeps."""
+
 
 @dataclass
 class Train:
@@ -29,10 +32,11 @@ class Train:
         low=1,
     )
     precision: str = knob(
-        "fp32",
-        "Numbers of the forward and backward pass; fp8: bf16, with the blocks' products in float8.",
+        AUTO,
+        "Numbers of forward and backward. auto: bf16 where all devices multiply it, else fp32; kept for the run. "
+        "fp8: bf16, with the blocks' products in float8.",
         common=True,
-        choices=("fp32", "bf16", "fp8"),
+        choices=(AUTO, "fp32", "bf16", "fp8"),
     )
     compile: bool = knob(False, "torch.compile each decoder block, and the loss.", common=True)
     activation_checkpointing: str = knob(
@@ -46,8 +50,8 @@ class Train:
 
     @property
     def in_bf16(self) -> bool:
-        """Whether the working weights are in bf16, with fp32 masters."""
-        return self.precision != "fp32"
+        """Whether activations are in bf16, and products of them, once the precision is settled."""
+        return self.precision in ("bf16", "fp8")
 
 
 @dataclass

@@ -9,11 +9,13 @@ import torch
 
 from trainer.config import Model, Pretrain
 from trainer.engine import fragments, zero
+from trainer.engine.bf16 import autocast
 from trainer.engine.float8 import to_float8
 from trainer.engine.mesh import Mesh
 from trainer.engine.optimizer import build_optimizer
 from trainer.engine.region import Source
 from trainer.engine.sequence import spread_sequence
+from trainer.layouts import autocasts
 from trainer.model.build import LanguageModel, build_model, partition_model
 from trainer.model.loss import logit_losses
 from trainer.model.moe import keep_eager
@@ -50,6 +52,8 @@ def assemble(
     spread_sequence(module, mesh)
     fragments.fill_weights(module, Partition(shapes), weights)
     zero.deal_experts(module, mesh, partition)
+    if autocasts(config):
+        autocast(module, mesh.device)
     optimizer = build_optimizer(config.optimizer, model, module.named_parameters())
     return Assembly(zero.initialize(config, mesh, module, optimizer, partition), module, partition)
 

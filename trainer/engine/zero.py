@@ -19,7 +19,7 @@ from trainer.engine.gradients import deepspeed_clips
 from trainer.engine.mesh import Mesh
 from trainer.engine.offload import home_of_weights, offload_settings
 from trainer.errors import ConfigError
-from trainer.layouts import fills_buckets
+from trainer.layouts import fills_buckets, has_bf16_weights
 from trainer.model.build import LanguageModel
 from trainer.model.causal_lm import CausalLM
 from trainer.model.moe import Experts
@@ -72,7 +72,7 @@ def deepspeed_config(config: Pretrain, mesh: Mesh, partition: Partition) -> dict
         "steps_per_print": None,
         "timers": {"throughput": {"enabled": False}},  # it waits for the device at every step
     }
-    if config.train.in_bf16:
+    if has_bf16_weights(config):
         # Without check_grad_overflow a NaN would reach the weights; bf16 sums of gradients would lose small ones.
         ours["bf16"] = {"enabled": True, "check_grad_overflow": True}
         ours["data_types"] = {"grad_accum_dtype": "fp32"}

@@ -42,7 +42,8 @@ class Router(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(…, hidden_size) → logits, (…, num_experts) fp32."""
-        return F.linear(hidden.float(), self.weight.float())
+        with torch.autocast(hidden.device.type, enabled=False):
+            return F.linear(hidden.float(), self.weight.float())
 
 
 class Experts(nn.Module):
@@ -82,8 +83,8 @@ class Experts(nn.Module):
         numbers = torch.arange(held, device=hidden.device)
         ends = torch.searchsorted(by_expert, numbers, right=True, out_int32=True)  # (held,)
         copies = hidden.index_select(0, order // top_k)  # (tokens · top_k, hidden_size)
-        gate, up = expert_linear(copies, self.gate_up_proj, ends).chunk(2, dim=-1)
-        outputs = expert_linear(F.silu(gate) * up, self.down_proj, ends)
+        gate, up = expert_linear(copies, self.gate_up_proj.to(copies.dtype), ends).chunk(2, dim=-1)
+        outputs = expert_linear(F.silu(gate) * up, self.down_proj.to(copies.dtype), ends)
         outputs = outputs.index_select(0, order.argsort()).view(*chosen.shape, -1)  # (tokens, top_k, hidden_size)
         return self._leave((outputs * weights[..., None]).sum(dim=1).to(hidden.dtype))
 

@@ -47,7 +47,7 @@ class RMSNorm(nn.Module):
         """(…, size) → the same."""
         wide = hidden.float()
         wide = wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + self.eps)
-        return self.weight * wide.to(hidden.dtype)
+        return self.weight.to(hidden.dtype) * wide.to(hidden.dtype)
 
 
 # What attends to queries, keys and values of whole rows, as `mix_values` does
@@ -176,7 +176,7 @@ class Decoder(nn.Module):
         positions = _positions(tokens.shape[1] * self.shards, tokens.device, document_ids, past)
         rotary = rotary_tables(positions, head_width(self.config), self.config.rope_theta)
         mask = _mask(tokens, document_ids, past)
-        hidden = F.dropout(self.embed_tokens(tokens), self.config.dropout, self.training)
+        hidden = F.dropout(_in_autocast_dtype(self.embed_tokens(tokens)), self.config.dropout, self.training)
         routings = []
         for index, block in enumerate(self.layers):
             layer_cache = cache.layers[index] if cache is not None else None
@@ -283,6 +283,12 @@ class Transformer(nn.Module):
         super()._apply(fn, recurse)
         self._tie()
         return self
+
+
+def _in_autocast_dtype(hidden: Tensor) -> Tensor:
+    """What enters the residual stream, which autocast would leave in fp32: twice the memory to pass over."""
+    kind = hidden.device.type
+    return hidden.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else hidden
 
 
 def _positions(time: int, device: torch.device, document_ids: Tensor | None, past: int) -> Tensor:

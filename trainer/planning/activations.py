@@ -5,8 +5,10 @@ Counted from the operations of model/transformer.py and model/loss.py, by what a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from trainer.layouts import autocasts
 from trainer.model.sizes import head_width
 from trainer.planning.layout import Layout
 
@@ -44,7 +46,16 @@ def block_traffic(layout: Layout) -> int:
 def _block(layout: Layout, *, fused: bool) -> int:
     """All that autograd keeps of a block; `fused`: compiled, what is cheap to compute again isn't kept."""
     norms = 2 * _norm(layout, layout.config.model.hidden_size, fused=fused)
-    return norms + _attention(layout, fused=fused) + _feed_forward(layout, fused=fused) + _dropout(layout)
+    products = _attention(layout, fused=fused) + _feed_forward(layout, fused=fused)
+    return norms + products + _dropout(layout) + (0 if fused else _bf16_copies(layout, ".layers.0."))
+
+
+def _bf16_copies(layout: Layout, part: str) -> int:
+    """Of fp32 matrices, as autocast multiplies them; backward needs them again. Compiled, it makes them again."""
+    if not autocasts(layout.config):
+        return 0
+    matrices = [shape for name, shape in layout.held.items() if part in name and len(shape) > 1]
+    return sum(map(math.prod, matrices)) * layout.width
 
 
 def _norm(layout: Layout, size: int, *, fused: bool) -> int:
@@ -105,11 +116,13 @@ def _working(layout: Layout) -> int:
 
 
 def _ends(layout: Layout) -> int:
-    """The last norm, the rotary tables in fp32, tokens and targets."""
+    """The last norm, the rotary tables in fp32, tokens and targets, and the head's copy in bf16."""
     model, data = layout.config.model, layout.config.data
     rows = layout.micro_batch if data.mask_documents else 1
     tables = 2 * 4 * rows * data.sequence_length * head_width(model)
-    return _norm(layout, model.hidden_size, fused=False) + tables + 2 * 8 * layout.tokens
+    head = "embed_tokens" if model.tie_word_embeddings else "lm_head"
+    ends = _norm(layout, model.hidden_size, fused=False) + tables + 2 * 8 * layout.tokens
+    return ends + _bf16_copies(layout, head)
 
 
 def _loss(layout: Layout) -> int:

@@ -50,9 +50,9 @@ def _gradients(layout: Layout) -> Iterator[Transfer]:
         return
     if stage == 3:
         whole = sum(padded(size, layout.ranks) for size in sizes)
-        yield Transfer("reduce_scatter_tensor", "data", whole * layout.width, layout.micro_steps)
+        yield Transfer("reduce_scatter_tensor", "data", whole * layout.weight_width, layout.micro_steps)
     else:
-        yield Transfer("all_reduce", "data", sum(sizes) * layout.width, layout.micro_steps if stage == 2 else 1)
+        yield Transfer("all_reduce", "data", sum(sizes) * layout.weight_width, layout.micro_steps if stage == 2 else 1)
 
 
 def _weights(layout: Layout) -> Iterator[Transfer]:
@@ -64,13 +64,13 @@ def _weights(layout: Layout) -> Iterator[Transfer]:
         for vectors in (False, True):
             size = sum(math.prod(shape) for shape in layout.held.values() if (len(shape) == 1) == vectors)
             share = padded(size, layout.ranks * ALIGNMENT) // layout.ranks
-            yield Transfer("all_gather_into_tensor", "data", share * layout.width)
+            yield Transfer("all_gather_into_tensor", "data", share * layout.weight_width)
         return
     sizes = [math.prod(shape) for shape in layout.held.values()]
     later = sum(sizes)
     for size in sizes:
         later -= size
-        share = padded(size, layout.ranks) // layout.ranks * layout.width
+        share = padded(size, layout.ranks) // layout.ranks * layout.weight_width
         uses = 2 if 2 * later > REUSE_DISTANCE else 1
         yield Transfer("all_gather_into_tensor", "data", share, 1 if size <= PERSISTENT else uses * layout.micro_steps)
 
@@ -102,7 +102,7 @@ def _tensor(layout: Layout) -> Iterator[Transfer]:
         weights = layout.tokens * model.num_experts_per_tok * 4
         yield Transfer("all_reduce", "tensor", weights, micro_steps * model.num_hidden_layers)
     if model.qk_norm:
-        gain = head_width(model) * layout.width
+        gain = head_width(model) * layout.weight_width
         yield Transfer("all_reduce", "tensor", gain, micro_steps * 2 * model.num_hidden_layers)
     if not model.tie_word_embeddings:
         yield Transfer("all_reduce", "tensor", layout.activation, micro_steps)

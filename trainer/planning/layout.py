@@ -9,7 +9,7 @@ from functools import cached_property
 from trainer.checks import settle_micro_batch
 from trainer.config import Pretrain
 from trainer.data.order import rounds
-from trainer.layouts import data_ranks_of
+from trainer.layouts import data_ranks_of, has_bf16_weights
 from trainer.model.partition import Partition
 from trainer.model.sizes import Shapes, count, parameter_shapes
 
@@ -53,13 +53,18 @@ class Layout:
 
     @property
     def bf16(self) -> bool:
-        """Whether weights and activations are in bf16."""
+        """Whether activations are in bf16."""
         return self.config.train.in_bf16
 
     @property
     def width(self) -> int:
-        """Bytes of an activation, and of a gradient when it is exchanged."""
+        """Bytes of an activation."""
         return 2 if self.bf16 else 4
+
+    @property
+    def weight_width(self) -> int:
+        """Bytes of a working weight, and of a gradient when it is exchanged."""
+        return 2 if has_bf16_weights(self.config) else 4
 
     @property
     def tokens(self) -> int:

@@ -84,7 +84,7 @@ def _growing(layout: Layout) -> int:
     """Bytes of gradients that backward makes and the step frees; those that stay are states."""
     stage = layout.config.parallel.zero_stage
     if uses_bf16_optimizer(layout):
-        return layout.elements * layout.width
+        return layout.elements * layout.weight_width
     if stage == 3:
         return 0
     return (layout.share if stage == 2 else layout.elements) * FP32
@@ -105,7 +105,7 @@ def _gathered(layout: Layout) -> Parts:
     cut = layout.elements - persistent(layout)
     whole = min(cut, layout.zero("stage3_max_reuse_distance", REUSE_DISTANCE))
     largest = max(map(math.prod, layout.held.values()))
-    return {"gathered weights": whole * layout.width, "buffers": largest * layout.width}
+    return {"gathered weights": whole * layout.weight_width, "buffers": largest * layout.weight_width}
 
 
 def _bucket(layout: Layout) -> int:
@@ -120,7 +120,7 @@ def _stepping(layout: Layout) -> int:
         return min(layout.elements, BUCKET) * FP32 if layout.ranks > 1 else 0
     if uses_bf16_optimizer(layout):
         flattened = layout.elements * FP32 if layout.elements <= BUCKET else 0  # a larger group is alone, and a view
-        return flattened + layout.elements * layout.width
+        return flattened + layout.elements * layout.weight_width
     if layout.config.parallel.offload != "none":
         return bucket_of(layout)
     at_once = min(layout.elements, layout.zero("reduce_bucket_size", BUCKET)) * FP32

@@ -43,7 +43,7 @@ def states_of(layout: Layout) -> States:
     device = {name: size for name, size in parts.items() if name not in away and size}
     host = {name: size for name, size in parts.items() if name in away and size}
     if "weights" in away:
-        device["weights"] = persistent(layout) * layout.width
+        device["weights"] = persistent(layout) * layout.weight_width
     return States(device, host)
 
 
@@ -58,7 +58,7 @@ def bucket_of(layout: Layout) -> int:
         return 0
     size = layout.zero("reduce_bucket_size", BUCKET)
     size = size if layout.cuda else min(size, layout.elements)
-    width = FP32 if stage == 1 else layout.width
+    width = FP32 if stage == 1 else layout.weight_width
     return size * width * (2 if layout.cuda and stage < 3 else 1)  # two where communication overlaps
 
 
@@ -69,12 +69,12 @@ def uses_bf16_optimizer(layout: Layout) -> bool:
 
 
 def _weights(layout: Layout) -> int:
-    """In the run's precision; at stage 3 the partition, and what is too small to be cut."""
+    """Those that are worked with; at stage 3 the partition, and what is too small to be cut."""
     parallel = layout.config.parallel
     if parallel.zero_stage < 3:
-        return layout.elements * layout.width
+        return layout.elements * layout.weight_width
     second = layout.elements // parallel.hpz if parallel.hpz > 1 else 0
-    return (layout.share + persistent(layout) + second) * layout.width
+    return (layout.share + persistent(layout) + second) * layout.weight_width
 
 
 def persistent(layout: Layout) -> int:
@@ -114,7 +114,7 @@ def _staging(layout: Layout) -> int:
     """Of offloaded state at stages 1 and 2: where new weights wait to be copied back, and a gradient's way there."""
     if layout.config.parallel.offload == "none" or layout.config.parallel.zero_stage == 3:
         return 0
-    return layout.share * layout.width + 2 * FP32 * max(map(math.prod, layout.held.values()))
+    return layout.share * layout.weight_width + 2 * FP32 * max(map(math.prod, layout.held.values()))
 
 
 def _buffers(layout: Layout) -> int:

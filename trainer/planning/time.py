@@ -161,4 +161,4 @@ def _traffic(layout: Layout) -> float:
 
 def _optimizer_bytes(layout: Layout) -> float:
     elements = layout.share if layout.config.parallel.zero_stage else layout.elements
-    return elements * (ADAMW_BYTES + layout.width)
+    return elements * (ADAMW_BYTES + layout.weight_width)
