@@ -16,13 +16,14 @@ install() { # NAME PACKAGE…
   touch "$folder/.ready"
 }
 
-for name in "${@:-huggingface litgpt lightning}"; do
+for name in "${@:-huggingface litgpt lightning torchtitan}"; do
   for one in $name; do
     case $one in
       huggingface) install huggingface transformers==5.23.0 accelerate==1.15.0 ;;
       litgpt) install litgpt litgpt==0.5.13 ;;
       lightning) install lightning lightning==2.6.6 ;;
-      *) echo "$one: no such peer; huggingface, litgpt and lightning are known" >&2; exit 2 ;;
+      torchtitan) install torchtitan torchtitan==0.2.2 triton ;; # which a torch for CPUs doesn't bring
+      *) echo "$one: no such peer; huggingface, litgpt, lightning and torchtitan are known" >&2; exit 2 ;;
     esac
   done
 done

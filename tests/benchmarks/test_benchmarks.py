@@ -45,8 +45,10 @@ def test_gpu_contest_runs_on_a_cpu(tmp_path, disable):
     arguments = ("--case", "3B-2048", "--device", "cpu", "--tiny", "--output", tmp_path)
     run("gpu", *arguments, TORCHDYNAMO_DISABLE=disable)
     results = read(tmp_path, "gpu-3B-2048")["results"]
-    assert [result["name"] for result in results] == ["matrix products alone", "bare loop", "banyan", "nanoGPT's way"]
-    assert [result["failure"] for result in results] == [None] * 4
+    ours = {result["name"]: result["failure"] for result in results if result["name"] != "torchtitan's model"}
+    assert ours == dict.fromkeys(["matrix products alone", "bare loop", "banyan", "nanoGPT's way"])
+    assert results[-1]["name"] == "torchtitan's model"  # installed by peers.sh, or said not to be
+    assert results[-1]["failure"] in (None, "not installed: tests/benchmarks/peers.sh torchtitan")
 
 
 def test_profiler_names_the_operators():

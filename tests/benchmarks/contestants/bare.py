@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from typing import NoReturn
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
@@ -14,6 +16,9 @@ from tests.benchmarks.turns import Turns
 from trainer.config import Model
 from trainer.model.loss import logit_losses
 from trainer.model.transformer import Transformer
+
+# Tokens and targets, (rows, time) each → the mean loss, 0-d
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def build(case: Case) -> torch.nn.Module:
@@ -46,14 +51,9 @@ def autocast(case: Case) -> contextlib.AbstractContextManager:
     return contextlib.nullcontext()
 
 
-def main() -> None:
-    """Trains in turns."""
-    stage = Stage.from_arguments()
+def train_in_turns(stage: Stage, model: torch.nn.Module, loss_of: Loss) -> NoReturn:
+    """Steps on one batch, which is on the device already."""
     case = stage.case
-    model = build(case)
-    if case.ranks > 1:
-        torch.distributed.init_process_group("gloo" if case.device == "cpu" else "nccl")
-        model = DistributedDataParallel(model)
     optimizer = build_optimizer(model)
     drawn = next(rows(stage.folder, rank=stage.rank, ranks=case.ranks, size=case.rows, length=case.sequence_length))
     tokens = torch.from_numpy(drawn).to(case.device)
@@ -62,11 +62,21 @@ def main() -> None:
     while True:
         turns.between()
         with autocast(case):
-            loss = model(inputs, targets).sum() / targets.numel()
+            loss = loss_of(inputs, targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
+
+
+def main() -> None:
+    """Trains in turns."""
+    stage = Stage.from_arguments()
+    model = build(stage.case)
+    if stage.case.ranks > 1:
+        torch.distributed.init_process_group("gloo" if stage.case.device == "cpu" else "nccl")
+        model = DistributedDataParallel(model)
+    train_in_turns(stage, model, lambda inputs, targets: model(inputs, targets).sum() / targets.numel())
 
 
 if __name__ == "__main__":

@@ -11,10 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.benchmarks.case import Case
-from tests.benchmarks.contestants.bare import autocast, build_optimizer
+from tests.benchmarks.contestants.bare import train_in_turns
 from tests.benchmarks.contestants.stage import Stage
-from tests.benchmarks.tokens import rows
-from tests.benchmarks.turns import Turns
 
 
 class LayerNorm(nn.Module):
@@ -86,21 +84,7 @@ def main() -> None:
         model = GPT(case)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
-    optimizer = build_optimizer(model)
-    if case.compile:
-        model = torch.compile(model)
-    drawn = next(rows(stage.folder, rank=0, ranks=1, size=case.rows, length=case.sequence_length))
-    tokens = torch.from_numpy(drawn).to(case.device)
-    inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
-    turns = Turns(case.warmup)
-    while True:
-        turns.between()
-        with autocast(case):
-            loss = model(inputs, targets)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    train_in_turns(stage, model, torch.compile(model) if case.compile else model)
 
 
 if __name__ == "__main__":
