@@ -51,6 +51,14 @@ def test_gpu_contest_runs_on_a_cpu(tmp_path, disable):
     assert results[-1]["failure"] in (None, "not installed: tests/benchmarks/peers.sh torchtitan")
 
 
+def test_loss_benchmark_measures_ours_and_torch_s(tmp_path):
+    table = run("loss", "--tiny", "--rounds", 2, "--output", tmp_path)
+    results = {result["name"]: result for result in read(tmp_path, "loss")["found"][0]["results"]}
+    for name in ("all at once", "chunks of 32", "chunks of 32, compiled", "torch.linear_cross_entropy"):
+        assert (len(results[name]["seconds"]), results[name]["failure"]) == (2, None)
+        assert name in table
+
+
 def test_profiler_names_the_operators():
     assert "aten::mm" in run("profiler", "--tiny", "--steps", 2)
 

@@ -1,7 +1,10 @@
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.config import Model
 from trainer.model.initialize import initialize
@@ -27,18 +30,50 @@ def plain(hidden: torch.Tensor, targets: torch.Tensor, head: nn.Module, z_loss: 
     return (losses + z_loss * z.where(targets != IGNORED, 0.0)).sum(1)
 
 
+def hooked(head: nn.Linear) -> nn.Linear:
+    """The head as ZeRO-3 has it: something comes before it, to bring its weight."""
+    head.register_forward_pre_hook(lambda module, given: None)
+    return head
+
+
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("z_loss", [0.0, 0.01])
 @pytest.mark.parametrize("chunk", [1, 7, 10, 29, 30, 1000])
-def test_chunked_loss_and_gradients_equal_plain_cross_entropy(chunk, z_loss, masked):
+@pytest.mark.parametrize("prepare", [hooked, lambda head: head], ids=["hooked", "plain"])
+def test_chunked_loss_and_gradients_equal_plain_cross_entropy(prepare, chunk, z_loss, masked):
     hidden, targets, head = inputs(masked=masked)
-    weights = torch.tensor([1.0, 2.0, 3.0])  # so that a row's gradient can't stand in another's place
+    head = prepare(head)
+    weights = torch.tensor([3.0, 3.0, 3.0])
+    if prepare is hooked or chunk >= targets.numel():
+        weights = torch.tensor([1.0, 2.0, 3.0])  # so that a row's gradient can't stand in another's place
     results = []
     for compute in (lambda: row_losses(hidden, targets, head, chunk=chunk, z_loss=z_loss), None):
         losses = compute() if compute else plain(hidden, targets, head, z_loss)
         gradients = torch.autograd.grad((losses * weights).sum(), [hidden, head.weight])
         results.append((losses, *gradients))
     torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-5)
+
+
+def test_rows_that_weigh_differently_are_refused_where_gradients_are_summed_already():
+    hidden, targets, head = inputs(masked=False)
+    losses = row_losses(hidden, targets, head, chunk=7)
+    with pytest.raises(RuntimeError, match="must weigh the same"):
+        (losses * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+
+
+@pytest.mark.parametrize("weight_dtype", [torch.float32, torch.bfloat16], ids=["autocast", "bf16 weights"])
+def test_bf16_loss_and_gradients_are_near_fp32_s(weight_dtype):
+    hidden, targets, head = inputs(masked=True)
+    expected = plain(hidden, targets, head, 0.01)
+    wanted = torch.autograd.grad(expected.sum(), [hidden, head.weight])
+    head = head.to(weight_dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=weight_dtype == torch.float32):
+        losses = row_losses(hidden.bfloat16(), targets, head, chunk=7, z_loss=0.01)
+    found = torch.autograd.grad(losses.sum(), [hidden, head.weight])
+    assert (losses.dtype, found[1].dtype) == (torch.float32, weight_dtype)
+    torch.testing.assert_close(losses, expected, rtol=0.01, atol=0.1)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert (ours.float() - theirs).abs().max() < 0.02 * theirs.abs().max()
 
 
 def test_compiled_loss_equals_eager():
@@ -58,20 +93,31 @@ def test_masked_row_adds_nothing():
     assert gradient[2].abs().max() == 0
 
 
-def test_no_tensor_kept_for_backward_holds_all_logits():
+@pytest.mark.parametrize("prepare", [hooked, lambda head: head], ids=["hooked", "plain"])
+def test_no_tensor_kept_for_backward_holds_all_logits(prepare):
     hidden, targets, head = inputs(masked=False)
-    rows = []
+    kept = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         if tensor.shape[-1:] == (VOCABULARY,) and tensor.data_ptr() != head.weight.data_ptr():
-            rows.append(tensor.numel() // VOCABULARY)
+            kept.append(weakref.ref(tensor))
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        row_losses(hidden, targets, head, chunk=7, z_loss=0.1)
-    # Only the last chunk's 2 tokens, which backward starts from: their logits and log-softmax.
-    assert set(rows) == {BATCH * TIME % 7}
+        losses = row_losses(hidden, targets, prepare(head), chunk=7, z_loss=0.1)
+    rows = [tensor.numel() // VOCABULARY for tensor in (reference() for reference in kept) if tensor is not None]
+    # At most the last chunk's 2 tokens, which backward starts from: their logits and log-softmax.
+    assert set(rows) == ({BATCH * TIME % 7} if prepare is hooked else set())
     assert len(rows) <= 3
+    losses.sum().backward()
+
+
+def test_a_plain_head_multiplies_each_chunk_once():
+    hidden, targets, head = inputs(masked=False)
+    with FlopCounterMode(display=False) as counter:
+        row_losses(hidden, targets, head, chunk=8).sum().backward()
+    product = 2 * BATCH * TIME * WIDTH * VOCABULARY
+    assert counter.get_total_flops() == 2 * product  # logits and the states' gradient; addmm_ isn't counted
 
 
 @pytest.mark.parametrize("grad", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,9 +41,29 @@ def row_losses(
     """Sums over each row of the cross-entropy (nats, fp32) of `head(hidden)` against `targets`.
 
     hidden: (batch, time, hidden_size); targets: (batch, time) int64, IGNORED where masked → (batch,).
-    `chunk` tokens' logits are held at a time. Backward computes them again, but for the last chunk's, which it needs
-    first. `head` is called as a module, once per chunk and again in backward, so that hooks on it can bring its weight.
-    `measure` may be logit_losses compiled, which passes over the logits fewer times.
+    `chunk` tokens' logits are held at a time. `measure` may be logit_losses compiled, which passes over the logits
+    fewer times. Where there are several chunks, all rows must weigh the same in what backward is called on (`_Chunks`).
+    """
+    several = targets.numel() > chunk
+    if several and torch.is_grad_enabled() and is_plain(head):
+        assert isinstance(head, nn.Linear)
+        losses = _Chunks.apply(hidden, head.weight, targets, chunk, z_loss, measure)
+    else:
+        losses = _checkpointed(hidden, targets, head, chunk, z_loss, measure)
+    return losses.view(targets.shape).sum(dim=1)
+
+
+def is_plain(head: nn.Module) -> bool:
+    """Whether a head is nothing but a matrix that is here: ZeRO-3 brings it by hooks, tensor parallelism cuts it."""
+    return type(head) is nn.Linear and head.bias is None and not head._forward_pre_hooks and not head._forward_hooks
+
+
+def _checkpointed(
+    hidden: Tensor, targets: Tensor, head: nn.Module, chunk: int, z_loss: float, measure: Measure
+) -> Tensor:
+    """Losses of tokens; backward makes logits again, but for the last chunk's, which it needs first.
+
+    `head` is called as a module, once per chunk and again in backward, so that hooks on it can bring its weight.
     """
 
     def chunk_losses(states: Tensor, wanted: Tensor) -> Tensor:
@@ -56,4 +77,53 @@ def row_losses(
         else:
             loss = chunk_losses(states, wanted)
         losses.append(loss)
-    return torch.cat(losses).view(targets.shape).sum(dim=1)
+    return torch.cat(losses)
+
+
+class _Chunks(torch.autograd.Function):
+    """Losses of tokens, whose gradients are taken chunk by chunk on the way forward, so that logits are made once.
+
+    As Liger's fused linear cross-entropy does it (Hsu et al. 2024, arXiv:2410.10989, section 3.2). The head's gradient
+    is a sum over tokens by then, so all must weigh the same in backward; else it fails.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int, z_loss: float, measure: Measure
+    ) -> Tensor:
+        states = hidden.flatten(0, 1)
+        matrix = weight.to(states.dtype)  # another where autocast would multiply a copy
+        of_states = torch.empty_like(states)
+        of_weight = torch.zeros_like(weight, dtype=torch.float32)
+        losses = []
+        with torch.autocast(hidden.device.type, enabled=False):
+            for part, wanted, room in zip(
+                states.split(chunk), targets.flatten().split(chunk), of_states.split(chunk), strict=True
+            ):
+                found, slope = _with_slope((part @ matrix.T).requires_grad_(), wanted, z_loss, measure)
+                losses.append(found)
+                torch.mm(slope, matrix, out=room)
+                if slope.dtype == of_weight.dtype:
+                    of_weight.addmm_(slope.T, part)
+                else:
+                    of_weight += slope.T @ part
+                del slope  # or the next chunk's logits would come on top
+        ctx.save_for_backward(of_states, of_weight)
+        ctx.shape, ctx.dtype = hidden.shape, weight.dtype
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        of_states, of_weight = ctx.saved_tensors
+        factor = gradient[0]
+        torch._assert_async((gradient == factor).all(), "rows of several chunks must weigh the same in the loss")
+        # In place: they are large, and nobody needs them again
+        return of_states.mul_(factor).view(ctx.shape), of_weight.mul_(factor).to(ctx.dtype), None, None, None, None
+
+
+@torch.enable_grad()
+def _with_slope(logits: Tensor, targets: Tensor, z_loss: float, measure: Measure) -> tuple[Tensor, Tensor]:
+    """Losses of tokens, (tokens,), and the gradient of their sum, as `logits`."""
+    losses = measure(logits, targets, z_loss)
+    (slope,) = torch.autograd.grad(losses.sum(), logits)
+    return losses.detach(), slope

@@ -126,12 +126,18 @@ def _ends(layout: Layout) -> int:
 
 
 def _loss(layout: Layout) -> int:
-    """A chunk's log-probabilities and two gradients of them, in fp32; or the gradient of the head's weight, twice."""
+    """A chunk's logits and what becomes of them, in fp32; or the gradient of the head's weight, twice."""
     model = layout.config.model
     chunk = min(layout.tokens, model.loss_chunk)
     vocabulary = model.vocab_size or 0
-    several = layout.tokens > model.loss_chunk
     head = layout.held.get("lm_head.weight", layout.held["model.embed_tokens.weight"])[0] * model.hidden_size
+    several = layout.tokens > model.loss_chunk
+    if (
+        several and layout.plain_head
+    ):  # gradients of states and head, taken on the way forward, and the logits themselves
+        cast = head * layout.width if layout.bf16 else 0
+        in_hand = max((3 * 4 + layout.width) * chunk * vocabulary, chunk * vocabulary * layout.width + cast)
+        return layout.activation + 4 * head + in_hand
     by_logits = 3 * 4 * chunk * vocabulary + several * head * layout.width
     by_head = chunk * vocabulary * layout.width + (1 + several) * head * layout.width
     return max(by_logits, by_head)

@@ -67,6 +67,12 @@ class Layout:
         return 2 if has_bf16_weights(self.config) else 4
 
     @property
+    def plain_head(self) -> bool:
+        """Whether the loss finds the head's matrix whole, and needs no second pass for its gradient."""
+        parallel = self.config.parallel
+        return parallel.zero_stage < 3 and (parallel.tensor == 1 or self.config.model.tie_word_embeddings)
+
+    @property
     def tokens(self) -> int:
         """Tokens of a micro-batch on a rank."""
         return self.micro_batch * self.config.data.sequence_length // self.config.parallel.sequence

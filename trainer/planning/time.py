@@ -135,7 +135,8 @@ def _linear(layout: Layout) -> tuple[float, float]:
     linear, logits = 2 * layout.tokens * blocks, 2 * layout.tokens * math.prod(head)
     again = linear if layout.config.train.activation_checkpointing == "full" else 0
     chunks = math.ceil(layout.tokens / model.loss_chunk)
-    return linear + logits, 2 * (linear + logits) + again + logits * (chunks - 1) / chunks
+    twice = 0 if layout.plain_head else logits * (chunks - 1) / chunks
+    return linear + logits, 2 * (linear + logits) + again + twice
 
 
 def _attention(layout: Layout) -> tuple[float, float]:
