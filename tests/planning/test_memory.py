@@ -125,7 +125,13 @@ def test_every_stage_precision_degree_and_checkpointing(corpus, tmp_path, stage,
 @pytest.mark.full
 @pytest.mark.parametrize(
     "changes",
-    [{"data__mask_documents": True}, {"model__qk_norm": True}, {"optimizer__name": "muon", "parallel__zero_stage": 3}],
+    [
+        {"data__mask_documents": True},
+        {"model__qk_norm": True},
+        {"optimizer__name": "muon", "parallel__zero_stage": 3},
+        {"model__loss_chunk": 128, "model__vocab_size": 8192},
+        {"model__loss_chunk": 128, "model__vocab_size": 8192, "train__precision": "bf16"},
+    ],
     ids=str,
 )
 def test_what_else_decides(corpus, tmp_path, changes):
