@@ -25,7 +25,6 @@ PRELOADED = [
     "torch._dynamo",
     "torch._inductor.compile_fx",
     "deepspeed",
-    "deepspeed.runtime.zero.muon.muon_optimizer",
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",
     "trainer.pretrain",

@@ -1,6 +1,6 @@
 """`make bench-start`: how long it takes to the first step, to go on from a checkpoint, and to save one.
 
-python -m tests.benchmarks.start [--rounds 5] [--tiny]
+python -m tests.benchmarks.start [--rounds 5] [--stage 1] [--tiny]
 
 The yardstick is a bare script that imports torch and DeepSpeed and does nothing; beside it one that takes a step of
 AdamW, for which torch imports its compiler. All caches are warm.
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="bench-start", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--stage", type=int, default=0, choices=range(4), help="of ZeRO, of the starts")
     parser.add_argument("--saves", type=int, default=4, help="checkpoints that are timed; 0: none")
     parser.add_argument("--tiny", action="store_true", help="the smallest models, to see that it runs")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "benchmarks")
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(name)
         case = Case("start").shrunk() if options.tiny else Case("start")
         write_tokens(folder, vocab_size=case.vocab_size, tokens=1 << 18)
-        starts = measure_starts(folder, case, options.rounds, warm_up=not options.tiny)
+        starts = measure_starts(folder, case, options.stage, options.rounds, warm_up=not options.tiny)
         saves = measure_saves(folder, options.saves, tiny=options.tiny) if options.saves else {}
     base = starts["bare imports"]
     rows = []
@@ -72,9 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure_starts(folder: Path, case: Case, rounds: int, *, warm_up: bool) -> dict[str, list[float]]:
+def measure_starts(folder: Path, case: Case, stage: int, rounds: int, *, warm_up: bool) -> dict[str, list[float]]:
     """Seconds of each kind of start, in turns; with `warm_up` after a round that isn't counted."""
-    command = _pretrain(folder, case)
+    command = [*_pretrain(folder, case), f"parallel.zero_stage={stage}"]
     seconds: dict[str, list[float]] = {}
     for number in range(0 if warm_up else 1, rounds + 1):
         run_dir = folder / f"run-{number}"

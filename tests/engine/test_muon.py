@@ -13,6 +13,7 @@ from tests.engine.test_reshape import STEPS, move
 from tests.ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
 from tests.states import assert_equal_states
 from trainer.engine.checkpoint import CheckpointReader, find_checkpoint, read_weights
+from trainer.engine.muon import import_uncompiled
 from trainer.engine.optimizer import ADAMW_MOMENTS, MUON_MOMENTS
 from trainer.engine.steps import list_steps
 from trainer.errors import ConfigError
@@ -32,6 +33,7 @@ def configure(corpus, run_dir, **changes):
 
 def computed_in(method):
     """Where the processor has no fp16, DeepSpeed takes "gram" steps in fp32."""
+    import_uncompiled()
     from deepspeed.runtime.zero.muon.original_muon import ns_compute_dtype
 
     return ns_compute_dtype(method)
@@ -174,14 +176,13 @@ def test_non_finite_gradient_stops_muon_before_the_step(corpus, tmp_path, stage,
 @pytest.mark.parametrize("method", ["gram", "standard"])
 @pytest.mark.parametrize("shape", [(12, 12), (8, 40), (40, 8), (3, 24, 16), (3, 16, 24)])
 def test_orthogonalization_of_one_matrix_and_of_stacked_experts(shape, method):
+    import_uncompiled()
     from deepspeed.runtime.zero.muon.original_muon import muon_update
 
-    from trainer.engine.muon import uncompiled
-
+    assert not hasattr(muon_update, "_torchdynamo_orig_callable")
     gradient = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     momentum = torch.zeros(shape)
-    with uncompiled():
-        update = muon_update(gradient.clone(), momentum, beta=0.9, ns_method=method)
+    update = muon_update(gradient.clone(), momentum, beta=0.9, ns_method=method)
     scale = max(1.0, shape[-2] / shape[-1]) ** 0.5
     expected = torch.stack([scale * orthogonalize(matrix) for matrix in gradient.reshape(-1, *shape[-2:])]).view(shape)
     torch.testing.assert_close(momentum, 0.1 * gradient)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -14,7 +13,6 @@ import torch.distributed
 from trainer.config import Pretrain
 from trainer.engine.gradients import RawGradients, deepspeed_clips
 from trainer.engine.mesh import Mesh
-from trainer.engine.muon import uncompiled
 from trainer.errors import NonFiniteError
 
 REASONS = (None, "file", "signal", "time")  # by verdict; of two requests the greater counts
@@ -117,10 +115,9 @@ class GradientGuard:
 
     def step(self) -> None:
         """DeepSpeed's step: the optimiser's, if all micro-batches are in."""
-        with uncompiled() if self._muon else contextlib.nullcontext():
-            if self._gradients is not None:
-                self._gradients.release()
-            self._engine.step()
+        if self._gradients is not None:
+            self._gradients.release()
+        self._engine.step()
 
     def after_step(self, step: int, *, synchronise: bool) -> None:
         """NonFiniteError if a step's norm wasn't finite. At stage 0 on a GPU this is looked up when `synchronise`."""

@@ -1,7 +1,8 @@
-"""What DeepSpeed's Muon needs around it: its state, for checkpoints, and no compiler. Clipping is in gradients.py."""
+"""What DeepSpeed's Muon needs around it: no compiler, and its state, for checkpoints. Clipping is in gradients.py."""
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from typing import Any
 
@@ -11,13 +12,21 @@ from trainer.engine.region import Region, Source
 from trainer.model.partition import Partition
 
 
-def uncompiled() -> Any:
-    """A context in which Newton-Schulz runs as it is written.
+def import_uncompiled() -> None:
+    """Imports DeepSpeed's Muon, whose Newton-Schulz steps are then taken as they are written; before DeepSpeed does.
 
-    DeepSpeed compiles it for the first matrix, then anew for any shape. In bf16 these round differently, and which
-    matrix a rank sees first follows from the layout of the run.
+    It would compile them for the first matrix, then anew for any shape. In bf16 these round differently, and which
+    matrix a rank sees first follows from the layout of the run. Besides, stages 1 to 3 import Muon for any optimiser,
+    and to ask for a compiled function imports torch's compiler, which takes seconds.
     """
-    return torch.compiler.set_stance("force_eager")
+    from deepspeed.runtime import compiler
+
+    original = compiler.compile
+    compiler.compile = lambda: lambda function: function
+    try:
+        importlib.import_module("deepspeed.runtime.zero.muon.original_muon")
+    finally:
+        compiler.compile = original
 
 
 def holds_whole_momenta(engine: Any) -> bool:

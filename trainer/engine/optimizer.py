@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from trainer.config import Model, Optimizer
+from trainer.engine.muon import import_uncompiled
 from trainer.model.mup import rate_scale
 from trainer.model.names import is_hidden_matrix
 
@@ -72,6 +73,7 @@ def _build_muon(config: Optimizer, hidden: list[nn.Parameter], groups: list[dict
 
     ZeRO finds the matrices to orthogonalize by the attribute `use_muon` of a parameter.
     """
+    import_uncompiled()
     from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
 
     for group in groups:

@@ -17,6 +17,7 @@ from trainer.data.order import rounds
 from trainer.elastic import padding_share
 from trainer.engine.gradients import deepspeed_clips
 from trainer.engine.mesh import Mesh
+from trainer.engine.muon import import_uncompiled
 from trainer.engine.offload import home_of_weights, offload_settings
 from trainer.errors import ConfigError
 from trainer.layouts import fills_buckets, has_bf16_weights
@@ -151,6 +152,7 @@ def initialize(
     """DeepSpeed's engine around model and optimiser; with tensor parallelism it cuts the model as `partition` says."""
     import deepspeed
 
+    import_uncompiled()
     with contextlib.redirect_stdout(io.StringIO()):  # AutoTP says there what it was told
         engine, _, _, _ = deepspeed.initialize(
             model=model,

@@ -28,6 +28,7 @@ SMALL_RUN = [
     "model.num_hidden_layers=2",
     "train.batch_size=8",
     "train.micro_batch_size=1",
+    "train.precision=fp32",
     "optimizer.lr=3e-3",
     "evaluate.every=0",
     "evaluate.prompt=null",

@@ -118,7 +118,8 @@ def test_asha_stops_a_bad_sharded_trial_and_a_diverged_one_ends_alone(sweeping):
     assert json.loads((sweeping.directory / "results.json").read_text())["best"]["trial"] == 0
     trained = (sweeping.trial(0) / "config.yaml").read_text()
     mine, theirs = identity(resolved(best)), identity(yaml.safe_load(trained))
-    assert {key for key in mine if mine[key] != theirs[key]} <= {"model.vocab_size", "data.path"}
+    settled = {"model.vocab_size", "data.path", "train.precision"}  # by the data and the devices, as a run begins
+    assert {key for key in mine if mine[key] != theirs[key]} <= settled
     assert (sweeping.directory / "sweep.png").stat().st_size > 10_000
 
 
