@@ -92,7 +92,7 @@ class _Chunks(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int, z_loss: float, measure: Measure
     ) -> Tensor:
         states = hidden.flatten(0, 1)
-        matrix = weight.to(states.dtype)  # another where autocast would multiply a copy
+        matrix = weight.to(states.dtype)  # a copy under autocast
         of_states = torch.empty_like(states)
         of_weight = torch.zeros_like(weight, dtype=torch.float32)
         losses = []
