@@ -21,6 +21,18 @@ def test_losses_and_norms_equal_plain_pytorch(corpus, tmp_path, reference, world
     assert_same_course(tmp_path / "run", reference, TOLERANCE)
 
 
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_a_loss_in_chunks_is_the_same_at_every_stage(corpus, tmp_path, tied):
+    """Below stage 3 gradients are taken on the way forward; there a tied matrix gets two."""
+    model = {"model__tie_word_embeddings": tied, "model__z_loss": 1e-3}
+    reference = train_plainly(small_config(corpus, tmp_path / "plain", train__steps=4, **model))
+    for stage in range(4):
+        chunks = {"parallel__zero_stage": stage, "model__loss_chunk": 20, "train__steps": 4}
+        config = small_config(corpus, tmp_path / str(stage), **chunks, **model)
+        assert run_ranks(pretrain, config, 2) == [0, 0]
+        assert_same_course(tmp_path / str(stage), reference, TOLERANCE)
+
+
 def test_mup_is_the_same_at_stage_3(corpus, tmp_path):
     """Its groups of parameters have rates of their own."""
     mup = {"model__mup": True, "model__mup_base_width": 16}
