@@ -14,7 +14,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.benchmarks import report
-from tests.benchmarks.contest import ROOT
+from tests.benchmarks.contest import ROOT, Measured
 from trainer.model.loss import logit_losses, row_losses
 
 # Tokens, hidden size, vocabulary: of the demonstration's model and a small one; of 124M and 1B on a GPU
@@ -33,16 +32,6 @@ CHUNK = 2048  # model.loss_chunk's default
 
 # States (1, tokens, hidden), targets (1, tokens) and the head → the summed loss
 Way = Callable[[Tensor, Tensor, nn.Linear], Tensor]
-
-
-@dataclass
-class Timed:
-    """A way's seconds, by round, and its peak of GPU memory; or why there are none."""
-
-    name: str
-    seconds: list[float] = field(default_factory=list)
-    memory_bytes: int | None = None
-    failure: str | None = None
 
 
 def in_chunks(chunk: int, *, compiled: bool = False) -> Way:
@@ -86,7 +75,7 @@ def once(way: Way, states: Tensor, targets: Tensor, head: nn.Linear) -> float:
     return time.perf_counter() - began
 
 
-def measure(tokens: int, hidden: int, vocabulary: int, rounds: int) -> list[Timed]:
+def measure(tokens: int, hidden: int, vocabulary: int, rounds: int) -> list[Measured]:
     """Every way in turn, `rounds` times, after one to warm up; in bf16 on a GPU."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -94,8 +83,8 @@ def measure(tokens: int, hidden: int, vocabulary: int, rounds: int) -> list[Time
     states = torch.randn(1, tokens, hidden, device=device, dtype=dtype, requires_grad=True)
     targets = torch.randint(vocabulary, (1, tokens), device=device)
     head = nn.Linear(hidden, vocabulary, bias=False, device=device, dtype=dtype)
-    results = {name: Timed(name) for name in ways(tokens)}
     running = ways(tokens)
+    results = {name: Measured(name) for name in running}
     for number in range(rounds + 1):
         for name in list(running):
             if device.type == "cuda":
@@ -113,7 +102,7 @@ def measure(tokens: int, hidden: int, vocabulary: int, rounds: int) -> list[Time
     return list(results.values())
 
 
-def table(results: Sequence[Timed]) -> str:
+def table(results: Sequence[Measured]) -> str:
     """Seconds, the speed against all logits at once, memory."""
     base = results[0]
     rows = []
@@ -121,7 +110,7 @@ def table(results: Sequence[Timed]) -> str:
         if result.failure is not None:
             rows.append([result.name, "none", "", ""])
             continue
-        speeds = [theirs / ours for ours, theirs in zip(result.seconds, base.seconds, strict=True)]
+        speeds = report.ratios(result, base)
         gigabytes = f"{result.memory_bytes / 2**30:.2f}" if result.memory_bytes else ""
         ratio = f"{statistics.median(speeds):.3f} ± {report.spread(speeds):.3f}"
         rows.append([result.name, f"{1e3 * statistics.median(result.seconds):.1f}", ratio, gigabytes])

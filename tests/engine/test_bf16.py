@@ -110,7 +110,7 @@ def precision_of(run_dir):
     ],
     ids=["native", "native, stage 1", "native, but the layout has none", "not native"],
 )
-def test_auto_is_bf16_where_devices_and_layout_have_it(corpus, tmp_path, capfd, verb, changes, precision):
+def test_auto_is_bf16_where_devices_and_layout_have_it(corpus, tmp_path, verb, changes, precision):
     config = small_config(corpus, tmp_path / "run", train__precision="auto", train__steps=2, **changes)
     assert run_ranks(verb, config, 1) == [0]
     assert precision_of(tmp_path / "run") == precision

@@ -132,9 +132,8 @@ def _loss(layout: Layout) -> int:
     vocabulary = model.vocab_size or 0
     head = layout.held.get("lm_head.weight", layout.held["model.embed_tokens.weight"])[0] * model.hidden_size
     several = layout.tokens > model.loss_chunk
-    if (
-        several and layout.plain_head
-    ):  # gradients of states and head, taken on the way forward, and the logits themselves
+    if several and layout.plain_head:
+        # The gradients of states and head, taken on the way forward, and the logits themselves
         cast = head * layout.width if layout.bf16 else 0
         in_hand = max((3 * 4 + layout.width) * chunk * vocabulary, chunk * vocabulary * layout.width + cast)
         return layout.activation + 4 * head + in_hand
