@@ -23,18 +23,12 @@ from tests.fuzz.mutate_values import SECRET_VARIABLE
 
 MEMORY_BYTES = 2**30  # more than the forking process has
 CPU_S = 20
-WALL_S = 25
+IDLE_S = 15.0
+IDLE_CPU_S = 0.3
+"""A child that takes less processor time than that in IDLE_S waits for something."""
 FILE_BYTES = 2**28
 SECRET = "PLANTED-SECRET-7c1f"
 """In the environment, and in a file outside: no output may have it."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long a child may take."""
-
-    cpu_s: int = CPU_S
-    wall_s: float = WALL_S
 
 
 @dataclass(frozen=True)
@@ -51,13 +45,13 @@ class Ending:
     timed_out: bool
 
 
-def run(work: Callable[[], int], *, case: Path, cwd: Path, home: Path, reports: Path, forbidden: tuple[str, ...] = (), limits: Limits = Limits()) -> Ending:
+def run(work: Callable[[], int], *, case: Path, cwd: Path, home: Path, reports: Path, forbidden: tuple[str, ...] = ()) -> Ending:
     """Forks, runs `work`, waits. The caller has a single thread."""
     began = time.monotonic()
     child = os.fork()
     if not child:
-        _be_child(work, case, cwd, home, reports, forbidden, limits)
-    status, usage, timed_out = _wait(child, began + limits.wall_s)
+        _be_child(work, case, cwd, home, reports, forbidden)
+    status, usage, timed_out = _wait(child)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # what it may have started
     return Ending(
@@ -77,21 +71,31 @@ def _read(path: Path) -> str:
         return file.read(2**22).decode("utf-8", "backslashreplace")
 
 
-def _wait(child: int, deadline: float) -> tuple[int, resource.struct_rusage, bool]:
-    timed_out = False
+def _wait(child: int) -> tuple[int, resource.struct_rusage, bool]:
+    """Waits for the end of a child, or brings it about once it does nothing; on a busy machine, clocks say little."""
+    looked, worked = time.monotonic(), 0.0
+    asked = 0
     pause = 0.001
     while True:
         pid, status, usage = os.wait4(child, os.WNOHANG)
         if pid:
-            return status, usage, timed_out
-        if time.monotonic() > deadline:
-            os.kill(child, signal.SIGKILL if timed_out else signal.SIGXCPU)  # that one prints where it is
-            timed_out, deadline = True, deadline + 2
+            return status, usage, asked > 0
+        if time.monotonic() - looked > (2 if asked else IDLE_S):
+            now = _cpu_s(child)
+            if now - worked < IDLE_CPU_S:
+                os.kill(child, signal.SIGKILL if asked else signal.SIGXCPU)  # that one prints where it is
+                asked += 1
+            looked, worked = time.monotonic(), now
         time.sleep(pause)
         pause = min(0.02, pause * 1.3)
 
 
-def _be_child(work: Callable[[], int], case: Path, cwd: Path, home: Path, reports: Path, forbidden: tuple[str, ...], limits: Limits) -> None:
+def _cpu_s(child: int) -> float:
+    fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _be_child(work: Callable[[], int], case: Path, cwd: Path, home: Path, reports: Path, forbidden: tuple[str, ...]) -> None:
     code = 99
     try:
         os.setsid()
@@ -102,7 +106,7 @@ def _be_child(work: Callable[[], int], case: Path, cwd: Path, home: Path, report
         tempfile.tempdir = None
         for name in [name for name in os.environ if name.startswith(("XDG_", "PYTEST"))]:
             del os.environ[name]
-        _limit(limits)
+        _limit()
         heard = open(reports / "heard", "w")  # noqa: SIM115  # for the life of the process
         drop_privileges()
         guard.listen(case, forbidden, lambda what: print(what, file=heard, flush=True))
@@ -136,7 +140,7 @@ def _redirect(reports: Path) -> None:
     faulthandler.register(signal.SIGXCPU, stack, chain=True)
 
 
-def _limit(limits: Limits) -> None:
+def _limit() -> None:
     """Memory is limited as data on top of what the process has: its address space says little with torch in it."""
     with open("/proc/self/status") as file:
         held = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData"))
@@ -146,7 +150,7 @@ def _limit(limits: Limits) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(what, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s + 5))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S + 5))
 
 
 def drop_privileges() -> None:

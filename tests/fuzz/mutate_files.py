@@ -61,6 +61,11 @@ def unreadable(draw: Random, path: Path, outside: Path) -> None:
     path.chmod(0)
 
 
+def future(draw: Random, path: Path, outside: Path) -> None:
+    """A clock was wrong."""
+    os.utime(path, (4e9, 4e9))
+
+
 def huge(draw: Random, path: Path, outside: Path) -> None:
     """A hole of a terabyte, or of 8 GB."""
     os.truncate(path, draw.choice((2**33, 2**40)))
@@ -101,7 +106,7 @@ def strange_folder(draw: Random, path: Path, outside: Path) -> None:
 
 MUTATIONS: tuple[Callable[[Random, Path, Path], None], ...] = (
     *(gone, folder, full_folder, pipe, link_to_copy, link_to_secret, link_to_nothing, link_in_circle, link_to_device),
-    *(unreadable, huge, folder_unreadable, folder_gone, folder_is_file, folder_is_link, strange_neighbour, strange_folder),
+    *(unreadable, huge, future, folder_unreadable, folder_gone, folder_is_file, folder_is_link, strange_neighbour, strange_folder),
 )
 
 

@@ -49,7 +49,7 @@ def checkpoint_core(folder: Path) -> Any:
 def last_row(run_dir: Path) -> tuple[int, float] | None:
     """Step and loss of the last row of training."""
     try:
-        lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+        lines = read(run_dir / "metrics.jsonl").decode().splitlines()
         rows = [row for row in map(json.loads, lines) if "train/loss" in row]
         return (rows[-1]["step"], rows[-1]["train/loss"]) if rows else None
     except (OSError, ValueError):

@@ -95,7 +95,7 @@ class World:
             shutil.rmtree(self.case)
         shutil.copytree(self.pristine, self.case, symlinks=True)
 
-    def run(self, work: Callable[[], int], limits: child.Limits = child.Limits()) -> child.Ending:
+    def run(self, work: Callable[[], int]) -> child.Ending:
         """A child in this world."""
         return child.run(
             work,
@@ -104,7 +104,6 @@ class World:
             home=self.case / "home",
             reports=self.reports,
             forbidden=self.forbidden,
-            limits=limits,
         )
 
     def command(self, *arguments: str) -> child.Ending:
@@ -115,7 +114,7 @@ class World:
 
             return main(list(arguments))
 
-        return self.run(work, child.Limits(cpu_s=child.CPU_S, wall_s=child.WALL_S))
+        return self.run(work)
 
     def must(self, work: Callable[[], int] | tuple[str, ...], code: int = 0) -> None:
         """Work or a command that can't fail."""
