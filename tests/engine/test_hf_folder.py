@@ -9,19 +9,19 @@ from safetensors.torch import load_file, save_file
 from tests.hugging_face import KINDS, save_model, some_tokens
 from trainer.config import Model
 from trainer.engine.fragments import WEIGHT
-from trainer.engine.hf_folder import INDEX, SINGLE, FolderReader, Tensor, write_tensors
+from trainer.engine.hf_folder import FolderReader, Tensor, write_tensors
 from trainer.engine.region import Region
 from trainer.errors import InputError
 from trainer.model.build import parameter_shapes
-from trainer.model.hf import read_architecture
 from trainer.model.partition import Partition
+from trainer.model.safetensors_folder import INDEX, SINGLE
 from trainer.model.transformer import Transformer
+from trainer.origin import find_origin
 
 
 def read_model(folder) -> Transformer:
-    config = Model(**read_architecture(json.loads((folder / "config.json").read_text()), folder))
+    config = Model(**find_origin(str(folder)).architecture)
     model, reader, shapes = Transformer(config), FolderReader(folder), parameter_shapes(config)
-    reader.check(shapes, tied=config.tie_word_embeddings)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             region = Region.of_slice(shapes[name], None)

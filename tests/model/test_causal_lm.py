@@ -95,7 +95,7 @@ def test_buffers_are_exact_again_after_a_cast(tmp_path):
 def test_documents_of_a_row_are_as_if_alone(tmp_path, kind):
     save_other(tmp_path, kind)
     model, tokens = build(tmp_path), some_tokens(1, 20)
-    require_separation(model)
+    require_separation(model, 32)
     ids = torch.tensor([[0] * 7 + [1] * 13])
     with torch.no_grad():
         apart = model(tokens, document_ids=ids)
@@ -108,7 +108,7 @@ def test_documents_of_a_row_are_as_if_alone(tmp_path, kind):
 def test_model_that_cannot_keep_documents_apart_is_refused(tmp_path, kind):
     save_other(tmp_path, kind)
     with pytest.raises(ConfigError, match=f"data.mask_documents=true: {kind}"):
-        require_separation(build(tmp_path))
+        require_separation(build(tmp_path), 32)
 
 
 def test_generation_sees_all_tokens_so_far(tmp_path):
