@@ -74,15 +74,19 @@ WINDOW_TOKENS = 4096
 
 @dataclass(frozen=True)
 class Fields:
-    """The fields of a config.json, and the file's name for errors; `kind` is its model_type."""
+    """The fields of a config.json, or of the object at `within` in it; `source` is the file's name for errors.
+
+    `kind` is its model_type.
+    """
 
     config: Mapping[str, Any]
     source: Path
     kind: str
+    within: str = ""
 
     def refuse(self, key: str, why: str) -> InputError:
         """The refusal of a field, with its value."""
-        return InputError(f"{self.source}: {shown(key)}={shown(self.config.get(key))} {why}")
+        return InputError(f"{self.source}: {self.within}{shown(key)}={shown(self.config.get(key))} {why}")
 
     def size(self, key: str) -> int:
         """A size that must be there."""
@@ -112,9 +116,14 @@ class Fields:
         return float(value)
 
 
+def known_fields(kind: str) -> set[str]:
+    """Every field that is looked at, or known to have no effect, for a model_type."""
+    return {*READ, *ONLY, *WITHOUT_EFFECT, *(OF_EXPERTS if kind == "qwen3_moe" else ())}
+
+
 def check_fields(fields: Fields) -> None:
     """Refuses the first field that has another value than our decoder computes, or that isn't known."""
-    known = {*READ, *ONLY, *WITHOUT_EFFECT, *(OF_EXPERTS if fields.kind == "qwen3_moe" else ())}
+    known = known_fields(fields.kind)
     for key, value in fields.config.items():
         if value is None:
             continue
@@ -159,7 +168,7 @@ def rope_theta(fields: Fields) -> float:
                     "positions (rope_type=default) are."
                 )
         if rope.get("rope_theta") is not None:
-            inner = Fields(rope, fields.source, fields.kind)
+            inner = Fields(rope, fields.source, fields.kind, within=f"{key}.")
             found[f"{key}.rope_theta"] = inner.number("rope_theta", 0.0)
     if len(set(found.values())) > 1:
         told = " and ".join(f"{key}={value}" for key, value in found.items())
@@ -189,7 +198,8 @@ def attention_window(fields: Fields) -> int | None:
     if not isinstance(types, list) or len(types) != layers:
         raise fields.refuse("layer_types", f"isn't a list of num_hidden_layers={layers} names; mend the file.")
     other = next((kind for kind in types if kind not in ("full_attention", "sliding_attention")), None)
-    if other is not None or ("sliding_attention" in types and window is None):
+    # transformers takes a mistral with layer_types for a ministral, which must have a window
+    if other is not None or (window is None and ("sliding_attention" in types or fields.kind == "mistral")):
         raise fields.refuse(
             "layer_types", "is not supported, only full_attention is, or sliding_attention with a window."
         )

@@ -152,8 +152,8 @@ def _try(model: CausalLM, rows: torch.Tensor, document_ids: torch.Tensor | None 
     except Exception as error:  # transformers' modules raise whatever they miss
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
-            f"{model.settings.path}: {model.config.model_type} can't be called with tokens alone ({reason[:200]}); "
-            "choose a causal language model."
+            f"{model.settings.path}: {model.config.model_type} can't be run on tokens alone ({reason[:200]}); "
+            "choose another model, or train.precision=fp32 where this is about dtypes."
         ) from error
     finally:
         model.train(training)
