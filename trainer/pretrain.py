@@ -58,7 +58,7 @@ from trainer.model.build import (
     count_active_parameters,
     parameter_shapes,
 )
-from trainer.model.suitability import require_separation, require_suitable, require_vocabulary
+from trainer.model.suitability import require_causal, require_separation, require_suitable, require_vocabulary
 from trainer.model_folder import find_model, keep_model, own_model, with_absolute_folders
 from trainer.outcome import announce
 from trainer.resume import find_resume
@@ -124,7 +124,11 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     mesh.main_finds(lambda: keep_model(run_dir, config.model, told, resumed=reader is not None))
     kept = own_model(config.model, run_dir)
     shapes = parameter_shapes(kept)
-    origin = None if reader else open_origin(config.model, training[0].manifest, shapes, mesh)
+    origin = (
+        None
+        if reader
+        else open_origin(config.model, training[0].manifest, shapes, mesh, sequence_length=config.data.sequence_length)
+    )
     config.train.micro_batch_size = find_micro_batch(config, kept, mesh, run_dir, device_name(mesh))
     if mesh.is_main:
         if reader:
@@ -140,8 +144,9 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
         fragments.restore(engine, partition, reader.read, steps=progress.step)
     elif origin and has_bf16_weights(config):
         fragments.restore(engine, partition, origin, steps=0)  # DeepSpeed made its fp32 weights of rounded ones
+    require_causal(engine.module, config.data.sequence_length)
     if config.data.mask_documents:
-        require_separation(engine.module)
+        require_separation(engine.module, config.data.sequence_length)
     if config.train.compile:
         compile_parts(engine.module)
 
