@@ -42,4 +42,6 @@ def test_what_is_no_bare_name_is_refused_in_a_short_line_of_ascii(name: object) 
     with pytest.raises(InputError, match=r"^folder/index.json: ") as refused:
         bare_name(name, SOURCE)
     line = str(refused.value)
-    assert len(line) < 200 and line.replace("…", "").isascii() and line.isprintable()
+    assert len(line) < 200
+    assert line.replace("…", "").isascii()
+    assert line.isprintable()

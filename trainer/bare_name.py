@@ -1,4 +1,4 @@
-"""Names of files that come from a file of others (a manifest, COMPLETE, a weight_map): they name a neighbour, no path."""
+"""Names of files that others give (in a manifest, COMPLETE, a weight_map): they name a neighbour, and are no path."""
 
 from __future__ import annotations
 
