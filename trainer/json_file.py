@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, TypeVar
 
+from trainer.errors import InputError
+
 T = TypeVar("T")
 Check = Callable[[Any], Any]
 
@@ -27,7 +29,7 @@ MOST_DEPTH = 64  # of lists and objects inside each other
 SHOWN = 60  # characters of a wrong value
 
 
-class Malformed(ValueError):
+class Malformed(InputError, ValueError):
     """A value isn't what the format says; the message begins with where it stands, such as `shards[3].bytes`."""
 
 

@@ -39,8 +39,8 @@ def identity(resolved: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in resolved.items() if key not in FREE_SECTIONS}
     kept["train"] = {key: value for key, value in kept["train"].items() if key not in FREE_TRAIN}
     kept["model"] = {key: value for key, value in kept["model"].items() if key not in FREE_MODEL}
-    kept["data"] = {key: kept["data"][key] for key in DATA_KEYS}
-    kept["checkpoint"] = {"fork_from": resolved["checkpoint"]["fork_from"]}
+    kept["data"] = {key: kept["data"].get(key) for key in DATA_KEYS}
+    kept["checkpoint"] = {"fork_from": resolved["checkpoint"].get("fork_from")}
     return flatten(kept)
 
 
