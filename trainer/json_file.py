@@ -150,6 +150,13 @@ def from_json(kind: type[T], value: Any) -> T:
         raise Malformed(str(error).lstrip(".: ")) from None
 
 
+def from_known(kind: type[T], value: Any) -> T:
+    """As from_json, of an object that may hold names that `kind` doesn't know: what later versions add."""
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    known = {name: item for name, item in value.items() if name in names} if isinstance(value, dict) else value
+    return from_json(kind, known)
+
+
 @functools.cache
 def _check_of(kind: Any) -> Check:
     """What turns a parsed value into a `kind`."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -30,7 +30,19 @@ from trainer.engine.mesh import Mesh
 from trainer.engine.region import Region, Storage, copy
 from trainer.engine.steps import folder_of, list_steps, step_of
 from trainer.errors import InputError
-from trainer.json_file import Count, Malformed, Matching, Positive, Sha256, Within, Xxh3, from_json, read_json, shown
+from trainer.json_file import (
+    Count,
+    Malformed,
+    Matching,
+    Positive,
+    Sha256,
+    Within,
+    Xxh3,
+    from_json,
+    from_known,
+    read_json,
+    shown,
+)
 from trainer.model.partition import Slice
 
 T = TypeVar("T")
@@ -250,9 +262,9 @@ def read_state(folder: Path) -> dict[str, Any]:
     """The content of a checkpoint's state.json, its fields checked. InputError where that can't be."""
     content = _read_object(folder / STATE)
     with _explained(folder / STATE):
-        state = _known(State, content)
-        _known(Shape, state.shape)
-        sections = _known(Sections, state.config)
+        state = from_known(State, content)
+        from_known(Shape, state.shape)
+        sections = from_known(Sections, state.config)
         for section, key in ((sections.train, "precision"), (sections.model, "name")):
             if not (isinstance(section.get(key), str) and section[key].isprintable()):
                 raise Malformed(f"config: {key} is no text in a line")
@@ -281,12 +293,6 @@ def _explained(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: missing; {MEND}") from None
     except Malformed as error:
         raise InputError(f"{path}: {error}; {MEND}") from None
-
-
-def _known(kind: type[T], record: dict[str, Any]) -> T:
-    """A `kind` of a record that may hold more."""
-    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    return from_json(kind, {name: value for name, value in record.items() if name in names})
 
 
 class CheckpointReader:
