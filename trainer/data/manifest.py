@@ -130,9 +130,13 @@ class Manifest:
     def _group_ends(self) -> list[int]:
         return list(accumulate(len(group.files) for group in self.sources))
 
+    def has_source(self, number: int) -> bool:
+        """Whether a file has this source number."""
+        return bool(self._group_ends) and number < self._group_ends[-1]
+
     def source_name(self, number: int) -> str:
         """The file, below its input, that has this source number. InputError if none has."""
-        if not (self._group_ends and number < self._group_ends[-1]):
+        if not self.has_source(number):
             raise InputError(
                 f"{self.folder / FILE}: it names no source {number:,}, which a document comes from. {AGAIN}"
             )

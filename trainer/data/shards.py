@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import tarfile
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -237,14 +238,19 @@ def _follows_layout(index: np.ndarray, size: int, kind: np.dtype) -> bool:
 
 
 def _has_headers(file: BinaryIO, row: np.ndarray, kind: np.dtype) -> bool:
-    """Whether the .npy headers before a block's tokens and lengths tell of as many as its row of the index."""
-    for offset, count, wanted in ((TOKENS_OFFSET, TOKENS, kind), (LENGTHS_OFFSET, DOCUMENTS, LENGTH_TYPE)):
-        file.seek(int(row[offset]) - NPY_HEADER)
+    """Whether the headers before a block's members, of the tar and of .npy, tell of as much as its row of the index."""
+    offsets = row[[TOKENS_OFFSET, LENGTHS_OFFSET, DOCUMENTS_OFFSET]].tolist()
+    counts = row[[TOKENS, DOCUMENTS, DOCUMENTS_BYTES]].tolist()
+    for name, offset, count, element in zip(MEMBERS, offsets, counts, (kind, LENGTH_TYPE, None), strict=True):
+        size = count if element is None else NPY_HEADER + count * element.itemsize
+        file.seek(offset - RECORD - (0 if element is None else NPY_HEADER))
         try:
-            found, shape = read_header(file, NPY_HEADER + int(row[count]) * wanted.itemsize)
-        except Malformed:
-            return False
-        if (found, shape) != (wanted, (int(row[count]),)):
+            info = tarfile.TarInfo.frombuf(file.read(RECORD), "utf-8", "replace")
+            if not info.name.endswith(name) or info.size != size:
+                return False
+            if element is not None and read_header(file, size) != (element, (count,)):
+                return False
+        except (tarfile.HeaderError, Malformed):
             return False
     return True
 
@@ -480,6 +486,8 @@ def _block_problems(block: Block, manifest: Manifest) -> Iterator[str]:
         yield f"{len(block.documents):,} documents listed, {len(block.lengths):,} lengths"
     if block.lengths.sum(dtype=np.int64) != len(block.tokens):
         yield f"the lengths add up to {block.lengths.sum(dtype=np.int64):,}, but it holds {len(block.tokens):,} tokens"
+    if any(not manifest.has_source(document.source) for document in block.documents):
+        yield "a document comes from a source that manifest.json doesn't name"
     if len(block.tokens) and int(block.tokens.max()) >= manifest.vocab_size:
         yield f"token {int(block.tokens.max())} is outside the vocabulary of {manifest.vocab_size:,}"
     ends = np.flatnonzero(block.tokens == manifest.end_of_text) + 1
