@@ -70,10 +70,10 @@ def open_regular(path: Path) -> BinaryIO:
 def read_regular(path: Path, *, most_bytes: int = MOST_BYTES) -> bytes:
     """The content of a regular file. OSError if it can't be read, Malformed if it is something else or too large."""
     with open_regular(path) as file:
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise Malformed(f"larger than {most_bytes:,} bytes")
-    return content
+        size = os.fstat(file.fileno()).st_size
+        if size > most_bytes:
+            raise Malformed(f"larger than {most_bytes:,} bytes")
+        return file.read(size)  # `read` makes room for as much as it is asked for
 
 
 def read_json(path: Path, *, most_bytes: int = MOST_BYTES) -> Any:

@@ -165,6 +165,8 @@ def require_same_tokenizer(datasets: list[Dataset]) -> None:
 
 def check_run_tokenizer(dataset: Dataset, tokenizer: Path) -> None:
     """Refuses a set that wasn't written with a run's tokenizer.json."""
+    if not tokenizer.is_file():
+        raise InputError(f"{tokenizer}: missing; copy the tokenizer/ of the dataset that the run trained on there.")
     if sha256_of(tokenizer) != dataset.manifest.tokenizer_sha256:
         raise InputError(
             f"{dataset.manifest.folder}: written with another tokenizer than the run's; "

@@ -1,8 +1,11 @@
-"""Arrays in .npy files, strictly: the kind of numbers and the size are checked before anything is allocated."""
+"""Arrays in .npy and .npz files, strictly: kind of numbers and size are checked before anything is allocated."""
 
 from __future__ import annotations
 
 import os
+import zipfile
+from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,3 +53,26 @@ def read_npy(path: Path, kind: np.dtype, columns: int, *, most_rows: int) -> np.
         if size > MOST_HEADER_BYTES + most_rows * columns * kind.itemsize:
             raise Malformed(f"more than {most_rows:,} rows")
         return read_array(file, size, kind, columns)
+
+
+def read_npz(path: Path, kinds: Mapping[str, tuple[type, int | None]]) -> dict[str, np.ndarray]:
+    """The arrays of these names, each of a kind and a number of columns as in `read_array`. Malformed if that can't be.
+
+    Nothing may be compressed, as np.savez leaves it: what is read is no larger than the file.
+    """
+    try:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            return {name: _read_member(archive, name, *kind) for name, kind in kinds.items()}
+    except OSError as error:
+        raise Malformed(error.strerror or str(error)) from error
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, KeyError, EOFError) as error:
+        raise Malformed(f"no .npz of {', '.join(kinds)}") from error
+
+
+def _read_member(archive: zipfile.ZipFile, name: str, kind: type, columns: int | None) -> np.ndarray:
+    info = archive.getinfo(f"{name}.npy")
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+        raise Malformed(f"{name} is compressed")
+    with archive.open(info) as member:
+        content = member.read()
+    return read_array(BytesIO(content), len(content), np.dtype(kind), columns)
