@@ -145,7 +145,7 @@ def from_json(kind: type[T], value: Any) -> T:
     a field with a default may be missing, and a name that isn't a field is refused.
     """
     try:
-        return typing.cast(T, _check_of(kind)(value))
+        return typing.cast(T, _check_of(typing.cast(Any, kind))(value))
     except Malformed as error:
         raise Malformed(str(error).lstrip(".: ")) from None
 

@@ -315,6 +315,8 @@ class CheckpointReader:
             with _explained(folder / name):
                 for fragment in from_json(RankIndex, read_json(folder / name, most_bytes=MOST_INDEX_BYTES)).fragments:
                     self._add(fragment)
+        if not self.shapes:
+            raise InputError(f"{folder}: it holds no parameter; {MEND}")
         self._files: dict[str, Any] = {}
 
     def _add(self, fragment: FragmentRecord) -> None:
