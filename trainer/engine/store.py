@@ -15,7 +15,7 @@ from typing import Any
 from trainer.durable import problem_of, sync
 from trainer.engine.checkpoint import COMPLETE, find_problem, kept_steps, read_complete
 from trainer.engine.steps import folder_of, list_steps, step_of
-from trainer.errors import BanyanError, ConfigError, StorageError
+from trainer.errors import BanyanError, ConfigError, InputError, StorageError
 from trainer.json_file import MOST_BYTES
 
 MEND = "look at the address, the credentials and the network"
@@ -85,7 +85,8 @@ class Store:
         """Fetches the newest whole checkpoint if the run directory has none as new; lines that say what happened.
 
         It enters the run directory once `check` has looked at it; ConfigError if that refuses it: the store is another
-        run's, and this one's checkpoints would come among its own.
+        run's, and this one's checkpoints would come among its own. InputError if there are some and none is whole,
+        here or there.
         """
         local = reversed(list_steps(run_dir))
         newest = next((step for step in local if find_problem(folder_of(run_dir, step)) is None), -1)
@@ -98,6 +99,11 @@ class Store:
             if problem is None:
                 return [*lines, f"fetched {self.url}/{folder.name}"]
             lines.append(f"{self.url}/{folder.name}: not whole ({problem})")
+        if lines and newest < 0:
+            raise InputError(
+                f"{'; '.join(lines)}. No checkpoint of the run is whole, and beginning anew would throw it away: "
+                "restore one, or give another checkpoint.dir."
+            )
         return lines
 
     def _steps_at_start(self) -> list[int]:
