@@ -19,6 +19,7 @@ from launch.launcher_keys import check_keys
 from launch.verbs import VERBS, Verb
 from trainer import __version__
 from trainer.errors import BanyanError, ConfigError
+from trainer.file_limit import raise_limit
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line and returns the exit code; no exception leaves it."""
     threading.excepthook = _tell_of_thread
+    raise_limit()
     try:
         return _run(sys.argv[1:] if arguments is None else list(arguments))
     except BrokenPipeError:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from trainer.errors import StorageError
+from trainer.errors import InputError, StorageError
 
 REFUSALS = {
     errno.ENOSPC: "the disk is full: free some space",
@@ -21,6 +21,10 @@ REFUSALS = {
     errno.EPERM: "writing isn't permitted: choose another folder",
     errno.EIO: "the disk failed: check it",
     errno.EFBIG: "the file is larger than the disk allows: check ulimit -f",
+    errno.EISDIR: "a folder is in its place: remove that",
+    errno.ENOTDIR: "a file is where its folder should be: remove that",
+    errno.EEXIST: "a file is where its folder should be: remove that",
+    errno.ENAMETOOLONG: "the name is longer than the disk allows: choose a shorter one",
 }
 
 
@@ -55,7 +59,8 @@ def replacing(path: Path, *, scratch: Path | None = None) -> Iterator[BinaryIO]:
     temporary = (scratch or path.parent) / f"{path.parent.name}-{path.name}.{platform.node()}-{os.getpid()}.tmp"
     with storage_errors(path):
         try:
-            with open(temporary, "wb") as file:
+            temporary.unlink(missing_ok=True)
+            with open(temporary, "xb") as file:  # never through a link that lies there
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -64,6 +69,12 @@ def replacing(path: Path, *, scratch: Path | None = None) -> Iterator[BinaryIO]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def require_no_link(path: Path) -> None:
+    """Refuses a file to append to that is a link: in a folder of others it may lead anywhere."""
+    if path.is_symlink():
+        raise InputError(f"{path}: it is a link; remove it, or put the file itself there.")
 
 
 def sync(path: Path) -> None:

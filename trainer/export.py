@@ -20,7 +20,7 @@ from trainer.config import Export, Model, Pretrain
 from trainer.durable import storage_errors, sync, write_json
 from trainer.engine.checkpoint import CheckpointReader, find_checkpoint
 from trainer.engine.fragments import WEIGHT
-from trainer.engine.hf_folder import Stored, Tensor, write_tensors
+from trainer.engine.hf_folder import StoredAs, Tensor, write_tensors
 from trainer.engine.region import Region
 from trainer.engine.steps import folder_of, list_steps
 from trainer.errors import ConfigError, InputError
@@ -93,12 +93,12 @@ def check_target(target: Path) -> None:
         raise InputError(f"export.output={target}: something is there; remove it or choose another folder.")
 
 
-def stored_as(model: Model) -> Stored:
+def stored_as(model: Model) -> StoredAs:
     """Which tensors hold a parameter on disk: a model of transformers' keeps its own."""
     return stored_tensors if model.path is None else lambda name, shape: [(name, shape)]
 
 
-def tensors_of(readers: list[CheckpointReader], stored: Stored) -> Iterator[Tensor]:
+def tensors_of(readers: list[CheckpointReader], stored: StoredAs) -> Iterator[Tensor]:
     """What Hugging Face wants on disk, in the order of the model, each to be read when it's written."""
     for parameter, shape in readers[0].shapes.items():
         start = 0

@@ -5,23 +5,31 @@ DIR is a run directory, or the folder of one checkpoint.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from trainer.engine.checkpoint import CheckpointReader, find_problem, find_problems, read_complete
+from trainer.data.history import History
+from trainer.engine.checkpoint import (
+    FP32,
+    FP32_BYTES,
+    CheckpointReader,
+    find_problem,
+    find_problems,
+    read_complete,
+    read_state,
+)
 from trainer.engine.fragments import WEIGHT
+from trainer.engine.loop import Progress
 from trainer.engine.region import find_gap
-from trainer.engine.steps import NAME, PARTIAL, folder_of, list_steps
+from trainer.engine.steps import PARTIAL, folder_of, list_steps, step_of
 from trainer.errors import ConfigError, InputError
 from trainer.model.partition import cut_dimension
 from trainer.subcommand import choose
 
 SHAPES = ((1, 0, 1), (2, 1, 1), (8, 1, 1), (8, 3, 1), (8, 1, 2), (64, 3, 1))  # ranks, ZeRO stage, tensor degree
-FP32_BYTES = 4
 
 HELP = """usage: banyan checkpoint COMMAND DIR
 
@@ -45,7 +53,7 @@ def main(arguments: list[str]) -> int:
 
 def _folders(folder: Path) -> list[Path]:
     """The checkpoints, whole or not, that DIR stands for, in ascending order. InputError if there is none."""
-    if NAME.fullmatch(folder.resolve().name) and folder.is_dir():
+    if step_of(folder.resolve().name) is not None and folder.is_dir():
         return [folder]
     found = [folder_of(folder, step) for step in list_steps(folder)]
     if not found:
@@ -79,9 +87,15 @@ def _problems(folder: Path) -> Iterator[str]:
         return
     try:
         reader = CheckpointReader(folder)
-    except (InputError, ValueError, KeyError, TypeError) as error:
-        yield f"can't be read ({type(error).__name__}: {error})"
-        return
+        reader.stated("progress", Progress.from_json)
+        reader.stated("history", History.from_json)
+        yield from _gaps(reader)
+    except InputError as error:
+        yield f"can't be read ({error})"
+
+
+def _gaps(reader: CheckpointReader) -> Iterator[str]:
+    """What the files lack of the parameters, and what of theirs isn't as the indices say."""
     kinds = {kind for _, kind in reader.kinds}
     for (parameter, kind), pieces in reader.pieces.items():
         gap = find_gap(reader.shapes[parameter], [piece.region for piece in pieces])
@@ -89,8 +103,8 @@ def _problems(folder: Path) -> Iterator[str]:
             yield f"{parameter} ({kind}): {gap}"
         for piece in pieces:
             dtype, shape = reader.stored(piece)
-            if (dtype, shape) != ("F32", [piece.region.count]):
-                yield f"{piece.file}: {piece.tensor} is {dtype} {shape}; F32 [{piece.region.count}] expected"
+            if (dtype, shape) != (FP32, [piece.region.count]):
+                yield f"{piece.file}: {piece.tensor} is {dtype} {shape}; {FP32} [{piece.region.count}] expected"
     if WEIGHT not in kinds:
         yield f"no weights: it holds {', '.join(sorted(kinds)) or 'nothing'}"
 
@@ -104,11 +118,11 @@ def _list(folders: list[Path]) -> int:
     for folder in folders:
         problem = find_problem(folder, hashes=False)
         try:
-            state = json.loads((folder / "state.json").read_text())
+            state = read_state(folder)
             known = [f"{state['tokens']:,}", _when(state["time"]), f"{_bytes(folder):,}", _shape(state["shape"])]
-        except (OSError, ValueError, KeyError, TypeError, InputError):
+        except InputError:
             known = ["?"] * 4
-        rows.append([str(int(folder.name[5:])), *known, f"not whole ({problem})" if problem else "whole"])
+        rows.append([str(step_of(folder.resolve().name)), *known, f"not whole ({problem})" if problem else "whole"])
     widths = [max(len(row[place]) for row in rows) for place in range(5)]
     for row in rows:
         cells = (f"{cell:>{width}}" for cell, width in zip(row, widths, strict=False))
@@ -140,9 +154,9 @@ def _describe(reader: CheckpointReader) -> None:
     print(f"  step         {state['step']:,}")
     print(f"  tokens       {state['tokens']:,} in {state['position']:,} sequences")
     print(f"  written      {_when(state['time'])}, by {_shape(state['shape'])}, {precision}")
-    best = state["progress"]
-    if best["best_step"] is not None:
-        print(f"  best loss    {best['best_loss']:.4f} at step {best['best_step']:,}")
+    best = reader.stated("progress", Progress.from_json)
+    if best.best_step is not None:
+        print(f"  best loss    {best.best_loss:.4f} at step {best.best_step:,}")
     elements = sum(math.prod(shape) for shape in reader.shapes.values())
     print(f"  model        {state['config']['model']['name']}, {elements:,} parameters")
     print("  holds:")
@@ -197,7 +211,7 @@ def _shape(shape: dict[str, int]) -> str:
 
 
 def _bytes(folder: Path) -> int:
-    return sum(described["bytes"] for described in read_complete(folder).values())
+    return sum(described.bytes for described in read_complete(folder).values())
 
 
 def _size(folder: Path) -> str:

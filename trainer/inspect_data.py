@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.data.manifest import Manifest, datasets_in, read_manifest
-from trainer.data.shards import ShardReader, build_index, open_shards, verify, write_index
+from trainer.data.shards import ShardReader, build_index, hash_index, open_shards, verify, write_index
 from trainer.data.tokenizer import load_tokenizer
 from trainer.errors import ConfigError, InputError
 from trainer.run_directory import require_run_dir
@@ -76,7 +76,10 @@ def _index(arguments: list[str]) -> int:
             path = manifest.folder / shard.file
             if not path.is_file():
                 raise InputError(f"{path}: the shard is missing; fetch it, or prepare the data again.")
-            write_index(path, build_index(path))
+            index = build_index(path, manifest.dtype)
+            if shard.index_sha256 not in (None, hash_index(index)):
+                raise InputError(f"{path}: not the shard that the manifest describes; fetch it, or prepare it again.")
+            write_index(path, index)
         open_shards(manifest)  # the counts must agree with the manifest
         print(f"{manifest.folder}: {len(manifest.shards)} indices written")
     return 0

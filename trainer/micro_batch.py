@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from trainer.config import AUTO, Model, Pretrain
 from trainer.durable import write_json
 from trainer.engine.mesh import Mesh
 from trainer.engine.shadow import run_shadows
-from trainer.errors import BanyanError, ConfigError
+from trainer.errors import BanyanError, ConfigError, InputError
+from trainer.json_file import Malformed, Positive, from_known, read_json
 from trainer.probe import OUT_OF_MEMORY, Timing
 from trainer.refusal import divisors
 
@@ -38,7 +40,7 @@ def find_micro_batch(config: Pretrain, model: Model, mesh: Mesh, run_dir: Path, 
     if config.train.micro_batch_size != AUTO:
         return settle_micro_batch(config, mesh.world_size)
     circumstances = circumstances_of(config, mesh, device)
-    known = mesh.main_finds(lambda: recorded(run_dir, circumstances))
+    known = mesh.main_finds(lambda: recorded(run_dir, circumstances, config.train.batch_size // mesh.data_size))
     if known is not None:
         return known
     timings, too_large = measure(config, model, mesh, run_dir)
@@ -61,13 +63,33 @@ def circumstances_of(config: Pretrain, mesh: Mesh, device: str) -> dict[str, Any
     }
 
 
-def recorded(run_dir: Path, circumstances: dict[str, Any]) -> int | None:
-    """What an earlier start of the run chose in the same circumstances."""
+@dataclass(frozen=True)
+class Record:
+    """The content of micro_batch.json that counts; besides, people are told what was measured."""
+
+    micro_batch_size: Positive
+    circumstances: dict[str, Any]
+
+
+def recorded(run_dir: Path, circumstances: dict[str, Any], share: int) -> int | None:
+    """What an earlier start of the run chose in the same circumstances, for `share` sequences a rank.
+
+    InputError if the file is broken, or what it holds can't have been chosen.
+    """
     try:
-        record = json.loads((run_dir / FILE).read_text(encoding="utf-8"))
+        record = from_known(Record, read_json(run_dir / FILE))
     except FileNotFoundError:
         return None
-    return record["micro_batch_size"] if record["circumstances"] == circumstances else None
+    except Malformed as error:
+        raise InputError(f"{run_dir / FILE}: {error}; remove it, and it is measured again.") from error
+    if record.circumstances != circumstances:
+        return None
+    if share % record.micro_batch_size:
+        raise InputError(
+            f"{run_dir / FILE}: {record.micro_batch_size} doesn't divide a rank's {share} sequences; remove it, and it "
+            "is measured again."
+        )
+    return record.micro_batch_size
 
 
 def measure(config: Pretrain, model: Model, mesh: Mesh, run_dir: Path) -> tuple[list[Timing], int | None]:

@@ -7,14 +7,14 @@ Nothing heavy is imported.
 from __future__ import annotations
 
 import dataclasses
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from trainer.config import OF_CAUSAL_LM, Model, Pretrain
 from trainer.durable import write_json
-from trainer.errors import ConfigError, InputError
+from trainer.errors import ConfigError
+from trainer.model.config_json import check_doors, read_json
+from trainer.model.safetensors_folder import holds_tensors
 from trainer.refusal import require
 
 CONFIG = "config.json"
@@ -104,19 +104,33 @@ def keep_model(run_dir: Path, model: Model, told: Model, *, resumed: bool) -> No
     """
     if model.path is None:
         return
+    from trainer.engine.inner_folder import holds_two_heads
     from trainer.model.causal_lm import write_config
 
     folder, kept = Path(str(told.path)), run_dir / "model"
     if resumed and (kept / CONFIG).is_file():
-        _require_same(_load(kept / CONFIG), write_config(told), folder)
+        before, now = read_json(kept / CONFIG), write_config(told)
+        if before != now and "tie_word_embeddings" in before and not before["tie_word_embeddings"]:
+            # two heads, or weights that are gone by now
+            now = write_config(told, apart=holds_two_heads(told) or not holds_tensors(folder))
+        _require_same(before, now, folder)
         return
     if folder == kept:  # without a checkpoint, the folder's weights are still needed
         raise _missing(Path(model.path))
+    apart = holds_two_heads(told)
+    if apart:
+        print(
+            f"{folder}: two different heads, though {CONFIG} says tie_word_embeddings=true; they are trained apart, as "
+            "transformers has them",
+            flush=True,
+        )
     kept.mkdir(exist_ok=True)
-    write_json(kept / CONFIG, write_config(told))
+    write_json(kept / CONFIG, write_config(told, apart=apart))
     (kept / GENERATION).unlink(missing_ok=True)
     if (folder / GENERATION).is_file():
-        shutil.copyfile(folder / GENERATION, kept / GENERATION)
+        generation = read_json(folder / GENERATION)
+        check_doors(generation, str(folder / GENERATION))
+        write_json(kept / GENERATION, generation)
 
 
 def _require_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
@@ -131,12 +145,5 @@ def _require_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> 
 def read_kept(run_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """config.json and generation_config.json (sampling, where there is none) of a run's own copy."""
     kept = run_dir / "model"
-    generation = _load(kept / GENERATION) if (kept / GENERATION).is_file() else {"do_sample": True}
-    return _load(kept / CONFIG), generation
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: can't be read ({error}); restore the file.") from error
+    generation = read_json(kept / GENERATION) if (kept / GENERATION).is_file() else {"do_sample": True}
+    return read_json(kept / CONFIG), generation

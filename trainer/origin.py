@@ -6,7 +6,7 @@ Nothing heavy is imported: the command line takes the model's sizes from here be
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +16,24 @@ import yaml
 
 from trainer.config import Model
 from trainer.errors import ConfigError, InputError
-from trainer.model.hf import ARCHITECTURE, first_difference, read_architecture
+from trainer.model.config_json import LARGEST_FILE, check_sizes, read_config_json, read_json, shown
+from trainer.model.hf import ARCHITECTURE, first_difference, read_architecture, read_window
+from trainer.model.safetensors_folder import require_tensors
 
 
 @dataclass(frozen=True)
 class Origin:
     """A folder with weights: `kind` is hf (Hugging Face's), run (a run directory) or checkpoint (its step-N).
 
-    `architecture` holds fields of trainer.config.Model; `tokenizer` is a tokenizer.json, where there is one.
+    `architecture` holds fields of trainer.config.Model; `tokenizer` is a tokenizer.json, where there is one. `window`
+    is the longest row, in tokens, for which our decoder computes the same; None: any.
     """
 
     folder: Path
     kind: str
     architecture: dict[str, Any]
     tokenizer: Path | None
+    window: int | None = None
 
 
 def find_origin(given: str) -> Origin:
@@ -38,14 +42,17 @@ def find_origin(given: str) -> Origin:
     if not folder.is_dir():
         raise ConfigError(f"model.init_from={given}: there is no such folder (nothing is downloaded).")
     if (folder / "config.json").is_file():
-        architecture = read_architecture(_load(folder / "config.json"), folder / "config.json")
-        return dataclasses.replace(hf_folder(folder), architecture=architecture)
+        config, source = read_config_json(folder), folder / "config.json"
+        architecture = read_architecture(config, source)
+        require_tensors(folder, Model(**architecture))
+        return dataclasses.replace(hf_folder(folder), architecture=architecture, window=read_window(config, source))
     if (folder / "config.yaml").is_file():
-        architecture = _ours(_load(folder / "config.yaml"), folder)
+        architecture = _ours(_load(folder / "config.yaml"), folder / "config.yaml")
         return Origin(folder, "run", architecture, _tokenizer(folder / "tokenizer"))
     if (folder / "state.json").is_file():
-        architecture = _ours(_load(folder / "state.json").get("config", {}), folder)
-        return Origin(folder, "checkpoint", architecture, _tokenizer(folder.resolve().parents[1] / "tokenizer"))
+        state = folder / "state.json"
+        architecture = _ours(read_json(state).get("config"), state)
+        return Origin(folder, "checkpoint", architecture, _tokenizer(folder.resolve().parent.parent / "tokenizer"))
     raise ConfigError(
         f"model.init_from={given}: no config.json (a Hugging Face folder), config.yaml (a run directory) or state.json "
         "(a checkpoint, step-N) is there; give one of these folders."
@@ -57,7 +64,7 @@ def hf_folder(folder: Path) -> Origin:
     return Origin(folder, "hf", {}, _tokenizer(folder))
 
 
-def require_fit(model: Model, origin: Origin) -> None:
+def require_fit(model: Model, origin: Origin, sequence_length: int) -> None:
     """Refuses a model that isn't the one whose weights it is to begin with, naming the first field."""
     name = first_difference(model, origin.architecture)
     if name:
@@ -66,23 +73,48 @@ def require_fit(model: Model, origin: Origin) -> None:
             f"model.{name}={getattr(model, name)}: {origin.folder} has {theirs}; leave model.{name} and model=… out, "
             f"or set model.{name}={'null' if theirs is None else theirs}."
         )
+    if origin.window is not None and sequence_length > origin.window:
+        raise ConfigError(
+            f"data.sequence_length={sequence_length}: attention of {origin.folder} sees {origin.window} tokens "
+            f"(sliding_window), and our decoder's sees all; use data.sequence_length={origin.window} or less, or "
+            "model.path=DIR for transformers' own code."
+        )
 
 
-def _ours(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    model = config.get("model", {})
+def _ours(config: Any, source: Path) -> dict[str, Any]:
+    model = config.get("model") if isinstance(config, Mapping) else None
+    if not isinstance(model, Mapping):
+        raise InputError(f"{source}: no section model is there; restore the file.")
     if model.get("path"):
         raise ConfigError(
-            f"model.init_from={folder}: trained by transformers' code; export it (banyan export), and begin with "
-            "model.path=DIR."
+            f"model.init_from={source.parent}: trained by transformers' code; export it (banyan export), and begin "
+            "with model.path=DIR."
         )
-    return {name: value for name, value in model.items() if name in ARCHITECTURE}
+    check_sizes(model, str(source))
+    fields = {name: value for name, value in model.items() if name in ARCHITECTURE}
+    for name, value in fields.items():
+        if not _fits(value, getattr(Model, name)):
+            raise InputError(f"{source}: model.{name}={shown(value)} can't be; restore the file.")
+    return fields
+
+
+def _fits(value: object, default: object) -> bool:
+    """Whether a stored value has the type of a field of Model, and is a number that it could be."""
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    if isinstance(value, bool) or value is None:
+        return value is None and default is None
+    if isinstance(default, float):
+        return isinstance(value, int | float) and math.isfinite(value) and value > 0
+    return isinstance(value, int) and value >= (0 if default == 0 else 1)
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text("utf-8")
-        return dict(json.loads(text) if path.suffix == ".json" else yaml.safe_load(text))
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        if path.stat().st_size > LARGEST_FILE:
+            raise ValueError(f"larger than {LARGEST_FILE >> 20} MiB")
+        return dict(yaml.safe_load(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path}: can't be read ({(str(error).splitlines() or ['?'])[0]}).") from error
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -58,10 +58,10 @@ from trainer.model.build import (
     count_active_parameters,
     parameter_shapes,
 )
-from trainer.model.suitability import require_separation, require_suitable, require_vocabulary
+from trainer.model.suitability import require_causal, require_separation, require_suitable, require_vocabulary
 from trainer.model_folder import find_model, keep_model, own_model, with_absolute_folders
 from trainer.outcome import announce
-from trainer.resume import find_resume
+from trainer.resume import check_fetched, find_resume
 from trainer.track.metrics import flops_per_token, peak_flops
 from trainer.track.sinks import Tracker
 from trainer.track.wandb_run import choose_mode
@@ -103,10 +103,10 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
 
     store = Store(config.checkpoint.dir) if config.checkpoint.dir else None
     if store is not None:
-        fetch_newest(store, run_dir, mesh)
+        fetch_newest(store, run_dir, mesh, lambda folder: check_fetched(folder, config, training))
     reader = find_resume(run_dir, config, mesh, training)
     settle_numbers(config, mesh)
-    progress = Progress.from_json(reader.state["progress"]) if reader else Progress()
+    progress = reader.stated("progress", Progress.from_json) if reader else Progress()
     total_steps = total_steps_of(config)
     if nothing_left(run_dir, mesh, progress, total_steps):
         copy_last(store, reader, mesh)
@@ -114,7 +114,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     if config.train.stop_at is not None and progress.step >= config.train.stop_at:
         copy_last(store, reader, mesh)
         return already_stopped(run_dir, mesh, progress)
-    history = (History.from_json(reader.state["history"]) if reader else History([], [])).go_on(
+    history = (reader.stated("history", History.from_json) if reader else History([], [])).go_on(
         step=progress.step,
         position=progress.position,
         batch_size=config.train.batch_size,
@@ -124,7 +124,11 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     mesh.main_finds(lambda: keep_model(run_dir, config.model, told, resumed=reader is not None))
     kept = own_model(config.model, run_dir)
     shapes = parameter_shapes(kept)
-    origin = None if reader else open_origin(config.model, training[0].manifest, shapes, mesh)
+    origin = (
+        None
+        if reader
+        else open_origin(config.model, training[0].manifest, shapes, mesh, sequence_length=config.data.sequence_length)
+    )
     config.train.micro_batch_size = find_micro_batch(config, kept, mesh, run_dir, device_name(mesh))
     if mesh.is_main:
         if reader:
@@ -140,8 +144,9 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
         fragments.restore(engine, partition, reader.read, steps=progress.step)
     elif origin and has_bf16_weights(config):
         fragments.restore(engine, partition, origin, steps=0)  # DeepSpeed made its fp32 weights of rounded ones
+    require_causal(engine.module, config.data.sequence_length)
     if config.data.mask_documents:
-        require_separation(engine.module)
+        require_separation(engine.module, config.data.sequence_length)
     if config.train.compile:
         compile_parts(engine.module)
 
@@ -224,9 +229,9 @@ def enter_run_directory(config: Pretrain, mesh: Mesh, lock: RunLock) -> Path:
     return run_dir
 
 
-def fetch_newest(store: Store, run_dir: Path, mesh: Mesh) -> None:
-    """Fetches what checkpoint.dir has that is whole and newer than the run directory's, and says so."""
-    for line in mesh.main_finds(lambda: store.fetch_newest(run_dir)):
+def fetch_newest(store: Store, run_dir: Path, mesh: Mesh, check: Callable[[Path], None]) -> None:
+    """Fetches what checkpoint.dir has that is whole, newer than the run directory's and passes `check`; says so."""
+    for line in mesh.main_finds(lambda: store.fetch_newest(run_dir, check)):
         if mesh.is_main:
             print(f"banyan: {line}", flush=True)
 
@@ -259,7 +264,7 @@ def already_finished(run_dir: Path, mesh: Mesh, progress: Progress) -> int:
             f"lost patience at step {progress.step}" if progress.out_of_patience else f"took all {progress.step} steps"
         )
         print(f"{run_dir}: finished before ({why}); a new run.name, or another seed, begins a new run")
-        print((run_dir / "summary.txt").read_text(encoding="utf-8"), end="", flush=True)
+        print((run_dir / "summary.txt").read_text(encoding="utf-8", errors="replace"), end="", flush=True)
     mesh.leave()
     return 0
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
-from trainer.checks import total_steps_of
+from trainer.checks import check_values, total_steps_of
 from trainer.config import AUTO, Pretrain, resolved
 from trainer.data.dataset import Dataset, weights_of
 from trainer.data.history import History
 from trainer.data.order import extend, mixture_of
 from trainer.engine.checkpoint import CheckpointReader, find_newest, find_problem
+from trainer.engine.loop import Progress
 from trainer.engine.mesh import Mesh
 from trainer.engine.steps import folder_of, list_steps
 from trainer.errors import ConfigError
@@ -31,21 +33,34 @@ def find_resume(run_dir: Path, config: Pretrain, mesh: Mesh, training: list[Data
     if folder is None:
         return None
     reader = CheckpointReader(folder)
-    before = reader.state["config"]
-    if config.train.precision == AUTO:
-        config.train.precision = before["train"]["precision"]
-    now = resolved(config)
-    if forks:  # what it was forked from itself doesn't matter
-        before = {**before, "checkpoint": now["checkpoint"]}
-        check_remains(config, reader.state["step"])
-    changes = check_change(before, now, allow=forks or config.run.allow_change)
-    check_data(reader, config, training, allow=forks or config.run.allow_change)
+    changes = check_fit(reader, config, training, forks=forks)
     if mesh.is_main:
         for line in broken:
             print(f"banyan: {line}", flush=True)
         for line in changes:
             print(f"changed since {folder.name}: {line}", flush=True)
     return reader
+
+
+def check_fit(reader: CheckpointReader, config: Pretrain, training: list[Dataset], *, forks: bool) -> list[str]:
+    """Lines that tell what changed since the checkpoint. ConfigError if the run may not go on from it."""
+    before = reader.state["config"]
+    if config.train.precision == AUTO:
+        config.train.precision = before["train"]["precision"]
+        check_values(config.train, "train.")
+    now = resolved(config)
+    if forks:  # what it was forked from itself doesn't matter
+        before = {**before, "checkpoint": now["checkpoint"]}
+        check_remains(config, reader.state["step"])
+    changes = check_change(before, now, allow=forks or config.run.allow_change)
+    check_data(reader, config, training, allow=forks or config.run.allow_change)
+    reader.stated("progress", Progress.from_json)
+    return changes
+
+
+def check_fetched(folder: Path, config: Pretrain, training: list[Dataset]) -> None:
+    """Refuses a checkpoint from elsewhere that isn't one of this run, before it comes among the run's own."""
+    check_fit(CheckpointReader(folder), copy.deepcopy(config), training, forks=False)
 
 
 def find_fork(config: Pretrain, mesh: Mesh) -> Path:
@@ -87,7 +102,7 @@ def check_data(reader: CheckpointReader, config: Pretrain, training: list[Datase
             f"{manifest.folder}: written with another tokenizer than the run's; prepare it with "
             f"data.tokenizer.path={reader.folder.parent.parent / 'tokenizer'}, or begin another run with run.name."
         )
-    history = History.from_json(reader.state["history"])
+    history = reader.stated("history", History.from_json)
     now = extend([], first=0, rows=[dataset.rows for dataset in training], weights=weights_of(config.data))
     if mixture_of(now[0]) != mixture_of(history.segments[-1]) and not allow:
         raise ConfigError(

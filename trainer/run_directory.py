@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ import yaml
 
 from trainer.config import Pretrain, resolved
 from trainer.data.tokenizer import Tokenizer, load_tokenizer
-from trainer.durable import write_json, write_text
+from trainer.durable import require_no_link, write_json, write_text
 from trainer.errors import ConfigError, InputError
+from trainer.json_file import Malformed, from_known, read_json
 from trainer.model_folder import own_model
 
 # May differ between the runs of one directory: they change neither what is learnt nor in which order.
@@ -39,8 +41,8 @@ def identity(resolved: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in resolved.items() if key not in FREE_SECTIONS}
     kept["train"] = {key: value for key, value in kept["train"].items() if key not in FREE_TRAIN}
     kept["model"] = {key: value for key, value in kept["model"].items() if key not in FREE_MODEL}
-    kept["data"] = {key: kept["data"][key] for key in DATA_KEYS}
-    kept["checkpoint"] = {"fork_from": resolved["checkpoint"]["fork_from"]}
+    kept["data"] = {key: kept["data"].get(key) for key in DATA_KEYS}
+    kept["checkpoint"] = {"fork_from": resolved["checkpoint"].get("fork_from")}
     return flatten(kept)
 
 
@@ -173,12 +175,19 @@ def require_run_dir(run_dir: str | None) -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Of a run's tokenizer_config.json, what is needed here."""
+
+    eos_token: str
+
+
 def load_run_tokenizer(run_dir: Path) -> Tokenizer:
     """The tokenizer that a run was trained with, and the end-of-text token that its documents ended in."""
     folder = run_dir / "tokenizer"
     try:
-        end_of_text = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))["eos_token"]
-    except (OSError, ValueError, KeyError) as error:
+        end_of_text = from_known(TokenizerConfig, read_json(folder / "tokenizer_config.json")).eos_token
+    except (OSError, Malformed) as error:
         raise InputError(
             f"{folder}: no tokenizer_config.json that names an eos_token; copy the dataset's tokenizer/ there."
         ) from error
@@ -187,7 +196,13 @@ def load_run_tokenizer(run_dir: Path) -> Tokenizer:
 
 def log_to_file(run_dir: Path, rank: int) -> None:
     """Sends this rank's log, DeepSpeed's included, to logs/rank-NNNNN.log instead of the terminal."""
-    handler = logging.FileHandler(run_dir / "logs" / f"rank-{rank:05d}.log", encoding="utf-8")
+    path = run_dir / "logs" / f"rank-{rank:05d}.log"
+    try:
+        require_no_link(path)
+        handler: logging.Handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        print(f"banyan: {path}: can't be written ({error.strerror}), so that no log is kept", flush=True)
+        handler = logging.NullHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for name in (None, "DeepSpeed"):
         logger = logging.getLogger(name)

@@ -10,13 +10,14 @@ folder for `wandb sync`.
 from __future__ import annotations
 
 import dataclasses
-import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trainer.checks import check_values
 from trainer.config import Wandb
 from trainer.errors import ConfigError, InputError
+from trainer.json_file import Malformed, from_json, from_known, read_json, read_regular
 from trainer.track.journal import METRICS, Row
 from trainer.track.sinks import FACTS
 from trainer.track.wandb_run import Plan, choose_mode, journal_rows, mark_superseded, start_run
@@ -24,6 +25,29 @@ from trainer.track.wandb_run import Plan, choose_mode, journal_rows, mark_supers
 USAGE = "banyan sync RUN_DIR [track.wandb.KEY=VALUE] …"
 CONFIG = "config.yaml"
 FINISH_TIMEOUT_S = 600.0  # the longest wait for all uploads
+MOST_VALUES = 100_000  # in config.yaml
+
+
+@dataclass(frozen=True)
+class Sections:
+    """Of config.yaml, what is needed here."""
+
+    run: dict[str, Any] | None = None
+    track: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """Of its section `run`."""
+
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class TrackSection:
+    """Of its section `track`."""
+
+    wandb: dict[str, Any] | None = None
 
 
 def main(arguments: list[str]) -> int:
@@ -81,12 +105,29 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{run_dir}: not a run directory, it has no {CONFIG}. Name one that `banyan pretrain` made.")
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        config = yaml.safe_load(read_regular(path).decode("utf-8"))
+    except RecursionError:
+        raise InputError(f"{path}: too deeply nested. Mend that file.") from None
+    except (yaml.YAMLError, OSError, ValueError) as error:
         raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())}). Mend that file.") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: holds no configuration. Mend that file.")
-    return config
+    try:
+        _check_size(config)
+        sections = from_known(Sections, config)
+        from_known(RunSection, sections.run or {})
+        from_known(TrackSection, sections.track or {})
+    except Malformed as error:
+        raise InputError(f"{path}: holds no configuration ({error}). Mend that file.") from error
+    return dict(config)
+
+
+def _check_size(config: Any) -> None:
+    """Malformed if a configuration, with its aliases written out, has no end or too many values."""
+    waiting, counted = [config], 0
+    while waiting:
+        value, counted = waiting.pop(), counted + 1
+        if counted > MOST_VALUES:
+            raise Malformed(f"more than {MOST_VALUES:,} values")
+        waiting.extend(value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
 
 
 def wandb_settings(config: dict[str, Any], overrides: list[str]) -> Wandb:
@@ -102,16 +143,13 @@ def wandb_settings(config: dict[str, Any], overrides: list[str]) -> Wandb:
             choices = ", ".join(f"track.wandb.{name}" for name in sorted(known))
             raise ConfigError(f"{key}: not a key of sync; choose one of {choices}.")
     dotlist = [override.removeprefix("track.wandb.") for override in overrides]
+    given = {override.partition("=")[0] for override in dotlist}
     try:
-        merged = OmegaConf.merge(
-            OmegaConf.structured(Wandb),
-            {key: value for key, value in stored.items() if key in known},
-            OmegaConf.from_dotlist(dotlist),
-        )
-        settings = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
+        before = from_known(Wandb, stored)  # as it is stored: nothing in it is resolved again
+        asked = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Wandb), OmegaConf.from_dotlist(dotlist)))
+    except (OmegaConfBaseException, Malformed) as error:
         raise ConfigError(f"track.wandb: {str(error).splitlines()[0]}. Mend the value.") from error
-    assert isinstance(settings, Wandb)
+    settings = dataclasses.replace(before, **{key: getattr(asked, key) for key in given})
     check_values(settings, "track.wandb.")
     return settings
 
@@ -127,4 +165,10 @@ def read_journal(run_dir: Path) -> list[Row]:
 def read_facts(run_dir: Path) -> dict[str, Any]:
     """What Tracker.open wrote down at the start; empty if it is missing."""
     path = run_dir / FACTS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        facts = from_json(dict[str, Any], read_json(path))
+    except FileNotFoundError:
+        return {}
+    except Malformed as error:
+        raise InputError(f"{path}: {error}; remove it, and what it says of the run is left out.") from error
+    return facts

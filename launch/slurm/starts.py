@@ -5,11 +5,12 @@ Progress is a newer whole checkpoint. A start after a crash, after a requeue and
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from trainer.durable import write_json
+from trainer.engine.steps import folder_of, list_steps
+from trainer.json_file import from_json, read_json
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Starts:
 def last_start(run_dir: Path) -> Starts | None:
     """The last start of any job in this run directory."""
     try:
-        return Starts(**json.loads((run_dir / "slurm.json").read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
+        return from_json(Starts, read_json(run_dir / "slurm.json"))
+    except (OSError, ValueError):
         return None
 
 
@@ -54,4 +55,5 @@ def first_or_next(run_dir: Path, job: str, most: int) -> Starts:
 
 def newest_step(run_dir: Path) -> int:
     """Step of the newest checkpoint that has a COMPLETE, or 0."""
-    return max((int(path.parent.name[5:]) for path in run_dir.glob("checkpoints/step-????????/COMPLETE")), default=0)
+    whole = [step for step in list_steps(run_dir) if (folder_of(run_dir, step) / "COMPLETE").is_file()]
+    return max(whole, default=0)

@@ -8,7 +8,6 @@ CODE is what srun ended with; ASKED is 1 if the job was asked to stop, by USR1 o
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -22,6 +21,7 @@ from launch.failure import Failure
 from launch.slurm.starts import Starts, first_or_next, last_start, newest_step
 from trainer.config import Launch
 from trainer.errors import ConfigError
+from trainer.json_file import read_json
 
 STOPPED = 85
 REQUEUED = ("signal", "time")  # reasons in stopped.json after which nobody wants the run to stay stopped
@@ -180,9 +180,10 @@ def _killed(file: Path) -> Failure | None:
 def stop_reason(run_dir: Path) -> str | None:
     """Why the run left before its end (stopped.json), or None if it didn't."""
     try:
-        return str(json.loads((run_dir / "stopped.json").read_text("utf-8"))["reason"])
+        stopped = read_json(run_dir / "stopped.json")
     except FileNotFoundError:
         return None
+    return str(stopped.get("reason")) if isinstance(stopped, dict) else None
 
 
 def _make_ready(run_dir: Path, start: Starts) -> None:

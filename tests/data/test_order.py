@@ -7,6 +7,7 @@ import pytest
 
 from trainer.data.order import PERIOD, Order, Rows, Segment, chunk_of, extend, integer_weights, permute, rows_in
 from trainer.errors import ConfigError, InputError
+from trainer.json_file import from_json
 
 CODE = Rows("code", "c0de", (5, 0, 17, 3, 8))
 PROSE = Rows("prose", "9705e", (11, 4))
@@ -106,7 +107,7 @@ def test_dataset_that_rested_keeps_its_place_and_new_one_begins_at_zero():
 def test_unchanged_mixture_adds_no_segment_and_json_keeps_all():
     segments = extend([], first=0, rows=[CODE], weights={"code": 1})
     assert extend(segments, first=9, rows=[CODE], weights={"code": 2.5}) == segments
-    assert [Segment.from_json(segment.to_json()) for segment in segments] == segments
+    assert [from_json(Segment, segment.to_json()) for segment in segments] == segments
 
 
 def test_dataset_without_a_whole_row_is_refused():

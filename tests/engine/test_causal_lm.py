@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.engine.reference import assert_same_course, train_given
@@ -17,8 +18,11 @@ from tests.test_evaluate import verb as evaluate_verb
 from trainer import trained
 from trainer.config import Export, Model
 from trainer.engine.checkpoint import find_checkpoint
+from trainer.errors import ConfigError
 from trainer.export import main as export
 from trainer.generate import Sampling, continue_text
+from trainer.model.safetensors_folder import SINGLE
+from trainer.model_folder import keep_model, read_kept
 from trainer.run_directory import load_run_tokenizer, read_config
 
 TOLERANCE = 1e-4
@@ -78,6 +82,52 @@ def test_other_architectures_equal_plain_transformers_at_stage_3(corpus, tmp_pat
     config = of_folder(corpus, tmp_path / "run", tmp_path / "model", parallel__zero_stage=3)
     assert run_ranks(pretrain, config, 2) == [0, 0]
     assert_same_course(tmp_path / "run", train_theirs(config, tmp_path / "model"), TOLERANCE)
+
+
+@pytest.fixture
+def two_heads(tmp_path):
+    """A folder whose config.json ties the head to the embedding, and whose file holds another head."""
+    save_other(tmp_path / "model", "qwen3")
+    tensors = load_file(tmp_path / "model" / SINGLE)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].flip(0) * 0.5
+    save_file(tensors, tmp_path / "model" / SINGLE, metadata={"format": "pt"})
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize(("world_size", "stage"), [(1, 0), pytest.param(2, 3, marks=pytest.mark.full)])
+def test_two_heads_are_trained_apart_as_transformers_has_them(corpus, tmp_path, two_heads, world_size, stage):
+    config = of_folder(corpus, tmp_path / "run", two_heads, parallel__zero_stage=stage)
+    assert run_ranks(pretrain, config, world_size) == [0] * world_size
+    assert_same_course(tmp_path / "run", train_theirs(config, two_heads), TOLERANCE)
+    verb = Export()
+    verb.run.dir = str(tmp_path / "run")
+    assert export(verb) == 0
+    exported = load_model(tmp_path / "run" / "export" / "step-00000004")
+    assert not torch.equal(exported.lm_head.weight, exported.model.embed_tokens.weight)
+
+
+def test_two_heads_are_still_two_when_a_run_goes_on(tmp_path, two_heads):
+    model, run_dir = Model(path=str(two_heads)), tmp_path / "run"
+    run_dir.mkdir()
+    keep_model(run_dir, model, model, resumed=False)
+    keep_model(run_dir, model, model, resumed=True)
+    (two_heads / SINGLE).rename(tmp_path / "elsewhere")  # as after the first checkpoint
+    keep_model(run_dir, model, model, resumed=True)
+    assert not read_kept(run_dir)[0]["tie_word_embeddings"]
+    save_other(two_heads, "qwen3")
+    with pytest.raises(ConfigError, match="tie_word_embeddings: False → True can't change"):
+        keep_model(run_dir, model, model, resumed=True)
+
+
+@pytest.mark.parametrize(("world_size", "stage"), [(1, 0), pytest.param(2, 3, marks=pytest.mark.full)])
+def test_encoder_is_refused_before_its_first_step(corpus, tmp_path, world_size, stage):
+    sizes = {"vocab_size": 300, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", **sizes, "intermediate_size": 96}))
+    off = {"model__overrides": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}}
+    config = of_folder(corpus, tmp_path / "run", tmp_path, parallel__zero_stage=stage, **off)
+    codes, errors = fail_ranks(pretrain, config, world_size)
+    assert set(codes) == {2}
+    assert "bert isn't causal" in errors[0]
 
 
 MORE = [("llama", 2, 0), ("llama", 4, 3), ("gpt_neox", 2, 2), ("phi", 2, 1), ("gemma2", 4, 1), ("granite", 2, 3)]

@@ -1,7 +1,5 @@
 """Weights of Hugging Face's folders: whole, by region, and refused where they aren't the model's."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -9,19 +7,20 @@ from safetensors.torch import load_file, save_file
 from tests.hugging_face import KINDS, save_model, some_tokens
 from trainer.config import Model
 from trainer.engine.fragments import WEIGHT
-from trainer.engine.hf_folder import INDEX, SINGLE, FolderReader, Tensor, write_tensors
+from trainer.engine.hf_folder import FolderReader, Tensor, write_tensors
+from trainer.engine.init_from import check_head
 from trainer.engine.region import Region
 from trainer.errors import InputError
 from trainer.model.build import parameter_shapes
-from trainer.model.hf import read_architecture
 from trainer.model.partition import Partition
+from trainer.model.safetensors_folder import INDEX, SINGLE
 from trainer.model.transformer import Transformer
+from trainer.origin import find_origin
 
 
 def read_model(folder) -> Transformer:
-    config = Model(**read_architecture(json.loads((folder / "config.json").read_text()), folder))
+    config = Model(**find_origin(str(folder)).architecture)
     model, reader, shapes = Transformer(config), FolderReader(folder), parameter_shapes(config)
-    reader.check(shapes, tied=config.tie_word_embeddings)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             region = Region.of_slice(shapes[name], None)
@@ -64,6 +63,12 @@ def damaged(folder, change):
     [
         (lambda t: t.pop("model.norm.weight"), "model.norm.weight is not there"),
         (lambda t: t.update({"model.norm.weight": torch.ones(7)}), r"model.norm.weight is \(7,\), \(48,\)"),
+        (lambda t: t.update({"model.norm.weight": torch.ones(48).char()}), "model.norm.weight is of I8"),
+        (lambda t: t.update({"model.norm.weight": torch.ones(48).bool()}), "model.norm.weight is of BOOL"),
+        (lambda t: t.update({"model.norm.weight": torch.ones(48).to(torch.float8_e4m3fn)}), "of F8_E4M3"),
+        (lambda t: t.update({"model.embed_tokens.weight": torch.ones(301, 48)}), r"embed_tokens.weight is \(301, 48\)"),
+        (lambda t: t.update({"model.layers.2.mlp.up_proj.weight": torch.ones(96, 48)}), "num_hidden_layers=2, .* 3"),
+        (lambda t: [t.pop(n) for n in list(t) if "layers.1" in n], "num_hidden_layers=2, but the files hold 1 layers"),
         (lambda t: t.update({"model.layers.0.self_attn.o_proj.bias": torch.ones(48)}), "o_proj.bias has no place"),
     ],
 )
@@ -74,10 +79,31 @@ def test_other_tensors_than_the_model_s_are_refused(tmp_path, change, named):
         read_model(tmp_path)
 
 
+@torch.no_grad()
 def test_copies_and_tables_of_old_files_are_passed_over(tmp_path):
-    save_model(tmp_path, "llama tied")
-    damaged(tmp_path, lambda t: t.update({"lm_head.weight": torch.ones(1), "model.rotary_emb.inv_freq": torch.ones(6)}))
-    read_model(tmp_path)
+    theirs = save_model(tmp_path, "llama tied")
+    copy = {"lm_head.weight": theirs.lm_head.weight.clone(), "model.rotary_emb.inv_freq": torch.ones(6)}
+    damaged(tmp_path, lambda t: t.update(copy))
+    assert (read_model(tmp_path)(some_tokens()) - theirs(some_tokens()).logits).abs().max() < 1e-4
+    check_head(FolderReader(tmp_path), tied=True)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (299, 47)])
+def test_head_that_is_not_the_embedding_it_is_said_to_be_is_refused(tmp_path, place):
+    head = save_model(tmp_path, "llama tied").lm_head.weight.detach().clone()
+    head[place] += 1e-6
+    damaged(tmp_path, lambda t: t.update({"lm_head.weight": head}))
+    read_model(tmp_path)  # its file is looked at first
+    with pytest.raises(InputError, match=r"lm_head.weight isn't model.embed_tokens.weight.*tie_word_embeddings=true"):
+        check_head(FolderReader(tmp_path), tied=True)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    save_model(tmp_path, "llama")
+    damaged(tmp_path, lambda t: t["model.layers.1.mlp.up_proj.weight"][3].fill_(value))
+    with pytest.raises(InputError, match=r"model.layers.1.mlp.up_proj.weight holds NaN or infinite weights"):
+        read_model(tmp_path)
 
 
 def test_folder_without_safetensors_is_refused(tmp_path):

@@ -16,6 +16,10 @@ from trainer.engine.store import Store
 from trainer.errors import ConfigError, StorageError
 
 
+def accept(folder):
+    """A check that takes every checkpoint."""
+
+
 @pytest.fixture
 def folder_url(tmp_path):
     return f"file://{tmp_path / 'store'}"
@@ -49,10 +53,10 @@ def test_what_is_copied_is_fetched_by_a_run_directory_that_lacks_it(tmp_path, re
     for step in (1, 2, 3):
         writer.save(pieces(5 + step), {"step": step}, last=step == 3)
     assert Store(url).steps() == [2, 3]
-    assert Store(url).fetch_newest(tmp_path / "here") == []
+    assert Store(url).fetch_newest(tmp_path / "here", accept) == []
 
     write_checkpoint(tmp_path / "there", 2)
-    assert Store(url).fetch_newest(tmp_path / "there") == [f"fetched {url}/step-00000003"]
+    assert Store(url).fetch_newest(tmp_path / "there", accept) == [f"fetched {url}/step-00000003"]
     assert list_steps(tmp_path / "there") == [2, 3]
     whole = CheckpointReader(folder_of(tmp_path / "there", 3)).read_whole("odd", "fp32")
     assert torch.equal(whole.view(-1), WEIGHT)
@@ -72,7 +76,7 @@ def test_what_is_not_whole_there_is_passed_over(tmp_path, folder_url, damage):
         tensors.write_bytes(content[:-9])
     else:
         (tensors if damage == "missing" else tensors.with_name("COMPLETE")).unlink()
-    lines = store.fetch_newest(tmp_path / "there")
+    lines = store.fetch_newest(tmp_path / "there", accept)
     assert lines[-1] == f"fetched {folder_url}/step-00000001"
     assert len(lines) == (1 if damage == "no COMPLETE" else 2)
     assert sorted(path.name for path in (tmp_path / "there" / "checkpoints").iterdir()) == ["step-00000001"]
@@ -83,7 +87,7 @@ def test_whole_one_there_replaces_a_broken_one_here(tmp_path, folder_url):
     folder = write_checkpoint(tmp_path, 4)
     store.upload(folder)
     (folder / "state.json").unlink()
-    assert store.fetch_newest(tmp_path) == [f"fetched {folder_url}/step-00000004"]
+    assert store.fetch_newest(tmp_path, accept) == [f"fetched {folder_url}/step-00000004"]
     assert find_problem(folder) is None
 
 
@@ -106,7 +110,7 @@ def test_copy_that_fails_is_told_and_the_checkpoint_here_stays(tmp_path, folder_
 
 def test_store_that_can_t_be_opened_is_refused_in_a_line(tmp_path):
     with pytest.raises(ConfigError, match=r"checkpoint.dir=nothing://x: .*banyan-train\[s3\]"):
-        Store("nothing://x").fetch_newest(tmp_path)
+        Store("nothing://x").fetch_newest(tmp_path, accept)
 
 
 def pretrain_with(arguments):

@@ -60,7 +60,7 @@ def test_only_names_that_differ_are_left_to_transformers(tmp_path):
 def test_weights_that_are_not_the_model_s_are_refused(tmp_path):
     save_other(tmp_path, "gpt2")
     config = Model(path=str(tmp_path), overrides={"n_layer": 3})
-    with pytest.raises(InputError, match=r"transformer.h.2.*missing"):
+    with pytest.raises(InputError, match=r"transformer.h.2.*is missing"):
         open_inner_weights(config, parameter_shapes(config))
 
 
@@ -95,7 +95,7 @@ def test_buffers_are_exact_again_after_a_cast(tmp_path):
 def test_documents_of_a_row_are_as_if_alone(tmp_path, kind):
     save_other(tmp_path, kind)
     model, tokens = build(tmp_path), some_tokens(1, 20)
-    require_separation(model)
+    require_separation(model, 32)
     ids = torch.tensor([[0] * 7 + [1] * 13])
     with torch.no_grad():
         apart = model(tokens, document_ids=ids)
@@ -108,7 +108,7 @@ def test_documents_of_a_row_are_as_if_alone(tmp_path, kind):
 def test_model_that_cannot_keep_documents_apart_is_refused(tmp_path, kind):
     save_other(tmp_path, kind)
     with pytest.raises(ConfigError, match=f"data.mask_documents=true: {kind}"):
-        require_separation(build(tmp_path))
+        require_separation(build(tmp_path), 32)
 
 
 def test_generation_sees_all_tokens_so_far(tmp_path):
@@ -137,7 +137,9 @@ def test_fields_are_overridden_under_either_name(tmp_path):
         ({"model_type": "vit"}, "no causal language model"),
         ({"model_type": "no_such_model"}, "transformers can't use it"),
         ({"model_type": "gpt2", "auto_map": {"AutoConfig": "own.Config"}}, "auto_map"),
-        ([], "transformers can't use it"),
+        ([], "holds no JSON object"),
+        ({"model_type": ["gpt2"]}, "knows no model_type"),
+        ({"model_type": "gpt2", "n_layer": "many"}, "n_layer"),
     ],
 )
 def test_config_that_transformers_cannot_use_is_refused(tmp_path, config, reason):

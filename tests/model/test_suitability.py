@@ -1,13 +1,17 @@
 """What a model of transformers' can't be trained with is refused in one line, before it has weights."""
 
-import pytest
+import json
 
-from tests.hugging_face import save_other
+import pytest
+import torch
+
+from tests.hugging_face import OTHERS, save_other
 from tests.ranks import small_config
 from trainer.config import Model
 from trainer.errors import ConfigError, InputError
-from trainer.model.build import parameter_shapes, partition_model
-from trainer.model.suitability import require_suitable, require_vocabulary
+from trainer.model.build import parameter_shapes, partition_model, weight_maker
+from trainer.model.causal_lm import CausalLM
+from trainer.model.suitability import require_causal, require_suitable, require_vocabulary
 
 
 def refusal(folder, **changes):
@@ -82,3 +86,75 @@ def test_vocabulary_below_the_data_s_is_refused(tmp_path):
     require_vocabulary(Model(path=str(tmp_path)), 300, tmp_path / "data")
     with pytest.raises(ConfigError, match="vocabulary of 300 is below the 301"):
         require_vocabulary(Model(path=str(tmp_path)), 301, tmp_path / "data")
+
+
+def from_scratch(folder, dtype=torch.float32, **config):
+    """The model of a config.json with its own first weights."""
+    (folder / "config.json").write_text(json.dumps(config))
+    settings = Model(path=str(folder))
+    make, model = weight_maker(settings, seed=5), CausalLM(settings)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(make(name, tuple(parameter.shape)))
+    return model.to(dtype)
+
+
+ENCODER = {"vocab_size": 300, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+ENCODER |= {"intermediate_size": 96, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
+NOT_CAUSAL = {
+    "bert": ENCODER,
+    "ernie": ENCODER,
+    "roberta": ENCODER,
+    "electra": ENCODER | {"embedding_size": 48},
+    "xlnet": {"vocab_size": 300, "d_model": 48, "n_layer": 2, "n_head": 4, "d_inner": 96},
+    "xlm": {"vocab_size": 300, "emb_dim": 48, "n_layers": 2, "n_heads": 4, "pad_index": 0},
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", NOT_CAUSAL)
+def test_model_that_sees_what_it_is_to_predict_is_refused(tmp_path, kind, dtype):
+    model = from_scratch(tmp_path, dtype, model_type=kind, **NOT_CAUSAL[kind])
+    mend = "" if kind.startswith("xl") else "set model.overrides.is_decoder=true"
+    for length in (1, 8, 512):
+        with pytest.raises(InputError, match=f"{kind} isn't causal.*{mend}"):
+            require_causal(model, length)
+    assert model.training
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", [*OTHERS, "bert", "roberta"])
+def test_causal_model_is_taken_with_its_first_weights(tmp_path, kind, dtype):
+    config = {"bos_token_id": 0, "eos_token_id": 0, **OTHERS[kind]} if kind in OTHERS else ENCODER
+    require_causal(from_scratch(tmp_path, dtype, model_type=kind, is_decoder=True, **config), 32)
+
+
+class LooksAhead(torch.nn.Module):
+    """Logits of a causal model, and at one distance a little of what comes later."""
+
+    def __init__(self, inner, distance):
+        super().__init__()
+        self.inner, self.distance, self.config = inner, distance, inner.config
+
+    def forward(self, input_ids, **options):
+        output = self.inner(input_ids=input_ids, **options)
+        later = torch.roll(output.logits, -self.distance, dims=1)
+        later[:, -self.distance :] = 0
+        output.logits = output.logits + 0.3 * later
+        return output
+
+
+@pytest.mark.parametrize("distance", [1, 5])
+def test_model_that_looks_ahead_at_one_distance_is_refused(tmp_path, distance):
+    model = from_scratch(tmp_path, model_type="gpt2", **OTHERS["gpt2"])
+    require_causal(model, 64)
+    model.inner = LooksAhead(model.inner, distance)
+    with pytest.raises(InputError, match="isn't causal"):
+        require_causal(model, 64)
+
+
+def test_model_that_needs_more_than_tokens_is_refused_in_a_line(tmp_path):
+    model = from_scratch(tmp_path, model_type="gpt2", **OTHERS["gpt2"])
+    model.inner.transformer.wpe = None
+    with pytest.raises(InputError, match=r"gpt2 can't be run on tokens alone \(.*\)"):
+        require_causal(model, 64)

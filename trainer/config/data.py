@@ -73,6 +73,8 @@ class Data:
     mask_documents: bool = knob(False, "Attention stays inside a document and positions restart.", common=True)
     shuffle_shards: int = knob(16, "Shards that form a window in which rows are shuffled.", "shards", low=1)
     verify_bytes: int = knob(
-        16 * 2**30, "Datasets up to this size are hashed at the start of a run, shared out among ranks.", "bytes"
+        16 * 2**30,
+        "Datasets up to this size are hashed at a run's start, shared out among ranks; indices are checked always.",
+        "bytes",
     )
     prefetch: int = knob(4, "Micro-batches read ahead of use.", low=1)

@@ -11,7 +11,7 @@ import numpy as np
 from trainer.config import Data
 from trainer.data.manifest import Manifest, read_manifest
 from trainer.data.order import Rows, rows_in
-from trainer.data.shards import ShardReader, open_shards
+from trainer.data.shards import ShardReader, build_index, open_shards, unfitting
 from trainer.data.tokenizer import sha256_of
 from trainer.errors import InputError
 
@@ -75,14 +75,16 @@ def open_dataset(name: str, path: str, *, key: str, split: str, sequence_length:
 
 
 def find_damage(dataset: Dataset, *, part: int, parts: int) -> str | None:
-    """Hashes every `parts`-th shard from `part` on; what is wrong with the first damaged one in a line, or None."""
-    for shard in dataset.manifest.shards[part::parts]:
+    """Hashes every `parts`-th shard from `part` on, and compares its index; the first damage in a line, or None."""
+    for shard, reader in list(zip(dataset.manifest.shards, dataset.shards, strict=True))[part::parts]:
         path = dataset.manifest.folder / shard.file
         if sha256_of(path) != shard.sha256:
             return (
                 f"{path}: its content isn't what the manifest says (sha256 differs); fetch or prepare it again, "
                 f'then "banyan data verify {dataset.manifest.folder}".'
             )
+        if not np.array_equal(build_index(path, dataset.manifest.dtype), reader.index):
+            return unfitting(dataset.manifest, shard)
     return None
 
 
@@ -106,6 +108,11 @@ def check_tokenizer(manifest: Manifest) -> None:
         raise InputError(
             f"{path} is not the tokenizer that the shards were written with (manifest.json has another sha256): "
             "restore it or prepare again."
+        )
+    if manifest.vocab_size > path.stat().st_size:
+        raise InputError(
+            f"{path} can't hold the {manifest.vocab_size:,} tokens that manifest.json states: restore it or prepare "
+            "again."
         )
 
 
@@ -158,6 +165,8 @@ def require_same_tokenizer(datasets: list[Dataset]) -> None:
 
 def check_run_tokenizer(dataset: Dataset, tokenizer: Path) -> None:
     """Refuses a set that wasn't written with a run's tokenizer.json."""
+    if not tokenizer.is_file():
+        raise InputError(f"{tokenizer}: missing; copy the tokenizer/ of the dataset that the run trained on there.")
     if sha256_of(tokenizer) != dataset.manifest.tokenizer_sha256:
         raise InputError(
             f"{dataset.manifest.folder}: written with another tokenizer than the run's; "

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from trainer.data.order import Rows, Segment, extend
 from trainer.errors import InputError
+from trainer.json_file import Count, Malformed, Positive, from_json
 
 
 @dataclass(frozen=True)
 class Stretch:
     """From after `step`, at `position`, every step takes `batch_size` sequences."""
 
-    step: int
-    position: int
-    batch_size: int
+    step: Count
+    position: Count
+    batch_size: Positive
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,14 @@ class History:
 
     @staticmethod
     def from_json(record: dict[str, Any]) -> History:
-        """to_json's inverse."""
-        segments = [Segment.from_json(segment) for segment in record["segments"]]
-        return History(segments, [Stretch(**stretch) for stretch in record["stretches"]])
+        """to_json's inverse. Malformed where that can't have come from it: stretches and segments begin at 0."""
+        history = from_json(History, record)
+        firsts = [segment.first for segment in history.segments]
+        begins = [(stretch.step, stretch.position) for stretch in history.stretches]
+        if firsts[:1] != [0] or any(not earlier < later for earlier, later in pairwise(firsts)):
+            raise Malformed("segments don't follow each other from position 0")
+        if begins[:1] != [(0, 0)] or any(not before[0] < after[0] for before, after in pairwise(begins)):
+            raise Malformed("stretches don't follow each other from step 0")
+        for segment in history.segments:
+            segment.check()
+        return history

@@ -9,27 +9,38 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from trainer.bare_name import bare_name
 from trainer.durable import write_json
 from trainer.errors import InputError
+from trainer.json_file import Count, Malformed, Sha256, Within, from_known, read_json, shown
 
 FILE = "manifest.json"
 FORMAT = "banyan-token-shards"
-VERSION = 1
+VERSION = 2
+VERSIONS = (1, VERSION)  # that are read; the first had no hashes of indices
+CONTENT_VERSION = 1  # of what the fingerprint hashes
+DTYPES = {"uint16": 2, "uint32": 4}  # bytes of a token
+MOST_BYTES = 2**30  # of manifest.json, which names every input file
+MOST_VOCABULARY = 2**24
 AGAIN = 'Prepare the data again (or fetch them whole), then "banyan data verify".'
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard file: sizes in bytes, sha256 of the tar, tokens (end-of-text ones included), documents, bytes of text."""
+    """A shard file: sizes in bytes, sha256 of the tar, tokens (end-of-text ones included), documents, bytes of text.
+
+    `index_sha256` is of the numbers in the index; None if an earlier version wrote the shard.
+    """
 
     file: str
-    bytes: int
-    sha256: str
-    tokens: int
-    documents: int
-    text_bytes: int
+    bytes: Count
+    sha256: Sha256
+    tokens: Count
+    documents: Count
+    text_bytes: Count
+    index_sha256: Sha256 | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,35 @@ class SourceGroup:
     input: str
     licence: str | None
     files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TokenizerRecord:
+    """The tokenizer, as manifest.json tells of it."""
+
+    name: str
+    sha256: Sha256
+    vocab_size: Annotated[int, Within(1, MOST_VOCABULARY)]
+    end_of_text: Count
+    special_ids: dict[str, Count]
+
+
+@dataclass(frozen=True)
+class Record:
+    """The content of manifest.json."""
+
+    name: str
+    fingerprint: str
+    dtype: str
+    tokenizer: TokenizerRecord
+    tokens: Count
+    documents: Count
+    text_bytes: Count
+    documents_read: Count
+    rejected: dict[str, Count]
+    shards: tuple[Shard, ...]
+    sources: tuple[SourceGroup, ...]
+    prepared: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -83,15 +123,23 @@ class Manifest:
     def fingerprint(self) -> str:
         """The hash of what determines the tokens: tokenizer, dtype, shard hashes and counts; no times, no paths."""
         shards = [[shard.sha256, shard.tokens, shard.documents, shard.text_bytes] for shard in self.shards]
-        content = json.dumps([FORMAT, VERSION, self.tokenizer_sha256, self.end_of_text, self.dtype, shards])
+        content = json.dumps([FORMAT, CONTENT_VERSION, self.tokenizer_sha256, self.end_of_text, self.dtype, shards])
         return hashlib.sha256(content.encode()).hexdigest()
 
     @cached_property
     def _group_ends(self) -> list[int]:
         return list(accumulate(len(group.files) for group in self.sources))
 
+    def has_source(self, number: int) -> bool:
+        """Whether a file has this source number."""
+        return bool(self._group_ends) and number < self._group_ends[-1]
+
     def source_name(self, number: int) -> str:
-        """The file, below its input, that has this source number."""
+        """The file, below its input, that has this source number. InputError if none has."""
+        if not self.has_source(number):
+            raise InputError(
+                f"{self.folder / FILE}: it names no source {number:,}, which a document comes from. {AGAIN}"
+            )
         group = bisect_right(self._group_ends, number)
         return self.sources[group].files[number - self._group_ends[group]]
 
@@ -127,65 +175,70 @@ def read_manifest(folder: Path) -> Manifest:
     """The dataset in `folder`; InputError if manifest.json is missing, broken, of another version or was edited."""
     path = folder / FILE
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = read_json(path, most_bytes=MOST_BYTES)
     except FileNotFoundError as error:
         raise InputError(f"{path}: missing; {folder} is no dataset of token shards.{_hint(folder)}") from error
-    except (OSError, ValueError) as error:
+    except Malformed as error:
         raise InputError(f"{path}: can't be read as JSON ({error}). {AGAIN}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f'{path}: not a manifest of token shards ("format" isn\'t "{FORMAT}").{_hint(folder)}')
-    if content.get("version") != VERSION:
+    version = content.get("version")
+    if type(version) is not int or version not in VERSIONS:
         raise InputError(
-            f"{path}: format version {content.get('version')}, this Banyan reads {VERSION}: prepare the data again."
+            f"{path}: format version {shown(version)}, this Banyan reads {VERSION}: prepare the data again."
         )
     try:
-        manifest = _parse(folder, content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: incomplete or malformed ({type(error).__name__}: {error}). {AGAIN}") from error
-    _check(path, manifest, content)
+        record = from_known(Record, content)
+        _check(path, record, hashed=version > 1)
+    except Malformed as error:
+        raise InputError(f"{path}: incomplete or malformed ({error}). {AGAIN}") from error
+    manifest = _manifest(folder, record)
+    if record.fingerprint != manifest.fingerprint:
+        raise InputError(f"{path}: the fingerprint doesn't fit the contents: the file was edited or damaged. {AGAIN}")
     return manifest
 
 
-def _parse(folder: Path, content: dict[str, Any]) -> Manifest:
-    tokenizer = content["tokenizer"]
+def _manifest(folder: Path, record: Record) -> Manifest:
     return Manifest(
         folder=folder,
-        name=str(content["name"]),
-        dtype=str(content["dtype"]),
-        tokenizer_name=str(tokenizer["name"]),
-        tokenizer_sha256=str(tokenizer["sha256"]),
-        vocab_size=int(tokenizer["vocab_size"]),
-        end_of_text=int(tokenizer["end_of_text"]),
-        special_ids={str(token): int(number) for token, number in tokenizer["special_ids"].items()},
-        shards=tuple(_parse_shard(shard) for shard in content["shards"]),
-        rejected={str(reason): int(count) for reason, count in content["rejected"].items()},
-        documents_read=int(content["documents_read"]),
-        sources=tuple(
-            SourceGroup(str(group["input"]), group["licence"], tuple(map(str, group["files"])))
-            for group in content["sources"]
-        ),
-        prepared=dict(content["prepared"]),
+        name=record.name,
+        dtype=record.dtype,
+        tokenizer_name=record.tokenizer.name,
+        tokenizer_sha256=record.tokenizer.sha256,
+        vocab_size=record.tokenizer.vocab_size,
+        end_of_text=record.tokenizer.end_of_text,
+        special_ids=record.tokenizer.special_ids,
+        shards=record.shards,
+        rejected=record.rejected,
+        documents_read=record.documents_read,
+        sources=record.sources,
+        prepared=record.prepared,
     )
 
 
-def _parse_shard(shard: dict[str, Any]) -> Shard:
-    counts = {key: int(shard[key]) for key in ("bytes", "tokens", "documents", "text_bytes")}
-    file = str(shard["file"])
-    if Path(file).name != file or min(counts.values()) < 0:
-        raise ValueError(f"shard {file!r} with {counts}")
-    return Shard(file=file, sha256=str(shard["sha256"]), **counts)
-
-
-def _check(path: Path, manifest: Manifest, content: dict[str, Any]) -> None:
+def _check(path: Path, record: Record, *, hashed: bool) -> None:
     """Refuses a manifest that contradicts itself."""
-    if manifest.dtype not in ("uint16", "uint32"):
-        raise InputError(f"{path}: dtype {manifest.dtype!r} is neither uint16 nor uint32. {AGAIN}")
+    if record.dtype not in DTYPES:
+        raise Malformed(f"dtype {shown(record.dtype)} is neither of {', '.join(DTYPES)}")
+    item, tokenizer = DTYPES[record.dtype], record.tokenizer
+    largest = max([tokenizer.end_of_text, *tokenizer.special_ids.values()])
+    if largest >= tokenizer.vocab_size or tokenizer.vocab_size > 2 ** (8 * item):
+        raise Malformed(
+            f"a vocabulary of {tokenizer.vocab_size:,} doesn't fit {record.dtype}, or has no token {largest:,}"
+        )
+    files = set()
+    for shard in record.shards:
+        files.add(bare_name(shard.file, path))
+        if shard.tokens * item > shard.bytes or shard.documents > shard.tokens:
+            raise Malformed(f"{shard.file}: {shard.bytes:,} bytes can't hold its tokens and documents")
+        if hashed and shard.index_sha256 is None:
+            raise Malformed(f"{shard.file}: index_sha256 is missing")
+    if len(files) != len(record.shards):
+        raise Malformed("two shards have one name")
     for total in ("tokens", "documents", "text_bytes"):
-        counted, stated = getattr(manifest, total), content.get(total)
+        counted, stated = sum(getattr(shard, total) for shard in record.shards), getattr(record, total)
         if stated != counted:
-            raise InputError(f"{path}: states {stated} {total}, its shards add up to {counted:,}. {AGAIN}")
-    if content.get("fingerprint") != manifest.fingerprint:
-        raise InputError(f"{path}: the fingerprint doesn't fit the contents: the file was edited or damaged. {AGAIN}")
+            raise Malformed(f"states {stated:,} {total}, its shards add up to {counted:,}")
 
 
 def _hint(folder: Path) -> str:

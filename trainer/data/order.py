@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import xxhash
 
 from trainer.errors import ConfigError, InputError
+from trainer.json_file import Count, Malformed, Within
 
 PERIOD = 4096  # positions in one period of a mixture; weights are shares of it
 ROUNDS = 6  # of the Feistel network
@@ -127,15 +128,15 @@ class Share:
     """A dataset's part in a segment: its integer `weight` of PERIOD, and the counter it `start`s at."""
 
     fingerprint: str
-    weight: int
-    start: int
+    weight: Annotated[int, Within(1, PERIOD)]
+    start: Count
 
 
 @dataclass(frozen=True)
 class Segment:
     """A stretch of the run with one mixture: from position `first` until the next segment's."""
 
-    first: int
+    first: Count
     shares: dict[str, Share]
 
     @cached_property
@@ -176,10 +177,10 @@ class Segment:
         """A JSON object; from_json's inverse."""
         return {"first": self.first, "shares": {name: vars(share) for name, share in sorted(self.shares.items())}}
 
-    @staticmethod
-    def from_json(record: dict[str, Any]) -> Segment:
-        """to_json's inverse."""
-        return Segment(record["first"], {name: Share(**share) for name, share in record["shares"].items()})
+    def check(self) -> None:
+        """Malformed unless the weights are shares of a period."""
+        if sum(share.weight for share in self.shares.values()) != PERIOD:
+            raise Malformed(f"the weights of a segment don't add up to {PERIOD}")
 
 
 def integer_weights(weights: dict[str, float]) -> dict[str, int]:

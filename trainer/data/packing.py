@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -14,7 +13,8 @@ from trainer.data.shards import Block, Document, Shard, index_path, write_shard
 from trainer.data.spool import Documents, read_texts
 from trainer.data.tokenizer import Encoder, load_tokenizer
 from trainer.durable import write_json
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, InputError
+from trainer.json_file import Malformed, from_json, read_json
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,18 @@ def make_shard(job: ShardJob, *, packing: Packing) -> Shard:
 
 
 def _finished(job: ShardJob, note: Path) -> Shard | None:
-    """The shard as an earlier run left it, if it did."""
-    if not note.exists() or not job.path.exists() or not index_path(job.path).exists():
+    """The shard as an earlier run left it, if it did. InputError where its note or its index can't be."""
+    if not job.path.is_file() or not index_path(job.path).is_file():
         return None
-    shard = Shard(**json.loads(note.read_text()))
+    try:
+        shard = from_json(Shard, read_json(note))
+    except FileNotFoundError:
+        return None
+    except Malformed as error:
+        raise InputError(f"{note}: can't be read ({error}); remove it, and start the same command again.") from error
+    described = shard.file == job.path.name and shard.index_sha256 is not None
     whole = job.path.stat().st_size == shard.bytes and shard.documents == len(job.documents)
-    return shard if whole else None
+    return shard if described and whole else None
 
 
 @lru_cache(maxsize=1)

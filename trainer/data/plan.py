@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +13,13 @@ from typing import Any
 from trainer.data.sources import Source
 from trainer.durable import write_json
 from trainer.errors import ConfigError
+from trainer.json_file import Malformed, from_json, read_json, shown
 
 FILE = "plan.json"
 VERSION = 1  # raise it when the same settings and inputs would give other shards
 SPLITS = ("train", "validation")
 PARTIAL = "partial"
+MOST_BYTES = 2**30  # of plan.json, which names every input file
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,20 @@ class Plan:
     """What determines the shards: the settings by their keys, and the input files' names, sizes and times."""
 
     settings: dict[str, Any]
-    inputs: list[list[Any]]
+    inputs: list[list[Any]]  # of [entry of data.input, name below it, bytes, modified_ns]
 
     @staticmethod
     def of(settings: dict[str, Any], sources: tuple[Source, ...]) -> Plan:
         """A plan over these sources."""
         inputs = [[source.given, source.name, source.bytes, source.modified_ns] for source in sources]
         return Plan({"plan version": VERSION, **settings}, inputs)
+
+
+@dataclass(frozen=True)
+class Stored(Plan):
+    """The content of plan.json."""
+
+    finished: bool
 
 
 def write_plan(folder: Path, plan: Plan, *, finished: bool) -> None:
@@ -45,41 +53,47 @@ def read_progress(folder: Path, plan: Plan) -> str:
     """How far `folder` is with this plan: "new", "begun" or "finished". ConfigError if it holds something else."""
     mend = "choose another data.output, or remove that folder."
     try:
-        stored = json.loads((folder / FILE).read_text("utf-8"))
-        settings, inputs, finished = stored["settings"], stored["inputs"], bool(stored["finished"])
+        stored = from_json(Stored, read_json(folder / FILE, most_bytes=MOST_BYTES))
+        before = _by_file(stored.inputs)
     except FileNotFoundError:
         for path in (*(folder / split for split in SPLITS), *(folder / PARTIAL).glob("*")):
             if path.exists() and path.suffix != ".tmp":  # a plan.json that was cut short
                 raise ConfigError(f"data.output={folder}: {path} wasn't made by this prepare: {mend}") from None
         return "new"
-    except (ValueError, KeyError, TypeError) as error:
+    except Malformed as error:
         raise ConfigError(f"{folder / FILE}: can't be read ({error}): {mend}") from error
-    difference = _difference(settings, plan.settings) or _changed_input(inputs, plan.inputs)
+    difference = _difference(stored.settings, plan.settings)
+    if not difference and stored.inputs != plan.inputs:
+        difference = _changed_input(before, _by_file(plan.inputs))
     if difference:
         raise ConfigError(f"data.output={folder} holds other data ({difference}): {mend}")
-    return "finished" if finished else "begun"
+    return "finished" if stored.finished else "begun"
 
 
 def _difference(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
     """The first setting that differs, as a phrase."""
     for key in wanted:
         if stored.get(key) != wanted[key]:
-            return f"{key}={stored.get(key)} then, {wanted[key]} now"
+            return f"{key}={shown(stored.get(key))} then, {wanted[key]} now"
     return ""
 
 
-def _changed_input(stored: list[list[Any]], wanted: list[list[Any]]) -> str:
+def _by_file(inputs: list[list[Any]]) -> dict[tuple[str, str], list[Any]]:
+    """Size and time of each input file, by what it was given as. Malformed where that can't be."""
+    if any(len(file) != 4 or not all(isinstance(name, str) for name in file[:2]) for file in inputs):
+        raise Malformed("inputs aren't lists of an input, a name, bytes and a time")
+    return {(given, name): state for given, name, *state in inputs}
+
+
+def _changed_input(before: dict[tuple[str, str], list[Any]], now: dict[tuple[str, str], list[Any]]) -> str:
     """The first input file that came, went or changed, as a phrase."""
-    if stored == wanted:
-        return ""
-    before, now = ({(given, name): state for given, name, *state in inputs} for inputs in (stored, wanted))
     for given, name in now:
         if (given, name) not in before:
             return f"{name} of data.input={given} is new"
         if before[given, name] != now[given, name]:
             return f"{name} of data.input={given} has changed since"
     gone = next((key for key in before if key not in now), None)
-    return f"{gone[1]} of data.input={gone[0]} is gone" if gone else "data.input is in another order"
+    return f"{shown(gone[1])} of data.input={shown(gone[0])} is gone" if gone else "data.input is in another order"
 
 
 @contextmanager

@@ -16,12 +16,21 @@ import numpy as np
 import xxhash
 
 from trainer.data.filters import UNDECODABLE, rejection
+from trainer.data.npy import read_npz
 from trainer.data.sources import Rejected, Source, read_documents
 from trainer.durable import replacing
 from trainer.errors import InputError
+from trainer.json_file import Count, Malformed, from_json, parse_json
 
 LEAST_ITEM_BYTES = 8 * 2**20
 MOST_ITEMS = 4096
+SIGNED = ("source", "record", "offset", "length")
+# Columns of a table on disk: kind of numbers, and how many of them a row has, if more than one
+STORED: dict[str, tuple[type, int | None]] = {
+    **dict.fromkeys(SIGNED, (np.int64, None)),
+    "hash": (np.uint64, 2),
+    "rejected": (np.uint8, None),
+}
 
 
 @dataclass(frozen=True)
@@ -129,12 +138,28 @@ def load(folder: Path, items: int) -> tuple[Documents, Counter[str]]:
     tables = []
     rejected: Counter[str] = Counter()
     for item in range(items):
-        with np.load(table_path(folder, item)) as stored:
-            columns = {column.name: stored[column.name] for column in fields(Documents) if column.name != "item"}
-            tables.append(Documents(item=np.full(len(columns["source"]), item, np.int64), **columns))
-            rejected.update(json.loads(stored["rejected"].tobytes()))
+        try:
+            stored = read_npz(table_path(folder, item), STORED)
+            rejected.update(from_json(dict[str, Count], parse_json(stored.pop("rejected").tobytes())))
+            _check_columns(stored, text_path(folder, item))
+        except Malformed as error:
+            raise InputError(
+                f"{table_path(folder, item)}: can't be read ({error}); remove {folder}, and start the same command "
+                "again."
+            ) from error
+        tables.append(Documents(item=np.full(len(stored["source"]), item, np.int64), **stored))
     joined = (np.concatenate([getattr(table, column.name) for table in tables]) for column in fields(Documents))
     return Documents(*joined), rejected
+
+
+def _check_columns(columns: dict[str, np.ndarray], text: Path) -> None:
+    """Malformed unless a table's columns fit each other and its text, which holds the documents end to end."""
+    lengths = columns["length"]
+    if len({len(column) for column in columns.values()}) != 1 or any((columns[name] < 0).any() for name in SIGNED):
+        raise Malformed("its columns don't fit each other")
+    whole = text.is_file() and int(lengths.sum()) == text.stat().st_size
+    if not whole or not np.array_equal(columns["offset"], np.cumsum(lengths) - lengths):
+        raise Malformed(f"{text.name} holds other documents")
 
 
 def read_texts(folder: Path, documents: Documents) -> list[bytes]:

@@ -1,8 +1,5 @@
 """Weights of a Hugging Face folder, read region by region and written tensor by tensor: safetensors files only.
 
-    model.safetensors                                                       or
-    model-00001-of-00002.safetensors, …, model.safetensors.index.json       where one file would be too large
-
 Files are mapped and only the rows that a region touches are read, so a rank never holds more than it needs of a tensor.
 """
 
@@ -10,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +17,10 @@ import torch
 from trainer.durable import sync, write_json
 from trainer.engine.region import Region, Storage, copy
 from trainer.errors import InputError
-from trainer.model.hf import is_spare, stored_tensors
+from trainer.model.hf import stored_tensors
+from trainer.model.safetensors_folder import INDEX, SINGLE, find_tensors
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
+COMPARED_AT_ONCE = 2**24  # elements
 CODES = {torch.float32: "F32", torch.bfloat16: "BF16"}  # safetensors' names
 
 
@@ -31,41 +28,41 @@ CODES = {torch.float32: "F32", torch.bfloat16: "BF16"}  # safetensors' names
 
 
 # (parameter, shape) → name and shape of the tensors on disk whose elements, end to end, are the parameter's
-Stored = Callable[[str, tuple[int, ...]], list[tuple[str, tuple[int, ...]]]]
+StoredAs = Callable[[str, tuple[int, ...]], list[tuple[str, tuple[int, ...]]]]
 
 
 class FolderReader:
     """Reads any region of any parameter from a folder's tensors; `stored` says where a parameter lies."""
 
-    def __init__(self, folder: Path, stored: Stored = stored_tensors) -> None:
+    def __init__(self, folder: Path, stored: StoredAs = stored_tensors) -> None:
         self.folder = folder
-        self._files = {name: folder / file for name, file in _find_tensors(folder).items()}
+        self.tensors = find_tensors(folder)
         self._open: dict[Path, Any] = {}
         self._stored = stored
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every tensor on disk."""
-        return {name: tuple(self._slice(name).get_shape()) for name in self._files}
-
-    def check(self, shapes: Mapping[str, tuple[int, ...]], *, tied: bool) -> None:
-        """Refuses a folder whose tensors aren't those of a model with parameters of these `shapes`."""
-        wanted = {name: size for key, shape in shapes.items() for name, size in self._stored(key, shape)}
-        for name, shape in wanted.items():
-            found = tuple(self._slice(name).get_shape()) if name in self._files else "not there"
-            if found != shape:
-                raise InputError(f"{self.folder}: {name} is {found}, {shape} in the model that its config.json tells.")
-        for name in self._files.keys() - wanted.keys():
-            if not is_spare(name, tied=tied):
-                raise InputError(f"{self.folder}: {name} has no place in the model that its config.json tells.")
+    def equal(self, name: str, other: str) -> bool:
+        """Whether two tensors on disk hold the same; as transformers has it, NaN is nothing's equal."""
+        shape = self.tensors[name].shape
+        if shape != self.tensors[other].shape:
+            return False
+        one, two = self._slice(name), self._slice(other)
+        rows = max(1, COMPARED_AT_ONCE // max(1, math.prod(shape[1:])))
+        parts = [slice(first, first + rows) for first in range(0, shape[0], rows)] if shape else [...]
+        return all(torch.equal(one[part].float(), two[part].float()) for part in parts)
 
     def read(self, parameter: str, kind: str, region: Region) -> torch.Tensor:
-        """The region's elements of a parameter's weights; 1-D, fp32, on the CPU. A `region.Source`."""
+        """The region's elements of a parameter's weights; 1-D, fp32, on the CPU. A `region.Source`.
+
+        InputError for weights that aren't finite: no step could be taken from there.
+        """
         result = torch.empty(region.count, dtype=torch.float32)
         start = 0
         for name, shape in self._stored(parameter, region.shape):
             stop = start + math.prod(shape)
             copy(region, result, Region(region.shape, None, start, stop), self._storage(name))
             start = stop
+        if not result.isfinite().all():
+            raise InputError(f"{self.folder}: {parameter} holds NaN or infinite weights; fetch another model.")
         return result
 
     def _storage(self, name: str) -> Storage:
@@ -80,27 +77,10 @@ class FolderReader:
     def _slice(self, name: str) -> Any:
         from safetensors import safe_open
 
-        path = self._files[name]
+        path = self.tensors[name].file
         if path not in self._open:
-            try:
-                self._open[path] = safe_open(path, framework="pt")
-            except Exception as error:  # safetensors has an exception of its own
-                raise InputError(f"{path}: can't be read ({error}); fetch the file again.") from error
+            self._open[path] = safe_open(path, framework="pt")
         return self._open[path].get_slice(name)
-
-
-def _find_tensors(folder: Path) -> dict[str, str]:
-    """File of every tensor of a folder."""
-    from safetensors import safe_open
-
-    if (folder / INDEX).is_file():
-        return dict(json.loads((folder / INDEX).read_text("utf-8"))["weight_map"])
-    if not (folder / SINGLE).is_file():
-        raise InputError(
-            f"{folder}: no {SINGLE} and no {INDEX}; weights are read from safetensors only: have transformers save it."
-        )
-    with safe_open(folder / SINGLE, framework="pt") as opened:
-        return dict.fromkeys(opened.keys(), SINGLE)
 
 
 # -------------------------------------------------------------------------------------------------------------- writing

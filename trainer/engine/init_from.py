@@ -23,10 +23,13 @@ from trainer.engine.mesh import Mesh
 from trainer.engine.region import Region, Source
 from trainer.errors import ConfigError, InputError
 from trainer.model.build import weight_maker
+from trainer.model.hf import EMBEDDING, HEAD
 from trainer.origin import Origin, find_origin, hf_folder, require_fit
 
 
-def open_origin(model: Model, manifest: Manifest, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh) -> Source | None:
+def open_origin(
+    model: Model, manifest: Manifest, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh, *, sequence_length: int
+) -> Source | None:
     """The source of a new run's first state, or None where it is the seed. Every rank calls it.
 
     Refuses a folder that doesn't fit the model, or whose tokenizer isn't that of the data.
@@ -37,7 +40,7 @@ def open_origin(model: Model, manifest: Manifest, shapes: Mapping[str, tuple[int
         weights, place = open_inner_weights(model, shapes)
     elif model.init_from is not None:
         origin = find_origin(model.init_from)
-        require_fit(model, origin)
+        require_fit(model, origin, sequence_length)
         mesh.main_finds(lambda: check_tokenizer(origin, manifest, key="model.init_from"))
         weights, place = open_weights(origin, shapes, mesh, tied=model.tie_word_embeddings)
     else:
@@ -70,7 +73,7 @@ def open_weights(
     """The weights of a folder, checked against the model's `shapes`, and where they lie."""
     if origin.kind == "hf":
         folder = FolderReader(origin.folder)
-        folder.check(shapes, tied=tied)
+        mesh.main_finds(lambda: check_head(folder, tied=tied))
         return folder.read, str(origin.folder)
     if origin.kind == "run":
         newest, _ = find_newest(origin.folder, mesh)
@@ -84,6 +87,15 @@ def open_weights(
     reader = CheckpointReader(newest)
     reader.check_shapes(dict(shapes))
     return reader.read, str(newest)
+
+
+def check_head(folder: FolderReader, *, tied: bool) -> None:
+    """Refuses a head that is told to be the embedding and holds something else: there, they would be two."""
+    if tied and HEAD in folder.tensors and not folder.equal(HEAD, EMBEDDING):
+        raise InputError(
+            f"{folder.folder}: {HEAD} isn't {EMBEDDING}, though config.json says tie_word_embeddings=true; set that to "
+            f"false if the head is meant, or remove {HEAD} from the file."
+        )
 
 
 def check_tokenizer(origin: Origin, manifest: Manifest, *, key: str) -> None:

@@ -23,6 +23,7 @@ from trainer.engine.sequence import own_part
 from trainer.engine.watchdog import Watchdog
 from trainer.engine.zero import accumulation_steps, padding_of
 from trainer.errors import NonFiniteError
+from trainer.json_file import Count, from_json
 from trainer.track.metrics import memory_bytes, mfu
 
 
@@ -30,12 +31,12 @@ from trainer.track.metrics import memory_bytes, mfu
 class Progress:
     """Where a run stands; with the weights and moments, all that a checkpoint must hold."""
 
-    step: int = 0  # optimiser steps taken
-    position: int = 0  # sequences consumed: n of the data order
-    tokens: int = 0  # targets trained on
+    step: Count = 0  # optimiser steps taken
+    position: Count = 0  # sequences consumed: n of the data order
+    tokens: Count = 0  # targets trained on
     best_loss: float = math.inf  # on evaluate.watch
-    best_step: int | None = None
-    evaluations_since_best: int = 0
+    best_step: Count | None = None
+    evaluations_since_best: Count = 0
     out_of_patience: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -44,9 +45,9 @@ class Progress:
 
     @staticmethod
     def from_json(record: dict[str, Any]) -> Progress:
-        """to_json's inverse."""
-        best = record["best_loss"]
-        return Progress(**{**record, "best_loss": math.inf if best is None else best})
+        """to_json's inverse. Malformed where that can't have come from it."""
+        known = {name: value for name, value in record.items() if name != "best_loss" or value is not None}
+        return from_json(Progress, known)
 
 
 class Log(Protocol):

@@ -20,7 +20,7 @@ import torch
 
 from trainer.config import Checkpoint
 from trainer.durable import problem_of, sync, write_json
-from trainer.engine.checkpoint import FORMAT, describe, kept_steps
+from trainer.engine.checkpoint import COMPLETE, FORMAT, STATE, describe, kept_steps
 from trainer.engine.fragments import Fragment
 from trainer.engine.mesh import Mesh
 from trainer.engine.steps import PARTIAL, folder_of, list_steps
@@ -251,14 +251,14 @@ def write_rank(folder: Path, rank: int, snapshot: Snapshot) -> None:
 def complete(job: Job) -> None:
     """Makes a checkpoint of an attempt that every rank has written: COMPLETE, then its name."""
     folder, target = job.attempt, job.target
-    write_json(folder / "state.json", {"format": FORMAT, **job.state})
+    write_json(folder / STATE, {"format": FORMAT, **job.state})
     files: dict[str, Any] = {}
     for rank in range(job.world_size):
         name = f"rank-{rank:05d}.json"
         files |= json.loads((folder / name).read_text())["files"]
         files[name] = describe(folder / name)
-    files["state.json"] = describe(folder / "state.json")
-    write_json(folder / "COMPLETE", {"files": files})
+    files[STATE] = describe(folder / STATE)
+    write_json(folder / COMPLETE, {"files": files})
     sync(folder)
     if target.exists():
         shutil.rmtree(target)  # of the same step, and broken: a whole one would have been resumed from
@@ -276,8 +276,10 @@ def remove_attempts(run_dir: Path) -> None:
 
 def retain(run_dir: Path, *, keep: int, keep_every: int, best: int | None) -> None:
     """Removes all but the newest `keep` whole checkpoints, every `keep_every`-th, and the `best` one."""
-    whole = [step for step in list_steps(run_dir) if (folder_of(run_dir, step) / "COMPLETE").is_file()]
+    whole = [step for step in list_steps(run_dir) if (folder_of(run_dir, step) / COMPLETE).is_file()]
     for step in set(whole) - kept_steps(whole, keep=keep, keep_every=keep_every, best=best):
         folder = folder_of(run_dir, step)
-        (folder / "COMPLETE").unlink()  # from here on it doesn't count, however far the removal comes
+        if folder.is_symlink():
+            continue  # what it leads to isn't the run's alone
+        (folder / COMPLETE).unlink()  # from here on it doesn't count, however far the removal comes
         shutil.rmtree(folder, ignore_errors=True)

@@ -8,8 +8,11 @@ their fp32 copy and the softmax are made in chunks.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import inspect
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import Model
-from trainer.errors import ConfigError, InputError
+from trainer.errors import BanyanError, ConfigError, InputError
 from trainer.model.attention import document_positions
+from trainer.model.config_json import BUILT_IN, OVERRIDES, check_doors, fields_of, read_config_json, shown
 from trainer.model.loss import Measure, logit_losses, row_losses
+
+# Bounds on what a config.json may ask for, above any model that is published
+MOST_MODULES = 300_000
+MOST_PARAMETERS = 4 * 10**12
 
 
 class TokenCache:
@@ -96,39 +104,111 @@ class CausalLM(nn.Module):
 def read_config(settings: Model) -> Any:
     """transformers' configuration for the config.json of `settings.path`, with the overrides in it.
 
-    ConfigError or InputError for what transformers doesn't know, or would run foreign code for.
+    ConfigError or InputError for what transformers doesn't know, for what is beyond any model, and for whatever would
+    have it run code or read files that aren't its own.
     """
+    folder, overrides = Path(str(settings.path)), settings.overrides
+    path = folder / "config.json"
+    told = read_config_json(folder, overrides)
     with _transformers() as transformers:
-        from huggingface_hub.errors import StrictDataclassError
-
-        path = Path(str(settings.path)) / "config.json"
+        kind = told.get("model_type")
+        if kind == "mistral" and "layer_types" in told:
+            kind = "ministral"  # as AutoConfig has it
+        if not isinstance(kind, str) or kind not in transformers.CONFIG_MAPPING:
+            raise InputError(f"{path}: transformers can't use it (it knows no model_type={shown(kind)}).")
         try:
-            told = json.loads(path.read_text("utf-8"))
-            if "auto_map" in told:
-                raise InputError(f"{path}: auto_map asks for code of its own, which isn't run; choose another model.")
-            known, unused = transformers.AutoConfig.from_pretrained(
-                path.parent, local_files_only=True, return_unused_kwargs=True, **settings.overrides
-            )
-        except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
+            config_class = transformers.CONFIG_MAPPING[kind]
+            _refuse_members(config_class, told, str(path))
+            _refuse_members(config_class, overrides, OVERRIDES)
+            told = config_class._decode_special_floats(told)
+            known, unused = config_class.from_dict(told, return_unused_kwargs=True, **overrides)
+            known.name_or_path = str(folder)
+            causal = type(known) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+        except BanyanError:
+            raise
+        except Exception as error:  # transformers' classes raise whatever a foreign value leads to
             raise InputError(f"{path}: transformers can't use it ({_in_a_line(error)}).") from error
         for key in unused:
             raise ConfigError(f"model.overrides.{key}: {path} and transformers' {known.model_type} have no such field.")
-        if type(known) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        if not causal:
             raise InputError(f"{path}: {known.model_type} is no causal language model of transformers'.")
+        for part in _parts(known):
+            chosen = {key: getattr(part, f"_{key}", None) for key in BUILT_IN}
+            check_doors(chosen, str(path))
         return known
 
 
+def _refuse_members(config_class: Any, fields: Mapping[str, Any], source: str) -> None:
+    """Refuses, at any depth, fields that would take the place of a method or a plan of transformers' own classes."""
+    own = {field.name for field in dataclasses.fields(config_class)} | {"model_type"}
+    for place, key, _ in fields_of(fields):
+        member = inspect.getattr_static(config_class, key, None)
+        if key.startswith("__") and key != "__float__":
+            member = key
+        labels = place.startswith(("id2label.", "label2id.", "task_specific_params."))
+        if member is not None and key not in own and not isinstance(member, property) and not labels:
+            raise InputError(
+                f"{source}: {place} is the name of a part of transformers' {config_class.__name__}, no field."
+            )
+
+
+def _parts(config: Any) -> Iterator[Any]:
+    """A configuration and those inside it."""
+    yield config
+    for name in config.sub_configs:
+        if getattr(config, name, None) is not None:
+            yield from _parts(getattr(config, name))
+
+
 def build_inner(settings: Model) -> Any:
-    """transformers' module, with parameters that mean nothing yet; fp32, on the device of the context."""
+    """transformers' module, with parameters that mean nothing yet; fp32, on the device of the context.
+
+    InputError if transformers can't build what the config.json tells, or it would be larger than any model.
+    """
     config = read_config(settings)
     with _transformers() as transformers:
         from transformers.initialization import no_init_weights
 
-        with no_init_weights():
-            inner = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    inner.tie_weights()
+        try:
+            with no_init_weights(), _bounded(settings):
+                inner = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            inner.tie_weights()
+        except (BanyanError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # transformers' modules raise whatever a foreign value leads to
+            raise InputError(f"{settings.path}: transformers can't build it ({_in_a_line(error)}).") from error
     inner.config.use_cache = False
     return inner
+
+
+@contextlib.contextmanager
+def _bounded(settings: Model) -> Iterator[None]:
+    """Where modules are built, and one that is larger than any model isn't built to the end."""
+    modules = elements = 0
+
+    def count_module(*_: Any) -> None:
+        nonlocal modules
+        modules += 1
+        if modules > MOST_MODULES:
+            raise InputError(f"{settings.path}: a model of more than {MOST_MODULES:,} modules; mend its config.json.")
+
+    def count_parameter(_: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal elements
+        elements += parameter.numel() if parameter is not None else 0
+        if elements > MOST_PARAMETERS:
+            raise InputError(
+                f"{settings.path}: a model of more than {MOST_PARAMETERS:,} parameters; mend its config.json."
+            )
+
+    hooks = (
+        nn.modules.module.register_module_module_registration_hook(count_module),
+        nn.modules.module.register_module_parameter_registration_hook(count_parameter),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def load_inner(settings: Model) -> Any:
@@ -144,7 +224,7 @@ def load_inner(settings: Model) -> Any:
                 use_safetensors=True,
                 output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # what else a foreign file leads to
             raise InputError(f"{settings.path}: transformers can't load it ({_in_a_line(error)}).") from error
     for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         if found[what]:
@@ -156,11 +236,17 @@ def load_inner(settings: Model) -> Any:
     return inner
 
 
-def write_config(settings: Model) -> dict[str, Any]:
-    """The config.json that counts: the folder's, overrides in it, and the class that transformers loads it with."""
+def write_config(settings: Model, *, apart: bool = False) -> dict[str, Any]:
+    """The config.json that counts: the folder's, overrides in it, and the class that transformers loads it with.
+
+    `apart` unties what it ties, as transformers does where a folder holds two different heads.
+    """
     config = read_config(settings)
     with _transformers() as transformers:
         kind = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__
+    for part in _parts(config):
+        if apart and hasattr(part, "tie_word_embeddings"):
+            part.tie_word_embeddings = False
     return json.loads(config.to_json_string(use_diff=True)) | {"architectures": [kind]}
 
 
@@ -185,6 +271,7 @@ def _is_rate(value: Any) -> bool:
 @contextlib.contextmanager
 def _transformers() -> Iterator[Any]:
     """transformers, silent but for errors. ConfigError where it isn't installed."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched, whatever a model's code would like to
     try:
         import transformers
     except ImportError:

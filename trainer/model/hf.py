@@ -13,6 +13,18 @@ from typing import Any
 
 from trainer.config import Model
 from trainer.errors import ConfigError, InputError
+from trainer.model.config_json import shown
+from trainer.model.hf_fields import (
+    HEAD_WIDTHS,
+    KEY_VALUE_HEADS,
+    SIZES,
+    Fields,
+    attention_window,
+    check_fields,
+    check_heads,
+    experts_of,
+    rope_theta,
+)
 from trainer.model.sizes import head_width
 
 # Fields of Model without effect in a dense one
@@ -41,18 +53,7 @@ CLASSES = {
     "qwen3": "Qwen3ForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
 }
-# The only values, besides a missing one, that our decoder computes; looked at in this order.
-ONLY: dict[str, Any] = {
-    "quantization_config": None,
-    "hidden_act": "silu",
-    "attention_bias": False,
-    "mlp_bias": False,
-    "partial_rotary_factor": 1.0,
-    "rope_scaling": None,
-    "use_sliding_window": False,
-    "decoder_sparse_step": 1,
-    "mlp_only_layers": [],
-}
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 EXPERTS = re.compile(r"(.*\.experts)\.(gate_up|down)_proj")
 
 
@@ -64,36 +65,29 @@ def read_architecture(config: Mapping[str, Any], source: Path) -> dict[str, Any]
 
     What a file leaves out has the default that transformers gives it.
     """
-    kind = config.get("model_type")
-    if kind not in CLASSES:
-        raise InputError(f"{source}: model_type={kind} is not supported; {', '.join(CLASSES)} are.")
-    rope = _rope(config)
-    _refuse_unsupported({**config, **rope}, source)
-    heads = _size(config, source, "num_attention_heads")
-    fields = {
-        "vocab_size": _size(config, source, "vocab_size"),
-        "hidden_size": _size(config, source, "hidden_size"),
-        "intermediate_size": _size(config, source, "intermediate_size"),
-        "num_hidden_layers": _size(config, source, "num_hidden_layers"),
-        "num_attention_heads": heads,
-        "num_key_value_heads": int(config.get("num_key_value_heads") or heads),
-        "head_dim": config.get("head_dim") or (128 if kind == "qwen3" else None),
-        "rope_theta": float(rope.get("rope_theta") or 10000.0),
-        "rms_norm_eps": float(config.get("rms_norm_eps", 1e-6)),
-        "tie_word_embeddings": bool(config.get("tie_word_embeddings", False)),
+    fields = _fields(config, source)
+    check_fields(fields)
+    kind, heads = fields.kind, fields.size("num_attention_heads")
+    kv_heads = heads if "num_key_value_heads" in config else KEY_VALUE_HEADS[kind] or heads
+    architecture = {
+        **{name: fields.size(name) for name in SIZES},
+        "num_key_value_heads": fields.size_or("num_key_value_heads", kv_heads),
+        "head_dim": fields.size_or("head_dim", HEAD_WIDTHS.get(kind)),
+        "rope_theta": rope_theta(fields),
+        "rms_norm_eps": fields.number("rms_norm_eps", 1e-6),
+        "tie_word_embeddings": fields.flag("tie_word_embeddings"),
         "qk_norm": kind in ("qwen3", "qwen3_moe"),
         "qkv_bias": kind == "qwen2",
         "num_experts": 0,
     }
-    if kind == "qwen3_moe":
-        count = "num_local_experts" if "num_local_experts" in config else "num_experts"
-        fields |= {
-            "num_experts": _size(config, source, count),
-            "num_experts_per_tok": _size(config, source, "num_experts_per_tok"),
-            "moe_intermediate_size": _size(config, source, "moe_intermediate_size"),
-            "norm_topk_prob": bool(config.get("norm_topk_prob", False)),
-        }
-    return fields
+    check_heads(fields, heads=heads, kv_heads=architecture["num_key_value_heads"], head_dim=architecture["head_dim"])
+    attention_window(fields)
+    return architecture | (experts_of(fields) if kind == "qwen3_moe" else {})
+
+
+def read_window(config: Mapping[str, Any], source: Path) -> int | None:
+    """Tokens of the longest row for which our decoder, which has no windows, computes the same; None: of any."""
+    return attention_window(_fields(config, source))
 
 
 def write_architecture(model: Model, *, context_length: int, end_of_text: int, dtype: str) -> dict[str, Any]:
@@ -169,33 +163,11 @@ def _kind_of(model: Model) -> str:
     return "qwen3" if model.qk_norm else "qwen2" if model.qkv_bias else "llama"
 
 
-def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Rotary settings under the names of before transformers 5, which wrote rope_scaling: null for plain ones."""
-    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    plain = found.get("rope_type", found.get("type")) in (None, "default") and not any(
-        isinstance(value, dict) for value in found.values()
-    )
-    rope = {"rope_theta": found.get("rope_theta", config.get("rope_theta")), "rope_scaling": None if plain else found}
-    if "partial_rotary_factor" in found:
-        rope["partial_rotary_factor"] = found["partial_rotary_factor"]
-    return rope
-
-
-def _refuse_unsupported(config: Mapping[str, Any], source: Path) -> None:
-    for key, value in ONLY.items():
-        if config.get(key, value) not in (value, None):
-            raise InputError(f"{source}: {key}={config[key]} is not supported, only {value} is.")
-    if config["model_type"] == "mistral" and config.get("sliding_window") is not None:
-        raise InputError(f"{source}: sliding_window={config['sliding_window']} is not supported, only null is.")
-    other = next((kind for kind in config.get("layer_types") or () if kind != "full_attention"), None)
-    if other:
-        raise InputError(f"{source}: layer_types has {other}, which is not supported, only full_attention is.")
-
-
-def _size(config: Mapping[str, Any], source: Path, key: str) -> int:
-    if not isinstance(config.get(key), int):
-        raise InputError(f"{source}: {key} is missing or no integer; is it the config.json of a model?")
-    return int(config[key])
+def _fields(config: Mapping[str, Any], source: Path) -> Fields:
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in CLASSES:
+        raise InputError(f"{source}: model_type={shown(kind)} is not supported; {', '.join(CLASSES)} are.")
+    return Fields(config, source, kind)
 
 
 # -------------------------------------------------------------------------------------------------------------- tensors
@@ -215,6 +187,6 @@ def stored_tensors(parameter: str, shape: tuple[int, ...]) -> list[tuple[str, tu
     return [(f"{prefix}.{expert}.{name}.weight", each) for expert in range(shape[0]) for name in names]
 
 
-def is_spare(tensor: str, *, tied: bool) -> bool:
-    """Whether a tensor on disk holds nothing that the model needs: a tied head's copy, rotary tables of old files."""
-    return tensor.endswith("rotary_emb.inv_freq") or (tied and tensor == "lm_head.weight")
+def is_spare(tensor: str) -> bool:
+    """Whether a tensor on disk holds nothing that the model needs: rotary tables of old files."""
+    return tensor.endswith("rotary_emb.inv_freq")

@@ -45,6 +45,10 @@ class InnerWeights:
                 torch.default_generator.manual_seed(xxhash.xxh3_64_intdigest(f"{self._seed}/{name}".encode()) >> 1)
                 for depth in reversed(range(len(around))):
                     _rules(around[: depth + 1])._init_weights(around[depth])
+        except Exception as error:  # rules that look at other parameters, which are on meta
+            raise InputError(
+                f"{self._place}: transformers' rule for initial {name} fails; give safetensors files."
+            ) from error
         finally:
             owner._parameters[leaf] = absent
         if weight.isnan().any():

@@ -82,8 +82,37 @@ def require_repeatable(config: Pretrain, model: CausalLM, place: str) -> None:
         )
 
 
-@torch.no_grad()
-def require_separation(model: LanguageModel) -> None:
+def require_causal(model: LanguageModel, sequence_length: int) -> None:
+    """Refuses a model in which a token changes the logits of those before it: its loss would mean nothing.
+
+    Its code and its config.json don't tell (an encoder, a prefix that sees itself, is_decoder=false), so it is tried
+    with its weights: one token is changed, early, in the middle and at the end. Every rank calls it.
+    """
+    if isinstance(model, Transformer):
+        return
+    length = max(4, min(32, sequence_length))
+    changed = sorted({1, length // 2, length - 1})
+    rows = _some_tokens(model, 1, length).repeat(1 + len(changed), 1)
+    for row, position in enumerate(changed, start=1):
+        rows[row, position] = (rows[row, position] + 1) % model.config.get_text_config().vocab_size
+    logits = _try(model, rows)
+    moved = (logits[1:] - logits[0]).abs().mean(dim=-1)  # (changed, length); sparse rounding hardly moves a mean
+    before = max(float(row[:position].max()) for row, position in zip(moved, changed, strict=True))
+    after = max((float(row[position + 1 :].max()) for row, position in zip(moved[:-1], changed, strict=False)))
+    if before > 0.1 * after:  # the same size where all see all, rounding or nothing where none looks ahead
+        told = model.config.get_text_config()
+        mend = (
+            "set model.overrides.is_decoder=true, if its code makes it causal then"
+            if getattr(told, "is_decoder", None) is False
+            else "choose a causal model"
+        )
+        raise InputError(
+            f"{model.settings.path}: {told.model_type} isn't causal: changing a token changes logits before it, which "
+            f"would see what they are to predict; {mend}."
+        )
+
+
+def require_separation(model: LanguageModel, sequence_length: int) -> None:
     """Refuses data.mask_documents=true if a model, with its weights, lets documents of a row see each other.
 
     Its code doesn't tell, so it is tried on two documents a and b: b must get the same logits after a, after another,
@@ -91,21 +120,46 @@ def require_separation(model: LanguageModel) -> None:
     """
     if isinstance(model, Transformer):
         return
-    device = next(model.parameters()).device
-    size = model.config.get_text_config().vocab_size
-    a, b, other = torch.randint(size, (3, 8), generator=torch.Generator().manual_seed(0)).to(device)
+    half = max(2, min(8, sequence_length // 2))
+    a, b, other = _some_tokens(model, 3, half)
     rows = torch.stack([torch.cat(row) for row in ((a, b), (other, b), (b, a))])
-    ids = torch.arange(2, device=device).repeat_interleave(8).expand(3, -1)
-    training = model.training
-    model.eval()
-    apart, together = model(rows, document_ids=ids), model(rows)
-    model.train(training)
-    seen = max((apart[0, 8:] - apart[1, 8:]).abs().max(), (apart[0, 8:] - apart[2, :8]).abs().max())
-    if seen > 0.1 * (together[0, 8:] - together[1, 8:]).abs().max():  # rounding is far below
+    ids = torch.arange(2, device=rows.device).repeat_interleave(half).expand(3, -1)
+    apart, together = _try(model, rows, ids), _try(model, rows)
+    seen = max((apart[0, half:] - apart[1, half:]).abs().max(), (apart[0, half:] - apart[2, :half]).abs().max())
+    if seen > 0.1 * (together[0, half:] - together[1, half:]).abs().max():  # rounding is far below
         raise ConfigError(
             f"data.mask_documents=true: {model.config.model_type} lets documents of a row see each other all the same, "
             "as some architectures must; use data.mask_documents=false."
         )
+
+
+def _some_tokens(model: CausalLM, rows: int, length: int) -> torch.Tensor:
+    """(rows, length) tokens of the model's vocabulary, the same at every call, where the model is."""
+    size = model.config.get_text_config().vocab_size
+    tokens = torch.randint(size, (rows, length), generator=torch.Generator().manual_seed(0))
+    return tokens.to(next(model.parameters()).device)
+
+
+@torch.no_grad()
+def _try(model: CausalLM, rows: torch.Tensor, document_ids: torch.Tensor | None = None) -> torch.Tensor:
+    """Logits (rows, length, vocabulary) in evaluation mode. InputError if the model can't be asked for them."""
+    training = model.training
+    model.eval()
+    try:
+        logits = model(rows, document_ids=document_ids)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # transformers' modules raise whatever they miss
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(
+            f"{model.settings.path}: {model.config.model_type} can't be run on tokens alone ({reason[:200]}); "
+            "choose another model, or train.precision=fp32 where this is about dtypes."
+        ) from error
+    finally:
+        model.train(training)
+    if logits.shape[:2] != rows.shape:
+        raise InputError(f"{model.settings.path}: {model.config.model_type} gives no logits of each token.")
+    return logits
 
 
 def _is_on(value: object) -> bool:

@@ -10,17 +10,35 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
 
-from trainer.durable import write_text
+from trainer.durable import require_no_link, write_text
 from trainer.errors import InputError, StorageError
+from trainer.json_file import Count, Malformed, from_json, from_known, parse_json, read_regular
 
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 AXES = ("step", "tokens", "time")
 
+MOST_BYTES = 2**32  # of a journal: rows of a thousand bytes for four million logged steps
+
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What every row has, and what it may have that isn't a metric."""
+
+    step: Count
+    tokens: Count = 0
+    time: float = 0.0
+    name: str = ""
+    text: str = ""
+
+
+NO_METRICS = {field.name for field in fields(Axes)}
 
 
 class Journal:
@@ -28,6 +46,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        require_no_link(path)
         try:
             self._file: TextIO = path.open("a", encoding="utf-8")
         except OSError as error:
@@ -56,9 +75,14 @@ def read_rows(path: Path) -> list[Row]:
 
     A last line that a kill cut short is ignored. Any other line that can't be read is an InputError.
     """
-    if not path.exists():
+    try:
+        lines = read_regular(path, most_bytes=MOST_BYTES).split(b"\n")
+    except FileNotFoundError:
         return []
-    lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}).") from error
+    except Malformed as error:
+        raise InputError(f"{path}: {error}. Remove it.") from error
     rows = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -103,10 +127,12 @@ def _finite(value: Any) -> Any:
 
 
 def _parse(line: bytes) -> Row:
-    row = json.loads(line)
-    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-        raise ValueError("not a row")
-    return row
+    row = parse_json(line)
+    from_known(Axes, row)
+    from_json(dict[str, float | None], {key: value for key, value in row.items() if key not in NO_METRICS})
+    if ("text" in row) != ("name" in row):
+        raise Malformed("a text without a name")
+    return dict(row)
 
 
 def _unwritable(path: Path, error: OSError) -> StorageError:

@@ -11,6 +11,7 @@ import contextlib
 import html
 import json
 import os
+import re
 import threading
 import time
 import uuid
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.config import Wandb
 from trainer.durable import write_text
-from trainer.errors import BanyanError, ConfigError
+from trainer.errors import BanyanError, ConfigError, InputError
 from trainer.track.journal import AXES, METRICS, SAMPLES, Row, read_metrics, read_rows
 
 if TYPE_CHECKING:
@@ -67,7 +68,10 @@ class Plan:
         path = self.run_dir / "wandb_id"
         if not path.exists():
             write_text(path, f"{uuid.uuid4().hex[:12]}\n")
-        return path.read_text(encoding="utf-8").strip()
+        found = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", found):
+            raise InputError(f"{path}: no id of a W&B run; remove it, and the run gets a new one.")
+        return found
 
 
 class WandbRun:
