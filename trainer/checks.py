@@ -187,11 +187,3 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
         not watched or config.evaluate.every > 0,
         "evaluate.patience and checkpoint.keep_best need evaluations: set evaluate.every above 0.",
     )
-
-
-def total_steps_of(config: Pretrain) -> int:
-    """Optimiser steps of the whole run."""
-    if config.train.steps is not None:
-        return config.train.steps
-    assert config.train.tokens is not None
-    return math.ceil(config.train.tokens / (config.train.batch_size * config.data.sequence_length))

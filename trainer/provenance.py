@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer.checks import total_steps_of
 from trainer.data.dataset import Dataset, open_training
-from trainer.data.history import History
+from trainer.data.history import FILE, read_history, total_steps_of
 from trainer.data.order import Order
 from trainer.errors import ConfigError, InputError
 from trainer.run_directory import load_run_tokenizer, read_config
@@ -17,12 +15,11 @@ from trainer.run_directory import load_run_tokenizer, read_config
 def print_step(run_dir: Path, step: int) -> int:
     """Prints every sequence of a step: its place in the data, then the documents in it with source and text."""
     config = read_config(run_dir)
-    path = run_dir / "history.json"
-    if not path.is_file():
-        raise InputError(f"{path}: missing; {run_dir} hasn't begun to train.")
-    history = History.from_json(json.loads(path.read_text("utf-8")))
-    if step > total_steps_of(config):
-        raise InputError(f"step={step}: the run has {total_steps_of(config)} steps.")
+    history = read_history(run_dir)
+    if history is None:
+        raise InputError(f"{run_dir / FILE}: missing; {run_dir} hasn't begun to train.")
+    if step > total_steps_of(config, history):
+        raise InputError(f"step={step}: the run has {total_steps_of(config, history)} steps.")
     start, stop = history.positions_of(step)
     training = open_training(config.data)
     order = Order(

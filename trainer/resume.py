@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
-from trainer.checks import total_steps_of
 from trainer.config import AUTO, Pretrain, resolved
 from trainer.data.dataset import Dataset, weights_of
-from trainer.data.history import History
+from trainer.data.history import History, total_steps_of
 from trainer.data.order import extend, mixture_of
 from trainer.engine.checkpoint import CheckpointReader, find_newest, find_problem
 from trainer.engine.mesh import Mesh
@@ -37,7 +37,7 @@ def find_resume(run_dir: Path, config: Pretrain, mesh: Mesh, training: list[Data
     now = resolved(config)
     if forks:  # what it was forked from itself doesn't matter
         before = {**before, "checkpoint": now["checkpoint"]}
-        check_remains(config, reader.state["step"])
+        check_remains(config, reader.state)
     changes = check_change(before, now, allow=forks or config.run.allow_change)
     check_data(reader, config, training, allow=forks or config.run.allow_change)
     if mesh.is_main:
@@ -69,9 +69,11 @@ def find_fork(config: Pretrain, mesh: Mesh) -> Path:
     return folder
 
 
-def check_remains(config: Pretrain, step: int) -> None:
-    """Refuses a fork that has nothing to train."""
-    last = min(total_steps_of(config), config.train.stop_at or math.inf)
+def check_remains(config: Pretrain, state: dict[str, Any]) -> None:
+    """Refuses a fork that has nothing to train; `state` is the state.json of the checkpoint that it begins with."""
+    step = state["step"]
+    history = History.from_json(state["history"]).at_batch(step=step, batch_size=config.train.batch_size)
+    last = min(total_steps_of(config, history), config.train.stop_at or math.inf)
     require(
         step < last,
         f"checkpoint.fork_from={config.checkpoint.fork_from}: at step {step} already, and this run ends at {last}; "
