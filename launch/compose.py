@@ -23,11 +23,24 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from launch import groups, keys
+from launch import groups, interpolation, keys
 from launch.origin import causal_lm_from, sizes_from
-from launch.overrides import SPACE, Names, Override, for_hydra, implied, is_entry, parse, split_verbatim, wrong_type
+from launch.overrides import (
+    SPACE,
+    VERBATIM,
+    Names,
+    Override,
+    for_hydra,
+    implied,
+    is_entry,
+    parse,
+    split_verbatim,
+    wrong_type,
+)
 from launch.verbs import VERBS
+from trainer import credentials
 from trainer.config import Pretrain, resolved
+from trainer.config.environment import FromEnvironment, as_stored
 from trainer.errors import ConfigError
 
 
@@ -40,6 +53,8 @@ def compose(verb: str, arguments: Sequence[str], config_dir: Path | None = None)
         raise ConfigError(f"--config-dir {config_dir}: no such folder.")
     schema = VERBS[verb].schema
     assert schema is not None, f"{verb} takes plain arguments"
+    for text in arguments:
+        _check_text(text.lstrip("+~").partition("=")[0], text)
     names = Names(VERBS[verb], schema, groups.folders(config_dir))
     overrides, verbatim = split_verbatim([parse(text, names) for text in arguments])
     overrides = [*overrides, *implied(overrides, groups.chosen(verb)), *sizes_from(overrides)]
@@ -47,18 +62,39 @@ def compose(verb: str, arguments: Sequence[str], config_dir: Path | None = None)
     with _explained(names, overrides):
         config = _resolve(names, overrides, config_dir)
     _set_verbatim(config, verbatim, schema)
+    _check_credentials(dataclasses.asdict(config))
     return config
 
 
 def as_yaml(config: Any) -> str:
-    """A configuration as YAML."""
-    values = resolved(config) if isinstance(config, Pretrain) else dataclasses.asdict(config)
+    """A configuration as YAML; what came from the environment stands as it was written."""
+    values = resolved(config) if isinstance(config, Pretrain) else as_stored(dataclasses.asdict(config))
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _check_credentials(tree: Any, key: str = "") -> None:
+    """Refuses credentials anywhere in a configuration, its files included."""
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            _check_credentials(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(tree, list):
+        for value in tree:
+            _check_credentials(value, key)
+    elif isinstance(tree, str):
+        _check_text(key, tree)
+
+
+def _check_text(key: str, text: str) -> None:
+    if not isinstance(text, FromEnvironment):  # which is stored as it was written
+        credentials.check_text(key, text)
+    if key not in VERBATIM:
+        credentials.check_url(key, text)
 
 
 def _resolve(names: Names, overrides: Sequence[Override], config_dir: Path | None) -> Any:
     verb = names.verb.name
     OmegaConf.register_new_resolver("python_stdlib", lambda: sysconfig.get_path("stdlib"), replace=True)
+    interpolation.register()
     # the file of a base verb names the base's schema, which the verb's own extends
     ConfigStore.instance().store(name=f"{groups.base_of(verb) or verb}_schema", node=names.schema)
     entries = [o for o in overrides if o.prefix != "~" and is_entry(o.name, names.schema)]
@@ -68,7 +104,10 @@ def _resolve(names: Names, overrides: Sequence[Override], config_dir: Path | Non
         ready.append(f"hydra.searchpath=[{url}]")
     with initialize_config_module("conf", job_name="banyan", version_base="1.3"):
         composed = hydra_compose(verb, ready)
-    return OmegaConf.to_object(_with_entries(composed, [for_hydra(entry, names) for entry in entries]))
+    whole = _with_entries(composed, [for_hydra(entry, names) for entry in entries])
+    config = OmegaConf.to_object(whole)
+    interpolation.mark(config, whole, names.schema)
+    return config
 
 
 def _with_entries(config: DictConfig, entries: Sequence[str]) -> DictConfig:

@@ -16,6 +16,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.credentials import masked
 from trainer.errors import BanyanError
 
 FILE_VARIABLE = "BANYAN_ERROR_FILE"
@@ -40,12 +41,13 @@ class Failure:
 
 
 def of_exception(error: BaseException) -> Failure:
-    """The failure that an exception at the end of a verb stands for."""
+    """The failure that an exception at the end of a verb stands for; secrets are masked in it."""
     told = _exit_code_and_message(error)
     rank = int(os.environ.get("RANK", "0"))
     if told:
-        return Failure(time.time(), rank, *told)
-    trace = "".join(traceback.format_exception(error))
+        code, message = told
+        return Failure(time.time(), rank, code, masked(message))
+    trace = masked("".join(traceback.format_exception(error)))
     return Failure(
         time.time(), rank, 1, f"rank {rank} crashed with {type(error).__name__}; its traceback is above.", trace
     )

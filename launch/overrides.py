@@ -15,6 +15,7 @@ from typing import Any
 from launch import groups, keys
 from launch.verbs import Verb
 from trainer.errors import ConfigError
+from trainer.names import as_name
 
 _OVERRIDE = re.compile(r"(?P<prefix>\+\+|\+|~|)(?P<name>[^=~+\s]+)=(?P<value>.*)", re.DOTALL)
 _REMOVAL = re.compile(r"~[^=\s]+")
@@ -113,9 +114,9 @@ def implied(overrides: Sequence[Override], chosen: Iterable[str]) -> list[Overri
     if (mixture or "data.train" in given) and path == "null":
         settled["data.path"] = "null"
         if "data" not in given:
-            settled["data.name"] = "-".join(dict.fromkeys(mixture)) or "mixture"
+            settled["data.name"] = as_name("-".join(dict.fromkeys(mixture)) or "mixture")
     if path != "null":
-        settled["data.name"] = re.sub(r"[^\w.-]+", "-", Path(path).resolve().name).strip("-") or "custom"
+        settled["data.name"] = as_name(Path(path).resolve().name)
     for one, other in (("train.tokens", "train.steps"), ("train.steps", "train.tokens")):
         if given.get(one, "null") != "null":
             settled[other] = "null"

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from trainer.config import Model
+from trainer.config.stored import from_values, load_values
 from trainer.errors import ConfigError, InputError
 from trainer.model.hf import ARCHITECTURE, first_difference, read_architecture
 
@@ -75,14 +74,20 @@ def _ours(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             f"model.init_from={folder}: trained by transformers' code; export it (banyan export), and begin with "
             "model.path=DIR."
         )
-    return {name: value for name, value in model.items() if name in ARCHITECTURE}
+    architecture = {name: value for name, value in model.items() if name in ARCHITECTURE}
+    try:
+        from_values(Model, architecture, "model.")
+    except ValueError as error:
+        raise InputError(f"{folder}: {error}; restore its configuration.") from error
+    return architecture
 
 
 def _load(path: Path) -> dict[str, Any]:
+    if path.suffix == ".yaml":
+        return load_values(path)
     try:
-        text = path.read_text("utf-8")
-        return dict(json.loads(text) if path.suffix == ".json" else yaml.safe_load(text))
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path}: can't be read ({(str(error).splitlines() or ['?'])[0]}).") from error
 
 

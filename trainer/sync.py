@@ -16,6 +16,7 @@ from typing import Any
 
 from trainer.checks import check_values
 from trainer.config import Wandb
+from trainer.config.stored import from_values, load_values
 from trainer.errors import ConfigError, InputError
 from trainer.track.journal import METRICS, Row
 from trainer.track.sinks import FACTS
@@ -72,48 +73,43 @@ def send(plan: Plan, rows: list[Row], mode: str) -> int:
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:
-    """The resolved configuration of a run directory."""
-    import yaml
-
+    """The resolved configuration of a run directory, as plain values; nothing in it is interpolated."""
     path = run_dir / CONFIG
     if not run_dir.is_dir():
         raise InputError(f"{run_dir}: no such directory. Name a run directory, as in {USAGE}.")
     if not path.is_file():
         raise InputError(f"{run_dir}: not a run directory, it has no {CONFIG}. Name one that `banyan pretrain` made.")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())}). Mend that file.") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: holds no configuration. Mend that file.")
-    return config
+    return load_values(path)
 
 
 def wandb_settings(config: dict[str, Any], overrides: list[str]) -> Wandb:
     """track.wandb of the run, changed by `overrides`. The mode isn't the run's own: one syncs what trained offline."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
     stored = {**((config.get("track") or {}).get("wandb") or {}), "mode": "auto"}
+    given = {}
     known = {field.name for field in dataclasses.fields(Wandb)}
     for override in overrides:
         key = override.partition("=")[0]
         if key.removeprefix("track.wandb.") not in known or not key.startswith("track.wandb."):
             choices = ", ".join(f"track.wandb.{name}" for name in sorted(known))
             raise ConfigError(f"{key}: not a key of sync; choose one of {choices}.")
-    dotlist = [override.removeprefix("track.wandb.") for override in overrides]
+        given[key.removeprefix("track.wandb.")] = _typed(override.partition("=")[2])
+    values = {key: value for key, value in stored.items() if key in known} | given
+    for key, value in values.items():
+        if "${" in str(value):
+            raise ConfigError(f"track.wandb.{key}={value}: nothing is interpolated here; give track.wandb.{key}=VALUE.")
     try:
-        merged = OmegaConf.merge(
-            OmegaConf.structured(Wandb),
-            {key: value for key, value in stored.items() if key in known},
-            OmegaConf.from_dotlist(dotlist),
-        )
-        settings = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"track.wandb: {str(error).splitlines()[0]}. Mend the value.") from error
-    assert isinstance(settings, Wandb)
+        settings = from_values(Wandb, values, "track.wandb.")
+    except ValueError as error:
+        raise ConfigError(f"{error}. Mend the value.") from error
     check_values(settings, "track.wandb.")
     return settings
+
+
+def _typed(text: str) -> str | list[str] | None:
+    """A value as it was typed: text, null or [a, b]."""
+    if text.startswith("[") and text.endswith("]"):
+        return [part.strip().strip("'\"") for part in text[1:-1].split(",") if part.strip()]
+    return None if text == "null" else text
 
 
 def read_journal(run_dir: Path) -> list[Row]:
