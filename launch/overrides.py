@@ -89,6 +89,8 @@ def parse(text: str, names: Names) -> Override:
     override = Override(**match.groupdict())
     if names.is_group(override.name):
         _check_choice(override, names)
+    elif is_entry(override.name, names.schema) and re.search(r"[^\w.-]", override.name):
+        raise ConfigError(f"{override.name}: a name is letters, digits and underscores.")
     elif keys.kind_of(names.schema, override.name) is None:
         raise ConfigError(f"{override.name}: {names.verb.name} has no such key or group; {names.hint(override.name)}")
     return override
@@ -116,11 +118,17 @@ def implied(overrides: Sequence[Override], chosen: Iterable[str]) -> list[Overri
         if "data" not in given:
             settled["data.name"] = as_name("-".join(dict.fromkeys(mixture)) or "mixture")
     if path != "null":
-        settled["data.name"] = as_name(Path(path).resolve().name)
+        settled["data.name"] = _name_of(path)
     for one, other in (("train.tokens", "train.steps"), ("train.steps", "train.tokens")):
         if given.get(one, "null") != "null":
             settled[other] = "null"
     return [Override(name, value) for name, value in settled.items() if name not in given]
+
+
+def _name_of(path: str) -> str:
+    """What data in a folder are called."""
+    last = Path(path).resolve().name
+    return "custom" if "${" in last else as_name(last)
 
 
 def for_hydra(override: Override, names: Names) -> str:

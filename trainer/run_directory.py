@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from trainer.checks import check_values
-from trainer.config import Pretrain, plain, resolved
+from trainer.config import Pretrain, flatten, plain, resolved
 from trainer.config.stored import from_values, load_values
 from trainer.credentials import masked
 from trainer.data.tokenizer import Tokenizer, load_tokenizer
@@ -46,14 +46,6 @@ def identity(resolved: dict[str, Any]) -> dict[str, Any]:
     kept["data"] = {key: kept["data"][key] for key in DATA_KEYS}
     kept["checkpoint"] = {"fork_from": resolved["checkpoint"]["fork_from"]}
     return flatten(kept)
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} → {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def name_run(config: Pretrain) -> str:

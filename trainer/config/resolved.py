@@ -25,3 +25,11 @@ def plain(config: Pretrain) -> dict[str, Any]:
     idle = ("path", "overrides") if config.model.path is None else OF_OURS
     values["model"] = {key: value for key, value in values["model"].items() if key not in idle}
     return values
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} → {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
