@@ -104,7 +104,7 @@ def _list(folders: list[Path]) -> int:
     for folder in folders:
         problem = find_problem(folder, hashes=False)
         try:
-            state = json.loads((folder / "state.json").read_text())
+            state = json.loads((folder / "state.json").read_text("utf-8"))
             known = [f"{state['tokens']:,}", _when(state["time"]), f"{_bytes(folder):,}", _shape(state["shape"])]
         except (OSError, ValueError, KeyError, TypeError, InputError):
             known = ["?"] * 4

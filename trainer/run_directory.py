@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from trainer import streams
 from trainer.checks import check_values
 from trainer.config import Pretrain, flatten, plain, resolved
 from trainer.config.stored import from_values, load_values
@@ -129,9 +130,11 @@ def git_commit() -> str | None:
     """Commit of Banyan's own source, "+changes" if it was edited; None outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", check=True, timeout=10
+        )
         status = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True, timeout=10
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, encoding="utf-8", check=True, timeout=10
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -199,3 +202,4 @@ def log_to_file(run_dir: Path, rank: int) -> None:
         logger.handlers[:] = [handler]
         logger.setLevel(logging.INFO)
     logging.captureWarnings(capture=True)
+    streams.tell_in(logging.getLogger("banyan"))

@@ -48,7 +48,7 @@ class SweepTrial(tune.Trainable):
 
     def load_checkpoint(self, folder: Any) -> None:
         """Where it goes on: after its own pause, or with the weights of a better trial."""
-        pointer = json.loads((Path(folder) / POINTER).read_text())
+        pointer = json.loads((Path(folder) / POINTER).read_text("utf-8"))
         self._last_step = pointer[STEP]
         run_dir, step = Path(pointer["run_dir"]), pointer[STEP]
         if pointer["number"] != self._trial.number and step < self._steps_from(run_dir, step):
@@ -57,7 +57,7 @@ class SweepTrial(tune.Trainable):
     def save_checkpoint(self, folder: str) -> None:
         """Says which run and step it is at."""
         pointer = {"number": self._trial.number, "run_dir": str(self._trial.run_dir), STEP: self._last_step}
-        (Path(folder) / POINTER).write_text(json.dumps(pointer))
+        (Path(folder) / POINTER).write_text(json.dumps(pointer), "utf-8")
 
     def step(self) -> dict[str, Any]:
         """Waits for the next report, or the end."""

@@ -251,8 +251,8 @@ def test_text_from_the_environment_is_used_and_shown_as_it_was_written(monkeypat
 
 
 NAMES = [
-    "../x", "a/b", "/x", "..", ".", "", ".x", "-x", " x", "x ", "x.", "x\ny", "x\ty", "x\0y", "a%jb", 'a"b', "a'b", "a`b",
-    "a$b", "a\\b", "a;b", "a#b", "a*b", "a~b", "a:b", "a@b", "a|b", "a\u202eb", "a\u200bb", "x" * 121, "文" * 41,
+    "../x", "a/b", "/x", "..", ".", "", ".x", "-x", " x", "x ", "x.", "x\ny", "x\ty", "x\0y", "a%jb", 'a"b', "a'b",
+    "a`b", "a$b", "a\\b", "a;b", "a#b", "a*b", "a~b", "a:b", "a@b", "a|b", "a\u202eb", "a\u200bb", "x" * 121, "文" * 41,
 ]  # fmt: skip
 
 

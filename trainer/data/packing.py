@@ -55,7 +55,7 @@ def _finished(job: ShardJob, note: Path) -> Shard | None:
     """The shard as an earlier run left it, if it did."""
     if not note.exists() or not job.path.exists() or not index_path(job.path).exists():
         return None
-    shard = Shard(**json.loads(note.read_text()))
+    shard = Shard(**json.loads(note.read_text("utf-8")))
     whole = job.path.stat().st_size == shard.bytes and shard.documents == len(job.documents)
     return shard if whole else None
 

@@ -47,7 +47,7 @@ def describe(path: Path) -> dict[str, Any]:
 def read_complete(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and hash of every file of a whole checkpoint, by name. InputError if COMPLETE isn't there or damaged."""
     try:
-        files: dict[str, dict[str, Any]] = json.loads((folder / "COMPLETE").read_text())["files"]
+        files: dict[str, dict[str, Any]] = json.loads((folder / "COMPLETE").read_text("utf-8"))["files"]
     except FileNotFoundError:
         raise InputError("COMPLETE is missing") from None
     except (ValueError, KeyError):
@@ -143,13 +143,13 @@ class CheckpointReader:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.state: dict[str, Any] = json.loads((folder / "state.json").read_text())
+        self.state: dict[str, Any] = json.loads((folder / "state.json").read_text("utf-8"))
         if self.state.get("format") != FORMAT:
             raise InputError(f"{folder}: format {self.state.get('format')}; this version reads {FORMAT}.")
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.pieces: dict[tuple[str, str], list[Piece]] = {}
         for path in sorted(folder.glob("rank-*.json")):
-            for record in json.loads(path.read_text())["fragments"]:
+            for record in json.loads(path.read_text("utf-8"))["fragments"]:
                 piece = Piece.from_json(record)
                 self.shapes[record["parameter"]] = piece.region.shape
                 self.pieces.setdefault((record["parameter"], record["kind"]), []).append(piece)
