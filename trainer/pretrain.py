@@ -94,7 +94,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     mesh.main_finds(lambda: choose_mode(config.track.wandb))  # refuses online without a key
 
     training = open_training(config.data)
-    validation = open_validation(config.data)
+    validation = open_validation(config.data) if config.evaluate.every > 0 else []
     require_same_tokenizer(training + validation)
     fit_to_data(config, told, training, validation)
     check_shards(training + validation, config.data.verify_bytes, mesh)

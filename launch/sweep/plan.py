@@ -69,7 +69,10 @@ class Plan:
             *(f"evaluate.every={self.every}", f"checkpoint.every={self.every}"),
             *("launch=local", f"launch.processes={self.ranks}"),
             f"launch.threads={self.threads}",
-            *(f"run.dir={run_dir}", f"run.name={self.name}-{run_dir.relative_to(self.folder / 'trials')}"),
+            *(
+                f"run.dir={run_dir}",
+                f"run.name={self.name}-{'-'.join(run_dir.relative_to(self.folder / 'trials').parts)}",
+            ),
             *([f"checkpoint.fork_from={fork_from}"] if fork_from else []),
         ]
         return last_of_each([*BY_DEFAULT, f"track.wandb.group={self.name}", *self.settings(values), *ours])
