@@ -17,7 +17,7 @@ from typing import Any
 from launch import failure, rank_environment
 from launch.launcher_keys import check_keys
 from launch.verbs import VERBS, Verb
-from trainer import __version__
+from trainer import __version__, streams
 from trainer.errors import BanyanError, ConfigError
 from trainer.file_limit import raise_limit
 
@@ -35,15 +35,21 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line and returns the exit code; no exception leaves it."""
+    if arguments is None:
+        streams.use_utf8()
+    streams.prepare()
     threading.excepthook = _tell_of_thread
     raise_limit()
     try:
-        return _run(sys.argv[1:] if arguments is None else list(arguments))
+        code = _run(sys.argv[1:] if arguments is None else list(arguments))
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (Exception, KeyboardInterrupt) as error:
         return failure.tell(failure.of_exception(error))
+    finally:
+        streams.finish()
 
 
 def _tell_of_thread(uncaught: threading.ExceptHookArgs) -> None:
@@ -119,6 +125,8 @@ def _run_configured(verb: Verb, options: Options, arguments: Sequence[str]) -> i
 
         print(pages.of_verb(verb, everything=options.help == "all"), end="")
         return 0
+    if verb.outlives_console and not options.show_config:
+        streams.outlive_console()
     if options.multirun:
         return _run_each(verb, options)
     from launch.compose import as_yaml, compose

@@ -6,6 +6,7 @@ the launcher shows the first one of all ranks.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -16,6 +17,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.credentials import masked
 from trainer.errors import BanyanError
 
 FILE_VARIABLE = "BANYAN_ERROR_FILE"
@@ -40,12 +42,13 @@ class Failure:
 
 
 def of_exception(error: BaseException) -> Failure:
-    """The failure that an exception at the end of a verb stands for."""
+    """The failure that an exception at the end of a verb stands for; secrets are masked in it."""
     told = _exit_code_and_message(error)
     rank = int(os.environ.get("RANK", "0"))
     if told:
-        return Failure(time.time(), rank, *told)
-    trace = "".join(traceback.format_exception(error))
+        code, message = told
+        return Failure(time.time(), rank, code, masked(message))
+    trace = masked("".join(traceback.format_exception(error)))
     return Failure(
         time.time(), rank, 1, f"rank {rank} crashed with {type(error).__name__}; its traceback is above.", trace
     )
@@ -55,7 +58,8 @@ def tell(failure: Failure) -> int:
     """Leaves the failure to the launcher if there is one, otherwise prints it; returns the exit code."""
     file = os.environ.get(FILE_VARIABLE)
     if not (file and _write(failure, Path(file))):
-        failure.show()
+        with contextlib.suppress(OSError):  # where nobody reads it, the exit code tells
+            failure.show()
     return failure.exit_code
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from launch import groups, keys
 from launch.verbs import Verb
 from trainer.errors import ConfigError
+from trainer.names import as_name
 
 _OVERRIDE = re.compile(r"(?P<prefix>\+\+|\+|~|)(?P<name>[^=~+\s]+)=(?P<value>.*)", re.DOTALL)
 _REMOVAL = re.compile(r"~[^=\s]+")
@@ -88,6 +89,8 @@ def parse(text: str, names: Names) -> Override:
     override = Override(**match.groupdict())
     if names.is_group(override.name):
         _check_choice(override, names)
+    elif is_entry(override.name, names.schema) and re.search(r"[^\w.-]", override.name):
+        raise ConfigError(f"{override.name}: a name is letters, digits and underscores.")
     elif keys.kind_of(names.schema, override.name) is None:
         raise ConfigError(f"{override.name}: {names.verb.name} has no such key or group; {names.hint(override.name)}")
     return override
@@ -113,13 +116,19 @@ def implied(overrides: Sequence[Override], chosen: Iterable[str]) -> list[Overri
     if (mixture or "data.train" in given) and path == "null":
         settled["data.path"] = "null"
         if "data" not in given:
-            settled["data.name"] = "-".join(dict.fromkeys(mixture)) or "mixture"
+            settled["data.name"] = as_name("-".join(dict.fromkeys(mixture)) or "mixture")
     if path != "null":
-        settled["data.name"] = re.sub(r"[^\w.-]+", "-", Path(path).resolve().name).strip("-") or "custom"
+        settled["data.name"] = _name_of(path)
     for one, other in (("train.tokens", "train.steps"), ("train.steps", "train.tokens")):
         if given.get(one, "null") != "null":
             settled[other] = "null"
     return [Override(name, value) for name, value in settled.items() if name not in given]
+
+
+def _name_of(path: str) -> str:
+    """What data in a folder are called."""
+    last = Path(path).resolve().name
+    return "custom" if "${" in last else as_name(last)
 
 
 def for_hydra(override: Override, names: Names) -> str:

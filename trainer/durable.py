@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from trainer.config.environment import as_stored
 from trainer.errors import InputError, StorageError
 
 REFUSALS = {
@@ -104,5 +105,6 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any, *, scratch: Path | None = None) -> None:
-    """Writes `content` as indented JSON, durably."""
-    write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(), scratch=scratch)
+    """Writes `content` as indented JSON, durably; what came from the environment as it was written."""
+    text = json.dumps(as_stored(content), indent=1, ensure_ascii=False)
+    write_bytes(path, f"{text}\n".encode(), scratch=scratch)

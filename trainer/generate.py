@@ -141,8 +141,6 @@ def decode_stream(tokenizer: Tokenizer, before: list[int], tokens: Iterable[int]
 
 def write_stream(pieces: Iterable[str], out: TextIO) -> None:
     """Writes pieces as they come and ends the line. A reader that has gone away (`| head`) ends it quietly."""
-    if hasattr(out, "reconfigure"):
-        out.reconfigure(errors="replace")  # a terminal that isn't UTF-8 shows "?"
     try:
         for piece in pieces:
             out.write(piece)

@@ -62,7 +62,7 @@ class Holder:
 
 def _machine() -> str:
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return platform.node()
@@ -147,7 +147,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 def _look(path: Path) -> tuple[Holder, float] | None:
     """Who holds the lock, and when that was last touched, by the file system's clock; None if nobody does."""
     try:
-        with path.open() as file:  # opening makes a network file system look again
+        with path.open(encoding="utf-8") as file:  # opening makes a network file system look again
             touched = os.fstat(file.fileno()).st_mtime
             return Holder(**json.load(file)), touched
     except FileNotFoundError:

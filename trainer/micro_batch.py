@@ -15,6 +15,7 @@ from typing import Any
 
 from trainer.checks import settle_micro_batch
 from trainer.config import AUTO, Model, Pretrain
+from trainer.config.environment import as_stored
 from trainer.durable import write_json
 from trainer.engine.mesh import Mesh
 from trainer.engine.shadow import run_shadows
@@ -58,7 +59,7 @@ def circumstances_of(config: Pretrain, mesh: Mesh, device: str) -> dict[str, Any
     return {
         "world_size": mesh.world_size,
         "device": device,
-        "parallel": dataclasses.asdict(config.parallel),
+        "parallel": as_stored(dataclasses.asdict(config.parallel)),
         "train": {key: getattr(config.train, key) for key in DECISIVE_TRAIN},
     }
 

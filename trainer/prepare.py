@@ -20,6 +20,7 @@ from typing import Any
 
 from trainer.checks import check_values, require
 from trainer.config import Data, Prepare
+from trainer.credentials import masked
 from trainer.data import spool
 from trainer.data.filters import DUPLICATE, first_occurrences
 from trainer.data.layout import cut_into_shards, held_out, shuffle_order
@@ -305,7 +306,7 @@ def _manifest(
             SourceGroup(given, config.data.licence, tuple(source.name for source in group)) for given, group in groups
         ),
         prepared={
-            "command": sys.argv,
+            "command": [masked(typed) for typed in sys.argv],
             "version": _version(),
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             **_settings(config),

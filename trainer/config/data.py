@@ -46,7 +46,7 @@ class ValidationSet:
 class Data:
     """What prepare reads and writes, and what training reads."""
 
-    name: str = knob("custom", "What the data are called; part of the default run name.")
+    name: str = knob("custom", "What the data are called; part of the default run name.", is_name=True)
     # prepare
     input: list[str] = knob([], "Files, folders or globs of text, .jsonl[.gz|.zst] or .tar of text.", common=True)
     include: list[str] = knob([], "File endings taken from folders, such as .py; by default all that are known.")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.config.environment import as_stored
 from trainer.data.sources import Source
 from trainer.durable import write_json
 from trainer.errors import ConfigError
@@ -33,7 +34,7 @@ class Plan:
     def of(settings: dict[str, Any], sources: tuple[Source, ...]) -> Plan:
         """A plan over these sources."""
         inputs = [[source.given, source.name, source.bytes, source.modified_ns] for source in sources]
-        return Plan({"plan version": VERSION, **settings}, inputs)
+        return Plan(as_stored({"plan version": VERSION, **settings}), as_stored(inputs))
 
 
 @dataclass(frozen=True)
