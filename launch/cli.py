@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     With this process's own command line (None) it ends the process itself where that is a rank that left its peers.
     """
     threading.excepthook = _tell_of_thread
+    _open_missing_streams()
     try:
         with interruptible(FORWARDED):
             code = _run(sys.argv[1:] if arguments is None else list(arguments))
@@ -56,6 +57,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         _end_as_rank(code)
     return code
+
+
+def _open_missing_streams() -> None:
+    """Gives a process that was started with a closed stdin, stdout or stderr one that leads nowhere.
+
+    Else the next file that is opened would take its number, and get what libraries print.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _end_as_rank(code: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
 import stat
 import sys
 import tempfile
@@ -31,8 +33,12 @@ def cache_folder(environment: Mapping[str, str], name: str) -> Path:
 
 
 def _home(environment: Mapping[str, str]) -> str | None:
-    home = environment.get("HOME") or os.path.expanduser("~")
-    return os.path.join(home, ".cache") if os.path.isabs(home) else None
+    """The user's ~/.cache; None where neither HOME nor the system's list of users knows a home."""
+    home = environment.get("HOME")
+    if not home:
+        with contextlib.suppress(KeyError):
+            home = pwd.getpwuid(os.getuid()).pw_dir
+    return os.path.join(home, ".cache") if home and os.path.isabs(home) else None
 
 
 def _problem_of(folder: Path) -> str | None:
