@@ -19,6 +19,7 @@ from pathlib import Path
 
 from trainer.credentials import masked
 from trainer.errors import BanyanError
+from trainer.interrupt import Interrupted
 
 FILE_VARIABLE = "BANYAN_ERROR_FILE"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -64,17 +65,22 @@ def tell(failure: Failure) -> int:
 
 
 def read(file: Path) -> Failure | None:
-    """What a rank left in its error file."""
+    """What a rank left in its error file; None if it left nothing, or hasn't written it all yet."""
     try:
         return Failure(**json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
 def _write(failure: Failure, file: Path) -> bool:
+    """Writes it whole under its name; a local launcher's file is there already, and can't be replaced."""
+    content = json.dumps(dataclasses.asdict(failure))
     try:
+        if file.exists():
+            file.write_text(content, encoding="utf-8")
+            return True
         partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(dataclasses.asdict(failure)), encoding="utf-8")
+        partial.write_text(content, encoding="utf-8")
         partial.rename(file)
     except OSError:
         return False
@@ -84,8 +90,12 @@ def _write(failure: Failure, file: Path) -> bool:
 def _exit_code_and_message(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, BanyanError):
         return error.exit_code, str(error)
+    if isinstance(error, Interrupted):
+        return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt):
         return 130, "interrupted"
+    if isinstance(error, RuntimeError) and str(error) == "Could not determine home directory.":
+        return 2, "a path begins with ~, and there is no such home folder: set HOME, or write the path out."
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         where = f" while writing {error.filename}" if error.filename else ""
         return 1, f"the disk is full{where}: free some space, then run the same command again."

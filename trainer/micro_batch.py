@@ -107,7 +107,7 @@ def measure(config: Pretrain, model: Model, mesh: Mesh, run_dir: Path) -> tuple[
         }
         codes = run_shadows("trainer.probe", order, mesh, log, limit_s=LIMIT_S)
         lines = output.read_text(encoding="utf-8").splitlines() if output.exists() else []
-    timings = mesh.from_main([Timing(**json.loads(line)) for line in lines])
+    timings = [Timing(**fields) for fields in mesh.from_main([json.loads(line) for line in lines])]
     if any(codes):
         if OUT_OF_MEMORY not in codes and KILLED not in codes:
             culprit = next((rank for rank, code in enumerate(codes) if code > 0), 0)

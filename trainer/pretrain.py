@@ -71,7 +71,10 @@ STOPPED = 85  # exit code: stopped after a checkpoint, before the end
 
 
 def main(config: Pretrain) -> int:
-    """Runs one rank of a pretraining run, or goes on with it; the exit code. A signal from now on is a stop request."""
+    """Runs one rank of a pretraining run, or goes on with it; the exit code.
+
+    A signal ends it before its first step; after that it is a stop request.
+    """
     with StopRequests() as stops, RunLock() as lock, Watchdog(config.health.hang_timeout_s) as watchdog:
         return run(config, stops, lock, watchdog)
 
