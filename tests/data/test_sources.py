@@ -10,8 +10,9 @@ import zstandard
 
 from tests.corpus import write_texts
 from tests.prepared import write_jsonl
+from trainer.data.documents import Rejected, read_documents
 from trainer.data.filters import BAD_JSON, NO_TEXT_FIELD, UNDECODABLE
-from trainer.data.sources import Rejected, find_sources, read_documents
+from trainer.data.sources import find_sources
 from trainer.errors import InputError
 
 TEXTS = write_texts(30)
@@ -21,10 +22,10 @@ def find(*inputs, include=(), exclude=(), output=None):
     return find_sources([str(given) for given in inputs], list(include), list(exclude), output or inputs[0] / "none")
 
 
-def read(path, text_field="text"):
+def read(path, text_field="text", most_bytes=2**20):
     """All records of all sources at `path`."""
     found = find(path)
-    return [document for source in found.sources for _, document in read_documents(source, text_field)]
+    return [document for source in found.sources for _, document in read_documents(source, text_field, most_bytes)]
 
 
 def write_tar(path, members):
@@ -170,7 +171,7 @@ def test_jsonl_record_numbers_are_line_numbers(tmp_path):
     path = tmp_path / "texts.jsonl"
     path.write_text("\n" + json.dumps({"text": "second line"}) + "\n")
     (source,) = find(path).sources
-    assert list(read_documents(source, "text")) == [(1, b"second line")]
+    assert list(read_documents(source, "text", 2**20)) == [(1, b"second line")]
 
 
 def test_an_input_that_adds_no_file_is_refused_beside_others_that_do(tmp_path):

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import codecs
+
 import numpy as np
 
 EMPTY = "empty"  # nothing but white space
 UNDECODABLE = "undecodable"  # no UTF-8, or NUL bytes: binary
-BAD_JSON = "bad_json"  # a line of a .jsonl file that is no JSON object
+BAD_JSON = "bad_json"  # a line of JSON lines that is no JSON object
 NO_TEXT_FIELD = "no_text_field"  # a record without a string in data.text_field
+TOO_LARGE = "too_large"  # above data.most_document_bytes
+OTHER_FORMAT = "other_format"  # JSON, a table or markup where a text was expected
+LINK = "link"  # a link or device in a tar, which is never followed
 DUPLICATE = "duplicate"  # the same bytes as an earlier document
-REASONS = (EMPTY, UNDECODABLE, BAD_JSON, NO_TEXT_FIELD, DUPLICATE)
+REASONS = (EMPTY, UNDECODABLE, BAD_JSON, NO_TEXT_FIELD, TOO_LARGE, OTHER_FORMAT, LINK, DUPLICATE)
+
+PIECE = 2**20  # bytes decoded at once
 
 
-def rejection(text: bytes) -> str | None:
-    """Why a document with these bytes can't be used; None if it can."""
-    if b"\0" in text:
-        return UNDECODABLE
-    try:
-        decoded = text.decode("utf-8")
-    except UnicodeDecodeError:
-        return UNDECODABLE
-    return EMPTY if not decoded or decoded.isspace() else None
+def rejection(text: bytes) -> tuple[str, int] | None:
+    """Why a document with these bytes can't be used, and from which byte on; None if it can."""
+    nul = text.find(b"\0")
+    blank = True
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(text), PIECE):  # by pieces: a large text needn't be in memory as characters, too
+        held = len(decoder.getstate()[0])
+        try:
+            decoded = decoder.decode(text[start : start + PIECE], final=start + PIECE >= len(text))
+        except UnicodeDecodeError as error:
+            broken = start - held + error.start
+            return UNDECODABLE, broken if nul < 0 else min(nul, broken)
+        blank = blank and (not decoded or decoded.isspace())
+    if nul >= 0:
+        return UNDECODABLE, nul
+    return (EMPTY, 0) if blank else None
 
 
 def first_occurrences(hashes: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from trainer.durable import write_json
 from trainer.errors import ConfigError
 
 FILE = "plan.json"
-VERSION = 1  # raise it when the same settings and inputs would give other shards
+VERSION = 2  # raise it when the same settings and inputs would give other shards
 SPLITS = ("train", "validation")
 PARTIAL = "partial"
 

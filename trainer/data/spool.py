@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xxhash
 
-from trainer.data.filters import UNDECODABLE, rejection
-from trainer.data.sources import Rejected, Source, read_documents
+from trainer.data.documents import Rejected, read_documents
+from trainer.data.sources import Source
 from trainer.durable import replacing
-from trainer.errors import InputError
 
 LEAST_ITEM_BYTES = 8 * 2**20
 MOST_ITEMS = 4096
@@ -57,6 +57,26 @@ class Documents:
         return Documents(*(getattr(self, column.name)[rows] for column in fields(self)))
 
 
+@dataclass
+class Rejections:
+    """What holds no document: records by reason with the first place of each, and members of tars beside a text."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+    unused: Counter[str] = field(default_factory=Counter)
+
+    def add(self, reason: str, place: str, count: int = 1) -> None:
+        """Counts records that were rejected for `reason`, the first at `place`."""
+        self.counts[reason] += count
+        self.first.setdefault(reason, place)
+
+    def merge(self, later: dict[str, Any]) -> None:
+        """Adds those of a later item, as stored."""
+        for reason, count in later["counts"].items():
+            self.add(reason, later["first"][reason], count)
+        self.unused.update(later["unused"])
+
+
 def batches(sources: tuple[Source, ...]) -> list[Batch]:
     """Sources → work items: small files together, so that a million of them isn't a million items."""
     wanted = max(LEAST_ITEM_BYTES, sum(source.bytes for source in sources) // MOST_ITEMS)
@@ -80,37 +100,30 @@ def table_path(folder: Path, item: int) -> Path:
     return folder / f"item-{item:06d}.npz"
 
 
-def collect(batch: Batch, *, folder: Path, text_field: str) -> int:
+def collect(batch: Batch, *, folder: Path, text_field: str, most_bytes: int) -> int:
     """Spools the documents of a batch, unless they are there already; returns the bytes of its source files."""
     if table_path(folder, batch.number).exists():
         return batch.bytes
     rows: list[tuple[int, int, int, int, bytes]] = []
-    rejected: Counter[str] = Counter()
+    rejections = Rejections()
     offset = 0
     with replacing(text_path(folder, batch.number)) as file:
         for number, source in enumerate(batch.sources, start=batch.first_source):
-            for record, document in read_documents(source, text_field):
-                reason = document.reason if isinstance(document, Rejected) else rejection(document)
-                if isinstance(document, Rejected) or reason:
-                    _refuse_binary(source, reason)
-                    rejected[str(reason)] += 1
+            for record, document in read_documents(source, text_field, most_bytes, rejections.unused):
+                if isinstance(document, Rejected):
+                    first = document.reason not in rejections.first
+                    rejections.add(
+                        document.reason, ", ".join(filter(None, (source.name, str(document)))) if first else ""
+                    )
                     continue
                 file.write(document)
                 rows.append((number, record, offset, len(document), xxhash.xxh3_128_digest(document)))
                 offset += len(document)
-    _write_table(folder, batch.number, rows, rejected)
+    _write_table(folder, batch.number, rows, rejections)
     return batch.bytes
 
 
-def _refuse_binary(source: Source, reason: str | None) -> None:
-    if source.strict and source.kind == "text" and reason == UNDECODABLE:
-        raise InputError(
-            f"{source.path}: not UTF-8 text (a binary file?): convert it, or leave it out of data.input. Known are "
-            "text and code, .jsonl[.gz|.zst] and .tar."
-        )
-
-
-def _write_table(folder: Path, item: int, rows: list[tuple[int, int, int, int, bytes]], rejected: Counter[str]) -> None:
+def _write_table(folder: Path, item: int, rows: list[tuple[int, int, int, int, bytes]], rejections: Rejections) -> None:
     source, record, offset, length, hashes = zip(*rows, strict=True) if rows else ((), (), (), (), ())
     with replacing(table_path(folder, item)) as file:
         np.savez(
@@ -120,21 +133,21 @@ def _write_table(folder: Path, item: int, rows: list[tuple[int, int, int, int, b
             offset=np.array(offset, np.int64),
             length=np.array(length, np.int64),
             hash=np.frombuffer(b"".join(hashes), ">u8").reshape(-1, 2).astype(np.uint64),
-            rejected=np.frombuffer(json.dumps(rejected).encode(), np.uint8),
+            rejections=np.frombuffer(json.dumps(vars(rejections)).encode(), np.uint8),
         )
 
 
-def load(folder: Path, items: int) -> tuple[Documents, Counter[str]]:
-    """The table of all spooled documents, by source and record, and the counts of rejected records by reason."""
+def load(folder: Path, items: int) -> tuple[Documents, Rejections]:
+    """The table of all spooled documents, by source and record, and what was rejected."""
     tables = []
-    rejected: Counter[str] = Counter()
+    rejections = Rejections()
     for item in range(items):
         with np.load(table_path(folder, item)) as stored:
             columns = {column.name: stored[column.name] for column in fields(Documents) if column.name != "item"}
             tables.append(Documents(item=np.full(len(columns["source"]), item, np.int64), **columns))
-            rejected.update(json.loads(stored["rejected"].tobytes()))
+            rejections.merge(json.loads(stored["rejections"].tobytes()))
     joined = (np.concatenate([getattr(table, column.name) for table in tables]) for column in fields(Documents))
-    return Documents(*joined), rejected
+    return Documents(*joined), rejections
 
 
 def read_texts(folder: Path, documents: Documents) -> list[bytes]:
