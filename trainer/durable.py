@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import platform
@@ -22,6 +23,8 @@ REFUSALS = {
     errno.EIO: "the disk failed: check it",
     errno.EFBIG: "the file is larger than the disk allows: check ulimit -f",
 }
+
+LONGEST_NAME = 150  # bytes of a temporary name before host, process and ending
 
 
 @contextmanager
@@ -52,7 +55,7 @@ def replacing(path: Path, *, scratch: Path | None = None) -> Iterator[BinaryIO]:
     The temporary name holds host and process number: a worker that outlives its killed parent, or a node that was
     taken for lost, can't write into the file of another. `scratch` must be on the same file system.
     """
-    temporary = (scratch or path.parent) / f"{path.parent.name}-{path.name}.{platform.node()}-{os.getpid()}.tmp"
+    temporary = (scratch or path.parent) / f"{_short(path)}.{platform.node()[:64]}-{os.getpid()}.tmp"
     with storage_errors(path):
         try:
             with open(temporary, "wb") as file:
@@ -64,6 +67,14 @@ def replacing(path: Path, *, scratch: Path | None = None) -> Iterator[BinaryIO]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def _short(path: Path) -> str:
+    """A name for `path` that leaves room for an ending: file systems take 255 bytes."""
+    name = f"{path.parent.name}-{path.name}"
+    if len(os.fsencode(name)) <= LONGEST_NAME:
+        return name
+    return hashlib.sha256(os.fsencode(name)).hexdigest()
 
 
 def sync(path: Path) -> None:
@@ -94,4 +105,6 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Any, *, scratch: Path | None = None) -> None:
     """Writes `content` as indented JSON, durably."""
-    write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(), scratch=scratch)
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    # Bytes of a command line that aren't UTF-8 are surrogates, which JSON, too, writes as \udcXX.
+    write_bytes(path, text.encode(errors="backslashreplace"), scratch=scratch)

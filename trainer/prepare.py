@@ -23,6 +23,7 @@ import numpy as np
 from trainer.checks import check_values, require
 from trainer.config import Data, Prepare
 from trainer.data import spool
+from trainer.data.file_names import as_utf8
 from trainer.data.filters import DUPLICATE, first_occurrences
 from trainer.data.layout import cut_into_shards, held_out, shuffle_order
 from trainer.data.manifest import Manifest, Shard, SourceGroup, write_manifest
@@ -61,7 +62,8 @@ class Corpus:
 
 def main(config: Prepare, map_items: Map | None = None) -> int:
     """Runs `banyan prepare`; 0 when done. `map_items` replaces the map over processes (Ray passes in its own)."""
-    data, output = config.data, _check(config)
+    output = _check(config)
+    data = config.data = _in_utf8(config.data)
     found = find_sources(data.input, data.include, data.exclude, output, data.text_field)
     plan = Plan.of(_settings(config), found.sources)
     _say("sources", _describe(found))
@@ -123,6 +125,12 @@ def _check(config: Prepare) -> Path:
     standing = next((place for place in (output, *output.parents) if place.exists()), Path())
     require(standing.is_dir(), f"data.output={output}: {standing} is a file; choose a folder.")
     return output
+
+
+def _in_utf8(data: Data) -> Data:
+    """The section with those texts of it that name no file as UTF-8, in any locale."""
+    licence = None if data.licence is None else as_utf8(data.licence)
+    return replace(data, name=as_utf8(data.name), text_field=as_utf8(data.text_field), licence=licence)
 
 
 def _settings(config: Prepare) -> dict[str, Any]:

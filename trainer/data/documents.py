@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trainer.data.encodings import likely_encoding
+from trainer.data.file_names import escape
 from trainer.data.filters import (
     BAD_JSON,
     EMPTY,
@@ -23,7 +24,6 @@ from trainer.data.filters import (
     rejection,
 )
 from trainer.data.formats import SNIFFED, is_code, is_json_lines, kind_of, other_format, unreadable
-from trainer.data.names import escape
 from trainer.data.packed import beginning, lines, pieces
 from trainer.data.sources import Source
 from trainer.data.tars import Member, read_samples, texts_of

@@ -143,7 +143,11 @@ def _table(head: bytes, text_field: str) -> str | None:
     lines = _first_lines(head, whole=True)[:2]
     for separator, what in ((b",", "a table of comma-separated values"), (b"\t", "a table of tab-separated values")):
         columns = [column.strip(b' "\r') for column in lines[0].split(separator)] if len(lines) == 2 else []
-        if len(columns) > 1 and text_field.encode() in columns and lines[1].count(separator) >= len(columns) - 1:
+        if (
+            len(columns) > 1
+            and text_field.encode("utf-8", "surrogateescape") in columns
+            and lines[1].count(separator) >= len(columns) - 1
+        ):
             return what
     return None
 

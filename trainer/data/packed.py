@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from trainer.data.names import escape
+from trainer.data.file_names import escape
 from trainer.errors import InputError
 
 PACKINGS = ("", ".gz", ".zst")

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
+from trainer.data.file_names import escape
 from trainer.data.formats import SNIFFED, ending_of, is_json_lines, kind_of, unpacked_name, unreadable
-from trainer.data.names import escape
 from trainer.data.packed import beginning, pieces
 from trainer.errors import InputError
 
@@ -26,8 +26,8 @@ DEVICES = "devices, pipes or sockets"
 class Source:
     """A file that holds documents.
 
-    `given` is the input it was found by and `name` its path below that, both escaped (trainer.data.names); `packing`
-    is "", ".gz" or ".zst", as the name says. A `strict` source was named by the user, or is of no known ending: where
+    `given` is the input it was found by and `name` its path below that, both escaped (trainer.data.file_names);
+    `packing` is "", ".gz" or ".zst", as the name says. A `strict` source was named by the user, or is of no known ending: where
     it turns out to hold no text, prepare stops.
     """
 

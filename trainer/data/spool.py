@@ -70,12 +70,6 @@ class Rejections:
         self.counts[reason] += count
         self.first.setdefault(reason, place)
 
-    def merge(self, later: dict[str, Any]) -> None:
-        """Adds those of a later item, as stored."""
-        for reason, count in later["counts"].items():
-            self.add(reason, later["first"][reason], count)
-        self.unused.update(later["unused"])
-
 
 def batches(sources: tuple[Source, ...]) -> list[Batch]:
     """Sources → work items: small files together, so that a million of them isn't a million items."""
@@ -133,8 +127,14 @@ def _write_table(folder: Path, item: int, rows: list[tuple[int, int, int, int, b
             offset=np.array(offset, np.int64),
             length=np.array(length, np.int64),
             hash=np.frombuffer(b"".join(hashes), ">u8").reshape(-1, 2).astype(np.uint64),
-            rejections=np.frombuffer(json.dumps(vars(rejections)).encode(), np.uint8),
+            rejected=_as_json(rejections.counts),
+            first_rejected=_as_json(rejections.first),
+            unused=_as_json(rejections.unused),
         )
+
+
+def _as_json(content: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(json.dumps(content).encode(), np.uint8)
 
 
 def load(folder: Path, items: int) -> tuple[Documents, Rejections]:
@@ -145,7 +145,12 @@ def load(folder: Path, items: int) -> tuple[Documents, Rejections]:
         with np.load(table_path(folder, item)) as stored:
             columns = {column.name: stored[column.name] for column in fields(Documents) if column.name != "item"}
             tables.append(Documents(item=np.full(len(columns["source"]), item, np.int64), **columns))
-            rejections.merge(json.loads(stored["rejections"].tobytes()))
+            counts, first, unused = (
+                json.loads(stored[name].tobytes()) for name in ("rejected", "first_rejected", "unused")
+            )
+            for reason, count in counts.items():
+                rejections.add(reason, first[reason], count)
+            rejections.unused.update(unused)
     joined = (np.concatenate([getattr(table, column.name) for table in tables]) for column in fields(Documents))
     return Documents(*joined), rejections
 

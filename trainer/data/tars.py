@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from trainer.data.names import escape
+from trainer.data.file_names import escape
 from trainer.errors import InputError
 
 RECORD = 512  # bytes of a tar header, and what data is padded to

@@ -11,11 +11,15 @@ def escape(name: str | os.PathLike[str]) -> str:
     Bytes that aren't UTF-8 or don't show (line feeds, terminal escapes) become `\xHH`, and `\` becomes `\\`; so the
     name's bytes can always be had back. All other names stay as they are.
     """
-    # Where the locale is ASCII, each byte of a UTF-8 character has come as a surrogate of its own.
-    text = os.fspath(name).encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    text = as_utf8(os.fspath(name))
     if text.isprintable() and "\\" not in text:
         return text
     return "".join(map(_escape_character, text))
+
+
+def as_utf8(text: str) -> str:
+    """Text of a command line, where an ASCII locale has made a surrogate of each byte of its characters."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
 def _escape_character(character: str) -> str:
