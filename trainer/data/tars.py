@@ -19,7 +19,7 @@ from trainer.errors import InputError
 RECORD = 512  # bytes of a tar header, and what data is padded to
 END = b"\0" * (2 * RECORD)
 TAIL_PIECE = 2**20  # bytes of the archive's zero padding looked at together
-MOST_HEADER_BYTES = 2**20  # of one member: long names and the like
+MOST_HEADER_BYTES = 2**15  # of one member: long names and the like; `tarfile` takes quadratic time for them
 RESERVED_ENDINGS = ("__key__", "__url__")  # what WebDataset itself puts into a sample
 
 
@@ -124,7 +124,10 @@ class _Headers:
         self.left -= size
         if size < 0 or self.left < 0:
             raise tarfile.ReadError(f"a header of more than {MOST_HEADER_BYTES:,} bytes")
-        return self._file.read(size)
+        header = self._file.read(size)
+        if re.search(rb"[0-9]{256}", header):  # which alone would take `tarfile` seconds
+            raise tarfile.ReadError("a header with a number of more than 255 digits")
+        return header
 
 
 def read_members(path: Path) -> Iterator[Member]:
