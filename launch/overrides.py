@@ -183,7 +183,8 @@ def _paths(value: str) -> list[str]:
         if last > first + 1 and all(_is_there(part) for part in parts[first:last]):
             pieces = ",".join(f'"{part}"' for part in parts[first:last])
             raise ConfigError(
-                f"""data.input={whole}: is it one path or several? Write 'data.input=["{whole}"]' or 'data.input=[{pieces}]'."""
+                f"data.input={whole}: is it one path or several? "
+                f"""Write 'data.input=["{whole}"]' or 'data.input=[{pieces}]'."""
             )
         found.append(whole)
         first = last

@@ -23,7 +23,7 @@ import numpy as np
 from trainer.checks import check_values, require
 from trainer.config import Data, Prepare
 from trainer.data import spool
-from trainer.data.file_names import as_utf8
+from trainer.data.file_names import as_utf8, escape
 from trainer.data.filters import DUPLICATE, first_occurrences
 from trainer.data.layout import cut_into_shards, held_out, shuffle_order
 from trainer.data.manifest import Manifest, Shard, SourceGroup, write_manifest
@@ -73,7 +73,7 @@ def main(config: Prepare, map_items: Map | None = None) -> int:
         if progress == "finished":
             return _up_to_date(output)
         if progress == "begun":
-            _say("continue", f"the same prepare was interrupted; what it left in {output / PARTIAL} is used")
+            _say("continue", f"the same prepare was interrupted; what it left in {escape(output / PARTIAL)} is used")
         with processes(data.workers or available_cores()) as own_map:
             _prepare(config, output, found, plan, map_items or own_map)
     return 0
@@ -159,7 +159,10 @@ def _up_to_date(output: Path) -> int:
         if split == "train" or (output / split).exists():
             manifest = read_manifest(output / split)
             open_shards(manifest)
-            _say(split, f"{manifest.documents:,} documents, {manifest.tokens:,} tokens: up to date in {output / split}")
+            _say(
+                split,
+                f"{manifest.documents:,} documents, {manifest.tokens:,} tokens: up to date in {escape(output / split)}",
+            )
     return 0
 
 
@@ -357,7 +360,7 @@ def _summarise(output: Path, corpus: Corpus) -> None:
             split,
             f"{manifest.documents:,} documents, {manifest.tokens:,} tokens, {in_words(manifest.text_bytes)} "
             f"({manifest.tokens / manifest.text_bytes:.3f} tokens per byte) in {len(manifest.shards)} shards: "
-            f"{output / split}",
+            f"{escape(output / split)}",
         )
     _say("rejected", f"{_counts(corpus.rejected) or 'none'}, of {corpus.documents_read:,} documents read")
     for reason in corpus.rejected:
@@ -377,5 +380,6 @@ def _counts(counts: Counter[str] | dict[str, int]) -> str:
 
 
 def _say(subject: str, what: str) -> None:
-    """One line, flushed, so that it shows at once in a log file too."""
-    print(f"{subject:<10} {what}", flush=True)
+    """One line, flushed, so that it shows at once in a log file too; escaped as far as the console can't show it."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(f"{subject:<10} {what}".encode(encoding, "backslashreplace").decode(encoding), flush=True)

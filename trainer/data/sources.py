@@ -27,8 +27,8 @@ class Source:
     """A file that holds documents.
 
     `given` is the input it was found by and `name` its path below that, both escaped (trainer.data.file_names);
-    `packing` is "", ".gz" or ".zst", as the name says. A `strict` source was named by the user, or is of no known ending: where
-    it turns out to hold no text, prepare stops.
+    `packing` is "", ".gz" or ".zst", as the name says. A `strict` source was named by the user, or is of no known
+    ending: where it turns out to hold no text, prepare stops.
     """
 
     given: str
