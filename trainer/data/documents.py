@@ -22,6 +22,7 @@ from trainer.data.filters import (
     TOO_LARGE,
     UNDECODABLE,
     rejection,
+    undecodable_at,
 )
 from trainer.data.formats import SNIFFED, is_code, is_json_lines, kind_of, other_format, unreadable
 from trainer.data.packed import beginning, lines, pieces
@@ -146,11 +147,11 @@ def _too_large(size: int, most_bytes: int) -> Rejected:
 
 def _checked(text: bytes) -> bytes | Rejected:
     """A document's text, if it can be used."""
-    problem = rejection(text)
-    if problem is None:
+    reason = rejection(text)
+    if reason is None:
         return text
-    reason, place = problem
-    if reason != UNDECODABLE:
+    place = undecodable_at(text)
+    if place is None:
         return Rejected(reason)
     start = max(0, place - SAMPLE // 2)
     return Rejected(reason, f"byte {place + 1:,}", sample=text[start : start + SAMPLE])

@@ -38,8 +38,8 @@ def likely_encoding(text: bytes) -> str:
             return f"{name} by its byte order mark; iconv -f {name} -t UTF-8"
     if 2 * _in_utf8(text) > _high(text) > 0:
         return "UTF-8 but for some broken bytes; iconv -c -f UTF-8 -t UTF-8 drops those"
-    name = _wide(text) or _legacy(text)
-    return f"perhaps {name}, a guess; iconv -f {name} -t UTF-8" if name else "binary?"
+    guess = _wide(text) or _legacy(text)
+    return f"perhaps {guess}, a guess; iconv -f {guess} -t UTF-8" if guess else "binary?"
 
 
 def _high(text: bytes) -> int:

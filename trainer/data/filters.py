@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -16,25 +17,34 @@ LINK = "link"  # a link or device in a tar, which is never followed
 DUPLICATE = "duplicate"  # the same bytes as an earlier document
 REASONS = (EMPTY, UNDECODABLE, BAD_JSON, NO_TEXT_FIELD, TOO_LARGE, OTHER_FORMAT, LINK, DUPLICATE)
 
-PIECE = 2**20  # bytes decoded at once
+PIECE = 2**20  # bytes decoded at once: a large text needn't be in memory as characters, too
 
 
-def rejection(text: bytes) -> tuple[str, int] | None:
-    """Why a document with these bytes can't be used, and from which byte on; None if it can."""
-    nul = text.find(b"\0")
-    blank = True
+def rejection(text: bytes) -> str | None:
+    """Why a document with these bytes can't be used; None if it can."""
+    if undecodable_at(text) is not None:
+        return UNDECODABLE
+    return EMPTY if all(decoded.isspace() for decoded in _decoded(text, PIECE // 256)) else None
+
+
+def undecodable_at(text: bytes) -> int | None:
+    """The first byte that is NUL or no UTF-8."""
+    nul, decoded = text.find(b"\0"), 0
+    try:
+        for piece in _decoded(text, PIECE):
+            decoded += len(piece.encode())
+    except UnicodeDecodeError as error:
+        broken = decoded + error.start
+        return broken if nul < 0 else min(nul, broken)
+    return None if nul < 0 else nul
+
+
+def _decoded(text: bytes, size: int) -> Iterator[str]:
+    """The characters of `text`, `size` bytes at a time; none of an empty piece."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    for start in range(0, len(text), PIECE):  # by pieces: a large text needn't be in memory as characters, too
-        held = len(decoder.getstate()[0])
-        try:
-            decoded = decoder.decode(text[start : start + PIECE], final=start + PIECE >= len(text))
-        except UnicodeDecodeError as error:
-            broken = start - held + error.start
-            return UNDECODABLE, broken if nul < 0 else min(nul, broken)
-        blank = blank and (not decoded or decoded.isspace())
-    if nul >= 0:
-        return UNDECODABLE, nul
-    return (EMPTY, 0) if blank else None
+    for start in range(0, len(text), size):
+        if piece := decoder.decode(text[start : start + size], final=start + size >= len(text)):
+            yield piece
 
 
 def first_occurrences(hashes: np.ndarray) -> np.ndarray:
