@@ -18,10 +18,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from trainer.checks import check_values, require
 from trainer.config import Data, Prepare
 from trainer.credentials import masked
 from trainer.data import spool
+from trainer.data.file_names import as_utf8, escape
 from trainer.data.filters import DUPLICATE, first_occurrences
 from trainer.data.layout import cut_into_shards, held_out, shuffle_order
 from trainer.data.manifest import Manifest, Shard, SourceGroup, write_manifest
@@ -53,13 +56,16 @@ class Corpus:
 
     splits: dict[str, spool.Documents]
     rejected: dict[str, int]
+    first_rejected: dict[str, str]  # by reason: file and place of the first
+    unused: dict[str, int]  # what was left out within files
     documents_read: int
 
 
 def main(config: Prepare, map_items: Map | None = None) -> int:
     """Runs `banyan prepare`; 0 when done. `map_items` replaces the map over processes (Ray passes in its own)."""
-    data, output = config.data, _check(config)
-    found = find_sources(data.input, data.include, data.exclude, output)
+    output = _check(config)
+    data = config.data = _in_utf8(config.data)
+    found = find_sources(data.input, data.include, data.exclude, output, data.text_field)
     plan = Plan.of(_settings(config), found.sources)
     _say("sources", _describe(found))
     make_folder(output)
@@ -68,20 +74,20 @@ def main(config: Prepare, map_items: Map | None = None) -> int:
         if progress == "finished":
             return _up_to_date(output)
         if progress == "begun":
-            _say("continue", f"the same prepare was interrupted; what it left in {output / PARTIAL} is used")
+            _say("continue", f"the same prepare was interrupted; what it left in {escape(output / PARTIAL)} is used")
         with processes(data.workers or available_cores()) as own_map:
-            _prepare(config, output, found.sources, plan, map_items or own_map)
+            _prepare(config, output, found, plan, map_items or own_map)
     return 0
 
 
-def _prepare(config: Prepare, output: Path, sources: tuple[Source, ...], plan: Plan, map_items: Map) -> None:
+def _prepare(config: Prepare, output: Path, found: Found, plan: Plan, map_items: Map) -> None:
     """The stages, top to bottom."""
-    data, partial = config.data, output / PARTIAL
+    data, partial, sources = config.data, output / PARTIAL, found.sources
     try:
         make_folder(partial)
         write_plan(output, plan, finished=False)
-        items = _collect(sources, partial, data.text_field, map_items)
-        corpus = _arrange(items, partial, config)
+        items = _collect(sources, partial, data, map_items)
+        corpus = _arrange(items, partial, sources, config)
         tokenizer = _tokenizer(config, corpus, partial)
         engine = _engine(tokenizer, corpus, partial)
     except (InputError, ConfigError):
@@ -122,6 +128,12 @@ def _check(config: Prepare) -> Path:
     return output
 
 
+def _in_utf8(data: Data) -> Data:
+    """The section with those texts of it that name no file as UTF-8, in any locale."""
+    licence = None if data.licence is None else as_utf8(data.licence)
+    return replace(data, name=as_utf8(data.name), text_field=as_utf8(data.text_field), licence=licence)
+
+
 def _settings(config: Prepare) -> dict[str, Any]:
     """The settings that determine the shards, by key."""
     data = config.data
@@ -134,7 +146,10 @@ def _settings(config: Prepare) -> dict[str, Any]:
             "data.tokenizer.path's sha256": sha256_of(find_tokenizer(Path(data.tokenizer.path).expanduser())),
             "data.tokenizer.end_of_text": data.tokenizer.end_of_text,
         }
-    keys = "name text_field licence validation_fraction deduplicate shuffle_documents shard_bytes block_tokens"
+    keys = (
+        "name text_field most_document_bytes licence validation_fraction deduplicate shuffle_documents shard_bytes "
+        "block_tokens"
+    )
     return {"seed": config.seed, **{f"data.{key}": getattr(data, key) for key in keys.split()}, **tokenizer}
 
 
@@ -145,7 +160,10 @@ def _up_to_date(output: Path) -> int:
         if split == "train" or (output / split).exists():
             manifest = read_manifest(output / split)
             open_shards(manifest)
-            _say(split, f"{manifest.documents:,} documents, {manifest.tokens:,} tokens: up to date in {output / split}")
+            _say(
+                split,
+                f"{manifest.documents:,} documents, {manifest.tokens:,} tokens: up to date in {escape(output / split)}",
+            )
     return 0
 
 
@@ -160,27 +178,34 @@ def _withdraw(output: Path) -> None:
 # ------------------------------------------------------------------------------------------------------ the stages
 
 
-def _collect(sources: tuple[Source, ...], partial: Path, text_field: str, map_items: Map) -> int:
+def _collect(sources: tuple[Source, ...], partial: Path, data: Data, map_items: Map) -> int:
     """Spools every source's documents; returns the number of work items."""
     batches = spool.batches(sources)
-    work = functools.partial(spool.collect, folder=partial, text_field=text_field)
+    work = functools.partial(
+        spool.collect, folder=partial, text_field=data.text_field, most_bytes=data.most_document_bytes
+    )
     with Progress("read", sum(batch.bytes for batch in batches)) as progress:
         for size in map_items(work, batches):
             progress.advance(bytes=size)
     return len(batches)
 
 
-def _arrange(items: int, partial: Path, config: Prepare) -> Corpus:
+def _arrange(items: int, partial: Path, sources: tuple[Source, ...], config: Prepare) -> Corpus:
     """Drops duplicates, splits and orders what was spooled."""
     data = config.data
-    documents, rejected = spool.load(partial, items)
-    documents_read = len(documents) + rejected.total()
+    documents, rejections = spool.load(partial, items)
+    documents_read = len(documents) + rejections.counts.total()
     if data.deduplicate:
         kept = first_occurrences(documents.hash)
-        rejected[DUPLICATE] += int((~kept).sum())
+        if not kept.all():
+            first = int(np.flatnonzero(~kept)[0])
+            place = f"{sources[documents.source[first]].name}, record {documents.record[first]}"
+            rejections.add(DUPLICATE, place, int((~kept).sum()))
         documents = documents.take(kept)
     if not len(documents):
-        raise InputError(f"data.input: no document to prepare ({_counts(rejected) or 'the files hold none'}).")
+        what = _counts(rejections.counts) or "the files hold none"
+        where = "; ".join(f"{reason}: first {place}" for reason, place in sorted(rejections.first.items()))
+        raise InputError(f"data.input: no document to prepare ({what}{f'; {where}' if where else ''}).")
     held = held_out(documents.hash, data.validation_fraction)
     splits = {"train": documents.take(~held), "validation": documents.take(held)}
     if not data.validation_fraction:
@@ -193,7 +218,13 @@ def _arrange(items: int, partial: Path, config: Prepare) -> Corpus:
             )
     if data.shuffle_documents:
         splits = {split: part.take(shuffle_order(part.hash, config.seed)) for split, part in splits.items()}
-    return Corpus(splits, {reason: count for reason, count in sorted(rejected.items()) if count}, documents_read)
+    return Corpus(
+        splits,
+        rejected=dict(sorted(rejections.counts.items())),
+        first_rejected=rejections.first,
+        unused={what: count for what, count in rejections.unused.items() if count},
+        documents_read=documents_read,
+    )
 
 
 def _tokenizer(config: Prepare, corpus: Corpus, partial: Path) -> Tokenizer:
@@ -330,14 +361,18 @@ def _summarise(output: Path, corpus: Corpus) -> None:
             split,
             f"{manifest.documents:,} documents, {manifest.tokens:,} tokens, {in_words(manifest.text_bytes)} "
             f"({manifest.tokens / manifest.text_bytes:.3f} tokens per byte) in {len(manifest.shards)} shards: "
-            f"{output / split}",
+            f"{escape(output / split)}",
         )
     _say("rejected", f"{_counts(corpus.rejected) or 'none'}, of {corpus.documents_read:,} documents read")
+    for reason in corpus.rejected:
+        _say("", f"{reason}: first {corpus.first_rejected[reason]}")
+    for what, count in corpus.unused.items():
+        _say("left out", f"{count:,} {what}")
 
 
 def _describe(found: Found) -> str:
     size = in_words(sum(source.bytes for source in found.sources))
-    left_out = f" ({found.left_out:,} files of other endings left out)" if found.left_out else ""
+    left_out = f" ({found.others})" if str(found.others) else ""
     return f"{len(found.sources):,} files, {size}{left_out}"
 
 
@@ -346,5 +381,6 @@ def _counts(counts: Counter[str] | dict[str, int]) -> str:
 
 
 def _say(subject: str, what: str) -> None:
-    """One line, flushed, so that it shows at once in a log file too."""
-    print(f"{subject:<10} {what}", flush=True)
+    """One line, flushed, so that it shows at once in a log file too; escaped as far as the console can't show it."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(f"{subject:<10} {what}".encode(encoding, "backslashreplace").decode(encoding), flush=True)

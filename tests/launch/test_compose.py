@@ -156,6 +156,22 @@ def test_one_value_is_a_list_where_a_list_is_wanted():
     assert (config.data.exclude, config.track.wandb.tags) == (["c", "d"], [sysconfig.get_path("stdlib")])
 
 
+def test_a_path_with_a_comma_is_read_whole_where_it_is_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a,b", "c", "d", "c,d"):
+        (tmp_path / folder).mkdir()
+
+    def given(value):
+        return compose("prepare", [f"data.input={value}"]).data.input
+
+    assert given("a,b") == given("'a,b'") == given('["a,b"]') == ["a,b"]
+    assert given("c,a,b,d") == ["c", "a,b", "d"]
+    assert given("a,b/*.txt,c/*.txt,d/*.txt") == ["a,b/*.txt", "c/*.txt", "d/*.txt"]
+    assert given("x,y") == ["x", "y"]
+    with pytest.raises(ConfigError, match=r'one path or several\? Write \'data.input=\["c,d"\]\' or'):
+        given("c,d")
+
+
 @pytest.mark.parametrize("prompt", ["def f(x, y=1):\n", "${a} 'b' \"c\" [1, {2} ", "null"])
 def test_prompt_is_taken_to_the_letter(prompt):
     config = compose("generate", [f"prompt={prompt}"])

@@ -48,12 +48,20 @@ class Data:
 
     name: str = knob("custom", "What the data are called; part of the default run name.", is_name=True)
     # prepare
-    input: list[str] = knob([], "Files, folders or globs of text, .jsonl[.gz|.zst] or .tar of text.", common=True)
+    input: list[str] = knob(
+        [], "Files, folders or globs of text, JSON lines (also .gz, .zst) or .tar of text.", common=True
+    )
     include: list[str] = knob([], "File endings taken from folders, such as .py; by default all that are known.")
     exclude: list[str] = knob([], "Glob patterns of paths to leave out of folders.")
     output: Optional[str] = knob(None, "Folder that prepare writes train/ and validation/ to.", common=True)
     text_field: str = knob(
         "text", "Field of a .jsonl record, or member of a .tar sample, that holds the text.", common=True
+    )
+    most_document_bytes: int = knob(
+        2**27,
+        "Largest document that is read; larger ones are counted as too_large, or refused by name.",
+        "bytes",
+        low=1,
     )
     licence: Optional[str] = knob(None, "Licence of the sources, written into the manifest.")
     tokenizer: Tokenizer = part(Tokenizer)

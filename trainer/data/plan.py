@@ -17,7 +17,7 @@ from trainer.errors import ConfigError
 from trainer.json_file import Malformed, from_json, read_json, shown
 
 FILE = "plan.json"
-VERSION = 1  # raise it when the same settings and inputs would give other shards
+VERSION = 2  # raise it when the same settings and inputs would give other shards
 SPLITS = ("train", "validation")
 PARTIAL = "partial"
 MOST_BYTES = 2**30  # of plan.json, which names every input file
