@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from typing import Any
 import yaml
 
 from trainer.config import Pretrain, resolved
-from trainer.data.tokenizer import Tokenizer, load_tokenizer
+from trainer.data.tokenizer import Tokenizer, copy_tokenizer, load_tokenizer
 from trainer.durable import write_json, write_text
 from trainer.errors import ConfigError, InputError
 from trainer.model_folder import own_model
@@ -109,7 +108,7 @@ def describe(run_dir: Path, config: Pretrain, tokenizer: Path) -> None:
     write_text(run_dir / "config.yaml", yaml.safe_dump(resolved(config), sort_keys=False, allow_unicode=True))
     write_text(run_dir / "overrides.yaml", yaml.safe_dump(sys.argv[1:], allow_unicode=True))
     write_json(run_dir / "environment.json", environment())
-    shutil.copytree(tokenizer, run_dir / "tokenizer", dirs_exist_ok=True)
+    copy_tokenizer(tokenizer, run_dir / "tokenizer")
     (run_dir / "stopped.json").unlink(missing_ok=True)
 
 
