@@ -20,6 +20,7 @@ from pathlib import Path
 from trainer.credentials import masked
 from trainer.errors import BanyanError
 from trainer.interrupt import Interrupted
+from trainer.terminal import show
 
 FILE_VARIABLE = "BANYAN_ERROR_FILE"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -38,8 +39,8 @@ class Failure:
     def show(self) -> None:
         """Prints it to stderr."""
         if self.traceback:
-            print(self.traceback.rstrip(), file=sys.stderr)
-        print(f"banyan: {self.message}", file=sys.stderr, flush=True)
+            show(self.traceback.rstrip(), file=sys.stderr)
+        show(f"banyan: {self.message}", file=sys.stderr)
 
 
 def of_exception(error: BaseException) -> Failure:

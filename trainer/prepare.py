@@ -24,6 +24,7 @@ from trainer.checks import check_values, require
 from trainer.config import Data, Prepare
 from trainer.credentials import masked
 from trainer.data import spool
+from trainer.data.encoding import try_tokenizer
 from trainer.data.file_names import as_utf8, escape
 from trainer.data.filters import DUPLICATE, first_occurrences
 from trainer.data.layout import cut_into_shards, held_out, shuffle_order
@@ -32,22 +33,25 @@ from trainer.data.packing import Packing, ShardJob, make_shard
 from trainer.data.plan import FILE as PLAN_FILE
 from trainer.data.plan import PARTIAL, SPLITS, Plan, exclusive, read_progress, write_plan
 from trainer.data.progress import Progress, in_words
+from trainer.data.round_trip import Loss
 from trainer.data.shards import open_shards, read_manifest
 from trainer.data.sources import Found, Source, find_sources
 from trainer.data.tokenizer import (
     SMALLEST_VOCABULARY,
     Tokenizer,
-    choose_engine,
     find_tokenizer,
     load_tokenizer,
     sha256_of,
     train_tokenizer,
 )
+from trainer.data.training_text import DISTINCT_BYTES, TrainingText
 from trainer.data.workers import Map, available_cores, processes
 from trainer.durable import make_folder
 from trainer.errors import ConfigError, InputError
+from trainer.terminal import one_line
 
-CHECKED_BYTES = 2**20  # text on which gigatoken must agree with tokenizers
+CHECKED_BYTES = 2**20  # text on which the tokenizer is tried
+MOST_LOSS = 0.5  # of these bytes that may not come back from their ids
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def _prepare(config: Prepare, output: Path, found: Found, plan: Plan, map_items:
         items = _collect(sources, partial, data, map_items)
         corpus = _arrange(items, partial, sources, config)
         tokenizer = _tokenizer(config, corpus, partial)
-        engine = _engine(tokenizer, corpus, partial)
+        engine = _engine(tokenizer, corpus, partial, allow_loss=data.tokenizer.allow_loss)
     except (InputError, ConfigError):
         _withdraw(output)  # the mend changes the plan, and mustn't meet this one
         raise
@@ -141,6 +145,8 @@ def _settings(config: Prepare) -> dict[str, Any]:
         "data.tokenizer.train.vocab_size": data.tokenizer.train.vocab_size,
         "data.tokenizer.train.sample_bytes": data.tokenizer.train.sample_bytes,
     }
+    if data.tokenizer.train.distinct_bytes != DISTINCT_BYTES:  # by default left out: older plans don't have it
+        tokenizer["data.tokenizer.train.distinct_bytes"] = data.tokenizer.train.distinct_bytes
     if data.tokenizer.path is not None:
         tokenizer = {
             "data.tokenizer.path's sha256": sha256_of(find_tokenizer(Path(data.tokenizer.path).expanduser())),
@@ -242,10 +248,14 @@ def _tokenizer(config: Prepare, corpus: Corpus, partial: Path) -> Tokenizer:
     sample = _shuffled(corpus.splits["train"], config.seed)
     total = min(wanted.train.sample_bytes, int(sample.length.sum()))
     with Progress("tokenizer", total) as progress:
-        tokenizer = train_tokenizer(
-            _counted(spool.sample_texts(partial, sample, wanted.train.sample_bytes), progress),
-            vocab_size=wanted.train.vocab_size,
-            name=config.data.name,
+        texts = _counted(spool.sample_texts(partial, sample, wanted.train.sample_bytes), progress)
+        training = TrainingText(texts, distinct_bytes=wanted.train.distinct_bytes)
+        tokenizer = train_tokenizer(training, vocab_size=wanted.train.vocab_size, name=config.data.name)
+    if training.stopped:
+        _say(
+            "tokenizer",
+            f"trained on the first {in_words(training.given)} alone: their distinct words take "
+            f"data.tokenizer.train.distinct_bytes={wanted.train.distinct_bytes}; more takes 60 times that memory",
         )
     tokenizer = replace(tokenizer, name=f"{config.data.name}-bpe-{tokenizer.vocab_size}")
     tokenizer.save(folder)
@@ -255,13 +265,27 @@ def _tokenizer(config: Prepare, corpus: Corpus, partial: Path) -> Tokenizer:
     return tokenizer
 
 
-def _engine(tokenizer: Tokenizer, corpus: Corpus, partial: Path) -> str:
-    """Who encodes; gigatoken must prove itself on a sample of the input."""
+def _engine(tokenizer: Tokenizer, corpus: Corpus, partial: Path, *, allow_loss: bool) -> str:
+    """Who encodes. gigatoken must prove itself on a sample of the input, and that must come back from its ids."""
     sample = _shuffled(corpus.splits["train"], seed=0)
-    engine, why = choose_engine(tokenizer, spool.sample_texts(partial, sample, CHECKED_BYTES))
-    warning = "" if engine == "gigatoken" else "WARNING: dozens of times slower; "
-    _say("encode", f"{warning}with {engine}: {why}")
-    return engine
+    trial = try_tokenizer(tokenizer, spool.sample_texts(partial, sample, CHECKED_BYTES))
+    _check_loss(tokenizer, trial.loss, allow=allow_loss)
+    warning = "" if trial.engine == "gigatoken" else "WARNING: dozens of times slower; "
+    _say("encode", f"{warning}with {trial.engine}: {trial.why}")
+    return trial.engine
+
+
+def _check_loss(tokenizer: Tokenizer, loss: Loss, *, allow: bool) -> None:
+    """Tells what a tokenizer can't say of the text; InputError where that is most of it, unless it is allowed."""
+    if not loss.lost:
+        return
+    lost = f"{loss.share:.2%} of the bytes tried don't come back from their ids: {loss.example}"
+    if loss.share > MOST_LOSS and not allow:
+        raise InputError(
+            f"data.tokenizer.path: {tokenizer.name} can't say this text, {lost}: choose a tokenizer that knows it, or "
+            "set data.tokenizer.allow_loss=true."
+        )
+    _say("tokenizer", f"WARNING: {lost}")
 
 
 def _write_shards(
@@ -363,11 +387,29 @@ def _summarise(output: Path, corpus: Corpus) -> None:
             f"({manifest.tokens / manifest.text_bytes:.3f} tokens per byte) in {len(manifest.shards)} shards: "
             f"{escape(output / split)}",
         )
+        _tell_of_wordless(manifest)
     _say("rejected", f"{_counts(corpus.rejected) or 'none'}, of {corpus.documents_read:,} documents read")
     for reason in corpus.rejected:
         _say("", f"{reason}: first {corpus.first_rejected[reason]}")
     for what, count in corpus.unused.items():
         _say("left out", f"{count:,} {what}")
+
+
+def _tell_of_wordless(manifest: Manifest) -> None:
+    """Counts the documents of which the tokenizer makes no token but the end of text, and names the first."""
+    count, first = 0, ""
+    for reader in open_shards(manifest):
+        lengths = reader.lengths()
+        empty = np.flatnonzero(lengths == 1)
+        count += len(empty)
+        if len(empty) and not first:
+            start = int(lengths[: empty[0]].sum(dtype=np.int64))
+            (document,) = reader.documents(start, start + 1)
+            first = f"{one_line(manifest.source_name(document.source))}, record {document.record}"
+        reader.close()
+    if count:
+        what = f"{count:,} document{'s' * (count > 1)} of {manifest.folder.name}"
+        _say("tokenizer", f"WARNING: of {what} no token is left but the end of text; the first is {first}")
 
 
 def _describe(found: Found) -> str:
@@ -383,4 +425,5 @@ def _counts(counts: Counter[str] | dict[str, int]) -> str:
 def _say(subject: str, what: str) -> None:
     """One line, flushed, so that it shows at once in a log file too; escaped as far as the console can't show it."""
     encoding = sys.stdout.encoding or "utf-8"
-    print(f"{subject:<10} {what}".encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    line = f"{subject:<10} {one_line(what)}"
+    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)

@@ -10,6 +10,7 @@ from trainer.data.history import FILE, read_history, total_steps_of
 from trainer.data.order import Order
 from trainer.errors import ConfigError, InputError
 from trainer.run_directory import load_run_tokenizer, read_config
+from trainer.terminal import one_line, safe, show
 
 
 def print_step(run_dir: Path, step: int) -> int:
@@ -30,14 +31,14 @@ def print_step(run_dir: Path, step: int) -> int:
     )
     by_fingerprint = {dataset.manifest.fingerprint: dataset for dataset in training}
     tokenizer = load_run_tokenizer(run_dir)
-    print(f"step {step}: positions {start:,} to {stop - 1:,}")
+    show(f"step {step}: positions {start:,} to {stop - 1:,}")
     for position, place in enumerate(order.places(start, stop), start=start):
         dataset = by_fingerprint[place.fingerprint]
         file = dataset.manifest.shards[place.shard].file
-        print(f"\nposition {position:,}: {place.dataset}, epoch {place.epoch}, {file}, row {place.row}")
+        show(f"\nposition {position:,}: {place.dataset}, epoch {place.epoch}, {file}, row {place.row}")
         for line, tokens in documents_in_row(dataset, place.shard, place.row):
-            print(line)
-            print("".join(f"    {text}\n" for text in tokenizer.decode(tokens).splitlines()), end="")
+            show(one_line(line))
+            show("".join(f"    {text}\n" for text in safe(tokenizer.decode(tokens)).splitlines()), end="")
     return 0
 
 

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -23,7 +22,7 @@ from trainer.checks import check_values
 from trainer.config import Pretrain, flatten, plain, resolved
 from trainer.config.stored import from_values, load_values
 from trainer.credentials import masked
-from trainer.data.tokenizer import Tokenizer, load_tokenizer
+from trainer.data.tokenizer import Tokenizer, copy_tokenizer, load_tokenizer
 from trainer.durable import require_no_link, write_json, write_text
 from trainer.errors import ConfigError, InputError
 from trainer.json_file import Malformed, from_known, read_json
@@ -110,7 +109,7 @@ def describe(run_dir: Path, config: Pretrain, tokenizer: Path) -> None:
         run_dir / "overrides.yaml", yaml.safe_dump([masked(typed) for typed in sys.argv[1:]], allow_unicode=True)
     )
     write_json(run_dir / "environment.json", environment())
-    shutil.copytree(tokenizer, run_dir / "tokenizer", dirs_exist_ok=True)
+    copy_tokenizer(tokenizer, run_dir / "tokenizer")
     (run_dir / "stopped.json").unlink(missing_ok=True)
 
 

@@ -14,6 +14,12 @@ class TokenizerTrain:
 
     vocab_size: int = knob(4096, "Vocabulary of the byte-level BPE trained on the input.", "tokens", common=True, low=1)
     sample_bytes: int = knob(64 * 2**20, "Most text that the tokenizer is trained on.", "bytes", low=1)
+    distinct_bytes: int = knob(
+        6 * 2**20,
+        "Most text in distinct words, at which training text ends; takes 60 times that memory.",
+        "bytes",
+        low=1,
+    )
 
 
 @dataclass
@@ -24,6 +30,7 @@ class Tokenizer:
         None, "tokenizer.json, or a Hugging Face folder; by default one is trained.", common=True
     )
     end_of_text: Optional[str] = knob(None, "End-of-text token of the loaded tokenizer; found by itself if usual.")
+    allow_loss: bool = knob(False, "Prepare even where most of the text doesn't come back from the tokenizer's ids.")
     train: TokenizerTrain = part(TokenizerTrain)
 
 

@@ -6,8 +6,9 @@ rejected counts). The second is written last: where it is, the item is whole and
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -19,6 +20,7 @@ import xxhash
 from trainer.data.documents import Rejected, read_documents
 from trainer.data.npy import read_npz
 from trainer.data.sources import Source
+from trainer.data.training_text import whole_characters
 from trainer.durable import replacing
 from trainer.errors import InputError
 from trainer.json_file import Count, Malformed, from_json, parse_json
@@ -32,6 +34,7 @@ STORED: dict[str, tuple[type, int | None]] = {
     "hash": (np.uint64, 2),
     **dict.fromkeys(("rejected", "first_rejected", "unused"), (np.uint8, None)),
 }
+READ_BYTES = 16 * 2**20  # of texts that are read together
 
 
 @dataclass(frozen=True)
@@ -188,28 +191,43 @@ def _check_columns(columns: dict[str, np.ndarray], text: Path) -> None:
         raise Malformed(f"{text.name} holds other documents")
 
 
-def read_texts(folder: Path, documents: Documents) -> list[bytes]:
+def read_texts(folder: Path, documents: Documents) -> Iterator[list[bytes]]:
+    """The texts of `documents`, in their order, each in a list of its own: whoever pops it holds it alone.
+
+    They are read by groups of `READ_BYTES`, or one document, and the files of a group front to back.
+    """
+    groups = np.cumsum(documents.length) // READ_BYTES
+    starts = np.flatnonzero(np.diff(groups, prepend=-1)).tolist()
+    for first, stop in itertools.pairwise([*starts, len(documents)]):
+        texts = _read_group(folder, documents.take(slice(first, stop)))
+        while texts:
+            yield [texts.popleft()]
+
+
+def _read_group(folder: Path, documents: Documents) -> deque[bytes]:
     """The texts of `documents`, in their order; the files are read front to back."""
     texts: list[bytes] = [b""] * len(documents)
-    opened, file = -1, None
-    try:
-        for row in np.lexsort((documents.offset, documents.item)).tolist():
-            item = int(documents.item[row])
-            if item != opened:
-                if file is not None:
-                    file.close()
-                opened, file = item, open(text_path(folder, item), "rb")  # noqa: SIM115
-            assert file is not None
-            file.seek(int(documents.offset[row]))
-            texts[row] = file.read(int(documents.length[row]))
-    finally:
-        if file is not None:
-            file.close()
-    return texts
+    order = np.lexsort((documents.offset, documents.item))
+    for item, rows in itertools.groupby(order.tolist(), key=lambda row: int(documents.item[row])):
+        with open(text_path(folder, item), "rb") as file:
+            for row in rows:
+                file.seek(int(documents.offset[row]))
+                texts[row] = file.read(int(documents.length[row]))
+    return deque(texts)
 
 
 def sample_texts(folder: Path, documents: Documents, most_bytes: int) -> Iterator[bytes]:
-    """The first texts of `documents` that fit in `most_bytes` together; at least one."""
-    whole = int(np.searchsorted(np.cumsum(documents.length), most_bytes, side="right"))
-    for first in range(0, max(1, whole), 1024):  # by pieces: the sample needn't fit in memory twice
-        yield from read_texts(folder, documents.take(slice(first, min(first + 1024, max(1, whole)))))
+    """The first texts of `documents` that fit in `most_bytes` together.
+
+    Where these are less than half of that, as much of the next text as fits comes after them.
+    """
+    ends = np.cumsum(documents.length)
+    whole = int(np.searchsorted(ends, most_bytes, side="right"))
+    for (text,) in read_texts(folder, documents.take(slice(0, whole))):
+        yield text
+    room = most_bytes - (int(ends[whole - 1]) if whole else 0)
+    if 2 * room > most_bytes and whole < len(documents):
+        item, offset = int(documents.item[whole]), int(documents.offset[whole])
+        with open(text_path(folder, item), "rb") as file:
+            file.seek(offset)
+            yield whole_characters(file.read(room))
