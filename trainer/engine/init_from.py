@@ -113,6 +113,10 @@ def ids_of(file: Path) -> Any:
     """What of a tokenizer.json decides which ids a text gets, however the file was written."""
     from tokenizers import Tokenizer
 
-    content = json.loads(Tokenizer.from_file(str(file)).to_str())
+    try:
+        content = json.loads(Tokenizer.from_file(str(file)).to_str())
+    except Exception as error:  # tokenizers raises nothing narrower
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{file}: can't be read as a tokenizer ({reason}); fetch it again.") from error
     added = {token["id"]: token["content"] for token in content.get("added_tokens") or []}
     return [content["model"], content.get("normalizer"), content.get("pre_tokenizer"), added]
