@@ -43,8 +43,10 @@ def check_text(key: str, value: str, *, choices: Sequence[str], is_name: bool) -
     require(not choices or value in choices, f"{key}={value}: not known; choose one of {', '.join(choices)}.")
     if is_name:
         check_name(key, value)
-    require(  # generate's prompt isn't stored
-        key == "prompt" or value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value),
+    require(  # generate's prompt isn't stored, and prepare escapes where it writes to
+        key in ("prompt", "data.output")
+        or value.isascii()
+        or not any("\ud800" <= letter <= "\udfff" for letter in value),
         f"{key}={value!a}: isn't UTF-8, as what is stored must be; rename the folder or file.",
     )
 

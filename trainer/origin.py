@@ -17,7 +17,7 @@ from trainer.config.stored import from_values, load_values
 from trainer.errors import ConfigError, InputError
 from trainer.model.config_json import check_sizes, read_config_json, read_json
 from trainer.model.hf import ARCHITECTURE, first_difference, read_architecture, read_window
-from trainer.model.safetensors_folder import require_tensors
+from trainer.model.safetensors_folder import holds_tensors, require_tensors
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ def find_origin(given: str) -> Origin:
     if (folder / "config.json").is_file():
         config, source = read_config_json(folder), folder / "config.json"
         architecture = read_architecture(config, source)
-        require_tensors(folder, Model(**architecture))
+        if holds_tensors(folder):  # a plan needs none
+            require_tensors(folder, Model(**architecture))
         return dataclasses.replace(hf_folder(folder), architecture=architecture, window=read_window(config, source))
     if (folder / "config.yaml").is_file():
         architecture = _ours(_load(folder / "config.yaml"), folder / "config.yaml")
