@@ -18,7 +18,7 @@ from typing import Any
 
 from launch import failure, rank_environment
 from launch.launcher_keys import check_keys
-from launch.rank_group import FORWARDED
+from launch.rank_group import FORWARDED, STOPPED
 from launch.verbs import VERBS, Verb
 from trainer import __version__, streams
 from trainer.errors import BanyanError, ConfigError
@@ -65,10 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _end_as_rank(code: int) -> None:
-    """Ends a rank that has left its peers in the middle: the interpreter would wait for what it began with them, for
-    half an hour, or be aborted by threads of the process group's that outlive it."""
+    """Ends a rank at once that left its peers in the middle, or failed. The interpreter would wait for what it began
+    with them, for half an hour, or be aborted by threads of the process group's that outlive it."""
     distributed: Any = sys.modules.get("torch.distributed")
-    if distributed is None or not distributed.is_initialized():
+    if distributed is None or (code in (0, STOPPED) and not distributed.is_initialized()):
         return
     atexit._run_exitfuncs()
     streams.finish()

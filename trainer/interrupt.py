@@ -17,6 +17,8 @@ GRACE_S = 5.0
 
 _hears: socket.socket | None = None  # the end that the kernel's notes of signals are read from
 
+_cleaning = False
+
 
 class Interrupted(KeyboardInterrupt):
     """A signal has come that ends this process. Whoever catches exceptions leaves it alone, as Ctrl-C."""
@@ -35,11 +37,23 @@ class Raise:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Called by the interpreter."""
-        raise self.error(number)
+        if not _cleaning:
+            raise self.error(number)
 
     def error(self, number: int) -> Interrupted:
         """What it raises for `number`."""
         return Interrupted(number, self._detail)
+
+
+@contextlib.contextmanager
+def cleaning() -> Iterator[None]:
+    """While something is put in order on the way out: a second signal doesn't end that, too. For moments."""
+    global _cleaning
+    _cleaning = True
+    try:
+        yield
+    finally:
+        _cleaning = False
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ import psutil
 from trainer.cache_folder import cache_folder
 from trainer.durable import storage_errors
 from trainer.errors import BanyanError
+from trainer.interrupt import cleaning
 from trainer.processor import instructions
 
 VARIABLE = "TORCH_EXTENSIONS_DIR"
@@ -46,6 +47,7 @@ def building(name: str, what: str) -> Iterator[None]:
         for stale in root.glob(f"**/{name}/lock"):
             stale.unlink(missing_ok=True)
         if not any(root.glob(f"**/{name}/{name}.so")):
+            _end_compilers(root)
             print(f"building {what}, this once", flush=True)
         try:
             with _own_programs_first(), contextlib.redirect_stdout(io.StringIO()):  # it reports a build at every start
@@ -53,7 +55,8 @@ def building(name: str, what: str) -> Iterator[None]:
         except (RuntimeError, ImportError, subprocess.CalledProcessError) as error:
             raise BanyanError(f"{name} can't be built in {root}: {_complaint(error)}") from error
         except BaseException:
-            _end_compilers()
+            with cleaning():
+                _end_compilers(root)
             raise
 
 
@@ -105,12 +108,12 @@ def _complaint(error: BaseException) -> str:
     return "\n".join(lines[-LAST_LINES:])
 
 
-def _end_compilers() -> None:
-    """Ends what this process has started for the build: a compiler that goes on would write beside the next one's."""
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if child.name() in ("ninja", "c++", "g++", "cc1plus", "clang++", "nvcc", "cicc", "as", "ld", "sh"):
-                child.kill()
+def _end_compilers(root: Path) -> None:
+    """Ends what still builds below `root`, now that nobody may: it would write beside the next build."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and Path(process.cwd()).is_relative_to(root):
+                process.kill()
 
 
 @contextlib.contextmanager
