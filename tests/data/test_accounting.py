@@ -165,7 +165,7 @@ FOLDERS = st.sampled_from(["", "x", "x/y.z", ".hidden"])
 
 
 @given(st.dictionaries(st.tuples(FOLDERS, FILE_NAMES), st.tuples(CONTENTS, KINDS), max_size=12))
-@few
+@settings(few, max_examples=50)
 def test_every_file_of_a_folder_is_a_document_or_counted(files):
     with tempfile.TemporaryDirectory() as temporary:
         folder = write_folder(Path(temporary), files)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -24,27 +23,22 @@ def rejection(text: bytes) -> str | None:
     """Why a document with these bytes can't be used; None if it can."""
     if undecodable_at(text) is not None:
         return UNDECODABLE
-    return EMPTY if all(decoded.isspace() for decoded in _decoded(text, PIECE // 256)) else None
+    begins_blank = not text[:256].decode("utf-8", "ignore").strip()
+    return EMPTY if begins_blank and not text.decode("utf-8").strip() else None
 
 
 def undecodable_at(text: bytes) -> int | None:
     """The first byte that is NUL or no UTF-8."""
-    nul, decoded = text.find(b"\0"), 0
-    try:
-        for piece in _decoded(text, PIECE):
-            decoded += len(piece.encode())
-    except UnicodeDecodeError as error:
-        broken = decoded + error.start
-        return broken if nul < 0 else min(nul, broken)
-    return None if nul < 0 else nul
-
-
-def _decoded(text: bytes, size: int) -> Iterator[str]:
-    """The characters of `text`, `size` bytes at a time; none of an empty piece."""
+    nul = text.find(b"\0")
     decoder = codecs.getincrementaldecoder("utf-8")()
-    for start in range(0, len(text), size):
-        if piece := decoder.decode(text[start : start + size], final=start + size >= len(text)):
-            yield piece
+    for start in range(0, len(text), PIECE):
+        end = min(len(text), start + PIECE)
+        try:
+            decoder.decode(text[start:end], final=end == len(text))
+        except UnicodeDecodeError as error:  # whose object begins with what was left of the piece before
+            broken = end - len(error.object) + error.start
+            return broken if nul < 0 else min(nul, broken)
+    return None if nul < 0 else nul
 
 
 def first_occurrences(hashes: np.ndarray) -> np.ndarray:
