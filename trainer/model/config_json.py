@@ -112,7 +112,7 @@ def check_doors(config: Mapping[str, Any], source: str) -> None:
                 "weights in fp32, fp16 or bf16."
             )
         plain = key.removeprefix("_").removesuffix("_internal")
-        allowed = BUILT_IN.get(plain, ())
+        allowed: tuple[str, ...] = BUILT_IN.get(plain, ())
         other = next((name for name in _names(value) if name not in allowed), None) if allowed else None
         if other is not None:
             raise InputError(
