@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 NAMES = {1: "standard output", 2: "standard error"}
+ERRORS = {1: "replace", 2: "backslashreplace"}  # for characters that the console lacks
 WAIT_S = 10.0  # for a reader that takes nothing at the moment
 _lost: list[str] = []
 _tell: Callable[[str], None] | None = None
@@ -46,9 +47,10 @@ def prepare() -> None:
                 _note(f"{NAMES[descriptor]} was closed")
     sys.stdout = sys.stdout or io.TextIOWrapper(Outlet(1), encoding="utf-8")  # type: ignore[arg-type]
     sys.stderr = sys.stderr or io.TextIOWrapper(Outlet(2), encoding="utf-8")  # type: ignore[arg-type]
-    for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
+    for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=errors)
+            with contextlib.suppress(OSError):  # it flushes first
+                stream.reconfigure(errors=ERRORS[descriptor])
 
 
 def outlive_console() -> None:
@@ -120,7 +122,7 @@ def _lasting(stream: TextIO, descriptor: int) -> TextIO:
     return io.TextIOWrapper(
         Outlet(descriptor),  # type: ignore[arg-type]
         encoding=stream.encoding,
-        errors=stream.errors,
+        errors=ERRORS[descriptor],
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )
