@@ -111,13 +111,18 @@ def said_by_experiment(names: Names, overrides: Sequence[Override], config_dir: 
     ]
     without = [override for override in overrides if override.name != "experiment"]
     rest, _ = _compose(names, [*without, *groups_said], config_dir)
-    before, after = (flatten(OmegaConf.to_container(config, resolve=False)) for config in (rest, whole))
+    before, after = (flatten(_unresolved(config)) for config in (rest, whole))
     keys_said = [
         Override(key, "null" if value is None else str(value))
         for key, value in after.items()
         if key not in before or before[key] != value
     ]
     return [*groups_said, *keys_said]
+
+
+def _unresolved(config: DictConfig) -> dict[str, Any]:
+    values: Any = OmegaConf.to_container(config, resolve=False)
+    return dict(values)
 
 
 def _resolve(names: Names, overrides: Sequence[Override], config_dir: Path | None) -> Any:

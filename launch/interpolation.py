@@ -14,8 +14,8 @@ from trainer import credentials
 from trainer.config.environment import FromEnvironment
 from trainer.errors import ConfigError
 
-PUBLIC = ("run.dir", "search.dir", "track.wandb.")
-"""Keys, besides names, whose values are seen from outside: folders, and what W&B shows."""
+PUBLIC = ("run.dir", "search.dir", "track.wandb.", "launch.")
+"""Keys, besides names, whose values are seen from outside: folders, what W&B shows, what is told to SLURM."""
 
 Place = tuple[str | int, ...]
 _read: list[str] = []

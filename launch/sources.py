@@ -30,9 +30,9 @@ class UserFolder(FileConfigSource):
             raise ConfigLoadError(f"Config not found : {path}")
         text = _read(path)
         stream = StringIO(text)
-        stream.name = str(path)  # type: ignore[attr-defined]  # for YAML's own errors
+        stream.name = str(path)  # for YAML's own errors
         return ConfigResult(
-            config=OmegaConf.load(stream),  # type: ignore[arg-type]
+            config=OmegaConf.load(stream),
             path=f"{self.scheme()}://{self.path}",
             provider=self.provider,
             header=_header(text, path, is_global=config_path.startswith("experiment/")),

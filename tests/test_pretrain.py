@@ -16,6 +16,7 @@ import torch
 from tests.corpus import make_dataset, make_tokenizer
 from tests.ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config, start_ranks
 from tests.states import assert_equal_states, read_state
+from trainer.config import Run
 from trainer.engine.steps import list_steps
 
 
@@ -288,6 +289,17 @@ def test_resume_on_other_data_is_refused_and_allowed_as_a_new_segment(corpus, sa
     assert run_ranks(pretrain, config, 1) == [0]
     segments = json.loads((run_dir / "history.json").read_text())["segments"]
     assert [segment["first"] for segment in segments] == [0, 6 * 8]
+
+
+def test_validation_sets_that_are_never_scored_may_be_of_any_size(corpus, tmp_path):
+    make_dataset(tmp_path / "data" / "train", documents=50)
+    make_dataset(tmp_path / "data" / "validation", documents=2, shards=1)
+    config = small_config(tmp_path / "data", tmp_path / "run", train__steps=1, data__sequence_length=512)
+    assert run_ranks(pretrain, config, 1) == [0]
+    config.evaluate.every = 1
+    error = refused(dataclasses.replace(config, run=Run(dir=str(tmp_path / "other"))))
+    assert "validation: no shard holds a whole row of 512 tokens" in error
+    assert "or evaluate.every=0" in error
 
 
 def test_a_budget_of_tokens_is_kept_when_the_batch_size_changes(corpus, tmp_path):

@@ -59,9 +59,9 @@ def check_url(key: str, text: str) -> None:
         scheme, secret = match["scheme"].lower(), match["secret"]
         if secret and (":" in secret or scheme not in _LOGIN_ONLY):
             raise ConfigError(f"{key}: {scheme}://…@… holds credentials, which would be stored; {_mend(scheme)}.")
-    if match := _QUERY.search(text):
+    if found := _QUERY.search(text):
         scheme = re.split(r"[^a-z0-9+.-]", text.partition("://")[0].lower())[-1]
-        raise ConfigError(f"{key}: {match['name']}=… in a URL is a credential, and would be stored; {_mend(scheme)}.")
+        raise ConfigError(f"{key}: {found['name']}=… in a URL is a credential, and would be stored; {_mend(scheme)}.")
 
 
 def masked(text: str) -> str:

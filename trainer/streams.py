@@ -14,9 +14,10 @@ import select
 import signal
 import sys
 from collections.abc import Callable
-from typing import TextIO
+from typing import Any, TextIO
 
 NAMES = {1: "standard output", 2: "standard error"}
+ERRORS = {1: "replace", 2: "backslashreplace"}  # for characters that the console lacks
 WAIT_S = 10.0  # for a reader that takes nothing at the moment
 _lost: list[str] = []
 _tell: Callable[[str], None] | None = None
@@ -44,11 +45,12 @@ def prepare() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
             if descriptor:
                 _note(f"{NAMES[descriptor]} was closed")
-    sys.stdout = sys.stdout or io.TextIOWrapper(Outlet(1), encoding="utf-8")  # type: ignore[arg-type]
-    sys.stderr = sys.stderr or io.TextIOWrapper(Outlet(2), encoding="utf-8")  # type: ignore[arg-type]
-    for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
+    sys.stdout = sys.stdout or _on_outlet(1, encoding="utf-8")
+    sys.stderr = sys.stderr or _on_outlet(2, encoding="utf-8")
+    for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=errors)
+            with contextlib.suppress(OSError):  # it flushes first
+                stream.reconfigure(errors=ERRORS[descriptor])
 
 
 def outlive_console() -> None:
@@ -117,13 +119,17 @@ def _lasting(stream: TextIO, descriptor: int) -> TextIO:
         return stream
     with contextlib.suppress(OSError):
         stream.flush()
-    return io.TextIOWrapper(
-        Outlet(descriptor),  # type: ignore[arg-type]
+    return _on_outlet(
+        descriptor,
         encoding=stream.encoding,
-        errors=stream.errors,
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )
+
+
+def _on_outlet(descriptor: int, **settings: Any) -> TextIO:
+    outlet: Any = Outlet(descriptor)  # raw, so that what is flushed is written
+    return io.TextIOWrapper(outlet, errors=ERRORS[descriptor], **settings)
 
 
 def _lead_nowhere(descriptor: int) -> None:
