@@ -5,8 +5,10 @@ Neither torch nor Hydra is imported before something has to be run or composed.
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -16,10 +18,12 @@ from typing import Any
 
 from launch import failure, rank_environment
 from launch.launcher_keys import check_keys
+from launch.rank_group import FORWARDED, STOPPED
 from launch.verbs import VERBS, Verb
-from trainer import __version__
+from trainer import __version__, streams
 from trainer.errors import BanyanError, ConfigError
 from trainer.file_limit import raise_limit
+from trainer.interrupt import Interrupted, end_if_stuck, interruptible, leave_to_kernel
 
 
 @dataclass(frozen=True)
@@ -34,21 +38,46 @@ class Options:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns the exit code; no exception leaves it."""
+    """Runs a command line and returns the exit code; no exception leaves it.
+
+    With this process's own command line (None) it ends the process itself where that is a rank that left its peers.
+    """
+    if arguments is None:
+        streams.use_utf8()
+    streams.prepare()
     threading.excepthook = _tell_of_thread
     raise_limit()
     try:
-        return _run(sys.argv[1:] if arguments is None else list(arguments))
+        with interruptible(FORWARDED):
+            code = _run(sys.argv[1:] if arguments is None else list(arguments))
+        sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        code = 141
     except (Exception, KeyboardInterrupt) as error:
-        return failure.tell(failure.of_exception(error))
+        code = failure.tell(failure.of_exception(error))
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    finally:
+        streams.finish()
+    if arguments is None:
+        _end_as_rank(code)
+    return code
+
+
+def _end_as_rank(code: int) -> None:
+    """Ends a rank at once that left its peers in the middle, or failed. The interpreter would wait for what it began
+    with them, for half an hour, or be aborted by threads of the process group's that outlive it."""
+    distributed: Any = sys.modules.get("torch.distributed")
+    if distributed is None or (code in (0, STOPPED) and not distributed.is_initialized()):
+        return
+    atexit._run_exitfuncs()
+    streams.finish()
+    os._exit(code)
 
 
 def _tell_of_thread(uncaught: threading.ExceptHookArgs) -> None:
     """Tells why a thread of ours ends the process, whose main thread is stuck; others' errors are printed as ever."""
-    if isinstance(uncaught.exc_value, BanyanError):
+    if isinstance(uncaught.exc_value, BanyanError | Interrupted):
         failure.tell(failure.of_exception(uncaught.exc_value))
     else:
         threading.__excepthook__(uncaught)
@@ -98,6 +127,10 @@ def _run(arguments: list[str]) -> int:
         print(f"banyan {__version__}")
         return 0
     verb = _find_verb(name)
+    if not verb.on_ranks:
+        leave_to_kernel(
+            signal.SIGTERM, signal.SIGUSR1
+        )  # nothing to let go, and worker processes that end with this one
     if verb.schema is None:
         return int(importlib.import_module(verb.module).main(rest))
     return _run_configured(verb, read_options(verb, rest), rest)
@@ -119,6 +152,8 @@ def _run_configured(verb: Verb, options: Options, arguments: Sequence[str]) -> i
 
         print(pages.of_verb(verb, everything=options.help == "all"), end="")
         return 0
+    if verb.outlives_console and not options.show_config:
+        streams.outlive_console()
     if options.multirun:
         return _run_each(verb, options)
     from launch.compose import as_yaml, compose
@@ -170,6 +205,8 @@ def _become_rank(launch: Any) -> None:
 
 
 def _run_here(verb: Verb, config: Any) -> int:
+    if verb.on_ranks:
+        end_if_stuck()
     return int(importlib.import_module(verb.module).main(config))
 
 

@@ -23,11 +23,24 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from launch import groups, keys
+from launch import groups, interpolation, keys, sources
 from launch.origin import causal_lm_from, sizes_from
-from launch.overrides import SPACE, Names, Override, for_hydra, implied, is_entry, parse, split_verbatim, wrong_type
+from launch.overrides import (
+    SPACE,
+    VERBATIM,
+    Names,
+    Override,
+    for_hydra,
+    implied,
+    is_entry,
+    parse,
+    split_verbatim,
+    wrong_type,
+)
 from launch.verbs import VERBS
-from trainer.config import Pretrain, resolved
+from trainer import credentials
+from trainer.config import Pretrain, flatten, resolved
+from trainer.config.environment import FromEnvironment, as_stored
 from trainer.errors import ConfigError
 
 
@@ -40,40 +53,110 @@ def compose(verb: str, arguments: Sequence[str], config_dir: Path | None = None)
         raise ConfigError(f"--config-dir {config_dir}: no such folder.")
     schema = VERBS[verb].schema
     assert schema is not None, f"{verb} takes plain arguments"
+    for text in arguments:
+        _check_text(credentials.masked(text.lstrip("+~").partition("=")[0]), text)
     names = Names(VERBS[verb], schema, groups.folders(config_dir))
     overrides, verbatim = split_verbatim([parse(text, names) for text in arguments])
-    overrides = [*overrides, *implied(overrides, groups.chosen(verb)), *sizes_from(overrides)]
-    overrides += causal_lm_from(overrides)
+    overrides = [*overrides, *implied(overrides, groups.chosen(verb))]
+    with _explained(names, overrides):
+        said = said_by_experiment(names, overrides, config_dir)
+    overrides += implied([*said, *overrides], groups.chosen(verb))
+    overrides += sizes_from([*said, *overrides])
+    overrides += causal_lm_from([*said, *overrides])
     with _explained(names, overrides):
         config = _resolve(names, overrides, config_dir)
     _set_verbatim(config, verbatim, schema)
+    _check_credentials(dataclasses.asdict(config))
     return config
 
 
 def as_yaml(config: Any) -> str:
-    """A configuration as YAML."""
-    values = resolved(config) if isinstance(config, Pretrain) else dataclasses.asdict(config)
+    """A configuration as YAML; what came from the environment stands as it was written."""
+    values = resolved(config) if isinstance(config, Pretrain) else as_stored(dataclasses.asdict(config))
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
+def _check_credentials(tree: Any, key: str = "") -> None:
+    """Refuses credentials anywhere in a configuration, its files included."""
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            _check_credentials(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(tree, list):
+        for value in tree:
+            _check_credentials(value, key)
+    elif isinstance(tree, str):
+        _check_text(key, tree)
+
+
+def _check_text(key: str, text: str) -> None:
+    if not isinstance(text, FromEnvironment):  # which is stored as it was written
+        credentials.check_text(key, text)
+    if key not in VERBATIM:
+        credentials.check_url(key, text)
+
+
+def said_by_experiment(names: Names, overrides: Sequence[Override], config_dir: Path | None) -> list[Override]:
+    """What experiment=… says in its files, as overrides: it means the same there for other keys as it does when typed.
+
+    Of what was typed as well, nothing: that wins.
+    """
+    if not any(override.name == "experiment" and override.value != "null" for override in overrides):
+        return []
+    whole, choices = _compose(names, overrides, config_dir)
+    typed = {override.name for override in overrides}
+    groups_said = [
+        Override(group, choice or "null")
+        for group, default in groups.chosen(names.verb.name).items()
+        if group not in typed and (choice := choices.get(group, default)) != default
+    ]
+    without = [override for override in overrides if override.name != "experiment"]
+    rest, _ = _compose(names, [*without, *groups_said], config_dir)
+    before, after = (flatten(_unresolved(config)) for config in (rest, whole))
+    keys_said = [
+        Override(key, "null" if value is None else str(value))
+        for key, value in after.items()
+        if key not in before or before[key] != value
+    ]
+    return [*groups_said, *keys_said]
+
+
+def _unresolved(config: DictConfig) -> dict[str, Any]:
+    values: Any = OmegaConf.to_container(config, resolve=False)
+    return dict(values)
+
+
 def _resolve(names: Names, overrides: Sequence[Override], config_dir: Path | None) -> Any:
+    whole, _ = _compose(names, overrides, config_dir)
+    config = OmegaConf.to_object(whole)
+    interpolation.mark(config, whole, names.schema)
+    return config
+
+
+def _compose(
+    names: Names, overrides: Sequence[Override], config_dir: Path | None
+) -> tuple[DictConfig, dict[str, str | None]]:
+    """The configuration before it is resolved, and the choice of each group."""
     verb = names.verb.name
     OmegaConf.register_new_resolver("python_stdlib", lambda: sysconfig.get_path("stdlib"), replace=True)
+    interpolation.register()
     # the file of a base verb names the base's schema, which the verb's own extends
     ConfigStore.instance().store(name=f"{groups.base_of(verb) or verb}_schema", node=names.schema)
     entries = [o for o in overrides if o.prefix != "~" and is_entry(o.name, names.schema)]
     ready = [for_hydra(override, names) for override in overrides if override not in entries]
     if config_dir:
-        url = QuotedString(text=f"file://{config_dir.resolve()}", quote=Quote.single).with_quotes()
+        sources.register()
+        url = QuotedString(text=f"banyan://{config_dir.resolve()}", quote=Quote.single).with_quotes()
         ready.append(f"hydra.searchpath=[{url}]")
     with initialize_config_module("conf", job_name="banyan", version_base="1.3"):
-        composed = hydra_compose(verb, ready)
-    return OmegaConf.to_object(_with_entries(composed, [for_hydra(entry, names) for entry in entries]))
+        composed = hydra_compose(verb, ready, return_hydra_config=True)
+    choices = dict(composed.hydra.runtime.choices)
+    OmegaConf.set_struct(composed, False)
+    del composed["hydra"]
+    return _with_entries(composed, [for_hydra(entry, names) for entry in entries]), choices
 
 
 def _with_entries(config: DictConfig, entries: Sequence[str]) -> DictConfig:
     """Adds entries of mappings, such as data.train.web.path=DIR; Hydra itself can't add typed ones."""
-    OmegaConf.set_struct(config, False)
     for entry in OverridesParser.create().parse_overrides(list(entries)):
         added = OmegaConf.create()
         OmegaConf.update(added, entry.key_or_group, entry.value(), force_add=True)

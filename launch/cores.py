@@ -54,7 +54,7 @@ def gpu_cores() -> list[set[int]]:
     """For each GPU that this process sees, in the order of PCI addresses, the cores beside it; [] if none is seen."""
     question = ["nvidia-smi", "--query-gpu=pci.bus_id", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(question, capture_output=True, text=True, timeout=60, check=True).stdout
+        answer = subprocess.run(question, capture_output=True, encoding="utf-8", timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
     addresses = [line.strip().lower()[-12:] for line in answer.splitlines()]  # 00000000:3B:00.0, in /sys 0000:3b:00.0
@@ -72,6 +72,6 @@ def parse_list(text: str) -> set[int]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text("utf-8")
     except OSError:
         return ""

@@ -6,6 +6,7 @@ the launcher shows the first one of all ranks.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -16,7 +17,10 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.credentials import masked
 from trainer.errors import BanyanError
+from trainer.interrupt import Interrupted
+from trainer.terminal import show
 
 FILE_VARIABLE = "BANYAN_ERROR_FILE"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -35,17 +39,18 @@ class Failure:
     def show(self) -> None:
         """Prints it to stderr."""
         if self.traceback:
-            print(self.traceback.rstrip(), file=sys.stderr)
-        print(f"banyan: {self.message}", file=sys.stderr, flush=True)
+            show(self.traceback.rstrip(), file=sys.stderr)
+        show(f"banyan: {self.message}", file=sys.stderr)
 
 
 def of_exception(error: BaseException) -> Failure:
-    """The failure that an exception at the end of a verb stands for."""
+    """The failure that an exception at the end of a verb stands for; secrets are masked in it."""
     told = _exit_code_and_message(error)
     rank = int(os.environ.get("RANK", "0"))
     if told:
-        return Failure(time.time(), rank, *told)
-    trace = "".join(traceback.format_exception(error))
+        code, message = told
+        return Failure(time.time(), rank, code, masked(message))
+    trace = masked("".join(traceback.format_exception(error)))
     return Failure(
         time.time(), rank, 1, f"rank {rank} crashed with {type(error).__name__}; its traceback is above.", trace
     )
@@ -55,22 +60,28 @@ def tell(failure: Failure) -> int:
     """Leaves the failure to the launcher if there is one, otherwise prints it; returns the exit code."""
     file = os.environ.get(FILE_VARIABLE)
     if not (file and _write(failure, Path(file))):
-        failure.show()
+        with contextlib.suppress(OSError):  # where nobody reads it, the exit code tells
+            failure.show()
     return failure.exit_code
 
 
 def read(file: Path) -> Failure | None:
-    """What a rank left in its error file."""
+    """What a rank left in its error file; None if it left nothing, or hasn't written it all yet."""
     try:
         return Failure(**json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
 def _write(failure: Failure, file: Path) -> bool:
+    """Writes it whole under its name; a local launcher's file is there already, and can't be replaced."""
+    content = json.dumps(dataclasses.asdict(failure))
     try:
+        if file.exists():
+            file.write_text(content, encoding="utf-8")
+            return True
         partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(dataclasses.asdict(failure)), encoding="utf-8")
+        partial.write_text(content, encoding="utf-8")
         partial.rename(file)
     except OSError:
         return False
@@ -80,8 +91,12 @@ def _write(failure: Failure, file: Path) -> bool:
 def _exit_code_and_message(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, BanyanError):
         return error.exit_code, str(error)
+    if isinstance(error, Interrupted):
+        return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt):
         return 130, "interrupted"
+    if isinstance(error, RuntimeError) and str(error) == "Could not determine home directory.":
+        return 2, "a path begins with ~, and there is no such home folder: set HOME, or write the path out."
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         where = f" while writing {error.filename}" if error.filename else ""
         return 1, f"the disk is full{where}: free some space, then run the same command again."

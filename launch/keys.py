@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+_ABOUT = ("text", "unit", "common", "choices", "is_name")
 _KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -23,6 +24,7 @@ class Key:
     unit: str
     common: bool
     choices: tuple[str, ...]
+    is_name: bool
 
 
 def keys(schema: type, prefix: str = "") -> Iterator[Key]:
@@ -34,7 +36,7 @@ def keys(schema: type, prefix: str = "") -> Iterator[Key]:
             yield from keys(typing.cast(type, kind), f"{name}.")
         else:
             about = item.metadata
-            yield Key(name, kind, _default(item), about["text"], about["unit"], about["common"], about["choices"])
+            yield Key(name, kind, _default(item), **{part: about[part] for part in _ABOUT})
 
 
 def kind_of(schema: type, name: str) -> Any:

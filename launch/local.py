@@ -41,7 +41,7 @@ def count_cuda_devices(environment: Mapping[str, str]) -> int:
     if not has_gpus(environment):
         return 0
     question = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
-    answer = subprocess.run(question, env=dict(environment), capture_output=True, text=True, check=True)
+    answer = subprocess.run(question, env=dict(environment), capture_output=True, encoding="utf-8", check=True)
     return int(answer.stdout.split()[-1])
 
 

@@ -69,7 +69,7 @@ def gpu_memory() -> int | None:
     question = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     question += [f"--id={visible}"] if visible else []
     try:
-        answer = subprocess.run(question, capture_output=True, text=True, timeout=ANSWER_S, check=True).stdout
+        answer = subprocess.run(question, capture_output=True, encoding="utf-8", timeout=ANSWER_S, check=True).stdout
         return max(int(line) for line in answer.split()) * 2**20
     except (OSError, subprocess.SubprocessError, ValueError):
         return None

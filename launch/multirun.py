@@ -8,6 +8,7 @@ Lists are Hydra's, split by its own sweeper. For more than a few short runs, `ba
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from launch.overrides import VERBATIM
 from launch.rank_group import FORWARDED, die_with
 from trainer.errors import ConfigError
 
+_ESCAPED = re.compile(r"\\([\\()\[\]{}:=, \t])")
 ONE_EACH = ("run.name", "run.dir")
 
 
@@ -61,6 +63,12 @@ def run_one(command: Sequence[str]) -> int:
     return code if code >= 0 else 128 - code
 
 
+def _unescaped(job: str) -> str:
+    """Text as it would have been typed: Hydra has put backslashes before what means something to it, as in s3\\://x."""
+    name, _, value = job.partition("=")
+    return job if value[:1] in "[{'\"" else f"{name}={_ESCAPED.sub(lambda found: found[1], value)}"
+
+
 def _choices(override: str) -> list[str]:
     """The override for each value of its list; itself where Hydra sees none."""
     if override.lstrip("+~").partition("=")[0] in VERBATIM:
@@ -69,6 +77,6 @@ def _choices(override: str) -> list[str]:
         parsed = OverridesParser.create().parse_override(override)
         if not parsed.is_sweep_override():
             return [override]
-        return [job for batch in BasicSweeper.split_arguments([parsed], None) for (job,) in batch]
+        return [_unescaped(job) for batch in BasicSweeper.split_arguments([parsed], None) for (job,) in batch]
     except HydraException:
         return [override]  # text that isn't Hydra's: compose looks at it

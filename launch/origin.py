@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from launch.overrides import Override, unquoted
 from trainer.config import OF_CAUSAL_LM
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, InputError
+from trainer.names import as_name
 from trainer.origin import find_origin
 
 
@@ -22,7 +22,10 @@ def sizes_from(overrides: Sequence[Override]) -> list[Override]:
     if path == "null" or "model" in given:
         return []
     origin = find_origin(path if Path(path).expanduser().is_dir() else _run_directory(given) or path)
-    fields = {"name": _name_of(path)} | origin.architecture
+    fields = {"name": as_name(Path(path).resolve().name)} | origin.architecture
+    for key, value in origin.architecture.items():  # from here on it counts as typed
+        if not isinstance(value, int | float | None):
+            raise InputError(f"{path}: {key} is {str(value)[:80]!r}, not a number.")
     return [
         Override(f"model.{key}", "null" if value is None else str(value))
         for key, value in fields.items()
@@ -51,12 +54,8 @@ def causal_lm_from(overrides: Sequence[Override]) -> list[Override]:
                 f"{key} has no effect with model.path, whose config.json tells the model: leave it out; fields of "
                 "config.json are replaced by model.overrides.FIELD=VALUE."
             )
-    settled = {"model": "hf", "model.name": _name_of(path)}
+    settled = {"model": "hf", "model.name": as_name(Path(path).resolve().name)}
     return [Override(name, value) for name, value in settled.items() if name not in given]
-
-
-def _name_of(path: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", Path(path).resolve().name).strip("-") or "custom"
 
 
 def _run_directory(given: dict[str, str]) -> str | None:

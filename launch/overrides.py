@@ -6,6 +6,7 @@ Names are checked here, before Hydra sees them, so that a slip is answered with 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from typing import Any
 from launch import groups, keys
 from launch.verbs import Verb
 from trainer.errors import ConfigError
+from trainer.names import as_name
 
 _OVERRIDE = re.compile(r"(?P<prefix>\+\+|\+|~|)(?P<name>[^=~+\s]+)=(?P<value>.*)", re.DOTALL)
 _REMOVAL = re.compile(r"~[^=\s]+")
@@ -23,6 +25,9 @@ _ROUND_FLOAT = re.compile(r"[+-]?\d+(\.\d*)?[eE]\+?\d+|[+-]?\d+\.0*")
 
 VERBATIM = ("prompt", "evaluate.prompt")
 """Keys whose value is the rest of the argument, to the letter: Hydra never sees it."""
+
+LISTS_OF_PATHS = ("data.input",)
+"""Keys whose values are paths, which may have commas in their names."""
 
 SPACE = "search.space."
 """What a sweep varies: the rest of the key is one of pretrain's; the value, too, is kept from Hydra."""
@@ -88,6 +93,8 @@ def parse(text: str, names: Names) -> Override:
     override = Override(**match.groupdict())
     if names.is_group(override.name):
         _check_choice(override, names)
+    elif is_entry(override.name, names.schema) and re.search(r"[^\w.-]", override.name):
+        raise ConfigError(f"{override.name}: a name is letters, digits and underscores.")
     elif keys.kind_of(names.schema, override.name) is None:
         raise ConfigError(f"{override.name}: {names.verb.name} has no such key or group; {names.hint(override.name)}")
     return override
@@ -113,13 +120,19 @@ def implied(overrides: Sequence[Override], chosen: Iterable[str]) -> list[Overri
     if (mixture or "data.train" in given) and path == "null":
         settled["data.path"] = "null"
         if "data" not in given:
-            settled["data.name"] = "-".join(dict.fromkeys(mixture)) or "mixture"
+            settled["data.name"] = as_name("-".join(dict.fromkeys(mixture)) or "mixture")
     if path != "null":
-        settled["data.name"] = re.sub(r"[^\w.-]+", "-", Path(path).resolve().name).strip("-") or "custom"
+        settled["data.name"] = _name_of(path)
     for one, other in (("train.tokens", "train.steps"), ("train.steps", "train.tokens")):
         if given.get(one, "null") != "null":
             settled[other] = "null"
     return [Override(name, value) for name, value in settled.items() if name not in given]
+
+
+def _name_of(path: str) -> str:
+    """What data in a folder are called."""
+    last = Path(path).resolve().name
+    return "custom" if "${" in last else as_name(last)
 
 
 def for_hydra(override: Override, names: Names) -> str:
@@ -154,7 +167,8 @@ def _value_for_hydra(override: Override, kind: Any) -> str:
     if keys.is_text(kind):
         return _quoted_text(value, optional=keys.is_optional(kind))
     if keys.is_list(kind) and not value.startswith("["):
-        return f"[{','.join(_quoted_text(part, optional=False) for part in value.split(','))}]"
+        parts = _paths(value) if override.name in LISTS_OF_PATHS else value.split(",")
+        return f"[{','.join(_quoted_text(part, optional=False) for part in parts)}]"
     if keys.required(kind) is int and _ROUND_FLOAT.fullmatch(value) and float(value).is_integer():
         return str(int(float(value)))
     no_bool = kind is bool and value.lower() not in ("true", "false", "yes", "no", "on", "off", "1", "0")
@@ -162,6 +176,34 @@ def _value_for_hydra(override: Override, kind: Any) -> str:
     if (no_bool or no_mapping) and "${" not in value:
         raise wrong_type(override, kind)
     return value
+
+
+def _paths(value: str) -> list[str]:
+    """The paths in `a,b,c`: what stands on both sides of a comma is one path where that is there as a whole.
+
+    ConfigError where the pieces are there, too.
+    """
+    if re.fullmatch(r"""(['"])[^'"]*\1""", value):
+        return [value]
+    parts, found, first = value.split(","), list[str](), 0
+    while first < len(parts):
+        last = next((n for n in range(len(parts), first + 1, -1) if _is_there(",".join(parts[first:n]))), first + 1)
+        whole = ",".join(parts[first:last])
+        if last > first + 1 and all(_is_there(part) for part in parts[first:last]):
+            pieces = ",".join(f'"{part}"' for part in parts[first:last])
+            raise ConfigError(
+                f"data.input={whole}: is it one path or several? "
+                f"""Write 'data.input=["{whole}"]' or 'data.input=[{pieces}]'."""
+            )
+        found.append(whole)
+        first = last
+    return found
+
+
+def _is_there(path: str) -> bool:
+    """Whether there is such a file or folder, or for a glob the folder that it starts from."""
+    plain = re.split(r"[^/]*[*?\[]", path, maxsplit=1)[0]
+    return bool(plain) and "," not in path[len(plain) :] and os.path.exists(os.path.expanduser(plain))
 
 
 def _check_choice(override: Override, names: Names) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from trainer.cache_folder import cache_folder
 from trainer.errors import ConfigError
 
 MARKS = ("RANK", "WORLD_SIZE", "MASTER_ADDR")
@@ -46,9 +47,8 @@ def for_compiler(environment: Mapping[str, str]) -> dict[str, str]:
 
     For ranks on one machine; a cluster's nodes share home folders, which thousands of ranks must not fill at once.
     """
-    home = environment.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     name = "TORCHINDUCTOR_CACHE_DIR"
-    return {name: environment.get(name) or os.path.join(home, "banyan", "torchinductor")}
+    return {name: environment.get(name) or str(cache_folder(environment, "torchinductor"))}
 
 
 def check_processes(processes: int | None, environment: Mapping[str, str]) -> None:

@@ -11,15 +11,15 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 
 from launch import failure
 from launch.failure import Failure
+from launch.rank_output import ErrorFile, Tail
+from trainer.interrupt import Interrupted
 
 STOPPED = 85
 """Exit code of a rank that stopped after a checkpoint, before the end."""
@@ -27,7 +27,6 @@ STOPPED = 85
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 _POLL_S = 0.02
-_TAIL_LINES = 100
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -53,14 +52,16 @@ class Outcome:
 
 @dataclass
 class Rank:
-    """One process, and the folder that holds its error file and captured output."""
+    """One process, where it tells why it failed, and the end of what it prints; rank 0 prints to the terminal."""
 
     number: int
     process: subprocess.Popen[bytes]
-    folder: Path
+    errors: ErrorFile
+    tail: Tail | None = None
     ended_at: float | None = None
     signals_sent: int = 0
     ended_with: set[signal.Signals] = field(default_factory=set)
+    told: Failure | None = None
 
     def end(self, number: signal.Signals) -> None:
         """Ends it by a signal, whatever is left of its process group too where that is SIGKILL."""
@@ -91,36 +92,34 @@ class Rank:
         return self.process.returncode not in (None, 0, STOPPED) or self.told_why()
 
     def told_why(self) -> bool:
-        """Whether it left an error file."""
-        return self._error_file.exists()
+        """Whether it has told why it failed."""
+        if self.told is None:
+            self.told = self.errors.read()
+        return self.told is not None
 
     def was_killed(self) -> bool:
         """Whether it died of a signal for which no peer's failure can be to blame, as one can for an abort."""
         code = self.process.returncode or 0
         return code < 0 and code != -signal.SIGABRT and not self.stopped_by_us and not self.told_why()
 
-    def failure(self) -> Failure | None:
-        """Why it failed, if it did of its own accord."""
+    def failure(self, forwarded: Collection[int] = ()) -> Failure | None:
+        """Why it failed, if it did of its own accord; `forwarded` are the signals that the job got."""
         if self.told_why():
-            return failure.read(self._error_file)
+            return self.told
         if self.stopped_by_us or not self.failed():
             return None
         code, at = self.process.returncode, self.ended_at or time.time()
         if code > 0:
             return Failure(at, self.number, code, f"rank {self.number} ended with exit code {code}.")
+        if -code in forwarded:
+            return Failure(at, self.number, 128 - code, str(Interrupted(-code)))
         hint = " (the kernel does that when memory runs out)" if code == -signal.SIGKILL else ""
         message = f"rank {self.number} was killed by {signal.Signals(-code).name}{hint}."
         return Failure(at, self.number, 128 - code, message)
 
     def output(self) -> str:
         """The end of what it printed; rank 0's is on the terminal already."""
-        file = _output_file(self.folder, self.number)
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
-        return "\n".join(lines[-_TAIL_LINES:])
-
-    @property
-    def _error_file(self) -> Path:
-        return _error_file(self.folder, self.number)
+        return self.tail.text() if self.tail is not None else ""
 
 
 class RankGroup:
@@ -145,24 +144,24 @@ class RankGroup:
 
     def attend(self) -> Outcome:
         """Starts the ranks and waits until all have ended. The calling thread must live on: they die with it."""
-        with tempfile.TemporaryDirectory(prefix="banyan-ranks-") as folder:
-            try:
-                self._start(Path(folder))
-                self._wait()
-            finally:
-                self._kill()
-            return self._outcome()
+        try:
+            self._start()
+            self._wait()
+        finally:
+            self._kill()
+        outcome = self._outcome()
+        for rank in self._ranks:
+            rank.errors.close()
+        return outcome
 
     def send(self, number: int) -> None:
         """Sends a signal to every rank, those yet to start as well."""
         self._received.append(number)
         self._deliver()
 
-    def _start(self, folder: Path) -> None:
+    def _start(self) -> None:
         for environment in self._environments:
-            number = int(environment["RANK"])
-            process = _spawn(self._command, environment, folder, number)
-            self._ranks.append(Rank(number, process, folder))
+            self._ranks.append(_spawn(self._command, environment))
             self._deliver()
 
     def _wait(self) -> None:
@@ -189,7 +188,7 @@ class RankGroup:
             rank.process.wait()
 
     def _outcome(self) -> Outcome:
-        failures = [(rank, told) for rank in self._ranks if (told := rank.failure())]
+        failures = [(rank, told) for rank in self._ranks if (told := rank.failure(self._received))]
         if failures:
             rank, told = min(failures, key=lambda pair: (not pair[0].was_killed(), pair[1].time))
             output = rank.output() if told.traceback or not rank.told_why() else ""
@@ -215,22 +214,21 @@ class RankGroup:
                 rank.process.send_signal(number)
 
 
-def _spawn(
-    command: Sequence[str], environment: Mapping[str, str], folder: Path, number: int
-) -> subprocess.Popen[bytes]:
+def _spawn(command: Sequence[str], environment: Mapping[str, str]) -> Rank:
     """Starts a rank in a session of its own, so that Ctrl-C reaches it once: from us."""
-    variables = {**environment, failure.FILE_VARIABLE: str(_error_file(folder, number))}
-    with contextlib.ExitStack() as stack:
-        output = stack.enter_context(_output_file(folder, number).open("wb")) if number else None
-        return subprocess.Popen(
+    number = int(environment["RANK"])
+    errors, tail = ErrorFile(), Tail() if number else None
+    with tail or contextlib.nullcontext() as output:
+        process = subprocess.Popen(
             command,
-            env=variables,
+            env={**environment, failure.FILE_VARIABLE: str(errors.path)},
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT if output else None,
+            stderr=output,
             start_new_session=True,
             preexec_fn=die_with(os.getpid()),
         )
+    return Rank(number, process, errors, tail)
 
 
 def die_with(launcher: int) -> Callable[[], None] | None:
@@ -245,11 +243,3 @@ def die_with(launcher: int) -> Callable[[], None] | None:
             os._exit(1)
 
     return ask
-
-
-def _error_file(folder: Path, number: int) -> Path:
-    return folder / f"rank-{number:05d}.error"
-
-
-def _output_file(folder: Path, number: int) -> Path:
-    return folder / f"rank-{number:05d}.log"

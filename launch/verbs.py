@@ -16,6 +16,8 @@ class Verb:
     on_ranks: bool = False
     starts_others: bool = False
     """Whether it starts commands of its own: its main takes what was typed as well."""
+    outlives_console: bool = False
+    """Whether its work goes on when nobody reads what it prints: for others that is all their work."""
     unlisted: tuple[str, ...] = ()
     """Keys and sections that don't concern this verb: in its configuration, but not in its short help."""
 
@@ -37,6 +39,7 @@ VERBS: dict[str, Verb] = {
             "Turn text into token shards.",
             "trainer.prepare",
             "data.input=PATH data.output=DIR " + _OVERRIDES,
+            outlives_console=True,
             unlisted=(
                 *("data.path", "data.train", "data.validation", "data.sequence_length", "data.mask_documents"),
                 *("launch.processes", "launch.nodes", "launch.gpus_per_node", "launch.time"),
@@ -48,6 +51,7 @@ VERBS: dict[str, Verb] = {
             "trainer.pretrain",
             _OVERRIDES,
             on_ranks=True,
+            outlives_console=True,
         ),
         Verb(
             "plan",
@@ -64,6 +68,7 @@ VERBS: dict[str, Verb] = {
             "launch.sweep.recipe",
             "search=CHOICE 'search.space.KEY=loguniform(LOW,HIGH)' " + _OVERRIDES,
             starts_others=True,
+            outlives_console=True,
             unlisted=(*(item.name for item in fields(SCHEMAS["pretrain"])),),
         ),
         Verb(

@@ -1,6 +1,7 @@
 """The lock of a run directory."""
 
 import dataclasses
+import fcntl
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from trainer import lock
 from trainer.durable import write_json
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, InputError
 from trainer.lock import Holder, RunLock
 
 
@@ -107,3 +108,55 @@ def test_run_that_was_taken_for_dead_ends_when_it_finds_out(tmp_path):
     assert run.returncode == 1
     assert "on n7 took it" in errors
     assert (tmp_path / "lock").exists()
+
+
+def test_a_lock_from_the_future_is_waited_for_no_longer_than_the_limit(tmp_path):
+    leave_lock(tmp_path, host="n7", machine="another", seconds_ago=-3600)
+    began = time.monotonic()
+    with RunLock() as mine:
+        mine.take(tmp_path, 0.5)
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("pid", [-1, 0, 1 << 40, "7", None, True, 1.5])
+def test_a_pid_that_no_process_can_have_is_an_unknown_holder(tmp_path, pid):
+    leave_lock(tmp_path, pid=pid, seconds_ago=100)
+    with RunLock() as mine:
+        mine.take(tmp_path, 60)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[" * 100_000, b"[]", b"{}", b"", b'{"a": 1}', b" " * (1 << 26)])
+def test_a_lock_of_any_content_is_read_within_bounds_and_taken_over_after_the_limit(tmp_path, content):
+    (tmp_path / "lock").write_bytes(content)
+    os.utime(tmp_path / "lock", (0, 0))
+    with RunLock() as mine:
+        mine.take(tmp_path, 60)
+
+
+def make_link(path):
+    path.symlink_to(path.parent / "elsewhere")
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, make_link])
+def test_what_no_run_has_made_is_refused_in_a_line(tmp_path, make):
+    make(tmp_path / "lock")
+    with pytest.raises(InputError, match=r"/lock.* remove it\."), RunLock() as mine:
+        mine.take(tmp_path, 60)
+    assert os.path.lexists(tmp_path / "lock")
+
+
+def test_terminal_escapes_in_a_lock_are_not_printed(tmp_path, capsys):
+    leave_lock(tmp_path, host="n7\x1b[2J", machine="another", seconds_ago=-3600)
+    with RunLock() as mine:
+        mine.take(tmp_path, 0.2)
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_whoever_keeps_the_folder_locked_is_not_waited_for_for_ever(tmp_path):
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(ConfigError, match="keeps the folder itself locked"), RunLock() as mine:
+            mine.take(tmp_path, 60)
+    finally:
+        os.close(descriptor)

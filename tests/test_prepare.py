@@ -19,6 +19,7 @@ from tests.corpus import make_tokenizer, write_texts
 from tests.prepared import configure, prepare, shard_files, write_folder, write_jsonl
 from trainer import durable
 from trainer.config import Tokenizer, TokenizerTrain
+from trainer.data.manifest import SourceGroup
 from trainer.data.shards import open_shards, read_manifest, verify
 from trainer.data.tokenizer import END_OF_TEXT, load_tokenizer
 from trainer.errors import ConfigError, InputError, StorageError
@@ -354,6 +355,64 @@ def test_bad_settings_are_refused_by_key_before_anything_is_written(change, part
 def test_output_that_is_a_file_is_refused(folder, tmp_path):
     (tmp_path / "file").write_text("")
     assert "is a file" in refusal(configure(folder, tmp_path / "file" / "out"), ConfigError)
+
+
+# ---- what is told, and names
+
+
+def test_every_reason_is_told_with_its_first_file_and_line(tmp_path, capsys):
+    folder = write_folder(tmp_path / "in", 5)
+    (folder / "gbk.txt").write_bytes("床前明月光，疑是地上霜。".encode("gb18030"))
+    write_jsonl(folder / "more.jsonl", [write_texts(5)[2], "new", "x" * 3000])
+    with open(folder / "more.jsonl", "a") as file:
+        file.write("no json\n{}\n{}\n")
+    (folder / "table.csv").write_text("a,b\n")
+    (folder / "out.txt").symlink_to("/etc/passwd")
+    with tarfile.open(folder / "z.tar", "w") as archive:
+        archive.add(folder / "0000.txt", arcname="a.txt")
+        archive.add(folder / "0000.txt", arcname="a.json")
+    prepare(folder, tmp_path / "out", most_document_bytes=2000)
+    said = capsys.readouterr().out
+    for line in (
+        "1 files of other endings left out: 1 .csv; 1 links that leave the folder",
+        "1 bad_json, 2 duplicate, 2 no_text_field, 1 too_large, 1 undecodable, of 13 documents read",
+        "bad_json: first more.jsonl, line 4: is not JSON",
+        "no_text_field: first more.jsonl, line 5",
+        "too_large: first more.jsonl, line 3",
+        "undecodable: first gbk.txt, byte 1: perhaps GB18030, a guess",
+        "duplicate: first more.jsonl, record 0",
+        "1 members of tars beside the text of their sample",
+    ):
+        assert line in said
+
+
+def test_names_that_are_not_utf8_or_as_long_as_can_be_are_prepared(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("三国演义".encode("gbk"), "红楼梦".encode(), b"x" * 251):
+        with open(os.path.join(os.fsencode(folder), name + b".txt"), "w") as file:
+            file.write(f"the text of {name!r}")
+    for output in ("y" * 255, "三" * 85, os.fsdecode("输出".encode("gbk"))):
+        prepare(folder, tmp_path / output)
+        for file in ("plan.json", "train/manifest.json"):
+            assert r"\\xc8\\xfd\\xb9\\xfa" in (tmp_path / output / file).read_text("utf-8")
+        files = read_manifest(tmp_path / output / "train").sources[0].files
+        assert r"\xc8\xfd\xb9\xfa\xd1\xdd\xd2\xe5.txt" in files
+        assert "红楼梦.txt" in files
+        assert main(configure(folder, tmp_path / output)) == 0
+
+
+def test_a_locale_of_ascii_alone_reads_and_writes_names_of_any_script(tmp_path):
+    folder = tmp_path / "语料"
+    write_jsonl(folder / "文.jsonl", write_texts(5), field="文本")
+    environment = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    words = [f"data.input={folder}", f"data.output={tmp_path / '输出'}", "data.text_field=文本", "data.licence=协议"]
+    small = ["data.validation_fraction=0", "data.tokenizer.train.vocab_size=300", "data.workers=2"]
+    command = [sys.executable, "-m", "launch", "prepare", *words, *small]
+    done = subprocess.run(command, env=environment, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    manifest = read_manifest(tmp_path / "输出" / "train")
+    assert manifest.sources[0] == SourceGroup(str(folder), "协议", ("文.jsonl",))
 
 
 def test_prepare_needs_no_torch(tmp_path):

@@ -16,6 +16,7 @@ import torch
 from tests.corpus import make_dataset, make_tokenizer
 from tests.ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config, start_ranks
 from tests.states import assert_equal_states, read_state
+from trainer.config import Run
 from trainer.engine.steps import list_steps
 
 
@@ -288,6 +289,38 @@ def test_resume_on_other_data_is_refused_and_allowed_as_a_new_segment(corpus, sa
     assert run_ranks(pretrain, config, 1) == [0]
     segments = json.loads((run_dir / "history.json").read_text())["segments"]
     assert [segment["first"] for segment in segments] == [0, 6 * 8]
+
+
+def test_validation_sets_that_are_never_scored_may_be_of_any_size(corpus, tmp_path):
+    make_dataset(tmp_path / "data" / "train", documents=50)
+    make_dataset(tmp_path / "data" / "validation", documents=2, shards=1)
+    config = small_config(tmp_path / "data", tmp_path / "run", train__steps=1, data__sequence_length=512)
+    assert run_ranks(pretrain, config, 1) == [0]
+    config.evaluate.every = 1
+    error = refused(dataclasses.replace(config, run=Run(dir=str(tmp_path / "other"))))
+    assert "validation: no shard holds a whole row of 512 tokens" in error
+    assert "or evaluate.every=0" in error
+
+
+def test_a_budget_of_tokens_is_kept_when_the_batch_size_changes(corpus, tmp_path):
+    """2,560 tokens in rows of 32: 4 steps of 8 rows, 6 of 4, and what is left, 768, in 12 of 2."""
+    run_dir = tmp_path / "run"
+
+    def start(batch_size, stop_at):
+        config = small_config(corpus, run_dir, train__steps=None, train__tokens=2560, run__allow_change=True)
+        config.train.batch_size, config.train.stop_at = batch_size, stop_at
+        return run_ranks(pretrain, config, 1)
+
+    assert [start(8, 4), start(4, 10), start(2, None)] == [[85], [85], [0]]
+    rows = read_metrics(run_dir)
+    assert (rows[-1]["step"], rows[-1]["tokens"]) == (22, 2560)
+    rates = [row["train/lr"] for row in rows]
+    assert rates[1:] == sorted(rates[1:], reverse=True)
+    assert rates[-1] == pytest.approx(3e-3 * 0.1)
+    assert "trained 22 steps on 2,560 tokens" in (run_dir / "summary.txt").read_text()
+    assert start(2, None) == [0]
+    assert start(16, None) == [0]  # nothing is left, in steps of any size
+    assert list_steps(run_dir)[-1] == 22
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "missing", "no COMPLETE"])

@@ -90,7 +90,7 @@ def test_a_server_that_is_gone_is_an_error_not_an_offline_folder(run_dir, server
     ("break_run", "message"),
     [
         (lambda folder: (folder / "config.yaml").unlink(), "not a run directory, it has no config.yaml"),
-        (lambda folder: (folder / "config.yaml").write_text("a: [b"), "not readable as YAML"),
+        (lambda folder: (folder / "config.yaml").write_text("a: [b"), "can't be read as YAML"),
         (lambda folder: (folder / "config.yaml").write_text("- 1"), "holds no configuration"),
         (lambda folder: [(folder / name).unlink() for name in (METRICS, SAMPLES)], r"no rows in metrics\.jsonl"),
         (lambda folder: (folder / METRICS).write_text("x\n"), r"metrics\.jsonl, line 1: not a JSON row"),
@@ -127,7 +127,7 @@ def test_sync_takes_one_run_directory(arguments, message):
         ("train.steps=3", "train.steps: not a key of sync; choose one of track.wandb.entity"),
         ("track.wandb.proyect=x", r"track\.wandb\.proyect: not a key of sync"),
         ("track.wandb.mode=sideways", "track.wandb.mode=sideways: not known"),
-        ("track.wandb.init_timeout_s=soon", "track.wandb: Value 'soon'"),
+        ("track.wandb.init_timeout_s=soon", "track.wandb.init_timeout_s: must be a number, not 'soon'"),
         ("track.wandb.mode=disabled", "nothing to do"),
         ("track.wandb.mode=online", "no key found"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from trainer.config import AUTO, Data, Model, Pretrain, Train
@@ -11,13 +12,14 @@ from trainer.elastic import DEFAULT_MICRO_BATCH, check_elastic_batch, micro_batc
 from trainer.errors import ConfigError
 from trainer.layouts import check_elastic, check_layout, data_ranks_of
 from trainer.model_folder import check_causal_lm
+from trainer.names import check_name
 from trainer.refusal import divisors, require
 
 SHORTEST_HANG_S = 5  # below, a busy machine looks like a hang
 
 
 def check_values(section: Any, prefix: str = "") -> None:
-    """Refuses a value outside a field's choices or bounds, anywhere in the configuration."""
+    """Refuses a value outside a field's choices or bounds, and what is no name, anywhere in the configuration."""
     for item in dataclasses.fields(section):
         value, key, rules = getattr(section, item.name), f"{prefix}{item.name}", item.metadata
         if dataclasses.is_dataclass(value):
@@ -25,16 +27,28 @@ def check_values(section: Any, prefix: str = "") -> None:
         elif isinstance(value, dict):
             for name, entry in value.items():
                 if dataclasses.is_dataclass(entry):
+                    require(name.isidentifier(), f"{key}.{name}: a name is letters, digits and underscores.")
                     check_values(entry, f"{key}.{name}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             unit = f" ({rules['unit']})" if rules["unit"] else ""
             limit = f" and at most {rules['high']}" if rules["high"] < math.inf else ""
-            within = math.isfinite(value) and rules["low"] <= value <= rules["high"]
+            within = abs(value) != math.inf and rules["low"] <= value <= rules["high"]
             require(within, f"{key}={value}: must be at least {rules['low']}{limit}{unit}.")
-        elif rules.get("choices"):
-            require(
-                value in rules["choices"], f"{key}={value}: not known; choose one of {', '.join(rules['choices'])}."
-            )
+        elif isinstance(value, str):
+            check_text(key, value, choices=rules.get("choices", ()), is_name=rules.get("is_name", False))
+
+
+def check_text(key: str, value: str, *, choices: Sequence[str], is_name: bool) -> None:
+    """Refuses text that isn't among the field's choices, is no name where it must be one, or can't be stored."""
+    require(not choices or value in choices, f"{key}={value}: not known; choose one of {', '.join(choices)}.")
+    if is_name:
+        check_name(key, value)
+    require(  # generate's prompt isn't stored, and prepare escapes where it writes to
+        key in ("prompt", "data.output")
+        or value.isascii()
+        or not any("\ud800" <= letter <= "\udfff" for letter in value),
+        f"{key}={value!a}: isn't UTF-8, as what is stored must be; rename the folder or file.",
+    )
 
 
 def check_model(model: Model) -> None:
@@ -74,7 +88,6 @@ def check_data(data: Data) -> None:
     for group, sets in (("train", data.train), ("validation", data.validation)):
         for name, entry in sets.items():
             require(bool(entry.path), f"data.{group}.{name}.path is empty: set it to a folder of token shards.")
-            require(name.isidentifier(), f"data.{group}.{name}: a name is letters, digits and underscores.")
     for name, entry in data.train.items():
         require(
             entry.weight > 0, f"data.train.{name}.weight={entry.weight}: must be above 0; leave the set out instead."
@@ -187,11 +200,3 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
         not watched or config.evaluate.every > 0,
         "evaluate.patience and checkpoint.keep_best need evaluations: set evaluate.every above 0.",
     )
-
-
-def total_steps_of(config: Pretrain) -> int:
-    """Optimiser steps of the whole run."""
-    if config.train.steps is not None:
-        return config.train.steps
-    assert config.train.tokens is not None
-    return math.ceil(config.train.tokens / (config.train.batch_size * config.data.sequence_length))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import platform
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from trainer.config.environment import as_stored
 from trainer.errors import InputError, StorageError
 
 REFUSALS = {
@@ -26,6 +28,8 @@ REFUSALS = {
     errno.EEXIST: "a file is where its folder should be: remove that",
     errno.ENAMETOOLONG: "the name is longer than the disk allows: choose a shorter one",
 }
+
+LONGEST_NAME = 150  # bytes of a temporary name before host, process and ending
 
 
 @contextmanager
@@ -56,7 +60,7 @@ def replacing(path: Path, *, scratch: Path | None = None) -> Iterator[BinaryIO]:
     The temporary name holds host and process number: a worker that outlives its killed parent, or a node that was
     taken for lost, can't write into the file of another. `scratch` must be on the same file system.
     """
-    temporary = (scratch or path.parent) / f"{path.parent.name}-{path.name}.{platform.node()}-{os.getpid()}.tmp"
+    temporary = (scratch or path.parent) / f"{_short(path)}.{platform.node()[:64]}-{os.getpid()}.tmp"
     with storage_errors(path):
         try:
             temporary.unlink(missing_ok=True)
@@ -75,6 +79,14 @@ def require_no_link(path: Path) -> None:
     """Refuses a file to append to that is a link: in a folder of others it may lead anywhere."""
     if path.is_symlink():
         raise InputError(f"{path}: it is a link; remove it, or put the file itself there.")
+
+
+def _short(path: Path) -> str:
+    """A name for `path` that leaves room for an ending: file systems take 255 bytes."""
+    name = f"{path.parent.name}-{path.name}"
+    if len(os.fsencode(name)) <= LONGEST_NAME:
+        return name
+    return hashlib.sha256(os.fsencode(name)).hexdigest()
 
 
 def sync(path: Path) -> None:
@@ -104,5 +116,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any, *, scratch: Path | None = None) -> None:
-    """Writes `content` as indented JSON, durably."""
-    write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(), scratch=scratch)
+    """Writes `content` as indented JSON, durably; what came from the environment as it was written."""
+    text = json.dumps(as_stored(content), indent=1, ensure_ascii=False) + "\n"
+    # Bytes of a command line that aren't UTF-8 are surrogates, which JSON, too, writes as \udcXX.
+    write_bytes(path, text.encode(errors="backslashreplace"), scratch=scratch)

@@ -17,6 +17,7 @@ import torch
 
 from trainer.checks import check_values
 from trainer.config import Export, Model, Pretrain
+from trainer.data.tokenizer import copy_tokenizer
 from trainer.durable import storage_errors, sync, write_json
 from trainer.engine.checkpoint import CheckpointReader, find_checkpoint
 from trainer.engine.fragments import WEIGHT
@@ -52,8 +53,7 @@ def main(config: Export) -> int:
             written = write_tensors(attempt, tensors_of(readers, stored_as(run.model)), dtype, settings.shard_bytes)
             write_json(attempt / "config.json", architecture)
             write_json(attempt / "generation_config.json", generation)
-            for file in sorted((run_dir / "tokenizer").iterdir()):
-                shutil.copyfile(file, attempt / file.name)
+            copy_tokenizer(run_dir / "tokenizer", attempt)
             sync(attempt)
             attempt.rename(target)
             sync(target.parent)

@@ -22,6 +22,7 @@ from trainer.data.tokenizer import Tokenizer
 from trainer.engine.checkpoint import find_checkpoint
 from trainer.model.build import LanguageModel
 from trainer.run_directory import load_run_tokenizer, read_config, require_run_dir
+from trainer.terminal import safe
 from trainer.trained import load_model
 
 UNFINISHED = "\ufffd"  # what a tokenizer decodes the first bytes of a character to
@@ -140,12 +141,14 @@ def decode_stream(tokenizer: Tokenizer, before: list[int], tokens: Iterable[int]
 
 
 def write_stream(pieces: Iterable[str], out: TextIO) -> None:
-    """Writes pieces as they come and ends the line. A reader that has gone away (`| head`) ends it quietly."""
-    if hasattr(out, "reconfigure"):
-        out.reconfigure(errors="replace")  # a terminal that isn't UTF-8 shows "?"
+    """Writes pieces as they come and ends the line; a terminal gets them without control characters, a pipe as they are.
+
+    A reader that has gone away (`| head`) ends it quietly.
+    """
+    terminal = out.isatty()
     try:
         for piece in pieces:
-            out.write(piece)
+            out.write(safe(piece) if terminal else piece)
             out.flush()
         out.write("\n")
         out.flush()

@@ -28,6 +28,7 @@ from trainer.engine.steps import PARTIAL, folder_of, list_steps, step_of
 from trainer.errors import ConfigError, InputError
 from trainer.model.partition import cut_dimension
 from trainer.subcommand import choose
+from trainer.terminal import show
 
 SHAPES = ((1, 0, 1), (2, 1, 1), (8, 1, 1), (8, 3, 1), (8, 1, 2), (64, 3, 1))  # ranks, ZeRO stage, tensor degree
 
@@ -70,9 +71,9 @@ def _verify(folders: list[Path]) -> int:
     for folder in folders:
         found = list(_problems(folder))
         for problem in found:
-            print(f"{folder}: {problem}")
+            show(f"{folder}: {problem}")
         if not found:
-            print(f"{folder}: OK, {_size(folder)}")
+            show(f"{folder}: OK, {_size(folder)}")
         problems += len(found)
     return 2 if problems else 0
 
@@ -126,10 +127,10 @@ def _list(folders: list[Path]) -> int:
     widths = [max(len(row[place]) for row in rows) for place in range(5)]
     for row in rows:
         cells = (f"{cell:>{width}}" for cell, width in zip(row, widths, strict=False))
-        print("  ".join([*cells, row[5]]).rstrip())
+        show("  ".join([*cells, row[5]]).rstrip())
     for entry in sorted(folders[0].parent.iterdir()):
         if PARTIAL.fullmatch(entry.name):
-            print(f"{entry.name}: under way, or cut short; the next start removes it")
+            show(f"{entry.name}: under way, or cut short; the next start removes it")
     return 0
 
 
@@ -150,26 +151,26 @@ def _show(folders: list[Path]) -> int:
 
 def _describe(reader: CheckpointReader) -> None:
     state, precision = reader.state, reader.state["config"]["train"]["precision"]
-    print(f"{reader.folder}: {_size(reader.folder)}")
-    print(f"  step         {state['step']:,}")
-    print(f"  tokens       {state['tokens']:,} in {state['position']:,} sequences")
-    print(f"  written      {_when(state['time'])}, by {_shape(state['shape'])}, {precision}")
+    show(f"{reader.folder}: {_size(reader.folder)}")
+    show(f"  step         {state['step']:,}")
+    show(f"  tokens       {state['tokens']:,} in {state['position']:,} sequences")
+    show(f"  written      {_when(state['time'])}, by {_shape(state['shape'])}, {precision}")
     best = reader.stated("progress", Progress.from_json)
     if best.best_step is not None:
-        print(f"  best loss    {best.best_loss:.4f} at step {best.best_step:,}")
+        show(f"  best loss    {best.best_loss:.4f} at step {best.best_step:,}")
     elements = sum(math.prod(shape) for shape in reader.shapes.values())
-    print(f"  model        {state['config']['model']['name']}, {elements:,} parameters")
-    print("  holds:")
+    show(f"  model        {state['config']['model']['name']}, {elements:,} parameters")
+    show("  holds:")
     _print_groups(reader)
-    print("  a load needs, per rank, for weights and optimiser (gradients and activations come on top):")
+    show("  a load needs, per rank, for weights and optimiser (gradients and activations come on top):")
     planned = state["config"]["model"].get("path") is not None  # how transformers would cut it isn't known here
     for ranks, stage, tensor in SHAPES:
         if planned and tensor > 1:
             continue
         needed = load_bytes(reader, ranks=ranks, stage=stage, tensor=tensor, bf16=precision != "fp32")
-        print(f"    {_shape({'world_size': ranks, 'zero_stage': stage, 'tensor': tensor}):<32} {_readable(needed):>10}")
+        show(f"    {_shape({'world_size': ranks, 'zero_stage': stage, 'tensor': tensor}):<32} {_readable(needed):>10}")
     largest = FP32_BYTES * max(map(math.prod, reader.shapes.values()))
-    print(f"    and at most {_readable(largest)} more while it reads, the largest parameter")
+    show(f"    and at most {_readable(largest)} more while it reads, the largest parameter")
 
 
 def _print_groups(reader: CheckpointReader) -> None:
@@ -182,7 +183,7 @@ def _print_groups(reader: CheckpointReader) -> None:
     width = max(len(name) for name, _, _ in groups)
     for (name, shape, kinds), count in groups.items():
         size = f"{count} x {' x '.join(map(str, shape))}"
-        print(f"    {name:<{width}}  {size:<22} {count * math.prod(shape):>15,}  {kinds}")
+        show(f"    {name:<{width}}  {size:<22} {count * math.prod(shape):>15,}  {kinds}")
 
 
 def load_bytes(reader: CheckpointReader, *, ranks: int, stage: int, tensor: int, bf16: bool) -> int:

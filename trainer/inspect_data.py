@@ -16,9 +16,11 @@ from trainer.data.tokenizer import load_tokenizer
 from trainer.errors import ConfigError, InputError
 from trainer.run_directory import require_run_dir
 from trainer.subcommand import choose
+from trainer.terminal import one_line, show
 
 SHOWN_DOCUMENTS = 3
 SHOWN_CHARACTERS = 1000
+SHOWN_TOKENS = 4 * SHOWN_CHARACTERS + 4  # of one byte each, they are as many characters
 ROW_LENGTHS = (256, 1024, 2048, 4096, 8192)  # tokens
 BAR_WIDTH = 40  # characters of the longest bar
 
@@ -59,9 +61,9 @@ def _verify(arguments: list[str]) -> int:
     for manifest in _datasets(arguments, "verify"):
         found = verify(manifest)
         for problem in found:
-            print(problem)
+            show(one_line(problem))
         if not found:
-            print(f"{manifest.folder}: OK, {_totals(manifest)}")
+            show(f"{manifest.folder}: OK, {_totals(manifest)}")
         problems += len(found)
     return 2 if problems else 0
 
@@ -81,7 +83,7 @@ def _index(arguments: list[str]) -> int:
                 raise InputError(f"{path}: not the shard that the manifest describes; fetch it, or prepare it again.")
             write_index(path, index)
         open_shards(manifest)  # the counts must agree with the manifest
-        print(f"{manifest.folder}: {len(manifest.shards)} indices written")
+        show(f"{manifest.folder}: {len(manifest.shards)} indices written")
     return 0
 
 
@@ -95,13 +97,16 @@ def _show(arguments: list[str]) -> int:
         wanted = _number(arguments.pop(), "banyan data show DIR N")
     for manifest in _datasets(arguments, "show"):
         tokenizer = load_tokenizer(manifest.tokenizer_file)
-        print(f"{manifest.folder}: {_totals(manifest)}")
+        show(f"{manifest.folder}: {_totals(manifest)}")
         for reader, first, stop in _first_documents(open_shards(manifest), wanted):
             for document in reader.documents(first, stop):
-                text = tokenizer.decode(reader.read(document.start, document.stop - 1))
+                shown = min(document.stop - 1, document.start + SHOWN_TOKENS)
+                text = tokenizer.decode(reader.read(document.start, shown))
+                more = shown < document.stop - 1 or len(text) > SHOWN_CHARACTERS
                 size = f"{document.bytes:,} bytes, {document.stop - document.start:,} tokens"
-                print(f"\n--- {manifest.source_name(document.source)}, record {document.record}: {size}")
-                print(text[:SHOWN_CHARACTERS] + ("…" if len(text) > SHOWN_CHARACTERS else ""))
+                name = one_line(manifest.source_name(document.source))
+                show(f"\n--- {name}, record {document.record}: {size}")
+                show(text[:SHOWN_CHARACTERS] + "…" * more)
     return 0
 
 
@@ -131,18 +136,18 @@ def _stats(arguments: list[str]) -> int:
     row_lengths = [_number(length, "banyan data stats DIR [SEQUENCE_LENGTH …]") for length in lengths] or ROW_LENGTHS
     for manifest in _datasets([folder] if folder else [], "stats"):
         readers = open_shards(manifest)
-        print(f"{manifest.folder}: {_totals(manifest)}")
-        print(f"  fingerprint  {manifest.fingerprint}")
-        print(f"  tokenizer    {manifest.tokenizer_name}, {manifest.vocab_size:,} tokens, {manifest.dtype}")
-        print(f"  text         {manifest.text_bytes / max(1, manifest.tokens):.3f} bytes per token")
-        print(f"  sources      {_sources(manifest)}")
+        show(f"{manifest.folder}: {_totals(manifest)}")
+        show(f"  fingerprint  {manifest.fingerprint}")
+        show(f"  tokenizer    {manifest.tokenizer_name}, {manifest.vocab_size:,} tokens, {manifest.dtype}")
+        show(f"  text         {manifest.text_bytes / max(1, manifest.tokens):.3f} bytes per token")
+        show(f"  sources      {_sources(manifest)}")
         rejected = ", ".join(f"{count:,} {reason}" for reason, count in manifest.rejected.items())
-        print(f"  rejected     {rejected or 'none'}, of {manifest.documents_read:,} documents read for all splits")
-        print("  rows of L tokens, and tokens in no row (tails of shards):")
+        show(f"  rejected     {rejected or 'none'}, of {manifest.documents_read:,} documents read for all splits")
+        show("  rows of L tokens, and tokens in no row (tails of shards):")
         for length in row_lengths:
             rows, unused = _rows(manifest, length)
-            print(f"    L={length:<6} {rows:>12,} rows {unused:>12,} tokens unused")
-        print("  tokens per document:")
+            show(f"    L={length:<6} {rows:>12,} rows {unused:>12,} tokens unused")
+        show("  tokens per document:")
         _histogram(np.concatenate([np.empty(0, np.uint32), *(reader.lengths() for reader in readers)]))
     return 0
 
@@ -157,17 +162,17 @@ def _rows(manifest: Manifest, length: int) -> tuple[int, int]:
 def _histogram(lengths: np.ndarray) -> None:
     """Prints documents by length, in powers of two."""
     if not len(lengths):
-        print("    no documents")
+        show("    no documents")
         return
     counts = np.bincount(np.frexp(lengths.astype(np.float64))[1] - 1)  # floor(log2(length))
     for power in range(int(np.flatnonzero(counts)[0]), len(counts)):
         bar = "█" * round(BAR_WIDTH * counts[power] / counts.max())
-        print(f"    {2**power:>10,} to {2 ** (power + 1) - 1:>10,} {counts[power]:>12,} {bar}".rstrip())
+        show(f"    {2**power:>10,} to {2 ** (power + 1) - 1:>10,} {counts[power]:>12,} {bar}".rstrip())
 
 
 def _sources(manifest: Manifest) -> str:
     return "; ".join(
-        f"{group.input} ({len(group.files):,} files, licence {group.licence or 'not stated'})"
+        one_line(f"{group.input} ({len(group.files):,} files, licence {group.licence or 'not stated'})")
         for group in manifest.sources
     )
 

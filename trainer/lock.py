@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import platform
+import stat
 import sys
 import threading
 import time
@@ -23,11 +24,12 @@ from types import TracebackType
 import psutil
 
 from trainer.durable import storage_errors, write_json
-from trainer.errors import ConfigError
+from trainer.errors import BanyanError, ConfigError, InputError
 
 HEARTBEAT_S = 5.0
 PATIENCE_S = 3.0  # a holder on this machine may have been killed a moment ago
 POLL_S = 0.1
+MOST_BYTES = 1 << 14  # of a lock: no run writes as many
 CONTEST_S = 0.5  # after which two that took over the same lock from another machine see who was the last
 
 
@@ -60,9 +62,12 @@ class Holder:
             return True
 
 
+UNKNOWN = Holder("an unknown host", "", 0, "an unknown time", "")
+
+
 def _machine() -> str:
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return platform.node()
@@ -77,22 +82,30 @@ class RunLock:
         self._released = threading.Event()
 
     def take(self, run_dir: Path, timeout_s: float) -> None:
-        """Takes the lock, if need be from a dead holder. ConfigError if a live one has it."""
+        """Takes the lock, if need be from a dead holder. ConfigError if a live one has it.
+
+        It waits for `timeout_s` at most, whatever the lock says: a lock that isn't touched meanwhile is a dead one's.
+        """
         path = run_dir / "lock"
         began = time.monotonic()
         seen: float | None = None
         while True:
+            waited = time.monotonic() - began
             with storage_errors(path), _one_at_a_time(run_dir):
                 found = _look(path)
-                if found is None or _is_gone(*found, run_dir, timeout_s):
+                if found is None or _is_gone(*found, run_dir, timeout_s, waited):
                     write_json(path, asdict(self._mine))
                     foreign = found is not None and not found[0].is_local
                     break
             holder, touched = found
             if seen is None and not holder.is_local:
-                print(f"{run_dir}: locked from {holder.host}; looking whether that still lives", flush=True)
+                print(
+                    f"{run_dir}: locked from {holder.host}; looking whether that still lives (run.lock_timeout_s: "
+                    f"{timeout_s:g} s at most)",
+                    flush=True,
+                )
             seen = touched if seen is None else seen
-            if touched != seen or (holder.is_local and time.monotonic() - began > PATIENCE_S):
+            if touched != seen or (holder.is_local and waited > PATIENCE_S):
                 raise ConfigError(
                     f"{run_dir}: process {holder.pid} on {holder.host} has been running here since {holder.since}; "
                     f"wait for its end, stop it with a file {run_dir / 'stop'}, or begin another run with run.name."
@@ -118,6 +131,8 @@ class RunLock:
             except ConfigError as error:
                 print(f"banyan: {error} This run was taken for dead and ends.", file=sys.stderr, flush=True)
                 os._exit(1)
+            except (InputError, OSError):  # of a network file system, perhaps for a moment
+                continue
             with contextlib.suppress(OSError):
                 os.utime(self._path)
 
@@ -127,37 +142,76 @@ class RunLock:
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._released.set()
         if self._path is not None:
-            with contextlib.suppress(OSError, ConfigError):
+            with contextlib.suppress(OSError, BanyanError):
                 self._require_mine(self._path)
                 self._path.unlink()
 
 
 @contextlib.contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """The kernel's lock on the folder, where its file system has one: two that look at once don't both write."""
+    """The kernel's lock on the folder, where its file system has one: two that look at once don't both write.
+
+    ConfigError if somebody keeps it: it takes a moment, and anybody who may read the folder can take it.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        deadline = time.monotonic() + PATIENCE_S
+        while not _flock(descriptor):
+            if time.monotonic() > deadline:
+                raise ConfigError(f"{folder}: another process keeps the folder itself locked (flock); end that one.")
+            time.sleep(POLL_S / 10)
         yield
     finally:
         os.close(descriptor)
 
 
-def _look(path: Path) -> tuple[Holder, float] | None:
-    """Who holds the lock, and when that was last touched, by the file system's clock; None if nobody does."""
+def _flock(descriptor: int) -> bool:
+    """Whether there is nothing to wait for: it is locked now, or its file system has no locks."""
     try:
-        with path.open() as file:  # opening makes a network file system look again
-            touched = os.fstat(file.fileno()).st_mtime
-            return Holder(**json.load(file)), touched
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _look(path: Path) -> tuple[Holder, float] | None:
+    """Who holds the lock, and when that was last touched, by the file system's clock; None if nobody does.
+
+    InputError for what no run has made: a folder, a link, a pipe, a file that can't be read.
+    """
+    try:  # opening makes a network file system look again
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError):
-        return Holder("an unknown host", "", 0, "an unknown time", ""), touched
+    except OSError as error:
+        raise InputError(f"{path}: the run's lock can't be read ({error.strerror}); remove it.") from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{path} isn't a file: no run has made it; remove it.")
+        return _holder_in(os.read(descriptor, MOST_BYTES)), status.st_mtime
+    finally:
+        os.close(descriptor)
 
 
-def _is_gone(holder: Holder, touched: float, run_dir: Path, timeout_s: float) -> bool:
+def _holder_in(content: bytes) -> Holder:
+    """Whom a lock's content names; an unknown host where it names nobody that there can be."""
+    try:
+        holder = Holder(**json.loads(content))
+    except (ValueError, TypeError, RecursionError):
+        return UNKNOWN
+    texts = (holder.host, holder.machine, holder.since, holder.token)
+    if any(type(text) is not str or not text.isprintable() for text in texts) or type(holder.pid) is not int:
+        return UNKNOWN
+    return holder if 0 < holder.pid < 1 << 31 else UNKNOWN
+
+
+def _is_gone(holder: Holder, touched: float, run_dir: Path, timeout_s: float, waited: float) -> bool:
     if holder.is_local and holder.has_ended():
+        return True
+    if waited > timeout_s:  # touched again it would be known to live; its time may be one to come
         return True
     os.utime(run_dir)  # its new time is the file system's now, whatever the clocks of two machines say
     return run_dir.stat().st_mtime - touched > timeout_s

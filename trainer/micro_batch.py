@@ -15,6 +15,7 @@ from typing import Any
 
 from trainer.checks import settle_micro_batch
 from trainer.config import AUTO, Model, Pretrain
+from trainer.config.environment import as_stored
 from trainer.durable import write_json
 from trainer.engine.mesh import Mesh
 from trainer.engine.shadow import run_shadows
@@ -58,7 +59,7 @@ def circumstances_of(config: Pretrain, mesh: Mesh, device: str) -> dict[str, Any
     return {
         "world_size": mesh.world_size,
         "device": device,
-        "parallel": dataclasses.asdict(config.parallel),
+        "parallel": as_stored(dataclasses.asdict(config.parallel)),
         "train": {key: getattr(config.train, key) for key in DECISIVE_TRAIN},
     }
 
@@ -106,7 +107,7 @@ def measure(config: Pretrain, model: Model, mesh: Mesh, run_dir: Path) -> tuple[
         }
         codes = run_shadows("trainer.probe", order, mesh, log, limit_s=LIMIT_S)
         lines = output.read_text(encoding="utf-8").splitlines() if output.exists() else []
-    timings = mesh.from_main([Timing(**json.loads(line)) for line in lines])
+    timings = [Timing(**fields) for fields in mesh.from_main([json.loads(line) for line in lines])]
     if any(codes):
         if OUT_OF_MEMORY not in codes and KILLED not in codes:
             culprit = next((rank for rank, code in enumerate(codes) if code > 0), 0)

@@ -14,7 +14,7 @@ from trainer.config import OF_CAUSAL_LM, Model, Pretrain
 from trainer.durable import write_json
 from trainer.errors import ConfigError
 from trainer.model.config_json import check_doors, read_json
-from trainer.model.safetensors_folder import holds_tensors
+from trainer.model.safetensors_folder import find_tensors, holds_tensors
 from trainer.refusal import require
 
 CONFIG = "config.json"
@@ -75,6 +75,8 @@ def find_model(model: Model, run_dir: Path) -> Model:
         return model
     folder = Path(str(model.path))
     if (folder / CONFIG).is_file():
+        if holds_tensors(folder) and not (run_dir / "model" / CONFIG).is_file():
+            find_tensors(folder)  # refuses broken files early; a run that goes on doesn't read them
         return model
     if (run_dir / "model" / CONFIG).is_file():
         return own_model(model, run_dir)

@@ -6,19 +6,18 @@ Nothing heavy is imported: the command line takes the model's sizes from here be
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from trainer.checks import check_values
 from trainer.config import Model
+from trainer.config.stored import from_values, load_values
 from trainer.errors import ConfigError, InputError
-from trainer.model.config_json import LARGEST_FILE, check_sizes, read_config_json, read_json, shown
+from trainer.model.config_json import check_sizes, read_config_json, read_json
 from trainer.model.hf import ARCHITECTURE, first_difference, read_architecture, read_window
-from trainer.model.safetensors_folder import require_tensors
+from trainer.model.safetensors_folder import holds_tensors, require_tensors
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,8 @@ def find_origin(given: str) -> Origin:
     if (folder / "config.json").is_file():
         config, source = read_config_json(folder), folder / "config.json"
         architecture = read_architecture(config, source)
-        require_tensors(folder, Model(**architecture))
+        if holds_tensors(folder):  # a plan needs none
+            require_tensors(folder, Model(**architecture))
         return dataclasses.replace(hf_folder(folder), architecture=architecture, window=read_window(config, source))
     if (folder / "config.yaml").is_file():
         architecture = _ours(_load(folder / "config.yaml"), folder / "config.yaml")
@@ -91,30 +91,20 @@ def _ours(config: Any, source: Path) -> dict[str, Any]:
             "with model.path=DIR."
         )
     check_sizes(model, str(source))
-    fields = {name: value for name, value in model.items() if name in ARCHITECTURE}
-    for name, value in fields.items():
-        if not _fits(value, getattr(Model, name)):
-            raise InputError(f"{source}: model.{name}={shown(value)} can't be; restore the file.")
-    return fields
-
-
-def _fits(value: object, default: object) -> bool:
-    """Whether a stored value has the type of a field of Model, and is a number that it could be."""
-    if isinstance(default, bool):
-        return isinstance(value, bool)
-    if isinstance(value, bool) or value is None:
-        return value is None and default is None
-    if isinstance(default, float):
-        return isinstance(value, int | float) and math.isfinite(value) and value > 0
-    return isinstance(value, int) and value >= (0 if default == 0 else 1)
+    architecture = {name: value for name, value in model.items() if name in ARCHITECTURE}
+    try:
+        check_values(from_values(Model, architecture, "model."), "model.")
+    except (ValueError, ConfigError) as error:
+        raise InputError(f"{source}: {error}; restore its configuration.") from error
+    return architecture
 
 
 def _load(path: Path) -> dict[str, Any]:
+    if path.suffix == ".yaml":
+        return load_values(path)
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise ValueError(f"larger than {LARGEST_FILE >> 20} MiB")
-        return dict(yaml.safe_load(path.read_text("utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        return dict(read_json(path))
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path}: can't be read ({(str(error).splitlines() or ['?'])[0]}).") from error
 
 

@@ -8,6 +8,7 @@ import torch
 
 from trainer import run_directory
 from trainer.config import Pretrain
+from trainer.config.environment import as_stored
 from trainer.data.bigram import bigram_loss
 from trainer.data.dataset import Dataset
 from trainer.durable import write_text
@@ -53,7 +54,7 @@ def announce(
             difference = f"{abs(yardstick - score.loss):.4f} {side} ours"
             lines.append(f"  an interpolated bigram model: {yardstick:.4f} nats, {difference}")
     if config.evaluate.prompt is not None:
-        sample = config.evaluate.prompt + sample_text(run_dir, config)
+        sample = as_stored(config.evaluate.prompt) + sample_text(run_dir, config)
         tracker.text(step=progress.step, name="sample", text=sample)
         lines += ["", "sample:", *(f"  | {line}" for line in sample.splitlines()), ""]
     picture = draw_curves(run_dir, config.run.name)

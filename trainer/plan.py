@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.checks import check_pretrain, total_steps_of
+from trainer.checks import check_pretrain
 from trainer.config import AUTO
 from trainer.config.verbs import Plan
+from trainer.data.history import total_steps_of
 from trainer.durable import write_json
 from trainer.errors import ConfigError
 from trainer.layouts import settle_precision

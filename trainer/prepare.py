@@ -18,9 +18,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from trainer.checks import check_values, require
 from trainer.config import Data, Prepare
+from trainer.credentials import masked
 from trainer.data import spool
+from trainer.data.encoding import try_tokenizer
+from trainer.data.file_names import as_utf8, escape
 from trainer.data.filters import DUPLICATE, first_occurrences
 from trainer.data.layout import cut_into_shards, held_out, shuffle_order
 from trainer.data.manifest import Manifest, Shard, SourceGroup, write_manifest
@@ -28,22 +33,25 @@ from trainer.data.packing import Packing, ShardJob, make_shard
 from trainer.data.plan import FILE as PLAN_FILE
 from trainer.data.plan import PARTIAL, SPLITS, Plan, exclusive, read_progress, write_plan
 from trainer.data.progress import Progress, in_words
+from trainer.data.round_trip import Loss
 from trainer.data.shards import open_shards, read_manifest
 from trainer.data.sources import Found, Source, find_sources
 from trainer.data.tokenizer import (
     SMALLEST_VOCABULARY,
     Tokenizer,
-    choose_engine,
     find_tokenizer,
     load_tokenizer,
     sha256_of,
     train_tokenizer,
 )
+from trainer.data.training_text import DISTINCT_BYTES, TrainingText
 from trainer.data.workers import Map, available_cores, processes
 from trainer.durable import make_folder
 from trainer.errors import ConfigError, InputError
+from trainer.terminal import one_line
 
-CHECKED_BYTES = 2**20  # text on which gigatoken must agree with tokenizers
+CHECKED_BYTES = 2**20  # text on which the tokenizer is tried
+MOST_LOSS = 0.5  # of these bytes that may not come back from their ids
 
 
 @dataclass(frozen=True)
@@ -52,13 +60,16 @@ class Corpus:
 
     splits: dict[str, spool.Documents]
     rejected: dict[str, int]
+    first_rejected: dict[str, str]  # by reason: file and place of the first
+    unused: dict[str, int]  # what was left out within files
     documents_read: int
 
 
 def main(config: Prepare, map_items: Map | None = None) -> int:
     """Runs `banyan prepare`; 0 when done. `map_items` replaces the map over processes (Ray passes in its own)."""
-    data, output = config.data, _check(config)
-    found = find_sources(data.input, data.include, data.exclude, output)
+    output = _check(config)
+    data = config.data = _in_utf8(config.data)
+    found = find_sources(data.input, data.include, data.exclude, output, data.text_field)
     plan = Plan.of(_settings(config), found.sources)
     _say("sources", _describe(found))
     make_folder(output)
@@ -67,22 +78,22 @@ def main(config: Prepare, map_items: Map | None = None) -> int:
         if progress == "finished":
             return _up_to_date(output)
         if progress == "begun":
-            _say("continue", f"the same prepare was interrupted; what it left in {output / PARTIAL} is used")
+            _say("continue", f"the same prepare was interrupted; what it left in {escape(output / PARTIAL)} is used")
         with processes(data.workers or available_cores()) as own_map:
-            _prepare(config, output, found.sources, plan, map_items or own_map)
+            _prepare(config, output, found, plan, map_items or own_map)
     return 0
 
 
-def _prepare(config: Prepare, output: Path, sources: tuple[Source, ...], plan: Plan, map_items: Map) -> None:
+def _prepare(config: Prepare, output: Path, found: Found, plan: Plan, map_items: Map) -> None:
     """The stages, top to bottom."""
-    data, partial = config.data, output / PARTIAL
+    data, partial, sources = config.data, output / PARTIAL, found.sources
     try:
         make_folder(partial)
         write_plan(output, plan, finished=False)
-        items = _collect(sources, partial, data.text_field, map_items)
-        corpus = _arrange(items, partial, config)
+        items = _collect(sources, partial, data, map_items)
+        corpus = _arrange(items, partial, sources, config)
         tokenizer = _tokenizer(config, corpus, partial)
-        engine = _engine(tokenizer, corpus, partial)
+        engine = _engine(tokenizer, corpus, partial, allow_loss=data.tokenizer.allow_loss)
     except (InputError, ConfigError):
         _withdraw(output)  # the mend changes the plan, and mustn't meet this one
         raise
@@ -121,6 +132,12 @@ def _check(config: Prepare) -> Path:
     return output
 
 
+def _in_utf8(data: Data) -> Data:
+    """The section with those texts of it that name no file as UTF-8, in any locale."""
+    licence = None if data.licence is None else as_utf8(data.licence)
+    return replace(data, name=as_utf8(data.name), text_field=as_utf8(data.text_field), licence=licence)
+
+
 def _settings(config: Prepare) -> dict[str, Any]:
     """The settings that determine the shards, by key."""
     data = config.data
@@ -128,12 +145,17 @@ def _settings(config: Prepare) -> dict[str, Any]:
         "data.tokenizer.train.vocab_size": data.tokenizer.train.vocab_size,
         "data.tokenizer.train.sample_bytes": data.tokenizer.train.sample_bytes,
     }
+    if data.tokenizer.train.distinct_bytes != DISTINCT_BYTES:  # by default left out: older plans don't have it
+        tokenizer["data.tokenizer.train.distinct_bytes"] = data.tokenizer.train.distinct_bytes
     if data.tokenizer.path is not None:
         tokenizer = {
             "data.tokenizer.path's sha256": sha256_of(find_tokenizer(Path(data.tokenizer.path).expanduser())),
             "data.tokenizer.end_of_text": data.tokenizer.end_of_text,
         }
-    keys = "name text_field licence validation_fraction deduplicate shuffle_documents shard_bytes block_tokens"
+    keys = (
+        "name text_field most_document_bytes licence validation_fraction deduplicate shuffle_documents shard_bytes "
+        "block_tokens"
+    )
     return {"seed": config.seed, **{f"data.{key}": getattr(data, key) for key in keys.split()}, **tokenizer}
 
 
@@ -144,7 +166,10 @@ def _up_to_date(output: Path) -> int:
         if split == "train" or (output / split).exists():
             manifest = read_manifest(output / split)
             open_shards(manifest)
-            _say(split, f"{manifest.documents:,} documents, {manifest.tokens:,} tokens: up to date in {output / split}")
+            _say(
+                split,
+                f"{manifest.documents:,} documents, {manifest.tokens:,} tokens: up to date in {escape(output / split)}",
+            )
     return 0
 
 
@@ -159,27 +184,34 @@ def _withdraw(output: Path) -> None:
 # ------------------------------------------------------------------------------------------------------ the stages
 
 
-def _collect(sources: tuple[Source, ...], partial: Path, text_field: str, map_items: Map) -> int:
+def _collect(sources: tuple[Source, ...], partial: Path, data: Data, map_items: Map) -> int:
     """Spools every source's documents; returns the number of work items."""
     batches = spool.batches(sources)
-    work = functools.partial(spool.collect, folder=partial, text_field=text_field)
+    work = functools.partial(
+        spool.collect, folder=partial, text_field=data.text_field, most_bytes=data.most_document_bytes
+    )
     with Progress("read", sum(batch.bytes for batch in batches)) as progress:
         for size in map_items(work, batches):
             progress.advance(bytes=size)
     return len(batches)
 
 
-def _arrange(items: int, partial: Path, config: Prepare) -> Corpus:
+def _arrange(items: int, partial: Path, sources: tuple[Source, ...], config: Prepare) -> Corpus:
     """Drops duplicates, splits and orders what was spooled."""
     data = config.data
-    documents, rejected = spool.load(partial, items)
-    documents_read = len(documents) + rejected.total()
+    documents, rejections = spool.load(partial, items)
+    documents_read = len(documents) + rejections.counts.total()
     if data.deduplicate:
         kept = first_occurrences(documents.hash)
-        rejected[DUPLICATE] += int((~kept).sum())
+        if not kept.all():
+            first = int(np.flatnonzero(~kept)[0])
+            place = f"{sources[documents.source[first]].name}, record {documents.record[first]}"
+            rejections.add(DUPLICATE, place, int((~kept).sum()))
         documents = documents.take(kept)
     if not len(documents):
-        raise InputError(f"data.input: no document to prepare ({_counts(rejected) or 'the files hold none'}).")
+        what = _counts(rejections.counts) or "the files hold none"
+        where = "; ".join(f"{reason}: first {place}" for reason, place in sorted(rejections.first.items()))
+        raise InputError(f"data.input: no document to prepare ({what}{f'; {where}' if where else ''}).")
     held = held_out(documents.hash, data.validation_fraction)
     splits = {"train": documents.take(~held), "validation": documents.take(held)}
     if not data.validation_fraction:
@@ -192,7 +224,13 @@ def _arrange(items: int, partial: Path, config: Prepare) -> Corpus:
             )
     if data.shuffle_documents:
         splits = {split: part.take(shuffle_order(part.hash, config.seed)) for split, part in splits.items()}
-    return Corpus(splits, {reason: count for reason, count in sorted(rejected.items()) if count}, documents_read)
+    return Corpus(
+        splits,
+        rejected=dict(sorted(rejections.counts.items())),
+        first_rejected=rejections.first,
+        unused={what: count for what, count in rejections.unused.items() if count},
+        documents_read=documents_read,
+    )
 
 
 def _tokenizer(config: Prepare, corpus: Corpus, partial: Path) -> Tokenizer:
@@ -210,10 +248,14 @@ def _tokenizer(config: Prepare, corpus: Corpus, partial: Path) -> Tokenizer:
     sample = _shuffled(corpus.splits["train"], config.seed)
     total = min(wanted.train.sample_bytes, int(sample.length.sum()))
     with Progress("tokenizer", total) as progress:
-        tokenizer = train_tokenizer(
-            _counted(spool.sample_texts(partial, sample, wanted.train.sample_bytes), progress),
-            vocab_size=wanted.train.vocab_size,
-            name=config.data.name,
+        texts = _counted(spool.sample_texts(partial, sample, wanted.train.sample_bytes), progress)
+        training = TrainingText(texts, distinct_bytes=wanted.train.distinct_bytes)
+        tokenizer = train_tokenizer(training, vocab_size=wanted.train.vocab_size, name=config.data.name)
+    if training.stopped:
+        _say(
+            "tokenizer",
+            f"trained on the first {in_words(training.given)} alone: their distinct words take "
+            f"data.tokenizer.train.distinct_bytes={wanted.train.distinct_bytes}; more takes 60 times that memory",
         )
     tokenizer = replace(tokenizer, name=f"{config.data.name}-bpe-{tokenizer.vocab_size}")
     tokenizer.save(folder)
@@ -223,13 +265,27 @@ def _tokenizer(config: Prepare, corpus: Corpus, partial: Path) -> Tokenizer:
     return tokenizer
 
 
-def _engine(tokenizer: Tokenizer, corpus: Corpus, partial: Path) -> str:
-    """Who encodes; gigatoken must prove itself on a sample of the input."""
+def _engine(tokenizer: Tokenizer, corpus: Corpus, partial: Path, *, allow_loss: bool) -> str:
+    """Who encodes. gigatoken must prove itself on a sample of the input, and that must come back from its ids."""
     sample = _shuffled(corpus.splits["train"], seed=0)
-    engine, why = choose_engine(tokenizer, spool.sample_texts(partial, sample, CHECKED_BYTES))
-    warning = "" if engine == "gigatoken" else "WARNING: dozens of times slower; "
-    _say("encode", f"{warning}with {engine}: {why}")
-    return engine
+    trial = try_tokenizer(tokenizer, spool.sample_texts(partial, sample, CHECKED_BYTES))
+    _check_loss(tokenizer, trial.loss, allow=allow_loss)
+    warning = "" if trial.engine == "gigatoken" else "WARNING: dozens of times slower; "
+    _say("encode", f"{warning}with {trial.engine}: {trial.why}")
+    return trial.engine
+
+
+def _check_loss(tokenizer: Tokenizer, loss: Loss, *, allow: bool) -> None:
+    """Tells what a tokenizer can't say of the text; InputError where that is most of it, unless it is allowed."""
+    if not loss.lost:
+        return
+    lost = f"{loss.share:.2%} of the bytes tried don't come back from their ids: {loss.example}"
+    if loss.share > MOST_LOSS and not allow:
+        raise InputError(
+            f"data.tokenizer.path: {tokenizer.name} can't say this text, {lost}: choose a tokenizer that knows it, or "
+            "set data.tokenizer.allow_loss=true."
+        )
+    _say("tokenizer", f"WARNING: {lost}")
 
 
 def _write_shards(
@@ -305,7 +361,7 @@ def _manifest(
             SourceGroup(given, config.data.licence, tuple(source.name for source in group)) for given, group in groups
         ),
         prepared={
-            "command": sys.argv,
+            "command": [masked(typed) for typed in sys.argv],
             "version": _version(),
             "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             **_settings(config),
@@ -329,14 +385,36 @@ def _summarise(output: Path, corpus: Corpus) -> None:
             split,
             f"{manifest.documents:,} documents, {manifest.tokens:,} tokens, {in_words(manifest.text_bytes)} "
             f"({manifest.tokens / manifest.text_bytes:.3f} tokens per byte) in {len(manifest.shards)} shards: "
-            f"{output / split}",
+            f"{escape(output / split)}",
         )
+        _tell_of_wordless(manifest)
     _say("rejected", f"{_counts(corpus.rejected) or 'none'}, of {corpus.documents_read:,} documents read")
+    for reason in corpus.rejected:
+        _say("", f"{reason}: first {corpus.first_rejected[reason]}")
+    for what, count in corpus.unused.items():
+        _say("left out", f"{count:,} {what}")
+
+
+def _tell_of_wordless(manifest: Manifest) -> None:
+    """Counts the documents of which the tokenizer makes no token but the end of text, and names the first."""
+    count, first = 0, ""
+    for reader in open_shards(manifest):
+        lengths = reader.lengths()
+        empty = np.flatnonzero(lengths == 1)
+        count += len(empty)
+        if len(empty) and not first:
+            start = int(lengths[: empty[0]].sum(dtype=np.int64))
+            (document,) = reader.documents(start, start + 1)
+            first = f"{one_line(manifest.source_name(document.source))}, record {document.record}"
+        reader.close()
+    if count:
+        what = f"{count:,} document{'s' * (count > 1)} of {manifest.folder.name}"
+        _say("tokenizer", f"WARNING: of {what} no token is left but the end of text; the first is {first}")
 
 
 def _describe(found: Found) -> str:
     size = in_words(sum(source.bytes for source in found.sources))
-    left_out = f" ({found.left_out:,} files of other endings left out)" if found.left_out else ""
+    left_out = f" ({found.others})" if str(found.others) else ""
     return f"{len(found.sources):,} files, {size}{left_out}"
 
 
@@ -345,5 +423,7 @@ def _counts(counts: Counter[str] | dict[str, int]) -> str:
 
 
 def _say(subject: str, what: str) -> None:
-    """One line, flushed, so that it shows at once in a log file too."""
-    print(f"{subject:<10} {what}", flush=True)
+    """One line, flushed, so that it shows at once in a log file too; escaped as far as the console can't show it."""
+    encoding = sys.stdout.encoding or "utf-8"
+    line = f"{subject:<10} {one_line(what)}"
+    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)

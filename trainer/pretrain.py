@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from trainer import run_directory
-from trainer.checks import check_pretrain, micro_batch_of, total_steps_of
+from trainer.checks import check_pretrain, micro_batch_of
 from trainer.config import Model, Pretrain, resolved
 from trainer.data.dataset import (
     Dataset,
@@ -29,7 +29,8 @@ from trainer.data.dataset import (
     weights_of,
     with_absolute_paths,
 )
-from trainer.data.history import History
+from trainer.data.history import FILE as HISTORY
+from trainer.data.history import History, total_steps_of
 from trainer.data.loader import Batch, Loader
 from trainer.data.order import Order
 from trainer.durable import write_json
@@ -70,7 +71,10 @@ STOPPED = 85  # exit code: stopped after a checkpoint, before the end
 
 
 def main(config: Pretrain) -> int:
-    """Runs one rank of a pretraining run, or goes on with it; the exit code. A signal from now on is a stop request."""
+    """Runs one rank of a pretraining run, or goes on with it; the exit code.
+
+    A signal ends it before its first step; after that it is a stop request.
+    """
     with StopRequests() as stops, RunLock() as lock, Watchdog(config.health.hang_timeout_s) as watchdog:
         return run(config, stops, lock, watchdog)
 
@@ -93,7 +97,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     mesh.main_finds(lambda: choose_mode(config.track.wandb))  # refuses online without a key
 
     training = open_training(config.data)
-    validation = open_validation(config.data)
+    validation = open_validation(config.data) if config.evaluate.every > 0 else []
     require_same_tokenizer(training + validation)
     fit_to_data(config, told, training, validation)
     check_shards(training + validation, config.data.verify_bytes, mesh)
@@ -107,13 +111,6 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     reader = find_resume(run_dir, config, mesh, training)
     settle_numbers(config, mesh)
     progress = reader.stated("progress", Progress.from_json) if reader else Progress()
-    total_steps = total_steps_of(config)
-    if nothing_left(run_dir, mesh, progress, total_steps):
-        copy_last(store, reader, mesh)
-        return already_finished(run_dir, mesh, progress)
-    if config.train.stop_at is not None and progress.step >= config.train.stop_at:
-        copy_last(store, reader, mesh)
-        return already_stopped(run_dir, mesh, progress)
     history = (reader.stated("history", History.from_json) if reader else History([], [])).go_on(
         step=progress.step,
         position=progress.position,
@@ -121,6 +118,13 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
         rows=[dataset.rows for dataset in training],
         weights=weights_of(config.data),
     )
+    total_steps = total_steps_of(config, history)
+    if nothing_left(run_dir, mesh, progress, total_steps):
+        copy_last(store, reader, mesh)
+        return already_finished(run_dir, mesh, progress)
+    if config.train.stop_at is not None and progress.step >= config.train.stop_at:
+        copy_last(store, reader, mesh)
+        return already_stopped(run_dir, mesh, progress)
     mesh.main_finds(lambda: keep_model(run_dir, config.model, told, resumed=reader is not None))
     kept = own_model(config.model, run_dir)
     shapes = parameter_shapes(kept)
@@ -135,7 +139,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
             print(f"going on from {reader.folder}", flush=True)
         remove_attempts(run_dir)
         run_directory.describe(run_dir, config, training[0].manifest.folder / "tokenizer")
-        write_json(run_dir / "history.json", history.to_json())
+        write_json(run_dir / HISTORY, history.to_json())
 
     assembly = assemble(config, kept, shapes, mesh, weights=origin or initial_source(kept, config.seed))
     engine, model, partition = assembly.engine, assembly.model, assembly.partition
@@ -165,6 +169,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
         batches=loader.batches(progress.position),
         progress=progress,
         total_steps=total_steps,
+        pace=history.position_after if config.train.tokens is not None else None,
         utilisation=measure_utilisation(config, kept, mesh, active),
         log=tracker,
         evaluate=evaluation.run,

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 import torch.distributed
-from omegaconf import OmegaConf
 
 from trainer.config import Pretrain
+from trainer.config.stored import from_values
 from trainer.data.loader import Batch
 from trainer.engine.assemble import assemble, compile_parts
 from trainer.engine.init_from import initial_source
@@ -69,9 +69,7 @@ def main() -> int:
 
 def configuration(values: dict[str, Any]) -> Pretrain:
     """The run's configuration, from JSON."""
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Pretrain), values))
-    assert isinstance(config, Pretrain)
-    return config
+    return from_values(Pretrain, values)
 
 
 def measure_all(config: Pretrain, sizes: list[int], budget_s: float) -> Iterator[Timing]:

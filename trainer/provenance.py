@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer.checks import total_steps_of
 from trainer.data.dataset import Dataset, open_training
-from trainer.data.history import History
+from trainer.data.history import FILE, read_history, total_steps_of
 from trainer.data.order import Order
 from trainer.errors import ConfigError, InputError
-from trainer.json_file import Malformed, read_json
 from trainer.run_directory import load_run_tokenizer, read_config
+from trainer.terminal import one_line, safe, show
 
 
 def print_step(run_dir: Path, step: int) -> int:
     """Prints every sequence of a step: its place in the data, then the documents in it with source and text."""
     config = read_config(run_dir)
     history = read_history(run_dir)
-    if step > total_steps_of(config):
-        raise InputError(f"step={step}: the run has {total_steps_of(config)} steps.")
+    if history is None:
+        raise InputError(f"{run_dir / FILE}: missing; {run_dir} hasn't begun to train.")
+    if step > total_steps_of(config, history):
+        raise InputError(f"step={step}: the run has {total_steps_of(config, history)} steps.")
     start, stop = history.positions_of(step)
     training = open_training(config.data)
     order = Order(
@@ -30,26 +31,15 @@ def print_step(run_dir: Path, step: int) -> int:
     )
     by_fingerprint = {dataset.manifest.fingerprint: dataset for dataset in training}
     tokenizer = load_run_tokenizer(run_dir)
-    print(f"step {step}: positions {start:,} to {stop - 1:,}")
+    show(f"step {step}: positions {start:,} to {stop - 1:,}")
     for position, place in enumerate(order.places(start, stop), start=start):
         dataset = by_fingerprint[place.fingerprint]
         file = dataset.manifest.shards[place.shard].file
-        print(f"\nposition {position:,}: {place.dataset}, epoch {place.epoch}, {file}, row {place.row}")
+        show(f"\nposition {position:,}: {place.dataset}, epoch {place.epoch}, {file}, row {place.row}")
         for line, tokens in documents_in_row(dataset, place.shard, place.row):
-            print(line)
-            print("".join(f"    {text}\n" for text in tokenizer.decode(tokens).splitlines()), end="")
+            show(one_line(line))
+            show("".join(f"    {text}\n" for text in safe(tokenizer.decode(tokens)).splitlines()), end="")
     return 0
-
-
-def read_history(run_dir: Path) -> History:
-    """What the run consumes, and when, as its last start wrote it down."""
-    path = run_dir / "history.json"
-    try:
-        return History.from_json(read_json(path))
-    except FileNotFoundError:
-        raise InputError(f"{path}: missing; {run_dir} hasn't begun to train.") from None
-    except Malformed as error:
-        raise InputError(f"{path}: {error}; the next start of the run writes it anew.") from error
 
 
 def documents_in_row(dataset: Dataset, shard: int, row: int) -> Iterator[tuple[str, list[int]]]:

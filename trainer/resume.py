@@ -6,10 +6,10 @@ import copy
 import math
 from pathlib import Path
 
-from trainer.checks import check_values, total_steps_of
+from trainer.checks import check_values
 from trainer.config import AUTO, Pretrain, resolved
 from trainer.data.dataset import Dataset, weights_of
-from trainer.data.history import History
+from trainer.data.history import History, total_steps_of
 from trainer.data.order import extend, mixture_of
 from trainer.engine.checkpoint import CheckpointReader, find_newest, find_problem
 from trainer.engine.loop import Progress
@@ -51,7 +51,7 @@ def check_fit(reader: CheckpointReader, config: Pretrain, training: list[Dataset
     now = resolved(config)
     if forks:  # what it was forked from itself doesn't matter
         before = {**before, "checkpoint": now["checkpoint"]}
-        check_remains(config, reader.state["step"])
+        check_remains(config, reader)
     changes = check_change(before, now, allow=forks or config.run.allow_change)
     check_data(reader, config, training, allow=forks or config.run.allow_change)
     reader.stated("progress", Progress.from_json)
@@ -84,9 +84,11 @@ def find_fork(config: Pretrain, mesh: Mesh) -> Path:
     return folder
 
 
-def check_remains(config: Pretrain, step: int) -> None:
-    """Refuses a fork that has nothing to train."""
-    last = min(total_steps_of(config), config.train.stop_at or math.inf)
+def check_remains(config: Pretrain, reader: CheckpointReader) -> None:
+    """Refuses a fork that has nothing to train after the checkpoint that it begins with."""
+    step = reader.state["step"]
+    history = reader.stated("history", History.from_json).at_batch(step=step, batch_size=config.train.batch_size)
+    last = min(total_steps_of(config, history), config.train.stop_at or math.inf)
     require(
         step < last,
         f"checkpoint.fork_from={config.checkpoint.fork_from}: at step {step} already, and this run ends at {last}; "

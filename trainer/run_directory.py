@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -18,8 +17,12 @@ from typing import Any
 
 import yaml
 
-from trainer.config import Pretrain, resolved
-from trainer.data.tokenizer import Tokenizer, load_tokenizer
+from trainer import streams
+from trainer.checks import check_values
+from trainer.config import Pretrain, flatten, plain, resolved
+from trainer.config.stored import from_values, load_values
+from trainer.credentials import masked
+from trainer.data.tokenizer import Tokenizer, copy_tokenizer, load_tokenizer
 from trainer.durable import require_no_link, write_json, write_text
 from trainer.errors import ConfigError, InputError
 from trainer.json_file import Malformed, from_known, read_json
@@ -33,6 +36,7 @@ FREE_MODEL = ("name", "loss_chunk")
 DATA_KEYS = ("path", "train", "validation", "sequence_length", "mask_documents", "shuffle_shards")
 # May never change: the weights, the moments, the order or the meaning of tokens would no longer fit.
 FIXED = ("model.", "seed", "data.sequence_length", "data.shuffle_shards", "optimizer.name")
+CONFIG = "config.yaml"
 PACKAGES = ("torch", "deepspeed", "numpy", "tokenizers", "safetensors", "wandb", "hydra-core")
 
 
@@ -46,19 +50,11 @@ def identity(resolved: dict[str, Any]) -> dict[str, Any]:
     return flatten(kept)
 
 
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} → {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
 def name_run(config: Pretrain) -> str:
     """run.name, or data-model-HASH: another experiment gets another name, and so never resumes this one."""
     if config.run.name:
         return config.run.name
-    text = json.dumps(identity(resolved(config)), sort_keys=True)
+    text = json.dumps(identity(plain(config)), sort_keys=True)
     return f"{config.data.name}-{config.model.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
@@ -108,10 +104,12 @@ def create(run_dir: Path) -> None:
 
 def describe(run_dir: Path, config: Pretrain, tokenizer: Path) -> None:
     """Writes config.yaml, overrides.yaml, environment.json and tokenizer/: the run directory explains itself."""
-    write_text(run_dir / "config.yaml", yaml.safe_dump(resolved(config), sort_keys=False, allow_unicode=True))
-    write_text(run_dir / "overrides.yaml", yaml.safe_dump(sys.argv[1:], allow_unicode=True))
+    write_text(run_dir / CONFIG, yaml.safe_dump(resolved(config), sort_keys=False, allow_unicode=True))
+    write_text(
+        run_dir / "overrides.yaml", yaml.safe_dump([masked(typed) for typed in sys.argv[1:]], allow_unicode=True)
+    )
     write_json(run_dir / "environment.json", environment())
-    shutil.copytree(tokenizer, run_dir / "tokenizer", dirs_exist_ok=True)
+    copy_tokenizer(tokenizer, run_dir / "tokenizer")
     (run_dir / "stopped.json").unlink(missing_ok=True)
 
 
@@ -133,9 +131,11 @@ def git_commit() -> str | None:
     """Commit of Banyan's own source, "+changes" if it was edited; None outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", check=True, timeout=10
+        )
         status = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True, timeout=10
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, encoding="utf-8", check=True, timeout=10
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -143,19 +143,18 @@ def git_commit() -> str | None:
 
 
 def read_config(run_dir: Path) -> Pretrain:
-    """The resolved configuration of a run, whose model is its own copy's. InputError if it isn't a run directory."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    """The resolved configuration of a run, whose model is its own copy's. InputError if it isn't a run directory.
 
-    path = Path(run_dir) / "config.yaml"
+    Others may have written it: it is read as it stands, without interpolation, and its values are checked.
+    """
+    path = Path(run_dir) / CONFIG
     if not path.is_file():
         raise InputError(f"run.dir={run_dir}: no config.yaml there; give the folder of a run, such as runs/NAME.")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Pretrain), OmegaConf.load(path))
-        config = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise InputError(f"{path}: can't be read ({str(error).splitlines()[0]}).") from error
-    assert isinstance(config, Pretrain)
+        config = from_values(Pretrain, load_values(path))
+        check_values(config)
+    except (ValueError, ConfigError) as error:
+        raise InputError(f"{path}: {str(error).rstrip('.')}; restore that file.") from error
     config.model = own_model(config.model, Path(run_dir))
     return config
 
@@ -194,6 +193,14 @@ def load_run_tokenizer(run_dir: Path) -> Tokenizer:
     return load_tokenizer(folder, end_of_text)
 
 
+class _MaskingFormatter(logging.Formatter):
+    """Keeps secrets out of what libraries log, such as their whole configuration."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as a line, masked."""
+        return masked(super().format(record))
+
+
 def log_to_file(run_dir: Path, rank: int) -> None:
     """Sends this rank's log, DeepSpeed's included, to logs/rank-NNNNN.log instead of the terminal."""
     path = run_dir / "logs" / f"rank-{rank:05d}.log"
@@ -203,9 +210,10 @@ def log_to_file(run_dir: Path, rank: int) -> None:
     except OSError as error:
         print(f"banyan: {path}: can't be written ({error.strerror}), so that no log is kept", flush=True)
         handler = logging.NullHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_MaskingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for name in (None, "DeepSpeed"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.setLevel(logging.INFO)
     logging.captureWarnings(capture=True)
+    streams.tell_in(logging.getLogger("banyan"))

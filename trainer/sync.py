@@ -16,8 +16,9 @@ from typing import Any
 
 from trainer.checks import check_values
 from trainer.config import Wandb
+from trainer.config.stored import from_values, load_values
 from trainer.errors import ConfigError, InputError
-from trainer.json_file import Malformed, from_json, from_known, read_json, read_regular
+from trainer.json_file import Malformed, from_json, from_known, read_json
 from trainer.track.journal import METRICS, Row
 from trainer.track.sinks import FACTS
 from trainer.track.wandb_run import Plan, choose_mode, journal_rows, mark_superseded, start_run
@@ -96,62 +97,50 @@ def send(plan: Plan, rows: list[Row], mode: str) -> int:
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:
-    """The resolved configuration of a run directory."""
-    import yaml
-
+    """The resolved configuration of a run directory, as plain values; nothing in it is interpolated."""
     path = run_dir / CONFIG
     if not run_dir.is_dir():
         raise InputError(f"{run_dir}: no such directory. Name a run directory, as in {USAGE}.")
     if not path.is_file():
         raise InputError(f"{run_dir}: not a run directory, it has no {CONFIG}. Name one that `banyan pretrain` made.")
+    config = load_values(path)
     try:
-        config = yaml.safe_load(read_regular(path).decode("utf-8"))
-    except RecursionError:
-        raise InputError(f"{path}: too deeply nested. Mend that file.") from None
-    except (yaml.YAMLError, OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())}). Mend that file.") from error
-    try:
-        _check_size(config)
         sections = from_known(Sections, config)
         from_known(RunSection, sections.run or {})
         from_known(TrackSection, sections.track or {})
     except Malformed as error:
         raise InputError(f"{path}: holds no configuration ({error}). Mend that file.") from error
-    return dict(config)
-
-
-def _check_size(config: Any) -> None:
-    """Malformed if a configuration, with its aliases written out, has no end or too many values."""
-    waiting, counted = [config], 0
-    while waiting:
-        value, counted = waiting.pop(), counted + 1
-        if counted > MOST_VALUES:
-            raise Malformed(f"more than {MOST_VALUES:,} values")
-        waiting.extend(value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
+    return config
 
 
 def wandb_settings(config: dict[str, Any], overrides: list[str]) -> Wandb:
     """track.wandb of the run, changed by `overrides`. The mode isn't the run's own: one syncs what trained offline."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
     stored = {**((config.get("track") or {}).get("wandb") or {}), "mode": "auto"}
+    given = {}
     known = {field.name for field in dataclasses.fields(Wandb)}
     for override in overrides:
         key = override.partition("=")[0]
         if key.removeprefix("track.wandb.") not in known or not key.startswith("track.wandb."):
             choices = ", ".join(f"track.wandb.{name}" for name in sorted(known))
             raise ConfigError(f"{key}: not a key of sync; choose one of {choices}.")
-    dotlist = [override.removeprefix("track.wandb.") for override in overrides]
-    given = {override.partition("=")[0] for override in dotlist}
+        given[key.removeprefix("track.wandb.")] = _typed(override.partition("=")[2])
+    values = {key: value for key, value in stored.items() if key in known} | given
+    for key, value in values.items():
+        if "${" in str(value):
+            raise ConfigError(f"track.wandb.{key}={value}: nothing is interpolated here; give track.wandb.{key}=VALUE.")
     try:
-        before = from_known(Wandb, stored)  # as it is stored: nothing in it is resolved again
-        asked = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Wandb), OmegaConf.from_dotlist(dotlist)))
-    except (OmegaConfBaseException, Malformed) as error:
-        raise ConfigError(f"track.wandb: {str(error).splitlines()[0]}. Mend the value.") from error
-    settings = dataclasses.replace(before, **{key: getattr(asked, key) for key in given})
+        settings = from_values(Wandb, values, "track.wandb.")
+    except ValueError as error:
+        raise ConfigError(f"{error}. Mend the value.") from error
     check_values(settings, "track.wandb.")
     return settings
+
+
+def _typed(text: str) -> str | list[str] | None:
+    """A value as it was typed: text, null or [a, b]."""
+    if text.startswith("[") and text.endswith("]"):
+        return [part.strip().strip("'\"") for part in text[1:-1].split(",") if part.strip()]
+    return None if text == "null" else text
 
 
 def read_journal(run_dir: Path) -> list[Row]:

@@ -10,6 +10,8 @@ from trainer.config import Model
 from trainer.engine.checkpoint import read_weights
 from trainer.errors import InputError
 from trainer.model.build import LanguageModel, build_empty
+from trainer.model.config_json import check_sizes
+from trainer.model.hf import ARCHITECTURE
 
 
 @torch.no_grad()
@@ -18,6 +20,7 @@ def load_model(config: Model, checkpoint: Path, device: torch.device, dtype: tor
 
     InputError if the checkpoint's parameters aren't the model's.
     """
+    check_sizes({name: getattr(config, name) for name in ARCHITECTURE}, f"{checkpoint}: its run's config.yaml")
     model = build_empty(config, device, dtype)
     missing = dict(model.named_parameters())
     for name, weight in read_weights(checkpoint):

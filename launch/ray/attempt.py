@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from launch.failure import Failure
 from launch.rank_group import STOPPED, Outcome
 from launch.ray.cluster import Demand, free_in_words
+from launch.ray.folder import vanishing_folder
 from launch.ray.worker import Job, RankConfig, RanksFailed, run_ranks
 from trainer.config import Launch
 
@@ -63,9 +63,9 @@ class Attempt:
 
     def _fit(self) -> None:
         """In a thread, so that signals reach the main one, and Ray Train leaves their handlers alone."""
-        with tempfile.TemporaryDirectory(prefix="banyan-ray-") as folder:
+        with vanishing_folder() as folder:
             try:  # Ray Train logs to its files; what matters of it is told here
-                result: Any = _make_trainer(self._job, self._demand, folder).fit()
+                result: Any = _make_trainer(self._job, self._demand, str(folder)).fit()
                 self._outcome = Outcome(int(result.return_value or 0))
             except WorkerGroupError as error:
                 self._outcome = first_failure(error.worker_failures)

@@ -5,17 +5,24 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from launch.ray.folder import vanishing_folder
 from trainer.config import Launch
 from trainer.errors import BanyanError, ConfigError
 
 # Set before Ray is imported, where the user hasn't: no telemetry; every line of a rank is shown; a lost node is an
 # error that attempts deal with, announced or not.
 DEFAULTS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
-# A cluster of our own asks for a token, or other users of the machine could run code as us.
-LOCAL_DEFAULTS = {"RAY_AUTH_MODE": "token"}
+# A cluster of our own asks for a token and is reached from this machine alone (so Ray calls it), or others could run
+# code as us.
+LOCAL_DEFAULTS = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+LOCAL_ADDRESS = "127.0.0.1"
+LONGEST_BASE = 25  # of the path of its folder: those of Ray's sockets below must not exceed 107 characters
 STARTS, SLOW = 4, "timed out during startup"
 
 
@@ -31,34 +38,41 @@ def connected(*, shows_workers: bool = True) -> Iterator[None]:
             f"RAY_ADDRESS={address}: this runs inside the cluster; set RAY_ADDRESS=HOST:PORT on one of its "
             "machines, or submit from outside by ray job submit --address http://HOST:8265 -- banyan …"
         )
-    for name, value in (DEFAULTS | (LOCAL_DEFAULTS if address == "local" else {})).items():
+    is_local = address == "local"
+    for name, value in (DEFAULTS | (LOCAL_DEFAULTS if is_local else {})).items():
         os.environ.setdefault(name, value)
+    if is_local and not any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # else Ray leaves one in a file that others can read
     try:
         import ray
     except ImportError as error:
         raise ConfigError("launch=ray needs Ray, which isn't installed: pip install 'banyan-train[ray]'.") from error
-    try:
-        _connect(address, shows_workers=shows_workers)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise BanyanError(f"RAY_ADDRESS={address}: no cluster answers there ({_first_line(error)}).") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with _local_settings() if is_local else contextlib.nullcontext({}) as settings:
+        try:
+            _connect(address, settings, shows_workers=shows_workers)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise BanyanError(f"RAY_ADDRESS={address}: no cluster answers there ({_first_line(error)}).") from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
-def _connect(address: str, *, shows_workers: bool) -> None:
+@contextlib.contextmanager
+def _local_settings() -> Iterator[dict[str, Any]]:
+    """What ray.init is told of a cluster of our own. Ray's folders are for all to write: one around keeps them out."""
+    base = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    with vanishing_folder(base if len(base) <= LONGEST_BASE else "/tmp") as folder:
+        yield {"_node_ip_address": LOCAL_ADDRESS, "_temp_dir": str(folder / "r"), "include_dashboard": False}
+
+
+def _connect(address: str, settings: Mapping[str, Any], *, shows_workers: bool) -> None:
     """ray.init, which gives a local cluster half a minute to start: a busy machine may not keep that."""
     import ray
 
     for _ in range(STARTS):
         try:
-            ray.init(
-                address=address,
-                logging_level=logging.WARNING,
-                log_to_driver=shows_workers,
-                include_dashboard=False if address == "local" else None,
-            )
+            ray.init(address=address, logging_level=logging.WARNING, log_to_driver=shows_workers, **settings)
             return
         except Exception as error:
             if SLOW not in str(error):

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import ray
 import ray.train
 from ray.train.backend import Backend, BackendConfig
@@ -180,15 +179,8 @@ def find_meeting_place() -> dict[str, str]:
 
 
 def prepare_meeting(place: dict[str, str]) -> None:
-    """Notes the meeting place for the ranks; gloo shall use the interface that has this node's address.
-
-    By itself it goes by the host name, which often stands for 127.0.1.1.
-    """
+    """Notes the meeting place for the ranks."""
     os.environ.update(place)
-    address = ray.util.get_node_ip_address()
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(entry.address == address for entry in addresses):
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
 def end_ranks(grace_s: float) -> None:

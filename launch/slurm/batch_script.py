@@ -9,9 +9,12 @@ from pathlib import Path
 
 from trainer.config import Launch
 from trainer.errors import ConfigError
+from trainer.names import as_name
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "slurm"
 _OVERRIDES = "# (overrides)\n"
+_OPTION = re.compile(r"[a-z][a-z0-9-]*")
+_PLAIN = re.compile(r"[\w.,:;=+@%/-]+")
 
 
 def ranks_per_node(launch: Launch) -> int:
@@ -28,14 +31,14 @@ def ranks_per_node(launch: Launch) -> int:
 def options_of(launch: Launch, run_dir: Path) -> dict[str, str | None]:
     """Options of sbatch by name; None takes the script's own line out."""
     options: dict[str, str | None] = {
-        "job-name": f"banyan-{run_dir.name}",
+        "job-name": f"banyan-{as_name(run_dir.name)}",
         "nodes": str(launch.nodes),
         "ntasks-per-node": str(ranks_per_node(launch)),
         "gpus-per-node": str(launch.gpus_per_node) if launch.gpus_per_node else None,
         "cpus-per-task": str(launch.cpus_per_task) if launch.cpus_per_task else None,
         "time": launch.time,
         "signal": f"B:USR1@{launch.grace_s}",
-        "output": str(run_dir / "logs" / "slurm-%j.log"),
+        "output": str(run_dir / "logs" / "slurm-").replace("%", "%%") + "%j.log",
     }
     if launch.elastic:  # told of tasks, SLURM takes no more nodes than the fewest nodes have tasks
         options |= {"nodes": f"{launch.min_nodes}-{launch.nodes}", "ntasks-per-node": None}
@@ -59,17 +62,24 @@ def render(options: Mapping[str, str | None], settings: Mapping[str, str], argum
 
 
 def _with_option(text: str, name: str, value: str | None) -> str:
+    if not _OPTION.fullmatch(name):
+        raise ConfigError(f"launch.sbatch.{name!r}: no option of sbatch; write it as launch.sbatch.NAME=VALUE.")
     line = re.compile(rf"^#SBATCH --{re.escape(name)}(=.*)?\n", re.MULTILINE)
-    new = "" if value is None else f"#SBATCH --{name}={_quoted(value)}\n" if value else f"#SBATCH --{name}\n"
+    new = "" if value is None else f"#SBATCH --{name}={_quoted(name, value)}\n" if value else f"#SBATCH --{name}\n"
     if line.search(text):
         return line.sub(lambda _: new, text)
     last = list(re.finditer(r"^#SBATCH .*\n", text, re.MULTILINE))[-1]
     return text[: last.end()] + new + text[last.end() :]
 
 
-def _quoted(value: str) -> str:
-    """As sbatch reads #SBATCH lines: in quotes where there are spaces."""
-    return f'"{value}"' if re.search(r"[\s#]", value) else value
+def _quoted(name: str, value: str) -> str:
+    """As sbatch reads #SBATCH lines: in quotes where it isn't plain. ConfigError for what no quotes keep together."""
+    if not value.isprintable() or re.search(r"[\"\\]", value):
+        raise ConfigError(
+            f"--{name}={value!r}: a line of a batch script can't hold quotes, backslashes or control characters; use "
+            "another run.dir, run.name or value of launch."
+        )
+    return value if _PLAIN.fullmatch(value) else f'"{value}"'
 
 
 def _as_text(value: object) -> str | None:

@@ -109,7 +109,7 @@ def _settings(launch: Launch) -> dict[str, str]:
 def _tell(jobs: Sequence[str], launch: Launch, run_dir: Path, output: str) -> None:
     nodes = f"{launch.min_nodes} to {launch.nodes}" if launch.elastic else str(launch.nodes)
     each = f"{batch_script.ranks_per_node(launch)} rank{'s' * (batch_script.ranks_per_node(launch) > 1)}"
-    log = output.replace("%j", jobs[0])
+    log = output.replace("%j", jobs[0]).replace("%%", "%")
     many = f"jobs {' '.join(jobs)} submitted, one after the other" if len(jobs) > 1 else f"job {jobs[0]} submitted"
     print(f"{many}: {nodes} node{'s' * (nodes != '1')} with {each} each")
     print(f"run directory  {run_dir}")

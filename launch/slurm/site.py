@@ -17,7 +17,15 @@ _ENDLESS = ("UNLIMITED", "INFINITE", "NONE")
 def ask(command: Sequence[str], about: str, script: str | None = None) -> str:
     """What a SLURM command prints. ConfigError with its last line if it refuses; `about` is what it is asked for."""
     try:
-        answer = subprocess.run(command, input=script, capture_output=True, text=True, timeout=ANSWER_S, check=False)
+        answer = subprocess.run(
+            command,
+            input=script,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=ANSWER_S,
+            check=False,
+        )
     except FileNotFoundError:
         raise ConfigError(
             f"launch=slurm: there is no {command[0]} here; run this on a login node of the cluster, or see the script "

@@ -80,7 +80,7 @@ def begin(arguments: Sequence[str], allocation: Allocation) -> Path | None:
     from launch.compose import compose
     from launch.verbs import VERBS
     from trainer import run_directory
-    from trainer.checks import total_steps_of
+    from trainer.data.history import total_steps_in
 
     verb = VERBS["pretrain"]
     options = read_options(verb, ["launch=slurm", *arguments])
@@ -88,7 +88,8 @@ def begin(arguments: Sequence[str], allocation: Allocation) -> Path | None:
     check_allocation(config.launch, allocation)
     check(verb, config, allocation.nodes * allocation.tasks_per_node)
     run_dir = run_directory.locate(config)
-    if (run_dir / "summary.txt").is_file() and newest_step(run_dir) >= total_steps_of(config):
+    step = newest_step(run_dir)
+    if (run_dir / "summary.txt").is_file() and step >= total_steps_in(run_dir, config, step=step):
         _say(f"{run_dir}: finished before; a new run.name begins a new run")
         return None
     run_directory.create(run_dir)

@@ -11,6 +11,7 @@ import yaml
 from launch.compose import compose
 from launch.sweep.plan import Plan
 from launch.sweep.results import Result
+from trainer.config.environment import as_composable
 from trainer.durable import make_folder, write_text
 from trainer.run_directory import DATA_KEYS
 
@@ -35,7 +36,9 @@ def write_best(plan: Plan, best: Result) -> Path:
     if plan.has_segments:
         head += f"# Its values are those of its last segment; trials/{best.number:05d}/trial.json has all.\n"
     body = yaml.safe_dump(
-        {key: value for key, value in changed.items() if value != {}}, sort_keys=False, allow_unicode=True
+        as_composable({key: value for key, value in changed.items() if value != {}}),
+        sort_keys=False,
+        allow_unicode=True,
     )
     write_text(folder / f"{NAME}.yaml", head + body)
     return folder.parent

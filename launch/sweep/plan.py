@@ -15,7 +15,7 @@ from launch.compose import compose
 from launch.ray.paths import COPIES
 from launch.sweep.space import Values
 from trainer import run_directory
-from trainer.config import Pretrain, Search, resolved
+from trainer.config import Pretrain, Search, flatten, resolved
 from trainer.durable import make_folder, write_json
 from trainer.errors import ConfigError
 
@@ -69,7 +69,10 @@ class Plan:
             *(f"evaluate.every={self.every}", f"checkpoint.every={self.every}"),
             *("launch=local", f"launch.processes={self.ranks}"),
             f"launch.threads={self.threads}",
-            *(f"run.dir={run_dir}", f"run.name={self.name}-{run_dir.relative_to(self.folder / 'trials')}"),
+            *(
+                f"run.dir={run_dir}",
+                f"run.name={self.name}-{'-'.join(run_dir.relative_to(self.folder / 'trials').parts)}",
+            ),
             *([f"checkpoint.fork_from={fork_from}"] if fork_from else []),
         ]
         return last_of_each([*BY_DEFAULT, f"track.wandb.group={self.name}", *self.settings(values), *ours])
@@ -123,7 +126,7 @@ def split_overrides(arguments: Sequence[str]) -> tuple[str, ...]:
 
 def identity_of(search: Search, base: Pretrain, *, every: int, metric: str) -> dict[str, Any]:
     """All that makes a sweep what it is, flat: what the trials have in common, and how they are chosen and stopped."""
-    chosen = run_directory.flatten(dataclasses.asdict(search))
+    chosen = flatten(dataclasses.asdict(search))
     ours = {f"search.{key}": value for key, value in chosen.items() if key not in FREE}
     return run_directory.identity(resolved(base)) | ours | {"search.every": every, "search.metric": metric}
 

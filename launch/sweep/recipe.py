@@ -15,9 +15,9 @@ from launch.sweep.plan import Plan, identity_of, locate, name_sweep, split_overr
 from launch.sweep.report import report
 from launch.sweep.sought import Sought, seek
 from launch.sweep.trial import FINISHED, KEPT_STATES, all_trials
-from trainer.checks import total_steps_of
 from trainer.config import Pretrain, Search, Sweep
 from trainer.data.dataset import open_training, open_validation
+from trainer.data.history import total_steps_of
 from trainer.lock import RunLock
 from trainer.track.curves import readable_count
 

@@ -17,6 +17,7 @@ from launch.sweep.results import Result, best_of, collect, common_tokens, import
 from launch.sweep.space import Space, shown
 from launch.sweep.trial import FAILED, Trial
 from trainer.config import Search, Wandb
+from trainer.terminal import show
 from trainer.track.curves import readable_count
 from trainer.track.wandb_run import Plan as WandbPlan
 from trainer.track.wandb_run import start_or_fall_back
@@ -33,7 +34,7 @@ def report(
     print()
     print(f"trials     {', '.join(f'{count} {state}' for state, count in Counter(r.state for r in results).items())}")
     for failed in [result for result in results if result.state == FAILED][:1]:
-        print(f"failed     trial {failed.number:05d}: {failed.error} Its log: {failed.log}")
+        show(f"failed     trial {failed.number:05d}: {failed.error} Its log: {failed.log}")
     if rungs:
         summary["ladder"] = report_ladder(plan.folder, search.ladder, rungs, results)
         pictures += [plan.folder / "ladder.png"] if summary["ladder"] else []

@@ -16,8 +16,8 @@ from typing import Any
 
 from launch import keys
 from launch.overrides import SPACE, Names, parse
+from trainer.config import flatten
 from trainer.errors import ConfigError
-from trainer.run_directory import flatten
 
 Values = dict[str, str]
 """What a trial sets: text by key of pretrain."""

@@ -20,7 +20,7 @@ from launch.sweep.process import Follower, Process, error_in
 from launch.sweep.space import to_texts
 from launch.sweep.trial import Trial
 from trainer import run_directory
-from trainer.checks import total_steps_of
+from trainer.data.history import total_steps_in
 from trainer.engine.steps import folder_of, list_steps
 from trainer.errors import InputError, NonFiniteError
 from trainer.track.journal import METRICS, Row
@@ -48,15 +48,16 @@ class SweepTrial(tune.Trainable):
 
     def load_checkpoint(self, folder: Any) -> None:
         """Where it goes on: after its own pause, or with the weights of a better trial."""
-        pointer = json.loads((Path(folder) / POINTER).read_text())
+        pointer = json.loads((Path(folder) / POINTER).read_text("utf-8"))
         self._last_step = pointer[STEP]
-        if pointer["number"] != self._trial.number and pointer[STEP] < self._plan.steps:
-            self._trial.begin(self._values, fork_from=_still_there(Path(pointer["run_dir"]), pointer[STEP]))
+        run_dir, step = Path(pointer["run_dir"]), pointer[STEP]
+        if pointer["number"] != self._trial.number and step < self._steps_from(run_dir, step):
+            self._trial.begin(self._values, fork_from=_still_there(run_dir, step))
 
     def save_checkpoint(self, folder: str) -> None:
         """Says which run and step it is at."""
         pointer = {"number": self._trial.number, "run_dir": str(self._trial.run_dir), STEP: self._last_step}
-        (Path(folder) / POINTER).write_text(json.dumps(pointer))
+        (Path(folder) / POINTER).write_text(json.dumps(pointer), "utf-8")
 
     def step(self) -> dict[str, Any]:
         """Waits for the next report, or the end."""
@@ -107,12 +108,16 @@ class SweepTrial(tune.Trainable):
         later = len(self._ready) > 1
         return not self._plan.reports_saved or later or folder_of(self._trial.run_dir, row[STEP]).is_dir()
 
+    def _steps_from(self, run_dir: Path, step: int) -> int:
+        """Steps of this trial if it goes on after another's `step`: by tokens, they depend on the batch sizes."""
+        return total_steps_in(run_dir, self._plan.compose(self._values), step=step)
+
     def _took_all_steps(self) -> bool:
         try:
             config = run_directory.read_config(self._trial.run_dir)
         except InputError:
             return False
-        return self._last_step >= total_steps_of(config)
+        return self._last_step >= total_steps_in(self._trial.run_dir, config, step=self._last_step)
 
     def _end(self, exit_code: int | None) -> dict[str, Any]:
         state = self._trial.state if self._process is None else self._keep(exit_code)

@@ -1,46 +1,22 @@
 """What inputs yield, and how broken ones are refused."""
 
 import gzip
-import io
 import json
-import tarfile
+import os
+import re
 
 import pytest
 import zstandard
 
 from tests.corpus import write_texts
+from tests.data.reading import assert_one_line, find, read, write_tar
 from tests.prepared import write_jsonl
+from trainer.data.documents import Rejected, read_documents
 from trainer.data.filters import BAD_JSON, NO_TEXT_FIELD, UNDECODABLE
-from trainer.data.sources import Rejected, find_sources, read_documents
+from trainer.data.sources import find_sources
 from trainer.errors import InputError
 
 TEXTS = write_texts(30)
-
-
-def find(*inputs, include=(), exclude=(), output=None):
-    return find_sources([str(given) for given in inputs], list(include), list(exclude), output or inputs[0] / "none")
-
-
-def read(path, text_field="text"):
-    """All records of all sources at `path`."""
-    found = find(path)
-    return [document for source in found.sources for _, document in read_documents(source, text_field)]
-
-
-def write_tar(path, members):
-    with tarfile.open(path, "w") as archive:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return path
-
-
-def assert_one_line(error, *parts):
-    message = str(error.value)
-    assert "\n" not in message
-    for part in parts:
-        assert str(part) in message
 
 
 def test_folder_yields_known_endings_sorted_by_path_and_counts_the_rest(tmp_path):
@@ -170,7 +146,7 @@ def test_jsonl_record_numbers_are_line_numbers(tmp_path):
     path = tmp_path / "texts.jsonl"
     path.write_text("\n" + json.dumps({"text": "second line"}) + "\n")
     (source,) = find(path).sources
-    assert list(read_documents(source, "text")) == [(1, b"second line")]
+    assert list(read_documents(source, "text", 2**20)) == [(1, b"second line")]
 
 
 def test_an_input_that_adds_no_file_is_refused_beside_others_that_do(tmp_path):
@@ -180,3 +156,119 @@ def test_an_input_that_adds_no_file_is_refused_beside_others_that_do(tmp_path):
         with pytest.raises(InputError) as error:
             find(tmp_path / "a.txt", tmp_path / given)
         assert_one_line(error, tmp_path / given, "data.include")
+
+
+# ---- links, hidden files and the like
+
+
+def test_links_that_leave_the_folder_are_not_followed_but_counted(tmp_path):
+    folder, outside = tmp_path / "in", tmp_path / "secret.txt"
+    (folder / "sub").mkdir(parents=True)
+    outside.write_text("a secret")
+    (folder / "a.txt").write_text("a")
+    (folder / "same.txt").symlink_to("a.txt")
+    (folder / "sub" / "up.txt").symlink_to("../a.txt")
+    (folder / "out.txt").symlink_to(outside)
+    (folder / "sub" / "absolute.txt").symlink_to(outside.resolve())
+    (folder / "gone.txt").symlink_to("nowhere")
+    (folder / "self.txt").symlink_to("self.txt")
+    (folder / "circle").symlink_to(folder)
+    (folder / "outside").symlink_to(tmp_path)
+    for given in (folder, folder / "*", folder / "**" / "*", folder / "**" / "*.txt"):
+        assert read(given) == [b"a"]
+    found = find(folder)
+    assert found.others.others == {"links that leave the folder or lead nowhere": 5}
+    assert str(folder) in str(found.others)
+
+
+def test_a_folder_and_a_file_that_are_links_themselves_are_followed_when_named(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.txt").write_text("a")
+    (tmp_path / "folder").symlink_to("real")
+    (tmp_path / "file.txt").symlink_to("real/a.txt")
+    assert read(tmp_path / "folder") == read(tmp_path / "file.txt") == [b"a"]
+
+
+def test_two_circles_of_links_end_a_glob_all_the_same(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    for name in ("one", "two", "three"):
+        (tmp_path / name).symlink_to(".")
+    assert [source.path.name for source in find(tmp_path / "**" / "*.txt").sources] == ["a.txt"]
+
+
+def test_what_is_left_out_is_told_by_ending_and_by_why(tmp_path):
+    for name in ("a.txt", "b.png", "c.png", "d.html", "LICENCE", ".hidden.txt", ".git/x.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text")
+    os.mkfifo(tmp_path / "pipe.txt")
+    said = str(find(tmp_path).others)
+    assert "4 files of other endings left out: 2 .png" in said
+    assert "1 .html" in said
+    assert "1 without ending" in said
+    assert "2 hidden behind a leading dot" in said
+    assert f"1 devices, pipes or sockets (first {tmp_path / 'pipe.txt'})" in said
+
+
+def test_a_pipe_or_an_empty_name_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    for given, part in ((str(tmp_path / "pipe.txt"), "pipe"), ("", "empty name"), ("x" * 5000, "no such file")):
+        with pytest.raises(InputError) as error:
+            find_sources([given], [], [], tmp_path)
+        assert_one_line(error, part)
+
+
+def test_json_lines_in_a_folder_are_found_by_content_where_the_name_leaves_it_open(tmp_path):
+    line = b'{"text": "a"}\n'
+    (tmp_path / "c4.json").write_bytes(line)
+    (tmp_path / "c4.json.gz").write_bytes(gzip.compress(line.replace(b"a", b"b")))
+    (tmp_path / "part-00000").write_bytes(line.replace(b"a", b"c"))
+    (tmp_path / "package.json").write_text('{\n "name": "x"\n}\n')
+    (tmp_path / "minified.json").write_text('{"name": "x"}')
+    (tmp_path / "Makefile").write_text("all:")
+    assert read(tmp_path) == [b"a", b"b", b"c"]
+    assert find(tmp_path).left_out == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["t.csv", "t.TSV", "t.csv.gz", "p.html", "p.xml", "p.svg", "b.pdf", "b.docx", "x.tar.gz", "x.parquet"]
+)
+def test_what_cannot_be_read_is_refused_by_name_when_named_and_left_out_of_folders(name, tmp_path):
+    (tmp_path / name).write_text("text")
+    (tmp_path / "a.txt").write_text("a")
+    assert read(tmp_path) == [b"a"]
+    assert find(tmp_path).left_out == 1
+    for given, include in ((tmp_path / name, []), (tmp_path / "*", []), (tmp_path, [os.path.splitext(name)[1]])):
+        with pytest.raises(InputError) as error:
+            find(given, include=include)
+        assert_one_line(error, tmp_path / name, "can't be read yet")
+
+
+def test_pieces_of_a_path_with_a_comma_are_refused_with_the_way_to_write_it(tmp_path):
+    (tmp_path / "a,b").mkdir()
+    (tmp_path / "a,b" / "x.txt").write_text("x")
+    with pytest.raises(InputError) as error:
+        find_sources([f"{tmp_path}/a", "b"], [], [], tmp_path / "out")
+    assert_one_line(error, f'data.input=["{tmp_path}/a,b"]')
+
+
+# ---- names
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"plain.txt", "文.txt".encode(), "三国".encode("gbk") + b".txt", b"a\\b\xff\n\x1b[31m.txt", b"\xed\xa0\x80.txt"],
+)
+def test_names_are_escaped_readably_and_can_be_had_back(name, tmp_path):
+    path = os.path.join(os.fsencode(tmp_path), name)
+    with open(path, "w") as file:
+        file.write("text")
+    (source,) = find(tmp_path).sources
+    assert source.name.isprintable()
+    source.name.encode()
+    assert unescape(source.name) == name
+    assert read(tmp_path) == [b"text"]
+
+
+def unescape(name):
+    pieces = re.split(rb"\\(\\|x[0-9a-f]{2})", name.encode())
+    return b"".join(bytes.fromhex(p[1:].decode()) if n % 2 and p != b"\\" else p for n, p in enumerate(pieces))

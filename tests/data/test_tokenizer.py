@@ -2,12 +2,11 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from tests.corpus import make_tokenizer, write_texts
 from trainer.data import tokenizer as module
-from trainer.data.tokenizer import AWKWARD_TEXTS, END_OF_TEXT, Encoder, choose_engine, load_tokenizer, train_tokenizer
+from trainer.data.tokenizer import END_OF_TEXT, load_tokenizer, train_tokenizer
 from trainer.errors import ConfigError, InputError
 
 TEXTS = [text.encode() for text in write_texts(50)]
@@ -16,21 +15,6 @@ TEXTS = [text.encode() for text in write_texts(50)]
 @pytest.fixture(scope="module")
 def trained():
     return make_tokenizer()
-
-
-@pytest.mark.parametrize("engine", ["gigatoken", "tokenizers"])
-def test_any_text_comes_back_from_its_ids(trained, engine):
-    texts = [*AWKWARD_TEXTS, END_OF_TEXT, f"a{END_OF_TEXT}{END_OF_TEXT} b"]
-    for text, ids in zip(texts, Encoder(trained, engine).encode(text.encode() for text in texts), strict=True):
-        assert trained.decode(ids) == text
-        assert ids.tolist() == trained.encode(text)
-
-
-@pytest.mark.parametrize("engine", ["gigatoken", "tokenizers"])
-def test_a_special_token_spelt_out_in_a_text_stays_text(trained, engine):
-    (ids,) = Encoder(trained, engine).encode([f"one {END_OF_TEXT} two".encode()])
-    assert trained.end_of_text_id == 0
-    assert 0 not in ids.tolist()
 
 
 def test_training_depends_on_the_texts_not_on_their_order(trained):
@@ -53,27 +37,6 @@ def test_saved_tokenizer_loads_here_and_in_transformers(trained, tmp_path):
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     assert theirs.eos_token_id == 0
     assert theirs("the tree grows").input_ids == trained.encode("the tree grows")
-
-
-def test_gigatoken_is_used_where_it_agrees(trained):
-    assert choose_engine(trained, TEXTS)[0] == "gigatoken"
-
-
-def test_disagreement_or_failure_of_gigatoken_falls_back_to_tokenizers(trained, monkeypatch):
-    class Other:
-        def encode(self, text):
-            return np.array([1, 2, 3], np.uint32)
-
-    monkeypatch.setattr(module, "_gigatoken", lambda tokenizer: Other())
-    engine, why = choose_engine(trained, TEXTS)
-    assert engine == "tokenizers"
-    assert "other ids" in why
-
-    def fail(tokenizer):
-        raise RuntimeError("unsupported")
-
-    monkeypatch.setattr(module, "_gigatoken", fail)
-    assert choose_engine(trained, TEXTS) == ("tokenizers", "gigatoken can't: unsupported")
 
 
 def renamed(trained, old, new):

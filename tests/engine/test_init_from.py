@@ -15,8 +15,10 @@ from tests.states import read_state
 from trainer.config import Export
 from trainer.data.dataset import open_training, weights_of
 from trainer.data.loader import to_batch
+from trainer.data.manifest import read_manifest
 from trainer.data.order import Order, extend
-from trainer.errors import ConfigError
+from trainer.engine.init_from import check_tokenizer
+from trainer.errors import ConfigError, InputError
 from trainer.origin import find_origin
 
 # What is begun with, and in which shape: (ranks, ZeRO stage, tensor degree)
@@ -130,6 +132,37 @@ def test_other_tokenizer_is_refused_and_another_writing_of_the_same_is_not(corpu
     make_dataset(tmp_path / "other", documents=30, tokenizer=make_tokenizer(280))
     config, _ = from_folder(tmp_path / "other", tmp_path / "run2", tmp_path / "model")
     assert f"data.tokenizer.path={tmp_path / 'model'}" in refuse(config)
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", '{"model": {"type": "BPE", "vocab": 3}}', "\ud800"])
+def test_broken_tokenizer_of_a_folder_is_named(corpus, tmp_path, text):
+    save_model(tmp_path, "llama")
+    (tmp_path / "tokenizer.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(InputError, match=r"tokenizer.json: can't be read as a tokenizer \(.*\); fetch it again"):
+        check_tokenizer(find_origin(str(tmp_path)), read_manifest(corpus / "train"), key="model.init_from")
+
+
+STORED = {
+    "no section": {"steps": 1},
+    "a list": [],
+    "a string": "x",
+    "a section that is none": {"model": "x"},
+    "layers": {"model": {"num_hidden_layers": 10**9}},
+    "a word for a number": {"model": {"hidden_size": "wide"}},
+    "a number for a flag": {"model": {"qk_norm": 3}},
+    "not a number": {"model": {"rope_theta": float("nan")}},
+    "nothing": {"model": {"hidden_size": None}},
+}
+
+
+@pytest.mark.parametrize("stored", STORED.values(), ids=STORED)
+@pytest.mark.parametrize("file", ["config.yaml", "state.json"])
+def test_broken_description_of_our_own_model_is_named(tmp_path, file, stored):
+    content = json.dumps({"config": stored} if file == "state.json" else stored)
+    (tmp_path / file).write_text(content.replace("NaN", ".nan") if file == "config.yaml" else content)
+    with pytest.raises(InputError, match=f"{file}: .*restore|{file}: .*mend|{file}: can't be read") as caught:
+        find_origin(str(tmp_path))
+    assert "\n" not in str(caught.value)
 
 
 def test_command_line_takes_sizes_from_the_folder_unless_told_otherwise(tmp_path):

@@ -34,9 +34,10 @@ def launch_program(body, processes=2, stop_grace_s=0.5):
     )
 
 
-def start(body, **options):
+def start(body, *, processes=2, stop_grace_s=0.5, **variables):
     return subprocess.Popen(
-        [sys.executable, "-c", launch_program(body, **options)],
+        [sys.executable, "-c", launch_program(body, processes, stop_grace_s)],
+        env={**os.environ, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -85,12 +86,12 @@ def test_threads_spin_only_where_each_has_a_core_and_the_user_s_word_counts():
     assert for_threads(1, 1, {"GOMP_SPINCOUNT": "5"})["GOMP_SPINCOUNT"] == "5"
 
 
-def test_what_torch_compiles_is_kept_beyond_a_reboot_unless_told_where(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/you")
+def test_what_torch_compiles_is_kept_beyond_a_reboot_unless_told_where(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "you"))
     name = "TORCHINDUCTOR_CACHE_DIR"
-    assert for_compiler({"XDG_CACHE_HOME": "/cache"}) == {name: "/cache/banyan/torchinductor"}
+    assert for_compiler({"XDG_CACHE_HOME": str(tmp_path)}) == {name: f"{tmp_path}/banyan/torchinductor"}
     assert for_compiler({name: "/else"}) == {name: "/else"}
-    assert for_compiler({}) == {name: "/home/you/.cache/banyan/torchinductor"}
+    assert for_compiler({}) == {name: f"{tmp_path}/you/.cache/banyan/torchinductor"}
 
 
 def test_processes_follow_the_devices():
@@ -109,13 +110,15 @@ def test_exit_codes_of_ranks_become_one(codes, expected):
     assert (err == "") == (expected in (0, 85))
 
 
-def test_the_first_error_is_shown_not_the_last():
-    body = """
+def test_the_first_error_is_shown_not_the_last(tmp_path):
+    body = f"""
 if rank == 1:
     try: raise ValueError("the cause")
-    except ValueError as error: end_with(error)
+    except ValueError as error: code = failure.tell(failure.of_exception(error))
+    open(r"{tmp_path}/told", "w")
+    sys.exit(code)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-while not os.path.exists(os.environ["BANYAN_ERROR_FILE"].replace("00000", "00001")): time.sleep(0.01)
+while not os.path.exists(r"{tmp_path}/told"): time.sleep(0.01)
 try: raise RuntimeError("connection closed by peer")
 except RuntimeError as error: end_with(error)
 """
@@ -162,6 +165,15 @@ os._exit(7)
     assert err == "from 1\nbanyan: rank 1 ended with exit code 7.\n"
 
 
+def test_what_a_rank_prints_is_kept_to_its_end_whatever_it_prints():
+    code, _, err = run(
+        "if rank == 1: sys.stdout.write('x' * 10_000_000 + '\\n'); print('the end', flush=True); os._exit(7)"
+    )
+    assert code == 7
+    assert "the end\nbanyan: rank 1 ended with exit code 7." in err
+    assert len(err) < 500_000
+
+
 def test_a_rank_deaf_to_sigterm_is_killed_after_the_grace():
     body = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nif rank == 0: time.sleep(0.5); sys.exit(3)\ntime.sleep(60)"
     begun = time.monotonic()
@@ -196,6 +208,23 @@ def test_no_rank_outlives_a_killed_launcher(tmp_path):
     process.kill()
     process.communicate(timeout=10)
     wait_for(lambda: not any(_alive(int(file.read_text())) for file in files))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="files without a name")
+def test_a_killed_launcher_leaves_no_file_behind(tmp_path):
+    process = start(f"print('x'); open(r'{tmp_path}/' + str(rank), 'w')\ntime.sleep(60)", TMPDIR=str(tmp_path))
+    wait_for(lambda: all((tmp_path / str(rank)).exists() for rank in range(2)))
+    process.kill()
+    process.communicate(timeout=10)
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "1"}
+
+
+def test_a_signal_that_ends_ranks_before_they_listen_is_told_as_such(tmp_path):
+    process = start(f"open(r'{tmp_path}/' + str(rank), 'w')\ntime.sleep(60)")
+    wait_for(lambda: all((tmp_path / str(rank)).exists() for rank in range(2)))
+    process.terminate()
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (143, "banyan: ended by SIGTERM\n")
 
 
 def _alive(pid):

@@ -22,6 +22,13 @@ def test_lists_are_combined_and_text_is_left_alone():
     assert [job[0] for job in jobs_of(["seed=range(3)", "data.path=a b/(1)"])] == ["seed=0", "seed=1", "seed=2"]
 
 
+def test_values_of_a_list_are_what_was_typed():
+    assert jobs_of(["checkpoint.dir=s3://a/x,s3://b/y"]) == [["checkpoint.dir=s3://a/x"], ["checkpoint.dir=s3://b/y"]]
+    jobs = jobs_of(["data.path=a b,'c,d'", "data.input=[a:b],[c]"])
+    assert jobs[0] == ["data.path=a b", "data.input=[a\\:b]"]
+    assert jobs[3] == ["data.path='c,d'", "data.input=[c]"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [

@@ -8,7 +8,7 @@ from trainer.config.data import Data, Tokenizer, TokenizerTrain, TrainingSet, Va
 from trainer.config.launch import Launch
 from trainer.config.model import OF_CAUSAL_LM, Model
 from trainer.config.plan import PlanSettings
-from trainer.config.resolved import resolved
+from trainer.config.resolved import flatten, plain, resolved
 from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track, Wandb
 from trainer.config.sweep import Ladder, Search
 from trainer.config.training import AUTO, Optimizer, Parallel, Schedule, Train
@@ -46,5 +46,7 @@ __all__ = [
     "TrainingSet",
     "ValidationSet",
     "Wandb",
+    "flatten",
+    "plain",
     "resolved",
 ]

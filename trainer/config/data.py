@@ -14,6 +14,12 @@ class TokenizerTrain:
 
     vocab_size: int = knob(4096, "Vocabulary of the byte-level BPE trained on the input.", "tokens", common=True, low=1)
     sample_bytes: int = knob(64 * 2**20, "Most text that the tokenizer is trained on.", "bytes", low=1)
+    distinct_bytes: int = knob(
+        6 * 2**20,
+        "Most text in distinct words, at which training text ends; takes 60 times that memory.",
+        "bytes",
+        low=1,
+    )
 
 
 @dataclass
@@ -24,6 +30,7 @@ class Tokenizer:
         None, "tokenizer.json, or a Hugging Face folder; by default one is trained.", common=True
     )
     end_of_text: Optional[str] = knob(None, "End-of-text token of the loaded tokenizer; found by itself if usual.")
+    allow_loss: bool = knob(False, "Prepare even where most of the text doesn't come back from the tokenizer's ids.")
     train: TokenizerTrain = part(TokenizerTrain)
 
 
@@ -46,14 +53,22 @@ class ValidationSet:
 class Data:
     """What prepare reads and writes, and what training reads."""
 
-    name: str = knob("custom", "What the data are called; part of the default run name.")
+    name: str = knob("custom", "What the data are called; part of the default run name.", is_name=True)
     # prepare
-    input: list[str] = knob([], "Files, folders or globs of text, .jsonl[.gz|.zst] or .tar of text.", common=True)
+    input: list[str] = knob(
+        [], "Files, folders or globs of text, JSON lines (also .gz, .zst) or .tar of text.", common=True
+    )
     include: list[str] = knob([], "File endings taken from folders, such as .py; by default all that are known.")
     exclude: list[str] = knob([], "Glob patterns of paths to leave out of folders.")
     output: Optional[str] = knob(None, "Folder that prepare writes train/ and validation/ to.", common=True)
     text_field: str = knob(
         "text", "Field of a .jsonl record, or member of a .tar sample, that holds the text.", common=True
+    )
+    most_document_bytes: int = knob(
+        2**27,
+        "Largest document that is read; larger ones are counted as too_large, or refused by name.",
+        "bytes",
+        low=1,
     )
     licence: Optional[str] = knob(None, "Licence of the sources, written into the manifest.")
     tokenizer: Tokenizer = part(Tokenizer)

@@ -16,12 +16,22 @@ def knob(
     choices: tuple[str, ...] = (),
     low: float = 0,
     high: float = math.inf,
+    is_name: bool = False,
 ) -> Any:
     """A configuration field: default, one sentence, unit.
 
-    `common` puts it into `--help`; a value outside `choices`, or a number outside [low, high], is refused.
+    `common` puts it into `--help`; a value outside `choices`, or a number outside [low, high], is refused. With
+    `is_name` it becomes the name of folders, jobs or runs, and trainer/names.py says what it may be.
     """
-    metadata = {"text": text, "unit": unit, "common": common, "choices": choices, "low": low, "high": high}
+    metadata = {
+        "text": text,
+        "unit": unit,
+        "common": common,
+        "choices": choices,
+        "low": low,
+        "high": high,
+        "is_name": is_name,
+    }
     if isinstance(default, dict | list):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)

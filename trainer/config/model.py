@@ -15,7 +15,7 @@ OF_CAUSAL_LM = ("name", "path", "overrides", "z_loss", "loss_chunk")
 class Model:
     """Shape of the decoder; sizes are named as in Hugging Face's LlamaConfig, experts as in its Qwen3MoeConfig."""
 
-    name: str = knob("custom", "What the preset is called; part of the default run name.")
+    name: str = knob("custom", "What the preset is called; part of the default run name.", is_name=True)
     init_from: Optional[str] = knob(
         None,
         "Where initial weights and sizes come from: a Hugging Face folder, a run directory or a checkpoint (step-N).",

@@ -13,7 +13,10 @@ class Run:
     """Identity of a run and its folder."""
 
     name: Optional[str] = knob(
-        None, "Name; by default data-model-HASH, the hash of all that makes the run.", common=True
+        None,
+        "Name; by default data-model-HASH, the hash of all that makes the run. Letters, digits, spaces and ._-+=,",
+        common=True,
+        is_name=True,
     )
     dir: Optional[str] = knob(None, "Run directory; by default runs/NAME. Everything of the run is in it.", common=True)
     lock_timeout_s: float = knob(

@@ -33,7 +33,9 @@ class Ladder:
 class Search:
     """What a sweep tries, how it chooses, and when it gives a trial up."""
 
-    name: Optional[str] = knob(None, "Name of the sweep; by default data-model-HASH, the hash of all that makes it.")
+    name: Optional[str] = knob(
+        None, "Name of the sweep; by default data-model-HASH, the hash of all that makes it.", is_name=True
+    )
     dir: Optional[str] = knob(None, "Sweep directory; by default sweeps/NAME. All trials are in it.", common=True)
     space: dict[str, Any] = knob(
         {},

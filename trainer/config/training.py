@@ -17,7 +17,11 @@ class Train:
 
     steps: Optional[int] = knob(None, "Optimiser steps to train for (or train.tokens).", "steps", common=True, low=1)
     tokens: Optional[int] = knob(
-        None, "Tokens to train for, rounded up to a step (or train.steps).", "tokens", common=True, low=1
+        None,
+        "Tokens to train for, rounded up to a step (or train.steps); the same if the batch size changes at a resume.",
+        "tokens",
+        common=True,
+        low=1,
     )
     stop_at: Optional[int] = knob(
         None, "Checkpoint and leave with 85 after this step; the schedule is unchanged.", common=True, low=1

@@ -69,7 +69,7 @@ def open_dataset(name: str, path: str, *, key: str, split: str, sequence_length:
         raise InputError(
             f"{key}={path}: no shard holds a whole row of {sequence_length} tokens (the largest has "
             f"{max((shard.tokens for shard in dataset.shards), default=0)}); give prepare more text, "
-            "or set a smaller data.sequence_length."
+            f"or set a smaller data.sequence_length{', or evaluate.every=0' * (split == 'validation')}."
         )
     return dataset
 

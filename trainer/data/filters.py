@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+import codecs
+
 import numpy as np
 
 EMPTY = "empty"  # nothing but white space
 UNDECODABLE = "undecodable"  # no UTF-8, or NUL bytes: binary
-BAD_JSON = "bad_json"  # a line of a .jsonl file that is no JSON object
+BAD_JSON = "bad_json"  # a line of JSON lines that is no JSON object
 NO_TEXT_FIELD = "no_text_field"  # a record without a string in data.text_field
+TOO_LARGE = "too_large"  # above data.most_document_bytes
+OTHER_FORMAT = "other_format"  # JSON, a table or markup where a text was expected
+LINK = "link"  # a link or device in a tar, which is never followed
 DUPLICATE = "duplicate"  # the same bytes as an earlier document
-REASONS = (EMPTY, UNDECODABLE, BAD_JSON, NO_TEXT_FIELD, DUPLICATE)
+REASONS = (EMPTY, UNDECODABLE, BAD_JSON, NO_TEXT_FIELD, TOO_LARGE, OTHER_FORMAT, LINK, DUPLICATE)
+
+PIECE = 2**20  # bytes decoded at once: a large text needn't be in memory as characters, too
 
 
 def rejection(text: bytes) -> str | None:
     """Why a document with these bytes can't be used; None if it can."""
-    if b"\0" in text:
+    if undecodable_at(text) is not None:
         return UNDECODABLE
-    try:
-        decoded = text.decode("utf-8")
-    except UnicodeDecodeError:
-        return UNDECODABLE
-    return EMPTY if not decoded or decoded.isspace() else None
+    begins_blank = not text[:256].decode("utf-8", "ignore").strip()
+    return EMPTY if begins_blank and not text.decode("utf-8").strip() else None
+
+
+def undecodable_at(text: bytes) -> int | None:
+    """The first byte that is NUL or no UTF-8."""
+    nul = text.find(b"\0")
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(text), PIECE):
+        end = min(len(text), start + PIECE)
+        try:
+            decoder.decode(text[start:end], final=end == len(text))
+        except UnicodeDecodeError as error:  # whose object begins with what was left of the piece before
+            broken = end - len(error.object) + error.start
+            return broken if nul < 0 else min(nul, broken)
+    return None if nul < 0 else nul
 
 
 def first_occurrences(hashes: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from trainer.data.encoding import Encoder
 from trainer.data.shards import Block, Document, Shard, index_path, write_shard
 from trainer.data.spool import Documents, read_texts
-from trainer.data.tokenizer import Encoder, load_tokenizer
+from trainer.data.tokenizer import load_tokenizer
 from trainer.durable import write_json
 from trainer.errors import ConfigError, InputError
 from trainer.json_file import Malformed, from_json, read_json
@@ -19,7 +21,7 @@ from trainer.json_file import Malformed, from_json, read_json
 
 @dataclass(frozen=True)
 class Packing:
-    """What all shards of a prepare have in common. `engine` is what encodes (trainer.data.tokenizer.choose_engine)."""
+    """What all shards of a prepare have in common. `engine` is what encodes (trainer.data.encoding.try_tokenizer)."""
 
     spool: Path
     scratch: Path
@@ -45,7 +47,7 @@ def make_shard(job: ShardJob, *, packing: Packing) -> Shard:
     if finished is not None:
         return finished
     encoder = _encoder(packing.tokenizer, packing.end_of_text, packing.engine)
-    blocks = pack(job.documents, packing.spool, encoder, packing.block_tokens)
+    blocks = pack(job.documents, packing.spool, encoder, packing.block_tokens, packing.dtype)
     shard = write_shard(job.path, blocks, dtype=packing.dtype, scratch=packing.scratch)
     write_json(note, asdict(shard))
     return shard
@@ -72,32 +74,71 @@ def _encoder(tokenizer: Path, end_of_text: str, engine: str) -> Encoder:
     return Encoder(load_tokenizer(tokenizer, end_of_text), engine)
 
 
-def pack(documents: Documents, spool: Path, encoder: Encoder, block_tokens: int) -> Iterator[Block]:
-    """The documents, encoded, as blocks of whole ones: closed before they would exceed `block_tokens`."""
+def pack(documents: Documents, spool: Path, encoder: Encoder, block_tokens: int, dtype: str) -> Iterator[Block]:
+    """The documents, encoded, as blocks of whole ones: closed before they would exceed `block_tokens`.
+
+    Never more than one document's text and tokens is held, besides a block's and some smaller texts.
+    """
+    first, block = 0, _OpenBlock(dtype)
+    for row, text in enumerate(read_texts(spool, documents)):
+        for piece in _ids(encoder, text.pop()):
+            block.add(piece)
+        before = block.end_document(encoder.tokenizer.end_of_text_id)
+        if before and block.size > block_tokens:
+            yield block.close(before, documents.take(slice(first, row)))
+            first = row
+        if block.size >= block_tokens:  # no other document can join it
+            yield block.close(len(block.lengths), documents.take(slice(first, row + 1)))
+            first = row + 1
+    if block.lengths:
+        yield block.close(len(block.lengths), documents.take(slice(first, len(documents))))
+
+
+def _ids(encoder: Encoder, text: bytes) -> Iterator[np.ndarray]:
+    """The ids of a text, (tokens,) uint32, in pieces, each of which is let go of when the next one is asked for."""
+    pieces = encoder.encode(text)
+    del text
     end = encoder.tokenizer.end_of_text_id
-    first, held, size = 0, list[np.ndarray](), 0
-    for row, ids in enumerate(encoder.encode(read_texts(spool, documents))):
-        if (ids == end).any():
+    while pieces:
+        piece = pieces.pop(0)
+        if (piece == end).any():
             raise ConfigError(
                 f"data.tokenizer: the end-of-text token {encoder.tokenizer.end_of_text} also stands for ordinary text: "
                 "name another by data.tokenizer.end_of_text."
             )
-        if held and size + len(ids) + 1 > block_tokens:
-            yield _block(documents.take(slice(first, row)), held, end)
-            first, held, size = row, [], 0
-        held.append(ids)
-        size += len(ids) + 1
-    if held:
-        yield _block(documents.take(slice(first, len(documents))), held, end)
+        yield piece
 
 
-def _block(documents: Documents, ids: list[np.ndarray], end: int) -> Block:
-    lengths = np.array([len(document) + 1 for document in ids], np.uint32)
-    tokens = np.full(lengths.sum(dtype=np.int64), end, np.uint32)
-    ends = np.zeros(len(tokens), dtype=bool)
-    ends[np.cumsum(lengths, dtype=np.int64) - 1] = True
-    tokens[~ends] = np.concatenate(ids)
-    return Block(tokens, lengths, _origins(documents))
+class _OpenBlock:
+    """A block that grows: tokens in one buffer, so that the tokens of a large document are held once."""
+
+    def __init__(self, dtype: str) -> None:
+        self.lengths: list[int] = []  # of the documents, in tokens
+        self.size = 0  # tokens of the documents that have ended
+        self._dtype = np.dtype(dtype)
+        self._tokens = array(self._dtype.char)
+
+    def add(self, ids: np.ndarray) -> None:
+        """Adds ids of the document that is under way."""
+        self._tokens.frombytes(ids.astype(self._dtype, copy=False).data.cast("B"))
+
+    def end_document(self, end_of_text: int) -> int:
+        """Ends the document that is under way; returns how many there were before it."""
+        self._tokens.append(end_of_text)
+        self.lengths.append(len(self._tokens) - self.size)
+        self.size = len(self._tokens)
+        return len(self.lengths) - 1
+
+    def close(self, count: int, documents: Documents) -> Block:
+        """The first `count` documents as a block; the others stay."""
+        lengths = np.array(self.lengths[:count], np.uint32)
+        size = int(lengths.sum(dtype=np.int64))
+        tokens, rest = self._tokens, array(self._dtype.char)
+        if size < len(tokens):
+            rest, tokens = tokens, tokens[:size]
+            del rest[:size]
+        self._tokens, self.lengths, self.size = rest, self.lengths[count:], len(rest)
+        return Block(np.frombuffer(tokens, self._dtype), lengths, _origins(documents))
 
 
 def _origins(documents: Documents) -> list[Document]:

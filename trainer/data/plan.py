@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.config.environment import as_stored
 from trainer.data.sources import Source
 from trainer.durable import write_json
 from trainer.errors import ConfigError
 from trainer.json_file import Malformed, from_json, read_json, shown
 
 FILE = "plan.json"
-VERSION = 1  # raise it when the same settings and inputs would give other shards
+VERSION = 2  # raise it when the same settings and inputs would give other shards
 SPLITS = ("train", "validation")
 PARTIAL = "partial"
 MOST_BYTES = 2**30  # of plan.json, which names every input file
@@ -33,7 +34,7 @@ class Plan:
     def of(settings: dict[str, Any], sources: tuple[Source, ...]) -> Plan:
         """A plan over these sources."""
         inputs = [[source.given, source.name, source.bytes, source.modified_ns] for source in sources]
-        return Plan({"plan version": VERSION, **settings}, inputs)
+        return Plan(as_stored({"plan version": VERSION, **settings}), as_stored(inputs))
 
 
 @dataclass(frozen=True)

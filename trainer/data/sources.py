@@ -3,66 +3,79 @@
 from __future__ import annotations
 
 import glob
-import gzip
-import json
 import os
-import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-from trainer.data.filters import BAD_JSON, NO_TEXT_FIELD, UNDECODABLE
-from trainer.data.tars import Member, read_members
+from trainer.data.file_names import escape
+from trainer.data.formats import SNIFFED, ending_of, is_json_lines, kind_of, unpacked_name, unreadable
+from trainer.data.packed import beginning, pieces
 from trainer.errors import InputError
 
-_TEXT = (
-    ".txt .text .md .markdown .rst .adoc .org .tex .bib .srt .po .html .htm .xml .svg .css .scss .less "
-    ".py .pyi .pyx .ipy .js .jsx .mjs .cjs .ts .tsx .vue .svelte .c .h .cc .cpp .cxx .hh .hpp .hxx .cu .cuh .m .mm "
-    ".java .kt .kts .scala .groovy .clj .cs .fs .vb .go .rs .zig .nim .d .swift .dart .rb .php .pl .pm .lua .tcl "
-    ".r .jl .hs .ml .mli .ex .exs .erl .el .lisp .scm .f .f90 .f95 .pas .ada .asm .s .v .sv .vhd .vhdl "
-    ".sh .bash .zsh .fish .ps1 .bat .sql .graphql .proto .cmake .mk .gradle .toml .yaml .yml .ini .cfg .conf "
-    ".diff .patch .log"
-)
-TEXT_ENDINGS = frozenset(_TEXT.split())
-JSONL_ENDINGS = (".jsonl", ".ndjson")
-PACKINGS = ("", ".gz", ".zst")
 REMOTE = ("s3://", "gs://", "http://", "https://", "hf://", "pipe:")
-ZSTD_PIECE = 2**20  # compressed bytes taken at once
-ZSTD_WINDOW = 2**31  # bytes; what `zstd --long=31` needs
+NAMED_ENDINGS = 4  # endings that are told apart where files are left out
+HIDDEN = "hidden behind a leading dot"
+LINKS = "links that leave the folder or lead nowhere"
+DEVICES = "devices, pipes or sockets"
 
 
 @dataclass(frozen=True)
 class Source:
     """A file that holds documents.
 
-    `given` is the input it was found by and `name` its path below that; `packing` is "", ".gz" or ".zst". A `strict`
-    source was named by the user, or is of no known ending: where it turns out binary, prepare stops.
+    `given` is the input it was found by and `name` its path below that, both escaped (trainer.data.file_names);
+    `packing` is "", ".gz" or ".zst", as the name says. A `strict` source was named by the user, or is of no known
+    ending: where it turns out to hold no text, prepare stops.
     """
 
     given: str
     name: str
     path: Path
-    kind: str  # text, jsonl or tar
+    kind: str  # text, jsonl, json (lines of it, or refused) or tar
     packing: str
     bytes: int
     modified_ns: int
     strict: bool
 
 
+@dataclass
+class LeftOut:
+    """What was left alone in folders and matches of globs: files by ending, others by why with the first of each."""
+
+    endings: Counter[str] = field(default_factory=Counter)
+    others: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, why: str, path: Path) -> None:
+        """Counts a file that is left alone for another reason than its ending."""
+        self.others[why] += 1
+        self.first.setdefault(why, escape(path))
+
+    def __str__(self) -> str:
+        said = []
+        if self.endings:
+            usual = self.endings.most_common(NAMED_ENDINGS)
+            rest = self.endings.total() - sum(count for _, count in usual)
+            each = [f"{count:,} {ending}" for ending, count in usual] + [f"{rest:,} more"] * bool(rest)
+            said.append(f"{self.endings.total():,} files of other endings left out: {', '.join(each)}")
+        said += [f"{count:,} {why} (first {self.first[why]})" for why, count in self.others.items()]
+        return "; ".join(said)
+
+
 @dataclass(frozen=True)
 class Found:
-    """What the inputs hold: the sources in order, and how many files in folders were left alone for their ending."""
+    """What the inputs hold: the sources in order, and what was left alone."""
 
     sources: tuple[Source, ...]
-    left_out: int
+    others: LeftOut
 
-
-@dataclass(frozen=True)
-class Rejected:
-    """A record that holds no document, and why."""
-
-    reason: str
+    @property
+    def left_out(self) -> int:
+        """Files in folders that were left alone for their ending."""
+        return self.others.endings.total()
 
 
 # ---------------------------------------------------------------------------------------------------------- finding
@@ -73,74 +86,154 @@ class _Search:
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     forbidden: Path  # the output: reading what is being written would never end
+    text_field: str
     seen: set[str] = field(default_factory=set)
-    left_out: int = 0
+    others: LeftOut = field(default_factory=LeftOut)
 
 
-def find_sources(inputs: list[str], include: list[str], exclude: list[str], output: Path) -> Found:
+def find_sources(
+    inputs: list[str], include: list[str], exclude: list[str], output: Path, text_field: str = "text"
+) -> Found:
     """The files that `inputs` name, each once, by input and then by path.
 
-    Of a folder, files with a known ending are taken (with `include`: those endings alone), except paths that match
-    `exclude` and what hides behind a leading dot.
+    Of a folder, files with a known ending are taken (with `include`: those endings alone), and JSON lines with
+    `text_field` under .json or no ending; except paths that match `exclude` and what hides behind a leading dot.
+    Links are followed as far as they stay in the folder.
     """
     search = _Search(
-        include=tuple(ending if ending.startswith(".") else f".{ending}" for ending in include),
+        include=tuple(ending.lower() if ending.startswith(".") else f".{ending.lower()}" for ending in include),
         exclude=tuple(exclude),
         forbidden=output.resolve(),
+        text_field=text_field,
     )
-    sources = [source for given in inputs for source in _find(given, search)]
-    return Found(tuple(sources), search.left_out)
+    sources = [source for given in inputs for source in _find(given, search, inputs)]
+    return Found(tuple(sources), search.others)
 
 
-def _find(given: str, search: _Search) -> list[Source]:
+def _find(given: str, search: _Search, inputs: list[str]) -> list[Source]:
+    if not given:
+        raise InputError("data.input holds an empty name: take it out, or write . for the current folder.")
     if given.startswith(REMOTE):
-        raise InputError(f"data.input={given}: remote input is not available yet; copy it to a local folder.")
+        raise InputError(f"data.input={escape(given)}: remote input is not available yet; copy it to a local folder.")
     path = Path(given).expanduser()
-    if path.is_file():
+    if os.path.isfile(path):
         return _take(given, path, path.name, search, strict=True)
-    if path.is_dir():
+    if os.path.isdir(path):
         files = [(path / name, name, False) for name in _walk(given, path, search)]
+    elif os.path.exists(path):
+        raise InputError(f"data.input={escape(given)}: neither a file nor a folder, but a device, pipe or socket.")
     else:
-        files = list(_glob(given, path, search))
+        files = list(_glob(given, path, search, inputs))
     if not files:
         endings = ", ".join(search.include) or "text, .jsonl[.gz|.zst], .tar"
-        raise InputError(f"data.input={given}: no file there with a known ending ({endings}); set data.include.")
+        others = f", but {search.others}" if str(search.others) else ""
+        raise InputError(
+            f"data.input={escape(given)}: no file there with a known ending ({endings}){others}; set data.include, or "
+            "name files."
+        )
     return [source for file, name, strict in files for source in _take(given, file, name, search, strict=strict)]
 
 
-def _glob(given: str, pattern: Path, search: _Search) -> Iterator[tuple[Path, str, bool]]:
+def _glob(given: str, pattern: Path, search: _Search, inputs: list[str]) -> Iterator[tuple[Path, str, bool]]:
     """What a glob matches: path, name, and whether the file must be text. Folders that it matches are walked."""
-    matches = sorted(glob.glob(str(pattern), recursive=True))
+    base = _base_of(pattern)
+    matches = sorted(_matches(base, pattern, search), key=str) if base != pattern else []
     if not matches:
-        raise InputError(f"data.input={given}: no such file or folder, and no glob that matches any.")
-    for match in map(Path, matches):
-        if match.is_dir():
+        raise InputError(
+            f"data.input={escape(given)}: no such file or folder, and no glob that matches any.{_comma_hint(inputs)}"
+        )
+    for match in matches:
+        if not _inside(match, base):
+            search.others.add(LINKS, match)
+        elif match.is_dir():
             for name in _walk(given, match, search):
                 yield match / name, str(match / name), False
         elif not _excluded(PurePosixPath(match), search.exclude):
-            yield match, str(match), kind_of(match.name) is None
+            if match.is_file():
+                yield match, str(match), kind_of(match.name) is None
+            else:
+                search.others.add(DEVICES, match)
+
+
+def _base_of(pattern: Path) -> Path:
+    """The folder that a glob starts from: its leading parts without a wildcard."""
+    parts = pattern.parts
+    plain = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    return Path(*parts[:plain])
+
+
+def _matches(base: Path, pattern: Path, search: _Search) -> Iterator[Path]:
+    """What a glob matches, save what hides behind a leading dot that the glob doesn't spell. `**` follows no link."""
+    below = pattern.parts[len(base.parts) :]
+    spelt = {part for part in below if part.startswith(".")}
+    try:
+        for match in base.glob(str(Path(*below))):
+            inside = match.relative_to(base).parts
+            if spelt or not any(part.startswith(".") for part in inside):
+                yield match
+            else:
+                search.others.add(HIDDEN, match)
+    except (ValueError, OSError) as error:
+        raise InputError(f"data.input={escape(pattern)}: no glob that can be read ({error}).") from error
+
+
+def _comma_hint(inputs: list[str]) -> str:
+    """How to name a file with a comma, where the pieces between commas were taken for files of their own."""
+    whole = ",".join(inputs)
+    if len(inputs) > 1 and os.path.exists(os.path.expanduser(whole)):
+        return f""" To read {escape(whole)}, write 'data.input=["{escape(whole)}"]'."""
+    return ""
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    """Whether a path, its links followed, leads to something in the folder."""
+    try:
+        return path.exists() and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    except OSError:  # a circle of links
+        return False
 
 
 def _walk(given: str, folder: Path, search: _Search) -> list[str]:
     """The wanted files below `folder`, sorted by path. Links to folders aren't followed: they may run in circles."""
 
     def refuse(error: OSError) -> None:  # os.walk would leave the folder out without a word
-        raise InputError(f"data.input={given}: {error.filename} can't be read ({error.strerror}).") from error
+        place = escape(error.filename)
+        raise InputError(f"data.input={escape(given)}: {place} can't be read ({error.strerror}).") from error
 
     names: list[str] = []
     for parent, folders, files in os.walk(folder, onerror=refuse):
         inside = PurePosixPath(Path(parent).relative_to(folder))
         if Path(parent).resolve() == search.forbidden:
-            raise InputError(f"data.output={search.forbidden} lies inside data.input={given}: choose another output.")
-        folders[:] = [f for f in folders if not f.startswith(".") and not _excluded(inside / f, search.exclude)]
-        for name in files:
-            if name.startswith(".") or _excluded(inside / name, search.exclude):
-                continue
-            if _wanted(name, search.include):
-                names.append(str(inside / name))
-            else:
-                search.left_out += 1
+            raise InputError(
+                f"data.output={escape(search.forbidden)} lies inside data.input={escape(given)}: choose another output."
+            )
+        folders[:] = [name for name in folders if not _excluded(inside / name, search.exclude)]
+        for name in (name for name in folders if name.startswith(".")):
+            search.others.add(HIDDEN, Path(parent) / name)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in folders:
+            if os.path.islink(os.path.join(parent, name)) and not _inside(Path(parent) / name, folder):
+                search.others.add(LINKS, Path(parent) / name)
+        names += [str(inside / name) for name in files if _wanted_in(folder, Path(parent), inside, name, search)]
     return sorted(names)
+
+
+def _wanted_in(folder: Path, parent: Path, inside: PurePosixPath, name: str, search: _Search) -> bool:
+    """Whether a file in a folder is taken; counted if it isn't (and wasn't excluded by the user)."""
+    path = parent / name
+    if _excluded(inside / name, search.exclude):
+        return False
+    if name.startswith("."):
+        search.others.add(HIDDEN, path)
+    elif path.is_symlink() and not _inside(path, folder):
+        search.others.add(LINKS, path)
+    elif not path.is_file():
+        search.others.add(DEVICES, path)
+    elif _wanted(path, search):
+        return True
+    else:
+        search.others.endings[escape(ending_of(name)) or "without ending"] += 1
+    return False
 
 
 def _excluded(path: PurePosixPath, patterns: tuple[str, ...]) -> bool:
@@ -150,169 +243,37 @@ def _excluded(path: PurePosixPath, patterns: tuple[str, ...]) -> bool:
     )
 
 
-def _wanted(name: str, include: tuple[str, ...]) -> bool:
-    return name.endswith(include) if include else kind_of(name) is not None
+def _wanted(path: Path, search: _Search) -> bool:
+    """Whether a file of this name is taken from a folder."""
+    if search.include:
+        return path.name.lower().endswith(search.include)
+    kind, packing = kind_of(path.name) or ("", unpacked_name(path.name)[1])
+    if kind == "json" or not (kind or ending_of(unpacked_name(path.name)[0])):
+        return _holds_json_lines(path, packing, search.text_field)
+    return bool(kind)
+
+
+def _holds_json_lines(path: Path, packing: str, text_field: str) -> bool:
+    """Whether a file whose name doesn't say so holds JSON lines with the text's field."""
+    try:
+        head, _, whole = beginning(pieces(path, packing), SNIFFED)
+    except OSError as error:
+        raise InputError(f"{escape(path)}: can't be read ({error.strerror or error}).") from error
+    return is_json_lines(head, whole=whole, text_field=text_field)
 
 
 def _take(given: str, path: Path, name: str, search: _Search, *, strict: bool) -> list[Source]:
-    """A file as a source; nothing if an earlier input held it, or if it's a dangling link or a device."""
+    """A file as a source; nothing if an earlier input held it. InputError if its name says that it can't be read."""
+    what = unreadable(name)
+    if what is not None:
+        raise InputError(
+            f"data.input={escape(given)}: {escape(path)} is {what} by its name, which can't be read yet: convert it to "
+            f'JSON lines ({{"{search.text_field}": …}}) or text, or leave it out of data.input and data.include.'
+        )
     real = os.path.realpath(path)
-    if real in search.seen or not path.is_file():
+    if real in search.seen:
         return []
     search.seen.add(real)
-    kind, packing = kind_of(name) or ("text", "")
+    kind, packing = kind_of(name) or ("text", unpacked_name(name)[1])
     status = path.stat()
-    return [Source(given, name, path, kind, packing, status.st_size, status.st_mtime_ns, strict)]
-
-
-def kind_of(name: str) -> tuple[str, str] | None:
-    """What a file of this name holds (text, jsonl or tar) and its packing; None if the ending says nothing."""
-    name = name.lower()
-    if name.endswith(".tar"):
-        return "tar", ""
-    for ending in JSONL_ENDINGS:
-        for packing in PACKINGS:
-            if name.endswith(ending + packing):
-                return "jsonl", packing
-    return ("text", "") if os.path.splitext(name)[1] in TEXT_ENDINGS else None
-
-
-# ---------------------------------------------------------------------------------------------------------- reading
-
-
-def read_documents(source: Source, text_field: str) -> Iterator[tuple[int, bytes | Rejected]]:
-    """The records of a source with their numbers from 0 (a text file's only one, a line, a tar's sample).
-
-    A broken file, or one of which no record has `text_field`, is refused by name.
-    """
-    try:
-        if source.kind == "text":
-            yield 0, without_mark(source.path.read_bytes())
-        elif source.kind == "jsonl":
-            yield from _read_jsonl(source, text_field)
-        else:
-            yield from _read_tar(source, text_field)
-    except OSError as error:
-        raise InputError(f"{source.path}: can't be read ({error.strerror or error}).") from error
-
-
-def without_mark(text: bytes) -> bytes:
-    """Drops a leading UTF-8 byte order mark, which is no part of the text."""
-    return text.removeprefix(b"\xef\xbb\xbf")
-
-
-def _read_jsonl(source: Source, text_field: str) -> Iterator[tuple[int, bytes | Rejected]]:
-    with_text, example = 0, ""
-    for record, line in enumerate(_lines(source)):
-        line = line.strip()
-        if not line:
-            continue
-        document, problem = _text_of_line(without_mark(line) if record == 0 else line, text_field)
-        with_text += not problem
-        example = example or (f"line {record + 1} {problem}" if problem else "")
-        yield record, document
-    if example and not with_text:
-        raise InputError(
-            f'{source.path}: no record has a text in data.text_field="{text_field}" ({example}): '
-            "set data.text_field to the field that holds the text."
-        )
-
-
-def _text_of_line(line: bytes, text_field: str) -> tuple[bytes | Rejected, str]:
-    """The text of a JSON line, and "" or what is wrong with its form."""
-    try:
-        record = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError:
-        return Rejected(UNDECODABLE), ""
-    except (ValueError, RecursionError):
-        return Rejected(BAD_JSON), "is not JSON"
-    if not isinstance(record, dict):
-        return Rejected(BAD_JSON), "is no JSON object"
-    text = record.get(text_field)
-    if not isinstance(text, str):
-        return Rejected(NO_TEXT_FIELD), f"has the fields {', '.join(map(repr, record)) or 'of an empty object'}"
-    try:
-        return text.encode("utf-8"), ""
-    except UnicodeEncodeError:  # half a surrogate pair, written as \ud83d
-        return Rejected(UNDECODABLE), ""
-
-
-def _lines(source: Source) -> Iterator[bytes]:
-    """The lines of a plain, gzip or zstandard file; a cut or damaged one is an error."""
-    if source.packing and not source.bytes:
-        raise InputError(f"{source.path}: an empty file is no {source.packing} archive: fetch or write it again.")
-    if source.packing == ".zst":
-        yield from _split(_unpack_zstd(source.path))
-    elif source.packing == ".gz":
-        try:
-            with gzip.open(source.path) as file:
-                yield from file
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(f"{source.path}: damaged or cut short ({error}); fetch or write it again.") from error
-    else:
-        with open(source.path, "rb") as file:
-            yield from file
-
-
-def _split(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        yield from lines
-    yield rest
-
-
-def _unpack_zstd(path: Path) -> Iterator[bytes]:
-    """What the frames of a .zst file hold. (The library's own stream reader takes a cut file for a whole one.)"""
-    import zstandard
-
-    frame = None
-    with open(path, "rb") as file:
-        try:
-            while packed := file.read(ZSTD_PIECE):
-                while packed:
-                    frame = frame or zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
-                    yield frame.decompress(packed)
-                    packed = frame.unused_data if frame.eof else b""
-                    frame = None if frame.eof else frame
-        except zstandard.ZstdError as error:
-            raise InputError(f"{path}: damaged ({error}); fetch or write it again.") from error
-    if frame is not None:
-        raise InputError(f"{path}: cut short within a zstandard frame; fetch or write it again.")
-
-
-def _read_tar(source: Source, text_field: str) -> Iterator[tuple[int, bytes | Rejected]]:
-    """The text members of a WebDataset: of each sample the member `text_field`, or else `txt`."""
-    with_text, record, endings = 0, -1, set[str]()
-    with open(source.path, "rb") as file:
-        for record, sample in enumerate(_samples(source.path)):
-            endings.update(sample)
-            member = sample.get(text_field) or sample.get("txt")
-            if member is None:
-                yield record, Rejected(NO_TEXT_FIELD)
-                continue
-            with_text += 1
-            file.seek(member.offset)
-            yield record, without_mark(file.read(member.bytes))
-    if record < 0:
-        raise InputError(f"{source.path}: the archive holds no file; remove it from data.input, or write it again.")
-    if not with_text:
-        raise InputError(
-            f"{source.path}: no sample has a member .{text_field} or .txt (members: "
-            f"{', '.join(f'.{ending}' for ending in sorted(endings)[:8])}): set data.text_field to the text's."
-        )
-
-
-def _samples(path: Path) -> Iterator[dict[str, Member]]:
-    """Consecutive members that share a key, by ending, which is all after the first dot: WebDataset's rule."""
-    key, sample = None, dict[str, Member]()
-    for member in read_members(path):
-        folder, _, file = member.name.rpartition("/")
-        stem, _, ending = file.partition(".")
-        if key is not None and key != (folder, stem):
-            yield sample
-            sample = {}
-        key = (folder, stem)
-        sample[ending] = member
-    if sample:
-        yield sample
+    return [Source(escape(given), escape(name), path, kind, packing, status.st_size, status.st_mtime_ns, strict)]

@@ -6,18 +6,21 @@ rejected counts). The second is written last: where it is, the item is whole and
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xxhash
 
-from trainer.data.filters import UNDECODABLE, rejection
+from trainer.data.documents import Rejected, read_documents
 from trainer.data.npy import read_npz
-from trainer.data.sources import Rejected, Source, read_documents
+from trainer.data.sources import Source
+from trainer.data.training_text import whole_characters
 from trainer.durable import replacing
 from trainer.errors import InputError
 from trainer.json_file import Count, Malformed, from_json, parse_json
@@ -29,8 +32,9 @@ SIGNED = ("source", "record", "offset", "length")
 STORED: dict[str, tuple[type, int | None]] = {
     **dict.fromkeys(SIGNED, (np.int64, None)),
     "hash": (np.uint64, 2),
-    "rejected": (np.uint8, None),
+    **dict.fromkeys(("rejected", "first_rejected", "unused"), (np.uint8, None)),
 }
+READ_BYTES = 16 * 2**20  # of texts that are read together
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,20 @@ class Documents:
         return Documents(*(getattr(self, column.name)[rows] for column in fields(self)))
 
 
+@dataclass
+class Rejections:
+    """What holds no document: records by reason with the first place of each, and members of tars beside a text."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+    unused: Counter[str] = field(default_factory=Counter)
+
+    def add(self, reason: str, place: str, count: int = 1) -> None:
+        """Counts records that were rejected for `reason`, the first at `place`."""
+        self.counts[reason] += count
+        self.first.setdefault(reason, place)
+
+
 def batches(sources: tuple[Source, ...]) -> list[Batch]:
     """Sources → work items: small files together, so that a million of them isn't a million items."""
     wanted = max(LEAST_ITEM_BYTES, sum(source.bytes for source in sources) // MOST_ITEMS)
@@ -89,37 +107,30 @@ def table_path(folder: Path, item: int) -> Path:
     return folder / f"item-{item:06d}.npz"
 
 
-def collect(batch: Batch, *, folder: Path, text_field: str) -> int:
+def collect(batch: Batch, *, folder: Path, text_field: str, most_bytes: int) -> int:
     """Spools the documents of a batch, unless they are there already; returns the bytes of its source files."""
     if table_path(folder, batch.number).exists():
         return batch.bytes
     rows: list[tuple[int, int, int, int, bytes]] = []
-    rejected: Counter[str] = Counter()
+    rejections = Rejections()
     offset = 0
     with replacing(text_path(folder, batch.number)) as file:
         for number, source in enumerate(batch.sources, start=batch.first_source):
-            for record, document in read_documents(source, text_field):
-                reason = document.reason if isinstance(document, Rejected) else rejection(document)
-                if isinstance(document, Rejected) or reason:
-                    _refuse_binary(source, reason)
-                    rejected[str(reason)] += 1
+            for record, document in read_documents(source, text_field, most_bytes, rejections.unused):
+                if isinstance(document, Rejected):
+                    first = document.reason not in rejections.first
+                    rejections.add(
+                        document.reason, ", ".join(filter(None, (source.name, str(document)))) if first else ""
+                    )
                     continue
                 file.write(document)
                 rows.append((number, record, offset, len(document), xxhash.xxh3_128_digest(document)))
                 offset += len(document)
-    _write_table(folder, batch.number, rows, rejected)
+    _write_table(folder, batch.number, rows, rejections)
     return batch.bytes
 
 
-def _refuse_binary(source: Source, reason: str | None) -> None:
-    if source.strict and source.kind == "text" and reason == UNDECODABLE:
-        raise InputError(
-            f"{source.path}: not UTF-8 text (a binary file?): convert it, or leave it out of data.input. Known are "
-            "text and code, .jsonl[.gz|.zst] and .tar."
-        )
-
-
-def _write_table(folder: Path, item: int, rows: list[tuple[int, int, int, int, bytes]], rejected: Counter[str]) -> None:
+def _write_table(folder: Path, item: int, rows: list[tuple[int, int, int, int, bytes]], rejections: Rejections) -> None:
     source, record, offset, length, hashes = zip(*rows, strict=True) if rows else ((), (), (), (), ())
     with replacing(table_path(folder, item)) as file:
         np.savez(
@@ -129,27 +140,45 @@ def _write_table(folder: Path, item: int, rows: list[tuple[int, int, int, int, b
             offset=np.array(offset, np.int64),
             length=np.array(length, np.int64),
             hash=np.frombuffer(b"".join(hashes), ">u8").reshape(-1, 2).astype(np.uint64),
-            rejected=np.frombuffer(json.dumps(rejected).encode(), np.uint8),
+            rejected=_as_json(rejections.counts),
+            first_rejected=_as_json(rejections.first),
+            unused=_as_json(rejections.unused),
         )
 
 
-def load(folder: Path, items: int) -> tuple[Documents, Counter[str]]:
-    """The table of all spooled documents, by source and record, and the counts of rejected records by reason."""
+def _as_json(content: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(json.dumps(content).encode(), np.uint8)
+
+
+def load(folder: Path, items: int) -> tuple[Documents, Rejections]:
+    """The table of all spooled documents, by source and record, and what was rejected."""
     tables = []
-    rejected: Counter[str] = Counter()
+    rejections = Rejections()
     for item in range(items):
         try:
             stored = read_npz(table_path(folder, item), STORED)
-            rejected.update(from_json(dict[str, Count], parse_json(stored.pop("rejected").tobytes())))
+            counts, unused = (_read_object(stored.pop(name), Count) for name in ("rejected", "unused"))
+            first = _read_object(stored.pop("first_rejected"), str)
             _check_columns(stored, text_path(folder, item))
+            if first.keys() != counts.keys():
+                raise Malformed("its rejected documents don't fit each other")
         except Malformed as error:
             raise InputError(
                 f"{table_path(folder, item)}: can't be read ({error}); remove {folder}, and start the same command "
                 "again."
             ) from error
         tables.append(Documents(item=np.full(len(stored["source"]), item, np.int64), **stored))
+        for reason, count in counts.items():
+            rejections.add(reason, first[reason], count)
+        rejections.unused.update(unused)
     joined = (np.concatenate([getattr(table, column.name) for table in tables]) for column in fields(Documents))
-    return Documents(*joined), rejected
+    return Documents(*joined), rejections
+
+
+def _read_object(content: np.ndarray, kind: Any) -> dict[str, Any]:
+    """_as_json's inverse; Malformed unless all values are of a `kind`."""
+    found: dict[str, Any] = from_json(dict[str, kind], parse_json(content.tobytes()))  # type: ignore[valid-type]
+    return found
 
 
 def _check_columns(columns: dict[str, np.ndarray], text: Path) -> None:
@@ -162,28 +191,43 @@ def _check_columns(columns: dict[str, np.ndarray], text: Path) -> None:
         raise Malformed(f"{text.name} holds other documents")
 
 
-def read_texts(folder: Path, documents: Documents) -> list[bytes]:
+def read_texts(folder: Path, documents: Documents) -> Iterator[list[bytes]]:
+    """The texts of `documents`, in their order, each in a list of its own: whoever pops it holds it alone.
+
+    They are read by groups of `READ_BYTES`, or one document, and the files of a group front to back.
+    """
+    groups = np.cumsum(documents.length) // READ_BYTES
+    starts = np.flatnonzero(np.diff(groups, prepend=-1)).tolist()
+    for first, stop in itertools.pairwise([*starts, len(documents)]):
+        texts = _read_group(folder, documents.take(slice(first, stop)))
+        while texts:
+            yield [texts.popleft()]
+
+
+def _read_group(folder: Path, documents: Documents) -> deque[bytes]:
     """The texts of `documents`, in their order; the files are read front to back."""
     texts: list[bytes] = [b""] * len(documents)
-    opened, file = -1, None
-    try:
-        for row in np.lexsort((documents.offset, documents.item)).tolist():
-            item = int(documents.item[row])
-            if item != opened:
-                if file is not None:
-                    file.close()
-                opened, file = item, open(text_path(folder, item), "rb")  # noqa: SIM115
-            assert file is not None
-            file.seek(int(documents.offset[row]))
-            texts[row] = file.read(int(documents.length[row]))
-    finally:
-        if file is not None:
-            file.close()
-    return texts
+    order = np.lexsort((documents.offset, documents.item))
+    for item, rows in itertools.groupby(order.tolist(), key=lambda row: int(documents.item[row])):
+        with open(text_path(folder, item), "rb") as file:
+            for row in rows:
+                file.seek(int(documents.offset[row]))
+                texts[row] = file.read(int(documents.length[row]))
+    return deque(texts)
 
 
 def sample_texts(folder: Path, documents: Documents, most_bytes: int) -> Iterator[bytes]:
-    """The first texts of `documents` that fit in `most_bytes` together; at least one."""
-    whole = int(np.searchsorted(np.cumsum(documents.length), most_bytes, side="right"))
-    for first in range(0, max(1, whole), 1024):  # by pieces: the sample needn't fit in memory twice
-        yield from read_texts(folder, documents.take(slice(first, min(first + 1024, max(1, whole)))))
+    """The first texts of `documents` that fit in `most_bytes` together.
+
+    Where these are less than half of that, as much of the next text as fits comes after them.
+    """
+    ends = np.cumsum(documents.length)
+    whole = int(np.searchsorted(ends, most_bytes, side="right"))
+    for (text,) in read_texts(folder, documents.take(slice(0, whole))):
+        yield text
+    room = most_bytes - (int(ends[whole - 1]) if whole else 0)
+    if 2 * room > most_bytes and whole < len(documents):
+        item, offset = int(documents.item[whole]), int(documents.offset[whole])
+        with open(text_path(folder, item), "rb") as file:
+            file.seek(offset)
+            yield whole_characters(file.read(room))

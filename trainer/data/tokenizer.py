@@ -1,15 +1,16 @@
-"""Tokenizers: train a byte-level BPE, load one, encode fast, decode.
+"""Tokenizers: train a byte-level BPE, load one, encode, decode, copy.
 
 The file `tokenizer.json` is the tokenizer; its sha256 is part of a dataset's fingerprint. `tokenizers` defines the
-ids. gigatoken, dozens of times faster, encodes where its ids are the same.
+ids. A tokenizer.json may come from anywhere: it is checked before anything is done by it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from trainer.data.training_text import TrainingText, byte_level
+from trainer.data.windows import encode_long
 from trainer.durable import make_folder, write_bytes, write_json
 from trainer.errors import ConfigError, InputError
 
@@ -25,17 +28,11 @@ USUAL_ENDS = (END_OF_TEXT, "<|end_of_text|>", "<|end▁of▁sentence|>", "</s>",
 NAMED_TOKENS = ("bos_token", "unk_token", "pad_token")
 SMALLEST_VOCABULARY = 257  # 256 bytes and the end-of-text token
 
-# What encoders are likely to disagree on; checked besides a sample of the input.
-AWKWARD_TEXTS = (
-    "it's we'll I'M ſ's",
-    "a\r\n b\t\t c\n\n\n  d",
-    "中文，字符。日本語テキスト 한국어",
-    "😀👩\u200d👩\u200d👧 e\u0301 ﷺ \u0378",
-    "\u00a0\u2003x\u3000y\u2028z\u200b\u0085 \x1c\x1f\x7f",
-    "1234567890 ½ ² ٣٤٥ 3.14e-10",
-    " " * 300 + "x" * 300,
-    "a_B--c==>!?",
-)
+FILE, CONFIG = "tokenizer.json", "tokenizer_config.json"
+FILES = (FILE, CONFIG, "special_tokens_map.json", "chat_template.jinja")  # that are copied with a tokenizer
+MOST_BYTES = 2**27  # of a tokenizer.json; the largest known have 35 MB
+MOST_IDS = 2**24
+MOST_UNUSED_IDS = 2**16  # beyond as many as are used: each costs a row of the embedding
 
 
 @dataclass(frozen=True)
@@ -52,17 +49,22 @@ class Tokenizer:
         """The `tokenizers.Tokenizer`; special tokens written out in a text are text to it, not special."""
         from tokenizers import Tokenizer as Engine
 
-        engine = Engine.from_str(self._with_special_end())
+        engine = Engine.from_str(self._deterministic())
         engine.no_truncation()
         engine.no_padding()
         engine.encode_special_tokens = True
         return engine
 
-    def _with_special_end(self) -> str:
-        """tokenizer.json with the end-of-text token marked special: else a text that spells it would end there."""
+    def _deterministic(self) -> str:
+        """tokenizer.json without dropout, which draws the ids, and with the end-of-text token marked special.
+
+        Else a text that spells that token would end there.
+        """
         loaded = json.loads(self.content)
         for token in loaded.get("added_tokens") or []:
             token["special"] = bool(token.get("special")) or token["content"] == self.end_of_text
+        if loaded["model"].get("dropout"):
+            loaded["model"]["dropout"] = None
         return json.dumps(loaded)
 
     @cached_property
@@ -95,6 +97,10 @@ class Tokenizer:
         """Ids of `text`, by `tokenizers`; no beginning or end is added."""
         return list(self.engine.encode(text, add_special_tokens=False).ids)
 
+    def encode_pieces(self, text: bytes) -> list[np.ndarray]:
+        """The same of a UTF-8 `text`, in pieces (tokens,) uint32: memory is bounded, however long the text."""
+        return encode_long(self.engine, text)
+
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Text of `ids`, special tokens included."""
         return str(self.engine.decode([int(i) for i in ids], skip_special_tokens=False))
@@ -103,7 +109,7 @@ class Tokenizer:
         """Writes tokenizer.json and the tokenizer_config.json that transformers' AutoTokenizer wants."""
         make_folder(folder)
         write_json(
-            folder / "tokenizer_config.json",
+            folder / CONFIG,
             {
                 "tokenizer_class": "PreTrainedTokenizerFast",
                 "name": self.name,
@@ -113,16 +119,17 @@ class Tokenizer:
             },
             scratch=scratch,
         )
-        write_bytes(folder / "tokenizer.json", self.content.encode(), scratch=scratch)
+        write_bytes(folder / FILE, self.content.encode(), scratch=scratch)
 
 
 # ----------------------------------------------------------------------------------------------------- train, load
 
 
-def train_tokenizer(texts: Iterable[bytes], *, vocab_size: int, name: str) -> Tokenizer:
+def train_tokenizer(texts: Iterable[bytes] | TrainingText, *, vocab_size: int, name: str) -> Tokenizer:
     """A byte-level BPE with `<|endoftext|>` as id 0, trained on UTF-8 `texts`. Every text can be encoded, and back.
 
-    The same texts give the same tokenizer, whatever their order.
+    The same texts give the same tokenizer, whatever their order, as long as their distinct words fit in memory
+    (trainer.data.training_text).
     """
     from tokenizers import Tokenizer as Engine
     from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -132,8 +139,9 @@ def train_tokenizer(texts: Iterable[bytes], *, vocab_size: int, name: str) -> To
             f"data.tokenizer.train.vocab_size={vocab_size}: at least {SMALLEST_VOCABULARY} "
             "(256 bytes and the end-of-text token) are needed."
         )
+    pieces = texts if isinstance(texts, TrainingText) else TrainingText(texts)
     engine = Engine(models.BPE())
-    engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    engine.pre_tokenizer = byte_level()
     engine.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -141,7 +149,7 @@ def train_tokenizer(texts: Iterable[bytes], *, vocab_size: int, name: str) -> To
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    engine.train_from_iterator((text.decode() for text in texts), trainer)
+    engine.train_from_iterator(iter(pieces), trainer)
     return Tokenizer(name=name, content=engine.to_str(), end_of_text=END_OF_TEXT)
 
 
@@ -151,21 +159,69 @@ def load_tokenizer(path: str | Path, end_of_text: str | None = None) -> Tokenize
     The end-of-text token is `end_of_text`, or eos_token of the folder's tokenizer_config.json, or has a usual name.
     """
     file = find_tokenizer(Path(path).expanduser())
-    try:
-        content = file.read_text("utf-8")
-        config = _read_config(file.with_name("tokenizer_config.json"))
-        tokenizer = Tokenizer(
-            str(config.get("name") or file.resolve().parent.name), content, end_of_text or END_OF_TEXT
-        )
-        vocabulary = tokenizer.engine.get_vocab(with_added_tokens=True)
-    except Exception as error:  # `tokenizers` raises plain Exception for what it can't parse
-        raise InputError(f"{file}: no tokenizer that `tokenizers` can read ({_first_line(error)}).") from error
-    return Tokenizer(
-        name=tokenizer.name,
+    content, vocabulary = read_tokenizer(file)
+    config = _read_config(file.with_name(CONFIG))
+    tokenizer = Tokenizer(
+        name=str(config.get("name") or file.resolve().parent.name),
         content=content,
         end_of_text=_find_end(file, vocabulary, end_of_text, _token_text(config.get("eos_token"))),
         named_tokens=tuple((key, text) for key in NAMED_TOKENS if (text := _token_text(config.get(key))) in vocabulary),
     )
+    with readable(file):
+        known = tokenizer.engine.get_vocab(with_added_tokens=True)
+        tokenizer.encode("a")
+    if not known or tokenizer.end_of_text not in known:
+        raise InputError(f"{file}: its vocabulary lacks {tokenizer.end_of_text}; fetch or write it again.")
+    return tokenizer
+
+
+@contextmanager
+def readable(file: Path) -> Iterator[None]:
+    """Turns whatever `tokenizers` raises about `file`, a panic of its Rust code included, into an InputError."""
+    try:
+        yield
+    except (InputError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise InputError(f"{file}: no tokenizer that `tokenizers` can read ({first_line(error)}).") from error
+
+
+def _read(file: Path) -> str:
+    size = file.stat().st_size
+    if size > MOST_BYTES:
+        raise InputError(f"{file}: {size:,} bytes: no tokenizer is larger than {MOST_BYTES:,}; give its file.")
+    with readable(file):
+        return file.read_text("utf-8")
+
+
+def read_tokenizer(file: Path) -> tuple[str, dict[str, int]]:
+    """A tokenizer.json's text, and its tokens with their ids, once they are sane: `tokenizers` may panic over others."""
+    content = _read(file)
+    with readable(file):
+        loaded = json.loads(content)
+    if not isinstance(loaded, dict) or not isinstance(loaded.get("model"), dict):
+        raise InputError(f"{file}: no tokenizer: it has no model; give the tokenizer.json that `tokenizers` writes.")
+    with readable(file):
+        vocabulary, added = loaded["model"].get("vocab") or {}, loaded.get("added_tokens") or []
+        if isinstance(vocabulary, list):  # Unigram: pieces with their scores
+            ids = {str(piece): number for number, (piece, _) in enumerate(vocabulary)}
+        else:
+            ids = dict(vocabulary)
+        ids |= {token["content"]: token["id"] for token in added}
+        nameless = any(not token["content"] for token in added)
+    if nameless:
+        raise InputError(f"{file}: an added token is empty text; remove it.")
+    for token, number in ids.items():
+        if type(number) is not int or not 0 <= number < MOST_IDS:
+            raise InputError(f"{file}: the token {token[:40]!r} has the id {str(number)[:40]}; write the file anew.")
+    if not ids:
+        raise InputError(f"{file}: its vocabulary is empty; fetch or write it again.")
+    if max(ids.values()) >= 2 * len(ids) + MOST_UNUSED_IDS:
+        raise InputError(
+            f"{file}: {len(ids):,} tokens have ids up to {max(ids.values()):,}: a model would need a row for each; "
+            "number them anew."
+        )
+    return content, ids
 
 
 def find_tokenizer(path: Path) -> Path:
@@ -173,8 +229,8 @@ def find_tokenizer(path: Path) -> Path:
     if path.is_file():
         return path
     for inside in ("", "tokenizer", "train/tokenizer"):
-        if (path / inside / "tokenizer.json").is_file():
-            return path / inside / "tokenizer.json"
+        if (path / inside / FILE).is_file():
+            return path / inside / FILE
     raise InputError(
         f"data.tokenizer.path={path}: no tokenizer.json there; give the file or a folder that holds it "
         "(nothing is downloaded)."
@@ -196,7 +252,16 @@ def _find_end(file: Path, vocabulary: dict[str, int], wanted: str | None, config
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    return dict(json.loads(file.read_text("utf-8"))) if file.is_file() else {}
+    """tokenizer_config.json; {} where there is none."""
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(_read(file))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: no JSON ({first_line(error)}); mend or remove it.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: no JSON object; mend or remove it.")
+    return content
 
 
 def _token_text(token: Any) -> str:
@@ -204,57 +269,27 @@ def _token_text(token: Any) -> str:
     return str(token.get("content", "")) if isinstance(token, dict) else str(token or "")
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line of bounded length."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copies the files of a tokenizer from one folder to another: those known by name, none by a link out of it."""
+    folder = source.resolve()
+    make_folder(target)
+    for name in FILES:
+        file = source / name
+        if not file.exists() and not file.is_symlink():
+            continue
+        if not file.is_file() or file.resolve().parent != folder:
+            raise InputError(f"{file}: a link that leaves the folder, or no file: put the file itself there.")
+        if file.stat().st_size > MOST_BYTES:
+            raise InputError(f"{file}: {file.stat().st_size:,} bytes are no part of a tokenizer; remove it.")
+        shutil.copyfile(file, target / name)
 
 
 def sha256_of(file: Path) -> str:
     """The sha256 of a file, as hexadecimal digits."""
     with open(file, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-# ----------------------------------------------------------------------------------------------------------- encode
-
-
-class Encoder:
-    """Texts → ids, one text at a time, in one thread: processes are the parallelism. `engine` says who does it."""
-
-    def __init__(self, tokenizer: Tokenizer, engine: str) -> None:
-        self.tokenizer = tokenizer
-        self._fast = _gigatoken(tokenizer) if engine == "gigatoken" else None
-        # gigatoken takes a special token spelt out in the text for the token itself, so such texts go the slow way.
-        spelt = "|".join(re.escape(content) for content in tokenizer.special_ids)
-        self._special = re.compile(spelt.encode())
-
-    def encode(self, texts: Iterable[bytes]) -> Iterator[np.ndarray]:
-        """The ids of each UTF-8 text, (tokens,), without end of text. Special tokens spelt out in it stay text."""
-        for text in texts:
-            if self._fast is not None and not self._special.search(text):
-                yield self._fast.encode(text)
-            else:
-                yield np.array(self.tokenizer.encode(text.decode()), np.uint32)
-
-
-def _gigatoken(tokenizer: Tokenizer) -> Any:
-    import gigatoken
-
-    return gigatoken.Tokenizer.from_json(tokenizer.content)
-
-
-def choose_engine(tokenizer: Tokenizer, sample: Iterable[bytes]) -> tuple[str, str]:
-    """Who encodes, "gigatoken" or "tokenizers", and why: gigatoken must give the same ids on every text of `sample`."""
-    checked = 0
-    try:
-        fast = Encoder(tokenizer, "gigatoken")
-        for text in (*sample, *(awkward.encode() for awkward in AWKWARD_TEXTS)):
-            ids = next(fast.encode([text])).tolist()
-            if ids != tokenizer.encode(text.decode()):
-                return (
-                    "tokenizers",
-                    f"gigatoken gives other ids for a text that begins {text[:40].decode(errors='replace')!r}",
-                )
-            checked += 1
-    except Exception as error:  # an unknown kind of tokenizer, a missing wheel: `tokenizers` can do all
-        return "tokenizers", f"gigatoken can't: {_first_line(error)}"
-    return "gigatoken", f"same ids as tokenizers on {checked:,} texts"

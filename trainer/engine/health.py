@@ -14,16 +14,20 @@ from trainer.config import Pretrain
 from trainer.engine.gradients import RawGradients, deepspeed_clips
 from trainer.engine.mesh import Mesh
 from trainer.errors import NonFiniteError
+from trainer.interrupt import Raise, end_if_stuck
 
 REASONS = (None, "file", "signal", "time")  # by verdict; of two requests the greater counts
 SIGNALS = {signal.SIGTERM: 2, signal.SIGINT: 2, signal.SIGUSR1: 3}  # schedulers send USR1 before a time limit
+
+BEFORE = " before the first step; the same command starts again"
 
 
 class StopRequests:
     """Asks every rank to stop after the same step: a signal to any of them, or a file `stop` in the run directory.
 
     The verdict of a step is an asynchronous reduction on the gloo group, read one step later, so that no step waits
-    for it. As a context manager it holds the signal handlers; what comes before the first step stops after that.
+    for it. As a context manager it holds the signal handlers. Until the first step is taken there is nothing to save,
+    and a signal ends the process: it raises Interrupted.
     """
 
     _mesh: Mesh
@@ -33,14 +37,22 @@ class StopRequests:
         self._request = 0
         self._pending: tuple[torch.Tensor, Any] | None = None
         self._former: dict[int, Any] = {}
+        self._begun = False
 
     def __enter__(self) -> StopRequests:
-        self._former = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        end_if_stuck()
+        self._former = {number: signal.signal(number, Raise(BEFORE)) for number in SIGNALS}
         return self
 
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._former.items():
             signal.signal(number, handler)
+
+    def _begin(self) -> None:
+        """The first step is taken: from now on signals are requests."""
+        self._begun = True
+        for number in self._former:
+            signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._request = max(self._request, SIGNALS[signal.Signals(number)])
@@ -52,6 +64,8 @@ class StopRequests:
 
     def poll(self) -> str | None:
         """Called once a step by every rank: why to stop after this one ("file", "signal", "time"), or None."""
+        if not self._begun:
+            self._begin()
         if self._mesh.is_main and self._file.exists():
             self._request = max(self._request, REASONS.index("file"))
         if self._mesh.world_size == 1:

@@ -14,7 +14,7 @@ import torch
 
 from trainer.config import Model
 from trainer.data.manifest import Manifest
-from trainer.data.tokenizer import sha256_of
+from trainer.data.tokenizer import read_tokenizer, readable, sha256_of
 from trainer.engine.checkpoint import CheckpointReader, find_newest, find_problem
 from trainer.engine.fragments import WEIGHT
 from trainer.engine.hf_folder import FolderReader
@@ -113,6 +113,8 @@ def ids_of(file: Path) -> Any:
     """What of a tokenizer.json decides which ids a text gets, however the file was written."""
     from tokenizers import Tokenizer
 
-    content = json.loads(Tokenizer.from_file(str(file)).to_str())
+    content = read_tokenizer(file)[0]
+    with readable(file):
+        content = json.loads(Tokenizer.from_str(content).to_str())
     added = {token["id"]: token["content"] for token in content.get("added_tokens") or []}
     return [content["model"], content.get("normalizer"), content.get("pre_tokenizer"), added]

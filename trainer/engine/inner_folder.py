@@ -47,7 +47,8 @@ def holds_two_heads(settings: Model) -> bool:
     if not holds_tensors(folder):
         return False
     inner, reader = _inner(settings), FolderReader(folder)
-    apart, together = [], []
+    apart: list[str] = []
+    together: list[str] = []
     for target, source in inner.all_tied_weights_keys.items():
         names = [_name_on_disk(inner, name, reader.tensors) for name in (target, source)]
         both = all(name in reader.tensors for name in names)

@@ -97,7 +97,8 @@ class Trainer:
 
     `evaluate` scores all validation sets and returns the loss on evaluate.watch, if there is one; `save` begins a
     checkpoint of `progress`, and ends it too if it is given True: the run's last. Every rank calls both. `expert_load`
-    is there if the model has experts.
+    is there if the model has experts. `pace` tells the sequences consumed after a step, by which a run by tokens decays
+    its learning rate, whatever its batch sizes were; without it, by steps.
     """
 
     config: Pretrain
@@ -113,6 +114,7 @@ class Trainer:
     save: Callable[[bool], None]
     watchdog: Watchdog
     expert_load: ExpertLoad | None = None
+    pace: Callable[[int], int] | None = None
 
     def __post_init__(self) -> None:
         self._accumulation = accumulation_steps(self.config, self.mesh.data_size)
@@ -148,7 +150,9 @@ class Trainer:
         """One optimiser step; this rank's sum of losses, on the device."""
         set_learning_rates(
             self.optimizer,
-            lambda peak: learning_rate(self.config.schedule, peak=peak, step=step, total_steps=self.total_steps),
+            lambda peak: learning_rate(
+                self.config.schedule, peak=peak, step=step, total_steps=self.total_steps, pace=self.pace
+            ),
         )
         # DeepSpeed averages over ranks (but tensor-parallel peers) and micro-steps; the loss is the sum over the global
         # batch's targets, of which sequence-parallel ranks have parts.

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import os
 import socket
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed
 
+from trainer.engine import messages
+from trainer.engine.extensions import choose_folder, load_cpu_op
+from trainer.engine.rendezvous import keep_to_interface, open_store
 from trainer.errors import BanyanError, ConfigError
 
 T = TypeVar("T")
@@ -71,10 +71,8 @@ class Mesh:
         torch.distributed.barrier(group=self.control)
 
     def from_main(self, value: T) -> T:
-        """Rank 0's `value`, on every rank."""
-        box = [value]
-        torch.distributed.broadcast_object_list(box, src=0, group=self.control)
-        return box[0]
+        """Rank 0's `value`, on every rank; it is of a type that messages.py knows."""
+        return messages.broadcast(value, self.control)  # type: ignore[no-any-return]
 
     def main_finds(self, work: Callable[[], T]) -> T:
         """What `work` returns on rank 0, on every rank; an expected error there is raised on every rank."""
@@ -90,11 +88,13 @@ class Mesh:
             raise error
         return result  # type: ignore[return-value]
 
+    def gather(self, value: T) -> list[T]:
+        """Every rank's `value`, by rank, on every rank; of a type that messages.py knows."""
+        return messages.gather(value, self.control)
+
     def first(self, problem: str | None) -> str | None:
         """The problem of the lowest rank that has one, on every rank."""
-        problems: list[str | None] = [None] * self.world_size
-        torch.distributed.all_gather_object(problems, problem, group=self.control)
-        return next((found for found in problems if found), None)
+        return next((found for found in self.gather(problem) if found), None)
 
     def leave(self) -> None:
         """Ends the process group; every rank must have come here."""
@@ -120,14 +120,13 @@ def join(*, tensor: int = 1, sequence: int = 1, hang_timeout_s: float = 0.0) -> 
         )
     if cuda:
         torch.cuda.set_device(local_rank)
-    else:
+    choose_folder()
+    if not cuda:
         load_cpu_op()
+    control = _join_group("nccl" if cuda else "gloo", timeout)
     with contextlib.redirect_stdout(io.StringIO()):  # it reports a build at every start, even of what was built before
-        deepspeed.init_distributed(
-            dist_backend="nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False, timeout=timeout
-        )
+        deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False, timeout=timeout)  # finds the group made
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    control = torch.distributed.new_group(backend="gloo", timeout=timeout)
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     mesh = Mesh(rank, world_size, local_rank, device, control, tensor, sequence)
     if tensor > 1:
@@ -136,57 +135,34 @@ def join(*, tensor: int = 1, sequence: int = 1, hang_timeout_s: float = 0.0) -> 
     return mesh
 
 
+def _join_group(backend: str, timeout: timedelta) -> torch.distributed.ProcessGroup:
+    """Makes the default group of `backend`, and returns one of gloo on CPU tensors. BanyanError if peers don't come."""
+    keep_to_interface(os.environ)
+    try:
+        torch.distributed.init_process_group(
+            backend,
+            store=open_store(os.environ, timeout),
+            rank=int(os.environ["RANK"]),
+            world_size=int(os.environ["WORLD_SIZE"]),
+            timeout=timeout,
+        )
+        return torch.distributed.new_group(backend="gloo", timeout=timeout)
+    except torch.distributed.DistNetworkError as error:
+        place = f"MASTER_ADDR={os.environ['MASTER_ADDR']} MASTER_PORT={os.environ['MASTER_PORT']}"
+        raise BanyanError(
+            f"rank {os.environ['RANK']} didn't find the others at {place}: {str(error).splitlines()[0]}"
+        ) from error
+
+
 def _require_one_node(mesh: Mesh) -> None:
     """Refuses tensor-parallel peers on several nodes: every layer would wait for the network."""
-    nodes: list[Any] = [None] * mesh.world_size
-    mine = (socket.gethostname(), mesh.rank - mesh.local_rank)  # one host may stand for several nodes
-    torch.distributed.all_gather_object(nodes, mine, group=mesh.control)
+    nodes = mesh.gather((socket.gethostname(), mesh.rank - mesh.local_rank))  # one host may stand for several nodes
     for first in range(0, mesh.world_size, mesh.tensor):
         if len(set(nodes[first : first + mesh.tensor])) > 1:
             raise ConfigError(
                 f"parallel.tensor={mesh.tensor}: ranks {first} to {first + mesh.tensor - 1} share layers but aren't on "
                 "one node; start a multiple of parallel.tensor ranks on each node, or lower parallel.tensor."
             )
-
-
-def load_cpu_op() -> None:
-    """Builds (once) and loads DeepSpeed's CPU op, one process at a time."""
-    from deepspeed.comm.torch import build_shm_op
-
-    with building("deepspeed_shm_comm", "DeepSpeed's CPU op: about a minute"):
-        build_shm_op()
-
-
-@contextlib.contextmanager
-def building(name: str, what: str) -> Iterator[None]:
-    """Where torch may build the extension `name`, one process at a time; `what` is announced if it must.
-
-    torch guards the build by a lock file that outlives a killed process, and later ones wait for it for ever. Here a
-    lock of the kernel's, which dies with its holder, comes first; whatever lock file is there then was left behind.
-    """
-    from torch.utils.cpp_extension import get_default_build_root
-
-    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / "banyan.lock").open("w") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        for stale in root.glob(f"**/{name}/lock"):
-            stale.unlink(missing_ok=True)
-        if not any(root.glob(f"**/{name}/{name}.so")):
-            print(f"building {what}, this once", flush=True)
-        with _own_programs_first(), contextlib.redirect_stdout(io.StringIO()):  # it reports a build at every start
-            yield
-
-
-@contextlib.contextmanager
-def _own_programs_first() -> Iterator[None]:
-    """Programs installed beside this Python go before the system's: another ninja builds anew what the first built."""
-    before = os.environ.get("PATH", "")
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), before])
-    try:
-        yield
-    finally:
-        os.environ["PATH"] = before
 
 
 def seed_everything(seed: int, *, deterministic: bool) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from trainer.config import Parallel, Pretrain
-from trainer.engine.mesh import Mesh, building
+from trainer.engine.extensions import building
+from trainer.engine.mesh import Mesh
 from trainer.errors import ConfigError
 from trainer.model.partition import Partition
 

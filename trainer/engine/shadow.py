@@ -14,8 +14,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch.distributed
-
 from trainer.engine.mesh import Mesh
 from trainer.port import free_port
 
@@ -29,6 +27,7 @@ def run_shadows(module: str, order: Any, mesh: Mesh, log: Path, *, limit_s: floa
     rank calls it, with a file for what its shadow prints.
     """
     environment = {**os.environ, "MASTER_PORT": str(mesh.from_main(free_port() if mesh.is_main else 0))}
+    environment.pop("TORCHELASTIC_USE_AGENT_STORE", None)  # torchrun listens for the ranks alone
     with log.open("ab") as output:
         shadow = subprocess.Popen(
             [sys.executable, "-P", "-m", module],
@@ -53,7 +52,7 @@ def _wait(shadow: subprocess.Popen[bytes], mesh: Mesh, deadline: float) -> list[
         while None in codes:
             time.sleep(_POLL_S)
             late = mesh.from_main(time.monotonic() > deadline)
-            torch.distributed.all_gather_object(codes, shadow.poll(), group=mesh.control)
+            codes = mesh.gather(shadow.poll())
             if late or any(code not in (None, 0) for code in codes):
                 shadow.terminate()
     finally:

@@ -103,7 +103,7 @@ class Job:
         self.problem = problem_of(self._write)
         self.snapshot = None  # gives the host memory back
         if self.problem:
-            problem_of(lambda: (self.attempt / f"rank-{self.rank:05d}.failed").write_text(str(self.problem)))
+            problem_of(lambda: (self.attempt / f"rank-{self.rank:05d}.failed").write_text(str(self.problem), "utf-8"))
         self.written.set()
         if self.rank == 0:
             problem = self._wait_for_ranks() or problem_of(lambda: complete(self))
@@ -128,7 +128,7 @@ class Job:
                     return self.problem
                 failed = self.attempt / f"rank-{rank:05d}.failed"
                 if failed.exists():
-                    return f"rank {rank}: {failed.read_text()}"
+                    return f"rank {rank}: {failed.read_text('utf-8')}"
                 if (self.attempt / f"rank-{rank:05d}.json").exists():
                     missing.discard(rank)
             if missing and self.stop.wait(POLL_S):
@@ -255,7 +255,7 @@ def complete(job: Job) -> None:
     files: dict[str, Any] = {}
     for rank in range(job.world_size):
         name = f"rank-{rank:05d}.json"
-        files |= json.loads((folder / name).read_text())["files"]
+        files |= json.loads((folder / name).read_text("utf-8"))["files"]
         files[name] = describe(folder / name)
     files[STATE] = describe(folder / STATE)
     write_json(folder / COMPLETE, {"files": files})

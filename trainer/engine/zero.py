@@ -160,6 +160,8 @@ def initialize(
             config=deepspeed_config(config, mesh, partition),
             dist_init_required=False,
         )
+    if mesh.tensor > 1:
+        engine.first_dataloader_check.remove()  # compares the first batch among peers, as pickles; ours are the same
     if config.parallel.zero_stage == 0 and mesh.world_size == mesh.tensor:
         engine.enable_backward_allreduce = False  # nobody to reduce with; it would copy all gradients, there and back
     if isinstance(model, CausalLM):

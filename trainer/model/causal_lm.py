@@ -26,7 +26,8 @@ from trainer.model.config_json import BUILT_IN, OVERRIDES, check_doors, fields_o
 from trainer.model.loss import Measure, logit_losses, row_losses
 
 # Bounds on what a config.json may ask for, above any model that is published
-MOST_MODULES = 300_000
+MOST_MODULES = 30_000
+MOST_BUFFERED = 2**30  # numbers in buffers, such as tables of rotary positions
 MOST_PARAMETERS = 4 * 10**12
 
 
@@ -184,7 +185,7 @@ def build_inner(settings: Model) -> Any:
 @contextlib.contextmanager
 def _bounded(settings: Model) -> Iterator[None]:
     """Where modules are built, and one that is larger than any model isn't built to the end."""
-    modules = elements = 0
+    modules = elements = buffered = 0
 
     def count_module(*_: Any) -> None:
         nonlocal modules
@@ -200,9 +201,16 @@ def _bounded(settings: Model) -> Iterator[None]:
                 f"{settings.path}: a model of more than {MOST_PARAMETERS:,} parameters; mend its config.json."
             )
 
+    def count_buffer(_: nn.Module, name: str, buffer: Tensor | None) -> None:
+        nonlocal buffered
+        buffered += buffer.numel() if buffer is not None else 0
+        if buffered > MOST_BUFFERED:
+            raise InputError(f"{settings.path}: buffers of more than {MOST_BUFFERED:,} numbers; mend its config.json.")
+
     hooks = (
         nn.modules.module.register_module_module_registration_hook(count_module),
         nn.modules.module.register_module_parameter_registration_hook(count_parameter),
+        nn.modules.module.register_module_buffer_registration_hook(count_buffer),
     )
     try:
         yield

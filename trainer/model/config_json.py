@@ -18,12 +18,16 @@ from trainer.errors import InputError
 # Bounds on what a file may ask for, far above any model that is published
 LARGEST_FILE = 16 * 2**20  # bytes
 DEEPEST = 32  # levels of nesting
-MOST_LAYERS = 2_000
+MOST_LAYERS = 1_000
 MOST_EXPERTS = 16_384
+MOST_POSITIONS = 2**24
 LARGEST_NUMBER = 2**31  # of any other size
 
-LAYERS = re.compile(r"(^|_)(layers?|blocks|depth|depths)$|^n_?layers?$")
-EXPERTS = re.compile(r"(^|_)experts$")
+BOUNDS = {
+    re.compile(r"(^|_)(layers?|blocks|depths?)$|^n_?layers?$"): MOST_LAYERS,
+    re.compile(r"(^|_)experts$"): MOST_EXPERTS,
+    re.compile(r"position|^n_ctx$|^n_pos$|seq_len|sequence_length"): MOST_POSITIONS,
+}
 NO_SIZES = re.compile(r"theta|_token_ids?$|_max_length$|^(max|min)_length$|id2label|label2id|task_specific_params")
 
 # What is built into transformers and torch; another name may be that of a kernel which the Hub is asked for.
@@ -108,7 +112,7 @@ def check_doors(config: Mapping[str, Any], source: str) -> None:
                 "weights in fp32, fp16 or bf16."
             )
         plain = key.removeprefix("_").removesuffix("_internal")
-        allowed = BUILT_IN.get(plain, ())
+        allowed: tuple[str, ...] = BUILT_IN.get(plain, ())
         other = next((name for name in _names(value) if name not in allowed), None) if allowed else None
         if other is not None:
             raise InputError(
@@ -122,7 +126,7 @@ def check_sizes(config: Mapping[str, Any], source: str) -> None:
     for where, key, value in fields_of(config):
         if isinstance(value, bool) or not isinstance(value, int) or NO_SIZES.search(where):
             continue
-        bound = MOST_LAYERS if LAYERS.search(key) else MOST_EXPERTS if EXPERTS.search(key) else LARGEST_NUMBER
+        bound = next((most for kind, most in BOUNDS.items() if kind.search(key)), LARGEST_NUMBER)
         if abs(value) > bound:
             raise InputError(
                 f"{source}: {where}={shown(value)} is beyond {bound:,}, which no model has; mend the file."

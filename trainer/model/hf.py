@@ -68,11 +68,13 @@ def read_architecture(config: Mapping[str, Any], source: Path) -> dict[str, Any]
     fields = _fields(config, source)
     check_fields(fields)
     kind, heads = fields.kind, fields.size("num_attention_heads")
-    kv_heads = heads if "num_key_value_heads" in config else KEY_VALUE_HEADS[kind] or heads
+    default = heads if "num_key_value_heads" in config else KEY_VALUE_HEADS[kind] or heads
+    kv_heads = fields.size_or("num_key_value_heads", None) or default
+    head_dim = fields.size_or("head_dim", HEAD_WIDTHS.get(kind))
     architecture = {
         **{name: fields.size(name) for name in SIZES},
-        "num_key_value_heads": fields.size_or("num_key_value_heads", kv_heads),
-        "head_dim": fields.size_or("head_dim", HEAD_WIDTHS.get(kind)),
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_dim,
         "rope_theta": rope_theta(fields),
         "rms_norm_eps": fields.number("rms_norm_eps", 1e-6),
         "tie_word_embeddings": fields.flag("tie_word_embeddings"),
@@ -80,7 +82,7 @@ def read_architecture(config: Mapping[str, Any], source: Path) -> dict[str, Any]
         "qkv_bias": kind == "qwen2",
         "num_experts": 0,
     }
-    check_heads(fields, heads=heads, kv_heads=architecture["num_key_value_heads"], head_dim=architecture["head_dim"])
+    check_heads(fields, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
     attention_window(fields)
     return architecture | (experts_of(fields) if kind == "qwen3_moe" else {})
 

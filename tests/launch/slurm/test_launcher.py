@@ -99,6 +99,36 @@ def test_every_key_of_the_launcher_reaches_sbatch():
     assert not any("gpus" in option for option in told)
 
 
+HOSTILE = ["a\n#SBATCH --uid=0", "a\ntouch PWN\n#", 'a" --uid=0 "', "a\\", "a\rb", "a\u2028b", "a\x1bb"]
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=ascii)
+@pytest.mark.parametrize("key", ["partition", "account", "time", "comment"])
+def test_what_would_leave_its_line_of_the_script_is_refused(key, value):
+    keys = {"sbatch": {"comment": value}} if key == "comment" else {key: value}
+    with pytest.raises(ConfigError, match=f"--{key}=.*can't hold quotes, backslashes or control characters"):
+        rendered(**keys)
+    with pytest.raises(ConfigError, match="no option of sbatch"):
+        rendered(sbatch={value: "x"})
+
+
+@pytest.mark.parametrize("name", ["it's 50%j", "a b", "$(touch PWN)", "`x`", "a;b", "运行"])
+def test_a_run_directory_of_any_name_stays_in_its_line(name, tmp_path):
+    launch = Launch(name="slurm")
+    run_dir = tmp_path / name
+    script = batch_script.render(batch_script.options_of(launch, run_dir), {}, [f"run.dir={run_dir}"])
+    output = next(line for line in directives(script) if line.startswith("--output"))
+    assert output.replace('"', "") == f"--output={str(run_dir).replace('%', '%%')}/logs/slurm-%j.log"
+    job = next(line for line in directives(script) if line.startswith("--job-name"))
+    assert re.fullmatch(r"--job-name=banyan-[\w.-]+", job)
+    assert len(directives(script)) == len(directives(rendered()))
+
+
+def test_names_leave_no_line_and_no_folder_before_a_script_is_written():
+    for name in ("x\ntouch PWN\n#", "../../x", 'a"b', "%j"):
+        assert refusal(f"run.name={name}", "launch.dry_run=true").startswith("banyan: run.name=")
+
+
 def test_a_setup_file_is_sourced_and_must_exist(tmp_path):
     (tmp_path / "mine.sh").touch()
     done = banyan("launch.dry_run=true", f"launch.setup={tmp_path / 'mine.sh'}")
