@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,10 +76,11 @@ def replacing(path: Path, *, scratch: Path | None = None) -> Iterator[BinaryIO]:
             raise
 
 
-def require_no_link(path: Path) -> None:
-    """Refuses a file to append to that is a link: in a folder of others it may lead anywhere."""
-    if path.is_symlink():
-        raise InputError(f"{path}: it is a link; remove it, or put the file itself there.")
+def require_plain_file(path: Path) -> None:
+    """Refuses to append to what is there and isn't a file itself: in a folder of others a link may lead anywhere."""
+    with storage_errors(path):
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            raise InputError(f"{path}: it is a link, a folder or a pipe; remove it, or put the file itself there.")
 
 
 def _short(path: Path) -> str:

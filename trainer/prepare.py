@@ -41,7 +41,7 @@ from trainer.data.tokenizer import (
     Tokenizer,
     find_tokenizer,
     load_tokenizer,
-    sha256_of,
+    tokenizer_sha256,
     train_tokenizer,
 )
 from trainer.data.training_text import DISTINCT_BYTES, TrainingText
@@ -149,7 +149,7 @@ def _settings(config: Prepare) -> dict[str, Any]:
         tokenizer["data.tokenizer.train.distinct_bytes"] = data.tokenizer.train.distinct_bytes
     if data.tokenizer.path is not None:
         tokenizer = {
-            "data.tokenizer.path's sha256": sha256_of(find_tokenizer(Path(data.tokenizer.path).expanduser())),
+            "data.tokenizer.path's sha256": tokenizer_sha256(find_tokenizer(Path(data.tokenizer.path).expanduser())),
             "data.tokenizer.end_of_text": data.tokenizer.end_of_text,
         }
     keys = (

@@ -23,7 +23,7 @@ from trainer.config import Pretrain, flatten, plain, resolved
 from trainer.config.stored import from_values, load_values
 from trainer.credentials import masked
 from trainer.data.tokenizer import Tokenizer, copy_tokenizer, load_tokenizer
-from trainer.durable import require_no_link, write_json, write_text
+from trainer.durable import require_plain_file, write_json, write_text
 from trainer.errors import ConfigError, InputError
 from trainer.json_file import Malformed, from_known, read_json
 from trainer.model_folder import own_model
@@ -205,7 +205,7 @@ def log_to_file(run_dir: Path, rank: int) -> None:
     """Sends this rank's log, DeepSpeed's included, to logs/rank-NNNNN.log instead of the terminal."""
     path = run_dir / "logs" / f"rank-{rank:05d}.log"
     try:
-        require_no_link(path)
+        require_plain_file(path)
         handler: logging.Handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
         print(f"banyan: {path}: can't be written ({error.strerror}), so that no log is kept", flush=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from tests.fuzz.runner import SHARES, again, run_cases, serving, shares_of
+from tests.fuzz.runner import SHARES, again, folders, run_cases, serving, shares_of
 from tests.fuzz.verb_process import Verdict
 
 
@@ -29,8 +30,9 @@ def main() -> int:
 
 
 def _tell_one(verb: str, seed: int, keep: Path | None) -> int:
-    with serving(verb, keep) as run:
-        verdict = run(seed)
+    with contextlib.ExitStack() as stack:
+        root = keep or stack.enter_context(folders())
+        verdict = stack.enter_context(serving(verb, root))(seed)
     print(_in_full(verdict))
     return 1 if verdict.wrong else 0
 
@@ -66,11 +68,15 @@ def _tell_many(verbs: list[str], arguments: argparse.Namespace) -> int:
                 print(_in_full(verdict), file=report, flush=True)
         if codes.total() % 100 == 0:
             wrong = sum(map(len, kinds.values()))
-            print(f"{codes.total()} cases, {wrong} wrong, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+            print(
+                f"{codes.total()} cases, {wrong} wrong, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True
+            )
 
     run_cases(seeds, jobs=arguments.jobs, tell=tell)
     for verb, scenario in sorted({key[:2] for key in codes}):
-        ends = ", ".join(f"{count} with {code}" for (v, s, code), count in sorted(codes.items()) if (v, s) == (verb, scenario))
+        ends = ", ".join(
+            f"{count} with {code}" for (v, s, code), count in sorted(codes.items()) if (v, s) == (verb, scenario)
+        )
         print(f"{verb} {scenario}: {ends}")
     for (verb, wrong, where), verdicts in sorted(kinds.items(), key=lambda item: -len(item[1])):
         first = verdicts[0]

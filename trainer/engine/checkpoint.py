@@ -14,6 +14,7 @@ writer.py writes them.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -44,6 +45,7 @@ from trainer.json_file import (
     shown,
 )
 from trainer.model.partition import Slice
+from trainer.terminal import show
 
 T = TypeVar("T")
 
@@ -160,7 +162,10 @@ def find_newest(run_dir: Path, mesh: Mesh) -> tuple[Path | None, list[str]]:
 
 
 def find_checkpoint(run_dir: Path, step: int | None) -> Path:
-    """The checkpoint of `step`, or the newest whole one, in a single process. InputError if there is none."""
+    """The checkpoint of `step`, or the newest whole one, in a single process; a line for each that it passes over.
+
+    InputError if there is none.
+    """
     steps = list_steps(run_dir)
     if not steps:
         raise InputError(f"{run_dir}: no checkpoint there; is it the run.dir of a run that has saved?")
@@ -171,6 +176,8 @@ def find_checkpoint(run_dir: Path, step: int | None) -> Path:
         folder = folder_of(run_dir, candidate)
         problem = find_problem(folder)
         if problem is None:
+            for passed in problems:
+                show(f"banyan: {passed}; {folder.name} is taken", file=sys.stderr)
             return folder
         problems.append(f"{folder}: not whole ({problem})")
     raise InputError(f"{'; '.join(problems)}. Restore the files or choose another checkpoint.step.")

@@ -14,7 +14,7 @@ import torch
 
 from trainer.config import Model
 from trainer.data.manifest import Manifest
-from trainer.data.tokenizer import read_tokenizer, readable, sha256_of
+from trainer.data.tokenizer import read_tokenizer, readable, tokenizer_sha256
 from trainer.engine.checkpoint import CheckpointReader, find_newest, find_problem
 from trainer.engine.fragments import WEIGHT
 from trainer.engine.hf_folder import FolderReader
@@ -100,7 +100,7 @@ def check_head(folder: FolderReader, *, tied: bool) -> None:
 
 def check_tokenizer(origin: Origin, manifest: Manifest, *, key: str) -> None:
     """Refuses data written with another tokenizer than the one that the weights know."""
-    if origin.tokenizer is None or sha256_of(origin.tokenizer) == manifest.tokenizer_sha256:
+    if origin.tokenizer is None or tokenizer_sha256(origin.tokenizer) == manifest.tokenizer_sha256:
         return
     if ids_of(origin.tokenizer) != ids_of(manifest.folder / "tokenizer" / "tokenizer.json"):
         raise ConfigError(

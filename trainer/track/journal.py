@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
 
-from trainer.durable import require_no_link, write_text
+from trainer.durable import require_plain_file, write_text
 from trainer.errors import InputError, StorageError
 from trainer.json_file import Count, Malformed, from_json, from_known, parse_json, read_regular
 
@@ -46,7 +46,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        require_no_link(path)
+        require_plain_file(path)
         try:
             self._file: TextIO = path.open("a", encoding="utf-8")
         except OSError as error:
