@@ -72,7 +72,7 @@ class Mesh:
 
     def from_main(self, value: T) -> T:
         """Rank 0's `value`, on every rank; it is of a type that messages.py knows."""
-        return messages.broadcast(value, self.control)  # type: ignore[no-any-return]
+        return messages.broadcast(value, self.control)
 
     def main_finds(self, work: Callable[[], T]) -> T:
         """What `work` returns on rank 0, on every rank; an expected error there is raised on every rank."""
