@@ -253,6 +253,19 @@ def test_what_is_no_regular_file_is_refused_at_once(copy, name, kind):
         assert main(["verify", str(copy)]) == 2
 
 
+@pytest.mark.parametrize("damage", ["missing", "dangling", "fifo"])
+def test_a_half_of_an_output_whose_manifest_is_gone_isnt_passed_over(copy, tmp_path, damage):
+    output = tmp_path / "output"
+    for split in ("train", "validation"):
+        shutil.copytree(copy, output / split)
+    manifest = output / "train" / "manifest.json"
+    manifest.unlink()
+    if damage != "missing":
+        os.mkfifo(manifest) if damage == "fifo" else manifest.symlink_to("nowhere")
+    for verb in ("verify", "stats", "show", "index"):
+        assert "train/manifest.json" in refusal(main, [verb, str(output)])
+
+
 # -------------------------------------------------------------------------------------------------------- manifest
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from bisect import bisect_right
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -249,10 +250,13 @@ def _hint(folder: Path) -> str:
 
 
 def datasets_in(folder: Path) -> list[Path]:
-    """The dataset folders in `folder`: itself, or train and validation of an output of prepare."""
-    if (folder / FILE).is_file():
+    """The dataset folders in `folder`: itself, or train and validation of an output of prepare, each that is there.
+
+    InputError if no manifest is there at all.
+    """
+    if os.path.lexists(folder / FILE):
         return [folder]
-    inside = [folder / split for split in ("train", "validation") if (folder / split / FILE).is_file()]
-    if not inside:
+    inside = [folder / split for split in ("train", "validation") if os.path.lexists(folder / split)]
+    if not any(os.path.lexists(split / FILE) for split in inside):
         read_manifest(folder)  # refuses, and says why
     return inside
