@@ -170,7 +170,7 @@ def find_checkpoint(run_dir: Path, step: int | None) -> Path:
         raise InputError(f"{run_dir}: no checkpoint there; is it the run.dir of a run that has saved?")
     if step is not None and step not in steps:
         raise InputError(f"checkpoint.step={step}: not in {run_dir}; it has {', '.join(map(str, steps))}.")
-    problems = []
+    problems: list[str] = []
     for candidate in [step] if step is not None else reversed(steps):
         folder = folder_of(run_dir, candidate)
         problem = find_problem(folder)
