@@ -75,6 +75,8 @@ def _missing(text: str, back: str) -> int:
 
 def _example(text: str, back: str) -> str:
     """Where both begin to differ."""
-    first = next((place for place, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), min(len(text), len(back)))
+    first = next(
+        (place for place, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), min(len(text), len(back))
+    )
     begin = max(0, first - SHOWN // 4)
     return f'"{one_line(text[begin : begin + SHOWN])}" comes back as "{one_line(back[begin : begin + SHOWN])}"'

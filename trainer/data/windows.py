@@ -57,9 +57,7 @@ def encode_long(engine: Any, text: bytes, *, size: int = WINDOW, overlap: int = 
     return [*pieces, window.ids[taken:]]
 
 
-def _go_on(
-    engine: Any, text: bytes, window: _Window, size: int, overlap: int
-) -> tuple[_Window, int, int] | None:
+def _go_on(engine: Any, text: bytes, window: _Window, size: int, overlap: int) -> tuple[_Window, int, int] | None:
     """The window after `window`, the token where that one is left and the one where this is entered."""
     while 2 * overlap <= window.stop - window.start:
         start = _beginning(window, overlap)
