@@ -9,7 +9,7 @@ from tests.corpus import WORDS, write_texts
 from tests.data.published import REGEXES, byte_level, sentencepiece, unigram, wordpiece
 from trainer.data.windows import encode_long
 
-TEXTS = write_texts(100) + ["床前明月光，疑是地上霜。", "def f(x):\n    return x + 1\n\n\n"]
+TEXTS = [*write_texts(100), "床前明月光，疑是地上霜。", "def f(x):\n    return x + 1\n\n\n"]
 
 
 def engines():

@@ -174,7 +174,7 @@ def load_tokenizer(path: str | Path, end_of_text: str | None = None) -> Tokenize
     )
     with rust_errors(f"{file}: no tokenizer that `tokenizers` can read"):
         known = tokenizer.engine.get_vocab(with_added_tokens=True)
-        tokenizer.encode("a")
+        tokenizer.engine.encode("a")
     if not known or tokenizer.end_of_text not in known:
         raise InputError(f"{file}: its vocabulary lacks {tokenizer.end_of_text}; fetch or write it again.")
     return tokenizer
