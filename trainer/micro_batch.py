@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,16 +96,16 @@ def measure(config: Pretrain, model: Model, mesh: Mesh, run_dir: Path) -> tuple[
     """Timings of the sizes that fit, on every rank, and the size that didn't, if one was tried."""
     sizes = divisors(config.train.batch_size // mesh.data_size)
     log = run_dir / "logs" / f"micro-batch-{mesh.rank:05d}.log"
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "timings.jsonl"
-        order = {
-            "config": dataclasses.asdict(dataclasses.replace(config, model=model)),
-            "sizes": sizes,
-            "output": str(output),
-            "budget_s": BUDGET_S,
-        }
-        codes = run_shadows("trainer.probe", order, mesh, log, limit_s=LIMIT_S)
-        lines = output.read_text(encoding="utf-8").splitlines() if output.exists() else []
+    output = log.with_suffix(".jsonl")
+    output.unlink(missing_ok=True)
+    order = {
+        "config": dataclasses.asdict(dataclasses.replace(config, model=model)),
+        "sizes": sizes,
+        "output": str(output),
+        "budget_s": BUDGET_S,
+    }
+    codes = run_shadows("trainer.probe", order, mesh, log, limit_s=LIMIT_S)
+    lines = output.read_text(encoding="utf-8").splitlines() if output.exists() else []
     timings = [Timing(**fields) for fields in mesh.from_main([json.loads(line) for line in lines])]
     if any(codes):
         if OUT_OF_MEMORY not in codes and KILLED not in codes:

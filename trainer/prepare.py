@@ -44,7 +44,7 @@ from trainer.data.tokenizer import (
     tokenizer_sha256,
     train_tokenizer,
 )
-from trainer.data.training_text import DISTINCT_BYTES, TrainingText
+from trainer.data.training_text import MEMORY_BYTES, TrainingText
 from trainer.data.workers import Map, available_cores, processes
 from trainer.durable import make_folder
 from trainer.errors import ConfigError, InputError
@@ -145,8 +145,8 @@ def _settings(config: Prepare) -> dict[str, Any]:
         "data.tokenizer.train.vocab_size": data.tokenizer.train.vocab_size,
         "data.tokenizer.train.sample_bytes": data.tokenizer.train.sample_bytes,
     }
-    if data.tokenizer.train.distinct_bytes != DISTINCT_BYTES:  # by default left out: older plans don't have it
-        tokenizer["data.tokenizer.train.distinct_bytes"] = data.tokenizer.train.distinct_bytes
+    if data.tokenizer.train.memory_bytes != MEMORY_BYTES:  # by default left out: older plans don't have it
+        tokenizer["data.tokenizer.train.memory_bytes"] = data.tokenizer.train.memory_bytes
     if data.tokenizer.path is not None:
         tokenizer = {
             "data.tokenizer.path's sha256": tokenizer_sha256(find_tokenizer(Path(data.tokenizer.path).expanduser())),
@@ -249,13 +249,13 @@ def _tokenizer(config: Prepare, corpus: Corpus, partial: Path) -> Tokenizer:
     total = min(wanted.train.sample_bytes, int(sample.length.sum()))
     with Progress("tokenizer", total) as progress:
         texts = _counted(spool.sample_texts(partial, sample, wanted.train.sample_bytes), progress)
-        training = TrainingText(texts, distinct_bytes=wanted.train.distinct_bytes)
+        training = TrainingText(texts, memory_bytes=wanted.train.memory_bytes)
         tokenizer = train_tokenizer(training, vocab_size=wanted.train.vocab_size, name=config.data.name)
     if training.stopped:
         _say(
             "tokenizer",
-            f"trained on the first {in_words(training.given)} alone: their distinct words take "
-            f"data.tokenizer.train.distinct_bytes={wanted.train.distinct_bytes}; more takes 60 times that memory",
+            f"trained on the first {in_words(training.given)} of the text: their distinct words fill "
+            f"data.tokenizer.train.memory_bytes={wanted.train.memory_bytes}; with more it sees more",
         )
     tokenizer = replace(tokenizer, name=f"{config.data.name}-bpe-{tokenizer.vocab_size}")
     tokenizer.save(folder)

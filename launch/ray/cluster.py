@@ -47,7 +47,8 @@ def connected(*, shows_workers: bool = True) -> Iterator[None]:
         import ray
     except ImportError as error:
         raise ConfigError("launch=ray needs Ray, which isn't installed: pip install 'banyan-train[ray]'.") from error
-    with _local_settings() if is_local else contextlib.nullcontext({}) as settings:
+    with contextlib.ExitStack() as stack:
+        settings = stack.enter_context(_local_settings()) if is_local else {}
         try:
             _connect(address, settings, shows_workers=shows_workers)
         except (ConnectionError, RuntimeError, ValueError) as error:

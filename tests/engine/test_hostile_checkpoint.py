@@ -11,7 +11,7 @@ import torch
 from tests.engine.written import WEIGHT, open_writer, pieces, write_checkpoint
 from trainer.data.history import History
 from trainer.data.order import PERIOD
-from trainer.engine.checkpoint import CheckpointReader, describe, find_problem, read_weights
+from trainer.engine.checkpoint import CheckpointReader, describe, find_checkpoint, find_problem, read_weights
 from trainer.engine.loop import Progress
 from trainer.engine.steps import folder_of, list_steps, step_of
 from trainer.engine.store import Store
@@ -174,6 +174,13 @@ def test_links_that_lead_out_are_refused(folder, tmp_path):
     tensors.unlink()
     tensors.symlink_to("inside")
     look(folder)
+
+
+def test_a_newer_one_that_is_broken_is_told_of(folder, tmp_path, capsys):
+    broken = write_checkpoint(tmp_path / "run", 4, **STATE)
+    (broken / "COMPLETE").write_text("{")
+    assert find_checkpoint(tmp_path / "run", None) == folder
+    assert f"{broken}: not whole (COMPLETE is damaged" in capsys.readouterr().err
 
 
 def test_retention_removes_nothing_behind_a_link(folder, tmp_path):

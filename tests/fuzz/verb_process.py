@@ -197,12 +197,9 @@ def _is_storage(stderr: str) -> bool:
 
 def _leaks(world: World, before: dict[str, str], after: dict[str, str], scenario: Scenario) -> bool:
     """Whether a file that the case wrote holds the secret."""
-    written = (name for name in after if before.get(name) != after[name] and name.startswith(scenario.writes or "?"))
-    for path in (world.case / name for name in written):
-        if path.is_file() and not path.is_symlink() and path.stat().st_size < guard.HASHED_BYTES:
-            if SECRET.encode() in path.read_bytes():
-                return True
-    return False
+    changed = (name for name in after if before.get(name) != after[name] and name.startswith(scenario.writes or "?"))
+    files = (world.case / name for name in changed if after[name][0].isdigit())
+    return any(path.stat().st_size < guard.HASHED_BYTES and SECRET.encode() in path.read_bytes() for path in files)
 
 
 def _where(ending: Ending) -> str:

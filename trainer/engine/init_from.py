@@ -14,7 +14,8 @@ import torch
 
 from trainer.config import Model
 from trainer.data.manifest import Manifest
-from trainer.data.tokenizer import read_tokenizer, readable, tokenizer_sha256
+from trainer.data.tokenizer import tokenizer_sha256
+from trainer.data.tokenizer_file import read_tokenizer, rust_errors
 from trainer.engine.checkpoint import CheckpointReader, find_newest, find_problem
 from trainer.engine.fragments import WEIGHT
 from trainer.engine.hf_folder import FolderReader
@@ -114,7 +115,7 @@ def ids_of(file: Path) -> Any:
     from tokenizers import Tokenizer
 
     content = read_tokenizer(file)[0]
-    with readable(file):
+    with rust_errors(f"{file}: no tokenizer that `tokenizers` can read"):
         content = json.loads(Tokenizer.from_str(content).to_str())
     added = {token["id"]: token["content"] for token in content.get("added_tokens") or []}
     return [content["model"], content.get("normalizer"), content.get("pre_tokenizer"), added]

@@ -72,7 +72,7 @@ class Mesh:
 
     def from_main(self, value: T) -> T:
         """Rank 0's `value`, on every rank; it is of a type that messages.py knows."""
-        return messages.broadcast(value, self.control)  # type: ignore[no-any-return]
+        return messages.broadcast(value, self.control)
 
     def main_finds(self, work: Callable[[], T]) -> T:
         """What `work` returns on rank 0, on every rank; an expected error there is raised on every rank."""
@@ -123,7 +123,7 @@ def join(*, tensor: int = 1, sequence: int = 1, hang_timeout_s: float = 0.0) -> 
     choose_folder()
     if not cuda:
         load_cpu_op()
-    control = _join_group("nccl" if cuda else "gloo", timeout)
+    control = _join_group(torch.device("cuda", local_rank) if cuda else None, timeout)
     with contextlib.redirect_stdout(io.StringIO()):  # it reports a build at every start, even of what was built before
         deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False, timeout=timeout)  # finds the group made
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -135,23 +135,27 @@ def join(*, tensor: int = 1, sequence: int = 1, hang_timeout_s: float = 0.0) -> 
     return mesh
 
 
-def _join_group(backend: str, timeout: timedelta) -> torch.distributed.ProcessGroup:
-    """Makes the default group of `backend`, and returns one of gloo on CPU tensors. BanyanError if peers don't come."""
+def _join_group(device: torch.device | None, timeout: timedelta) -> torch.distributed.ProcessGroup:
+    """Makes the default group, of nccl where this rank has a `device`, and returns one of gloo on CPU tensors.
+
+    BanyanError if the peers don't come.
+    """
     keep_to_interface(os.environ)
+    world_size = int(os.environ["WORLD_SIZE"])
     try:
         torch.distributed.init_process_group(
-            backend,
+            "nccl" if device is not None else "gloo",
             store=open_store(os.environ, timeout),
             rank=int(os.environ["RANK"]),
-            world_size=int(os.environ["WORLD_SIZE"]),
+            world_size=world_size,
             timeout=timeout,
+            device_id=device if world_size > 1 else None,  # alone it would only make later groups dearer
         )
         return torch.distributed.new_group(backend="gloo", timeout=timeout)
-    except torch.distributed.DistNetworkError as error:
+    except RuntimeError as error:  # of the store, gloo and nccl
         place = f"MASTER_ADDR={os.environ['MASTER_ADDR']} MASTER_PORT={os.environ['MASTER_PORT']}"
-        raise BanyanError(
-            f"rank {os.environ['RANK']} didn't find the others at {place}: {str(error).splitlines()[0]}"
-        ) from error
+        what = f"didn't find the others at {place}" if world_size > 1 else "can't open a socket (is lo up?)"
+        raise BanyanError(f"rank {os.environ['RANK']} {what}: {str(error).splitlines()[0]}") from error
 
 
 def _require_one_node(mesh: Mesh) -> None:

@@ -59,14 +59,13 @@ def keep_to_interface(environment: dict[str, str] | os._Environ[str]) -> None:
 
     By itself gloo goes by the host name and nccl by what it finds first: on one machine both listen to the network.
     """
-    if is_one_machine(environment):
-        name = _interface_of(_loopback())
-        choices = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-    else:
-        name = _interface_of(_address_towards(environment["MASTER_ADDR"]))
-        choices = ("GLOO_SOCKET_IFNAME",)
-    for choice in choices if name else ():
-        environment.setdefault(choice, name)
+    one_machine = is_one_machine(environment)
+    name = _interface_of(_loopback() if one_machine else _address_towards(environment["MASTER_ADDR"]))
+    if name is None:
+        return
+    environment.setdefault("GLOO_SOCKET_IFNAME", name)
+    if one_machine:
+        environment.setdefault("NCCL_SOCKET_IFNAME", name)
 
 
 def _port(environment: Mapping[str, str]) -> int:
