@@ -153,6 +153,8 @@ def read_config(run_dir: Path) -> Pretrain:
     try:
         config = from_values(Pretrain, load_values(path))
         check_values(config)
+        if config.model.path is None and config.model.vocab_size is None:  # a run's is settled when it begins
+            raise ConfigError("model.vocab_size is not set")
     except (ValueError, ConfigError) as error:
         raise InputError(f"{path}: {str(error).rstrip('.')}; restore that file.") from error
     config.model = own_model(config.model, Path(run_dir))

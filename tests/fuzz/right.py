@@ -39,11 +39,10 @@ def dataset_core(folder: Path) -> Any:
 
 
 def checkpoint_core(folder: Path) -> Any:
-    """Of a checkpoint, the files and what COMPLETE says of them; None where that can't be read."""
+    """Of a checkpoint, the files that COMPLETE names and what it says of them; None where that can't be read."""
     try:
         content = json.loads(read(folder / "COMPLETE"))["files"]
-        names = sorted(path.name for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
-        files = {name: hashlib.md5(read(folder / name)).hexdigest() for name in names}
+        files = {name: hashlib.md5(read(folder / name)).hexdigest() for name in sorted(content)}
     except (OSError, ValueError, KeyError, TypeError, RecursionError, MemoryError):
         return None
     return json.dumps(content, sort_keys=True), files
