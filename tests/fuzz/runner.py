@@ -32,6 +32,7 @@ SETTINGS = {
     "TZ": "UTC",
     "PYTHONHASHSEED": "0",
 }
+PIECE = 300  # cases after which a process gives way to another verb's
 RANK = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "BANYAN_ERROR_FILE")
 
 
@@ -83,12 +84,12 @@ def shares_of(cases: int, verbs: Iterable[str] = SHARES) -> dict[str, int]:
 
 
 def run_cases(seeds: dict[str, list[int]], *, jobs: int, tell: Callable[[Verdict], None]) -> None:
-    """Runs the seeds of each verb, in `jobs` processes at a time, the large parts first."""
+    """Runs the seeds of each verb, in `jobs` processes at a time, by turns, so that an early end has seen all verbs."""
+    pieces = {verb: max(jobs, len(each) // PIECE) if len(each) > PIECE else 1 for verb, each in seeds.items()}
+    turns = sorted((number / count, verb, number) for verb, count in pieces.items() for number in range(count))
     parts: queue.Queue[tuple[str, list[int]]] = queue.Queue()
-    for verb, each in sorted(seeds.items(), key=lambda item: -len(item[1])):
-        pieces = max(1, min(4 * jobs, len(each) // 400)) if jobs > 1 else 1
-        for piece in range(pieces):
-            parts.put((verb, each[piece::pieces]))
+    for _, verb, number in turns:
+        parts.put((verb, seeds[verb][number :: pieces[verb]]))
     told = threading.Lock()
     errors: list[BaseException] = []
 
