@@ -77,10 +77,11 @@ def replacing(path: Path, *, scratch: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def require_plain_file(path: Path) -> None:
-    """Refuses to append to what is there and isn't a file itself: in a folder of others a link may lead anywhere."""
+    """Refuses to append to a link, which in a folder of others may lead anywhere, to a folder or to a pipe."""
     with storage_errors(path):
-        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-            raise InputError(f"{path}: it is a link, a folder or a pipe; remove it, or put the file itself there.")
+        kind = stat.S_IFMT(path.lstat().st_mode) if os.path.lexists(path) else stat.S_IFREG
+    if kind in (stat.S_IFLNK, stat.S_IFDIR, stat.S_IFIFO, stat.S_IFSOCK):
+        raise InputError(f"{path}: it is a link, a folder or a pipe; remove it, or put the file itself there.")
 
 
 def _short(path: Path) -> str:

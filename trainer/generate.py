@@ -19,9 +19,9 @@ from torch import Tensor
 from trainer.checks import check_values
 from trainer.config import Generate
 from trainer.data.tokenizer import Tokenizer
-from trainer.engine.checkpoint import find_checkpoint
+from trainer.engine.checkpoint import find_checkpoint, read_state
 from trainer.model.build import LanguageModel
-from trainer.run_directory import load_run_tokenizer, read_config, require_run_dir
+from trainer.run_directory import load_run_tokenizer, read_config, require_run_dir, require_tokenizer_of
 from trainer.terminal import safe
 from trainer.trained import load_model
 
@@ -45,9 +45,11 @@ def main(config: Generate) -> int:
     run_dir = require_run_dir(config.run.dir)
     run = read_config(run_dir)
     tokenizer = load_run_tokenizer(run_dir)
+    checkpoint = find_checkpoint(run_dir, config.checkpoint.step)
+    require_tokenizer_of(checkpoint, read_state(checkpoint), tokenizer)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if run.train.in_bf16 else torch.float32
-    model = load_model(run.model, find_checkpoint(run_dir, config.checkpoint.step), device, dtype)
+    model = load_model(run.model, checkpoint, device, dtype)
     prompt = config.prompt.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     sampling = Sampling(config.max_tokens, config.temperature, config.top_k, config.top_p, config.seed)
     pieces = continue_text(model, tokenizer, prompt, sampling, context_length=run.data.sequence_length)

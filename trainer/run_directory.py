@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -193,6 +194,15 @@ def load_run_tokenizer(run_dir: Path) -> Tokenizer:
             f"{folder}: no tokenizer_config.json that names an eos_token; copy the dataset's tokenizer/ there."
         ) from error
     return load_tokenizer(folder, end_of_text)
+
+
+def require_tokenizer_of(checkpoint: Path, state: Mapping[str, Any], tokenizer: Tokenizer) -> None:
+    """Refuses a run's tokenizer that isn't the one that its checkpoint's `state` names: text would come out wrong."""
+    if state["tokenizer_sha256"] != tokenizer.sha256:
+        raise InputError(
+            f"{checkpoint.parent.parent / 'tokenizer'}: not the tokenizer that {checkpoint.name} was trained with "
+            "(sha256 differs); copy the dataset's tokenizer/ there."
+        )
 
 
 class _MaskingFormatter(logging.Formatter):
