@@ -11,6 +11,7 @@ import yaml
 
 import trainer.generate
 import trainer.trained
+from trainer import streams
 from trainer.config import Generate, Model, Pretrain
 from trainer.data.tokenizer import Tokenizer, train_tokenizer
 from trainer.errors import ConfigError, InputError
@@ -200,6 +201,7 @@ def run_dir(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatc
     tokenizer.save(tmp_path / "tokenizer")
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
     monkeypatch.setattr(trainer.generate, "find_checkpoint", lambda folder, step: folder / f"step-{step}")
+    monkeypatch.setattr(trainer.generate, "read_state", lambda checkpoint: {"tokenizer_sha256": tokenizer.sha256})
     monkeypatch.setattr(trainer.trained, "read_weights", lambda checkpoint: weights.items())
     return tmp_path
 
@@ -250,7 +252,7 @@ def test_weights_that_dont_fit_are_refused(run_dir, monkeypatch):
 
 def test_a_terminal_that_is_not_utf8_gets_what_it_can_show():
     buffer = io.BytesIO()
-    out = io.TextIOWrapper(buffer, encoding="ascii")
+    out = io.TextIOWrapper(buffer, encoding="ascii", errors=streams.ERRORS[1])  # as every command begins with
     write_stream(["tree ", "🌳"], out)
     assert buffer.getvalue() == b"tree ?\n"
 
