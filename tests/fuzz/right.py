@@ -83,6 +83,7 @@ def unpacked(path: Path) -> bytes | None:
                 return None
             if frame.eof:
                 content = frame.unused_data + content[start + 2**12 :]
+                content = content.lstrip(b"\0") if path.suffix == ".gz" else content  # padding
                 break
         else:
             raise ValueError(f"{path}: cut short")
