@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.hugging_face import save_model
 from trainer.errors import InputError
-from trainer.model.safetensors_folder import INDEX, SINGLE, find_tensors
+from trainer.model.safetensors_folder import INDEX, SINGLE, find_tensors, holds_tensors
 from trainer.origin import find_origin
 
 
