@@ -68,6 +68,8 @@ def tree(folder: Path) -> dict[str, str]:
 
 def unpacked(path: Path) -> bytes | None:
     """What a plain, gzip or zstandard file holds; None where that is more than one can look through here."""
+    if path.stat().st_size > guard.HASHED_BYTES:
+        return None
     content, pieces, size = read(path), [], 0
     if path.suffix not in (".gz", ".zst"):
         return content
@@ -93,13 +95,12 @@ def unpacked(path: Path) -> bytes | None:
 def texts_of_lines(content: bytes) -> tuple[int, list[bytes]]:
     """Records in lines of JSON, and the texts among them that a document can be made of."""
     records, texts = 0, []
-    for number, line in enumerate(content.split(b"\n")):
+    for line in content.split(b"\n"):
         line = line.strip()
         if not line:
             continue
         records += 1
-        if number == 0:
-            line = line.removeprefix(b"\xef\xbb\xbf")
+        line = line.removeprefix(b"\xef\xbb\xbf")  # where files with a mark were joined, a later line has one too
         try:
             value = json.loads(line.decode("utf-8"))
             text = value.get("text").encode("utf-8") if isinstance(value, dict) else None

@@ -238,7 +238,8 @@ def conserved(kind: str, given: str) -> Judge:
                     f"{len(extra)} texts that the input hasn't ({list(extra)[:1]}), {len(lost)} lost ({list(lost)[:1]})"
                 )
         elif kind == "folder":
-            found = (case.box / "texts/folder").rglob("*.txt")
+            folder = case.box / "texts/folder"
+            found = folder.rglob("*.txt") if folder.is_dir() else [folder]
             files = [path for path in found if path.is_file() and not path.is_symlink()]  # links leave the folder
             if read != len(files):
                 return f"{read} documents read of {len(files)} files"
