@@ -20,10 +20,11 @@ from launch import failure, rank_environment
 from launch.launcher_keys import check_keys
 from launch.rank_group import FORWARDED, STOPPED
 from launch.verbs import VERBS, Verb
-from trainer import __version__, streams
+from trainer import __version__
 from trainer.errors import BanyanError, ConfigError
-from trainer.file_limit import raise_limit
-from trainer.interrupt import Interrupted, end_if_stuck, interruptible, leave_to_kernel
+from trainer.machine import streams
+from trainer.machine.file_limit import raise_limit
+from trainer.machine.interrupt import Interrupted, end_if_stuck, interruptible, leave_to_kernel
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,8 @@ LAUNCHERS: dict[str, Callable[[Verb, Any, Sequence[str]], int]] = {
 
 def check(verb: Verb, config: Any, world_size: int) -> None:
     """Refuses, before anything is started, what the configuration alone shows can't be honoured."""
-    from trainer.checks import check_pretrain, check_values
+    from trainer.config.values import check_values
+    from trainer.rules.pretrain import check_pretrain
 
     if verb.name == "pretrain":
         check_pretrain(config, world_size)

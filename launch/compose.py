@@ -38,10 +38,10 @@ from launch.overrides import (
     wrong_type,
 )
 from launch.verbs import VERBS
-from trainer import credentials
 from trainer.config import Pretrain, flatten, resolved
-from trainer.config.environment import FromEnvironment, as_stored
 from trainer.errors import ConfigError
+from trainer.machine import credentials
+from trainer.machine.environment import FromEnvironment, as_stored
 
 
 def compose(verb: str, arguments: Sequence[str], config_dir: Path | None = None) -> Any:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from trainer.config import AUTO, Pretrain
 from trainer.errors import ConfigError
-from trainer.layouts import settle_precision
-from trainer.processor import multiplies_bf16
+from trainer.machine.processor import multiplies_bf16
+from trainer.rules.layouts import settle_precision
 
 ANSWER_S = 10.0  # longest wait for nvidia-smi
 
@@ -24,8 +24,8 @@ def check_memory(config: Pretrain, world_size: int) -> None:
     """ConfigError if a rank needs more than its device has, by more than the prediction may be wrong."""
     if not config.launch.check_memory or config.model.path is not None:
         return
+    from trainer.planning.cluster import with_vocabulary
     from trainer.planning.fit import refusal
-    from trainer.planning.vocabulary import with_vocabulary
 
     model = with_vocabulary(config.model, config.data)
     capacity = device_memory(config, world_size)

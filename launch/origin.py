@@ -7,9 +7,9 @@ from pathlib import Path
 
 from launch.overrides import Override, unquoted
 from trainer.config import OF_CAUSAL_LM
+from trainer.config.names import as_name
 from trainer.errors import ConfigError, InputError
-from trainer.names import as_name
-from trainer.origin import find_origin
+from trainer.model.hugging_face.init_folder import find_origin
 
 
 def sizes_from(overrides: Sequence[Override]) -> list[Override]:

@@ -15,8 +15,8 @@ from typing import Any
 
 from launch import groups, keys
 from launch.verbs import Verb
+from trainer.config.names import as_name
 from trainer.errors import ConfigError
-from trainer.names import as_name
 
 _OVERRIDE = re.compile(r"(?P<prefix>\+\+|\+|~|)(?P<name>[^=~+\s]+)=(?P<value>.*)", re.DOTALL)
 _REMOVAL = re.compile(r"~[^=\s]+")

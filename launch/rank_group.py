@@ -19,7 +19,7 @@ from types import FrameType
 from launch import failure
 from launch.failure import Failure
 from launch.rank_output import ErrorFile, Tail
-from trainer.interrupt import Interrupted
+from trainer.machine.interrupt import Interrupted
 
 STOPPED = 85
 """Exit code of a rank that stopped after a checkpoint, before the end."""

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.corpus import make_dataset, make_tokenizer
-from tests.ranks import pretrain, read_metrics, run_ranks, small_config
-from trainer.data.dataset import open_training, weights_of
-from trainer.data.loader import Loader
-from trainer.data.order import Order, extend
+from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config
+from trainer.data.tokens.dataset import open_training, weights_of
+from trainer.data.tokens.loader import Loader
+from trainer.data.tokens.order import Order, extend
 
 GOLDEN = Path(__file__).with_name("golden.json")
 

@@ -31,3 +31,14 @@ class NonFiniteError(BanyanError):
     """A loss or gradient norm that is NaN or infinite: the same again on another try."""
 
     exit_code = 3
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises ConfigError(message) unless `condition`."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def divisors(number: int) -> list[int]:
+    """What divides `number`, in ascending order: the values that would have been accepted."""
+    return [d for d in range(1, number + 1) if number % d == 0]

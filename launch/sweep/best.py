@@ -11,9 +11,9 @@ import yaml
 from launch.compose import compose
 from launch.sweep.plan import Plan
 from launch.sweep.results import Result
-from trainer.config.environment import as_composable
-from trainer.durable import make_folder, write_text
-from trainer.run_directory import DATA_KEYS
+from trainer.machine.durable import make_folder, write_text
+from trainer.machine.environment import as_composable
+from trainer.run.directory import DATA_KEYS
 
 NAME = "best"
 

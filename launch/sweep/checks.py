@@ -12,10 +12,10 @@ from launch.overrides import SPACE, Names
 from launch.sweep.plan import Plan
 from launch.sweep.space import Space, Values
 from launch.verbs import VERBS
-from trainer.checks import check_pretrain
 from trainer.config import Pretrain, Search
-from trainer.refusal import require
-from trainer.run_directory import FIXED
+from trainer.errors import require
+from trainer.rules.pretrain import check_pretrain
+from trainer.run.directory import FIXED
 
 PACKAGES = ("ray", "optuna", "scipy")
 DEFAULT_METRIC = "eval/validation/loss"

@@ -14,10 +14,10 @@ from typing import Any
 from launch.compose import compose
 from launch.ray.paths import COPIES
 from launch.sweep.space import Values
-from trainer import run_directory
 from trainer.config import Pretrain, Search, flatten, resolved
-from trainer.durable import make_folder, write_json
 from trainer.errors import ConfigError
+from trainer.machine.durable import make_folder, write_json
+from trainer.run import directory as run_directory
 
 FILE = "plan.json"
 # What a trial doesn't take part in of a run of its own, unless the user asks for it: seconds at its end.

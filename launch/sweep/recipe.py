@@ -16,10 +16,10 @@ from launch.sweep.report import report
 from launch.sweep.sought import Sought, seek
 from launch.sweep.trial import FINISHED, KEPT_STATES, all_trials
 from trainer.config import Pretrain, Search, Sweep
-from trainer.data.dataset import open_training, open_validation
-from trainer.data.history import total_steps_of
-from trainer.lock import RunLock
-from trainer.track.curves import readable_count
+from trainer.data.tokens.dataset import open_training, open_validation
+from trainer.data.tokens.history import total_steps_of
+from trainer.report.curves import readable_count
+from trainer.run.lock import RunLock
 
 if TYPE_CHECKING:
     from launch.cli import Options

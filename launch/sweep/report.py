@@ -17,10 +17,10 @@ from launch.sweep.results import Result, best_of, collect, common_tokens, import
 from launch.sweep.space import Space, shown
 from launch.sweep.trial import FAILED, Trial
 from trainer.config import Search, Wandb
-from trainer.terminal import show
-from trainer.track.curves import readable_count
-from trainer.track.wandb_run import Plan as WandbPlan
-from trainer.track.wandb_run import start_or_fall_back
+from trainer.machine.terminal import show
+from trainer.report.curves import readable_count
+from trainer.track.sinks.wandb_run import Plan as WandbPlan
+from trainer.track.sinks.wandb_run import start_or_fall_back
 
 
 def report(

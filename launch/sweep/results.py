@@ -13,7 +13,7 @@ from typing import Any
 from launch.sweep.plan import Plan
 from launch.sweep.space import Space, Values, to_numbers
 from launch.sweep.trial import DIVERGED, FINISHED, RUNNING, Point, Trial
-from trainer.durable import write_json, write_text
+from trainer.machine.durable import write_json, write_text
 
 FEWEST_FOR_IMPORTANCE = 8
 UNFINISHED = "unfinished"  # a trial that runs, to a sweep that has ended

@@ -19,11 +19,11 @@ from launch.sweep.plan import Plan
 from launch.sweep.process import Follower, Process, error_in
 from launch.sweep.space import to_texts
 from launch.sweep.trial import Trial
-from trainer import run_directory
-from trainer.data.history import total_steps_in
-from trainer.engine.steps import folder_of, list_steps
+from trainer.checkpoint.folders import folder_of, list_steps
+from trainer.data.tokens.history import total_steps_in
 from trainer.errors import InputError, NonFiniteError
-from trainer.track.journal import METRICS, Row
+from trainer.run import directory as run_directory
+from trainer.track.sinks.journal import METRICS, Row
 
 LOSS, STEP, TOKENS, ENDED = "loss", "step", "tokens", "ended"
 """Keys of a report. ENDED, in the last one, is how the trial's process ended."""

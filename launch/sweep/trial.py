@@ -14,8 +14,8 @@ from typing import Any
 
 from launch.sweep.plan import Plan
 from launch.sweep.space import Values
-from trainer.durable import make_folder, write_json, write_text
-from trainer.track.journal import read_metrics
+from trainer.machine.durable import make_folder, write_json, write_text
+from trainer.track.sinks.journal import read_metrics
 
 FILE = "trial.json"
 STOPPED_EARLY = "stopped-early"

@@ -15,7 +15,7 @@ from launch.sweep.space import Values, shown
 from launch.sweep.stop import StopRequests
 from launch.sweep.trainable import ENDED, INTERRUPTED, LOSS, STEP
 from launch.sweep.trial import FAILED, RUNNING, STOPPED, Trial
-from trainer.track.console import duration
+from trainer.track.sinks.console import duration
 
 TABLE_EVERY_S = 60.0
 

@@ -36,9 +36,9 @@ SHUFFLE = 1000  # rows that WebDataset holds to shuffle
 def banyan(folder: Path) -> Iterator[Any]:
     """Banyan's loader: batches in the order of a run."""
     from trainer.config import Data
-    from trainer.data.dataset import open_training, weights_of
-    from trainer.data.loader import Loader
-    from trainer.data.order import Order, extend
+    from trainer.data.tokens.dataset import open_training, weights_of
+    from trainer.data.tokens.loader import Loader
+    from trainer.data.tokens.order import Order, extend
 
     data = Data(path=str(folder / "shards"), sequence_length=LENGTH)
     datasets = open_training(data)

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from tests.engine.muon_reference import PlainMuon
-from tests.ranks import read_metrics
+from tests.engine.optimizers.muon_reference import PlainMuon
+from tests.run_ranks import read_metrics
 from trainer.config import Optimizer, Pretrain
-from trainer.data.dataset import open_training, weights_of
-from trainer.data.loader import to_batch
-from trainer.data.order import Order, extend
-from trainer.engine.optimizer import decays
+from trainer.data.tokens.dataset import open_training, weights_of
+from trainer.data.tokens.loader import to_batch
+from trainer.data.tokens.order import Order, extend
+from trainer.engine.optimizers.build import decays
 from trainer.engine.schedule import learning_rate
+from trainer.model.decoder import Transformer
 from trainer.model.initialize import initial_weight
-from trainer.model.transformer import Transformer
 
 
 def train_plainly(config: Pretrain) -> list[tuple[float, float]]:

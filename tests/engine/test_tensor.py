@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.reference import assert_same_course, train_plainly
-from tests.ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
+from tests.run_ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
 from tests.states import assert_equal_states
 from trainer.model.build import parameter_shapes
 from trainer.model.partition import cut_dimension
@@ -112,7 +112,7 @@ def weigh(config):
     """Trains, then leaves the bytes of weights and of optimiser state that the rank holds in weight-RANK.json."""
     import torch
 
-    from trainer import pretrain as verb
+    from trainer.verbs import pretrain as verb
 
     engines = []
     initialize = verb.zero.initialize

@@ -66,11 +66,15 @@ def _tell_many(verbs: list[str], arguments: argparse.Namespace) -> int:
                 print(_in_full(verdict), file=report, flush=True)
         if codes.total() % 100 == 0:
             wrong = sum(map(len, kinds.values()))
-            print(f"{codes.total()} cases, {wrong} wrong, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+            print(
+                f"{codes.total()} cases, {wrong} wrong, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True
+            )
 
     run_cases(seeds, jobs=arguments.jobs, tell=tell)
     for verb, scenario in sorted({key[:2] for key in codes}):
-        ends = ", ".join(f"{count} with {code}" for (v, s, code), count in sorted(codes.items()) if (v, s) == (verb, scenario))
+        ends = ", ".join(
+            f"{count} with {code}" for (v, s, code), count in sorted(codes.items()) if (v, s) == (verb, scenario)
+        )
         print(f"{verb} {scenario}: {ends}")
     for (verb, wrong, where), verdicts in sorted(kinds.items(), key=lambda item: -len(item[1])):
         first = verdicts[0]

@@ -45,7 +45,9 @@ class Ending:
     timed_out: bool
 
 
-def run(work: Callable[[], int], *, case: Path, cwd: Path, home: Path, reports: Path, forbidden: tuple[str, ...] = ()) -> Ending:
+def run(
+    work: Callable[[], int], *, case: Path, cwd: Path, home: Path, reports: Path, forbidden: tuple[str, ...] = ()
+) -> Ending:
     """Forks, runs `work`, waits. The caller has a single thread."""
     began = time.monotonic()
     child = os.fork()
@@ -95,7 +97,9 @@ def _cpu_s(child: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _be_child(work: Callable[[], int], case: Path, cwd: Path, home: Path, reports: Path, forbidden: tuple[str, ...]) -> None:
+def _be_child(
+    work: Callable[[], int], case: Path, cwd: Path, home: Path, reports: Path, forbidden: tuple[str, ...]
+) -> None:
     code = 99
     try:
         os.setsid()

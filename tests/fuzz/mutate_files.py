@@ -92,7 +92,18 @@ def folder_is_link(draw: Random, path: Path, outside: Path) -> None:
 
 def strange_neighbour(draw: Random, path: Path, outside: Path) -> None:
     """A file that doesn't belong there, of a name that not everybody can spell."""
-    name = draw.choice((b"\xb2\xe2.txt", b"a\nb.json", "n".encode() * 250, b"...", b"rank-00001.json", b"rank-9.json", b"-rf", b"step-99999999999"))
+    name = draw.choice(
+        (
+            b"\xb2\xe2.txt",
+            b"a\nb.json",
+            "n".encode() * 250,
+            b"...",
+            b"rank-00001.json",
+            b"rank-9.json",
+            b"-rf",
+            b"step-99999999999",
+        )
+    )
     target = os.path.join(os.fsencode(path.parent), name)
     with open(target, "wb") as file:
         file.write(draw.choice((b"", b"{}", b"text\n", path.read_bytes())))
@@ -100,13 +111,32 @@ def strange_neighbour(draw: Random, path: Path, outside: Path) -> None:
 
 def strange_folder(draw: Random, path: Path, outside: Path) -> None:
     """A folder that doesn't belong there."""
-    name = draw.choice((b"\xb2\xe2", b"step-99999999", b"step-123456789", b"step-00000000", b"step-\xd9\xa1\xd9\xa1\xd9\xa1\xd9\xa1\xd9\xa1\xd9\xa1\xd9\xa1\xd9\xa1", b"step-00000001.partial-x"))
+    name = draw.choice(
+        (
+            b"\xb2\xe2",
+            b"step-99999999",
+            b"step-123456789",
+            b"step-00000000",
+            b"step-\xd9\xa1\xd9\xa1\xd9\xa1\xd9\xa1\xd9\xa1\xd9\xa1\xd9\xa1\xd9\xa1",
+            b"step-00000001.partial-x",
+        )
+    )
     os.mkdir(os.path.join(os.fsencode(path.parent.parent), name))
 
 
 MUTATIONS: tuple[Callable[[Random, Path, Path], None], ...] = (
     *(gone, folder, full_folder, pipe, link_to_copy, link_to_secret, link_to_nothing, link_in_circle, link_to_device),
-    *(unreadable, huge, future, folder_unreadable, folder_gone, folder_is_file, folder_is_link, strange_neighbour, strange_folder),
+    *(
+        unreadable,
+        huge,
+        future,
+        folder_unreadable,
+        folder_gone,
+        folder_is_file,
+        folder_is_link,
+        strange_neighbour,
+        strange_folder,
+    ),
 )
 
 

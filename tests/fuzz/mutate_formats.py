@@ -67,12 +67,18 @@ def mutate_tar(draw: Random, content: bytes, traps: Traps) -> tuple[bytes, str]:
     how = draw.choice(TAR)
     header, data = records[at]
     if how == "field":  # name, mode, size, time, checksum, type, link, magic, prefix
-        start, size = draw.choice(((0, 100), (100, 8), (124, 12), (136, 12), (148, 8), (156, 1), (157, 100), (257, 8), (345, 155)))
-        value = draw.choice((draw.randbytes(size), bytes(size), b"7" * size, b"\x80" + b"\xff" * size, b"-1", b"\xff" * size))
+        start, size = draw.choice(
+            ((0, 100), (100, 8), (124, 12), (136, 12), (148, 8), (156, 1), (157, 100), (257, 8), (345, 155))
+        )
+        value = draw.choice(
+            (draw.randbytes(size), bytes(size), b"7" * size, b"\x80" + b"\xff" * size, b"-1", b"\xff" * size)
+        )
         header = header[:start] + value[:size].ljust(size, b"\0") + header[start + size :]
         records[at] = (sealed(header) if draw.random() < 0.7 else header, data)
     elif how == "size":
-        value = draw.choice((b"77777777777\0", b"00000000000\0", b"00000000001\0", b"\x80" + (2**62).to_bytes(11, "big"), b"\xff" * 12))
+        value = draw.choice(
+            (b"77777777777\0", b"00000000000\0", b"00000000001\0", b"\x80" + (2**62).to_bytes(11, "big"), b"\xff" * 12)
+        )
         records[at] = (sealed(header[:124] + value + header[136:]), data)
     elif how == "drop":
         del records[at]
@@ -83,28 +89,77 @@ def mutate_tar(draw: Random, content: bytes, traps: Traps) -> tuple[bytes, str]:
         records[at], records[other] = records[other], records[at]
     elif how == "pax":
         key = draw.choice(("path", "size", "GNU.sparse.size", "GNU.sparse.realsize", "GNU.sparse.map", "linkpath", "x"))
-        value = draw.choice(("../../outside/planted", "100000000000", "-1", "0", "a" * 70_000, "0,1,2", "é\ud83d".encode("utf-8", "replace").decode()))
-        sparse = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "s.txt"} if "sparse" in key else {}
+        value = draw.choice(
+            (
+                "../../outside/planted",
+                "100000000000",
+                "-1",
+                "0",
+                "a" * 70_000,
+                "0,1,2",
+                "é\ud83d".encode("utf-8", "replace").decode(),
+            )
+        )
+        sparse = (
+            {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "s.txt"} if "sparse" in key else {}
+        )
         records[at:at] = record("pax.txt", b"pax text", pax_headers={**sparse, key: value})
     elif how == "kind":
-        kind = draw.choice((tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.CONTTYPE, b"S", b"K", b"L", b"x", b"g", b"Z"))
+        kind = draw.choice(
+            (
+                tarfile.SYMTYPE,
+                tarfile.LNKTYPE,
+                tarfile.DIRTYPE,
+                tarfile.FIFOTYPE,
+                tarfile.CHRTYPE,
+                tarfile.CONTTYPE,
+                b"S",
+                b"K",
+                b"L",
+                b"x",
+                b"g",
+                b"Z",
+            )
+        )
         records[at] = (sealed(header[:156] + kind + header[157:]), data)
     elif how == "link":
         kind = draw.choice((tarfile.SYMTYPE, tarfile.LNKTYPE))
         records[at:at] = record("link.txt", type=kind, linkname=draw.choice(traps.names)[:99])
     elif how == "name":
-        name = draw.choice((*traps.names, *(text for text in mutate_values.STRINGS if len(text) < 300), "2301.00001.txt", ".txt", "a.b.c.txt", "0.TXT"))
+        name = draw.choice(
+            (
+                *traps.names,
+                *(text for text in mutate_values.STRINGS if len(text) < 300),
+                "2301.00001.txt",
+                ".txt",
+                "a.b.c.txt",
+                "0.TXT",
+            )
+        )
         encoded = name.encode("utf-8", "replace")[:99]
         records[at] = (sealed(encoded.ljust(100, b"\0") + header[100:]), data)
     elif how == "member":
-        name = draw.choice(("extra.txt", "extra.json", "x.tokens.npy", "._x.txt", "PaxHeader", "a" * 200 + ".txt", "2301.1.txt", "n\n.txt"))
+        name = draw.choice(
+            (
+                "extra.txt",
+                "extra.json",
+                "x.tokens.npy",
+                "._x.txt",
+                "PaxHeader",
+                "a" * 200 + ".txt",
+                "2301.1.txt",
+                "n\n.txt",
+            )
+        )
         records[at:at] = record(name, draw.choice((b"", b"extra text", b"\xff\xfe", b"a\0b", b"extra text" * 300)))
     elif how == "inner":
         inner, changed = mutate_bytes.mutate(draw, data) if data else (b"", "")
         records[at] = (header, inner[: len(data)].ljust(len(data), b"\0"))
         how = f"inner {changed}"
     body = b"".join(header + data for header, data in records)
-    end = draw.choice((b"\0" * 1024, b"\0" * 1024, b"\0" * 1024, b"\0" * 512, b"", b"\0" * 10240, b"\0" * 1024 + b"x" * 512))
+    end = draw.choice(
+        (b"\0" * 1024, b"\0" * 1024, b"\0" * 1024, b"\0" * 512, b"", b"\0" * 10240, b"\0" * 1024 + b"x" * 512)
+    )
     return body + end, f"tar {how}"
 
 
@@ -124,20 +179,60 @@ def mutate_npy(draw: Random, content: bytes) -> tuple[bytes, str]:
         for _ in range(draw.choice((1, 1, 2))):
             at = mutate_bytes.place(draw, flat.size)
             old = int(flat[at])
-            new = draw.choice((old + 1, old - 1, old + 2, old + 512, 0, -1, -old, 2**63 - 1, 2**62, -(2**63), old * 2, 1 << 33))
-            flat[at] = np.array(new & (2**64 - 1), np.uint64).astype(array.dtype) if array.itemsize == 8 else new & 0xFFFF
+            new = draw.choice(
+                (old + 1, old - 1, old + 2, old + 512, 0, -1, -old, 2**63 - 1, 2**62, -(2**63), old * 2, 1 << 33)
+            )
+            flat[at] = (
+                np.array(new & (2**64 - 1), np.uint64).astype(array.dtype) if array.itemsize == 8 else new & 0xFFFF
+            )
         if draw.random() < 0.2 and array.ndim > 1:
             array = array[::-1]
         out = io.BytesIO()
         np.save(out, array)
         return out.getvalue(), "npy numbers"
-    shape = draw.choice((str(array.shape), "(-1,)", "(10**9, 6)", "(1000000000000, 6)", "(2**62, 6)", "(9223372036854775807,)", "()", "(0, 6)", "(1.5,)", "('a',)", "(1,) * 40", "(6,)", "(" * 200, "x"))
-    descr = draw.choice(("'<i8'", "'<i8'", "'|O'", "'<f8'", "'>i8'", "'<i4'", "'<U1000000000'", "'|V99999999999'", "[('a', '<i8')]", "'x'", "None", "[('" + "a" * 5000 + "','<i8')]"))
+    shape = draw.choice(
+        (
+            str(array.shape),
+            "(-1,)",
+            "(10**9, 6)",
+            "(1000000000000, 6)",
+            "(2**62, 6)",
+            "(9223372036854775807,)",
+            "()",
+            "(0, 6)",
+            "(1.5,)",
+            "('a',)",
+            "(1,) * 40",
+            "(6,)",
+            "(" * 200,
+            "x",
+        )
+    )
+    descr = draw.choice(
+        (
+            "'<i8'",
+            "'<i8'",
+            "'|O'",
+            "'<f8'",
+            "'>i8'",
+            "'<i4'",
+            "'<U1000000000'",
+            "'|V99999999999'",
+            "[('a', '<i8')]",
+            "'x'",
+            "None",
+            "[('" + "a" * 5000 + "','<i8')]",
+        )
+    )
     order = draw.choice(("False", "True", "7"))
     header = f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}".encode()
     header += b" " * (-(len(header) + 11) % 64) + b"\n"
     version = draw.choice((b"\x01\x00", b"\x02\x00", b"\x03\x00", b"\x04\x00", b"\x00\x00"))
-    size = struct.pack("<H", min(len(header), 65535)) if version[0] < 2 else struct.pack("<I", draw.choice((len(header), 2**32 - 1)))
+    size = (
+        struct.pack("<H", min(len(header), 65535))
+        if version[0] < 2
+        else struct.pack("<I", draw.choice((len(header), 2**32 - 1)))
+    )
     body = content[content.index(b"\n") + 1 :]
     return b"\x93NUMPY" + version + size + header + body, "npy header"
 
@@ -167,8 +262,38 @@ def mutate_safetensors(draw: Random, content: bytes, traps: Traps) -> tuple[byte
             draw.choice(
                 (
                     {"dtype": draw.choice(("F16", "BF16", "F64", "I32", "BOOL", "F8_E4M3", "X", None, 7, "F4", "C64"))},
-                    {"shape": draw.choice(([], [0], [-1], [2**62, 4], [10**9, 10**9], entry["shape"][::-1], [*entry["shape"], 1], "x", None, [1.5], entry["shape"] * 2))},
-                    {"data_offsets": draw.choice(([0, 0], [0, 2**63], [2**63, 2**64], entry["data_offsets"][::-1], [-1, 4], [0], None, [1, 5], [entry["data_offsets"][0], entry["data_offsets"][1] + 4]))},
+                    {
+                        "shape": draw.choice(
+                            (
+                                [],
+                                [0],
+                                [-1],
+                                [2**62, 4],
+                                [10**9, 10**9],
+                                entry["shape"][::-1],
+                                [*entry["shape"], 1],
+                                "x",
+                                None,
+                                [1.5],
+                                entry["shape"] * 2,
+                            )
+                        )
+                    },
+                    {
+                        "data_offsets": draw.choice(
+                            (
+                                [0, 0],
+                                [0, 2**63],
+                                [2**63, 2**64],
+                                entry["data_offsets"][::-1],
+                                [-1, 4],
+                                [0],
+                                None,
+                                [1, 5],
+                                [entry["data_offsets"][0], entry["data_offsets"][1] + 4],
+                            )
+                        )
+                    },
                 )
             )
         )
@@ -208,7 +333,16 @@ def mutate_packed(draw: Random, content: bytes, packing: str, traps: Traps) -> t
         changed = "packed again"
     pack = (lambda part: gzip.compress(part, mtime=0)) if packing == ".gz" else _zstd(draw)
     half = len(plain) // 2
-    packed = draw.choice((pack(plain), pack(plain), pack(plain[:half]) + pack(plain[half:]), pack(plain) + b"x", pack(pack(plain)), pack(plain) + bytes(16)))
+    packed = draw.choice(
+        (
+            pack(plain),
+            pack(plain),
+            pack(plain[:half]) + pack(plain[half:]),
+            pack(plain) + b"x",
+            pack(pack(plain)),
+            pack(plain) + bytes(16),
+        )
+    )
     return packed, changed
 
 
@@ -221,6 +355,8 @@ def _zstd(draw: Random):
             return zstandard.ZstdCompressor(write_content_size=sized, write_checksum=checked).compress(part)
         # a frame that asks for a large window: magic, descriptor, window descriptor, one raw block
         head = b"\x28\xb5\x2f\xfd\x00" + bytes([(window - 10) << 3])
-        return head + (len(part) << 3 | 1).to_bytes(3, "little") + part if len(part) < 2**17 else zstandard.compress(part)
+        return (
+            head + (len(part) << 3 | 1).to_bytes(3, "little") + part if len(part) < 2**17 else zstandard.compress(part)
+        )
 
     return pack

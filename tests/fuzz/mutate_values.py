@@ -41,9 +41,36 @@ STRINGS = (
     *("\0", "a\0b", "\x1b[31mred\x1b]0;title\x07", "line\nbanyan: all is well", "\r", "\u202ertl", "\ud83d", "\udcff"),
     *("é", "日本語", "\U0001f600", "n" * 255, "n" * 300, "n" * 100_000),
     *(f"${{oc.env:{SECRET_VARIABLE}}}", "${", "${a.b}", "${oc.env:HOME}", "???", "$(touch planted)", "`touch planted`"),
-    *("float16", "F16", "F64", "I64", "BOOL", "uint32", "uint16", "int8", "object", "gelu", "linear", "yarn", "org/kernel"),
+    *(
+        "float16",
+        "F16",
+        "F64",
+        "I64",
+        "BOOL",
+        "uint32",
+        "uint16",
+        "int8",
+        "object",
+        "gelu",
+        "linear",
+        "yarn",
+        "org/kernel",
+    ),
 )
-RAW = (b"", b"null", b"[]", b"{}", b"0", b'""', b"NaN", b"1" * 5000, b"[" * 100_000, b'{"a":' * 100_000, b"{", b"// x\n{}")
+RAW = (
+    b"",
+    b"null",
+    b"[]",
+    b"{}",
+    b"0",
+    b'""',
+    b"NaN",
+    b"1" * 5000,
+    b"[" * 100_000,
+    b'{"a":' * 100_000,
+    b"{",
+    b"// x\n{}",
+)
 
 
 # ------------------------------------------------------------------------------------------------------------ values
@@ -80,7 +107,9 @@ def hostile(draw: Random, traps: Traps, before: Any) -> Any:
         return draw.choice(NUMBERS)
     if kind < 0.85:
         return draw.choice((*STRINGS, *traps.names))
-    return draw.choice(([], {}, [[]], {"a": 1}, [None], [before], {"a": before}, str(before), nested(draw.choice((5, 150)))))
+    return draw.choice(
+        ([], {}, [[]], {"a": 1}, [None], [before], {"a": before}, str(before), nested(draw.choice((5, 150))))
+    )
 
 
 def nested(depth: int) -> Any:
@@ -214,7 +243,9 @@ def mutate_yaml(draw: Random, content: bytes, traps: Traps) -> tuple[bytes, str]
     root = yaml.safe_load(content)
     changed = change(draw, traps, root)
     try:
-        return yaml.safe_dump(root, sort_keys=False, allow_unicode=draw.random() < 0.5).encode("utf-8", "replace"), changed
+        return yaml.safe_dump(root, sort_keys=False, allow_unicode=draw.random() < 0.5).encode(
+            "utf-8", "replace"
+        ), changed
     except (yaml.YAMLError, RecursionError):
         return content[: len(content) // 2], "cut"
 
@@ -245,7 +276,18 @@ def mutate_lines(draw: Random, content: bytes, traps: Traps) -> tuple[bytes, str
         elif how == "feed":
             lines[number] = line + draw.choice((b"\r", b"\r\r", b"\x0b", b"\xe2\x80\xa8", b"\x1e")) + line
         elif how == "strange":
-            odd = ("\x1b[2J", "\0", "\ud83d", "a" * 300_000, " ", "\ufeff", "\u2028", "<|endoftext|>", "\x85", "\U0010ffff")
+            odd = (
+                "\x1b[2J",
+                "\0",
+                "\ud83d",
+                "a" * 300_000,
+                " ",
+                "\ufeff",
+                "\u2028",
+                "<|endoftext|>",
+                "\x85",
+                "\U0010ffff",
+            )
             lines[number] = json.dumps({"text": draw.choice(odd)}).encode()
         else:
             lines[number] = b""

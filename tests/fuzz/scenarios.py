@@ -24,11 +24,26 @@ CHECKPOINT = (
     *("run/checkpoints/*/rank-*.safetensors",),
 )
 RUN_FILES = (
-    *("run/config.yaml", "run/config.yaml", "run/history.json", "run/tokenizer/*.json", "run/lock", "run/metrics.jsonl"),
+    *(
+        "run/config.yaml",
+        "run/config.yaml",
+        "run/history.json",
+        "run/tokenizer/*.json",
+        "run/lock",
+        "run/metrics.jsonl",
+    ),
     *("run/overrides.yaml", "run/environment.json", "run/facts.json", "run/stopped.json", "run/logs/*"),
     *("run/heartbeats/*", "run/samples.jsonl"),
 )
-HF = ("config.json", "config.json", "config.json", "*.safetensors", "*.safetensors", "tokenizer.json", "generation_config.json")
+HF = (
+    "config.json",
+    "config.json",
+    "config.json",
+    "*.safetensors",
+    "*.safetensors",
+    "tokenizer.json",
+    "generation_config.json",
+)
 
 
 @dataclass(frozen=True)
@@ -267,7 +282,7 @@ def seal_run(world: World) -> None:
 def _data() -> VerbSubject:
     return VerbSubject(
         (make_data, make_run),
-        ("trainer.inspect_data", "trainer.provenance", "trainer.config", "yaml", "omegaconf"),
+        ("trainer.verbs.data", "trainer.run.provenance", "trainer.config", "yaml", "omegaconf"),
         {
             "verify": Scenario(("data", "verify", "data"), DATASET, whole_dataset, seals=seal_data, weight=3),
             "stats": Scenario(("data", "stats", "data"), DATASET, seals=seal_data),
@@ -286,9 +301,11 @@ def _data() -> VerbSubject:
 def _checkpoint() -> VerbSubject:
     return VerbSubject(
         (make_data, make_run),
-        ("trainer.inspect_checkpoint",),
+        ("trainer.verbs.checkpoint",),
         {
-            "verify": Scenario(("checkpoint", "verify", "run"), CHECKPOINT, whole_checkpoints, seals=seal_run, weight=2),
+            "verify": Scenario(
+                ("checkpoint", "verify", "run"), CHECKPOINT, whole_checkpoints, seals=seal_run, weight=2
+            ),
             "list": Scenario(("checkpoint", "list", "run"), CHECKPOINT, seals=seal_run),
             "show": Scenario(("checkpoint", "show", "run"), CHECKPOINT, seals=seal_run),
         },
@@ -312,7 +329,7 @@ def _prepare() -> VerbSubject:
     }
     return VerbSubject(
         (make_texts, make_tokenizer),
-        ("trainer.prepare", "launch.compose"),
+        ("trainer.verbs.prepare", "launch.compose"),
         {
             "folder": scenario("texts/folder", ("texts/folder/*.txt", "texts/folder/deep/*.txt"), "folder"),
             **{f"jsonl{ending}": each for ending, each in lines.items()},
@@ -350,18 +367,31 @@ def _pretrain() -> VerbSubject:
     return VerbSubject(
         (make_data, make_run, make_models),
         (
-            *("trainer.pretrain", "launch.compose", "launch.memory_check", "torch._dynamo", "deepspeed"),
+            *("trainer.verbs.pretrain", "launch.compose", "launch.memory_check", "torch._dynamo", "deepspeed"),
             *("matplotlib.figure", "matplotlib.backends.backend_agg", "transformers.models.auto.modeling_auto"),
             *("transformers.models.llama.modeling_llama", "transformers.models.qwen3.modeling_qwen3", "fsspec"),
         ),
         {
             "data": Scenario(
-                OWN_RUN[:-1] + one, DATASET, writes=(f"{BOX}/run",), arrange=without_run, seals=seal_data, weight=3, **common
+                OWN_RUN[:-1] + one,
+                DATASET,
+                writes=(f"{BOX}/run",),
+                arrange=without_run,
+                seals=seal_data,
+                weight=3,
+                **common,
             ),
             "resume": Scenario(
                 OWN_RUN, CHECKPOINT, writes=(f"{BOX}/run",), seals=seal_run, codes=(3,), weight=3, **common
             ),
-            "run": Scenario((*OWN_RUN, "run.lock_timeout_s=10"), RUN_FILES, writes=(f"{BOX}/run",), arrange=with_lock, weight=2, **common),
+            "run": Scenario(
+                (*OWN_RUN, "run.lock_timeout_s=10"),
+                RUN_FILES,
+                writes=(f"{BOX}/run",),
+                arrange=with_lock,
+                weight=2,
+                **common,
+            ),
             "store": Scenario(
                 (*OWN_RUN, store),
                 tuple(target.replace("run/checkpoints", "store") for target in CHECKPOINT),
@@ -382,7 +412,14 @@ def _pretrain() -> VerbSubject:
 
 def _reader(verb: str, *arguments: str, judge: Judge, writes: tuple[str, ...] = (), **more: object) -> Scenario:
     """evaluate, generate or export, of a run whose checkpoints or files were mutated."""
-    targets = (*CHECKPOINT, "run/config.yaml", "run/config.yaml", "run/tokenizer/*.json", "run/tokenizer/*.json", "run/facts.json")
+    targets = (
+        *CHECKPOINT,
+        "run/config.yaml",
+        "run/config.yaml",
+        "run/tokenizer/*.json",
+        "run/tokenizer/*.json",
+        "run/facts.json",
+    )
     if verb == "evaluate":
         targets = (*targets, "data/validation/manifest.json", "data/validation/*.index", "data/validation/*.tar")
     return Scenario((verb, "run.dir=run", *arguments), targets, judge, writes=writes, seals=seal_run, **more)  # type: ignore[arg-type]
@@ -390,17 +427,17 @@ def _reader(verb: str, *arguments: str, judge: Judge, writes: tuple[str, ...] = 
 
 def _evaluate() -> VerbSubject:
     scenario = _reader("evaluate", judge=same_output_or_config, writes=(f"{BOX}/run/logs",))
-    return VerbSubject((make_data, make_run), ("trainer.evaluate", "launch.compose"), {"evaluate": scenario})
+    return VerbSubject((make_data, make_run), ("trainer.verbs.evaluate", "launch.compose"), {"evaluate": scenario})
 
 
 def _generate() -> VerbSubject:
     scenario = _reader("generate", "prompt=the tree", "max_tokens=8", judge=same_output_or_config)
-    return VerbSubject((make_data, make_run), ("trainer.generate", "launch.compose"), {"generate": scenario})
+    return VerbSubject((make_data, make_run), ("trainer.verbs.generate", "launch.compose"), {"generate": scenario})
 
 
 def _export() -> VerbSubject:
     scenario = _reader("export", judge=same_export, writes=(f"{BOX}/run/export",), observe=observe_export)
-    return VerbSubject((make_data, make_run), ("trainer.export", "launch.compose"), {"export": scenario})
+    return VerbSubject((make_data, make_run), ("trainer.verbs.export", "launch.compose"), {"export": scenario})
 
 
 VERBS: dict[str, Callable[[], VerbSubject]] = {

@@ -27,7 +27,13 @@ import zstandard
 from tests.fuzz import child
 from tests.fuzz.mutate_values import Traps
 
-MODEL = ("hidden_size=16", "intermediate_size=32", "num_hidden_layers=1", "num_attention_heads=2", "num_key_value_heads=1")
+MODEL = (
+    "hidden_size=16",
+    "intermediate_size=32",
+    "num_hidden_layers=1",
+    "num_attention_heads=2",
+    "num_key_value_heads=1",
+)
 RUN = (
     *("pretrain", "data.path=data", "run.dir=run", "data.sequence_length=32", "train.batch_size=2"),
     *("train.micro_batch_size=2", "train.precision=fp32", "schedule.warmup_steps=1", "evaluate.every=0"),

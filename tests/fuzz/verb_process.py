@@ -1,6 +1,6 @@
 """The process of a verb: it has imported what the verb needs, and forks a child for each case that it is told.
 
-    python -m tests.fuzz.verb_process pretrain FOLDER      reads seeds, a line each; answers with a JSON line each
+python -m tests.fuzz.verb_process pretrain FOLDER      reads seeds, a line each; answers with a JSON line each
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def _load_op() -> None:
     """Builds DeepSpeed's CPU op, if need be, and loads it: a child with a home of its own would build it anew."""
     from torch.utils.cpp_extension import get_default_build_root
 
-    from trainer.engine.mesh import load_cpu_op
+    from trainer.ranks.mesh import load_cpu_op
 
     os.environ.setdefault("TORCH_EXTENSIONS_DIR", get_default_build_root())
     load_cpu_op()
@@ -196,7 +196,11 @@ def _leaks(world: World, before: dict[str, str], scenario: Scenario) -> bool:
     for name in after:
         path = world.case / name
         if before.get(name) != after[name] and name.startswith(scenario.writes or "?") and path.is_file():
-            if not path.is_symlink() and path.stat().st_size < guard.HASHED_BYTES and SECRET.encode() in path.read_bytes():
+            if (
+                not path.is_symlink()
+                and path.stat().st_size < guard.HASHED_BYTES
+                and SECRET.encode() in path.read_bytes()
+            ):
                 return True
     return False
 

@@ -138,7 +138,7 @@ def two_ranks(tmp_path):
 
     def run(body):
         source = f"import os, sys, types\ndef main(config):\n    {body}\n"
-        stand_in = "sys.modules['trainer.pretrain'] = types.SimpleNamespace(main=main)\n"
+        stand_in = "sys.modules['trainer.verbs.pretrain'] = types.SimpleNamespace(main=main)\n"
         (tmp_path / "sitecustomize.py").write_text(source + stand_in)
         return banyan("pretrain", "launch.processes=2", "evaluate.prompt=a b=c", PYTHONPATH=str(tmp_path))
 

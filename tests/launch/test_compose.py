@@ -5,10 +5,10 @@ import sysconfig
 import pytest
 
 from launch.compose import as_yaml, compose
-from trainer.checks import check_values
 from trainer.config import EvaluateVerb, Generate, Pretrain, TrainingSet
+from trainer.config.names import as_name, check_name
+from trainer.config.values import check_values
 from trainer.errors import ConfigError
-from trainer.names import as_name, check_name
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ranks import small_config
+from tests.run_ranks import small_config
 from trainer.planning.fit import refusal
 from trainer.planning.layout import layout_of
 from trainer.planning.memory import MARGIN, memory_of

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ranks import small_config
+from tests.run_ranks import small_config
 from trainer.config import PlanSettings
 from trainer.planning.cluster import Cluster
 from trainer.planning.communication import Transfer

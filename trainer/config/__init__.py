@@ -7,8 +7,8 @@ error. Nothing heavy is imported here.
 from trainer.config.data import Data, Tokenizer, TokenizerTrain, TrainingSet, ValidationSet
 from trainer.config.launch import Launch
 from trainer.config.model import OF_CAUSAL_LM, Model
+from trainer.config.plain_values import flatten, plain, resolved
 from trainer.config.plan import PlanSettings
-from trainer.config.resolved import flatten, plain, resolved
 from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track, Wandb
 from trainer.config.sweep import Ladder, Search
 from trainer.config.training import AUTO, Optimizer, Parallel, Schedule, Train

@@ -21,7 +21,7 @@ def knob(
     """A configuration field: default, one sentence, unit.
 
     `common` puts it into `--help`; a value outside `choices`, or a number outside [low, high], is refused. With
-    `is_name` it becomes the name of folders, jobs or runs, and trainer/names.py says what it may be.
+    `is_name` it becomes the name of folders, jobs or runs, and trainer/config/names.py says what it may be.
     """
     metadata = {
         "text": text,

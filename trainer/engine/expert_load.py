@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed
 
-from trainer.engine.mesh import Mesh
 from trainer.model.moe import Tally
+from trainer.ranks.mesh import Mesh
 
 
 @dataclass(frozen=True)

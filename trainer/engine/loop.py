@@ -12,18 +12,19 @@ import torch
 import torch.distributed
 
 from trainer.config import Pretrain
-from trainer.data.loader import Batch
-from trainer.data.order import derive_key
+from trainer.config.batches import accumulation_steps, padding_of
+from trainer.data.tokens.loader import Batch
+from trainer.data.tokens.order import derive_key
 from trainer.engine.expert_load import ExpertLoad
-from trainer.engine.health import GradientGuard, StopRequests
-from trainer.engine.mesh import Mesh
-from trainer.engine.optimizer import learning_rates, set_learning_rates
+from trainer.engine.gradient_guard import GradientGuard
+from trainer.engine.optimizers.build import learning_rates, set_learning_rates
 from trainer.engine.schedule import learning_rate
 from trainer.engine.sequence import own_part
-from trainer.engine.watchdog import Watchdog
-from trainer.engine.zero import accumulation_steps, padding_of
 from trainer.errors import NonFiniteError
-from trainer.json_file import Count, from_json
+from trainer.machine.json_file import Count, from_json
+from trainer.ranks.mesh import Mesh
+from trainer.ranks.stop import StopRequests
+from trainer.ranks.watchdog import Watchdog
 from trainer.track.metrics import memory_bytes, mfu
 
 

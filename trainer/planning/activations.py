@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from trainer.layouts import autocasts
+from trainer.config.precision import autocasts
 from trainer.model.sizes import head_width
 from trainer.planning.layout import Layout
 

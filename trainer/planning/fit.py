@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 
-from trainer.checks import check_pretrain
 from trainer.config import Pretrain
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, divisors
 from trainer.planning.layout import layout_of
 from trainer.planning.memory import MARGIN, Memory, memory_of
-from trainer.refusal import divisors
+from trainer.rules.pretrain import check_pretrain
 
 GB = 1e9
 BIGGEST = 3  # parts that a refusal names

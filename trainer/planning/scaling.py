@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 
-from trainer.checks import check_pretrain
 from trainer.config.verbs import Plan
 from trainer.errors import ConfigError
 from trainer.planning.cluster import Cluster
 from trainer.planning.search import Candidate, judge, rank
 from trainer.planning.time import StepTime
+from trainer.rules.pretrain import check_pretrain
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trainer.checks import check_pretrain
 from trainer.config.verbs import Plan
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, divisors
 from trainer.planning.cluster import Cluster
 from trainer.planning.layout import Layout, layout_of
 from trainer.planning.memory import Memory, memory_of
 from trainer.planning.time import StepTime, step_time
-from trainer.refusal import divisors
+from trainer.rules.pretrain import check_pretrain
 
 CHECKPOINTING = ("none", "selective", "full")
 LARGEST_MICRO_BATCH = 64  # sequences

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from trainer.layouts import fills_buckets
-from trainer.model.names import is_hidden_matrix
+from trainer.config.training import fills_buckets
+from trainer.model.sizes import is_hidden_matrix
 from trainer.planning.layout import BUCKET, PERSISTENT, Layout
 
 FP32 = 4  # bytes

@@ -16,7 +16,7 @@ from launch.sweep.space import Distribution
 from launch.sweep.trial import FINISHED, RUNNING, STOPPED, Trial, all_trials
 from tests.track import wandb_server
 from trainer.config import Search, Wandb
-from trainer.scaling import Law
+from trainer.planning.scaling_law import Law
 
 SPACE = {
     "optimizer.lr": Distribution("loguniform", 1e-4, 1e-1),
