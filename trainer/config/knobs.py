@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import field
 from typing import Any
@@ -17,11 +18,14 @@ def knob(
     low: float = 0,
     high: float = math.inf,
     is_name: bool = False,
+    later: bool = False,
 ) -> Any:
     """A configuration field: default, one sentence, unit.
 
     `common` puts it into `--help`; a value outside `choices`, or a number outside [low, high], is refused. With
-    `is_name` it becomes the name of folders, jobs or runs, and trainer/config/names.py says what it may be.
+    `is_name` it becomes the name of folders, jobs or runs, and trainer/config/names.py says what it may be. `later` is
+    for a field that runs of earlier versions don't have: at its default it leaves a run's name and identity as they
+    were.
     """
     metadata = {
         "text": text,
@@ -31,6 +35,7 @@ def knob(
         "low": low,
         "high": high,
         "is_name": is_name,
+        "later": later,
     }
     if isinstance(default, dict | list):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -40,3 +45,14 @@ def knob(
 def part(kind: type) -> Any:
     """A nested section of the configuration."""
     return field(default_factory=kind)
+
+
+def later_fields(schema: type, prefix: str = "") -> dict[str, Any]:
+    """Dotted names and defaults of the fields that are marked `later`, in a schema and its sections."""
+    found: dict[str, Any] = {}
+    for item in dataclasses.fields(schema):
+        if dataclasses.is_dataclass(item.default_factory):
+            found |= later_fields(item.default_factory, f"{prefix}{item.name}.")
+        elif item.metadata.get("later"):
+            found[f"{prefix}{item.name}"] = item.default
+    return found

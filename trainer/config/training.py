@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from trainer.config.knobs import knob
+from trainer.config.optimizers import OPTIMIZERS
 
 AUTO = "auto"
 """Of train.precision and train.micro_batch_size: what a run settles when it begins, and then keeps."""
@@ -63,15 +64,18 @@ class Optimizer:
     """The optimiser."""
 
     name: str = knob(
-        "adamw", "Optimiser; muon is for the blocks' matrices, all else has AdamW.", choices=("adamw", "muon")
+        "adamw", "Optimiser; muon is for the blocks' matrices, all else has AdamW.", choices=tuple(OPTIMIZERS)
     )
-    lr: float = knob(3e-4, "Peak learning rate; of muon's, AdamW's part.", common=True, high=10.0)
-    beta1: float = knob(0.9, "Decay of AdamW's first moment.", high=0.9999999)
-    beta2: float = knob(0.95, "Decay of AdamW's second moment.", high=0.9999999)
+    lr: float = knob(3e-4, "Peak learning rate; with muon, of the AdamW parameters.", common=True, high=10.0)
+    beta1: float = knob(0.9, "Decay of AdamW's first moment; share of momentum in lion's update.", high=0.9999999)
+    beta2: float = knob(0.95, "Decay of AdamW's second moment, or of lion's momentum.", high=0.9999999)
     eps: float = knob(1e-8, "Epsilon of AdamW.")
     weight_decay: float = knob(
-        0.1, "Decoupled decay of matrices and embeddings; norms and biases have none.", high=10.0
+        0.1,
+        "Decay of matrices and embeddings, decoupled (with sgd, L2); norms and biases have none.",
+        high=10.0,
     )
+    momentum: float = knob(0.9, "Decay of sgd's momentum.", low=0.01, high=0.9999999, later=True)
     muon_lr: float = knob(
         0.02,
         "Peak learning rate of muon's matrices: the spectral norm of an update, times sqrt(rows / columns) "

@@ -1,4 +1,4 @@
-"""Stop requests that all ranks agree on, and gradients that aren't finite."""
+"""Gradient norms, clipping, and gradients that aren't finite: one rule for every optimiser at every stage."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from trainer.ranks.mesh import Mesh
 class GradientGuard:
     """Gradient norms, clipping, and the one rule at every stage: a norm that isn't finite stops the run.
 
-    With AdamW, DeepSpeed clips and skips a non-finite step by itself at stages 1 to 3. At stage 0 it does none of that
-    in fp32, so the norm is taken here and the fused AdamW told by `found_inf`, on the device, to leave the weights
-    alone. With Muon the norm is taken here nearly always (gradients.py says why), and looked at before the step.
+    DeepSpeed clips and skips a non-finite step by itself at stages 1 to 3. At stage 0 it does none of that in fp32, so
+    the norm is taken here. An optimiser that reads `grad_scale` and `found_inf`, as torch's fused ones do, clips and
+    leaves the weights alone by itself, on the device; for any other, gradients are scaled here, and the norm is looked
+    at before the step. With Muon the norm is taken here nearly always (gradients.py says why).
     """
 
     def __init__(self, engine: Any, optimizer: torch.optim.Optimizer, config: Pretrain, mesh: Mesh) -> None:
         self._engine = engine
         self._optimizer = optimizer
         self._clip = config.train.gradient_clipping
-        self._muon = config.optimizer.name == "muon"
+        self._clips_itself = getattr(optimizer, "_step_supports_amp_scaling", False)
         self._gradients = None if deepspeed_clips(config) else RawGradients(engine, mesh)
         self._norm: torch.Tensor | None = None
         self._first_bad = torch.zeros((), dtype=torch.int64, device=engine.device)  # step number; 0: none
@@ -37,11 +38,11 @@ class GradientGuard:
             return
         self._norm = self._gradients.norm()
         bad = ~torch.isfinite(self._norm)
-        if self._muon and bad:  # it has no found_inf; DeepSpeed waits for the device in such a step, too
+        if not self._clips_itself and bad:  # this waits for the device, as DeepSpeed does in such a step
             raise _non_finite(step)
         self._first_bad = torch.where(bad & (self._first_bad == 0), step, self._first_bad)
         excess = torch.clamp((self._norm + 1e-6) / self._clip, min=1.0) if self._clip > 0 else None
-        if not self._muon:
+        if self._clips_itself:
             self._optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
             self._optimizer.grad_scale = excess  # type: ignore[attr-defined]  # it divides by this as it reads them
         elif excess is not None:

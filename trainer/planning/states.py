@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from trainer.config.optimizers import OPTIMIZERS
 from trainer.config.training import fills_buckets
 from trainer.model.sizes import is_hidden_matrix
 from trainer.planning.layout import BUCKET, PERSISTENT, Layout
@@ -91,13 +92,13 @@ def _masters(layout: Layout) -> int:
 
 
 def _moments(layout: Layout) -> int:
-    """Two moments of AdamW's in fp32, one momentum of Muon's matrices."""
-    stage = layout.config.parallel.zero_stage
-    elements = layout.share if stage else layout.elements
-    if layout.config.optimizer.name != "muon":
-        return 2 * FP32 * elements
-    hidden = sum(math.prod(shape) for name, shape in layout.held.items() if is_hidden_matrix(name))
-    return round(FP32 * elements * (2 - hidden / layout.elements))
+    """What the optimiser keeps for each element, in fp32 (trainer/config/optimizers.py)."""
+    elements = layout.share if layout.config.parallel.zero_stage else layout.elements
+    state = OPTIMIZERS[layout.config.optimizer.name]
+    held = sum(
+        math.prod(shape) * len(state.of(is_hidden=is_hidden_matrix(name))) for name, shape in layout.held.items()
+    )
+    return round(FP32 * elements * held / layout.elements)
 
 
 def _gradients(layout: Layout) -> int:

@@ -120,6 +120,11 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
         "from the number of ranks or from a measurement; set it to 1 or more.",
     )
     require(
+        not (config.model.mup and config.optimizer.name == "sgd"),
+        "optimizer.name=sgd with model.mup=true: muP's rates are for optimisers that normalise the update; use "
+        "optimizer=adamw, lion or muon, or model.mup=false.",
+    )
+    require(
         not config.run.allow_change or bool(config.run.name or config.run.dir),
         "run.allow_change=true needs run.name or run.dir: the default name is a hash of what you are changing.",
     )

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from trainer.config import Pretrain, flatten, plain, resolved
+from trainer.config.knobs import later_fields
 from trainer.config.stored import from_values, load_values
 from trainer.config.values import check_values
 from trainer.data.tokens.tokenizer import Tokenizer, copy_tokenizer, load_tokenizer
@@ -47,7 +48,8 @@ def identity(resolved: dict[str, Any]) -> dict[str, Any]:
     kept["model"] = {key: value for key, value in kept["model"].items() if key not in FREE_MODEL}
     kept["data"] = {key: kept["data"].get(key) for key in DATA_KEYS}
     kept["checkpoint"] = {"fork_from": resolved["checkpoint"].get("fork_from")}
-    return flatten(kept)
+    later = later_fields(Pretrain)
+    return {key: value for key, value in flatten(kept).items() if key not in later or value != later[key]}
 
 
 def name_run(config: Pretrain) -> str:

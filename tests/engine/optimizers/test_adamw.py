@@ -4,7 +4,7 @@ import sys
 
 import torch
 
-from trainer.engine.optimizers.build import AdamW
+from trainer.engine.optimizers.adamw import AdamW
 
 GROUPS = {"lr": 1e-2, "weight_decay": 0.1, "betas": (0.9, 0.95), "fused": True}
 
@@ -32,7 +32,7 @@ def test_adamw_is_torch_s_to_the_bit_and_its_state_fits():
 
 
 def test_it_does_without_torch_s_compiler():
-    program = "import sys, torch; from trainer.engine.optimizers.build import AdamW\n"
+    program = "import sys, torch; from trainer.engine.optimizers.adamw import AdamW\n"
     program += "layer = torch.nn.Linear(2, 2); optimizer = AdamW(layer.parameters(), fused=True)\n"
     program += (
         "layer(torch.ones(2)).sum().backward(); optimizer.step(); optimizer.zero_grad(); optimizer.state_dict()\n"

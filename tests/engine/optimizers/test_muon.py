@@ -14,8 +14,8 @@ from tests.run_ranks import fail_ranks, pretrain, read_metrics, run_ranks, small
 from tests.states import assert_equal_states
 from trainer.checkpoint.folders import list_steps
 from trainer.checkpoint.reader import CheckpointReader, find_checkpoint, read_weights
+from trainer.config.optimizers import OPTIMIZERS
 from trainer.engine.deepspeed.muon import import_uncompiled
-from trainer.engine.optimizers.build import ADAMW_MOMENTS, MUON_MOMENTS
 from trainer.errors import ConfigError
 from trainer.model.sizes import is_hidden_matrix
 from trainer.run.directory import check_change
@@ -147,7 +147,7 @@ def test_muon_moved_through_shapes_agrees_with_unbroken_run(corpus, tmp_path, un
 
 
 def kinds_of(name):
-    return ("fp32", *(MUON_MOMENTS if is_hidden_matrix(name) else ADAMW_MOMENTS))
+    return ("fp32", *OPTIMIZERS["muon"].of(is_hidden=is_hidden_matrix(name)))
 
 
 PAIRS = random.Random(7).sample([(one, other) for one in SHAPES for other in SHAPES if one != other], 12)

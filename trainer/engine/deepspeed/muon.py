@@ -29,6 +29,14 @@ def import_uncompiled() -> None:
         compiler.compile = original
 
 
+def muon_with_adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """DeepSpeed's Muon for the groups whose "use_muon" is true, and torch's AdamW for the others."""
+    import_uncompiled()
+    from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
+
+    return MuonWithAuxAdam(groups, adam_optimizer=torch.optim.AdamW, adam_optimizer_kwargs={"fused": True})
+
+
 def holds_whole_momenta(engine: Any) -> bool:
     """Whether DeepSpeed keeps the momentum of every matrix that a rank's partition touches, whole and end to end.
 
