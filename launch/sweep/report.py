@@ -19,8 +19,7 @@ from launch.sweep.trial import FAILED, Trial
 from trainer.config import Search, Wandb
 from trainer.machine.terminal import show
 from trainer.report.curves import readable_count
-from trainer.track.sinks.wandb_run import Plan as WandbPlan
-from trainer.track.sinks.wandb_run import start_or_fall_back
+from trainer.track.sinks.wandb_run import WandbSettings, start_or_fall_back
 
 
 def report(
@@ -72,7 +71,7 @@ def log_to_wandb(
 ) -> None:
     """A W&B run in the sweep's group, with the table and the pictures."""
     grouped = dataclasses.replace(settings, group=settings.group or plan.name)
-    of_sweep = WandbPlan(run_dir=plan.folder, name=plan.name, settings=grouped, config={"sweep": plan.identity})
+    of_sweep = WandbSettings(run_dir=plan.folder, name=plan.name, settings=grouped, config={"sweep": plan.identity})
     run = start_or_fall_back(of_sweep, say=print)
     if run is None:
         return

@@ -14,12 +14,12 @@ from tests.engine.optimizers.muon_reference import PlainMuon
 from tests.run_ranks import read_metrics
 from trainer.config import Optimizer, Pretrain
 from trainer.data.tokens.dataset import open_training, weights_of
-from trainer.data.tokens.loader import to_batch
 from trainer.data.tokens.order import Order, extend
 from trainer.engine.optimizers.build import decays
 from trainer.engine.schedule import learning_rate
 from trainer.model.decoder import Transformer
 from trainer.model.initialize import initial_weight
+from trainer.objective.causal import to_batch
 
 
 def train_plainly(config: Pretrain) -> list[tuple[float, float]]:

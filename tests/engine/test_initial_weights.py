@@ -14,12 +14,12 @@ from tests.run_ranks import fail_ranks, pretrain, read_metrics, run_ranks, small
 from tests.states import read_state
 from trainer.config import Export
 from trainer.data.tokens.dataset import open_training, weights_of
-from trainer.data.tokens.loader import to_batch
 from trainer.data.tokens.manifest import read_manifest
 from trainer.data.tokens.order import Order, extend
 from trainer.engine.initial_weights import check_tokenizer
 from trainer.errors import ConfigError, InputError
 from trainer.model.hugging_face.init_folder import find_origin
+from trainer.objective.causal import to_batch
 
 # What is begun with, and in which shape: (ranks, ZeRO stage, tensor degree)
 BEGINNINGS = [("llama tied", (1, 0, 1)), ("llama tied", (2, 3, 1)), ("llama tied", (2, 3, 2)), ("qwen2", (2, 3, 2))]

@@ -96,7 +96,7 @@ def strange_neighbour(draw: Random, path: Path, outside: Path) -> None:
         (
             b"\xb2\xe2.txt",
             b"a\nb.json",
-            "n".encode() * 250,
+            b"n" * 250,
             b"...",
             b"rank-00001.json",
             b"rank-9.json",

@@ -12,6 +12,7 @@ from trainer.data.tokens.history import History
 from trainer.data.tokens.loader import Loader
 from trainer.data.tokens.order import Order
 from trainer.errors import ConfigError, InputError
+from trainer.objective.causal import Causal
 from trainer.run.directory import load_run_tokenizer
 from trainer.verbs.data import main
 
@@ -44,7 +45,16 @@ def test_text_shown_is_the_text_in_the_batch_and_in_the_source(run_dir, corpus, 
     sets = open_training(Data(path=str(corpus), sequence_length=32))
     rows = [dataset.rows for dataset in sets]
     history = History([], []).go_on(step=0, position=0, batch_size=4, rows=rows, weights=weights_of(Data()))
-    loader = Loader(sets, Order(rows, history.segments, seed=0, window=2), 4, 4, 0, 1, mask_documents=False, prefetch=1)
+    loader = Loader(
+        sets,
+        Order(rows, history.segments, seed=0, window=2),
+        4,
+        4,
+        0,
+        1,
+        to_batch=Causal(0, None).to_batch,
+        prefetch=1,
+    )
     tokenizer = load_run_tokenizer(run_dir)
     batch = next(loader.batches(4 * 8 + 4))
     printed = "".join(re.findall(r"^    (.*)$", shown, re.MULTILINE))

@@ -6,9 +6,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from trainer.config import Checkpoint
 from trainer.model.region import Region
 
+# Kinds of views; moments have the names that torch gives them
 WEIGHT = "fp32"
+EMA = "ema"  # the moving average of the weights (trainer/engine/weight_average.py)
 
 
 @dataclass(frozen=True)
@@ -24,3 +27,8 @@ class Fragment:
         low, high = self.region.count * index // count, self.region.count * (index + 1) // count
         region = replace(self.region, start=self.region.start + low, stop=self.region.start + high)
         return Fragment(self.parameter, region, {kind: view[low:high] for kind, view in self.views.items()})
+
+
+def kind_of_weights(settings: Checkpoint) -> str:
+    """The kind of weights that a verb is to read: the last ones, or their moving average."""
+    return EMA if settings.ema else WEIGHT

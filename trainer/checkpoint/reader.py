@@ -346,6 +346,14 @@ class CheckpointReader:
         """What the checkpoint holds, as (parameter, kind)."""
         return list(self.pieces)
 
+    def require(self, kind: str) -> None:
+        """Refuses a checkpoint without this kind of weights."""
+        if not any(held == kind for _, held in self.pieces):
+            raise InputError(
+                f"{self.folder}: holds no moving average of the weights; leave checkpoint.ema out, or train with "
+                "train.ema."
+            )
+
     def stored(self, piece: Piece) -> tuple[str, list[int]]:
         """Kind of numbers, as "F32", and shape of what a file holds for a piece."""
         return self._described(self._slice(piece))
@@ -406,8 +414,9 @@ class CheckpointReader:
                 )
 
 
-def read_weights(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """Whole fp32 weights by name, one at a time, from a checkpoint of any shape."""
+def read_weights(folder: Path, kind: str = WEIGHT) -> Iterator[tuple[str, torch.Tensor]]:
+    """Whole fp32 weights by name, one at a time, from a checkpoint of any shape; `kind` may be their average."""
     reader = CheckpointReader(folder)
+    reader.require(kind)
     for name in reader.shapes:
-        yield name, reader.read_whole(name, WEIGHT)
+        yield name, reader.read_whole(name, kind)

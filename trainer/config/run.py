@@ -45,6 +45,7 @@ class Checkpoint:
         None, "Begin a new run with all the state of another: RUN_DIR for its newest checkpoint, or RUN_DIR@STEP."
     )
     step: Optional[int] = knob(None, "Step that evaluate, generate and export read; by default the newest whole.")
+    ema: bool = knob(False, "Evaluate, generate and export take the moving average of the weights (train.ema).")
 
 
 @dataclass
@@ -95,4 +96,5 @@ class Track:
     """Where metrics go."""
 
     every: int = knob(10, "Steps between logged lines.", "steps", common=True, low=1)
+    tensorboard: bool = knob(False, "Write TensorBoard event files to RUN/tensorboard as well.", common=True)
     wandb: Wandb = part(Wandb)

@@ -51,12 +51,26 @@ class Train:
         choices=("none", "full", "selective"),
     )
     gradient_clipping: float = knob(1.0, "Largest gradient norm; 0 is off.", common=True)
+    ema: Optional[float] = knob(
+        None,
+        "Keep a moving average of the weights with this decay, as 0.999; checkpoint.ema reads it.",
+        low=0.0,
+        high=0.9999999,
+        later=True,
+    )
     deterministic: bool = knob(False, "Deterministic CUDA kernels, for bit-equal resumes there.")
 
     @property
     def in_bf16(self) -> bool:
         """Whether activations are in bf16, and products of them, once the precision is settled."""
         return self.precision in ("bf16", "fp8")
+
+
+@dataclass
+class Objective:
+    """What is learnt from a row."""
+
+    name: str = knob("causal", "causal: each token from those before it.", choices=("causal",), later=True)
 
 
 @dataclass

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from trainer.checkpoint.fragment import WEIGHT
 from trainer.checkpoint.reader import read_weights
 from trainer.config import Model
 from trainer.errors import InputError
@@ -15,15 +16,18 @@ from trainer.model.hugging_face.config_json import check_sizes
 
 
 @torch.no_grad()
-def load_model(config: Model, checkpoint: Path, device: torch.device, dtype: torch.dtype) -> LanguageModel:
+def load_model(
+    config: Model, checkpoint: Path, device: torch.device, dtype: torch.dtype, *, kind: str = WEIGHT
+) -> LanguageModel:
     """The model with a checkpoint's weights, in evaluation mode, whatever shape of run saved them.
 
+    `kind` of fragment: the last weights, or their moving average.
     InputError if the checkpoint's parameters aren't the model's.
     """
     check_sizes({name: getattr(config, name) for name in ARCHITECTURE}, f"{checkpoint}: its run's config.yaml")
     model = build_empty(config, device, dtype)
     missing = dict(model.named_parameters())
-    for name, weight in read_weights(checkpoint):
+    for name, weight in read_weights(checkpoint, kind):
         parameter = missing.pop(name, None)
         if parameter is None or parameter.shape != weight.shape:
             raise InputError(

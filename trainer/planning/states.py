@@ -31,6 +31,7 @@ def states_of(layout: Layout) -> States:
         "weights": _weights(layout),
         "master weights": _masters(layout),
         "optimizer state": _moments(layout),
+        "averaged weights": _averages(layout),
         "gradients": _gradients(layout),
         "buffers": _buffers(layout),
         "staging": _staging(layout),
@@ -38,7 +39,7 @@ def states_of(layout: Layout) -> States:
     away: set[str] = set()
     elsewhere = layout.cuda or parallel.offload_device == "nvme"  # on a CPU, its memory is the device's
     if parallel.offload != "none" and elsewhere:
-        away |= {"master weights", "optimizer state", "gradients", "staging"}
+        away |= {"master weights", "optimizer state", "averaged weights", "gradients", "staging"}
     if parallel.offload == "all" and elsewhere:
         away |= {"weights"}
     device = {name: size for name, size in parts.items() if name not in away and size}
@@ -99,6 +100,12 @@ def _moments(layout: Layout) -> int:
         math.prod(shape) * len(state.of(is_hidden=is_hidden_matrix(name))) for name, shape in layout.held.items()
     )
     return round(FP32 * elements * held / layout.elements)
+
+
+def _averages(layout: Layout) -> int:
+    """The moving average of the weights, in fp32, of what a rank holds of them."""
+    elements = layout.share if layout.config.parallel.zero_stage else layout.elements
+    return FP32 * elements if layout.config.train.ema is not None else 0
 
 
 def _gradients(layout: Layout) -> int:

@@ -49,6 +49,11 @@ def check_layout(config: Pretrain, world_size: int) -> None:
     check_muon(config)
     check_float8(config)
     check_offload(parallel)
+    require(
+        config.train.ema is None or parallel.offload == "none" or parallel.offload_device != "nvme",
+        f"train.ema={config.train.ema} with parallel.offload_device=nvme: weights that are on a drive between steps "
+        "can't be averaged after each; use parallel.offload_device=cpu, or leave train.ema out.",
+    )
     check_hpz(parallel, world_size)
 
 

@@ -1,4 +1,4 @@
-"""`python -m trainer.run.micro_batch_timing`, beside a rank: how long micro-batches of several sizes take, and which fit.
+"""`python -m trainer.run.micro_batch_timing`, beside a rank: what micro-batches of several sizes take, and which fit.
 
 The model is the run's, in the run's layout; tokens are drawn at random, and what is learnt of them is thrown away.
 """
@@ -26,6 +26,7 @@ from trainer.engine.assemble import assemble, compile_parts
 from trainer.engine.initial_weights import initial_source
 from trainer.engine.sequence import own_part
 from trainer.model.build import parameter_shapes
+from trainer.objective.build import Objective, build_objective
 from trainer.ranks.mesh import Mesh, join, seed_everything
 from trainer.run.sidecar import read_order
 
@@ -109,10 +110,11 @@ def measure(engine: Any, config: Pretrain, mesh: Mesh, size: int) -> Timing:
         torch.cuda.reset_peak_memory_stats()
     batch = own_part(random_batch(config, size, mesh), mesh).to(mesh.device)
     scale = 1.0 / (2 * size * config.data.sequence_length)
+    objective = build_objective(config, end_of_text=0)
     inner, last = [], []
     for _ in range(1 + REPEATS):
-        inner.append(_timed(engine, batch, scale, mesh))
-        last.append(_timed(engine, batch, scale, mesh))
+        inner.append(_timed(engine, objective, batch, scale, mesh))
+        last.append(_timed(engine, objective, batch, scale, mesh))
     return Timing(
         size=size,
         inner_s=_largest(statistics.median(inner[1:]), mesh),
@@ -132,11 +134,11 @@ def random_batch(config: Pretrain, size: int, mesh: Mesh) -> Batch:
     return Batch(tokens[:, :-1], tokens[:, 1:], ids if config.data.mask_documents else None, 0)
 
 
-def _timed(engine: Any, batch: Batch, scale: float, mesh: Mesh) -> float:
+def _timed(engine: Any, objective: Objective, batch: Batch, scale: float, mesh: Mesh) -> float:
     """Seconds of a micro-step, which is an optimiser step where DeepSpeed counts that many."""
     _synchronise(mesh)
     began = time.perf_counter()
-    engine.backward(engine(batch.inputs, batch.targets, batch.document_ids).sum() * scale)
+    engine.backward(objective.losses(engine, batch).sum() * scale)
     engine.step()
     _synchronise(mesh)
     return time.perf_counter() - began

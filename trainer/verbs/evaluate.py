@@ -11,16 +11,17 @@ from pathlib import Path
 
 import torch
 
+from trainer.checkpoint.fragment import kind_of_weights
 from trainer.checkpoint.reader import find_checkpoint
 from trainer.config import Data, EvaluateVerb
 from trainer.config.precision import autocasts, has_bf16_weights
 from trainer.config.values import check_values
 from trainer.data.tokens.dataset import Dataset, check_run_tokenizer, open_dataset, open_validation
-from trainer.data.tokens.loader import Batch
 from trainer.engine.bf16 import autocast
 from trainer.errors import ConfigError
 from trainer.evaluate.loss import score
 from trainer.evaluate.trained_model import load_model
+from trainer.objective.build import build_objective
 from trainer.ranks.mesh import join
 from trainer.run.directory import log_to_file, read_config, require_run_dir
 from trainer.track.metrics import perplexity
@@ -38,17 +39,16 @@ def main(config: EvaluateVerb) -> int:
     for dataset in sets:
         check_run_tokenizer(dataset, run_dir / "tokenizer" / "tokenizer.json")
 
-    model = load_model(run.model, folder, mesh.device, torch.bfloat16 if has_bf16_weights(run) else torch.float32)
+    dtype = torch.bfloat16 if has_bf16_weights(run) else torch.float32
+    model = load_model(run.model, folder, mesh.device, dtype, kind=kind_of_weights(config.checkpoint))
     if autocasts(run):
         autocast(model, mesh.device)
-
-    def forward(batch: Batch) -> torch.Tensor:
-        return model(batch.inputs, batch.targets, batch.document_ids)
 
     if mesh.is_main:
         print(f"{folder}")
     for dataset in sets:
-        result = score(forward, dataset, config.evaluate, mesh, mask_documents=run.data.mask_documents)
+        objective = build_objective(run, end_of_text=dataset.manifest.end_of_text)
+        result = score(objective, model, dataset, config.evaluate, mesh)
         if mesh.is_main:
             print(
                 f"{dataset.name}: {result.loss:.6f} nats per token, perplexity {perplexity(result.loss):.4f}, "

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from trainer.checkpoint.folders import folder_of, list_steps
-from trainer.checkpoint.fragment import WEIGHT
+from trainer.checkpoint.fragment import EMA, kind_of_weights
 from trainer.checkpoint.reader import CheckpointReader, find_checkpoint
 from trainer.config import Export, Model, Pretrain
 from trainer.config.values import check_values
@@ -40,17 +40,22 @@ def main(config: Export) -> int:
     tokenizer = load_run_tokenizer(run_dir)
     settings = config.export
     readers = open_last(run_dir, config.checkpoint.step, settings.average_last)
+    kind = kind_of_weights(config.checkpoint)
+    for reader in readers:
+        reader.require(kind)
     step = readers[0].state["step"]
     name, dtype = DTYPES[settings.dtype]
     architecture, generation = describe_model(run_dir, run, end_of_text=tokenizer.end_of_text_id, dtype=name)
-    target = Path(settings.output or default_output(run_dir, step, settings.average_last)).absolute()
+    target = Path(settings.output or default_output(run_dir, step, settings.average_last, kind)).absolute()
     check_target(target)
 
     attempt = target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")
     try:
         with storage_errors(target):
             attempt.mkdir(parents=True)
-            written = write_tensors(attempt, tensors_of(readers, stored_as(run.model)), dtype, settings.shard_bytes)
+            written = write_tensors(
+                attempt, tensors_of(readers, stored_as(run.model), kind), dtype, settings.shard_bytes
+            )
             write_json(attempt / "config.json", architecture)
             write_json(attempt / "generation_config.json", generation)
             copy_tokenizer(run_dir / "tokenizer", attempt)
@@ -82,9 +87,10 @@ def open_last(run_dir: Path, step: int | None, count: int) -> list[CheckpointRea
     return readers
 
 
-def default_output(run_dir: Path, step: int, count: int) -> Path:
-    """RUN/export/step-N, with the number of averaged checkpoints where there are several."""
-    return run_dir / "export" / (f"step-{step:08d}" + (f"-average-{count}" if count > 1 else ""))
+def default_output(run_dir: Path, step: int, count: int, kind: str) -> Path:
+    """RUN/export/step-N, with the number of averaged checkpoints where there are several, and the kind of weights."""
+    averaged = f"-average-{count}" if count > 1 else ""
+    return run_dir / "export" / f"step-{step:08d}{averaged}{'-ema' if kind == EMA else ''}"
 
 
 def check_target(target: Path) -> None:
@@ -98,19 +104,19 @@ def stored_as(model: Model) -> StoredAs:
     return stored_tensors if model.path is None else lambda name, shape: [(name, shape)]
 
 
-def tensors_of(readers: list[CheckpointReader], stored: StoredAs) -> Iterator[Tensor]:
+def tensors_of(readers: list[CheckpointReader], stored: StoredAs, kind: str) -> Iterator[Tensor]:
     """What Hugging Face wants on disk, in the order of the model, each to be read when it's written."""
     for parameter, shape in readers[0].shapes.items():
         start = 0
         for name, size in stored(parameter, shape):
             stop = start + torch.Size(size).numel()
-            yield Tensor(name, size, partial(mean_of, readers, parameter, Region(shape, None, start, stop)))
+            yield Tensor(name, size, partial(mean_of, readers, parameter, kind, Region(shape, None, start, stop)))
             start = stop
 
 
-def mean_of(readers: list[CheckpointReader], parameter: str, region: Region) -> torch.Tensor:
+def mean_of(readers: list[CheckpointReader], parameter: str, kind: str, region: Region) -> torch.Tensor:
     """A region's weights, averaged over checkpoints in fp64; 1-D, fp32."""
-    first, *others = (reader.read(parameter, WEIGHT, region) for reader in readers)
+    first, *others = (reader.read(parameter, kind, region) for reader in readers)
     if not others:
         return first
     total = first.double()

@@ -13,6 +13,7 @@ from typing import TextIO
 
 import torch
 
+from trainer.checkpoint.fragment import kind_of_weights
 from trainer.checkpoint.reader import find_checkpoint
 from trainer.config import Generate
 from trainer.config.values import check_values
@@ -30,7 +31,8 @@ def main(config: Generate) -> int:
     tokenizer = load_run_tokenizer(run_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if run.train.in_bf16 else torch.float32
-    model = load_model(run.model, find_checkpoint(run_dir, config.checkpoint.step), device, dtype)
+    checkpoint = find_checkpoint(run_dir, config.checkpoint.step)
+    model = load_model(run.model, checkpoint, device, dtype, kind=kind_of_weights(config.checkpoint))
     prompt = config.prompt.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     sampling = Sampling(config.max_tokens, config.temperature, config.top_k, config.top_p, config.seed)
     pieces = continue_text(model, tokenizer, prompt, sampling, context_length=run.data.sequence_length)

@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 
+from trainer.checkpoint.fragment import Fragment
 from trainer.checkpoint.object_store import Store
 from trainer.checkpoint.reader import CheckpointReader
 from trainer.checkpoint.writer import CheckpointWriter, remove_attempts
 from trainer.config import Model, Pretrain, resolved
-from trainer.config.batches import micro_batch_of, padding_of
+from trainer.config.batches import accumulation_steps, micro_batch_of, padding_of
 from trainer.config.precision import has_bf16_weights
 from trainer.data.tokens.dataset import (
     Dataset,
@@ -34,18 +35,21 @@ from trainer.data.tokens.dataset import (
 )
 from trainer.data.tokens.history import FILE as HISTORY
 from trainer.data.tokens.history import History, total_steps_of
-from trainer.data.tokens.loader import Batch, Loader
+from trainer.data.tokens.loader import Loader
 from trainer.data.tokens.order import Order
-from trainer.engine.assemble import assemble, compile_parts
+from trainer.engine.assemble import Assembly, assemble, compile_parts
 from trainer.engine.bf16 import multiplies_bf16
 from trainer.engine.deepspeed import fragments
 from trainer.engine.deepspeed.offload import load_nvme_op
 from trainer.engine.expert_load import ExpertLoad
 from trainer.engine.float8 import require_float8
+from trainer.engine.hooks import Hook
 from trainer.engine.initial_weights import initial_source, open_origin
 from trainer.engine.loop import Progress, Trainer, Utilisation
+from trainer.engine.targets import Step, counted_steps, fixed_steps
+from trainer.engine.weight_average import WeightAverage
 from trainer.errors import ConfigError, InputError
-from trainer.evaluate.loss import Score, score
+from trainer.evaluate.loss import LossEvaluator
 from trainer.machine.durable import write_json
 from trainer.machine.host_memory import keep_freed_memory
 from trainer.model.build import (
@@ -60,6 +64,7 @@ from trainer.model.hugging_face.suitability import (
     require_suitable,
     require_vocabulary,
 )
+from trainer.objective.build import Objective, build_objective
 from trainer.ranks.mesh import Mesh, join, seed_everything
 from trainer.ranks.stop import StopRequests
 from trainer.ranks.watchdog import Watchdog
@@ -71,6 +76,7 @@ from trainer.run.micro_batch import find_micro_batch
 from trainer.run.resume import check_fetched, find_resume
 from trainer.run.summary import announce
 from trainer.track.metrics import flops_per_token, peak_flops
+from trainer.track.sinks.sink import Start
 from trainer.track.sinks.wandb_run import choose_mode
 from trainer.track.tracker import Tracker
 
@@ -149,7 +155,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
         write_json(run_dir / HISTORY, history.to_json())
 
     assembly = assemble(config, kept, shapes, mesh, weights=origin or initial_source(kept, config.seed))
-    engine, model, partition = assembly.engine, assembly.model, assembly.partition
+    engine, partition = assembly.engine, assembly.partition
     if reader:
         reader.check_shapes(shapes)
         fragments.restore(engine, partition, reader.read, steps=progress.step)
@@ -163,8 +169,13 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
 
     parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, kept)
     tracker = open_tracker(run_dir, config, mesh, training + validation, (parameters, active), progress, total_steps)
-    evaluation = Evaluation(config, mesh, engine, validation, progress, tracker, watchdog)
-    loader = open_loader(config, mesh, training, history)
+    objective = build_objective(config, end_of_text=training[0].manifest.end_of_text)
+    evaluation = LossEvaluator(
+        objective, engine, validation, config.evaluate, mesh, beat=lambda: watchdog.beat("evaluate")
+    )
+    hooks = build_hooks(config, assembly, mesh)
+    for hook in hooks:
+        hook.begin(reader)
     state = {"history": history.to_json(), "tokenizer_sha256": training[0].manifest.tokenizer_sha256}
     say = tracker.note if tracker is not None else print
     writer = CheckpointWriter(run_dir, mesh, config.checkpoint, say, store)
@@ -173,24 +184,25 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
         mesh=mesh,
         engine=engine,
         optimizer=assembly.optimizer,
-        batches=loader.batches(progress.position),
+        objective=objective,
+        steps=open_steps(config, mesh, training, history, objective, progress.position),
         progress=progress,
         total_steps=total_steps,
         pace=history.position_after if config.train.tokens is not None else None,
         utilisation=measure_utilisation(config, kept, mesh, active),
         log=tracker,
-        evaluate=evaluation.run,
+        evaluators=[evaluation],
         save=lambda last: save(
-            writer, config, mesh, fragments.owned_fragments(engine, partition, mesh), progress, state, last=last
+            writer, config, mesh, owned_fragments(assembly, mesh, hooks), progress, state, last=last
         ),
         watchdog=watchdog,
-        expert_load=ExpertLoad(model.tally, mesh) if model.tally is not None else None,
+        hooks=hooks,
     )
     stops.attach(mesh, run_dir)
     with closing(tracker) as ending, writer:
         reason = trainer.run(stops)
         if reason is None and not evaluation.latest and config.evaluate.every > 0:
-            evaluation.score()  # a run killed after its last checkpoint, before its outcome was written
+            evaluation.run()  # a run killed after its last checkpoint, before its outcome was written
         watchdog.beat("end")
         if tracker is not None and reason is None:
             announce(run_dir, config, progress, training, evaluation.latest, tracker)
@@ -294,19 +306,47 @@ def device_name(mesh: Mesh) -> str:
     return torch.cuda.get_device_name() if mesh.device.type == "cuda" else "cpu"
 
 
-def open_loader(config: Pretrain, mesh: Mesh, training: list[Dataset], history: History) -> Loader:
-    """This rank's view of the data order."""
+def open_steps(
+    config: Pretrain, mesh: Mesh, training: list[Dataset], history: History, objective: Objective, position: int
+) -> Iterator[Step]:
+    """This rank's micro-batches from `position` on, by step, each step with the targets of its global batch."""
     rows = [dataset.rows for dataset in training]
-    return Loader(
+    loader = Loader(
         datasets=training,
         order=Order(rows, history.segments, seed=config.seed, window=config.data.shuffle_shards),
         batch_size=config.train.batch_size,
         micro_batch_size=micro_batch_of(config.train, mesh.data_size),
         rank=mesh.data_rank,
         world_size=mesh.data_size,
-        mask_documents=config.data.mask_documents,
+        to_batch=objective.to_batch,
         prefetch=config.data.prefetch,
     )
+    micro_steps, per_row = accumulation_steps(config, mesh.data_size), objective.targets_per_row()
+    if per_row is None:
+        return counted_steps(loader.batches(position), micro_steps=micro_steps, mesh=mesh)
+    return fixed_steps(loader.batches(position), micro_steps=micro_steps, targets=per_row * config.train.batch_size)
+
+
+def build_hooks(config: Pretrain, assembly: Assembly, mesh: Mesh) -> list[Hook]:
+    """What goes along with the training of this run."""
+    hooks: list[Hook] = []
+    if config.train.ema is not None:
+        held = fragments.held_fragments(assembly.engine, assembly.partition, moments=False)
+        hooks.append(WeightAverage(held, config.train.ema))
+    if assembly.model.tally is not None:
+        hooks.append(ExpertLoad(assembly.model.tally, mesh))
+    return hooks
+
+
+def owned_fragments(assembly: Assembly, mesh: Mesh, hooks: list[Hook]) -> Iterator[Fragment]:
+    """What this rank saves: weights, moments, and what the hooks keep of them."""
+
+    def extend(fragment: Fragment) -> Fragment:
+        for hook in hooks:
+            fragment = hook.extend(fragment)
+        return fragment
+
+    return fragments.owned_fragments(assembly.engine, assembly.partition, mesh, extend)
 
 
 def measure_utilisation(config: Pretrain, model: Model, mesh: Mesh, active: int) -> Utilisation | None:
@@ -363,7 +403,7 @@ def open_tracker(
     if config.train.precision == "fp32" and multiplies_bf16(mesh.device):
         print("bf16 is native here and should be faster: train.precision=bf16")
     return Tracker.open(
-        run_dir, config, resolved=resolved(config), facts=facts, start_step=progress.step, total_steps=total_steps
+        Start(run_dir, config, resolved(config), facts, start_step=progress.step, total_steps=total_steps)
     )
 
 
@@ -378,51 +418,11 @@ def closing(tracker: Tracker | None) -> Iterator[SimpleNamespace]:
             tracker.close(exit_code=ending.exit_code, summary={})
 
 
-@dataclasses.dataclass
-class Evaluation:
-    """Scores every validation set with the weights of the moment; `latest` are the last scores."""
-
-    config: Pretrain
-    mesh: Mesh
-    engine: Any
-    validation: list[Dataset]
-    progress: Progress
-    tracker: Tracker | None
-    watchdog: Watchdog
-    latest: list[tuple[Dataset, Score]] = dataclasses.field(default_factory=list)
-
-    def run(self) -> float | None:
-        """Scores and logs; the loss on evaluate.watch, or None without that set. Every rank calls it."""
-        self.score()
-        metrics = {}
-        for dataset, result in self.latest:
-            metrics[f"eval/{dataset.name}/loss"] = result.loss
-            metrics[f"eval/{dataset.name}/bits_per_byte"] = result.bits_per_byte
-        if self.tracker is not None and metrics:
-            self.tracker.log(step=self.progress.step, tokens=self.progress.tokens, metrics=metrics)
-        return metrics.get(f"eval/{self.config.evaluate.watch}/loss")
-
-    def score(self) -> None:
-        """Fills `latest`. Every rank calls it."""
-        was_training = self.engine.module.training
-        self.engine.eval()
-        masks = self.config.data.mask_documents
-        self.latest = [
-            (dataset, score(self._forward, dataset, self.config.evaluate, self.mesh, mask_documents=masks))
-            for dataset in self.validation
-        ]
-        self.engine.train(was_training)
-
-    def _forward(self, batch: Batch) -> torch.Tensor:
-        self.watchdog.beat("evaluate")
-        return self.engine.module(batch.inputs, batch.targets, batch.document_ids)
-
-
 def save(
     writer: CheckpointWriter,
     config: Pretrain,
     mesh: Mesh,
-    owned: Iterator[fragments.Fragment],
+    owned: Iterator[Fragment],
     progress: Progress,
     data_state: dict[str, Any],
     *,

@@ -20,7 +20,7 @@ from trainer.config.values import check_values
 from trainer.errors import ConfigError, InputError
 from trainer.machine.json_file import Malformed, from_json, from_known, read_json
 from trainer.track.sinks.journal import METRICS, Row
-from trainer.track.sinks.wandb_run import Plan, choose_mode, journal_rows, mark_superseded, start_run
+from trainer.track.sinks.wandb_run import WandbSettings, choose_mode, journal_rows, mark_superseded, start_run
 from trainer.track.tracker import FACTS
 
 USAGE = "banyan sync RUN_DIR [track.wandb.KEY=VALUE] …"
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
     settings = wandb_settings(config, [argument for argument in arguments if "=" in argument])
     rows = read_journal(run_dir)
     name = (config.get("run") or {}).get("name") or run_dir.resolve().name
-    plan = Plan(
+    plan = WandbSettings(
         run_dir=run_dir,
         name=name,
         settings=settings,
@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> int:
     return send(plan, rows, mode)
 
 
-def send(plan: Plan, rows: list[Row], mode: str) -> int:
+def send(plan: WandbSettings, rows: list[Row], mode: str) -> int:
     """Logs the rows that are missing there; returns the exit code."""
     run = start_run(plan, mode, say=print)
     sent = sum(run.log(row) for row in rows)

@@ -10,9 +10,10 @@ from tests.corpus import make_dataset
 from trainer.config import Data, TrainingSet
 from trainer.data.tokens.dataset import open_training, weights_of
 from trainer.data.tokens.history import History
-from trainer.data.tokens.loader import IGNORED, Loader, document_ids, validation_batches
+from trainer.data.tokens.loader import IGNORED, Loader, validation_batches
 from trainer.data.tokens.order import Order, extend
 from trainer.errors import InputError
+from trainer.objective.causal import Causal, document_ids
 
 BATCH, MICRO = 8, 2
 
@@ -26,7 +27,9 @@ def read_legs(data_legs, legs):
         history = history.go_on(step=step, position=position, batch_size=BATCH, rows=rows, weights=weights_of(data))
         order = Order(rows, history.segments, seed=3, window=data.shuffle_shards)
         streams = [
-            Loader(sets, order, BATCH, MICRO, rank, world_size, mask_documents=False, prefetch=3).batches(position)
+            Loader(sets, order, BATCH, MICRO, rank, world_size, to_batch=Causal(0, None).to_batch, prefetch=3).batches(
+                position
+            )
             for rank in range(world_size)
         ]
         for _ in range(steps * BATCH // (MICRO * world_size)):
@@ -111,7 +114,7 @@ def test_ranks_that_don_t_divide_the_chunks_read_each_row_once_and_fill_up_with_
     micro_steps = -(-BATCH // world_size)
 
     def read(rank, ranks, count):
-        loader = Loader(datasets, order, BATCH, 1, rank, ranks, mask_documents=False, prefetch=2)
+        loader = Loader(datasets, order, BATCH, 1, rank, ranks, to_batch=Causal(0, None).to_batch, prefetch=2)
         return list(islice(loader.batches(0), count))
 
     streams = [read(rank, world_size, 2 * micro_steps) for rank in range(world_size)]

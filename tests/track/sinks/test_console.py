@@ -55,10 +55,10 @@ def test_time_left_ignores_how_long_the_first_step_took():
 def test_off_a_terminal_there_are_plain_lines(capsys):
     console = open_console(total_steps=450, start_step=0)
     assert isinstance(console, PlainConsole)
-    console.row(120, ROW | {"eval/validation/loss": 4.7})
-    console.progress(121, None, None)
+    console.row({"step": 120} | ROW | {"eval/validation/loss": 4.7})
+    console.progress(121)
     console.note("[a] note")
-    console.close()
+    console.close(exit_code=0, summary={})
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("step 120/450  loss 4.812")
     assert out[1:] == ["step 120/450  validation loss 4.700", "[a] note"]
@@ -70,11 +70,11 @@ def test_on_a_terminal_there_is_a_bar_with_loss_speed_and_time_left():
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=100)
     console = BarConsole(terminal, Pace(total_steps=450), start_step=100)
-    console.row(110, ROW)
-    console.progress(120, None, None)
+    console.row({"step": 110} | ROW)
+    console.progress(120)
     console.note("[bold]a note[/bold] with brackets")
-    console.row(120, {"eval/validation/loss": 4.7})
-    console.close()
+    console.row({"step": 120, "eval/validation/loss": 4.7})
+    console.close(exit_code=0, summary={})
     shown = screen.getvalue()
     for text in ("120/450", "loss 4.812", "5,812 tok/s", "left ", "validation loss 4.700", "[bold]a note[/bold]"):
         assert text in shown

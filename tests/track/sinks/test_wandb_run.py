@@ -15,7 +15,8 @@ from tests.track.wandb_server import KEY
 from trainer.config import Pretrain, Wandb
 from trainer.errors import ConfigError
 from trainer.track.sinks.journal import METRICS, read_rows
-from trainer.track.sinks.wandb_run import Plan, Unsent, WandbError, choose_mode, start_or_fall_back, start_run
+from trainer.track.sinks.sink import Start
+from trainer.track.sinks.wandb_run import Unsent, WandbError, WandbSettings, choose_mode, start_or_fall_back, start_run
 from trainer.track.tracker import Tracker
 
 RESOLVED = {"seed": 7, "model": {"hidden_size": 256}, "optimizer": {"lr": 3e-4}}
@@ -45,7 +46,7 @@ def open_tracker(run_dir, *, mode="auto", start_step=0, timeout_s=10.0):
     config = Pretrain()
     config.run.name = "a-run"
     config.track.wandb = Wandb(mode=mode, init_timeout_s=timeout_s, tags=["t"])
-    return Tracker.open(run_dir, config, resolved=RESOLVED, facts=FACTS, start_step=start_step, total_steps=100)
+    return Tracker.open(Start(run_dir, config, RESOLVED, FACTS, start_step=start_step, total_steps=100))
 
 
 def log_steps(tracker, first, last):
@@ -193,7 +194,7 @@ def test_a_server_that_stalls_while_the_run_starts_doesnt_hold_up_training(run_d
 def test_a_network_that_dies_in_mid_run_holds_up_the_end_only_by_the_finish_timeout(run_dir, server):
     said = []
     settings = Wandb(init_timeout_s=10)
-    plan = Plan(run_dir, name="a-run", settings=settings, config={}, finish_timeout_s=1)
+    plan = WandbSettings(run_dir, name="a-run", settings=settings, config={}, finish_timeout_s=1)
     run = start_run(plan, "online", say=said.append)
     server.silent = True
     for step in range(1, 50):
@@ -225,7 +226,7 @@ def test_a_wandb_service_killed_in_mid_run_is_one_line_and_its_rows_come_at_the_
 def test_a_wandb_service_that_hangs_doesnt_hold_up_the_end(run_dir, server, monkeypatch):
     monkeypatch.setattr("trainer.track.sinks.wandb_run.STOP_TIMEOUT_S", 0.5)
     said = []
-    plan = Plan(run_dir, name="a-run", settings=Wandb(), config={}, finish_timeout_s=0.5)
+    plan = WandbSettings(run_dir, name="a-run", settings=Wandb(), config={}, finish_timeout_s=0.5)
     run = start_run(plan, "online", say=said.append)
     for child in psutil.Process().children(recursive=True):
         if child.name().startswith("wandb-core"):
@@ -245,7 +246,7 @@ def test_a_broken_setting_of_wandbs_is_refused_in_one_line(monkeypatch):
 
 def test_an_error_of_wandbs_in_mid_run_is_one_line_and_no_crash(run_dir):
     said = []
-    plan = Plan(run_dir, name="a-run", settings=Wandb(mode="offline"), config={})
+    plan = WandbSettings(run_dir, name="a-run", settings=Wandb(mode="offline"), config={})
     run = start_or_fall_back(plan, say=said.append)
     run._run.log = lambda row: 1 / 0
     for step in (1, 2):
@@ -258,7 +259,7 @@ def test_an_error_of_wandbs_in_mid_run_is_one_line_and_no_crash(run_dir):
 def test_a_wandb_that_cant_start_at_all_is_an_error_that_training_survives(run_dir, monkeypatch):
     monkeypatch.setattr(wandb, "init", lambda **_: 1 / 0)
     said = []
-    plan = Plan(run_dir, name="a-run", settings=Wandb(mode="offline"), config={})
+    plan = WandbSettings(run_dir, name="a-run", settings=Wandb(mode="offline"), config={})
     with pytest.raises(WandbError, match="division by zero"):
         start_run(plan, "offline", say=said.append)
     assert start_or_fall_back(plan, say=said.append) is None

@@ -21,7 +21,7 @@ from trainer.machine.json_file import Malformed, from_json, read_json
 
 @dataclass(frozen=True)
 class Packing:
-    """What all shards of a prepare have in common. `engine` is what encodes (trainer.data.tokens.encoder.try_tokenizer)."""
+    """What all shards of a prepare have in common. `engine` is what encodes (tokens/encoder.py, try_tokenizer)."""
 
     spool: Path
     scratch: Path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +14,9 @@ import torch
 from trainer.config.batches import chunk_of, rounds
 from trainer.data.tokens.dataset import Dataset
 from trainer.data.tokens.order import Order, Place
+
+# Rows of tokens, position of the first → a micro-batch: an objective's (trainer/objective/)
+ToBatch = Callable[..., "Batch"]
 
 READERS = 2  # threads; the order of batches doesn't depend on it
 ROWS_AHEAD = 256  # whose places are looked up at once, since one costs as much
@@ -45,22 +48,6 @@ class Batch:
         return Batch(moved[0], moved[1], moved[2], self.position)
 
 
-def to_batch(rows: Sequence[np.ndarray], *, position: int, end_of_text: int | None) -> Batch:
-    """Rows of L + 1 tokens → inputs and targets that overlap; `end_of_text` asks for document ids."""
-    tokens = torch.from_numpy(np.stack(rows).astype(np.int64))  # (rows, time + 1)
-    inputs, targets = tokens[:, :-1].clone(), tokens[:, 1:].clone()  # of a single row, views would share memory
-    return Batch(inputs, targets, None if end_of_text is None else document_ids(inputs, end_of_text), position)
-
-
-def document_ids(inputs: torch.Tensor, end_of_text: int) -> torch.Tensor:
-    """Number of the document that each input token is in, within its row, from 0; (rows, time) int64.
-
-    The end-of-text token belongs to the document that it ends.
-    """
-    ends = (inputs == end_of_text).long()
-    return ends.cumsum(dim=1) - ends
-
-
 @dataclass(frozen=True)
 class Loader:
     """Batches of one data rank. Micro-step m of a step takes chunk m·W + r of the global batch.
@@ -75,7 +62,7 @@ class Loader:
     micro_batch_size: int
     rank: int
     world_size: int
-    mask_documents: bool
+    to_batch: ToBatch
     prefetch: int
 
     def batches(self, position: int) -> Iterator[Batch]:
@@ -113,26 +100,24 @@ class Loader:
     def _read(self, position: int, counts: bool, places: list[Place]) -> Batch:
         by_fingerprint = {dataset.manifest.fingerprint: dataset for dataset in self.datasets}
         rows = [by_fingerprint[place.fingerprint].row(place.shard, place.row) for place in places]
-        end_of_text = self.datasets[0].manifest.end_of_text if self.mask_documents else None
-        batch = to_batch(rows, position=position, end_of_text=end_of_text)
+        batch = self.to_batch(rows, position=position)
         if not counts:
             batch.targets.fill_(IGNORED)
         return batch
 
 
 def validation_batches(
-    dataset: Dataset, *, rows: int, micro_batch_size: int, rank: int, world_size: int, mask_documents: bool
+    dataset: Dataset, *, rows: int, micro_batch_size: int, rank: int, world_size: int, to_batch: ToBatch
 ) -> Iterator[tuple[int, Batch]]:
     """(number of the first row, batch) over the first `rows` rows in file order, the same number on every rank.
 
     Past the end, a batch is padded with rows whose targets are all ignored, so that no rank waits for another.
     """
-    end_of_text = dataset.manifest.end_of_text if mask_documents else None
     stride = micro_batch_size * world_size
     for base in range(0, rows, stride):
         first = base + rank * micro_batch_size
         numbers = [min(first + offset, rows - 1) for offset in range(micro_batch_size)]
         read = [dataset.row_in_file_order(number) for number in numbers]
-        batch = to_batch(read, position=first, end_of_text=end_of_text)
+        batch = to_batch(read, position=first)
         batch.targets[max(0, rows - first) :] = IGNORED
         yield first, batch

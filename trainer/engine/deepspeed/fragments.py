@@ -6,7 +6,7 @@ that alias DeepSpeed's own storage. Reading one takes a checkpoint, writing into
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
@@ -24,14 +24,19 @@ from trainer.model.region import Region, Source
 from trainer.ranks.mesh import Mesh
 
 
-def held_fragments(engine: Any, partition: Partition) -> Iterator[Fragment]:
-    """All that this rank holds: fp32 weights and moments. At stage 0 that is all of its slices."""
+def held_fragments(engine: Any, partition: Partition, *, moments: bool = True) -> Iterator[Fragment]:
+    """All that this rank holds: fp32 weights and moments. At stage 0 that is all of its slices.
+
+    A new run has no `moments` before its first step.
+    """
     stage = engine.zero_optimization_stage()
     inner = inner_optimizer(engine)
     for name, parameter in engine.module.named_parameters():
         held = Region.of_slice(partition.shapes[name], partition.slice_of(name))
         if stage == 0:
-            views = {WEIGHT: parameter.data.view(-1)} | _moments(inner, parameter, parameter, 0, parameter.numel())
+            views = {WEIGHT: parameter.data.view(-1)}
+            if moments:
+                views |= _moments(inner, parameter, parameter, 0, parameter.numel())
             yield Fragment(name, held, views)
         elif stage < 3:
             mapping = parameter._hp_mapping
@@ -43,13 +48,14 @@ def held_fragments(engine: Any, partition: Partition) -> Iterator[Fragment]:
             views = {WEIGHT: flat.data.narrow(0, start, count)}
             if getattr(parameter, "use_muon", False) and muon.holds_whole_momenta(engine):
                 start = muon.momentum_start(engine, parameter) + first
-            views |= _moments(inner, parameter, flat, start, count)
+            if moments:
+                views |= _moments(inner, parameter, flat, start, count)
             yield Fragment(name, replace(held, start=first, stop=first + count), views)
     if stage == 3:
-        yield from _held_at_stage_3(engine, partition)
+        yield from _held_at_stage_3(engine, partition, moments=moments)
 
 
-def _held_at_stage_3(engine: Any, partition: Partition) -> Iterator[Fragment]:
+def _held_at_stage_3(engine: Any, partition: Partition, *, moments: bool) -> Iterator[Fragment]:
     """By group of DeepSpeed's, for one on NVMe is in memory only while its fragments are being used."""
     inner = inner_optimizer(engine)
     places = [
@@ -64,17 +70,22 @@ def _held_at_stage_3(engine: Any, partition: Partition) -> Iterator[Fragment]:
                 if count == 0:
                     continue  # all of this rank's partition is padding
                 held = Region.of_slice(partition.shapes[name], partition.slice_of(name))
-                views = {WEIGHT: flat.data.narrow(0, start, count)} | _moments(inner, parameter, flat, start, count)
+                views = {WEIGHT: flat.data.narrow(0, start, count)}
+                if moments:
+                    views |= _moments(inner, parameter, flat, start, count)
                 yield Fragment(name, replace(held, start=first, stop=first + count), views)
 
 
-def owned_fragments(engine: Any, partition: Partition, mesh: Mesh) -> Iterator[Fragment]:
+def owned_fragments(
+    engine: Any, partition: Partition, mesh: Mesh, extend: Callable[[Fragment], Fragment] = lambda fragment: fragment
+) -> Iterator[Fragment]:
     """What of `held_fragments` this rank writes: where others hold the same, each of them writes an even share.
 
-    All data-parallel ranks hold the same at stage 0, and all tensor-parallel ones what isn't cut.
+    `extend` may add kinds of views to what is held. All data-parallel ranks hold the same at stage 0, and all
+    tensor-parallel ones what isn't cut.
     """
     stage = engine.zero_optimization_stage()
-    for fragment in held_fragments(engine, partition):
+    for fragment in map(extend, held_fragments(engine, partition)):
         index, count = (mesh.rank // mesh.tensor, mesh.world_size // mesh.tensor) if stage == 0 else (0, 1)
         if fragment.region.slice is None:
             index, count = index * mesh.tensor + mesh.tensor_rank, count * mesh.tensor

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from trainer.track.sinks.sink import Row, Sink, Start
 
 if TYPE_CHECKING:
     import rich.console
     import rich.progress
 
 
-class Console(Protocol):
-    """Where progress is shown."""
-
-    def row(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Shows the metrics logged at a step."""
-
-    def progress(self, step: int, loss: float | None, tokens_per_second: float | None) -> None:
-        """Moves on to a step; None keeps the figure shown before."""
-
-    def note(self, line: str) -> None:
-        """Prints a line, above the progress bar if there is one."""
-
-    def close(self) -> None:
-        """Takes the progress bar off its refresh; what it showed last stays."""
-
-
-def open_console(*, total_steps: int, start_step: int) -> Console:
+def open_sink(start: Start, say: Callable[[str], None]) -> Sink:
     """A progress bar if standard output is a terminal, else plain lines."""
+    return open_console(total_steps=start.total_steps, start_step=start.start_step)
+
+
+def open_console(*, total_steps: int, start_step: int) -> BarConsole | PlainConsole:
+    """As open_sink."""
     import rich.console
 
     terminal = rich.console.Console(highlight=False)
@@ -56,21 +47,21 @@ class Pace:
         return (now_s - first_s) / (step - first_step) * max(0, self.total_steps - step)
 
 
-class PlainConsole:
+class PlainConsole(Sink):
     """One line per logged step, for files, pipes and schedulers' logs."""
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
 
-    def row(self, step: int, metrics: Mapping[str, float]) -> None:
+    def row(self, row: Row) -> None:
         """Prints a line for the training metrics and one for each evaluated set."""
-        total_steps = self._pace.total_steps
-        if "train/loss" in metrics:
-            self.note(training_line(step, total_steps, metrics, self._pace.seconds_left(step)))
-        for line in evaluation_lines(step, total_steps, metrics):
+        step, total_steps = row["step"], self._pace.total_steps
+        if "train/loss" in row:
+            self.note(training_line(step, total_steps, row, self._pace.seconds_left(step)))
+        for line in evaluation_lines(step, total_steps, row):
             self.note(line)
 
-    def progress(self, step: int, loss: float | None, tokens_per_second: float | None) -> None:
+    def progress(self, step: int) -> None:
         """Prints nothing: only logged steps make a line."""
         self._pace.seconds_left(step)
 
@@ -78,11 +69,8 @@ class PlainConsole:
         """Prints a line at once."""
         print(line, flush=True)
 
-    def close(self) -> None:
-        """There is nothing to close."""
 
-
-class BarConsole:
+class BarConsole(Sink):
     """A rich progress bar with loss, tokens per second and time left."""
 
     def __init__(self, terminal: rich.console.Console, pace: Pace, *, start_step: int) -> None:
@@ -93,18 +81,18 @@ class BarConsole:
         self._figures: dict[str, str] = {}
         self._bar.start()
 
-    def row(self, step: int, metrics: Mapping[str, float]) -> None:
+    def row(self, row: Row) -> None:
         """Moves the bar; prints a line above it for each evaluated set."""
-        self.progress(step, metrics.get("train/loss"), metrics.get("perf/tokens_per_second"))
-        for line in evaluation_lines(step, self._pace.total_steps, metrics):
+        if "train/loss" in row:
+            self._figures["loss"] = f"loss {row['train/loss']:.3f}"
+        if "perf/tokens_per_second" in row:
+            self._figures["speed"] = f"{row['perf/tokens_per_second']:,.0f} tok/s"
+        self.progress(row["step"])
+        for line in evaluation_lines(row["step"], self._pace.total_steps, row):
             self.note(line)
 
-    def progress(self, step: int, loss: float | None, tokens_per_second: float | None) -> None:
-        """Moves the bar to a step."""
-        if loss is not None:
-            self._figures["loss"] = f"loss {loss:.3f}"
-        if tokens_per_second is not None:
-            self._figures["speed"] = f"{tokens_per_second:,.0f} tok/s"
+    def progress(self, step: int) -> None:
+        """Moves the bar to a step; the figures of the last row stay."""
         left_s = self._pace.seconds_left(step)
         left = "" if left_s is None else f"left {duration(left_s)}"
         figures = "  ".join(self._figures[key] for key in ("loss", "speed") if key in self._figures)
@@ -114,7 +102,7 @@ class BarConsole:
         """Prints a line above the bar, as it is: brackets are no markup."""
         self._terminal.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def close(self) -> None:
+    def close(self, *, exit_code: int, summary: Mapping[str, Any]) -> None:
         """Stops the refresh; the bar stays as it is."""
         self._bar.stop()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,14 +17,13 @@ from typing import Any, TextIO
 from trainer.errors import InputError, StorageError
 from trainer.machine.durable import require_no_link, write_text
 from trainer.machine.json_file import Count, Malformed, from_json, from_known, parse_json, read_regular
+from trainer.track.sinks.sink import Row, Sink, Start
 
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 AXES = ("step", "tokens", "time")
 
 MOST_BYTES = 2**32  # of a journal: rows of a thousand bytes for four million logged steps
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,33 @@ class Journal:
     def close(self) -> None:
         """Closes the file; all rows are already flushed."""
         self._file.close()
+
+
+class JournalSink(Sink):
+    """metrics.jsonl and samples.jsonl of a run directory."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._metrics = Journal(run_dir / METRICS)
+        self._samples = Journal(run_dir / SAMPLES)
+
+    def row(self, row: Row) -> None:
+        """A line of metrics.jsonl."""
+        self._metrics.write(row)
+
+    def sample(self, row: Row) -> None:
+        """A line of samples.jsonl."""
+        self._samples.write(row)
+
+    def close(self, *, exit_code: int, summary: Mapping[str, Any]) -> None:
+        """Closes both."""
+        self._metrics.close()
+        self._samples.close()
+
+
+def open_sink(start: Start, say: Callable[[str], None]) -> Sink:
+    """The journals, cut to the step that the run goes on from."""
+    cut_metrics(start.run_dir, start.start_step)
+    return JournalSink(start.run_dir)
 
 
 def encode(row: Mapping[str, Any]) -> str:

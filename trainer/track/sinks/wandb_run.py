@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 from trainer.config import Wandb
 from trainer.errors import BanyanError, ConfigError, InputError
 from trainer.machine.durable import write_text
-from trainer.track.sinks.journal import AXES, METRICS, SAMPLES, Row, read_metrics, read_rows
+from trainer.track.sinks.journal import AXES, METRICS, SAMPLES, read_metrics, read_rows
+from trainer.track.sinks.sink import Row, Sink, Start
 
 if TYPE_CHECKING:
     import wandb
@@ -53,7 +54,7 @@ class WandbError(BanyanError):
 
 
 @dataclass(frozen=True)
-class Plan:
+class WandbSettings:
     """What a W&B run is made from."""
 
     run_dir: Path
@@ -74,10 +75,12 @@ class Plan:
         return found
 
 
-class WandbRun:
+class WandbRun(Sink):
     """A started W&B run. An error of W&B's never gets out of `log` and `close`: it becomes one line."""
 
-    def __init__(self, run: wandb.Run, plan: Plan, *, last_row: Row | None, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, run: wandb.Run, plan: WandbSettings, *, last_row: Row | None, say: Callable[[str], None]
+    ) -> None:
         self._run = run
         self._plan = plan
         self._unsent = Unsent(last_row)
@@ -113,6 +116,14 @@ class WandbRun:
             self._give_up(error)
         return not self._broken
 
+    def row(self, row: Row) -> None:
+        """As log."""
+        self.log(row)
+
+    def sample(self, row: Row) -> None:
+        """As log: a table `samples/NAME`."""
+        self.log(row)
+
     def log_media(
         self, *, pictures: Mapping[str, Path], tables: Mapping[str, tuple[list[str | int], list[list[Any]]]]
     ) -> None:
@@ -126,7 +137,7 @@ class WandbRun:
         except Exception as error:
             self._give_up(error)
 
-    def close(self, *, exit_code: int, summary: Mapping[str, Any]) -> bool:
+    def close(self, *, exit_code: int, summary: Mapping[str, Any]) -> bool:  # type: ignore[override]
         """Ends the W&B run, waiting for uploads up to its finish timeout. Returns whether the server has every row.
 
         Exit code 85 (stopped after a checkpoint) counts as success, so that W&B lets the run go on.
@@ -172,7 +183,7 @@ class Unsent:
         return False
 
 
-def start_run(plan: Plan, mode: str, *, say: Callable[[str], None]) -> WandbRun:
+def start_run(plan: WandbSettings, mode: str, *, say: Callable[[str], None]) -> WandbRun:
     """Starts or goes on with the run, `mode` online or offline.
 
     Raises WandbError if that fails; online it gives up after `init_timeout_s` seconds.
@@ -216,7 +227,26 @@ def start_run(plan: Plan, mode: str, *, say: Callable[[str], None]) -> WandbRun:
     return WandbRun(run, plan, last_row=last_row, say=say)
 
 
-def start_or_fall_back(plan: Plan, *, say: Callable[[str], None]) -> WandbRun | None:
+def open_sink(start: Start, say: Callable[[str], None]) -> Sink | None:
+    """The W&B run; online, it is first sent the rows that a kill or a dead network kept from the server."""
+    run = start_or_fall_back(make_plan(start), say=say)
+    if run is not None and run.online:
+        for row in journal_rows(start.run_dir):
+            run.log(row)
+    return run
+
+
+def make_plan(start: Start) -> WandbSettings:
+    """What the W&B run of a run directory is made from."""
+    return WandbSettings(
+        run_dir=start.run_dir,
+        name=start.config.run.name or start.run_dir.resolve().name,
+        settings=start.config.track.wandb,
+        config={**start.resolved, "facts": start.facts},
+    )
+
+
+def start_or_fall_back(plan: WandbSettings, *, say: Callable[[str], None]) -> WandbRun | None:
     """Starts the run in the mode asked for; offline, in so many words, if the server doesn't answer in time.
 
     None if W&B is disabled, or fails even offline: training goes on without it.
@@ -274,7 +304,7 @@ def import_wandb() -> ModuleType:
     return wandb
 
 
-def fetch_last_row(plan: Plan, timeout_s: float) -> Row | None:
+def fetch_last_row(plan: WandbSettings, timeout_s: float) -> Row | None:
     """The last row of ours that the server has of this run; None if it has none.
 
     It goes through W&B's service, which knows proxies, certificates and credentials, and raises whatever that raises
