@@ -1,4 +1,4 @@
-"""conf/experiment/: each composes, passes every check, and fits the cluster that it is meant for; the long runs train it."""
+"""conf/experiment/: each composes, passes every check and fits the cluster it is meant for; long runs train it."""
 
 from pathlib import Path
 

@@ -2,8 +2,8 @@
 
 Sources: NVIDIA's data sheets of H100, H200, A100, L40S and of the systems DGX A100 (200 Gb/s of network per GPU), DGX
 H100/H200 (400 Gb/s) and DGX B200 (400 Gb/s; memory and its bandwidth divided by its eight GPUs); of consumer GPUs, the
-Ampere, Ada and Blackwell whitepapers, with PCIe as their link and an Ethernet of 10 Gb/s (100 for the largest). Peaks are those that
-MFU is measured against (trainer/track/metrics.py).
+Ampere, Ada and Blackwell whitepapers, with PCIe as their link and an Ethernet of 10 Gb/s (100 for the largest). Peaks
+are those that MFU is measured against (trainer/track/metrics.py).
 """
 
 from __future__ import annotations
