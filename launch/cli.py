@@ -18,10 +18,10 @@ from typing import Any
 
 from launch import failure, rank_environment
 from launch.launcher_keys import check_keys
-from launch.rank_group import FORWARDED, STOPPED
+from launch.rank_group import FORWARDED
 from launch.verbs import VERBS, Verb
 from trainer import __version__
-from trainer.errors import BanyanError, ConfigError
+from trainer.errors import STOPPED, BanyanError, ConfigError
 from trainer.machine import streams
 from trainer.machine.file_limit import raise_limit
 from trainer.machine.interrupt import Interrupted, end_if_stuck, interruptible, leave_to_kernel

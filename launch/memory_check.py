@@ -35,7 +35,7 @@ def check_memory(config: Pretrain, world_size: int) -> None:
     precision = settle_precision(config, world_size, native_bf16=cuda or multiplies_bf16())
     train = replace(config.train, precision=precision)
     if train.micro_batch_size == AUTO:
-        train.micro_batch_size = 1  # it takes what fits, be it a single sequence
+        train = replace(train, micro_batch_size=1)  # it takes what fits, be it a single sequence
     planned = replace(config, model=model, train=train)
     message = refusal(planned, world_size, memory=size, cuda=cuda, device=name)
     if message:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from trainer.config import Data
 
 ROOT = Path(__file__).parents[1]
 
@@ -109,7 +112,7 @@ def test_no_verb_imports_another() -> None:
 
 
 def test_only_one_room_imports_deepspeeds_insides() -> None:
-    allowed = ("trainer.engine.deepspeed", "trainer.engine.sequence", "trainer.ranks.mesh")
+    allowed = ("trainer.engine.deepspeed", "trainer.engine.sequence", "trainer.ranks.mesh", "trainer.ranks.extensions")
     for module in modules():
         inside = [name for name in all_imports(module) if name.startswith("deepspeed.")]
         assert not inside or module.startswith(allowed), f"{module} imports {inside[0]}"
@@ -131,3 +134,24 @@ def test_help_imports_nothing_heavy(heavy: str) -> None:
         names = imported_at_start(module)
         assert not [name for name in names if name.split(".")[0] == heavy], f"{module} imports {heavy} at its top"
         waiting += [name for name in names if name in modules()]
+
+
+def test_a_configuration_is_changed_by_making_another() -> None:
+    """No statement assigns to a key of one: `config.train.steps = 3`. Whoever settles a value uses with_values."""
+    sections = {"config", "data", "train", "model", "run", "parallel", "optimizer", "checkpoint", "changed", "base"}
+    for module, path in modules().items():
+        for statement in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            targets = statement.targets if isinstance(statement, ast.Assign) else []
+            for target in (leaf for each in targets for leaf in ast.walk(each) if isinstance(leaf, ast.Attribute)):
+                written = ast.unparse(target)
+                if written.split(".")[0] in sections and not module.startswith("trainer.model."):
+                    raise AssertionError(f"{module}, line {statement.lineno}: {written} is assigned to")
+
+
+def test_every_knob_of_prepare_says_whether_it_decides_the_shards() -> None:
+    """A setting that was forgotten would make old output count as up to date."""
+    free = {"input", "include", "exclude", "output", "workers", "tokenizer"}  # inputs are compared file by file
+    training = {"path", "train", "validation", "sequence_length", "mask_documents", "shuffle_shards", "verify_bytes"}
+    for item in dataclasses.fields(Data):
+        decides = item.metadata.get("decides", False)
+        assert decides != (item.name in free | training | {"prefetch"}), item.name

@@ -1,5 +1,8 @@
 """Errors that a user can mend: one line that names the key, file or shard, and what to do. No traceback is shown."""
 
+STOPPED = 85
+"""Exit code: stopped after a checkpoint, before the end; the same command goes on."""
+
 
 class BanyanError(Exception):
     """An expected failure. `exit_code` is the process's exit status (2: bad configuration or input)."""

@@ -23,7 +23,6 @@ from trainer.config import Launch
 from trainer.errors import ConfigError
 from trainer.machine.json_file import read_json
 
-STOPPED = 85
 REQUEUED = ("signal", "time")  # reasons in stopped.json after which nobody wants the run to stay stopped
 
 
@@ -80,7 +79,8 @@ def begin(arguments: Sequence[str], allocation: Allocation) -> Path | None:
     from launch.compose import compose
     from launch.verbs import VERBS
     from trainer.data.tokens.history import total_steps_in
-    from trainer.run import directory as run_directory
+    from trainer.errors import STOPPED
+from trainer.run import directory as run_directory
 
     verb = VERBS["pretrain"]
     options = read_options(verb, ["launch=slurm", *arguments])

@@ -16,15 +16,15 @@ from launch.sweep.report import report
 from launch.sweep.sought import Sought, seek
 from launch.sweep.trial import FINISHED, KEPT_STATES, all_trials
 from trainer.config import Pretrain, Search, Sweep
+from trainer.config.changed import with_values
 from trainer.data.tokens.dataset import open_training, open_validation
 from trainer.data.tokens.history import total_steps_of
+from trainer.errors import STOPPED
 from trainer.report.curves import readable_count
 from trainer.run.lock import RunLock
 
 if TYPE_CHECKING:
     from launch.cli import Options
-
-STOPPED = 85  # exit code: stopped before the end; the same command goes on
 
 
 def main(config: Sweep, options: Options) -> int:
@@ -58,7 +58,7 @@ def settle(search: Search, options: Options) -> tuple[Plan, Pretrain]:
     base: Pretrain = compose("pretrain", overrides, config_dir)
     checks.check_base(base)
     training, validation = open_training(base.data), open_validation(base.data)
-    base.model.vocab_size = base.model.vocab_size or training[0].manifest.vocab_size
+    base = with_values(base, {"model.vocab_size": base.model.vocab_size or training[0].manifest.vocab_size})
     metric = checks.metric_of(search, [dataset.name for dataset in validation])
     steps = total_steps_of(base)
     if search.searcher == "ladder":
@@ -68,9 +68,9 @@ def settle(search: Search, options: Options) -> tuple[Plan, Pretrain]:
     every = search.every or max(1, steps // 10)
     identity = identity_of(search, base, every=every, metric=metric)
     name = name_sweep(search, base, identity)
-    base.run.dir = str(locate(search, name))
+    base = with_values(base, {"run.dir": str(locate(search, name))})
     plan = Plan(
-        dir=base.run.dir,
+        dir=str(base.run.dir),
         name=name,
         overrides=overrides,
         config_dir=str(config_dir) if config_dir else None,

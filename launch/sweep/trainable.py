@@ -13,7 +13,6 @@ from typing import Any
 
 from ray import tune
 
-from launch.rank_group import STOPPED as STOPPED_AFTER_CHECKPOINT
 from launch.sweep import trial as trials
 from launch.sweep.plan import Plan
 from launch.sweep.process import Follower, Process, error_in
@@ -21,6 +20,7 @@ from launch.sweep.space import to_texts
 from launch.sweep.trial import Trial
 from trainer.checkpoint.folders import folder_of, list_steps
 from trainer.data.tokens.history import total_steps_in
+from trainer.errors import STOPPED as STOPPED_AFTER_CHECKPOINT
 from trainer.errors import InputError, NonFiniteError
 from trainer.run import directory as run_directory
 from trainer.track.sinks.journal import METRICS, Row

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 
 from trainer.config import Pretrain
+from trainer.config.changed import with_values
 from trainer.errors import ConfigError, divisors
 from trainer.planning.layout import layout_of
 from trainer.planning.memory import MARGIN, Memory, memory_of
@@ -53,10 +53,13 @@ def _changes(config: Pretrain, world_size: int, *, cuda: bool) -> Iterator[tuple
         for mode in modes:
             for size in [micro, *sizes]:
                 for stage in stages:
-                    changed = copy.copy(config)
-                    changed.parallel, changed.train = copy.copy(config.parallel), copy.copy(config.train)
-                    changed.parallel.zero_stage, changed.parallel.offload = stage, offload
-                    changed.train.activation_checkpointing, changed.train.micro_batch_size = mode, size
+                    values = {
+                        "parallel.zero_stage": stage,
+                        "parallel.offload": offload,
+                        "train.activation_checkpointing": mode,
+                        "train.micro_batch_size": size,
+                    }
+                    changed = with_values(config, values)
                     words = {
                         f"parallel.zero_stage={stage}": stage != config.parallel.zero_stage,
                         f"train.micro_batch_size={size}": size != micro,

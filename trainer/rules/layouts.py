@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 from trainer.config import AUTO, Parallel, Pretrain
+from trainer.config.changed import with_values
 from trainer.errors import ConfigError, divisors, require
 from trainer.model.sizes import head_width
 
@@ -17,11 +17,8 @@ def settle_precision(config: Pretrain, world_size: int, *, native_bf16: bool) ->
     """train.precision; of AUTO bf16, if the devices multiply it natively and the layout allows it, else fp32."""
     if config.train.precision != AUTO:
         return config.train.precision
-    tried = copy.copy(config)
-    tried.train = copy.copy(config.train)
-    tried.train.precision = "bf16"
     try:
-        check_layout(tried, world_size)
+        check_layout(with_values(config, {"train.precision": "bf16"}), world_size)
     except ConfigError:
         return "fp32"
     return "bf16" if native_bf16 else "fp32"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -18,6 +19,7 @@ from typing import Any
 import yaml
 
 from trainer.config import Pretrain, flatten, plain, resolved
+from trainer.config.changed import with_values
 from trainer.config.knobs import later_fields
 from trainer.config.stored import from_values, load_values
 from trainer.config.values import check_values
@@ -27,7 +29,7 @@ from trainer.machine import streams
 from trainer.machine.credentials import masked
 from trainer.machine.durable import require_no_link, write_json, write_text
 from trainer.machine.json_file import Malformed, from_known, read_json
-from trainer.model.hugging_face.folder import own_model
+from trainer.model.hugging_face.folder import own_model, with_absolute_folders
 
 # May differ between the runs of one directory: they change neither what is learnt nor in which order.
 FREE_SECTIONS = ("run", "parallel", "deepspeed", "checkpoint", "evaluate", "track", "health", "launch")
@@ -60,10 +62,12 @@ def name_run(config: Pretrain) -> str:
     return f"{config.data.name}-{config.model.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def make_absolute(config: Pretrain) -> None:
-    """Where the run forks from, as it is stored: another start may stand in another folder."""
-    if config.checkpoint.fork_from:
-        config.checkpoint.fork_from = str(Path(config.checkpoint.fork_from).expanduser().absolute())
+def with_absolute_places(config: Pretrain) -> Pretrain:
+    """With absolute folders of models and of a run that is forked: another start may stand in another folder."""
+    config = dataclasses.replace(config, model=with_absolute_folders(config.model))
+    if not config.checkpoint.fork_from:
+        return config
+    return with_values(config, {"checkpoint.fork_from": str(Path(config.checkpoint.fork_from).expanduser().absolute())})
 
 
 def locate(config: Pretrain) -> Path:
@@ -157,8 +161,7 @@ def read_config(run_dir: Path) -> Pretrain:
         check_values(config)
     except (ValueError, ConfigError) as error:
         raise InputError(f"{path}: {str(error).rstrip('.')}; restore that file.") from error
-    config.model = own_model(config.model, Path(run_dir))
-    return config
+    return dataclasses.replace(config, model=own_model(config.model, Path(run_dir)))
 
 
 def record_stop(run_dir: Path, reason: str, step: int) -> None:

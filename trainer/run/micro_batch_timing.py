@@ -20,6 +20,7 @@ import torch
 import torch.distributed
 
 from trainer.config import Pretrain
+from trainer.config.changed import with_values
 from trainer.config.stored import from_values
 from trainer.data.tokens.loader import Batch
 from trainer.engine.assemble import assemble, compile_parts
@@ -81,8 +82,8 @@ def measure_all(config: Pretrain, sizes: list[int], budget_s: float) -> Iterator
     mesh = join(tensor=config.parallel.tensor, sequence=config.parallel.sequence)
     seed_everything(config.seed, deterministic=config.train.deterministic)
     began = time.monotonic()
-    config.train.micro_batch_size = sizes[0]
-    config.train.batch_size = 2 * sizes[0] * mesh.data_size
+    smallest = {"train.micro_batch_size": sizes[0], "train.batch_size": 2 * sizes[0] * mesh.data_size}
+    config = with_values(config, smallest)
     shapes = parameter_shapes(config.model)
     engine = assemble(config, config.model, shapes, mesh, initial_source(config.model, config.seed)).engine
     if config.train.compile:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from pathlib import Path
 
 from trainer.checkpoint.folders import folder_of, list_steps
 from trainer.checkpoint.reader import CheckpointReader, find_newest, find_problem
 from trainer.config import AUTO, Pretrain, resolved
+from trainer.config.changed import with_values
 from trainer.config.values import check_values
 from trainer.data.tokens.dataset import Dataset, weights_of
 from trainer.data.tokens.history import History, total_steps_of
@@ -23,7 +23,7 @@ def find_resume(run_dir: Path, config: Pretrain, mesh: Mesh, training: list[Data
     """The newest whole checkpoint of the run, opened; before the first, what checkpoint.fork_from names, or None.
 
     ConfigError if this configuration or these data may not go on from it. Says what is skipped and what changed.
-    A precision that is left to the run (AUTO) becomes the checkpoint's, here or on other devices.
+    A precision that is left to the run (AUTO) counts as the checkpoint's, here or on other devices.
     """
     folder, broken = find_newest(run_dir, mesh)
     forks = folder is None and config.checkpoint.fork_from is not None
@@ -44,9 +44,7 @@ def find_resume(run_dir: Path, config: Pretrain, mesh: Mesh, training: list[Data
 def check_fit(reader: CheckpointReader, config: Pretrain, training: list[Dataset], *, forks: bool) -> list[str]:
     """Lines that tell what changed since the checkpoint. ConfigError if the run may not go on from it."""
     before = reader.state["config"]
-    if config.train.precision == AUTO:
-        config.train.precision = before["train"]["precision"]
-        check_values(config.train, "train.")
+    config = with_kept_precision(config, reader)
     now = resolved(config)
     if forks:  # what it was forked from itself doesn't matter
         before = {**before, "checkpoint": now["checkpoint"]}
@@ -57,9 +55,18 @@ def check_fit(reader: CheckpointReader, config: Pretrain, training: list[Dataset
     return changes
 
 
+def with_kept_precision(config: Pretrain, reader: CheckpointReader) -> Pretrain:
+    """The configuration, whose precision is the checkpoint's where it was left to the run (AUTO)."""
+    if config.train.precision != AUTO:
+        return config
+    config = with_values(config, {"train.precision": reader.state["config"]["train"]["precision"]})
+    check_values(config.train, "train.")
+    return config
+
+
 def check_fetched(folder: Path, config: Pretrain, training: list[Dataset]) -> None:
     """Refuses a checkpoint from elsewhere that isn't one of this run, before it comes among the run's own."""
-    check_fit(CheckpointReader(folder), copy.deepcopy(config), training, forks=False)
+    check_fit(CheckpointReader(folder), config, training, forks=False)
 
 
 def find_fork(config: Pretrain, mesh: Mesh) -> Path:

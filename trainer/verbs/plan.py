@@ -5,9 +5,11 @@ banyan plan model=llama_1b model.vocab_size=128256 plan.devices=64 plan.device=h
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from trainer.config import AUTO
+from trainer.config.changed import with_values
 from trainer.config.verbs import Plan
 from trainer.data.tokens.history import total_steps_of
 from trainer.errors import ConfigError
@@ -24,12 +26,12 @@ from trainer.rules.pretrain import check_pretrain
 
 def main(config: Plan) -> int:
     """Prints the plan of a run, or of the best layouts for it; 0, or 2 where none fits."""
-    require_known_model(config)
+    config = with_known_model(config)
     require_output(config)
     cluster = cluster_of(config.plan, config.launch)
-    config.train.precision = settle_precision(
-        config, cluster.devices, native_bf16=cluster.device.cuda or multiplies_bf16()
-    )
+    native_bf16 = cluster.device.cuda or multiplies_bf16()
+    precision = settle_precision(config, cluster.devices, native_bf16=native_bf16)
+    config = with_values(config, {"train.precision": precision})
     if config.plan.scaling != "none":
         points = scale(config, cluster)
         if not points:
@@ -58,8 +60,8 @@ def main(config: Plan) -> int:
     return 0
 
 
-def require_known_model(config: Plan) -> None:
-    """Fills in the vocabulary; refuses models that only transformers knows the shape of."""
+def with_known_model(config: Plan) -> Plan:
+    """With the vocabulary filled in; refuses models that only transformers knows the shape of."""
     if config.model.path is not None:
         raise ConfigError(
             "model.path: plan knows the shapes of Banyan's own decoder only; plan with model=llama_1b or its sizes, or "
@@ -68,7 +70,7 @@ def require_known_model(config: Plan) -> None:
     known = with_vocabulary(config.model, config.data)
     if known is None:
         raise ConfigError("model.vocab_size isn't set and the data aren't here: set model.vocab_size, or data.path.")
-    config.model = known
+    return dataclasses.replace(config, model=known)
 
 
 def require_output(config: Plan) -> None:

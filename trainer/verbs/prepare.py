@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from trainer.config import Data, Prepare
+from trainer.config.knobs import deciding_values
 from trainer.config.values import check_values
 from trainer.data.text import document_store as spool
 from trainer.data.text.file_names import as_utf8, escape
@@ -44,7 +45,7 @@ from trainer.data.tokens.tokenizer import (
     sha256_of,
     train_tokenizer,
 )
-from trainer.data.tokens.training_text import DISTINCT_BYTES, TrainingText
+from trainer.data.tokens.training_text import TrainingText
 from trainer.errors import ConfigError, InputError
 from trainer.machine.credentials import masked
 from trainer.machine.durable import make_folder
@@ -69,7 +70,8 @@ class Corpus:
 def main(config: Prepare, map_items: Map | None = None) -> int:
     """Runs `banyan prepare`; 0 when done. `map_items` replaces the map over processes (Ray passes in its own)."""
     output = _check(config)
-    data = config.data = _in_utf8(config.data)
+    config = replace(config, data=_in_utf8(config.data))
+    data = config.data
     found = find_sources(data.input, data.include, data.exclude, output, data.text_field)
     plan = Plan.of(_settings(config), found.sources)
     _say("sources", _describe(found))
@@ -140,24 +142,15 @@ def _in_utf8(data: Data) -> Data:
 
 
 def _settings(config: Prepare) -> dict[str, Any]:
-    """The settings that determine the shards, by key."""
-    data = config.data
-    tokenizer: dict[str, Any] = {
-        "data.tokenizer.train.vocab_size": data.tokenizer.train.vocab_size,
-        "data.tokenizer.train.sample_bytes": data.tokenizer.train.sample_bytes,
-    }
-    if data.tokenizer.train.distinct_bytes != DISTINCT_BYTES:  # by default left out: older plans don't have it
-        tokenizer["data.tokenizer.train.distinct_bytes"] = data.tokenizer.train.distinct_bytes
-    if data.tokenizer.path is not None:
-        tokenizer = {
-            "data.tokenizer.path's sha256": sha256_of(find_tokenizer(Path(data.tokenizer.path).expanduser())),
-            "data.tokenizer.end_of_text": data.tokenizer.end_of_text,
-        }
-    keys = (
-        "name text_field most_document_bytes licence validation_fraction deduplicate shuffle_documents shard_bytes "
-        "block_tokens"
-    )
-    return {"seed": config.seed, **{f"data.{key}": getattr(data, key) for key in keys.split()}, **tokenizer}
+    """The settings that determine the shards, by key: those whose knobs say so."""
+    settings = {"seed": config.seed, **deciding_values(config.data, "data.")}
+    path = config.data.tokenizer.path
+    if path is None:
+        settings.pop("data.tokenizer.end_of_text")
+        return settings
+    trained = [key for key in settings if key.startswith("data.tokenizer.train.")]
+    sha256 = sha256_of(find_tokenizer(Path(path).expanduser()))
+    return {key: settings[key] for key in settings if key not in trained} | {"data.tokenizer.path's sha256": sha256}
 
 
 def _up_to_date(output: Path) -> int:

@@ -23,6 +23,7 @@ from trainer.checkpoint.reader import CheckpointReader
 from trainer.checkpoint.writer import CheckpointWriter, remove_attempts
 from trainer.config import Model, Pretrain, resolved
 from trainer.config.batches import accumulation_steps, micro_batch_of, padding_of
+from trainer.config.changed import with_values
 from trainer.config.precision import has_bf16_weights
 from trainer.data.tokens.dataset import (
     Dataset,
@@ -48,7 +49,7 @@ from trainer.engine.initial_weights import initial_source, open_origin
 from trainer.engine.loop import Progress, Trainer, Utilisation
 from trainer.engine.targets import Step, counted_steps, fixed_steps
 from trainer.engine.weight_average import WeightAverage
-from trainer.errors import ConfigError, InputError
+from trainer.errors import STOPPED, ConfigError, InputError
 from trainer.evaluate.loss import LossEvaluator
 from trainer.machine.durable import write_json
 from trainer.machine.host_memory import keep_freed_memory
@@ -57,7 +58,7 @@ from trainer.model.build import (
     count_active_parameters,
     parameter_shapes,
 )
-from trainer.model.hugging_face.folder import find_model, keep_model, own_model, with_absolute_folders
+from trainer.model.hugging_face.folder import find_model, keep_model, own_model
 from trainer.model.hugging_face.suitability import (
     require_causal,
     require_separation,
@@ -73,14 +74,12 @@ from trainer.rules.pretrain import check_pretrain
 from trainer.run import directory as run_directory
 from trainer.run.lock import RunLock
 from trainer.run.micro_batch import find_micro_batch
-from trainer.run.resume import check_fetched, find_resume
+from trainer.run.resume import check_fetched, find_resume, with_kept_precision
 from trainer.run.summary import announce
 from trainer.track.metrics import flops_per_token, peak_flops
 from trainer.track.sinks.sink import Start
 from trainer.track.sinks.wandb_run import choose_mode
 from trainer.track.tracker import Tracker
-
-STOPPED = 85  # exit code: stopped after a checkpoint, before the end
 
 
 def main(config: Pretrain) -> int:
@@ -96,10 +95,9 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     """The recipe."""
     world_size = int(os.environ["WORLD_SIZE"])
     check_pretrain(config, world_size)
-    run_directory.make_absolute(config)
-    config.model = with_absolute_folders(config.model)
-    told = find_model(config.model, run_directory.locate(config))
-    require_suitable(config, told)
+    config = run_directory.with_absolute_places(config)
+    model_config = find_model(config.model, run_directory.locate(config))
+    require_suitable(config, model_config)
     load_nvme_op(config.parallel)
     mesh = join(
         tensor=config.parallel.tensor, sequence=config.parallel.sequence, hang_timeout_s=config.health.hang_timeout_s
@@ -112,17 +110,17 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     training = open_training(config.data)
     validation = open_validation(config.data) if config.evaluate.every > 0 else []
     require_same_tokenizer(training + validation)
-    fit_to_data(config, told, training, validation)
+    config = fit_to_data(config, model_config, training, validation)
     check_shards(training + validation, config.data.verify_bytes, mesh)
     run_dir = enter_run_directory(config, mesh, lock)
     watchdog.start(run_dir, mesh)
-    config.data = with_absolute_paths(config.data)
+    config = dataclasses.replace(config, data=with_absolute_paths(config.data))
 
     store = Store(config.checkpoint.dir) if config.checkpoint.dir else None
     if store is not None:
         fetch_newest(store, run_dir, mesh, lambda folder: check_fetched(folder, config, training))
     reader = find_resume(run_dir, config, mesh, training)
-    settle_numbers(config, mesh)
+    config = settle_numbers(config, reader, mesh)
     progress = reader.stated("progress", Progress.from_json) if reader else Progress()
     history = (reader.stated("history", History.from_json) if reader else History([], [])).go_on(
         step=progress.step,
@@ -138,15 +136,16 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     if config.train.stop_at is not None and progress.step >= config.train.stop_at:
         copy_last(store, reader, mesh)
         return already_stopped(run_dir, mesh, progress)
-    mesh.main_finds(lambda: keep_model(run_dir, config.model, told, resumed=reader is not None))
-    kept = own_model(config.model, run_dir)
-    shapes = parameter_shapes(kept)
+    mesh.main_finds(lambda: keep_model(run_dir, config.model, model_config, resumed=reader is not None))
+    model_config = own_model(config.model, run_dir)
+    shapes = parameter_shapes(model_config)
     origin = (
         None
         if reader
         else open_origin(config.model, training[0].manifest, shapes, mesh, sequence_length=config.data.sequence_length)
     )
-    config.train.micro_batch_size = find_micro_batch(config, kept, mesh, run_dir, device_name(mesh))
+    micro_batch_size = find_micro_batch(config, model_config, mesh, run_dir, device_name(mesh))
+    config = with_values(config, {"train.micro_batch_size": micro_batch_size})
     if mesh.is_main:
         if reader:
             print(f"going on from {reader.folder}", flush=True)
@@ -154,7 +153,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
         run_directory.describe(run_dir, config, training[0].manifest.folder / "tokenizer")
         write_json(run_dir / HISTORY, history.to_json())
 
-    assembly = assemble(config, kept, shapes, mesh, weights=origin or initial_source(kept, config.seed))
+    assembly = assemble(config, model_config, shapes, mesh, weights=origin or initial_source(model_config, config.seed))
     engine, partition = assembly.engine, assembly.partition
     if reader:
         reader.check_shapes(shapes)
@@ -167,7 +166,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     if config.train.compile:
         compile_parts(engine.module)
 
-    parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, kept)
+    parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, model_config)
     tracker = open_tracker(run_dir, config, mesh, training + validation, (parameters, active), progress, total_steps)
     objective = build_objective(config, end_of_text=training[0].manifest.end_of_text)
     evaluation = LossEvaluator(
@@ -189,7 +188,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
         progress=progress,
         total_steps=total_steps,
         pace=history.position_after if config.train.tokens is not None else None,
-        utilisation=measure_utilisation(config, kept, mesh, active),
+        utilisation=measure_utilisation(config, model_config, mesh, active),
         log=tracker,
         evaluators=[evaluation],
         save=lambda last: save(
@@ -215,13 +214,13 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     return ending.exit_code
 
 
-def fit_to_data(config: Pretrain, told: Model, training: list[Dataset], validation: list[Dataset]) -> None:
-    """Fills in the vocabulary; refuses a model or an evaluation that the data don't fit."""
+def fit_to_data(config: Pretrain, model_config: Model, training: list[Dataset], validation: list[Dataset]) -> Pretrain:
+    """With the vocabulary filled in; refuses a model or an evaluation that the data don't fit."""
     manifest = training[0].manifest
-    if told.path is not None:
-        require_vocabulary(told, manifest.vocab_size, manifest.folder)
+    if model_config.path is not None:
+        require_vocabulary(model_config, manifest.vocab_size, manifest.folder)
     elif config.model.vocab_size is None:
-        config.model.vocab_size = manifest.vocab_size
+        config = with_values(config, {"model.vocab_size": manifest.vocab_size})
     elif config.model.vocab_size < manifest.vocab_size:
         raise ConfigError(
             f"model.vocab_size={config.model.vocab_size} is below the {manifest.vocab_size} of the tokenizer of "
@@ -233,6 +232,7 @@ def fit_to_data(config: Pretrain, told: Model, training: list[Dataset], validati
             f"evaluate.watch={config.evaluate.watch}: no such validation set; "
             f"{'choose one of ' + ', '.join(names) if names else 'give data.validation.NAME.path'}."
         )
+    return config
 
 
 def check_shards(datasets: list[Dataset], most_bytes: int, mesh: Mesh) -> None:
@@ -266,13 +266,20 @@ def copy_last(store: Store | None, reader: CheckpointReader | None, mesh: Mesh) 
         mesh.main_finds(lambda: store.upload_if_missing(reader.folder))
 
 
-def settle_numbers(config: Pretrain, mesh: Mesh) -> None:
-    """Fills in the precision, the same on every rank; refuses one that the layout or the devices can't be given."""
+def settle_numbers(config: Pretrain, reader: CheckpointReader | None, mesh: Mesh) -> Pretrain:
+    """With the precision filled in, the same on every rank, of a run that goes on the checkpoint's.
+
+    Refuses one that the layout or the devices can't be given.
+    """
+    if reader is not None:
+        config = with_kept_precision(config, reader)
     lacking = mesh.first(None if multiplies_bf16(mesh.device) else "bf16")
-    config.train.precision = settle_precision(config, mesh.world_size, native_bf16=lacking is None)
+    precision = settle_precision(config, mesh.world_size, native_bf16=lacking is None)
+    config = with_values(config, {"train.precision": precision})
     check_layout(config, mesh.world_size)
-    if config.train.precision == "fp8":
+    if precision == "fp8":
         require_float8(mesh.device)
+    return config
 
 
 def nothing_left(run_dir: Path, mesh: Mesh, progress: Progress, total_steps: int) -> bool:

@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from trainer.config import Wandb
-from trainer.errors import BanyanError, ConfigError, InputError
+from trainer.errors import STOPPED, BanyanError, ConfigError, InputError
 from trainer.machine.durable import write_text
 from trainer.track.sinks.journal import AXES, METRICS, SAMPLES, read_metrics, read_rows
 from trainer.track.sinks.sink import Row, Sink, Start
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 OFFLINE_TIMEOUT_S = 30.0  # the longest wait for W&B's service when no server is involved
 FINISH_TIMEOUT_S = 30.0  # the longest wait for uploads when training ends
 STOP_TIMEOUT_S = 1.0  # the longest wait for W&B's service process beyond what it was asked to take
-STOPPED = 85  # exit code of a run that stopped after a checkpoint and will go on: no failure
 ENVIRONMENT_MODES = {
     "online": "online",
     "run": "online",
