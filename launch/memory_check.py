@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trainer.config import AUTO, Pretrain
+from trainer.config.launchers import LAUNCHERS
 from trainer.errors import ConfigError
 from trainer.machine.processor import multiplies_bf16
 from trainer.rules.layouts import settle_precision
@@ -49,7 +50,7 @@ def device_memory(config: Pretrain, world_size: int) -> tuple[int, bool, str] | 
     if config.launch.device is not None:
         device = find_device(config.launch.device, key="launch.device")
         return device.memory, True, device.name
-    if config.launch.name != "local":
+    if not LAUNCHERS[config.launch.name].here:
         return None
     if has_gpus(os.environ):
         size = gpu_memory()

@@ -20,7 +20,7 @@ from typing import Any
 from launch.rank_group import FORWARDED, Outcome
 from launch.ray import cluster, paths
 from trainer.config import Launch
-from trainer.config.elastic import workers_of
+from trainer.config.launchers import workers_of
 from trainer.run.directory import locate
 
 # Of the driver's environment, what ranks get: settings and keys of the libraries that they use.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch import groups
-from launch.launcher_keys import check_keys
+from launch.launchers import check_keys
 from launch.overrides import SPACE, Names
 from launch.sweep.plan import Plan
 from launch.sweep.space import Space, Values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainer.config import Pretrain, Train
-from trainer.config.elastic import range_of
+from trainer.config.launchers import range_of
 from trainer.errors import divisors
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trainer.config import AUTO, Data, Model, Pretrain, Train
 from trainer.config.batches import data_ranks_of, micro_batch_in, micro_batch_of
-from trainer.config.elastic import range_of
+from trainer.config.launchers import range_of
 from trainer.config.values import check_values
 from trainer.errors import ConfigError, divisors, require
 from trainer.model.hugging_face.folder import check_causal_lm
