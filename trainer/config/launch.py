@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from trainer.config.knobs import knob
-from trainer.config.launchers import LAUNCHERS
 
 
 @dataclass
 class Launch:
     """How ranks are started. A key that the chosen launcher doesn't know is refused."""
 
-    name: str = knob("local", "Launcher.", choices=tuple(LAUNCHERS))
+    name: str = knob("local", "Launcher.", choices=("local", "slurm", "ray"))
     threads: Optional[int] = knob(None, "CPU threads per rank; by default cores / ranks of the node.", "threads", low=1)
     device: Optional[str] = knob(
         None, "Kind of GPU that ranks get, as plan.device names them, where it can't be seen from here."

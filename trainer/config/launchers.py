@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from trainer.config.launch import Launch
 from trainer.errors import ConfigError
-
-if TYPE_CHECKING:
-    from trainer.config.launch import Launch
 
 SHARED_KEYS = ("name", "threads", "device", "check_memory")
 
