@@ -11,7 +11,7 @@ import torch
 from tests.checkpoint.written import WEIGHT, open_writer, pieces, write_checkpoint
 from trainer.checkpoint.folders import folder_of, list_steps, step_of
 from trainer.checkpoint.object_store import Store
-from trainer.checkpoint.reader import CheckpointReader, describe, find_problem, read_weights
+from trainer.checkpoint.reader import CheckpointReader, describe, find_checkpoint, find_problem, read_weights
 from trainer.checkpoint.writer import retain
 from trainer.data.tokens.history import History
 from trainer.data.tokens.order import PERIOD
@@ -174,6 +174,13 @@ def test_links_that_lead_out_are_refused(folder, tmp_path):
     tensors.unlink()
     tensors.symlink_to("inside")
     look(folder)
+
+
+def test_a_newer_one_that_is_broken_is_told_of(folder, tmp_path, capsys):
+    broken = write_checkpoint(tmp_path / "run", 4, **STATE)
+    (broken / "COMPLETE").write_text("{")
+    assert find_checkpoint(tmp_path / "run", None) == folder
+    assert f"{broken}: not whole (COMPLETE is damaged" in capsys.readouterr().err
 
 
 def test_retention_removes_nothing_behind_a_link(folder, tmp_path):

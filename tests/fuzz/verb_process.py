@@ -177,11 +177,8 @@ class VerbProcess:
 
 def _load_op() -> None:
     """Builds DeepSpeed's CPU op, if need be, and loads it: a child with a home of its own would build it anew."""
-    from torch.utils.cpp_extension import get_default_build_root
+    from trainer.ranks.extensions import load_cpu_op
 
-    from trainer.ranks.mesh import load_cpu_op
-
-    os.environ.setdefault("TORCH_EXTENSIONS_DIR", get_default_build_root())
     load_cpu_op()
 
 

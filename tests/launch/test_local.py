@@ -86,12 +86,11 @@ def test_threads_spin_only_where_each_has_a_core_and_the_user_s_word_counts():
     assert for_threads(1, 1, {"GOMP_SPINCOUNT": "5"})["GOMP_SPINCOUNT"] == "5"
 
 
-def test_what_torch_compiles_is_kept_beyond_a_reboot_unless_told_where(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path / "you"))
+def test_what_torch_compiles_is_kept_beyond_a_reboot_unless_told_where(tmp_path):
     name = "TORCHINDUCTOR_CACHE_DIR"
     assert for_compiler({"XDG_CACHE_HOME": str(tmp_path)}) == {name: f"{tmp_path}/banyan/torchinductor"}
     assert for_compiler({name: "/else"}) == {name: "/else"}
-    assert for_compiler({}) == {name: f"{tmp_path}/you/.cache/banyan/torchinductor"}
+    assert for_compiler({"HOME": f"{tmp_path}/you"}) == {name: f"{tmp_path}/you/.cache/banyan/torchinductor"}
 
 
 def test_processes_follow_the_devices():

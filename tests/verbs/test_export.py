@@ -1,6 +1,7 @@
 """A checkpoint of any shape of run becomes a folder that transformers loads, with the logits of our own model."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -136,3 +137,12 @@ def test_failed_export_leaves_nothing(run_dir, tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         main(verb(run_dir, tmp_path / "deep" / "out"))
     assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_another_tokenizer_than_the_run_s_isnt_exported(run_dir, tmp_path):
+    copy = shutil.copytree(run_dir, tmp_path / "copy")
+    tokenizer = copy / "tokenizer" / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text() + " ")
+    with pytest.raises(InputError, match="not the tokenizer that step-"):
+        main(verb(copy, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

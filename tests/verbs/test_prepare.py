@@ -1,5 +1,6 @@
 """prepare, from text to shards: what it promises about content, interruption and bad input."""
 
+import base64
 import dataclasses
 import errno
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.corpus import make_tokenizer, write_texts
+from tests.data.tokens.published import sentencepiece, wordpiece
 from tests.prepared import configure, prepare, shard_files, write_folder, write_jsonl
 from trainer.config import Tokenizer, TokenizerTrain
 from trainer.data.tokens.manifest import SourceGroup
@@ -162,6 +164,99 @@ def test_a_loaded_tokenizer_is_used_as_it_is(folder, tmp_path, output):
 def test_processes_write_the_same_bytes_as_one(folder, output, tmp_path):
     several = prepare(folder, tmp_path / "out", workers=2, validation_fraction=0.1)
     assert shard_files(several) == shard_files(output)
+
+
+# ---- what a tokenizer makes of it
+
+
+def save(engine, folder):
+    """A tokenizer of `tokenizers`, as a folder."""
+    folder.mkdir()
+    engine.save(str(folder / "tokenizer.json"))
+    return Tokenizer(path=str(folder))
+
+
+CHINESE = [f"床前明月光，疑是地上霜。{number}" for number in range(40)]
+
+
+def test_a_tokenizer_that_cannot_say_most_of_the_text_is_refused_unless_that_is_allowed(tmp_path, capsys):
+    path = write_jsonl(tmp_path / "zh.jsonl", CHINESE)
+    theirs = save(wordpiece(write_texts(30)), tmp_path / "wordpiece")
+    line = refusal(configure(path, tmp_path / "out", tokenizer=theirs), InputError)
+    assert "wordpiece can't say this text" in line
+    assert "data.tokenizer.allow_loss=true" in line
+    assert "床前明月光" in line
+    assert list((tmp_path / "out").iterdir()) == []
+    prepare(path, tmp_path / "out", tokenizer=dataclasses.replace(theirs, allow_loss=True))
+    assert "WARNING: 100.00% of the bytes tried" in capsys.readouterr().out
+
+
+def test_a_tokenizer_that_loses_some_of_the_text_is_warned_of(tmp_path, capsys):
+    texts = [text.replace(" ", "\n") for text in write_texts(30)]
+    path = write_jsonl(tmp_path / "en.jsonl", texts)
+    prepare(path, tmp_path / "out", tokenizer=save(wordpiece(texts), tmp_path / "wordpiece"))
+    assert "% of the bytes tried don't come back from their ids" in capsys.readouterr().out
+    prepare(path, tmp_path / "llama", tokenizer=save(sentencepiece(texts), tmp_path / "sentencepiece"))
+    assert "come back" not in capsys.readouterr().out
+
+
+def test_documents_of_which_no_token_is_left_are_counted_and_the_first_is_named(tmp_path, capsys):
+    from tokenizers import Tokenizer as Engine
+    from tokenizers import models, pre_tokenizers, trainers
+
+    engine = Engine(models.BPE())
+    engine.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.BpeTrainer(vocab_size=60, special_tokens=["</s>"], show_progress=False)
+    engine.train_from_iterator(write_texts(30), trainer)
+    path = write_jsonl(tmp_path / "mixed.jsonl", [*write_texts(30), "中文", "日本"])
+    out = prepare(path, tmp_path / "out", tokenizer=save(engine, tmp_path / "plain"), shuffle_documents=False)
+    assert "of 2 documents of train no token is left" in capsys.readouterr().out
+    assert read_manifest(out / "train").documents == 32
+
+
+# ---- memory
+
+MEASURE = """
+import json, sys
+from tests.prepared import configure
+from trainer.verbs.prepare import main
+
+def peak():
+    return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))) * 1024
+
+if __name__ == "__main__":
+    before = peak()
+    settings = json.loads(sys.argv[3])
+    main(configure([sys.argv[1]], sys.argv[2], shard_bytes=2**28, block_tokens=2**18, **settings))
+    print(before, peak())
+"""
+BIG = {
+    "words": lambda draw, size: " ".join(
+        draw.choices(write_texts(1)[0].split() + [str(n) for n in range(3000)], k=size // 5)
+    ),
+    "unbroken": lambda draw, size: "".join(draw.choices("acgt", k=size)),
+    "base64": lambda draw, size: base64.encodebytes(draw.randbytes(size * 3 // 4)).decode(),
+    "chinese": lambda draw, size: "".join(
+        draw.choices([chr(0x4E00 + n) for n in range(3000)] + ["，"] * 300, k=size // 3)
+    ),
+    "slow": lambda draw, size: "the tree grows \u088f " * (size // 17),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "megabytes"),
+    [("words", 3), ("slow", 2), *(pytest.param(kind, 20, marks=pytest.mark.full) for kind in BIG)],
+)
+def test_memory_is_bounded_by_the_largest_document(kind, megabytes, tmp_path):
+    text = BIG[kind](random.Random(1), megabytes * 10**6).encode()
+    (tmp_path / "one.txt").write_bytes(text)
+    (tmp_path / "measure.py").write_text(MEASURE)
+    command = [sys.executable, tmp_path / "measure.py", tmp_path / "one.txt", tmp_path / "out", "{}"]
+    result = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.getcwd()}, capture_output=True, text=True)
+    before, peak = map(int, result.stdout.splitlines()[-1].split())
+    assert peak < 600e6 + 6 * len(text)
+    if megabytes < 20:  # far below that: twelve documents, where it was 200
+        assert peak - before < 150e6 + 12 * len(text)
 
 
 # ---- interruption

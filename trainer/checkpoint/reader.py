@@ -14,6 +14,7 @@ writer.py writes them.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -160,17 +161,22 @@ def find_newest(run_dir: Path, mesh: Mesh) -> tuple[Path | None, list[str]]:
 
 
 def find_checkpoint(run_dir: Path, step: int | None) -> Path:
-    """The checkpoint of `step`, or the newest whole one, in a single process. InputError if there is none."""
+    """The checkpoint of `step`, or the newest whole one, in a single process. InputError if there is none.
+
+    A line on stderr tells of each newer one that isn't whole.
+    """
     steps = list_steps(run_dir)
     if not steps:
         raise InputError(f"{run_dir}: no checkpoint there; is it the run.dir of a run that has saved?")
     if step is not None and step not in steps:
         raise InputError(f"checkpoint.step={step}: not in {run_dir}; it has {', '.join(map(str, steps))}.")
-    problems = []
+    problems: list[str] = []
     for candidate in [step] if step is not None else reversed(steps):
         folder = folder_of(run_dir, candidate)
         problem = find_problem(folder)
         if problem is None:
+            for line in problems:
+                print(f"banyan: {line}; {folder.name} is taken", file=sys.stderr, flush=True)
             return folder
         problems.append(f"{folder}: not whole ({problem})")
     raise InputError(f"{'; '.join(problems)}. Restore the files or choose another checkpoint.step.")

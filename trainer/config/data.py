@@ -16,9 +16,9 @@ class TokenizerTrain:
         4096, "Vocabulary of the byte-level BPE trained on the input.", "tokens", common=True, low=1, decides=True
     )
     sample_bytes: int = knob(64 * 2**20, "Most text that the tokenizer is trained on.", "bytes", low=1, decides=True)
-    distinct_bytes: int = knob(
-        6 * 2**20,
-        "Most text in distinct words, at which training text ends; takes 60 times that memory.",
+    memory_bytes: int = knob(
+        450_000_000,
+        "Memory for the distinct words of that text, about: where it is full, the text ends.",
         "bytes",
         low=1,
         decides=True,

@@ -16,7 +16,8 @@ from trainer.checkpoint.fragment import WEIGHT
 from trainer.checkpoint.reader import CheckpointReader, find_newest, find_problem
 from trainer.config import Model
 from trainer.data.tokens.manifest import Manifest
-from trainer.data.tokens.tokenizer import read_tokenizer, readable, sha256_of
+from trainer.data.tokens.tokenizer import sha256_of
+from trainer.data.tokens.tokenizer_file import read_tokenizer, rust_errors
 from trainer.errors import ConfigError, InputError
 from trainer.model.build import weight_maker
 from trainer.model.hugging_face.architecture import EMBEDDING, HEAD
@@ -114,7 +115,7 @@ def ids_of(file: Path) -> Any:
     from tokenizers import Tokenizer
 
     content = read_tokenizer(file)[0]
-    with readable(file):
+    with rust_errors(f"{file}: no tokenizer that `tokenizers` can read"):
         content = json.loads(Tokenizer.from_str(content).to_str())
     added = {token["id"]: token["content"] for token in content.get("added_tokens") or []}
     return [content["model"], content.get("normalizer"), content.get("pre_tokenizer"), added]

@@ -115,7 +115,10 @@ class Outlet(io.RawIOBase):
 
 def _lasting(stream: TextIO, descriptor: int) -> TextIO:
     """The stream on an Outlet; one that isn't the console's, as a test's, stays."""
-    if not isinstance(stream, io.TextIOWrapper) or stream.fileno() != descriptor:
+    try:
+        if not isinstance(stream, io.TextIOWrapper) or stream.fileno() != descriptor:
+            return stream
+    except OSError:  # it has no descriptor
         return stream
     with contextlib.suppress(OSError):
         stream.flush()

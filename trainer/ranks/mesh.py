@@ -152,11 +152,10 @@ def _join_group(device: torch.device | None, timeout: timedelta) -> torch.distri
             device_id=device if world_size > 1 else None,  # alone it would only make later groups dearer
         )
         return torch.distributed.new_group(backend="gloo", timeout=timeout)
-    except torch.distributed.DistNetworkError as error:
+    except RuntimeError as error:  # of the store, gloo and nccl
         place = f"MASTER_ADDR={os.environ['MASTER_ADDR']} MASTER_PORT={os.environ['MASTER_PORT']}"
-        raise BanyanError(
-            f"rank {os.environ['RANK']} didn't find the others at {place}: {str(error).splitlines()[0]}"
-        ) from error
+        what = f"didn't find the others at {place}" if world_size > 1 else "can't open a socket (is lo up?)"
+        raise BanyanError(f"rank {os.environ['RANK']} {what}: {str(error).splitlines()[0]}") from error
 
 
 def _require_one_node(mesh: Mesh) -> None:

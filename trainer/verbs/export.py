@@ -44,6 +44,11 @@ def main(config: Export) -> int:
     for reader in readers:
         reader.require(kind)
     step = readers[0].state["step"]
+    if readers[0].state["tokenizer_sha256"] != tokenizer.sha256:
+        raise InputError(
+            f"{run_dir / 'tokenizer'}: not the tokenizer that {readers[0].folder.name} was trained with (sha256 "
+            "differs); copy the dataset's tokenizer/ there."
+        )
     name, dtype = DTYPES[settings.dtype]
     architecture, generation = describe_model(run_dir, run, end_of_text=tokenizer.end_of_text_id, dtype=name)
     target = Path(settings.output or default_output(run_dir, step, settings.average_last, kind)).absolute()

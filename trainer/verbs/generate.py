@@ -41,7 +41,7 @@ def main(config: Generate) -> int:
 
 
 def write_stream(pieces: Iterable[str], out: TextIO) -> None:
-    """Writes pieces as they come and ends the line; a terminal gets them without control characters, a pipe as they are.
+    """Writes pieces as they come and ends the line; a terminal gets control characters escaped, a pipe as they are.
 
     A reader that has gone away (`| head`) ends it quietly.
     """

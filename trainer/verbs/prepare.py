@@ -243,13 +243,13 @@ def _tokenizer(config: Prepare, corpus: Corpus, partial: Path) -> Tokenizer:
     total = min(wanted.train.sample_bytes, int(sample.length.sum()))
     with Progress("tokenizer", total) as progress:
         texts = _counted(spool.sample_texts(partial, sample, wanted.train.sample_bytes), progress)
-        training = TrainingText(texts, distinct_bytes=wanted.train.distinct_bytes)
+        training = TrainingText(texts, memory_bytes=wanted.train.memory_bytes)
         tokenizer = train_tokenizer(training, vocab_size=wanted.train.vocab_size, name=config.data.name)
     if training.stopped:
         _say(
             "tokenizer",
-            f"trained on the first {in_words(training.given)} alone: their distinct words take "
-            f"data.tokenizer.train.distinct_bytes={wanted.train.distinct_bytes}; more takes 60 times that memory",
+            f"trained on the first {in_words(training.given)} of the text: their distinct words fill "
+            f"data.tokenizer.train.memory_bytes={wanted.train.memory_bytes}; with more it sees more",
         )
     tokenizer = replace(tokenizer, name=f"{config.data.name}-bpe-{tokenizer.vocab_size}")
     tokenizer.save(folder)

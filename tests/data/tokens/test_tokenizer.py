@@ -88,3 +88,93 @@ def test_broken_tokenizer_is_refused_by_name(content, tmp_path):
 def test_missing_tokenizer_is_refused_by_key(tmp_path):
     with pytest.raises(InputError, match=r"data\.tokenizer\.path=.*no tokenizer\.json"):
         load_tokenizer(tmp_path / "gpt2")
+
+
+def changed(trained, **fields):
+    """tokenizer.json with other fields; those of `model` are merged into it."""
+    content = json.loads(trained.content)
+    model = {**content["model"], **fields.pop("model", {})}
+    return json.dumps({**content, "model": model, **fields})
+
+
+def in_sequence(kind, step, times):
+    return {"type": "Sequence", kind: [step] * times}
+
+
+DOUBLE = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+ADDED = {"special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+HOSTILE = {
+    "no model": lambda t: json.dumps({"added_tokens": []}),
+    "no object": lambda t: "[1]",
+    "deep": lambda t: "[" * 100_000,
+    "no vocabulary": lambda t: changed(t, model={"vocab": {}, "merges": []}, added_tokens=[]),
+    "huge id": lambda t: changed(t, model={"vocab": {"x": 2**32 - 6}, "merges": []}),
+    "huge added id": lambda t: changed(t, added_tokens=[{"id": 2**32 - 1, "content": "<x>", **ADDED}]),
+    "negative id": lambda t: changed(t, model={"vocab": {"x": -1}, "merges": []}),
+    "id with a point": lambda t: changed(t, model={"vocab": {"x": 1.5}, "merges": []}),
+    "gap": lambda t: changed(t, model={"vocab": {"x": 0, "y": 900_000}, "merges": []}),
+    "merge of nothing": lambda t: changed(t, model={"merges": ["q\u00b6 zz"]}),
+    "added tokens of another kind": lambda t: changed(t, added_tokens=[None]),
+    "unknown pre-tokenizer": lambda t: changed(t, pre_tokenizer={"type": "Evil"}),
+    "panic at loading": lambda t: changed(t, normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+    "panic at encoding": lambda t: changed(t, pre_tokenizer={"type": "FixedLength", "length": 0}),
+    "swelling normaliser": lambda t: changed(t, normalizer=in_sequence("normalizers", DOUBLE, 40)),
+    "swelling decoder": lambda t: changed(t, decoder=in_sequence("decoders", DOUBLE, 40)),
+    "long replacement": lambda t: changed(t, normalizer={**DOUBLE, "content": "b" * 10**6}),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_tokenizer_is_one_line(kind, trained, tmp_path, capfd):
+    (tmp_path / "tokenizer.json").write_text(HOSTILE[kind](trained))
+    with pytest.raises(InputError) as error:
+        load_tokenizer(tmp_path)
+    assert str(tmp_path / "tokenizer.json") in str(error.value)
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_file_too_large_for_a_tokenizer_is_refused_unread(tmp_path):
+    with open(tmp_path / "tokenizer.json", "wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(InputError, match="no tokenizer is larger"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_regular_expression_that_gives_up_on_a_text_is_one_line(trained, tmp_path, capfd):
+    split = {"type": "Split", "pattern": {"Regex": r"(a+)+$"}, "behavior": "Isolated", "invert": False}
+    (tmp_path / "tokenizer.json").write_text(changed(trained, pre_tokenizer=split))
+    tokenizer = load_tokenizer(tmp_path)
+    with pytest.raises(InputError, match="fails on a text that begins 'aaaa"):
+        tokenizer.encode_pieces(b"a" * 40 + b"!")
+    assert capfd.readouterr().err == ""
+
+
+def test_dropout_of_a_loaded_tokenizer_is_switched_off(trained, tmp_path):
+    (tmp_path / "tokenizer.json").write_text(changed(trained, model={"dropout": 0.9}))
+    assert load_tokenizer(tmp_path).encode("the tree grows") == trained.encode("the tree grows")
+
+
+def test_known_files_of_a_tokenizer_are_copied_and_no_others(trained, tmp_path):
+    source = tmp_path / "source"
+    trained.save(source)
+    (source / "chat_template.jinja").write_text("{{ messages }}")
+    (source / "other.py").write_text("print()")
+    (source / "passwd").symlink_to("/etc/passwd")
+    (source / "folder").mkdir()
+    module.copy_tokenizer(source, tmp_path / "target")
+    copied = {path.name for path in (tmp_path / "target").iterdir()}
+    assert copied == {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "chat_template.jinja"])
+@pytest.mark.parametrize("target", ["/etc/passwd", "../secret", "/dev/zero", "gone"])
+def test_a_link_that_leaves_a_tokenizer_folder_is_not_followed(name, target, trained, tmp_path):
+    source = tmp_path / "source"
+    trained.save(source)
+    (tmp_path / "secret").write_text("mine")
+    (source / name).unlink(missing_ok=True)
+    (source / name).symlink_to(target)
+    with pytest.raises(InputError, match=f"{name}: a link that leaves"):
+        module.copy_tokenizer(source, tmp_path / "target")
+    assert not (tmp_path / "target" / name).exists()

@@ -177,7 +177,7 @@ def load(folder: Path, items: int) -> tuple[Documents, Rejections]:
 
 def _read_object(content: np.ndarray, kind: Any) -> dict[str, Any]:
     """_as_json's inverse; Malformed unless all values are of a `kind`."""
-    found: dict[str, Any] = from_json(dict[str, kind], parse_json(content.tobytes()))  # type: ignore[valid-type]
+    found: dict[str, Any] = from_json(dict[str, kind], parse_json(content.tobytes()))
     return found
 
 

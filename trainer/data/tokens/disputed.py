@@ -2,7 +2,7 @@
 
 The letters, marks, numbers, punctuation and symbols of Unicode 17 are unassigned to `tokenizers`, which so cuts words
 elsewhere; and its NFC knows no combining class or composition from after Unicode 9.
-tests/data/test_disputed.py finds the characters anew, by giving all of Unicode to both.
+tests/data/tokens/test_disputed.py finds the characters anew, by giving all of Unicode to both.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ import numpy as np
 
 from trainer.data.tokens.disputed import Search
 from trainer.data.tokens.round_trip import Loss
-from trainer.data.tokens.tokenizer import Tokenizer, first_line
+from trainer.data.tokens.tokenizer import Tokenizer
+from trainer.data.tokens.tokenizer_file import first_line, quiet
 from trainer.data.tokens.training_text import whole_characters
 
 # What encoders are likely to disagree on; tried besides a sample of the input.
@@ -30,6 +31,7 @@ AWKWARD_TEXTS = (
     "a_B--c==>!?",
     "acgt" * 300 + "1" * 1100,
 )
+UNBROKEN = 2**15  # bytes
 FEW_SPECIALS = 4  # that are looked for one by one
 TRIED_BYTES = 2**15  # of a text, at once
 MOST_ADDED = 1000  # added tokens that are tried
@@ -47,7 +49,7 @@ class Encoder:
 
     def encode(self, text: bytes) -> list[np.ndarray]:
         """The ids of a UTF-8 text, in pieces (tokens,) uint32, without end of text. Special tokens in it stay text."""
-        if self._fast is None or self._spells_special(text) or self._disputed(text):
+        if self._fast is None or self._spells_special(text) or self._disputed(text) or _is_unbroken(text):
             return self.tokenizer.encode_pieces(text)
         return [self._fast.encode(text)]
 
@@ -56,6 +58,15 @@ class Encoder:
         if len(self._specials) <= FEW_SPECIALS:
             return any(special in text for special in self._specials)
         return self._special.search(text) is not None
+
+
+def _is_unbroken(text: bytes) -> bool:
+    """Whether `text` has an endless word of one kind: gigatoken takes minutes and gigabytes for one of megabytes.
+
+    A run of 2 * UNBROKEN bytes is found for certain, one shorter than UNBROKEN never.
+    """
+    blocks = (text[start : start + UNBROKEN] for start in range(0, len(text) - UNBROKEN + 1, UNBROKEN))
+    return any(block.isalpha() or block.isdigit() or block.isspace() for block in blocks)
 
 
 def _gigatoken(tokenizer: Tokenizer) -> Any:
@@ -74,12 +85,14 @@ class Trial:
 
 
 def try_tokenizer(tokenizer: Tokenizer, sample: Iterable[bytes]) -> Trial:
-    """Tries a tokenizer on `sample`, UTF-8 texts. gigatoken must give the same ids on every one, and on awkward ones."""
+    """Tries a tokenizer on `sample`, UTF-8 texts. gigatoken must give the same ids of each, and of awkward ones."""
     loss = Loss(tokenizer)
+    fast, problem = None, ""
     try:
-        fast, problem = Encoder(tokenizer, "gigatoken"), ""
+        with quiet():
+            fast = Encoder(tokenizer, "gigatoken")
     except BaseException as error:  # an unknown kind of tokenizer, a missing wheel: `tokenizers` can do all
-        fast, problem = None, _unable(error)
+        problem = _unable(error)
     tried = 0
     for text in _cut(sample):
         ids = tokenizer.encode(text.decode())
@@ -108,7 +121,8 @@ def _difference(fast: Encoder | None, text: bytes, ids: list[int]) -> str:
     """What is wrong with gigatoken's ids of `text`; "" if they are `ids`."""
     assert fast is not None
     try:
-        same = np.concatenate(fast.encode(text)).tolist() == ids
+        with quiet():
+            same = np.concatenate(fast.encode(text)).tolist() == ids
     except BaseException as error:
         return _unable(error)
     return "" if same else f"gigatoken gives other ids for a text that begins {text[:40].decode(errors='replace')!r}"

@@ -68,8 +68,14 @@ def _plain(text: str) -> str:
 
 
 def _missing(text: str, back: str) -> int:
-    """Bytes of the characters of `text` that `back` has fewer of; where they stand isn't looked at."""
-    missing = Counter(_plain(text)) - Counter(_plain(back))
+    """Bytes of the characters of `text` that `back` has fewer of; where they stand isn't looked at.
+
+    Where `back` has more blanks than `text`, the decoder puts them where it cuts words: then none of them came back.
+    """
+    wanted, given = Counter(_plain(text)), Counter(_plain(back))
+    missing = wanted - given
+    if given[" "] > wanted[" "]:
+        missing[" "] = wanted[" "]
     return sum(len(character.encode()) * count for character, count in missing.items())
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from trainer.data.tokens.tokenizer_file import MOST_BYTES, first_line, read_text, read_tokenizer, rust_errors
 from trainer.data.tokens.training_text import TrainingText, byte_level
 from trainer.data.tokens.windows import encode_long
 from trainer.errors import ConfigError, InputError
@@ -30,9 +31,6 @@ SMALLEST_VOCABULARY = 257  # 256 bytes and the end-of-text token
 
 FILE, CONFIG = "tokenizer.json", "tokenizer_config.json"
 FILES = (FILE, CONFIG, "special_tokens_map.json", "chat_template.jinja")  # that are copied with a tokenizer
-MOST_BYTES = 2**27  # of a tokenizer.json; the largest known have 35 MB
-MOST_IDS = 2**24
-MOST_UNUSED_IDS = 2**16  # beyond as many as are used: each costs a row of the embedding
 
 
 @dataclass(frozen=True)
@@ -95,11 +93,18 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, by `tokenizers`; no beginning or end is added."""
-        return list(self.engine.encode(text, add_special_tokens=False).ids)
+        with self._errors(text):
+            return list(self.engine.encode(text, add_special_tokens=False).ids)
 
     def encode_pieces(self, text: bytes) -> list[np.ndarray]:
         """The same of a UTF-8 `text`, in pieces (tokens,) uint32: memory is bounded, however long the text."""
-        return encode_long(self.engine, text)
+        with self._errors(text):
+            return encode_long(self.engine, text)
+
+    def _errors(self, text: str | bytes) -> AbstractContextManager[None]:
+        """Turns a failure to encode, such as a regular expression's that gives up on `text`, into an InputError."""
+        begin = text[:40].decode(errors="replace") if isinstance(text, bytes) else text[:40]
+        return rust_errors(f"{self.name}: this tokenizer fails on a text that begins {begin!r}")
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Text of `ids`, special tokens included."""
@@ -167,61 +172,12 @@ def load_tokenizer(path: str | Path, end_of_text: str | None = None) -> Tokenize
         end_of_text=_find_end(file, vocabulary, end_of_text, _token_text(config.get("eos_token"))),
         named_tokens=tuple((key, text) for key in NAMED_TOKENS if (text := _token_text(config.get(key))) in vocabulary),
     )
-    with readable(file):
+    with rust_errors(f"{file}: no tokenizer that `tokenizers` can read"):
         known = tokenizer.engine.get_vocab(with_added_tokens=True)
-        tokenizer.encode("a")
+        tokenizer.engine.encode("a")
     if not known or tokenizer.end_of_text not in known:
         raise InputError(f"{file}: its vocabulary lacks {tokenizer.end_of_text}; fetch or write it again.")
     return tokenizer
-
-
-@contextmanager
-def readable(file: Path) -> Iterator[None]:
-    """Turns whatever `tokenizers` raises about `file`, a panic of its Rust code included, into an InputError."""
-    try:
-        yield
-    except (InputError, KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except BaseException as error:
-        raise InputError(f"{file}: no tokenizer that `tokenizers` can read ({first_line(error)}).") from error
-
-
-def _read(file: Path) -> str:
-    size = file.stat().st_size
-    if size > MOST_BYTES:
-        raise InputError(f"{file}: {size:,} bytes: no tokenizer is larger than {MOST_BYTES:,}; give its file.")
-    with readable(file):
-        return file.read_text("utf-8")
-
-
-def read_tokenizer(file: Path) -> tuple[str, dict[str, int]]:
-    """A tokenizer.json's text, and its tokens with their ids, once they are sane: `tokenizers` may panic over others."""
-    content = _read(file)
-    with readable(file):
-        loaded = json.loads(content)
-    if not isinstance(loaded, dict) or not isinstance(loaded.get("model"), dict):
-        raise InputError(f"{file}: no tokenizer: it has no model; give the tokenizer.json that `tokenizers` writes.")
-    with readable(file):
-        vocabulary, added = loaded["model"].get("vocab") or {}, loaded.get("added_tokens") or []
-        if isinstance(vocabulary, list):  # Unigram: pieces with their scores
-            ids = {str(piece): number for number, (piece, _) in enumerate(vocabulary)}
-        else:
-            ids = dict(vocabulary)
-        ids |= {token["content"]: token["id"] for token in added}
-        nameless = any(not token["content"] for token in added)
-    if nameless:
-        raise InputError(f"{file}: an added token is empty text; remove it.")
-    for token, number in ids.items():
-        if type(number) is not int or not 0 <= number < MOST_IDS:
-            raise InputError(f"{file}: the token {token[:40]!r} has the id {str(number)[:40]}; write the file anew.")
-    if not ids:
-        raise InputError(f"{file}: its vocabulary is empty; fetch or write it again.")
-    if max(ids.values()) >= 2 * len(ids) + MOST_UNUSED_IDS:
-        raise InputError(
-            f"{file}: {len(ids):,} tokens have ids up to {max(ids.values()):,}: a model would need a row for each; "
-            "number them anew."
-        )
-    return content, ids
 
 
 def find_tokenizer(path: Path) -> Path:
@@ -256,7 +212,7 @@ def _read_config(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content = json.loads(_read(file))
+        content = json.loads(read_text(file))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: no JSON ({first_line(error)}); mend or remove it.") from error
     if not isinstance(content, dict):
@@ -267,11 +223,6 @@ def _read_config(file: Path) -> dict[str, Any]:
 def _token_text(token: Any) -> str:
     """A token as transformers writes it: a string, or an object with `content`."""
     return str(token.get("content", "")) if isinstance(token, dict) else str(token or "")
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line of bounded length."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:

@@ -1,7 +1,7 @@
 """What a tokenizer's trainer is given: pieces of the texts, so small that memory is bounded, cut where words end.
 
-The trainer counts words (what the byte-level pre-tokenizer makes of a text) and then merges within them; it needs
-some 60 bytes of memory for each byte of a distinct word, and time that is quadratic in a word's length.
+The trainer counts words (what the byte-level pre-tokenizer makes of a text) and then merges within them. It holds
+every distinct word, at `WORD_COST` and `BYTE_COST`, and takes time that is quadratic in a word's length.
 """
 
 from __future__ import annotations
@@ -12,27 +12,28 @@ from typing import Any
 
 PIECE = 2**14  # bytes of text given to the trainer at once; it holds 256 of them
 LONGEST_WORD = 1000  # bytes; longer words are cut
-DISTINCT_BYTES = 6 * 2**20  # of words that the trainer holds by default: about 400 MB
+WORD_COST, BYTE_COST = 300, 130  # bytes of memory for a distinct word and for each of its bytes, at most: measured
+MEMORY_BYTES = 450_000_000  # for distinct words, by default: 64 MB of English need less, 4 MB of Chinese as much
 
 # White space after something else begins a word for certain, whatever comes before and after.
 _WORD_END = re.compile(r"\S(?=[ \n\t\r])")
 _BLANKS = re.compile(rf"\s{{{LONGEST_WORD // 4}}}")
 _ROUGH_WORDS = re.compile(r"[^\W\d_]+|\d+|[^\w\s]+|_+")
 LONGEST_CONTRACTION = 3  # characters: 'll
-MOST_CHUNKS = 2**17  # that are remembered as seen
+MOST_CHUNKS, LONG_CHUNK = 2**17, 64  # that are remembered as seen; characters of one that isn't
 
 
 class TrainingText:
     """Pieces of `texts` for a trainer, no word of which is longer than `LONGEST_WORD`.
 
-    They end when their distinct words take about `distinct_bytes`: `given` says how many bytes were given until then.
+    They end when their distinct words take about `memory_bytes`: `given` says how many bytes were given until then.
     """
 
-    def __init__(self, texts: Iterable[bytes], *, distinct_bytes: int = DISTINCT_BYTES) -> None:
+    def __init__(self, texts: Iterable[bytes], *, memory_bytes: int = MEMORY_BYTES) -> None:
         self.given = 0
         self.stopped = False
         self._texts = texts
-        self._room = distinct_bytes
+        self._room = memory_bytes
         self._words: set[str] = set()
         self._chunks: set[str] = set()  # between white space: a cache, as most come again
 
@@ -48,12 +49,12 @@ class TrainingText:
         """Takes the distinct words of `piece`, more or less as the trainer cuts them, off the room that is left."""
         self.given += len(piece.encode())
         chunks = set(piece.split()) - self._chunks
+        self._chunks.update(chunk for chunk in chunks if len(chunk) < LONG_CHUNK)
         if len(self._chunks) > MOST_CHUNKS:
             self._chunks.clear()
-        self._chunks |= chunks
         fresh = set(_ROUGH_WORDS.findall(" ".join(chunks))) - self._words
         self._words |= fresh
-        self._room -= sum(len(word.encode()) for word in fresh)
+        self._room -= sum(WORD_COST + BYTE_COST * len(word.encode()) for word in fresh)
         self.stopped = self._room < 0
 
 

@@ -99,7 +99,7 @@ def _agree(window: _Window, following: _Window, place: int) -> bool:
         around = slice(each.find(place - AGREEMENT), each.find(place + AGREEMENT))
         ids.append(each.ids[around])
         begins.append(each.begins[around])
-    return np.array_equal(*ids) and np.array_equal(*begins)
+    return np.array_equal(ids[0], ids[1]) and np.array_equal(begins[0], begins[1])
 
 
 def _encode(engine: Any, text: bytes, start: int, stop: int) -> _Window:
