@@ -13,7 +13,7 @@ from tests.corpus import write_texts
 from tests.prepared import configure, prepare, shard_files, write_jsonl
 from trainer.config import Wandb
 from trainer.data.text import document_store as spool
-from trainer.data.text.plan import WandbSettings, read_progress, write_plan
+from trainer.data.text.plan import Plan, read_progress, write_plan
 from trainer.data.tokens.order import PERIOD
 from trainer.errors import BanyanError, ConfigError, InputError, StorageError
 from trainer.machine.durable import write_text
@@ -21,7 +21,7 @@ from trainer.run.directory import load_run_tokenizer, log_to_file
 from trainer.run.micro_batch import recorded
 from trainer.run.provenance import read_history
 from trainer.track.sinks.journal import Journal
-from trainer.track.sinks.wandb_run import WandbSettings as WandbPlan
+from trainer.track.sinks.wandb_run import WandbSettings
 from trainer.track.sinks.wandb_run import journal_rows
 from trainer.verbs.prepare import main
 from trainer.verbs.sync import read_config, read_facts, wandb_settings
@@ -117,7 +117,7 @@ def test_no_file_of_a_run_directory_is_waited_for(tmp_path, kind):
         "micro_batch.json": lambda run_dir: recorded(run_dir, {}, 8),
         "config.yaml": read_config,
         "tokenizer/tokenizer_config.json": load_run_tokenizer,
-        "wandb_id": lambda run_dir: WandbPlan(run_dir, "x", Wandb(), {}).run_id,
+        "wandb_id": lambda run_dir: WandbSettings(run_dir, "x", Wandb(), {}).run_id,
     }
     (tmp_path / "tokenizer").mkdir()
     for name, read in readers.items():
@@ -205,13 +205,13 @@ def test_what_stands_in_a_file_s_way_is_named(tmp_path):
 )
 def test_a_plan_that_cant_be_is_refused(tmp_path, content):
     put(tmp_path / "plan.json", content)
-    plan = WandbSettings({"seed": 0}, [["in", "a.txt", 1, 2]])
+    plan = Plan({"seed": 0}, [["in", "a.txt", 1, 2]])
     assert str(tmp_path) in refusal(read_progress, tmp_path, plan, kind=ConfigError)
     write_text(tmp_path / "plan.json", "")
     (tmp_path / "partial").mkdir()
     write_plan(tmp_path, plan, finished=False)
     assert read_progress(tmp_path, plan) == "begun"
-    gone = read_progress, tmp_path, WandbSettings({"seed": 0}, [])
+    gone = read_progress, tmp_path, Plan({"seed": 0}, [])
     assert "'a.txt' of data.input='in' is gone" in refusal(*gone, kind=ConfigError)
 
 

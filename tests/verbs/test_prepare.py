@@ -264,7 +264,7 @@ def test_memory_is_bounded_by_the_largest_document(kind, megabytes, tmp_path):
 RUN = """
 import json, sys
 from tests.prepared import configure
-from trainer.data import spool
+from trainer.data.text import document_store as spool
 from trainer.verbs.prepare import main
 
 if __name__ == "__main__":
