@@ -21,8 +21,7 @@ from trainer.run.directory import load_run_tokenizer, log_to_file
 from trainer.run.micro_batch import recorded
 from trainer.run.provenance import read_history
 from trainer.track.sinks.journal import Journal
-from trainer.track.sinks.wandb_run import WandbSettings
-from trainer.track.sinks.wandb_run import journal_rows
+from trainer.track.sinks.wandb_run import WandbSettings, journal_rows
 from trainer.verbs.prepare import main
 from trainer.verbs.sync import read_config, read_facts, wandb_settings
 

@@ -65,8 +65,14 @@ def _is_unbroken(text: bytes) -> bool:
 
     A run of 2 * UNBROKEN bytes is found for certain, one shorter than UNBROKEN never.
     """
-    blocks = (text[start : start + UNBROKEN] for start in range(0, len(text) - UNBROKEN + 1, UNBROKEN))
-    return any(block.isalpha() or block.isdigit() or block.isspace() for block in blocks)
+    for start in range(0, len(text) - UNBROKEN + 1, UNBROKEN):
+        if _is_one_kind(text[start : start + 64]) and _is_one_kind(text[start : start + UNBROKEN]):
+            return True
+    return False
+
+
+def _is_one_kind(block: bytes) -> bool:
+    return block.isalpha() or block.isdigit() or block.isspace()
 
 
 def _gigatoken(tokenizer: Tokenizer) -> Any:

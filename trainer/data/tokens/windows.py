@@ -94,12 +94,10 @@ def _joint(window: _Window, following: _Window) -> tuple[int, int] | None:
 
 def _agree(window: _Window, following: _Window, place: int) -> bool:
     """Whether both have the same tokens around `place`."""
-    ids, begins = [], []
-    for each in (window, following):
-        around = slice(each.find(place - AGREEMENT), each.find(place + AGREEMENT))
-        ids.append(each.ids[around])
-        begins.append(each.begins[around])
-    return np.array_equal(ids[0], ids[1]) and np.array_equal(begins[0], begins[1])
+    here = slice(window.find(place - AGREEMENT), window.find(place + AGREEMENT))
+    there = slice(following.find(place - AGREEMENT), following.find(place + AGREEMENT))
+    same_ids = np.array_equal(window.ids[here], following.ids[there])
+    return same_ids and np.array_equal(window.begins[here], following.begins[there])
 
 
 def _encode(engine: Any, text: bytes, start: int, stop: int) -> _Window:
