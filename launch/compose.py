@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from launch import groups, interpolation, keys, sources
-from launch.origin import causal_lm_from, sizes_from
+from launch.model_sizes import causal_lm_from, sizes_from
 from launch.overrides import (
     SPACE,
     VERBATIM,

@@ -19,7 +19,7 @@ from trainer.config import Export
 from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.errors import ConfigError
 from trainer.evaluate import trained_model as trained
-from trainer.model.hugging_face.init_folder import find_origin
+from trainer.model.hugging_face.init_folder import find_init_folder
 from trainer.rules.pretrain import check_pretrain
 from trainer.run.directory import read_config
 from trainer.verbs.export import main
@@ -52,7 +52,7 @@ def folder(tmp_path_factory):
 def continued(folder, data, run_dir, tensor):
     config = small_config(data, run_dir, train__steps=2, parallel__zero_stage=3, parallel__tensor=tensor)
     config.train.batch_size, config.train.micro_batch_size, config.optimizer.lr = 2, 2, 1e-4
-    for name, value in {"init_from": str(folder), **find_origin(str(folder)).architecture}.items():
+    for name, value in {"init_from": str(folder), **find_init_folder(str(folder)).architecture}.items():
         setattr(config.model, name, value)
     return config
 

@@ -36,7 +36,7 @@ FREE = ("name", "dir", "trials", "ranks_per_trial", "max_concurrent", "ladder.re
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """All that a trial needs to know of its sweep."""
 
     dir: str  # absolute
@@ -91,15 +91,15 @@ class Plan:
         """Makes the sweep directory, or goes on in it. ConfigError if another sweep is in it."""
         path = self.folder / FILE
         if path.exists():
-            check_same(Plan.read(self.folder).identity, self.identity)
+            check_same(SweepPlan.read(self.folder).identity, self.identity)
         make_folder(self.folder / "trials")
         write_json(path, dataclasses.asdict(self))
 
     @staticmethod
-    def read(folder: Path) -> Plan:
+    def read(folder: Path) -> SweepPlan:
         """The plan of a sweep directory."""
         stored = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return Plan(**{**stored, "overrides": tuple(stored["overrides"])})
+        return SweepPlan(**{**stored, "overrides": tuple(stored["overrides"])})
 
 
 def name_of(override: str) -> str:

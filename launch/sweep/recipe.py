@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from launch.ray.paths import folder_of_ranks
 from launch.sweep import checks
 from launch.sweep.ladder import rungs_of
-from launch.sweep.plan import Plan, identity_of, locate, name_sweep, split_overrides
+from launch.sweep.plan import SweepPlan, identity_of, locate, name_sweep, split_overrides
 from launch.sweep.report import report
 from launch.sweep.sought import Sought, seek
 from launch.sweep.trial import FINISHED, KEPT_STATES, all_trials
@@ -47,7 +47,7 @@ def main(config: Sweep, options: Options) -> int:
     return 0 if any(trial.state == FINISHED for trial in trials) else 1
 
 
-def settle(search: Search, options: Options) -> tuple[Plan, Pretrain]:
+def settle(search: Search, options: Options) -> tuple[SweepPlan, Pretrain]:
     """The plan of the trials, and the configuration that they have in common."""
     from launch.compose import compose
 
@@ -69,7 +69,7 @@ def settle(search: Search, options: Options) -> tuple[Plan, Pretrain]:
     identity = identity_of(search, base, every=every, metric=metric)
     name = name_sweep(search, base, identity)
     base = with_values(base, {"run.dir": str(locate(search, name))})
-    plan = Plan(
+    plan = SweepPlan(
         dir=str(base.run.dir),
         name=name,
         overrides=overrides,
@@ -87,7 +87,7 @@ def settle(search: Search, options: Options) -> tuple[Plan, Pretrain]:
     return plan, base
 
 
-def run(search: Search, plan: Plan, base: Pretrain, sought: Sought) -> bool:
+def run(search: Search, plan: SweepPlan, base: Pretrain, sought: Sought) -> bool:
     """Runs what is left of the trials on the Ray cluster; whether it was interrupted."""
     done = [trial for trial in all_trials(plan) if trial.state in KEPT_STATES]
     if len(done) >= sought.trials:
@@ -104,7 +104,7 @@ def run(search: Search, plan: Plan, base: Pretrain, sought: Sought) -> bool:
         return tune_trials(search, plan, base, sought, needed=needed, room=room)
 
 
-def announce(search: Search, plan: Plan, sought: Sought, done: int, room: int) -> None:
+def announce(search: Search, plan: SweepPlan, sought: Sought, done: int, room: int) -> None:
     """Says what begins."""
     over = f" over {', '.join(sought.space)}" if sought.space else ""
     ranks = f"{plan.ranks} rank{'s' * (plan.ranks > 1)}"

@@ -14,7 +14,7 @@ from typing import Any
 from ray import tune
 
 from launch.sweep import trial as trials
-from launch.sweep.plan import Plan
+from launch.sweep.plan import SweepPlan
 from launch.sweep.process import Follower, Process, error_in
 from launch.sweep.space import to_texts
 from launch.sweep.trial import Trial
@@ -38,7 +38,7 @@ class SweepTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Remembers what to run: `load_checkpoint` may yet tell where from."""
-        self._plan = Plan.read(Path(config["trial"]["sweep"]))
+        self._plan = SweepPlan.read(Path(config["trial"]["sweep"]))
         self._values = to_texts(config["trial"]["values"])
         self._trial = Trial.open(self._plan, int(self.trial_name))
         self._process: Process | None = None

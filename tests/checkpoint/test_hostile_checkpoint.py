@@ -10,7 +10,7 @@ import torch
 
 from tests.checkpoint.written import WEIGHT, open_writer, pieces, write_checkpoint
 from trainer.checkpoint.folders import folder_of, list_steps, step_of
-from trainer.checkpoint.object_store import Store
+from trainer.checkpoint.object_store import ObjectStore
 from trainer.checkpoint.reader import CheckpointReader, describe, find_checkpoint, find_problem, read_weights
 from trainer.checkpoint.writer import retain
 from trainer.data.tokens.history import History
@@ -99,7 +99,7 @@ def test_names_in_complete_lead_nowhere(folder, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_names_in_complete_of_a_store_write_nothing_outside(folder, tmp_path, name):
     url = f"file://{tmp_path / 'deep' / 'er' / 'store'}"
-    Store(url).upload(folder)
+    ObjectStore(url).upload(folder)
     there = tmp_path / "deep" / "er" / "store" / "step-00000003"
     victim = tmp_path / "x"
     victim.write_text("precious")
@@ -108,7 +108,7 @@ def test_names_in_complete_of_a_store_write_nothing_outside(folder, tmp_path, na
     evil = describe(tmp_path / "deep" / "x")
     edit(there / "COMPLETE", lambda content: content["files"].update({name: evil}))
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
-    told = refusal(Store(url).fetch_newest, tmp_path / "a" / "b" / "run", look)
+    told = refusal(ObjectStore(url).fetch_newest, tmp_path / "a" / "b" / "run", look)
     assert "not whole" in told
     assert "throw it away" in told
     assert victim.read_text() == "precious"
@@ -121,14 +121,14 @@ def test_nothing_outside_is_copied_to_a_store(folder, tmp_path, name):
     (tmp_path / "run" / "secret").write_text("secret")
     edit(folder / "COMPLETE", lambda content: content["files"].update({name: describe(tmp_path / "run" / "secret")}))
     with pytest.raises(InputError):
-        Store(f"file://{tmp_path / 'store'}").upload(folder)
+        ObjectStore(f"file://{tmp_path / 'store'}").upload(folder)
     assert not list((tmp_path / "store").rglob("*"))
 
 
 @pytest.mark.parametrize("damage", ["larger", "smaller", "claims all", "device", "fifo", "folder", "complete"])
 def test_sizes_are_looked_at_before_anything_is_fetched(folder, tmp_path, damage):
     url = f"file://{tmp_path / 'store'}"
-    Store(url).upload(folder)
+    ObjectStore(url).upload(folder)
     there = tmp_path / "store" / "step-00000003"
     tensors = there / "rank-00000.safetensors"
     if damage in ("larger", "smaller"):
@@ -144,24 +144,24 @@ def test_sizes_are_looked_at_before_anything_is_fetched(folder, tmp_path, damage
             "fifo": lambda: os.mkfifo(tensors),
             "folder": tensors.mkdir,
         }[damage]()
-    assert "not whole" in refusal(Store(url).fetch_newest, tmp_path / "other", look)
+    assert "not whole" in refusal(ObjectStore(url).fetch_newest, tmp_path / "other", look)
     assert not list((tmp_path / "other" / "checkpoints").iterdir())
     own = write_checkpoint(tmp_path / "other", 2, **STATE)
-    (line,) = Store(url).fetch_newest(tmp_path / "other", look)
+    (line,) = ObjectStore(url).fetch_newest(tmp_path / "other", look)
     assert "not whole" in line
     assert list((tmp_path / "other" / "checkpoints").iterdir()) == [own]
 
 
 def test_a_store_of_another_run_is_refused_and_leaves_nothing(folder, tmp_path):
     url = f"file://{tmp_path / 'store'}"
-    Store(url).upload(folder)
+    ObjectStore(url).upload(folder)
 
     def refuse(attempt):
         assert CheckpointReader(attempt).state["step"] == 3
         raise ConfigError(f"{attempt}: seed: 0 → 1 can't change")
 
     with pytest.raises(ConfigError, match=r"checkpoint.dir=file:.*step-00000003 there isn't this run's, .*seed: 0 → 1"):
-        Store(url).fetch_newest(tmp_path / "other", refuse)
+        ObjectStore(url).fetch_newest(tmp_path / "other", refuse)
     assert not list((tmp_path / "other" / "checkpoints").iterdir())
 
 
@@ -366,7 +366,7 @@ def test_steps_of_any_number_of_digits_are_found_in_order(tmp_path, step):
     for each in (step - 1, step, step + 1):
         write_checkpoint(tmp_path, each)
     assert list_steps(tmp_path) == [step - 1, step, step + 1]
-    store = Store(f"file://{tmp_path / 'store'}")
+    store = ObjectStore(f"file://{tmp_path / 'store'}")
     open_writer(tmp_path, store=store, keep=2).save(pieces(), {"step": step + 2}, last=True)
     assert list_steps(tmp_path) == [step + 1, step + 2]
     store.upload_if_missing(folder_of(tmp_path, step + 1))

@@ -11,7 +11,7 @@ from tests.checkpoint.written import WEIGHT, open_writer, pieces, write_checkpoi
 from tests.run_ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
 from tests.states import assert_equal_states
 from trainer.checkpoint.folders import folder_of, list_steps
-from trainer.checkpoint.object_store import Store
+from trainer.checkpoint.object_store import ObjectStore
 from trainer.checkpoint.reader import CheckpointReader, find_problem
 from trainer.errors import ConfigError, StorageError
 
@@ -49,14 +49,14 @@ def bucket_url(monkeypatch):
 @pytest.mark.parametrize("kind", ["folder", "bucket"])
 def test_what_is_copied_is_fetched_by_a_run_directory_that_lacks_it(tmp_path, request, kind):
     url = request.getfixturevalue(f"{kind}_url")
-    writer = open_writer(tmp_path / "here", store=Store(url), keep=2)
+    writer = open_writer(tmp_path / "here", store=ObjectStore(url), keep=2)
     for step in (1, 2, 3):
         writer.save(pieces(5 + step), {"step": step}, last=step == 3)
-    assert Store(url).steps() == [2, 3]
-    assert Store(url).fetch_newest(tmp_path / "here", accept) == []
+    assert ObjectStore(url).steps() == [2, 3]
+    assert ObjectStore(url).fetch_newest(tmp_path / "here", accept) == []
 
     write_checkpoint(tmp_path / "there", 2)
-    assert Store(url).fetch_newest(tmp_path / "there", accept) == [f"fetched {url}/step-00000003"]
+    assert ObjectStore(url).fetch_newest(tmp_path / "there", accept) == [f"fetched {url}/step-00000003"]
     assert list_steps(tmp_path / "there") == [2, 3]
     whole = CheckpointReader(folder_of(tmp_path / "there", 3)).read_whole("odd", "fp32")
     assert torch.equal(whole.view(-1), WEIGHT)
@@ -64,7 +64,7 @@ def test_what_is_copied_is_fetched_by_a_run_directory_that_lacks_it(tmp_path, re
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "missing", "no COMPLETE"])
 def test_what_is_not_whole_there_is_passed_over(tmp_path, folder_url, damage):
-    store = Store(folder_url)
+    store = ObjectStore(folder_url)
     for step in (1, 2):
         store.upload(write_checkpoint(tmp_path / "here", step))
     tensors = tmp_path / "store" / "step-00000002" / "rank-00000.safetensors"
@@ -83,7 +83,7 @@ def test_what_is_not_whole_there_is_passed_over(tmp_path, folder_url, damage):
 
 
 def test_whole_one_there_replaces_a_broken_one_here(tmp_path, folder_url):
-    store = Store(folder_url)
+    store = ObjectStore(folder_url)
     folder = write_checkpoint(tmp_path, 4)
     store.upload(folder)
     (folder / "state.json").unlink()
@@ -97,20 +97,20 @@ def test_copy_that_fails_is_told_and_the_checkpoint_here_stays(tmp_path, folder_
 
     monkeypatch.setattr(Store, "upload", refuse)
     said = []
-    writer = open_writer(tmp_path, said, store=Store(folder_url))
+    writer = open_writer(tmp_path, said, store=ObjectStore(folder_url))
     writer.save(pieces(), {"step": 1})
     with pytest.raises(StorageError, match=r"step-00000002: whole, but not copied to checkpoint.dir=file://.*no route"):
         writer.save(pieces(), {"step": 2}, last=True)
     assert len(said) == 1
     assert [find_problem(folder_of(tmp_path, step)) for step in list_steps(tmp_path)] == [None, None]
     monkeypatch.undo()
-    Store(folder_url).upload_if_missing(folder_of(tmp_path, 2))
-    assert Store(folder_url).steps() == [2]
+    ObjectStore(folder_url).upload_if_missing(folder_of(tmp_path, 2))
+    assert ObjectStore(folder_url).steps() == [2]
 
 
 def test_store_that_can_t_be_opened_is_refused_in_a_line(tmp_path):
     with pytest.raises(ConfigError, match=r"checkpoint.dir=nothing://x: .*banyan-train\[s3\]"):
-        Store("nothing://x").fetch_newest(tmp_path, accept)
+        ObjectStore("nothing://x").fetch_newest(tmp_path, accept)
 
 
 def pretrain_with(arguments):

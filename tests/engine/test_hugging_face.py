@@ -1,4 +1,4 @@
-"""Models of transformers' through our engine: they train as plain PyTorch trains them, at every shape, and go on."""
+"""Hugging Face models through our engine: they train as plain PyTorch trains them, at every shape, and go on."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ DROPOUT = {"attn_pdrop": 0.1, "resid_pdrop": 0.1, "embd_pdrop": 0.1}
 
 
 class Plain(nn.Module):
-    """transformers' model and torch's cross-entropy, called as Transformer is."""
+    """Hugging Face's model and torch's cross-entropy, called as Transformer is."""
 
     def __init__(self, inner):
         super().__init__()

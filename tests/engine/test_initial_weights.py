@@ -18,7 +18,7 @@ from trainer.data.tokens.manifest import read_manifest
 from trainer.data.tokens.order import Order, extend
 from trainer.engine.initial_weights import check_tokenizer
 from trainer.errors import ConfigError, InputError
-from trainer.model.hugging_face.init_folder import find_origin
+from trainer.model.hugging_face.init_folder import find_init_folder
 from trainer.objective.causal import to_batch
 
 # What is begun with, and in which shape: (ranks, ZeRO stage, tensor degree)
@@ -29,7 +29,7 @@ def from_folder(corpus, run_dir, folder, shape=(1, 0, 1), **changes):
     """A run of two steps that begins with `folder`, with the sizes that the folder tells."""
     ranks, stage, tensor = shape
     config = small_config(corpus, run_dir, train__steps=2, parallel__zero_stage=stage, parallel__tensor=tensor)
-    for name, value in {"init_from": str(folder), **find_origin(str(folder)).architecture}.items():
+    for name, value in {"init_from": str(folder), **find_init_folder(str(folder)).architecture}.items():
         setattr(config.model, name, value)
     for name, value in changes.items():
         setattr(config.model, name, value)
@@ -139,7 +139,7 @@ def test_broken_tokenizer_of_a_folder_is_named(corpus, tmp_path, text):
     save_model(tmp_path, "llama")
     (tmp_path / "tokenizer.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(InputError, match=r"tokenizer.json: can't be read as a tokenizer \(.*\); fetch it again"):
-        check_tokenizer(find_origin(str(tmp_path)), read_manifest(corpus / "train"), key="model.init_from")
+        check_tokenizer(find_init_folder(str(tmp_path)), read_manifest(corpus / "train"), key="model.init_from")
 
 
 STORED = {
@@ -161,7 +161,7 @@ def test_broken_description_of_our_own_model_is_named(tmp_path, file, stored):
     content = json.dumps({"config": stored} if file == "state.json" else stored)
     (tmp_path / file).write_text(content.replace("NaN", ".nan") if file == "config.yaml" else content)
     with pytest.raises(InputError, match=f"{file}: .*restore|{file}: .*mend|{file}: can't be read") as caught:
-        find_origin(str(tmp_path))
+        find_init_folder(str(tmp_path))
     assert "\n" not in str(caught.value)
 
 

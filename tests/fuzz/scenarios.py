@@ -189,7 +189,7 @@ def same_as_transformers(folder: str) -> Judge:
         reference = float(answer.read_text())
         if found and math.isclose(found[1], reference, rel_tol=1e-4):
             return None
-        return f"loss {found}; transformers' is {reference}"
+        return f"loss {found}; Hugging Face's is {reference}"
 
     return judge
 

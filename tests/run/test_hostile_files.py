@@ -13,7 +13,7 @@ from tests.corpus import write_texts
 from tests.prepared import configure, prepare, shard_files, write_jsonl
 from trainer.config import Wandb
 from trainer.data.text import document_store as spool
-from trainer.data.text.plan import Plan, read_progress, write_plan
+from trainer.data.text.plan import PreparationPlan, read_progress, write_plan
 from trainer.data.tokens.order import PERIOD
 from trainer.errors import BanyanError, ConfigError, InputError, StorageError
 from trainer.machine.durable import write_text
@@ -204,13 +204,13 @@ def test_what_stands_in_a_file_s_way_is_named(tmp_path):
 )
 def test_a_plan_that_cant_be_is_refused(tmp_path, content):
     put(tmp_path / "plan.json", content)
-    plan = Plan({"seed": 0}, [["in", "a.txt", 1, 2]])
+    plan = PreparationPlan({"seed": 0}, [["in", "a.txt", 1, 2]])
     assert str(tmp_path) in refusal(read_progress, tmp_path, plan, kind=ConfigError)
     write_text(tmp_path / "plan.json", "")
     (tmp_path / "partial").mkdir()
     write_plan(tmp_path, plan, finished=False)
     assert read_progress(tmp_path, plan) == "begun"
-    gone = read_progress, tmp_path, Plan({"seed": 0}, [])
+    gone = read_progress, tmp_path, PreparationPlan({"seed": 0}, [])
     assert "'a.txt' of data.input='in' is gone" in refusal(*gone, kind=ConfigError)
 
 

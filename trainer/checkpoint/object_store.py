@@ -21,7 +21,7 @@ from trainer.machine.json_file import MOST_BYTES
 MEND = "look at the address, the credentials and the network"
 
 
-class Store:
+class ObjectStore:
     """The folder of a run's checkpoints at a URL. Rank 0 alone talks to it."""
 
     def __init__(self, url: str) -> None:

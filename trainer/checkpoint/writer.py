@@ -20,7 +20,7 @@ import torch
 
 from trainer.checkpoint.folders import PARTIAL, folder_of, list_steps
 from trainer.checkpoint.fragment import Fragment
-from trainer.checkpoint.object_store import Store
+from trainer.checkpoint.object_store import ObjectStore
 from trainer.checkpoint.reader import COMPLETE, FORMAT, STATE, describe, kept_steps
 from trainer.config import Checkpoint
 from trainer.errors import StorageError
@@ -149,7 +149,7 @@ class CheckpointWriter:
         mesh: Mesh,
         settings: Checkpoint,
         say: Callable[[str], None],
-        store: Store | None = None,
+        store: ObjectStore | None = None,
     ) -> None:
         self._run_dir = run_dir
         self._mesh = mesh

@@ -21,14 +21,14 @@ from trainer.data.tokens.tokenizer_file import read_tokenizer, rust_errors
 from trainer.errors import ConfigError, InputError
 from trainer.model.build import weight_maker
 from trainer.model.hugging_face.architecture import EMBEDDING, HEAD
-from trainer.model.hugging_face.init_folder import Origin, find_origin, hf_folder, require_fit
+from trainer.model.hugging_face.init_folder import InitFolder, find_init_folder, hf_folder, require_fit
 from trainer.model.hugging_face.inner_folder import has_weights, open_inner_weights
 from trainer.model.hugging_face.tensor_files import FolderReader
 from trainer.model.region import Region, Source
 from trainer.ranks.mesh import Mesh
 
 
-def open_origin(
+def open_initial_weights(
     model: Model, manifest: Manifest, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh, *, sequence_length: int
 ) -> Source | None:
     """The source of a new run's first state, or None where it is the seed. Every rank calls it.
@@ -40,7 +40,7 @@ def open_origin(
         mesh.main_finds(lambda: check_tokenizer(origin, manifest, key="model.path"))
         weights, place = open_inner_weights(model, shapes)
     elif model.init_from is not None:
-        origin = find_origin(model.init_from)
+        origin = find_init_folder(model.init_from)
         require_fit(model, origin, sequence_length)
         mesh.main_finds(lambda: check_tokenizer(origin, manifest, key="model.init_from"))
         weights, place = open_weights(origin, shapes, mesh, tied=model.tie_word_embeddings)
@@ -69,7 +69,7 @@ def initial_source(model: Model, seed: int) -> Source:
 
 
 def open_weights(
-    origin: Origin, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh, *, tied: bool
+    origin: InitFolder, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh, *, tied: bool
 ) -> tuple[Source, str]:
     """The weights of a folder, checked against the model's `shapes`, and where they lie."""
     if origin.kind == "hf":
@@ -99,7 +99,7 @@ def check_head(folder: FolderReader, *, tied: bool) -> None:
         )
 
 
-def check_tokenizer(origin: Origin, manifest: Manifest, *, key: str) -> None:
+def check_tokenizer(origin: InitFolder, manifest: Manifest, *, key: str) -> None:
     """Refuses data written with another tokenizer than the one that the weights know."""
     if origin.tokenizer is None or sha256_of(origin.tokenizer) == manifest.tokenizer_sha256:
         return

@@ -216,7 +216,7 @@ class Trainer:
 
     def _seed_dropout(self, batch: Batch) -> None:
         """Dropout is a function of (seed, position of the micro-batch): exact at a resume, the same at any world."""
-        if self.engine.module.draws:
+        if self.engine.module.has_dropout:
             torch.manual_seed(derive_key("dropout", self.config.seed, batch.position) >> 1)
 
     def _log_step(self, step: int, loss_sum: torch.Tensor, targets: int) -> None:

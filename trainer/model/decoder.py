@@ -193,7 +193,7 @@ class Decoder(nn.Module):
             hidden,
             *rest,
             selective=self.activation_checkpointing == "selective",
-            draws=self.training and self.config.dropout > 0,
+            has_dropout=self.training and self.config.dropout > 0,
         )
 
 
@@ -212,7 +212,7 @@ class Transformer(nn.Module):
         self._tie()
 
     @property
-    def draws(self) -> bool:
+    def has_dropout(self) -> bool:
         """Whether training draws random numbers."""
         return self.config.dropout > 0
 

@@ -25,7 +25,7 @@ def parameter_shapes(model: Model) -> Shapes:
 
 
 def count(shapes: Shapes) -> int:
-    """Parameters."""
+    """Number of parameters of these shapes."""
     return sum(map(math.prod, shapes.values()))
 
 

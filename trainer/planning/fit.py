@@ -21,10 +21,10 @@ def refusal(config: Pretrain, world_size: int, *, memory: int, cuda: bool, devic
     if needed.total <= memory * (1 + MARGIN):
         return None
     parts = sorted(needed.parts.items(), key=lambda item: -item[1])[:BIGGEST]
-    told = ", ".join(f"{name} {size / GB:.3g}" for name, size in parts)
+    largest = ", ".join(f"{name} {size / GB:.3g} GB" for name, size in parts)
     return (
-        f"each of {world_size} rank{'s' * (world_size > 1)} needs {needed.total / GB:.3g} GB, of which {device} has "
-        f"{memory / GB:.3g}: {told} GB; {_mend(config, world_size, memory, cuda)}. `banyan plan` tells more; "
+        f"each of {world_size} rank{'s' * (world_size > 1)} needs {needed.total / GB:.3g} GB ({largest}); {device} has "
+        f"{memory / GB:.3g} GB: {_mend(config, world_size, memory, cuda)}. `banyan plan` shows more; "
         "launch.check_memory=false starts it nevertheless."
     )
 

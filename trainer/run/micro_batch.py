@@ -20,7 +20,7 @@ from trainer.machine.environment import as_stored
 from trainer.machine.json_file import Malformed, Positive, from_known, read_json
 from trainer.ranks.mesh import Mesh
 from trainer.run.micro_batch_timing import OUT_OF_MEMORY, Timing
-from trainer.run.sidecar import run_shadows
+from trainer.run.sidecar import run_sidecars
 
 FILE = "micro_batch.json"
 BUDGET_S = 120.0  # after which no larger size is tried
@@ -103,7 +103,7 @@ def measure(config: Pretrain, model: Model, mesh: Mesh, run_dir: Path) -> tuple[
         "output": str(output),
         "budget_s": BUDGET_S,
     }
-    codes = run_shadows("trainer.run.micro_batch_timing", order, mesh, log, limit_s=LIMIT_S)
+    codes = run_sidecars("trainer.run.micro_batch_timing", order, mesh, log, limit_s=LIMIT_S)
     lines = output.read_text(encoding="utf-8").splitlines() if output.exists() else []
     timings = [Timing(**fields) for fields in mesh.from_main([json.loads(line) for line in lines])]
     if any(codes):

@@ -105,7 +105,7 @@ def check_target(target: Path) -> None:
 
 
 def stored_as(model: Model) -> StoredAs:
-    """Which tensors hold a parameter on disk: a model of transformers' keeps its own."""
+    """Which tensors hold a parameter on disk: a Hugging Face model keeps its own."""
     return stored_tensors if model.path is None else lambda name, shape: [(name, shape)]
 
 

@@ -27,8 +27,8 @@ from trainer.data.text import document_store as spool
 from trainer.data.text.file_names import as_utf8, escape
 from trainer.data.text.filters import DUPLICATE, first_occurrences
 from trainer.data.text.plan import FILE as PLAN_FILE
-from trainer.data.text.plan import PARTIAL, SPLITS, Plan, exclusive, read_progress, write_plan
-from trainer.data.text.progress import Progress, in_words
+from trainer.data.text.plan import PARTIAL, SPLITS, PreparationPlan, exclusive, read_progress, write_plan
+from trainer.data.text.progress import ProgressBar, in_words
 from trainer.data.text.shard_job import Packing, ShardJob, make_shard
 from trainer.data.text.sources import Found, Source, find_sources
 from trainer.data.text.split import cut_into_shards, held_out, shuffle_order
@@ -73,7 +73,7 @@ def main(config: Prepare, map_items: Map | None = None) -> int:
     config = replace(config, data=_in_utf8(config.data))
     data = config.data
     found = find_sources(data.input, data.include, data.exclude, output, data.text_field)
-    plan = Plan.of(_settings(config), found.sources)
+    plan = PreparationPlan.of(_settings(config), found.sources)
     _say("sources", _describe(found))
     make_folder(output)
     with exclusive(output):
@@ -87,7 +87,7 @@ def main(config: Prepare, map_items: Map | None = None) -> int:
     return 0
 
 
-def _prepare(config: Prepare, output: Path, found: Found, plan: Plan, map_items: Map) -> None:
+def _prepare(config: Prepare, output: Path, found: Found, plan: PreparationPlan, map_items: Map) -> None:
     """The stages, top to bottom."""
     data, partial, sources = config.data, output / PARTIAL, found.sources
     try:
@@ -180,11 +180,11 @@ def _withdraw(output: Path) -> None:
 
 def _collect(sources: tuple[Source, ...], partial: Path, data: Data, map_items: Map) -> int:
     """Spools every source's documents; returns the number of work items."""
-    batches = spool.batches(sources)
+    batches = spool.work_items(sources)
     work = functools.partial(
         spool.collect, folder=partial, text_field=data.text_field, most_bytes=data.most_document_bytes
     )
-    with Progress("read", sum(batch.bytes for batch in batches)) as progress:
+    with ProgressBar("read", sum(batch.bytes for batch in batches)) as progress:
         for size in map_items(work, batches):
             progress.advance(bytes=size)
     return len(batches)
@@ -241,7 +241,7 @@ def _tokenizer(config: Prepare, corpus: Corpus, partial: Path) -> Tokenizer:
         return load_tokenizer(folder)
     sample = _shuffled(corpus.splits["train"], config.seed)
     total = min(wanted.train.sample_bytes, int(sample.length.sum()))
-    with Progress("tokenizer", total) as progress:
+    with ProgressBar("tokenizer", total) as progress:
         texts = _counted(spool.sample_texts(partial, sample, wanted.train.sample_bytes), progress)
         training = TrainingText(texts, memory_bytes=wanted.train.memory_bytes)
         tokenizer = train_tokenizer(training, vocab_size=wanted.train.vocab_size, name=config.data.name)
@@ -302,7 +302,7 @@ def _write_shards(
         for number, rows in enumerate(cut_into_shards(documents.length, data.shard_bytes)):
             jobs.append(ShardJob(output / split / f"shard-{number:06d}.tar", documents.take(rows)))
     written: dict[str, list[Shard]] = {split: [] for split in corpus.splits}
-    with Progress("encode", sum(int(job.documents.length.sum()) for job in jobs)) as progress:
+    with ProgressBar("encode", sum(int(job.documents.length.sum()) for job in jobs)) as progress:
         for job, shard in zip(jobs, map_items(functools.partial(make_shard, packing=packing), jobs), strict=True):
             written[job.path.parent.name].append(shard)
             progress.advance(bytes=shard.text_bytes, tokens=shard.tokens)
@@ -321,7 +321,7 @@ def _shuffled(documents: spool.Documents, seed: int) -> spool.Documents:
     return documents.take(shuffle_order(documents.hash, seed))
 
 
-def _counted(texts: Iterator[bytes], progress: Progress) -> Iterator[bytes]:
+def _counted(texts: Iterator[bytes], progress: ProgressBar) -> Iterator[bytes]:
     for text in texts:
         progress.advance(bytes=len(text))
         yield text

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from trainer.checkpoint.fragment import Fragment
-from trainer.checkpoint.object_store import Store
+from trainer.checkpoint.object_store import ObjectStore
 from trainer.checkpoint.reader import CheckpointReader
 from trainer.checkpoint.writer import CheckpointWriter, remove_attempts
 from trainer.config import Model, Pretrain, resolved
@@ -45,7 +45,7 @@ from trainer.engine.deepspeed.offload import load_nvme_op
 from trainer.engine.expert_load import ExpertLoad
 from trainer.engine.float8 import require_float8
 from trainer.engine.hooks import Hook
-from trainer.engine.initial_weights import initial_source, open_origin
+from trainer.engine.initial_weights import initial_source, open_initial_weights
 from trainer.engine.loop import Progress, Trainer, Utilisation
 from trainer.engine.targets import Step, counted_steps, fixed_steps
 from trainer.engine.weight_average import WeightAverage
@@ -116,7 +116,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     watchdog.start(run_dir, mesh)
     config = dataclasses.replace(config, data=with_absolute_paths(config.data))
 
-    store = Store(config.checkpoint.dir) if config.checkpoint.dir else None
+    store = ObjectStore(config.checkpoint.dir) if config.checkpoint.dir else None
     if store is not None:
         fetch_newest(store, run_dir, mesh, lambda folder: check_fetched(folder, config, training))
     reader = find_resume(run_dir, config, mesh, training)
@@ -142,7 +142,9 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     origin = (
         None
         if reader
-        else open_origin(config.model, training[0].manifest, shapes, mesh, sequence_length=config.data.sequence_length)
+        else open_initial_weights(
+            config.model, training[0].manifest, shapes, mesh, sequence_length=config.data.sequence_length
+        )
     )
     micro_batch_size = find_micro_batch(config, model_config, mesh, run_dir, device_name(mesh))
     config = with_values(config, {"train.micro_batch_size": micro_batch_size})
@@ -253,14 +255,14 @@ def enter_run_directory(config: Pretrain, mesh: Mesh, lock: RunLock) -> Path:
     return run_dir
 
 
-def fetch_newest(store: Store, run_dir: Path, mesh: Mesh, check: Callable[[Path], None]) -> None:
+def fetch_newest(store: ObjectStore, run_dir: Path, mesh: Mesh, check: Callable[[Path], None]) -> None:
     """Fetches what checkpoint.dir has that is whole, newer than the run directory's and passes `check`; says so."""
     for line in mesh.main_finds(lambda: store.fetch_newest(run_dir, check)):
         if mesh.is_main:
             print(f"banyan: {line}", flush=True)
 
 
-def copy_last(store: Store | None, reader: CheckpointReader | None, mesh: Mesh) -> None:
+def copy_last(store: ObjectStore | None, reader: CheckpointReader | None, mesh: Mesh) -> None:
     """Where nothing is left to train: copies the last checkpoint to checkpoint.dir if the former start couldn't."""
     if store is not None and reader is not None:
         mesh.main_finds(lambda: store.upload_if_missing(reader.folder))

@@ -39,14 +39,14 @@ class Sections:
 
 @dataclass(frozen=True)
 class RunSection:
-    """Of its section `run`."""
+    """What sync reads of the section `run`."""
 
     name: str | None = None
 
 
 @dataclass(frozen=True)
 class TrackSection:
-    """Of its section `track`."""
+    """What sync reads of the section `track`."""
 
     wandb: dict[str, Any] | None = None
 

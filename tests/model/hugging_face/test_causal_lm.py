@@ -1,4 +1,4 @@
-"""Models of transformers' under our signature: same losses, weights and buffers; documents apart, or refused."""
+"""Hugging Face models under our signature: same losses, weights and buffers; documents apart, or refused."""
 
 import json
 

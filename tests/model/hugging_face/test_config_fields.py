@@ -1,6 +1,6 @@
 """Every field of a config.json: our decoder computes what transformers computes from the same folder, or refuses it.
 
-The right value is transformers' own: each folder below is given to both.
+The right value is Hugging Face's own: each folder below is given to both.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from trainer.engine.initial_weights import check_head
 from trainer.errors import ConfigError, InputError
 from trainer.model.hugging_face.architecture import read_architecture
 from trainer.model.hugging_face.config_fields import known_fields
-from trainer.model.hugging_face.init_folder import find_origin, require_fit
+from trainer.model.hugging_face.init_folder import find_init_folder, require_fit
 from trainer.model.hugging_face.tensor_files import FolderReader
 
 # Written beside the classes' own fields by transformers 4
@@ -138,7 +138,7 @@ ROW = 40  # tokens of a row below
 def known_to_ours(folder: Path) -> torch.Tensor | str:
     """Our decoder's logits for a folder, or why it is refused."""
     try:
-        origin = find_origin(str(folder))
+        origin = find_init_folder(str(folder))
         require_fit(Model(**origin.architecture), origin, ROW)
         check_head(FolderReader(folder), tied=origin.architecture["tie_word_embeddings"])
     except (ConfigError, InputError) as error:
@@ -215,7 +215,7 @@ def test_window_of_a_mistral_counts_although_its_file_leaves_it_out(tmp_path):
     save_model(tmp_path, "mistral")
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "sliding_window"}))
-    origin = find_origin(str(tmp_path))
+    origin = find_init_folder(str(tmp_path))
     assert origin.window == load_model(tmp_path).config.sliding_window == 4096
     model = Model(**origin.architecture)
     require_fit(model, origin, 4096)

@@ -12,7 +12,7 @@ from trainer.errors import ConfigError, InputError
 from trainer.model.hugging_face import causal_lm
 from trainer.model.hugging_face.causal_lm import CausalLM, read_config
 from trainer.model.hugging_face.config_json import DEEPEST, LARGEST_FILE, read_json
-from trainer.model.hugging_face.init_folder import find_origin
+from trainer.model.hugging_face.init_folder import find_init_folder
 
 LLAMA = {"model_type": "llama", **SIZES}
 DOORS = {
@@ -39,7 +39,7 @@ DOORS = {
     "other weights": ({"transformers_weights": "../x.safetensors"}, "transformers_weights"),
     "quantization": ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantization_config"),
 }
-# What only transformers' own classes would take up: the other road refuses each as a field that it doesn't know.
+# What only Hugging Face's own classes would take up: the other road refuses each as a field that it doesn't know.
 MEMBERS = {
     "aliases": {"attribute_map": {"harmless": "_attn_implementation_internal"}, "harmless": "org/kernel"},
     "a method": {"to_dict": "x"},
@@ -72,7 +72,7 @@ def refuse(road, *arguments, match):
 
 
 def by_ours(folder):
-    return find_origin(str(folder))
+    return find_init_folder(str(folder))
 
 
 def by_theirs(folder, **overrides):

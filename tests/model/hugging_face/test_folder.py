@@ -1,4 +1,4 @@
-"""The folder of a model of transformers': what is refused of it, and what the run directory keeps."""
+"""The folder of a Hugging Face model: what is refused of it, and what the run directory keeps."""
 
 import json
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.hugging_face import save_model
 from trainer.errors import InputError
-from trainer.model.hugging_face.init_folder import find_origin
+from trainer.model.hugging_face.init_folder import find_init_folder
 from trainer.model.hugging_face.safetensors_folder import INDEX, SINGLE, find_tensors
 
 
@@ -106,7 +106,7 @@ def test_links_of_a_cache_are_followed(tmp_path):
     (tmp_path / "snapshot").mkdir()
     for file in (tmp_path / "blobs").iterdir():
         (tmp_path / "snapshot" / file.name).symlink_to(file)
-    assert find_origin(str(tmp_path / "snapshot")).architecture["hidden_size"] == 48
+    assert find_init_folder(str(tmp_path / "snapshot")).architecture["hidden_size"] == 48
 
 
 @pytest.mark.parametrize("length", [7, 8, 100, -1])
@@ -115,7 +115,7 @@ def test_a_file_that_was_cut_is_named_before_anything_starts(tmp_path, length):
     content = (tmp_path / SINGLE).read_bytes()
     (tmp_path / SINGLE).write_bytes(content[:length])
     with pytest.raises(InputError, match=f"{SINGLE}: can't be read as safetensors"):
-        find_origin(str(tmp_path))
+        find_init_folder(str(tmp_path))
 
 
 def test_names_in_a_file_are_shown_short_and_harmless(tmp_path):
@@ -123,6 +123,6 @@ def test_names_in_a_file_are_shown_short_and_harmless(tmp_path):
     tensors = load_file(tmp_path / SINGLE)
     save_file(tensors | {"\x1b[2J\n" + "x" * 10_000: torch.ones(1)}, tmp_path / SINGLE)
     with pytest.raises(InputError, match="has no place") as caught:
-        find_origin(str(tmp_path))
+        find_init_folder(str(tmp_path))
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 400

@@ -1,4 +1,4 @@
-"""What a model of transformers' can't be trained with is refused in one line, before it has weights."""
+"""What a Hugging Face model can't be trained with is refused in one line, before it has weights."""
 
 import json
 

@@ -11,7 +11,7 @@ from trainer.engine.initial_weights import check_head
 from trainer.errors import InputError
 from trainer.model.build import parameter_shapes
 from trainer.model.decoder import Transformer
-from trainer.model.hugging_face.init_folder import find_origin
+from trainer.model.hugging_face.init_folder import find_init_folder
 from trainer.model.hugging_face.safetensors_folder import INDEX, SINGLE
 from trainer.model.hugging_face.tensor_files import FolderReader, Tensor, write_tensors
 from trainer.model.partition import Partition
@@ -19,7 +19,7 @@ from trainer.model.region import Region
 
 
 def read_model(folder) -> Transformer:
-    config = Model(**find_origin(str(folder)).architecture)
+    config = Model(**find_init_folder(str(folder)).architecture)
     model, reader, shapes = Transformer(config), FolderReader(folder), parameter_shapes(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

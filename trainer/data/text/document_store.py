@@ -38,7 +38,7 @@ READ_BYTES = 16 * 2**20  # of texts that are read together
 
 
 @dataclass(frozen=True)
-class Batch:
+class WorkItem:
     """A work item: consecutive sources, the first of which has number `first_source`."""
 
     number: int
@@ -84,17 +84,17 @@ class Rejections:
         self.first.setdefault(reason, place)
 
 
-def batches(sources: tuple[Source, ...]) -> list[Batch]:
+def work_items(sources: tuple[Source, ...]) -> list[WorkItem]:
     """Sources → work items: small files together, so that a million of them isn't a million items."""
     wanted = max(LEAST_ITEM_BYTES, sum(source.bytes for source in sources) // MOST_ITEMS)
-    found: list[Batch] = []
+    found: list[WorkItem] = []
     first, size = 0, 0
     for number, source in enumerate(sources):
         if size and size + source.bytes > wanted:
-            found.append(Batch(len(found), first, sources[first:number]))
+            found.append(WorkItem(len(found), first, sources[first:number]))
             first, size = number, 0
         size += source.bytes
-    return [*found, Batch(len(found), first, sources[first:])]
+    return [*found, WorkItem(len(found), first, sources[first:])]
 
 
 def text_path(folder: Path, item: int) -> Path:
@@ -107,7 +107,7 @@ def table_path(folder: Path, item: int) -> Path:
     return folder / f"item-{item:06d}.npz"
 
 
-def collect(batch: Batch, *, folder: Path, text_field: str, most_bytes: int) -> int:
+def collect(batch: WorkItem, *, folder: Path, text_field: str, most_bytes: int) -> int:
     """Spools the documents of a batch, unless they are there already; returns the bytes of its source files."""
     if table_path(folder, batch.number).exists():
         return batch.bytes

@@ -24,33 +24,33 @@ MOST_BYTES = 2**30  # of plan.json, which names every input file
 
 
 @dataclass(frozen=True)
-class Plan:
+class PreparationPlan:
     """What determines the shards: the settings by their keys, and the input files' names, sizes and times."""
 
     settings: dict[str, Any]
     inputs: list[list[Any]]  # of [entry of data.input, name below it, bytes, modified_ns]
 
     @staticmethod
-    def of(settings: dict[str, Any], sources: tuple[Source, ...]) -> Plan:
+    def of(settings: dict[str, Any], sources: tuple[Source, ...]) -> PreparationPlan:
         """A plan over these sources."""
         inputs = [[source.given, source.name, source.bytes, source.modified_ns] for source in sources]
-        return Plan(as_stored({"plan version": VERSION, **settings}), as_stored(inputs))
+        return PreparationPlan(as_stored({"plan version": VERSION, **settings}), as_stored(inputs))
 
 
 @dataclass(frozen=True)
-class Stored(Plan):
+class Stored(PreparationPlan):
     """The content of plan.json."""
 
     finished: bool
 
 
-def write_plan(folder: Path, plan: Plan, *, finished: bool) -> None:
+def write_plan(folder: Path, plan: PreparationPlan, *, finished: bool) -> None:
     """Writes plan.json, durably, by way of the folder `partial`."""
     content = {"finished": finished, "settings": plan.settings, "inputs": plan.inputs}
     write_json(folder / FILE, content, scratch=folder / PARTIAL)
 
 
-def read_progress(folder: Path, plan: Plan) -> str:
+def read_progress(folder: Path, plan: PreparationPlan) -> str:
     """How far `folder` is with this plan: "new", "begun" or "finished". ConfigError if it holds something else."""
     mend = "choose another data.output, or remove that folder."
     try:

@@ -16,7 +16,7 @@ def in_words(size: int) -> str:
     return f"{size / MEGABYTE:,.1f} MB" if size >= MEGABYTE / 10 else f"{size / 1e3:,.1f} kB"
 
 
-class Progress:
+class ProgressBar:
     """A stage with `total` bytes to do. Use it as a context; when it ends well it prints one line of what was done."""
 
     def __init__(self, stage: str, total: int) -> None:
@@ -26,7 +26,7 @@ class Progress:
         self.tokens = 0
         self._bar: Any = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressBar:
         self._began = self._printed = time.monotonic()
         if sys.stdout.isatty():
             self._bar, self._task = _bar(self.stage, self.total)

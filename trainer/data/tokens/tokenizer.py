@@ -67,7 +67,7 @@ class Tokenizer:
 
     @cached_property
     def sha256(self) -> str:
-        """Of tokenizer.json."""
+        """The sha256 of tokenizer.json, in hexadecimal."""
         return hashlib.sha256(self.content.encode()).hexdigest()
 
     @cached_property
@@ -111,7 +111,7 @@ class Tokenizer:
         return str(self.engine.decode([int(i) for i in ids], skip_special_tokens=False))
 
     def save(self, folder: Path, *, scratch: Path | None = None) -> None:
-        """Writes tokenizer.json and the tokenizer_config.json that transformers' AutoTokenizer wants."""
+        """Writes tokenizer.json and the tokenizer_config.json that Hugging Face's AutoTokenizer wants."""
         make_folder(folder)
         write_json(
             folder / CONFIG,

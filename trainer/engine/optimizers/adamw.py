@@ -16,7 +16,7 @@ class AdamW(torch.optim.AdamW):
 
 
 def settings(config: Optimizer) -> dict[str, Any]:
-    """Of a parameter group."""
+    """What a parameter group needs besides its rate and decay."""
     return {"betas": (config.beta1, config.beta2), "eps": config.eps}
 
 

@@ -26,7 +26,7 @@ def build(config: Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimi
 
 
 def settings(config: Optimizer) -> dict[str, Any]:
-    """Of the group of matrices, which has a rate of its own."""
+    """What the group of matrices needs; it has a learning rate of its own."""
     return {
         "lr": config.muon_lr,
         "peak": config.muon_lr,

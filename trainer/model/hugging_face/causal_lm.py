@@ -1,6 +1,6 @@
-"""Any causal language model of transformers' under the signature of our own: tokens and targets → losses of rows.
+"""Any Hugging Face causal language model under the signature of our own: tokens and targets → losses of rows.
 
-The module inside is transformers' as it stands; parameters have its names. Logits of a whole micro-batch exist at once
+The module inside is Hugging Face's as it stands; parameters have its names. Logits of a whole micro-batch exist at once
 (in the precision of the run), since what a model does between its last hidden state and them is its own business; only
 their fp32 copy and the softmax are made in chunks.
 """
@@ -44,7 +44,7 @@ class TokenCache:
 
 
 class CausalLM(nn.Module):
-    """A model of transformers', built from the config.json of `settings.path`; weights are to be filled in."""
+    """A Hugging Face model, built from the config.json of `settings.path`; weights are to be filled in."""
 
     tally = None  # routing isn't counted
 
@@ -53,7 +53,7 @@ class CausalLM(nn.Module):
         self.settings = settings
         self.inner = build_inner(settings)
         self.config = self.inner.config  # AutoTP reads the number of heads there
-        self.draws = draws(self.inner)
+        self.has_dropout = has_dropout(self.inner)
         self.measure: Measure = logit_losses
 
     def forward(
@@ -79,7 +79,7 @@ class CausalLM(nn.Module):
         )
 
     def named_parameters(self, *arguments: Any, **options: Any) -> Iterator[tuple[str, nn.Parameter]]:
-        """Parameters by transformers' own names: checkpoints and exports have these."""
+        """Parameters by Hugging Face's own names: checkpoints and exports have these."""
         return self.inner.named_parameters(*arguments, **options)
 
     def new_cache(self, capacity: int) -> TokenCache:
@@ -103,7 +103,7 @@ class CausalLM(nn.Module):
 
 
 def read_config(settings: Model) -> Any:
-    """transformers' configuration for the config.json of `settings.path`, with the overrides in it.
+    """Hugging Face's configuration for the config.json of `settings.path`, with the overrides in it.
 
     ConfigError or InputError for what transformers doesn't know, for what is beyond any model, and for whatever would
     have it run code or read files that aren't its own.
@@ -127,12 +127,12 @@ def read_config(settings: Model) -> Any:
             causal = type(known) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
         except BanyanError:
             raise
-        except Exception as error:  # transformers' classes raise whatever a foreign value leads to
+        except Exception as error:  # Hugging Face's classes raise whatever a foreign value leads to
             raise InputError(f"{path}: transformers can't use it ({_in_a_line(error)}).") from error
         for key in unused:
-            raise ConfigError(f"model.overrides.{key}: {path} and transformers' {known.model_type} have no such field.")
+            raise ConfigError(f"model.overrides.{key}: {path} and Hugging Face's {known.model_type} have no such field.")
         if not causal:
-            raise InputError(f"{path}: {known.model_type} is no causal language model of transformers'.")
+            raise InputError(f"{path}: {known.model_type} is no Hugging Face causal language model.")
         for part in _parts(known):
             chosen = {key: getattr(part, f"_{key}", None) for key in BUILT_IN}
             check_doors(chosen, str(path))
@@ -140,7 +140,7 @@ def read_config(settings: Model) -> Any:
 
 
 def _refuse_members(config_class: Any, fields: Mapping[str, Any], source: str) -> None:
-    """Refuses, at any depth, fields that would take the place of a method or a plan of transformers' own classes."""
+    """Refuses, at any depth, fields that would take the place of a method or a plan of Hugging Face's own classes."""
     own = {field.name for field in dataclasses.fields(config_class)} | {"model_type"}
     for place, key, _ in fields_of(fields):
         member = inspect.getattr_static(config_class, key, None)
@@ -149,7 +149,7 @@ def _refuse_members(config_class: Any, fields: Mapping[str, Any], source: str) -
         labels = place.startswith(("id2label.", "label2id.", "task_specific_params."))
         if member is not None and key not in own and not isinstance(member, property) and not labels:
             raise InputError(
-                f"{source}: {place} is the name of a part of transformers' {config_class.__name__}, no field."
+                f"{source}: {place} is the name of a part of Hugging Face's {config_class.__name__}, no field."
             )
 
 
@@ -162,7 +162,7 @@ def _parts(config: Any) -> Iterator[Any]:
 
 
 def build_inner(settings: Model) -> Any:
-    """transformers' module, with parameters that mean nothing yet; fp32, on the device of the context.
+    """the Hugging Face module, with parameters that mean nothing yet; fp32, on the device of the context.
 
     InputError if transformers can't build what the config.json tells, or it would be larger than any model.
     """
@@ -176,7 +176,7 @@ def build_inner(settings: Model) -> Any:
             inner.tie_weights()
         except (BanyanError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # transformers' modules raise whatever a foreign value leads to
+        except Exception as error:  # the Hugging Face modules raise whatever a foreign value leads to
             raise InputError(f"{settings.path}: transformers can't build it ({_in_a_line(error)}).") from error
     inner.config.use_cache = False
     return inner
@@ -220,7 +220,7 @@ def _bounded(settings: Model) -> Iterator[None]:
 
 
 def load_inner(settings: Model) -> Any:
-    """transformers' module with the weights of the folder, fp32, on the CPU. InputError unless they are all there."""
+    """the Hugging Face module with the weights of the folder, fp32, on the CPU. InputError unless they are all there."""
     config = read_config(settings)
     with _transformers() as transformers:
         try:
@@ -238,7 +238,7 @@ def load_inner(settings: Model) -> Any:
         if found[what]:
             name = min(map(str, found[what]))
             raise InputError(
-                f"{settings.path}: {name} is among transformers' {what.replace('_', ' ')}: the weights aren't those of "
+                f"{settings.path}: {name} is among Hugging Face's {what.replace('_', ' ')}: the weights aren't those of "
                 "its config.json with model.overrides; mend these, or move the weights away to train from scratch."
             )
     return inner
@@ -258,7 +258,7 @@ def write_config(settings: Model, *, apart: bool = False) -> dict[str, Any]:
     return json.loads(config.to_json_string(use_diff=True)) | {"architectures": [kind]}
 
 
-def draws(module: nn.Module) -> bool:
+def has_dropout(module: nn.Module) -> bool:
     """Whether a module draws random numbers in training: dropout, as a layer or as a rate that forward uses."""
     return any(rate > 0 for rate in _drop_rates(module).values())
 

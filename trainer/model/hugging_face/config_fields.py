@@ -2,7 +2,7 @@
 
 Four kinds, and no fifth: READ decide the model, ONLY may have just the values that our decoder computes, WITHOUT_EFFECT
 don't change what the weights compute, and whatever else a file has is refused by name, unless it is null. Defaults are
-those of transformers 5. tests/model/hugging_face/test_config_fields.py holds this against transformers' own classes.
+those of transformers 5. tests/model/hugging_face/test_config_fields.py holds this against Hugging Face's own classes.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def check_fields(fields: Fields) -> None:
             raise fields.refuse(
                 key,
                 f"isn't known of a {fields.kind}, nor that our decoder would compute the same: remove it if it has no "
-                "effect, or train the folder with transformers' own code (model.path=DIR).",
+                "effect, or train the folder with Hugging Face's own code (model.path=DIR).",
             )
         if key in ONLY and value not in ONLY[key]:
             allowed = ONLY[key]

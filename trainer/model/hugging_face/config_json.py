@@ -1,7 +1,7 @@
 """A config.json of others: read within bounds, and refused by name where it would bring in code, paths or other files.
 
 Both roads from a Hugging Face folder to a model pass here: our own decoder's (model.init_from) and that of
-transformers' modules (model.path). Nothing heavy is imported.
+the Hugging Face modules (model.path). Nothing heavy is imported.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def read_config_json(folder: Path, overrides: Mapping[str, Any] = MappingProxyTy
 
 
 def check_doors(config: Mapping[str, Any], source: str) -> None:
-    """Refuses, at any depth, what would run code or read files that aren't transformers' own. InputError names it."""
+    """Refuses, at any depth, what would run code or read files that aren't Hugging Face's own. InputError names it."""
     for where, key, value in fields_of(config):
         if key in DOORS and value not in (None, False):
             raise InputError(f"{source}: {where} asks for code or files of its own, which aren't used; {_mend(key)}.")

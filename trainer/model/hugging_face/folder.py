@@ -1,4 +1,4 @@
-"""The folder of a Hugging Face model that transformers' own code trains (model.path), and the run's copy of it.
+"""The folder of a Hugging Face model that Hugging Face's own code trains (model.path), and the run's copy of it.
 
 RUN/model/ holds the config.json that counts, overrides applied, so that nothing but initial weights needs the folder.
 Nothing heavy is imported.
@@ -23,7 +23,7 @@ INCIDENTAL = ("transformers_version", "dtype", "torch_dtype", "_name_or_path", "
 
 
 def check_causal_lm(config: Pretrain) -> None:
-    """Refuses what a model of transformers' can't be asked for; no file is read."""
+    """Refuses what a Hugging Face model can't be asked for; no file is read."""
     model, parallel, train = config.model, config.parallel, config.train
     for field in dataclasses.fields(Model):
         value = getattr(model, field.name)
@@ -34,7 +34,7 @@ def check_causal_lm(config: Pretrain) -> None:
         )
     require(
         parallel.sequence == 1,
-        f"parallel.sequence={parallel.sequence} with model.path: transformers' attention would see only a rank's part "
+        f"parallel.sequence={parallel.sequence} with model.path: Hugging Face's attention would see only a rank's part "
         "of each row; use parallel.sequence=1.",
     )
     require(
@@ -44,7 +44,7 @@ def check_causal_lm(config: Pretrain) -> None:
     )
     require(
         not parallel.uneven_heads,
-        "parallel.uneven_heads=true with model.path: plans of transformers' cut heads evenly; leave it out.",
+        "parallel.uneven_heads=true with model.path: plans of Hugging Face models cut heads evenly; leave it out.",
     )
     require(
         train.activation_checkpointing != "selective",

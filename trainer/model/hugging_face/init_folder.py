@@ -21,7 +21,7 @@ from trainer.model.hugging_face.safetensors_folder import holds_tensors, require
 
 
 @dataclass(frozen=True)
-class Origin:
+class InitFolder:
     """A folder with weights: `kind` is hf (Hugging Face's), run (a run directory) or checkpoint (its step-N).
 
     `architecture` holds fields of trainer.config.Model; `tokenizer` is a tokenizer.json, where there is one. `window`
@@ -35,7 +35,7 @@ class Origin:
     window: int | None = None
 
 
-def find_origin(given: str) -> Origin:
+def find_init_folder(given: str) -> InitFolder:
     """What model.init_from names. ConfigError or InputError if that is nothing to begin from."""
     folder = Path(given).expanduser()
     if not folder.is_dir():
@@ -48,23 +48,23 @@ def find_origin(given: str) -> Origin:
         return dataclasses.replace(hf_folder(folder), architecture=architecture, window=read_window(config, source))
     if (folder / "config.yaml").is_file():
         architecture = _ours(_load(folder / "config.yaml"), folder / "config.yaml")
-        return Origin(folder, "run", architecture, _tokenizer(folder / "tokenizer"))
+        return InitFolder(folder, "run", architecture, _tokenizer(folder / "tokenizer"))
     if (folder / "state.json").is_file():
         state = folder / "state.json"
         architecture = _ours(read_json(state).get("config"), state)
-        return Origin(folder, "checkpoint", architecture, _tokenizer(folder.resolve().parent.parent / "tokenizer"))
+        return InitFolder(folder, "checkpoint", architecture, _tokenizer(folder.resolve().parent.parent / "tokenizer"))
     raise ConfigError(
         f"model.init_from={given}: no config.json (a Hugging Face folder), config.yaml (a run directory) or state.json "
         "(a checkpoint, step-N) is there; give one of these folders."
     )
 
 
-def hf_folder(folder: Path) -> Origin:
+def hf_folder(folder: Path) -> InitFolder:
     """A folder of Hugging Face's, whatever its architecture."""
-    return Origin(folder, "hf", {}, _tokenizer(folder))
+    return InitFolder(folder, "hf", {}, _tokenizer(folder))
 
 
-def require_fit(model: Model, origin: Origin, sequence_length: int) -> None:
+def require_fit(model: Model, origin: InitFolder, sequence_length: int) -> None:
     """Refuses a model that isn't the one whose weights it is to begin with, naming the first field."""
     name = first_difference(model, origin.architecture)
     if name:
@@ -77,7 +77,7 @@ def require_fit(model: Model, origin: Origin, sequence_length: int) -> None:
         raise ConfigError(
             f"data.sequence_length={sequence_length}: attention of {origin.folder} sees {origin.window} tokens "
             f"(sliding_window), and our decoder's sees all; use data.sequence_length={origin.window} or less, or "
-            "model.path=DIR for transformers' own code."
+            "model.path=DIR for Hugging Face's own code."
         )
 
 
@@ -87,7 +87,7 @@ def _ours(config: Any, source: Path) -> dict[str, Any]:
         raise InputError(f"{source}: no section model is there; restore the file.")
     if model.get("path"):
         raise ConfigError(
-            f"model.init_from={source.parent}: trained by transformers' code; export it (banyan export), and begin "
+            f"model.init_from={source.parent}: trained by Hugging Face's code; export it (banyan export), and begin "
             "with model.path=DIR."
         )
     check_sizes(model, str(source))

@@ -1,4 +1,4 @@
-"""Initial weights of a model of transformers', from the safetensors files of its folder (model.path).
+"""Initial weights of a Hugging Face model, from the safetensors files of its folder (model.path).
 
 Where the files have the parameters under their own names, every rank reads just what it holds. Some files have old
 names, or experts one by one: those transformers reads, whole on every rank.
@@ -62,7 +62,7 @@ def holds_two_heads(settings: Model) -> bool:
 
 
 def open_inner_weights(settings: Model, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Source, str]:
-    """The weights of the folder of a model of transformers', and in words where they are from.
+    """The weights of the folder of a Hugging Face model, and in words where they are from.
 
     InputError if they aren't the model's, whose parameters have these `shapes`.
     """

@@ -1,4 +1,4 @@
-"""Initial weights of a model of transformers': its own rules, as a function of (seed, parameter name, shape).
+"""Initial weights of a Hugging Face model: its own rules, as a function of (seed, parameter name, shape).
 
 transformers initializes module by module, each drawing from where the one before left off. Here only one parameter is
 real at a time, all others are on meta, and its generator is seeded by its name: the same at every shape of run.
@@ -47,7 +47,7 @@ class InnerWeights:
                     _rules(around[: depth + 1])._init_weights(around[depth])
         except Exception as error:  # rules that look at other parameters, which are on meta
             raise InputError(
-                f"{self._place}: transformers' rule for initial {name} fails; give safetensors files."
+                f"{self._place}: Hugging Face's rule for initial {name} fails; give safetensors files."
             ) from error
         finally:
             owner._parameters[leaf] = absent

@@ -1,4 +1,4 @@
-"""Whether a model of transformers' can be trained as asked: what its config.json and its code decide together."""
+"""Whether a Hugging Face model can be trained as asked: what its config.json and its code decide together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trainer.config import Model, Pretrain
 from trainer.errors import ConfigError, InputError
 from trainer.model.build import LanguageModel
 from trainer.model.decoder import Transformer
-from trainer.model.hugging_face.causal_lm import CausalLM, draws, read_config
+from trainer.model.hugging_face.causal_lm import CausalLM, has_dropout, read_config
 from trainer.model.hugging_face.tensor_plan import check_plan
 
 OTHER_HEADS = ("classifier_", "summary_")  # fields of config.json for heads that a language model hasn't
@@ -66,7 +66,7 @@ def require_repeatable(config: Pretrain, model: CausalLM, place: str) -> None:
             f"{place} skips layers at random ({layers}={fields[layers]}), where ranks would part ways; set "
             f"model.overrides.{layers}=0."
         )
-    if not draws(model.inner):
+    if not has_dropout(model.inner):
         return
     off = " ".join(f"model.overrides.{key}=0" for key in fields)
     if not isinstance(config.train.micro_batch_size, int):
@@ -149,7 +149,7 @@ def _try(model: CausalLM, rows: torch.Tensor, document_ids: torch.Tensor | None 
         logits = model(rows, document_ids=document_ids)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # transformers' modules raise whatever they miss
+    except Exception as error:  # the Hugging Face modules raise whatever they miss
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(
             f"{model.settings.path}: {model.config.model_type} can't be run on tokens alone ({reason[:200]}); "

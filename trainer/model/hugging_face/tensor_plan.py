@@ -1,4 +1,4 @@
-"""The tensor-parallel plan that a model of transformers' publishes, as our Partition and DeepSpeed's AutoTP want it.
+"""The tensor-parallel plan that a Hugging Face model publishes, as our Partition and DeepSpeed's AutoTP want it.
 
 A plan maps modules, as "model.layers.*.self_attn.q_proj", to styles (transformers/distributed/tensor_parallel.py):
 
@@ -67,7 +67,7 @@ def cut_dimension(plan: Mapping[str, str], name: str) -> int | None:
 
 
 def check_plan(inner: Any, shapes: Mapping[str, tuple[int, ...]], degree: int) -> dict[str, str]:
-    """The plan of a model of transformers', for `degree` ranks. ConfigError if it has none, or one that can't be."""
+    """The plan of a Hugging Face model, for `degree` ranks. ConfigError if it has none, or one that can't be."""
     config = inner.config
     kind, key = config.model_type, f"parallel.tensor={degree}"
     there = [*shapes, *(name for name, _ in inner.named_modules())]
@@ -75,7 +75,7 @@ def check_plan(inner: Any, shapes: Mapping[str, tuple[int, ...]], degree: int) -
     unknown = next((pattern for pattern, style in plan.items() if style not in KNOWN), None)
     if unknown is not None:
         raise ConfigError(
-            f"{key}: transformers' plan for {kind} has {unknown} as {plan[unknown]}, which DeepSpeed's AutoTP doesn't "
+            f"{key}: Hugging Face's plan for {kind} has {unknown} as {plan[unknown]}, which DeepSpeed's AutoTP doesn't "
             "know; use parallel.tensor=1, and parallel.zero_stage=3 for memory."
         )
     if not any(style in CUT for style in plan.values()):

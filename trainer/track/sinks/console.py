@@ -19,7 +19,7 @@ def open_sink(start: Start, say: Callable[[str], None]) -> Sink:
 
 
 def open_console(*, total_steps: int, start_step: int) -> BarConsole | PlainConsole:
-    """As open_sink."""
+    """What open_sink returns, from the two numbers that it needs."""
     import rich.console
 
     terminal = rich.console.Console(highlight=False)

@@ -116,11 +116,11 @@ class WandbRun(Sink):
         return not self._broken
 
     def row(self, row: Row) -> None:
-        """As log."""
+        """Logs a row of metrics unless the server has it."""
         self.log(row)
 
     def sample(self, row: Row) -> None:
-        """As log: a table `samples/NAME`."""
+        """Logs a sample as a table `samples/NAME`."""
         self.log(row)
 
     def log_media(

@@ -9,7 +9,7 @@ from launch.overrides import Override, unquoted
 from trainer.config import OF_CAUSAL_LM
 from trainer.config.names import as_name
 from trainer.errors import ConfigError, InputError
-from trainer.model.hugging_face.init_folder import find_origin
+from trainer.model.hugging_face.init_folder import find_init_folder
 
 
 def sizes_from(overrides: Sequence[Override]) -> list[Override]:
@@ -21,7 +21,7 @@ def sizes_from(overrides: Sequence[Override]) -> list[Override]:
     path = given.get("model.init_from", "null")
     if path == "null" or "model" in given:
         return []
-    origin = find_origin(path if Path(path).expanduser().is_dir() else _run_directory(given) or path)
+    origin = find_init_folder(path if Path(path).expanduser().is_dir() else _run_directory(given) or path)
     fields = {"name": as_name(Path(path).resolve().name)} | origin.architecture
     for key, value in origin.architecture.items():  # from here on it counts as typed
         if not isinstance(value, int | float | None):
