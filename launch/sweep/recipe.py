@@ -17,7 +17,7 @@ from launch.sweep.sought import Sought, seek
 from launch.sweep.trial import FINISHED, KEPT_STATES, all_trials
 from trainer.config import Pretrain, Search, Sweep
 from trainer.config.changed import with_values
-from trainer.data.tokens.dataset import open_training, open_validation
+from trainer.data.tokens.dataset import open_training, open_validation, with_length
 from trainer.data.tokens.history import total_steps_of
 from trainer.errors import STOPPED
 from trainer.report.curves import readable_count
@@ -58,6 +58,7 @@ def settle(search: Search, options: Options) -> tuple[SweepPlan, Pretrain]:
     base: Pretrain = compose("pretrain", overrides, config_dir)
     checks.check_base(base)
     training, validation = open_training(base.data), open_validation(base.data)
+    base = with_length(base)
     base = with_values(base, {"model.vocab_size": base.model.vocab_size or training[0].manifest.vocab_size})
     metric = checks.metric_of(search, [dataset.name for dataset in validation])
     steps = total_steps_of(base)

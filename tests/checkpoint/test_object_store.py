@@ -95,7 +95,7 @@ def test_copy_that_fails_is_told_and_the_checkpoint_here_stays(tmp_path, folder_
     def refuse(self, folder):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(Store, "upload", refuse)
+    monkeypatch.setattr(ObjectStore, "upload", refuse)
     said = []
     writer = open_writer(tmp_path, said, store=ObjectStore(folder_url))
     writer.save(pieces(), {"step": 1})

@@ -497,6 +497,17 @@ def test_names_that_are_not_utf8_or_as_long_as_can_be_are_prepared(tmp_path):
         assert main(configure(folder, tmp_path / output)) == 0
 
 
+def test_a_test_set_takes_documents_of_its_own_and_moves_none_for_validation(tmp_path):
+    file = write_jsonl(tmp_path / "a.jsonl", write_texts(300))
+    two = prepare(file, tmp_path / "two", validation_fraction=0.1)
+    three = prepare(file, tmp_path / "three", validation_fraction=0.1, test_fraction=0.2)
+    held = {split: read_manifest(three / split).documents for split in ("train", "validation", "test")}
+    assert sum(held.values()) == 300
+    assert 30 < held["test"] < 90
+    for output in (two, three):
+        assert read_manifest(output / "validation").documents == held["validation"]
+
+
 def test_a_locale_of_ascii_alone_reads_and_writes_names_of_any_script(tmp_path):
     folder = tmp_path / "语料"
     write_jsonl(folder / "文.jsonl", write_texts(5), field="文本")

@@ -466,3 +466,29 @@ def test_compiled_blocks_train_as_eager_ones_and_resume_to_the_bit(corpus, tmp_p
     expected = [row["train/loss"] for row in read_metrics(tmp_path / "eager")]
     assert [row["train/loss"] for row in read_metrics(tmp_path / "whole")] == pytest.approx(expected, rel=1e-4)
     assert_equal_states(tmp_path / "whole", tmp_path / "halted")
+
+
+def test_epochs_are_passes_over_all_rows_and_a_test_set_is_scored_once_at_the_end(corpus, tmp_path):
+    from trainer.data.tokens.dataset import count_rows
+
+    data = tmp_path / "data"
+    shutil.copytree(corpus / "train", data / "train")
+    make_dataset(data / "test", documents=8, shards=1, seed=9)
+    run_dir = tmp_path / "run"
+    changes = {"train__steps": None, "train__epochs": 0.5, "evaluate__test": True, "evaluate__bigram": False}
+    config = small_config(data, run_dir, **changes)
+    steps = -(-count_rows(config.data) // 16)  # half of the rows, by eights
+    assert run_ranks(pretrain, dataclasses.replace(config, train=dataclasses.replace(config.train, stop_at=2)), 1) == [
+        85
+    ]
+    assert run_ranks(pretrain, config, 2) == [0, 0]
+    assert [row["step"] for row in read_metrics(run_dir)] == list(range(1, steps + 1))
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "eval/test/loss" in row] == [steps]
+    assert "test: " in (run_dir / "summary.txt").read_text()
+
+
+def test_a_test_set_that_is_not_there_is_refused(corpus, tmp_path):
+    codes, errors = fail_ranks(pretrain, small_config(corpus, tmp_path / "run", evaluate__test=True))
+    assert codes == [2]
+    assert "data.test_fraction" in errors[0]

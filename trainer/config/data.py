@@ -82,6 +82,9 @@ class Data:
     validation_fraction: float = knob(
         0.01, "Share of documents held out, chosen by their hash.", common=True, high=0.5, decides=True
     )
+    test_fraction: float = knob(
+        0.0, "Share of documents kept for a test set, by their hash; evaluate.test.", high=0.5, decides=True, later=True
+    )
     deduplicate: bool = knob(True, "Drop exact duplicates of documents.", decides=True)
     shuffle_documents: bool = knob(True, "Shuffle documents globally by (seed, hash).", decides=True)
     shard_bytes: int = knob(256 * 2**20, "Text that goes into a shard, about.", "bytes", low=1, decides=True)

@@ -55,6 +55,7 @@ class Evaluate:
     every: int = knob(500, "Steps between evaluations; 0: never, not even at the end.", "steps", common=True)
     rows: int = knob(0, "Most rows of a validation set, from its start; 0 takes all.", "rows")
     micro_batch_size: int = knob(8, "Rows that a rank takes through the model at once.", "rows", low=1)
+    test: bool = knob(False, "Score the test set, data.path/test, once: when training has ended.")
     watch: str = knob("validation", "Validation set that patience and keep_best look at.")
     patience: int = knob(0, "Stop after this many evaluations without a better loss; 0 is off.")
     bigram: bool = knob(True, "Print an interpolated bigram model's loss at the end, as a yardstick.")

@@ -24,6 +24,13 @@ class Train:
         common=True,
         low=1,
     )
+    epochs: Optional[float] = knob(
+        None,
+        "Passes over all training rows, as 2 or 0.5, rounded up to a step (or train.steps, train.tokens).",
+        "passes",
+        common=True,
+        later=True,
+    )
     stop_at: Optional[int] = knob(
         None, "Checkpoint and leave with 85 after this step; the schedule is unchanged.", common=True, low=1
     )

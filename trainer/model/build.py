@@ -1,4 +1,4 @@
-"""The model that a configuration asks for: our own decoder, or one of Hugging Face's; and what is known before it is."""
+"""The model that a configuration asks for: our own decoder or a Hugging Face one; and what is known before it is."""
 
 from __future__ import annotations
 

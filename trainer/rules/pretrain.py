@@ -111,8 +111,12 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
         "apart and would all be computed again; use train.activation_checkpointing=full or train.compile=false.",
     )
     require(
-        (train.steps is None) != (train.tokens is None),
-        "train.steps and train.tokens: give one of them, the length of the run.",
+        sum(length is not None for length in (train.steps, train.tokens, train.epochs)) == 1,
+        "train.steps, train.tokens and train.epochs: give one of them, the length of the run.",
+    )
+    require(
+        train.epochs is None or train.epochs > 0,
+        f"train.epochs={train.epochs}: must be above 0; half a pass is 0.5.",
     )
     require(
         config.model.dropout == 0 or isinstance(train.micro_batch_size, int),

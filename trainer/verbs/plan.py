@@ -11,6 +11,7 @@ from pathlib import Path
 from trainer.config import AUTO
 from trainer.config.changed import with_values
 from trainer.config.verbs import Plan
+from trainer.data.tokens.dataset import with_length
 from trainer.data.tokens.history import total_steps_of
 from trainer.errors import ConfigError
 from trainer.machine.durable import write_json
@@ -27,6 +28,7 @@ from trainer.rules.pretrain import check_pretrain
 def main(config: Plan) -> int:
     """Prints the plan of a run, or of the best layouts for it; 0, or 2 where none fits."""
     config = with_known_model(config)
+    config = with_length(config)
     require_output(config)
     cluster = cluster_of(config.plan, config.launch)
     native_bf16 = cluster.device.cuda or multiplies_bf16()

@@ -1,4 +1,4 @@
-"""Text → token shards: `banyan prepare data.input=PATH data.output=DIR` writes DIR/train and DIR/validation.
+"""Text → token shards: `banyan prepare data.input=PATH data.output=DIR` writes DIR/train, DIR/validation and so on.
 
 Reading, tokenizer, shards: each stage leaves its work in DIR/partial as it goes, so that the same command continues
 after any end, kill -9 included, and writes the same bytes.
@@ -206,15 +206,20 @@ def _arrange(items: int, partial: Path, sources: tuple[Source, ...], config: Pre
         what = _counts(rejections.counts) or "the files hold none"
         where = "; ".join(f"{reason}: first {place}" for reason, place in sorted(rejections.first.items()))
         raise InputError(f"data.input: no document to prepare ({what}{f'; {where}' if where else ''}).")
-    held = held_out(documents.hash, data.validation_fraction)
-    splits = {"train": documents.take(~held), "validation": documents.take(held)}
-    if not data.validation_fraction:
-        del splits["validation"]
+    validation = held_out(documents.hash, data.validation_fraction)
+    test = held_out(documents.hash, data.validation_fraction + data.test_fraction) & ~validation
+    splits = {"train": documents.take(~validation & ~test)}
+    if data.validation_fraction:
+        splits["validation"] = documents.take(validation)
+    if data.test_fraction:
+        splits["test"] = documents.take(test)
     for split, part in splits.items():
         if not len(part):
             raise InputError(
-                f"data.validation_fraction={data.validation_fraction}: none of the {len(documents):,} documents falls "
-                f"into {split}: change it (0 makes no validation set), or give more documents."
+                f"data.{'test' if split == 'test' else 'validation'}_fraction="
+                f"{data.test_fraction if split == 'test' else data.validation_fraction}: none of the "
+                f"{len(documents):,} documents falls into {split}: change it (0 makes no such set), or give more "
+                "documents."
             )
     if data.shuffle_documents:
         splits = {split: part.take(shuffle_order(part.hash, config.seed)) for split, part in splits.items()}

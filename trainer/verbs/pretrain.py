@@ -28,11 +28,13 @@ from trainer.config.precision import has_bf16_weights
 from trainer.data.tokens.dataset import (
     Dataset,
     find_damage,
+    open_test,
     open_training,
     open_validation,
     require_same_tokenizer,
     weights_of,
     with_absolute_paths,
+    with_length,
 )
 from trainer.data.tokens.history import FILE as HISTORY
 from trainer.data.tokens.history import History, total_steps_of
@@ -50,7 +52,7 @@ from trainer.engine.loop import Progress, Trainer, Utilisation
 from trainer.engine.targets import Step, counted_steps, fixed_steps
 from trainer.engine.weight_average import WeightAverage
 from trainer.errors import STOPPED, ConfigError, InputError
-from trainer.evaluate.loss import LossEvaluator
+from trainer.evaluate.loss import LossEvaluator, Score
 from trainer.machine.durable import write_json
 from trainer.machine.host_memory import keep_freed_memory
 from trainer.model.build import (
@@ -109,12 +111,13 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
 
     training = open_training(config.data)
     validation = open_validation(config.data) if config.evaluate.every > 0 else []
-    require_same_tokenizer(training + validation)
+    test = [open_test(config.data)] if config.evaluate.test else []
+    require_same_tokenizer(training + validation + test)
     config = fit_to_data(config, model_config, training, validation)
-    check_shards(training + validation, config.data.verify_bytes, mesh)
+    check_shards(training + validation + test, config.data.verify_bytes, mesh)
     run_dir = enter_run_directory(config, mesh, lock)
     watchdog.start(run_dir, mesh)
-    config = dataclasses.replace(config, data=with_absolute_paths(config.data))
+    config = with_length(dataclasses.replace(config, data=with_absolute_paths(config.data)))
 
     store = ObjectStore(config.checkpoint.dir) if config.checkpoint.dir else None
     if store is not None:
@@ -205,8 +208,10 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
         if reason is None and not evaluation.latest and config.evaluate.every > 0:
             evaluation.run()  # a run killed after its last checkpoint, before its outcome was written
         watchdog.beat("end")
+        if reason is None:
+            scores = [*evaluation.latest, *score_test(dataclasses.replace(evaluation, sets=test), progress, tracker)]
         if tracker is not None and reason is None:
-            announce(run_dir, config, progress, training, evaluation.latest, tracker)
+            announce(run_dir, config, progress, training, scores, tracker)
         elif tracker is not None:
             run_directory.record_stop(run_dir, str(reason), progress.step)
             stops.honour()
@@ -425,6 +430,14 @@ def closing(tracker: Tracker | None) -> Iterator[SimpleNamespace]:
     finally:
         if tracker is not None:
             tracker.close(exit_code=ending.exit_code, summary={})
+
+
+def score_test(evaluation: LossEvaluator, progress: Progress, tracker: Tracker | None) -> list[tuple[Dataset, Score]]:
+    """Scores the test set once, at the end, where evaluate.test asks for it. Every rank calls it."""
+    metrics = evaluation.run() if evaluation.sets else {}
+    if tracker is not None and metrics:
+        tracker.log(step=progress.step, tokens=progress.tokens, metrics=metrics)
+    return evaluation.latest if evaluation.sets else []
 
 
 def save(

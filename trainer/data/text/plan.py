@@ -18,7 +18,7 @@ from trainer.machine.json_file import Malformed, from_json, read_json, shown
 
 FILE = "plan.json"
 VERSION = 2  # raise it when the same settings and inputs would give other shards
-SPLITS = ("train", "validation")
+SPLITS = ("train", "validation", "test")
 PARTIAL = "partial"
 MOST_BYTES = 2**30  # of plan.json, which names every input file
 

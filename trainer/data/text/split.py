@@ -9,10 +9,12 @@ import xxhash
 
 
 def held_out(hashes: np.ndarray, fraction: float) -> np.ndarray:
-    """Which documents are for validation: hashes (documents, 2) uint64 → (documents,) bool.
+    """Which documents are held out of training: hashes (documents, 2) uint64 → (documents,) bool.
 
     Only the document's own bytes decide, so that neither order nor neighbours nor seed move it.
     """
+    if fraction >= 1:
+        return np.ones(len(hashes), dtype=bool)
     return hashes[:, 0] < np.uint64(int(fraction * 2.0**64))
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from trainer.config import Data
+from trainer.config import Data, Train
+from trainer.config.changed import Config, with_values
 from trainer.data.tokens.manifest import Manifest, read_manifest
 from trainer.data.tokens.order import Rows, rows_in
 from trainer.data.tokens.shards import ShardReader, build_index, open_shards, unfitting
@@ -133,6 +135,36 @@ def open_training(data: Data) -> list[Dataset]:
                     "keep one and add the weights."
                 )
     return sets
+
+
+def count_rows(data: Data) -> int:
+    """Rows of all training sets together, as their manifests count them; no shard is opened."""
+    paths = {"data.path": data.path} if data.path else {f"data.train.{n}.path": e.path for n, e in data.train.items()}
+    manifests = [read_manifest(find_folder(str(path), key=key, split="train")) for key, path in paths.items()]
+    return sum(rows_in(shard.tokens, data.sequence_length) for manifest in manifests for shard in manifest.shards)
+
+
+def with_length(config: Config) -> Config:
+    """The configuration, whose train.epochs, if that is its length, are told in train.tokens as well."""
+    train: Train = config.train  # type: ignore[attr-defined]
+    if train.epochs is None:
+        return config
+    data: Data = config.data  # type: ignore[attr-defined]
+    rows = math.ceil(round(train.epochs * count_rows(data), 6))
+    return with_values(config, {"train.tokens": rows * data.sequence_length})
+
+
+def open_test(data: Data) -> Dataset:
+    """The test set, data.path/test. InputError if prepare made none."""
+    if not data.path:
+        raise InputError("evaluate.test=true needs data.path, the output of prepare with data.test_fraction above 0.")
+    path = str(Path(data.path) / "test")
+    if not (Path(path) / "manifest.json").is_file():
+        raise InputError(
+            f"evaluate.test=true: no test set in {path}; prepare the text with data.test_fraction above 0, or leave "
+            "evaluate.test out."
+        )
+    return open_dataset("test", path, key="data.path", split="test", sequence_length=data.sequence_length)
 
 
 def open_validation(data: Data) -> list[Dataset]:

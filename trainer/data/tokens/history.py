@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import Pretrain
+from trainer.data.tokens.dataset import with_length
 from trainer.data.tokens.order import Rows, Segment, extend
 from trainer.errors import InputError
 from trainer.machine.json_file import Count, Malformed, Positive, from_json, read_json
@@ -115,7 +116,7 @@ def total_steps_of(config: Pretrain, history: History | None = None) -> int:
 
 def total_steps_in(run_dir: Path, config: Pretrain, *, step: int) -> int:
     """Optimiser steps of the run in `run_dir` if it goes on after `step` as `config` says; or of a new one."""
-    history = read_history(run_dir)
+    config, history = with_length(config), read_history(run_dir)
     if history is None or not history.stretches or step == 0:
         return total_steps_of(config)
     return total_steps_of(config, history.at_batch(step=step, batch_size=config.train.batch_size))

@@ -243,20 +243,20 @@ def _check(path: Path, record: Record, *, hashed: bool) -> None:
 
 
 def _hint(folder: Path) -> str:
-    inside = [split for split in ("train", "validation") if (folder / split / FILE).is_file()]
+    inside = [split for split in ("train", "validation", "test") if (folder / split / FILE).is_file()]
     if inside:
         return f" Did you mean {folder / inside[0]}?"
     return ' Make one with "banyan prepare", or finish it with the same command as before.'
 
 
 def datasets_in(folder: Path) -> list[Path]:
-    """The dataset folders in `folder`: itself, or train and validation of an output of prepare, each that is there.
+    """The dataset folders in `folder`: itself, or an output's train, validation and test, those that are there.
 
     InputError if no manifest is there at all.
     """
     if os.path.lexists(folder / FILE):
         return [folder]
-    inside = [folder / split for split in ("train", "validation") if os.path.lexists(folder / split)]
+    inside = [folder / split for split in ("train", "validation", "test") if os.path.lexists(folder / split)]
     if not any(os.path.lexists(split / FILE) for split in inside):
         read_manifest(folder)  # refuses, and says why
     return inside

@@ -130,7 +130,9 @@ def read_config(settings: Model) -> Any:
         except Exception as error:  # Hugging Face's classes raise whatever a foreign value leads to
             raise InputError(f"{path}: transformers can't use it ({_in_a_line(error)}).") from error
         for key in unused:
-            raise ConfigError(f"model.overrides.{key}: {path} and Hugging Face's {known.model_type} have no such field.")
+            raise ConfigError(
+                f"model.overrides.{key}: {path} and Hugging Face's {known.model_type} have no such field."
+            )
         if not causal:
             raise InputError(f"{path}: {known.model_type} is no Hugging Face causal language model.")
         for part in _parts(known):
@@ -162,7 +164,7 @@ def _parts(config: Any) -> Iterator[Any]:
 
 
 def build_inner(settings: Model) -> Any:
-    """the Hugging Face module, with parameters that mean nothing yet; fp32, on the device of the context.
+    """Its module, with parameters that mean nothing yet; fp32, on the device of the context.
 
     InputError if transformers can't build what the config.json tells, or it would be larger than any model.
     """
@@ -220,7 +222,7 @@ def _bounded(settings: Model) -> Iterator[None]:
 
 
 def load_inner(settings: Model) -> Any:
-    """the Hugging Face module with the weights of the folder, fp32, on the CPU. InputError unless they are all there."""
+    """Its module with the weights of the folder, fp32, on the CPU. InputError unless they are all there."""
     config = read_config(settings)
     with _transformers() as transformers:
         try:
@@ -238,7 +240,7 @@ def load_inner(settings: Model) -> Any:
         if found[what]:
             name = min(map(str, found[what]))
             raise InputError(
-                f"{settings.path}: {name} is among Hugging Face's {what.replace('_', ' ')}: the weights aren't those of "
+                f"{settings.path}: {name} is among the {what.replace('_', ' ')}: the weights aren't those of "
                 "its config.json with model.overrides; mend these, or move the weights away to train from scratch."
             )
     return inner
