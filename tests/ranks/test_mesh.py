@@ -1,5 +1,6 @@
 """Joining the ranks: who can reach them, what they tell each other, what a killed one leaves."""
 
+import fcntl
 import os
 import pickle
 import signal
@@ -122,8 +123,11 @@ def test_gloo_keeps_to_the_interface_of_the_meeting_place_unless_the_user_chose(
 
 
 def test_lock_file_left_by_a_killed_process_holds_nobody_up(corpus, tmp_path):
-    (folder,) = choose_folder().glob("**/deepspeed_shm_comm")
-    (folder / "lock").touch()
+    root = choose_folder()
+    (folder,) = root.glob("**/deepspeed_shm_comm")
+    with (root / "banyan.lock").open("w") as guard:  # or ranks of other tests, which are past it, would wait for ever
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        (folder / "lock").touch()
     assert run_ranks(pretrain, small_config(corpus, tmp_path / "run"), 2) == [0, 0]
     assert not (folder / "lock").exists()
 
