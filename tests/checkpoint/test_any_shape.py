@@ -111,9 +111,9 @@ def test_pairs_of_shapes_train_on(corpus, tmp_path, unbroken, before, after):
 
 def load_and_weigh(config):
     """Loads the newest checkpoint; leaves in load-RANK.json what memory of its own that took at most, in bytes."""
-    from trainer.verbs import pretrain as verb
+    from trainer.engine.deepspeed import fragments
 
-    restore = verb.fragments.restore
+    restore = fragments.restore
 
     def weighed(*given, **options):
         before, peak, done = anonymous_bytes(), [0], threading.Event()
@@ -130,7 +130,7 @@ def load_and_weigh(config):
         watcher.join()
         Path(config.run.dir, f"load-{os.environ['RANK']}.json").write_text(json.dumps(peak[0] - before))
 
-    verb.fragments.restore = weighed
+    fragments.restore = weighed
     return save_again(config)
 
 

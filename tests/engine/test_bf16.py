@@ -87,9 +87,10 @@ def test_a_run_at_stage_0_goes_on_to_the_bit_and_from_unrounded_weights(corpus, 
 
 def pretrain_with_bf16(config, native):
     """The verb on a device that multiplies bf16 or doesn't, whichever it is."""
+    import trainer.run.open
     import trainer.verbs.pretrain
 
-    trainer.verbs.pretrain.multiplies_bf16 = lambda device: native
+    trainer.run.open.multiplies_bf16 = lambda device: native
     return trainer.verbs.pretrain.main(config)
 
 

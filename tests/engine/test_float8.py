@@ -18,9 +18,10 @@ FLOAT8 = {"train__precision": "fp8", "model__head_dim": 16}
 def pretrain_emulated(config):
     """The verb, with products in fp32 of what float8 leaves of the numbers."""
     import trainer.engine.assemble
+    import trainer.run.open
     import trainer.verbs.pretrain
 
-    trainer.verbs.pretrain.require_float8 = lambda device: None
+    trainer.run.open.require_float8 = lambda device: None
     trainer.engine.assemble.to_float8 = functools.partial(to_float8, emulate=True)
     return trainer.verbs.pretrain.main(config)
 
