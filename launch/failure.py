@@ -24,6 +24,17 @@ from trainer.machine.terminal import show
 
 FILE_VARIABLE = "BANYAN_ERROR_FILE"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = {
+    errno.EACCES: "access isn't permitted: give this user access",
+    errno.EPERM: "access isn't permitted: give this user access",
+    errno.EROFS: "the disk is read-only: choose another folder",
+    errno.EIO: "the disk failed: check it",
+    errno.ESTALE: "the network's disk lost it: look at the mount",
+    errno.ELOOP: "links that lead in a circle: remove them",
+    errno.EISDIR: "a folder where a file belongs: remove it",
+    errno.ENOTDIR: "a file where a folder belongs: remove it",
+}
+"""What the disk refuses about a path, wherever it is met: nothing that a traceback would explain better."""
 
 
 @dataclass(frozen=True)
@@ -100,4 +111,6 @@ def _exit_code_and_message(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         where = f" while writing {error.filename}" if error.filename else ""
         return 1, f"the disk is full{where}: free some space, then run the same command again."
+    if isinstance(error, OSError) and error.filename and error.errno in _REFUSED:
+        return 1, f"{os.fsdecode(error.filename)}: {_REFUSED[error.errno]}, then run the same command again."
     return None

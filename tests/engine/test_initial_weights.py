@@ -138,7 +138,7 @@ def test_other_tokenizer_is_refused_and_another_writing_of_the_same_is_not(corpu
 def test_broken_tokenizer_of_a_folder_is_named(corpus, tmp_path, text):
     save_model(tmp_path, "llama")
     (tmp_path / "tokenizer.json").write_bytes(text.encode("utf-8", "surrogatepass"))
-    with pytest.raises(InputError, match=r"tokenizer.json: can't be read as a tokenizer \(.*\); fetch it again"):
+    with pytest.raises(InputError, match=r"tokenizer\.json: (no|not a) tokenizer"):
         check_tokenizer(find_init_folder(str(tmp_path)), read_manifest(corpus / "train"), key="model.init_from")
 
 

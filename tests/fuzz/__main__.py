@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from tests.fuzz.runner import SHARES, again, run_cases, serving, shares_of
+from tests.fuzz.runner import SHARES, again, folders, run_cases, serving, shares_of
 from tests.fuzz.verb_process import Verdict
 
 
@@ -29,8 +30,9 @@ def main() -> int:
 
 
 def _tell_one(verb: str, seed: int, keep: Path | None) -> int:
-    with serving(verb, keep) as run:
-        verdict = run(seed)
+    with contextlib.ExitStack() as stack:
+        root = keep or stack.enter_context(folders())
+        verdict = stack.enter_context(serving(verb, root))(seed)
     print(_in_full(verdict))
     return 1 if verdict.wrong else 0
 

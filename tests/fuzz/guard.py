@@ -68,7 +68,7 @@ def listen(case: Path, forbidden: tuple[str, ...], tell: Callable[[str], None]) 
 
     def hear(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
-            path, mode, flags = arguments
+            path, _, flags = arguments
             if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND):
                 written(path)
             elif not isinstance(path, int) and os.path.abspath(os.fsdecode(path)) in traps:

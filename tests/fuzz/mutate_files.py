@@ -67,8 +67,9 @@ def future(draw: Random, path: Path, outside: Path) -> None:
 
 
 def huge(draw: Random, path: Path, outside: Path) -> None:
-    """A hole of a terabyte, or of 8 GB."""
-    os.truncate(path, draw.choice((2**33, 2**40)))
+    """A hole: of a terabyte where something says how large the file is, of 2 GB in a text, which is read to its end."""
+    is_text = path.suffix in (".txt", ".jsonl", ".gz", ".zst")
+    os.truncate(path, 2**31 if is_text else draw.choice((2**33, 2**40)))
 
 
 def folder_unreadable(draw: Random, path: Path, outside: Path) -> None:

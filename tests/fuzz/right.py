@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from pathlib import Path
 from typing import Any
+
+import zstandard
 
 from tests.fuzz import guard
 
@@ -36,11 +39,10 @@ def dataset_core(folder: Path) -> Any:
 
 
 def checkpoint_core(folder: Path) -> Any:
-    """Of a checkpoint, the files and what COMPLETE says of them; None where that can't be read."""
+    """Of a checkpoint, the files that COMPLETE names and what it says of them; None where that can't be read."""
     try:
         content = json.loads(read(folder / "COMPLETE"))["files"]
-        names = sorted(path.name for path in folder.iterdir() if path.suffix in (".json", ".safetensors"))
-        files = {name: hashlib.md5(read(folder / name)).hexdigest() for name in names}
+        files = {name: hashlib.md5(read(folder / name)).hexdigest() for name in sorted(content)}
     except (OSError, ValueError, KeyError, TypeError, RecursionError, MemoryError):
         return None
     return json.dumps(content, sort_keys=True), files
@@ -62,6 +64,30 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 # ------------------------------------------------------------------------------------------------------------ prepare
+
+
+def unpacked(path: Path) -> bytes | None:
+    """What a plain, gzip or zstandard file holds; None where that is more than one can look through here."""
+    content, pieces, size = read(path), [], 0
+    if path.suffix not in (".gz", ".zst"):
+        return content
+    while content:
+        if path.suffix == ".gz":
+            frame: Any = zlib.decompressobj(wbits=31)
+        else:
+            frame = zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj()
+        for start in range(0, len(content), 2**12):
+            pieces.append(frame.decompress(content[start : start + 2**12]))
+            size += len(pieces[-1])
+            if size > guard.HASHED_BYTES:
+                return None
+            if frame.eof:
+                content = frame.unused_data + content[start + 2**12 :]
+                content = content.lstrip(b"\0") if path.suffix == ".gz" else content  # padding
+                break
+        else:
+            raise ValueError(f"{path}: cut short")
+    return b"".join(pieces)
 
 
 def texts_of_lines(content: bytes) -> tuple[int, list[bytes]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.fuzz.verb_process import Verdict
 
-SHARES = {"data": 24, "checkpoint": 10, "prepare": 22, "pretrain": 24, "evaluate": 6, "generate": 7, "export": 7}
+SHARES = {"data": 25, "checkpoint": 13, "prepare": 25, "pretrain": 16, "evaluate": 7, "generate": 7, "export": 7}
 """Of a hundred cases, those of each verb."""
 
 SETTINGS = {
@@ -32,17 +32,28 @@ SETTINGS = {
     "TZ": "UTC",
     "PYTHONHASHSEED": "0",
 }
+PIECE = 300  # cases after which a process gives way to another verb's
 RANK = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "BANYAN_ERROR_FILE")
 
 
 @contextlib.contextmanager
-def serving(verb: str, keep: Path | None = None) -> Iterator[Callable[[int], Verdict]]:
-    """A verb process; what is given runs a seed."""
-    root = keep or Path(tempfile.mkdtemp(prefix="fuzz-"))
+def folders() -> Iterator[Path]:
+    """A folder for verb processes, one at a time; its path is always as long, which places in files depend on."""
+    root = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def serving(verb: str, root: Path) -> Iterator[Callable[[int], Verdict]]:
+    """A verb's process in the folders of `root`; what is given runs a seed."""
     environment = {name: value for name, value in os.environ.items() if name not in RANK} | SETTINGS
     command = [sys.executable, "-m", "tests.fuzz.verb_process", verb, str(root)]
     process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin and process.stdout
+    assert process.stdin
+    assert process.stdout
 
     def ask(seed: int | None) -> str:
         if seed is not None:
@@ -64,8 +75,6 @@ def serving(verb: str, keep: Path | None = None) -> Iterator[Callable[[int], Ver
         process.stdin.close()
         process.wait(timeout=120)
         process.stdout.close()
-        if keep is None:
-            shutil.rmtree(root, ignore_errors=True)
 
 
 def shares_of(cases: int, verbs: Iterable[str] = SHARES) -> dict[str, int]:
@@ -75,30 +84,30 @@ def shares_of(cases: int, verbs: Iterable[str] = SHARES) -> dict[str, int]:
 
 
 def run_cases(seeds: dict[str, list[int]], *, jobs: int, tell: Callable[[Verdict], None]) -> None:
-    """Runs the seeds of each verb, in `jobs` processes at a time, the large parts first."""
+    """Runs the seeds of each verb, in `jobs` processes at a time, by turns, so that an early end has seen all verbs."""
+    pieces = {verb: max(jobs, len(each) // PIECE) if len(each) > PIECE else 1 for verb, each in seeds.items()}
+    turns = sorted((number / count, verb, number) for verb, count in pieces.items() for number in range(count))
     parts: queue.Queue[tuple[str, list[int]]] = queue.Queue()
-    for verb, each in sorted(seeds.items(), key=lambda item: -len(item[1])):
-        pieces = max(1, min(4 * jobs, len(each) // 400)) if jobs > 1 else 1
-        for piece in range(pieces):
-            parts.put((verb, each[piece::pieces]))
+    for _, verb, number in turns:
+        parts.put((verb, seeds[verb][number :: pieces[verb]]))
     told = threading.Lock()
     errors: list[BaseException] = []
 
     def serve() -> None:
-        while not errors:
-            try:
-                verb, part = parts.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                with serving(verb) as run:
-                    for seed in part:
-                        verdict = run(seed)
-                        with told:
-                            tell(verdict)
-            except BaseException as error:
-                errors.append(error)
-                raise
+        try:
+            with folders() as root:
+                while not errors:
+                    verb, part = parts.get_nowait()
+                    with serving(verb, root) as run:
+                        for seed in part:
+                            verdict = run(seed)
+                            with told:
+                                tell(verdict)
+        except queue.Empty:
+            return
+        except BaseException as error:
+            errors.append(error)
+            raise
 
     threads = [threading.Thread(target=serve) for _ in range(jobs)]
     for thread in threads:

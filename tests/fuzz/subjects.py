@@ -78,19 +78,26 @@ class World:
         secrets = [str(path) for path in self.case.rglob("secret")] if self.case.is_dir() else []
         return (*secrets, "/etc/passwd", "/dev/zero")
 
-    def begin(self) -> None:
-        """Makes the folders."""
-        for folder in (self.box, self.elsewhere, self.case / "home" / "tmp", self.reports):
+    def make(self, parts: tuple[Callable[[World], None], ...]) -> None:
+        """What each case begins with; another verb's process in the same folders may have made it before."""
+        made = self.root / "made" / " ".join(part.__name__ for part in parts)
+        shutil.rmtree(self.case, ignore_errors=True)
+        if not made.exists():
+            self._begin()
+            for part in parts:
+                part(self)
+            shutil.copytree(self.case, made, symlinks=True)
+        shutil.rmtree(self.pristine, ignore_errors=True)
+        shutil.copytree(made, self.pristine, symlinks=True)
+
+    def _begin(self) -> None:
+        for folder in (self.box, self.elsewhere, self.case / "home" / "tmp"):
             folder.mkdir(parents=True)
+        self.reports.mkdir(exist_ok=True)
         for parent in (self.case, self.case / "a", self.box, self.elsewhere):
             for place in (parent, parent / "outside"):
                 place.mkdir(exist_ok=True)
                 (place / "secret").write_text(child.SECRET)
-
-    def keep(self) -> None:
-        """What is there now is what each case begins with."""
-        shutil.rmtree(self.pristine, ignore_errors=True)
-        shutil.copytree(self.case, self.pristine, symlinks=True)
 
     def restore(self) -> None:
         """Begins a case."""

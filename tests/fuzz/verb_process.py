@@ -55,10 +55,7 @@ class VerbProcess:
         if self.subject.on_ranks:
             _load_op()
         self.world = World(root)
-        self.world.begin()
-        for make in self.subject.make:
-            make(self.world)
-        self.world.keep()
+        self.world.make(self.subject.make)
         self._pristine: dict[str, tuple[Ending, object]] = {}
         threads = len(os.listdir("/proc/self/task"))
         assert threads == 1, f"{threads} threads in a process that forks"
@@ -149,12 +146,13 @@ class VerbProcess:
         if ending.heard:
             return f"{ending.heard[0]}"
         allowed = (*scenario.writes, "home", *(("elsewhere/folder",) if scenario.writes else ()))
-        outside = guard.changed_outside(before, guard.snapshot(self.world.case), allowed)
+        after = guard.snapshot(self.world.case)
+        outside = guard.changed_outside(before, after, allowed)
         if outside:
             return f"changed outside: {', '.join(outside[:3])}"
-        if SECRET in printed or _leaks(self.world, before, scenario):
+        if SECRET in printed or _leaks(self.world, before, after, scenario):
             return "gives a secret away"
-        if CONTROLS.search(printed):
+        if CONTROLS.search(ending.stderr if scenario.is_text else printed):
             return "prints control characters"
         lines = ending.stderr.splitlines()
         if len(lines) > LINES:
@@ -183,23 +181,25 @@ def _load_op() -> None:
 
 
 def _is_storage(stderr: str) -> bool:
-    words = ("permitted", "disk", "could not be written", "not copied", "can't be written")
+    words = (
+        "permitted",
+        "disk",
+        "links that lead",
+        "a folder where",
+        "a file where",
+        "is in its place",
+        "could not be written",
+        "not copied",
+        "can't be written",
+    )
     return any(word in stderr for word in words)
 
 
-def _leaks(world: World, before: dict[str, str], scenario: Scenario) -> bool:
+def _leaks(world: World, before: dict[str, str], after: dict[str, str], scenario: Scenario) -> bool:
     """Whether a file that the case wrote holds the secret."""
-    after = guard.snapshot(world.case)
-    for name in after:
-        path = world.case / name
-        if before.get(name) != after[name] and name.startswith(scenario.writes or "?") and path.is_file():
-            if (
-                not path.is_symlink()
-                and path.stat().st_size < guard.HASHED_BYTES
-                and SECRET.encode() in path.read_bytes()
-            ):
-                return True
-    return False
+    changed = (name for name in after if before.get(name) != after[name] and name.startswith(scenario.writes or "?"))
+    files = (world.case / name for name in changed if after[name][0].isdigit())
+    return any(path.stat().st_size < guard.HASHED_BYTES and SECRET.encode() in path.read_bytes() for path in files)
 
 
 def _where(ending: Ending) -> str:

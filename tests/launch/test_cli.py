@@ -101,6 +101,8 @@ def test_configuration_is_checked_before_anything_starts():
         ("return 85", 85, ""),
         ("from trainer.errors import StorageError; raise StorageError('gone')", 1, "banyan: gone"),
         ("raise OSError(28, 'No space left on device', '/x')", 1, "banyan: the disk is full while writing /x"),
+        ("raise PermissionError(13, 'Permission denied', '/x')", 1, "banyan: /x: access isn't permitted"),
+        ("raise IsADirectoryError(21, 'Is a directory', '/x')", 1, "banyan: /x: a folder where a file belongs"),
         ("raise KeyboardInterrupt", 130, "banyan: interrupted"),
         ("raise ValueError('odd')", 1, "ValueError: odd"),
     ],

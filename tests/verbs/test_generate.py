@@ -15,6 +15,7 @@ from trainer.config import Generate, Model, Pretrain
 from trainer.data.tokens.tokenizer import Tokenizer, train_tokenizer
 from trainer.errors import ConfigError, InputError
 from trainer.evaluate.sampling import Sampling, continue_text, decode_stream, generate_tokens, sample
+from trainer.machine import streams
 from trainer.model.decoder import Transformer
 from trainer.model.initialize import initialize
 from trainer.verbs.generate import write_stream
@@ -201,6 +202,7 @@ def run_dir(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatc
     tokenizer.save(tmp_path / "tokenizer")
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
     monkeypatch.setattr(trainer.verbs.generate, "find_checkpoint", lambda folder, step: folder / f"step-{step}")
+    monkeypatch.setattr(trainer.verbs.generate, "read_state", lambda checkpoint: {"tokenizer_sha256": tokenizer.sha256})
     monkeypatch.setattr(trainer.evaluate.trained_model, "read_weights", lambda checkpoint: weights.items())
     return tmp_path
 
@@ -253,7 +255,7 @@ def test_weights_that_dont_fit_are_refused(run_dir, monkeypatch):
 
 def test_a_terminal_that_is_not_utf8_gets_what_it_can_show():
     buffer = io.BytesIO()
-    out = io.TextIOWrapper(buffer, encoding="ascii")
+    out = io.TextIOWrapper(buffer, encoding="ascii", errors=streams.ERRORS[1])  # as every command begins with
     write_stream(["tree ", "🌳"], out)
     assert buffer.getvalue() == b"tree ?\n"
 

@@ -42,6 +42,7 @@ from trainer.machine.json_file import (
     read_json,
     shown,
 )
+from trainer.machine.terminal import show
 from trainer.model.partition import Slice
 from trainer.model.region import Region, Storage, copy
 from trainer.ranks.mesh import Mesh
@@ -176,7 +177,7 @@ def find_checkpoint(run_dir: Path, step: int | None) -> Path:
         problem = find_problem(folder)
         if problem is None:
             for line in problems:
-                print(f"banyan: {line}; {folder.name} is taken", file=sys.stderr, flush=True)
+                show(f"banyan: {line}; {folder.name} is taken", file=sys.stderr)
             return folder
         problems.append(f"{folder}: not whole ({problem})")
     raise InputError(f"{'; '.join(problems)}. Restore the files or choose another checkpoint.step.")

@@ -16,7 +16,7 @@ from trainer.checkpoint.fragment import WEIGHT
 from trainer.checkpoint.reader import CheckpointReader, find_newest, find_problem
 from trainer.config import Model
 from trainer.data.tokens.manifest import Manifest
-from trainer.data.tokens.tokenizer import sha256_of
+from trainer.data.tokens.tokenizer import tokenizer_sha256
 from trainer.data.tokens.tokenizer_file import read_tokenizer, rust_errors
 from trainer.errors import ConfigError, InputError
 from trainer.model.build import weight_maker
@@ -101,7 +101,7 @@ def check_head(folder: FolderReader, *, tied: bool) -> None:
 
 def check_tokenizer(origin: InitFolder, manifest: Manifest, *, key: str) -> None:
     """Refuses data written with another tokenizer than the one that the weights know."""
-    if origin.tokenizer is None or sha256_of(origin.tokenizer) == manifest.tokenizer_sha256:
+    if origin.tokenizer is None or tokenizer_sha256(origin.tokenizer) == manifest.tokenizer_sha256:
         return
     if ids_of(origin.tokenizer) != ids_of(manifest.folder / "tokenizer" / "tokenizer.json"):
         raise ConfigError(

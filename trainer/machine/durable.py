@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,10 +76,12 @@ def replacing(path: Path, *, scratch: Path | None = None) -> Iterator[BinaryIO]:
             raise
 
 
-def require_no_link(path: Path) -> None:
-    """Refuses a file to append to that is a link: in a folder of others it may lead anywhere."""
-    if path.is_symlink():
-        raise InputError(f"{path}: it is a link; remove it, or put the file itself there.")
+def require_plain_file(path: Path) -> None:
+    """Refuses to append to a link, which in a folder of others may lead anywhere, to a folder or to a pipe."""
+    with storage_errors(path):
+        kind = stat.S_IFMT(path.lstat().st_mode) if os.path.lexists(path) else stat.S_IFREG
+    if kind in (stat.S_IFLNK, stat.S_IFDIR, stat.S_IFIFO, stat.S_IFSOCK):
+        raise InputError(f"{path}: it is a link, a folder or a pipe; remove it, or put the file itself there.")
 
 
 def _short(path: Path) -> str:

@@ -69,7 +69,11 @@ class Watchdog:
         self._logs = run_dir / "logs"
         self._files = HeartbeatFiles(run_dir, mesh.rank, mesh.world_size)
         mesh.main_finds(self._files.clear)
-        self._log = os.open(self._logs / f"rank-{mesh.rank:05d}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            log = self._logs / f"rank-{mesh.rank:05d}.log"
+            self._log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        except OSError:  # the run has said already that it keeps no log
+            self._log = os.open(os.devnull, os.O_WRONLY)
         self._sign()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 

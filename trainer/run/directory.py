@@ -11,6 +11,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -27,7 +28,7 @@ from trainer.data.tokens.tokenizer import Tokenizer, copy_tokenizer, load_tokeni
 from trainer.errors import ConfigError, InputError
 from trainer.machine import streams
 from trainer.machine.credentials import masked
-from trainer.machine.durable import require_no_link, write_json, write_text
+from trainer.machine.durable import require_plain_file, write_json, write_text
 from trainer.machine.json_file import Malformed, from_known, read_json
 from trainer.model.hugging_face.folder import own_model, with_absolute_folders
 
@@ -159,6 +160,8 @@ def read_config(run_dir: Path) -> Pretrain:
     try:
         config = from_values(Pretrain, load_values(path))
         check_values(config)
+        if config.model.path is None and config.model.vocab_size is None:  # a run's is settled when it begins
+            raise ConfigError("model.vocab_size is not set")
     except (ValueError, ConfigError) as error:
         raise InputError(f"{path}: {str(error).rstrip('.')}; restore that file.") from error
     return dataclasses.replace(config, model=own_model(config.model, Path(run_dir)))
@@ -198,6 +201,15 @@ def load_run_tokenizer(run_dir: Path) -> Tokenizer:
     return load_tokenizer(folder, end_of_text)
 
 
+def require_tokenizer_of(checkpoint: Path, state: Mapping[str, Any], tokenizer: Tokenizer) -> None:
+    """Refuses a run's tokenizer that isn't the one that its checkpoint's `state` names: text would come out wrong."""
+    if state["tokenizer_sha256"] != tokenizer.sha256:
+        raise InputError(
+            f"{checkpoint.parent.parent / 'tokenizer'}: not the tokenizer that {checkpoint.name} was trained with "
+            "(sha256 differs); copy the dataset's tokenizer/ there."
+        )
+
+
 class _MaskingFormatter(logging.Formatter):
     """Keeps secrets out of what libraries log, such as their whole configuration."""
 
@@ -210,7 +222,7 @@ def log_to_file(run_dir: Path, rank: int) -> None:
     """Sends this rank's log, DeepSpeed's included, to logs/rank-NNNNN.log instead of the terminal."""
     path = run_dir / "logs" / f"rank-{rank:05d}.log"
     try:
-        require_no_link(path)
+        require_plain_file(path)
         handler: logging.Handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
         print(f"banyan: {path}: can't be written ({error.strerror}), so that no log is kept", flush=True)

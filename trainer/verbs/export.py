@@ -27,7 +27,7 @@ from trainer.model.hugging_face.architecture import stored_tensors, write_archit
 from trainer.model.hugging_face.folder import read_kept
 from trainer.model.hugging_face.tensor_files import StoredAs, Tensor, write_tensors
 from trainer.model.region import Region
-from trainer.run.directory import load_run_tokenizer, read_config, require_run_dir
+from trainer.run.directory import load_run_tokenizer, read_config, require_run_dir, require_tokenizer_of
 
 DTYPES = {"fp32": ("float32", torch.float32), "bf16": ("bfloat16", torch.bfloat16)}
 
@@ -44,11 +44,7 @@ def main(config: Export) -> int:
     for reader in readers:
         reader.require(kind)
     step = readers[0].state["step"]
-    if readers[0].state["tokenizer_sha256"] != tokenizer.sha256:
-        raise InputError(
-            f"{run_dir / 'tokenizer'}: not the tokenizer that {readers[0].folder.name} was trained with (sha256 "
-            "differs); copy the dataset's tokenizer/ there."
-        )
+    require_tokenizer_of(readers[0].folder, readers[0].state, tokenizer)
     name, dtype = DTYPES[settings.dtype]
     architecture, generation = describe_model(run_dir, run, end_of_text=tokenizer.end_of_text_id, dtype=name)
     target = Path(settings.output or default_output(run_dir, step, settings.average_last, kind)).absolute()

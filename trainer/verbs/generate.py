@@ -14,13 +14,13 @@ from typing import TextIO
 import torch
 
 from trainer.checkpoint.fragment import kind_of_weights
-from trainer.checkpoint.reader import find_checkpoint
+from trainer.checkpoint.reader import find_checkpoint, read_state
 from trainer.config import Generate
 from trainer.config.values import check_values
 from trainer.evaluate.sampling import Sampling, continue_text
 from trainer.evaluate.trained_model import load_model
 from trainer.machine.terminal import safe
-from trainer.run.directory import load_run_tokenizer, read_config, require_run_dir
+from trainer.run.directory import load_run_tokenizer, read_config, require_run_dir, require_tokenizer_of
 
 
 def main(config: Generate) -> int:
@@ -29,9 +29,10 @@ def main(config: Generate) -> int:
     run_dir = require_run_dir(config.run.dir)
     run = read_config(run_dir)
     tokenizer = load_run_tokenizer(run_dir)
+    checkpoint = find_checkpoint(run_dir, config.checkpoint.step)
+    require_tokenizer_of(checkpoint, read_state(checkpoint), tokenizer)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if run.train.in_bf16 else torch.float32
-    checkpoint = find_checkpoint(run_dir, config.checkpoint.step)
     model = load_model(run.model, checkpoint, device, dtype, kind=kind_of_weights(config.checkpoint))
     prompt = config.prompt.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     sampling = Sampling(config.max_tokens, config.temperature, config.top_k, config.top_p, config.seed)

@@ -42,7 +42,7 @@ from trainer.data.tokens.tokenizer import (
     Tokenizer,
     find_tokenizer,
     load_tokenizer,
-    sha256_of,
+    tokenizer_sha256,
     train_tokenizer,
 )
 from trainer.data.tokens.training_text import TrainingText
@@ -149,7 +149,7 @@ def _settings(config: Prepare) -> dict[str, Any]:
         settings.pop("data.tokenizer.end_of_text")
         return settings
     trained = [key for key in settings if key.startswith("data.tokenizer.train.")]
-    sha256 = sha256_of(find_tokenizer(Path(path).expanduser()))
+    sha256 = tokenizer_sha256(find_tokenizer(Path(path).expanduser()))
     return {key: settings[key] for key in settings if key not in trained} | {"data.tokenizer.path's sha256": sha256}
 
 

@@ -272,3 +272,15 @@ def test_names_are_escaped_readably_and_can_be_had_back(name, tmp_path):
 def unescape(name):
     pieces = re.split(rb"\\(\\|x[0-9a-f]{2})", name.encode())
     return b"".join(bytes.fromhex(p[1:].decode()) if n % 2 and p != b"\\" else p for n, p in enumerate(pieces))
+
+
+@pytest.mark.parametrize("name", ["hole.tar", "hole.jsonl.gz"])
+def test_a_hole_behind_the_end_is_refused_and_not_read_for_hours(tmp_path, name):
+    path = tmp_path / name
+    if name.endswith(".tar"):
+        write_tar(path, [("a.txt", b"text")])
+    else:
+        path.write_bytes(gzip.compress(b'{"text": "text"}'))
+    os.truncate(path, 2**40)
+    with pytest.raises(InputError, match="zeros"):
+        read(path)

@@ -1,12 +1,13 @@
 """Training, loading and encoding."""
 
 import json
+import os
 
 import pytest
 
 from tests.corpus import make_tokenizer, write_texts
 from trainer.data.tokens import tokenizer as module
-from trainer.data.tokens.tokenizer import END_OF_TEXT, load_tokenizer, train_tokenizer
+from trainer.data.tokens.tokenizer import END_OF_TEXT, copy_tokenizer, load_tokenizer, tokenizer_sha256, train_tokenizer
 from trainer.errors import ConfigError, InputError
 
 TEXTS = [text.encode() for text in write_texts(50)]
@@ -178,3 +179,20 @@ def test_a_link_that_leaves_a_tokenizer_folder_is_not_followed(name, target, tra
     with pytest.raises(InputError, match=f"{name}: a link that leaves"):
         module.copy_tokenizer(source, tmp_path / "target")
     assert not (tmp_path / "target" / name).exists()
+
+
+def test_a_copied_tokenizer_replaces_links_and_writes_through_none(tmp_path):
+    make_tokenizer().save(tmp_path / "theirs")
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "tokenizer.json").symlink_to(tmp_path / "precious")
+    (tmp_path / "precious").write_text("precious")
+    copy_tokenizer(tmp_path / "theirs", tmp_path / "ours")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not (tmp_path / "ours" / "tokenizer.json").is_symlink()
+
+
+def test_a_tokenizer_of_a_terabyte_is_not_hashed(tmp_path):
+    (tmp_path / "tokenizer.json").touch()
+    os.truncate(tmp_path / "tokenizer.json", 2**40)
+    with pytest.raises(InputError, match="no tokenizer is larger"):
+        tokenizer_sha256(tmp_path / "tokenizer.json")

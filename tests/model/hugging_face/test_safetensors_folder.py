@@ -1,6 +1,8 @@
 """Headers and indexes of others: what is cut, absurd, contradictory or somewhere else ends in one line."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tests.hugging_face import save_model
 from trainer.errors import InputError
 from trainer.model.hugging_face.init_folder import find_init_folder
-from trainer.model.hugging_face.safetensors_folder import INDEX, SINGLE, find_tensors
+from trainer.model.hugging_face.safetensors_folder import INDEX, SINGLE, find_tensors, holds_tensors
 
 
 def header(**tensors):
@@ -126,3 +128,17 @@ def test_names_in_a_file_are_shown_short_and_harmless(tmp_path):
         find_init_folder(str(tmp_path))
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("nowhere")])
+@pytest.mark.parametrize("name", ["model.safetensors", "model.safetensors.index.json"])
+def test_what_must_have_been_weights_is_not_left_aside(tmp_path, name, make):
+    make(tmp_path / name)
+    with pytest.raises(InputError, match="fetch the file again"):
+        holds_tensors(tmp_path)
+
+
+def test_parts_without_an_index_are_not_left_aside(tmp_path):
+    (tmp_path / "model-00001-of-00002.safetensors").touch()
+    with pytest.raises(InputError, match="fetch it as well"):
+        holds_tensors(tmp_path)

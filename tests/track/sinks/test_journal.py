@@ -1,5 +1,6 @@
 import json
 import math
+import os
 
 import pytest
 
@@ -92,3 +93,11 @@ def test_a_full_disk_is_one_clear_error():
     journal = Journal(Path("/dev/full"))
     with pytest.raises(StorageError, match="No space left"):
         journal.write({"step": 1})
+
+
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("elsewhere"), lambda path: path.mkdir(), os.mkfifo])
+def test_rows_go_to_a_file_of_the_run_and_nowhere_else(tmp_path, make):
+    make(tmp_path / METRICS)
+    with pytest.raises(InputError, match="a link, a folder or a pipe"):
+        Journal(tmp_path / METRICS)
+    assert not (tmp_path / "elsewhere").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from trainer.errors import InputError
 
 PACKINGS = ("", ".gz", ".zst")
 PIECE = 2**20  # bytes taken at once
+MOST_PADDING = 2**20  # bytes of zeros after a gzip archive, as tapes have them
 ZSTD_PIECE = 512  # compressed bytes taken at once: they hold 16 MiB at most, since a block of 128 KiB takes 4 bytes
 ZSTD_WINDOW = 2**27  # bytes; what zstd itself allows without --long
 _MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}  # neither begins a UTF-8 text
@@ -72,12 +74,26 @@ def lines(pieces: Iterator[bytes], most_bytes: int) -> Iterator[bytes | None]:
 
 
 def _unpack_gzip(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    _check_tail(path, file)
     try:
         with gzip.GzipFile(fileobj=file) as unpacked:
             while piece := unpacked.read(PIECE):
                 yield piece
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{escape(path)}: damaged or cut short ({error}); fetch or write it again.") from error
+
+
+def _check_tail(path: Path, file: BinaryIO) -> None:
+    """Refuses a file that ends in more zeros than an archive's padding: gzip looks at them one by one."""
+    if os.fstat(file.fileno()).st_size > MOST_PADDING:
+        file.seek(-MOST_PADDING, os.SEEK_END)
+        tail = file.read()
+        file.seek(0)
+        if tail.count(0) == len(tail):
+            raise InputError(
+                f"{escape(path)}: ends in more than {MOST_PADDING:,} zeros: it is damaged, or not all written yet; "
+                "fetch or write it again."
+            )
 
 
 def _unpack_zstd(path: Path, file: BinaryIO, window: int) -> Iterator[bytes]:

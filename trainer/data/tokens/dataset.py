@@ -14,7 +14,7 @@ from trainer.config.changed import Config, with_values
 from trainer.data.tokens.manifest import Manifest, read_manifest
 from trainer.data.tokens.order import Rows, rows_in
 from trainer.data.tokens.shards import ShardReader, build_index, open_shards, unfitting
-from trainer.data.tokens.tokenizer import sha256_of
+from trainer.data.tokens.tokenizer import sha256_of, tokenizer_sha256
 from trainer.errors import InputError
 
 
@@ -106,7 +106,7 @@ def check_tokenizer(manifest: Manifest) -> None:
     path = manifest.folder / "tokenizer" / "tokenizer.json"
     if not path.is_file():
         raise InputError(f"{path} is missing: the shards can't be read as text; restore it or prepare again.")
-    if sha256_of(path) != manifest.tokenizer_sha256:
+    if tokenizer_sha256(path) != manifest.tokenizer_sha256:
         raise InputError(
             f"{path} is not the tokenizer that the shards were written with (manifest.json has another sha256): "
             "restore it or prepare again."
@@ -199,7 +199,7 @@ def check_run_tokenizer(dataset: Dataset, tokenizer: Path) -> None:
     """Refuses a set that wasn't written with a run's tokenizer.json."""
     if not tokenizer.is_file():
         raise InputError(f"{tokenizer}: missing; copy the tokenizer/ of the dataset that the run trained on there.")
-    if sha256_of(tokenizer) != dataset.manifest.tokenizer_sha256:
+    if tokenizer_sha256(tokenizer) != dataset.manifest.tokenizer_sha256:
         raise InputError(
             f"{dataset.manifest.folder}: written with another tokenizer than the run's; "
             f"prepare it again with data.tokenizer.path={tokenizer.parent}."

@@ -23,7 +23,7 @@ from trainer.data.tokens.manifest import Manifest, Shard, datasets_in, read_mani
 from trainer.data.tokens.npy import read_header, read_npy
 from trainer.data.tokens.open_files import OpenFile
 from trainer.data.tokens.tars import END, RECORD, Member, header, padding, read_members
-from trainer.data.tokens.tokenizer import sha256_of
+from trainer.data.tokens.tokenizer import sha256_of, tokenizer_sha256
 from trainer.errors import InputError
 from trainer.machine.durable import replacing
 from trainer.machine.json_file import Count, Malformed, Xxh3, from_json, parse_json
@@ -440,12 +440,15 @@ def unfitting(manifest: Manifest, shard: Shard) -> str:
 def verify(manifest: Manifest) -> list[str]:
     """Reads everything and compares it with the manifest; every problem is one line."""
     problems = []
-    if not manifest.tokenizer_file.is_file():
-        problems.append(f"{manifest.tokenizer_file}: missing; fetch it, or prepare the data again.")
-    elif sha256_of(manifest.tokenizer_file) != manifest.tokenizer_sha256:
-        problems.append(
-            f"{manifest.tokenizer_file}: not the tokenizer of the manifest (sha256 differs); fetch it again."
-        )
+    try:
+        if tokenizer_sha256(manifest.tokenizer_file) != manifest.tokenizer_sha256:
+            problems.append(
+                f"{manifest.tokenizer_file}: not the tokenizer of the manifest (sha256 differs); fetch it again."
+            )
+    except InputError as error:
+        problems.append(str(error))
+    except OSError as error:
+        problems.append(f"{manifest.tokenizer_file}: can't be read ({error.strerror}).")
     for shard in manifest.shards:
         try:
             for problem in _verify_shard(manifest, shard):
@@ -464,7 +467,7 @@ def _verify_shard(manifest: Manifest, shard: Shard) -> Iterator[str]:
         return
     if path.stat().st_size != shard.bytes:
         yield f"{path.stat().st_size:,} bytes, {shard.bytes:,} expected by the manifest; fetch it again."
-    if sha256_of(path) != shard.sha256:
+    elif sha256_of(path) != shard.sha256:
         yield "sha256 differs from the manifest's: the file is damaged or replaced; fetch it, or prepare it again."
     built = build_index(path, manifest.dtype)
     reader = ShardReader(manifest.folder, shard, manifest.dtype)

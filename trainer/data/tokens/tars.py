@@ -19,6 +19,7 @@ from trainer.errors import InputError
 RECORD = 512  # bytes of a tar header, and what data is padded to
 END = b"\0" * (2 * RECORD)
 TAIL_PIECE = 2**20  # bytes of the archive's zero padding looked at together
+MOST_PADDING = 2**28  # bytes of it; GNU tar pads to 10,240
 MOST_HEADER_BYTES = 2**15  # of one member: long names and the like; `tarfile` takes quadratic time for them
 RESERVED_ENDINGS = ("__key__", "__url__")  # what WebDataset itself puts into a sample
 
@@ -176,6 +177,11 @@ def _check_end(path: Path, file: BinaryIO, offset: int) -> None:
                 "fetch or write it again."
             )
         padding += len(piece)
+        if padding > MOST_PADDING:
+            raise InputError(
+                f"{escape(path)}: more than {MOST_PADDING:,} bytes of zeros after byte {offset:,}, where the archive "
+                "ends: it is damaged, or not all written yet; fetch or write it again."
+            )
     if padding < RECORD:
         raise InputError(f"{escape(path)}: no end-of-archive mark: the archive is cut short; fetch or write it again.")
 

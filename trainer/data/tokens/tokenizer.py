@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -237,7 +236,18 @@ def copy_tokenizer(source: Path, target: Path) -> None:
             raise InputError(f"{file}: a link that leaves the folder, or no file: put the file itself there.")
         if file.stat().st_size > MOST_BYTES:
             raise InputError(f"{file}: {file.stat().st_size:,} bytes are no part of a tokenizer; remove it.")
-        shutil.copyfile(file, target / name)
+        write_bytes(target / name, file.read_bytes())  # never through a link that is there
+
+
+def tokenizer_sha256(file: Path) -> str:
+    """The sha256 of a tokenizer.json. InputError where it isn't a file, or far too large to be one."""
+    if not file.is_file():
+        raise InputError(f"{file}: missing, or no file; restore it.")
+    if file.stat().st_size > MOST_BYTES:
+        raise InputError(
+            f"{file}: {file.stat().st_size:,} bytes: no tokenizer is larger than {MOST_BYTES:,}; give its file."
+        )
+    return sha256_of(file)
 
 
 def sha256_of(file: Path) -> str:

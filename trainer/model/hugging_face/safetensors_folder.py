@@ -9,6 +9,7 @@ All of it comes from others: an index names neighbours only, and must say what t
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -43,8 +44,16 @@ class Stored:
 
 
 def holds_tensors(folder: Path) -> bool:
-    """Whether there are safetensors files in a folder."""
-    return any((folder / name).is_file() for name in (SINGLE, INDEX))
+    """Whether there are weights in a folder. InputError for what must have been some: to leave it aside is worse."""
+    for path in (folder / SINGLE, folder / INDEX):
+        if path.is_file():
+            return True
+        if os.path.lexists(path):
+            raise InputError(f"{path}: a folder, a pipe or a link that leads to no file; fetch the file again.")
+    part = next(iter(sorted(folder.glob("*.safetensors"))), None)
+    if part:
+        raise InputError(f"{part}: weights, but there is no {SINGLE} and no {INDEX} here; fetch it as well.")
+    return False
 
 
 def find_tensors(folder: Path) -> dict[str, Stored]:

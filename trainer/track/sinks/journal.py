@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from trainer.errors import InputError, StorageError
-from trainer.machine.durable import require_no_link, write_text
+from trainer.machine.durable import require_plain_file, write_text
 from trainer.machine.json_file import Count, Malformed, from_json, from_known, parse_json, read_regular
 from trainer.track.sinks.sink import Row, Sink, Start
 
@@ -45,7 +45,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        require_no_link(path)
+        require_plain_file(path)
         try:
             self._file: TextIO = path.open("a", encoding="utf-8")
         except OSError as error:
