@@ -25,6 +25,8 @@ def write_tokens(folder: Path, *, vocab_size: int, tokens: int, shards: int = 4)
     target.mkdir()
     tokenizer = make_tokenizer()
     tokenizer.save(target / "tokenizer")
+    file = target / "tokenizer" / "tokenizer.json"
+    file.write_text(file.read_text() + " " * vocab_size)  # as large as one of so many tokens is at least
     written = [
         write_shard(target / f"shard-{number:06d}.tar", _blocks(part), dtype="uint16")
         for number, part in enumerate(np.array_split(drawn, shards))

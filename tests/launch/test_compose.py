@@ -74,7 +74,7 @@ def test_misspelt_name_is_answered_with_its_nearest_neighbour(override, nearest)
 
 
 def test_unknown_key_of_a_section_lists_the_section():
-    assert message("schedule.momentum=1").endswith("schedule has name, warmup_steps, min_ratio, decay_fraction.")
+    assert message("schedule.steepness=1").endswith("schedule has name, warmup_steps, min_ratio, decay_fraction.")
 
 
 @pytest.mark.parametrize(

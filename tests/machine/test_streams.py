@@ -11,7 +11,7 @@ from tests.run_ranks import run_ranks
 
 PROGRAM = """
 import logging, sys
-from trainer import streams
+from trainer.machine import streams
 streams.prepare()
 streams.outlive_console()
 print("first", flush=True)

@@ -188,7 +188,7 @@ def test_the_rank_that_the_others_wait_for_is_named(corpus, tmp_path):
         log = log_of(tmp_path, rank)
         assert "the others wait for rank 1" in log
         assert 'in phase "data" of step 5' in log
-    assert "in _next_batch" in log_of(tmp_path, 1)
+    assert "in _on_device" in log_of(tmp_path, 1)
 
 
 def holding_the_lock_of_python(config):

@@ -159,8 +159,9 @@ def test_a_configuration_that_cant_be_is_refused_by_sync(tmp_path, content):
 def test_sync_resolves_nothing_that_is_stored(monkeypatch):
     monkeypatch.setenv("SECRET", "precious")
     stored = {"track": {"wandb": {"project": "${oc.env:SECRET}", "tags": ["${oc.env:SECRET}"], "mode": "online"}}}
-    settings = wandb_settings(stored, ["track.wandb.group=mine"])
-    assert settings == Wandb(project="${oc.env:SECRET}", tags=["${oc.env:SECRET}"], group="mine")
+    assert "nothing is interpolated" in refusal(wandb_settings, stored, [], kind=ConfigError)
+    given = ["track.wandb.project=mine", "track.wandb.tags=[a]"]
+    assert wandb_settings(stored, given) == Wandb(project="mine", tags=["a"])
     assert "project" in refusal(wandb_settings, {"track": {"wandb": {"project": 3}}}, [], kind=ConfigError)
 
 

@@ -96,7 +96,7 @@ def test_heartbeat_keeps_others_from_taking_it(tmp_path):
 
 def test_run_that_was_taken_for_dead_ends_when_it_finds_out(tmp_path):
     script = (
-        "import sys, time; from pathlib import Path; from trainer import lock; lock.HEARTBEAT_S = 0.1\n"
+        "import sys, time; from pathlib import Path; from trainer.run import lock; lock.HEARTBEAT_S = 0.1\n"
         "mine = lock.RunLock(); mine.take(Path(sys.argv[1]), 60); print('ready', flush=True); time.sleep(60)"
     )
     run = subprocess.Popen(

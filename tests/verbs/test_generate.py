@@ -203,7 +203,7 @@ def run_dir(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatc
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
     monkeypatch.setattr(trainer.verbs.generate, "find_checkpoint", lambda folder, step: folder / f"step-{step}")
     monkeypatch.setattr(trainer.verbs.generate, "read_state", lambda checkpoint: {"tokenizer_sha256": tokenizer.sha256})
-    monkeypatch.setattr(trainer.evaluate.trained_model, "read_weights", lambda checkpoint: weights.items())
+    monkeypatch.setattr(trainer.evaluate.trained_model, "read_weights", lambda checkpoint, kind: weights.items())
     return tmp_path
 
 
@@ -243,11 +243,11 @@ def test_missing_tokenizer_is_named(run_dir):
 
 
 def test_weights_that_dont_fit_are_refused(run_dir, monkeypatch):
-    weights = dict(trainer.evaluate.trained_model.read_weights(None))
+    weights = dict(trainer.evaluate.trained_model.read_weights(None, None))
     norm = weights.pop("model.norm.weight")
     for changed, message in (({}, "no weights for model.norm.weight"), ({"model.norm.weight": norm[:1]}, "fit")):
         monkeypatch.setattr(
-            trainer.evaluate.trained_model, "read_weights", lambda checkpoint, c=changed: (weights | c).items()
+            trainer.evaluate.trained_model, "read_weights", lambda checkpoint, kind, c=changed: (weights | c).items()
         )
         with pytest.raises(InputError, match=message):
             trainer.verbs.generate.main(verb(run_dir))
@@ -271,7 +271,7 @@ def test_a_reader_that_goes_away_ends_it_quietly():
     program = "import itertools, sys; from trainer.verbs.generate import write_stream; " + (
         "write_stream(itertools.repeat('x' * 1000), sys.stdout)"
     )
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     process = subprocess.Popen(
         [sys.executable, "-c", program],
         stdout=subprocess.PIPE,

@@ -206,7 +206,7 @@ def test_tokenizer_that_doesn_t_fit_the_shards_is_refused(corpus, tmp_path):
 
 def test_validation_set_of_another_tokenizer_is_refused(corpus, tmp_path):
     make_dataset(tmp_path / "other", documents=12, shards=1, tokenizer=make_tokenizer(290))
-    config = small_config(corpus, tmp_path / "run")
+    config = small_config(corpus, tmp_path / "run", evaluate__every=5)
     from trainer.config import ValidationSet
 
     config.data.validation = {"other": ValidationSet(str(tmp_path / "other"))}

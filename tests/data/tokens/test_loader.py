@@ -135,7 +135,7 @@ def test_validation_rows_are_read_once_and_ranks_take_equal_turns(mixture, world
         "rows": 11,
         "micro_batch_size": micro_batch_size,
         "world_size": world_size,
-        "mask_documents": False,
+        "to_batch": Causal(0, None).to_batch,
     }
     streams = [list(validation_batches(dataset, rank=rank, **settings)) for rank in range(world_size)]
     assert len({len(stream) for stream in streams}) == 1
@@ -162,7 +162,9 @@ def test_endless_batches_can_be_left_at_any_time(mixture):
     sets = open_training(data)
     rows = [dataset.rows for dataset in sets]
     history = History([], []).go_on(step=0, position=0, batch_size=BATCH, rows=rows, weights=weights_of(data))
-    loader = Loader(sets, Order(rows, history.segments, seed=0, window=2), BATCH, MICRO, 0, 1, False, 4)
+    loader = Loader(
+        sets, Order(rows, history.segments, seed=0, window=2), BATCH, MICRO, 0, 1, Causal(0, None).to_batch, 4
+    )
     stream = loader.batches(10**9)
     assert [batch.position for batch in islice(stream, 3)] == [10**9, 10**9 + 2, 10**9 + 4]
     stream.close()

@@ -134,7 +134,7 @@ def test_fields_are_overridden_under_either_name(tmp_path):
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ({"model_type": "vit"}, "no causal language model"),
+        ({"model_type": "vit"}, "no Hugging Face causal language model"),
         ({"model_type": "no_such_model"}, "transformers can't use it"),
         ({"model_type": "gpt2", "auto_map": {"AutoConfig": "own.Config"}}, "auto_map"),
         ([], "holds no JSON object"),

@@ -19,7 +19,8 @@ def escape(name: str | os.PathLike[str]) -> str:
 
 def as_utf8(text: str) -> str:
     """Text of a command line, where an ASCII locale has made a surrogate of each byte of its characters."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    read = text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    return text if read == text else read  # itself, which may know that it came from the environment
 
 
 def _escape_character(character: str) -> str:

@@ -96,7 +96,7 @@ def _moments(
     inner: torch.optim.Optimizer, parameter: nn.Parameter, flat: torch.Tensor, start: int, count: int
 ) -> dict[str, torch.Tensor]:
     state = inner.state[flat]
-    return {kind: state[kind].view(-1).narrow(0, start, count) for kind in moments_of(parameter)}
+    return {kind: state[kind].view(-1).narrow(0, start, count) for kind in moments_of(inner, parameter)}
 
 
 def partition_range(parameter: Any) -> tuple[int, int]:
@@ -140,7 +140,10 @@ def create_moments(engine: Any, steps: int) -> None:
     for group, (flat, parameter) in enumerate(zip(_flat_partitions(engine), _first_parameters(engine), strict=True)):
         with group_in_memory(engine, group):
             step = torch.tensor(float(steps), dtype=torch.float32, device=flat.device)
-            inner.state[flat] = {"step": step, **{kind: torch.zeros_like(flat) for kind in moments_of(parameter)}}
+            inner.state[flat] = {
+                "step": step,
+                **{kind: torch.zeros_like(flat) for kind in moments_of(inner, parameter)},
+            }
             if getattr(parameter, "use_muon", False) and muon.holds_whole_momenta(engine):
                 inner.state[flat] = {"momentum_buffer": muon.whole_momenta(engine, group)}
 

@@ -37,13 +37,12 @@ def build_optimizer(
     """The optimiser over named parameters, in groups by method, weight decay and muP's scale of the learning rate.
 
     A group's "peak" is the learning rate that the schedule multiplies, and its "scale" what that is multiplied with.
-    Each parameter gets the kinds of state that are kept for it as its attribute `moments`.
+    Its attribute `moments` is the kinds of state that it keeps for a parameter, by whether that is hidden.
     """
     state = OPTIMIZERS[config.name]
     grouped: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     for name, parameter in parameters:
         hidden = state.hidden is not None and is_hidden_matrix(name)
-        parameter.moments = state.of(is_hidden=hidden)  # type: ignore[attr-defined]
         key = (hidden, 1.0, True) if hidden else (hidden, rate_scale(name, model), decays(parameter))
         grouped.setdefault(key, []).append(parameter)
     groups = [
@@ -58,13 +57,15 @@ def build_optimizer(
         }
         for hidden, scale, decayed in sorted(grouped, key=lambda key: (key[0], -key[1], not key[2]))
     ]
-    return BUILDERS[config.name](config, groups)
+    optimizer = BUILDERS[config.name](config, groups)
+    optimizer.moments = {is_hidden: state.of(is_hidden=is_hidden) for is_hidden in (False, True)}  # type: ignore[attr-defined]
+    return optimizer
 
 
-def moments_of(parameter: nn.Parameter) -> tuple[str, ...]:
+def moments_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> tuple[str, ...]:
     """The kinds of per-element state that the optimiser keeps for a parameter."""
-    kinds: tuple[str, ...] = parameter.moments  # type: ignore[attr-defined]
-    return kinds
+    kinds: dict[bool, tuple[str, ...]] = optimizer.moments  # type: ignore[attr-defined]
+    return kinds[getattr(parameter, "use_muon", False)]
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, rate: Callable[[float], float]) -> None:
