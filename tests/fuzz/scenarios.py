@@ -15,6 +15,11 @@ from tests.fuzz.child import Ending
 from tests.fuzz.subjects import OWN_RUN, RUN, World, make_data, make_models, make_run, make_texts, make_tokenizer
 
 BOX = "a/box"
+LAUNCH = (
+    *("launch.cli", "launch.compose", "launch.local", "launch.memory_check", "antlr4", "yaml"),
+    *("tokenizers", "safetensors.torch"),
+)
+"""What most verbs import once they run: a child would do so each time."""
 DATASET = (
     *("data/*/manifest.json", "data/*/manifest.json", "data/*/*.tar", "data/*/*.index", "data/*/*.index"),
     *("data/*/tokenizer/tokenizer.json", "data/*/tokenizer/tokenizer_config.json"),
@@ -289,7 +294,7 @@ def seal_run(world: World) -> None:
 def _data() -> VerbSubject:
     return VerbSubject(
         (make_data, make_run),
-        ("trainer.verbs.data", "trainer.run.provenance", "trainer.config", "yaml", "omegaconf"),
+        ("trainer.verbs.data", "trainer.run.provenance", *LAUNCH),
         {
             "verify": Scenario(("data", "verify", "data"), DATASET, whole_dataset, seals=seal_data, weight=3),
             "stats": Scenario(("data", "stats", "data"), DATASET, seals=seal_data),
@@ -308,7 +313,7 @@ def _data() -> VerbSubject:
 def _checkpoint() -> VerbSubject:
     return VerbSubject(
         (make_data, make_run),
-        ("trainer.verbs.checkpoint",),
+        ("trainer.verbs.checkpoint", *LAUNCH),
         {
             "verify": Scenario(
                 ("checkpoint", "verify", "run"), CHECKPOINT, whole_checkpoints, seals=seal_run, weight=2
@@ -336,7 +341,7 @@ def _prepare() -> VerbSubject:
     }
     return VerbSubject(
         (make_texts, make_tokenizer),
-        ("trainer.verbs.prepare", "launch.compose"),
+        ("trainer.verbs.prepare", *LAUNCH, "gigatoken"),
         {
             "folder": scenario("texts/folder", ("texts/folder/*.txt", "texts/folder/deep/*.txt"), "folder"),
             **{f"jsonl{ending}": each for ending, each in lines.items()},
@@ -374,7 +379,8 @@ def _pretrain() -> VerbSubject:
     return VerbSubject(
         (make_data, make_run, make_models),
         (
-            *("trainer.verbs.pretrain", "launch.compose", "launch.memory_check", "torch._dynamo", "deepspeed"),
+            *("trainer.verbs.pretrain", *LAUNCH, "torch._dynamo", "deepspeed", "rich.console", "PIL.PngImagePlugin"),
+            *("trainer.planning.memory",),
             *("matplotlib.figure", "matplotlib.backends.backend_agg", "transformers.models.auto.modeling_auto"),
             *("transformers.models.llama.modeling_llama", "transformers.models.qwen3.modeling_qwen3", "fsspec"),
         ),
@@ -434,17 +440,21 @@ def _reader(verb: str, *arguments: str, judge: Judge, writes: tuple[str, ...] = 
 
 def _evaluate() -> VerbSubject:
     scenario = _reader("evaluate", judge=same_output_or_config, writes=(f"{BOX}/run/logs",))
-    return VerbSubject((make_data, make_run), ("trainer.verbs.evaluate", "launch.compose"), {"evaluate": scenario})
+    return VerbSubject(
+        (make_data, make_run), ("trainer.verbs.evaluate", *LAUNCH, "torch._dynamo"), {"evaluate": scenario}
+    )
 
 
 def _generate() -> VerbSubject:
     scenario = _reader("generate", "prompt=the tree", "max_tokens=8", judge=same_output_or_config, is_text=True)
-    return VerbSubject((make_data, make_run), ("trainer.verbs.generate", "launch.compose"), {"generate": scenario})
+    return VerbSubject(
+        (make_data, make_run), ("trainer.verbs.generate", *LAUNCH, "torch._dynamo"), {"generate": scenario}
+    )
 
 
 def _export() -> VerbSubject:
     scenario = _reader("export", judge=same_export, writes=(f"{BOX}/run/export",), observe=observe_export)
-    return VerbSubject((make_data, make_run), ("trainer.verbs.export", "launch.compose"), {"export": scenario})
+    return VerbSubject((make_data, make_run), ("trainer.verbs.export", *LAUNCH), {"export": scenario})
 
 
 VERBS: dict[str, Callable[[], VerbSubject]] = {
