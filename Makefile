@@ -20,7 +20,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): a minute or two"
 	$(INSTALL) -e .
-	$(BIN)/python -m trainer.engine.warm_up
+	$(BIN)/python -m trainer.ranks.warm_up
 	@touch $@
 
 $(VENV)/.ready-for-tests: $(VENV)/.ready

@@ -11,19 +11,20 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from launch import failure, rank_environment
-from launch.launcher_keys import check_keys
-from launch.rank_group import FORWARDED, STOPPED
+from launch.launchers import LAUNCHERS, become_rank, check_keys, run_here
+from launch.rank_group import FORWARDED
 from launch.verbs import VERBS, Verb
-from trainer import __version__, streams
-from trainer.errors import BanyanError, ConfigError
-from trainer.file_limit import raise_limit
-from trainer.interrupt import Interrupted, end_if_stuck, interruptible, leave_to_kernel
+from trainer import __version__
+from trainer.errors import STOPPED, BanyanError, ConfigError
+from trainer.machine import streams
+from trainer.machine.file_limit import raise_limit
+from trainer.machine.interrupt import Interrupted, interruptible, leave_to_kernel
 
 
 @dataclass(frozen=True)
@@ -184,84 +185,25 @@ def _start(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
     if verb.on_ranks:
         check_keys(config.launch)
         if not rank_environment.is_rank(os.environ):
-            return LAUNCHERS[config.launch.name](verb, config, arguments)
-        _become_rank(config.launch)
+            launcher = LAUNCHERS[config.launch.name]
+            return launcher.start(verb, config, arguments, lambda world_size: check(verb, config, world_size))
+        become_rank(config.launch)
     check(verb, config, int(os.environ.get("WORLD_SIZE", "1")))
-    if verb.name == "prepare":
-        return _prepare(verb, config)
-    return _run_here(verb, config)
-
-
-def _become_rank(launch: Any) -> None:
-    """Settles what must be before torch is imported: the number of ranks, this one's cores and threads."""
-    rank_environment.check_processes(launch.processes, os.environ)
-    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if launch.name == "slurm":
-        from launch import cores
-
-        cores.bind(int(os.environ.get("LOCAL_RANK", "0")), sharing)
-        sharing = 1
-    os.environ.update(rank_environment.for_threads(sharing, launch.threads, os.environ))
-
-
-def _run_here(verb: Verb, config: Any) -> int:
-    if verb.on_ranks:
-        end_if_stuck()
-    return int(importlib.import_module(verb.module).main(config))
-
-
-def _start_locally(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
-    from launch import local
-
-    # -P: a folder named trainer where the user stands must not be taken for ours.
-    command = [sys.executable, "-P", "-m", "launch", verb.name, *arguments]
-    return local.run(
-        config.launch,
-        command,
-        lambda: _run_here(verb, config),
-        lambda world_size: check(verb, config, world_size),
-    )
-
-
-def _submit_to_slurm(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
-    from launch.slurm import launcher
-
-    if verb.name != "pretrain":
-        raise ConfigError(f"launch=slurm: only pretrain is submitted; run {verb.name} inside a job: srun banyan …")
-    return launcher.run(config, arguments, lambda world_size: check(verb, config, world_size))
-
-
-def _start_on_ray(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
-    from launch.ray import launcher
-
-    return launcher.run(verb.name, config, arguments, lambda world_size: check(verb, config, world_size))
+    return _prepare(verb, config) if verb.name == "prepare" else run_here(verb, config)
 
 
 def _prepare(verb: Verb, config: Any) -> int:
     """prepare has no ranks: its items run here, or on a Ray cluster."""
     check_keys(config.launch)
-    if config.launch.name == "slurm":
-        raise ConfigError("launch=slurm: prepare isn't submitted; use sbatch slurm/prepare.sbatch, or launch=ray.")
     if config.launch.processes is not None:
         raise ConfigError(f"launch.processes={config.launch.processes}: prepare has no ranks; use data.workers.")
-    if config.launch.name == "ray":
-        from launch.ray import map as ray_map
-
-        return ray_map.run(config)
-    return _run_here(verb, config)
-
-
-LAUNCHERS: dict[str, Callable[[Verb, Any, Sequence[str]], int]] = {
-    "local": _start_locally,
-    "slurm": _submit_to_slurm,
-    "ray": _start_on_ray,
-}
-"""What starts a verb's ranks, by launch.name."""
+    return LAUNCHERS[config.launch.name].prepare(verb, config)
 
 
 def check(verb: Verb, config: Any, world_size: int) -> None:
     """Refuses, before anything is started, what the configuration alone shows can't be honoured."""
-    from trainer.checks import check_pretrain, check_values
+    from trainer.config.values import check_values
+    from trainer.rules.pretrain import check_pretrain
 
     if verb.name == "pretrain":
         check_pretrain(config, world_size)

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from launch import groups, interpolation, keys, sources
-from launch.origin import causal_lm_from, sizes_from
+from launch.model_sizes import causal_lm_from, sizes_from
 from launch.overrides import (
     SPACE,
     VERBATIM,
@@ -38,10 +38,10 @@ from launch.overrides import (
     wrong_type,
 )
 from launch.verbs import VERBS
-from trainer import credentials
 from trainer.config import Pretrain, flatten, resolved
-from trainer.config.environment import FromEnvironment, as_stored
 from trainer.errors import ConfigError
+from trainer.machine import credentials
+from trainer.machine.environment import FromEnvironment, as_stored
 
 
 def compose(verb: str, arguments: Sequence[str], config_dir: Path | None = None) -> Any:

@@ -17,10 +17,10 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.credentials import masked
 from trainer.errors import BanyanError
-from trainer.interrupt import Interrupted
-from trainer.terminal import show
+from trainer.machine.credentials import masked
+from trainer.machine.interrupt import Interrupted
+from trainer.machine.terminal import show
 
 FILE_VARIABLE = "BANYAN_ERROR_FILE"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -10,9 +10,9 @@ from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.resolvers import oc
 
 from launch import keys
-from trainer import credentials
-from trainer.config.environment import FromEnvironment
 from trainer.errors import ConfigError
+from trainer.machine import credentials
+from trainer.machine.environment import FromEnvironment
 
 PUBLIC = ("run.dir", "search.dir", "track.wandb.", "launch.")
 """Keys, besides names, whose values are seen from outside: folders, what W&B shows, what is told to SLURM."""

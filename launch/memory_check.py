@@ -13,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from trainer.config import AUTO, Pretrain
+from trainer.config.launchers import LAUNCHERS
 from trainer.errors import ConfigError
-from trainer.layouts import settle_precision
-from trainer.processor import multiplies_bf16
+from trainer.machine.processor import multiplies_bf16
+from trainer.rules.layouts import settle_precision
 
 ANSWER_S = 10.0  # longest wait for nvidia-smi
 
@@ -24,8 +25,8 @@ def check_memory(config: Pretrain, world_size: int) -> None:
     """ConfigError if a rank needs more than its device has, by more than the prediction may be wrong."""
     if not config.launch.check_memory or config.model.path is not None:
         return
+    from trainer.planning.cluster import with_vocabulary
     from trainer.planning.fit import refusal
-    from trainer.planning.vocabulary import with_vocabulary
 
     model = with_vocabulary(config.model, config.data)
     capacity = device_memory(config, world_size)
@@ -35,7 +36,7 @@ def check_memory(config: Pretrain, world_size: int) -> None:
     precision = settle_precision(config, world_size, native_bf16=cuda or multiplies_bf16())
     train = replace(config.train, precision=precision)
     if train.micro_batch_size == AUTO:
-        train.micro_batch_size = 1  # it takes what fits, be it a single sequence
+        train = replace(train, micro_batch_size=1)  # it takes what fits, be it a single sequence
     planned = replace(config, model=model, train=train)
     message = refusal(planned, world_size, memory=size, cuda=cuda, device=name)
     if message:
@@ -49,7 +50,7 @@ def device_memory(config: Pretrain, world_size: int) -> tuple[int, bool, str] | 
     if config.launch.device is not None:
         device = find_device(config.launch.device, key="launch.device")
         return device.memory, True, device.name
-    if config.launch.name != "local":
+    if not LAUNCHERS[config.launch.name].here:
         return None
     if has_gpus(os.environ):
         size = gpu_memory()

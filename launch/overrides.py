@@ -15,8 +15,8 @@ from typing import Any
 
 from launch import groups, keys
 from launch.verbs import Verb
+from trainer.config.names import as_name
 from trainer.errors import ConfigError
-from trainer.names import as_name
 
 _OVERRIDE = re.compile(r"(?P<prefix>\+\+|\+|~|)(?P<name>[^=~+\s]+)=(?P<value>.*)", re.DOTALL)
 _REMOVAL = re.compile(r"~[^=\s]+")
@@ -85,6 +85,9 @@ class Names:
         return sorted({key.name.partition(".")[0] for key in keys.keys(self.schema) if "." in key.name})
 
 
+LENGTHS = ("train.steps", "train.tokens", "train.epochs")  # ways to say how long a run is
+
+
 def parse(text: str, names: Names) -> Override:
     """One argument as an override, its name and group choice checked."""
     match = _OVERRIDE.fullmatch(f"{text}=" if _REMOVAL.fullmatch(text) else text)
@@ -104,7 +107,7 @@ def implied(overrides: Sequence[Override], chosen: Iterable[str]) -> list[Overri
     """What some overrides mean for other keys that the user left alone.
 
     - A mixture (data.train.NAME…) takes the place of data.path.
-    - train.tokens takes the place of train.steps, and the other way round.
+    - Of train.steps, train.tokens and train.epochs, the one that is given takes the place of the others.
     - Data of one's own (data.input, data.path or a mixture) without data=… take the place of the default data as a
       whole: data=custom. data.name is then the folder's or the sets'.
 
@@ -123,9 +126,9 @@ def implied(overrides: Sequence[Override], chosen: Iterable[str]) -> list[Overri
             settled["data.name"] = as_name("-".join(dict.fromkeys(mixture)) or "mixture")
     if path != "null":
         settled["data.name"] = _name_of(path)
-    for one, other in (("train.tokens", "train.steps"), ("train.steps", "train.tokens")):
+    for one in LENGTHS:
         if given.get(one, "null") != "null":
-            settled[other] = "null"
+            settled |= {other: "null" for other in LENGTHS if other != one}
     return [Override(name, value) for name, value in settled.items() if name not in given]
 
 

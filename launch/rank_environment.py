@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from trainer.cache_folder import cache_folder
 from trainer.errors import ConfigError
+from trainer.machine.cache_folder import cache_folder
 
 MARKS = ("RANK", "WORLD_SIZE", "MASTER_ADDR")
 

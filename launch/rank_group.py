@@ -19,10 +19,8 @@ from types import FrameType
 from launch import failure
 from launch.failure import Failure
 from launch.rank_output import ErrorFile, Tail
-from trainer.interrupt import Interrupted
-
-STOPPED = 85
-"""Exit code of a rank that stopped after a checkpoint, before the end."""
+from trainer.errors import STOPPED
+from trainer.machine.interrupt import Interrupted
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 

@@ -37,7 +37,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "prepare",
             "Turn text into token shards.",
-            "trainer.prepare",
+            "trainer.verbs.prepare",
             "data.input=PATH data.output=DIR " + _OVERRIDES,
             outlives_console=True,
             unlisted=(
@@ -48,7 +48,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "pretrain",
             "Train a model; the same command again goes on from the newest whole checkpoint.",
-            "trainer.pretrain",
+            "trainer.verbs.pretrain",
             _OVERRIDES,
             on_ranks=True,
             outlives_console=True,
@@ -57,7 +57,7 @@ VERBS: dict[str, Verb] = {
             "plan",
             "Tell a run's memory, time and cost before a device is taken; find its best layout. Takes all of "
             "pretrain's keys.",
-            "trainer.plan",
+            "trainer.verbs.plan",
             "plan.devices=N plan.device=h100 [plan.best=true] " + _OVERRIDES,
             unlisted=(*(item.name for item in fields(SCHEMAS["pretrain"])),),
         ),
@@ -74,7 +74,7 @@ VERBS: dict[str, Verb] = {
         Verb(
             "evaluate",
             "Measure loss, perplexity and bits per byte of a checkpoint.",
-            "trainer.evaluate",
+            "trainer.verbs.evaluate",
             "run.dir=DIR " + _OVERRIDES,
             on_ranks=True,
             unlisted=(
@@ -89,28 +89,28 @@ VERBS: dict[str, Verb] = {
         Verb(
             "generate",
             "Continue a prompt with a checkpoint.",
-            "trainer.generate",
+            "trainer.verbs.generate",
             'run.dir=DIR prompt="…" [key=value] …',
         ),
         Verb(
             "export",
             "Write a checkpoint as a Hugging Face folder.",
-            "trainer.export",
+            "trainer.verbs.export",
             "run.dir=DIR format=hf [key=value] …",
             unlisted=("run.name", "checkpoint.every", "checkpoint.keep"),
         ),
         Verb(
             "data",
             "Check, show or index token shards; tell what a training step was made of.",
-            "trainer.inspect_data",
+            "trainer.verbs.data",
             "verify|show|index|stats DIR, or at RUN_DIR step=N",
         ),
         Verb(
             "checkpoint",
             "Check, list or show checkpoints; tell what a load takes.",
-            "trainer.inspect_checkpoint",
+            "trainer.verbs.checkpoint",
             "verify|list|show DIR",
         ),
-        Verb("sync", "Rebuild a run's W&B run from its metrics.jsonl.", "trainer.sync", "RUN_DIR"),
+        Verb("sync", "Rebuild a run's W&B run from its metrics.jsonl.", "trainer.verbs.sync", "RUN_DIR"),
     )
 }

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.data.manifest import Manifest, SourceGroup, write_manifest
-from trainer.data.shards import Block, Document, write_shard
-from trainer.data.tokenizer import Tokenizer, sha256_of, train_tokenizer
+from trainer.data.tokens.manifest import Manifest, SourceGroup, write_manifest
+from trainer.data.tokens.shards import Block, Document, write_shard
+from trainer.data.tokens.tokenizer import Tokenizer, sha256_of, train_tokenizer
 
 WORDS = [
     "the",

@@ -1,4 +1,4 @@
-"""Small random models of transformers', saved to folders as users have them."""
+"""Small random Hugging Face models, saved to folders as users have them."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.corpus import write_texts
 from trainer.config import Data, Prepare, Tokenizer, TokenizerTrain
-from trainer.prepare import main
+from trainer.verbs.prepare import main
 
 
 def configure(inputs: list[Path] | Path, output: Path, *, seed: int = 0, **data: Any) -> Prepare:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from trainer.engine.checkpoint import CheckpointReader, find_checkpoint
+from trainer.checkpoint.reader import CheckpointReader, find_checkpoint
 
 
 def read_state(run_dir: Path, step: int | None = None) -> dict[tuple[str, str], torch.Tensor]:

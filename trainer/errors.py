@@ -1,5 +1,8 @@
 """Errors that a user can mend: one line that names the key, file or shard, and what to do. No traceback is shown."""
 
+STOPPED = 85
+"""Exit code: stopped after a checkpoint, before the end; the same command goes on."""
+
 
 class BanyanError(Exception):
     """An expected failure. `exit_code` is the process's exit status (2: bad configuration or input)."""
@@ -31,3 +34,14 @@ class NonFiniteError(BanyanError):
     """A loss or gradient norm that is NaN or infinite: the same again on another try."""
 
     exit_code = 3
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises ConfigError(message) unless `condition`."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def divisors(number: int) -> list[int]:
+    """What divides `number`, in ascending order: the values that would have been accepted."""
+    return [d for d in range(1, number + 1) if number % d == 0]

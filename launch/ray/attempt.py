@@ -16,11 +16,12 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from launch.failure import Failure
-from launch.rank_group import STOPPED, Outcome
+from launch.rank_group import Outcome
 from launch.ray.cluster import Demand, free_in_words
 from launch.ray.folder import vanishing_folder
 from launch.ray.worker import Job, RankConfig, RanksFailed, run_ranks
 from trainer.config import Launch
+from trainer.errors import STOPPED
 
 COUNT_ANEW_S = {False: "60", True: "15"}  # fixed or elastic: after so long without room Ray looks what fits now
 ENDING_S = 15.0  # in which Ray Train notices that ranks have ended for good

@@ -20,8 +20,8 @@ from typing import Any
 from launch.rank_group import FORWARDED, Outcome
 from launch.ray import cluster, paths
 from trainer.config import Launch
-from trainer.elastic import workers_of
-from trainer.run_directory import locate
+from trainer.config.launchers import workers_of
+from trainer.run.directory import locate
 
 # Of the driver's environment, what ranks get: settings and keys of the libraries that they use.
 PASSED_ON = ("WANDB_", "NCCL_", "GLOO_", "TORCH", "DS_", "HF_", "AWS_", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")

@@ -9,7 +9,7 @@ from typing import Any
 
 from launch.ray import cluster, paths
 from trainer.config import Prepare
-from trainer.data.workers import AHEAD, Item, Map, Result
+from trainer.data.text.workers import AHEAD, Item, Map, Result
 from trainer.errors import BanyanError, ConfigError
 
 RETRIES = 10  # of an item whose worker or node was lost
@@ -17,7 +17,7 @@ RETRIES = 10  # of an item whose worker or node was lost
 
 def run(config: Prepare) -> int:
     """Runs prepare with its items on the cluster; they come back in order, so what is written is what local writes."""
-    from trainer import prepare
+    from trainer.verbs import prepare
 
     if config.data.workers is not None:
         raise ConfigError(

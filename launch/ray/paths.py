@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from trainer.checkpoint.folders import list_steps
 from trainer.config import Data
-from trainer.engine.steps import list_steps
 from trainer.errors import ConfigError
 
 COPIES = "runtime_resources/working_dir_files"

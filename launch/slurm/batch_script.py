@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trainer.config import Launch
+from trainer.config.names import as_name
 from trainer.errors import ConfigError
-from trainer.names import as_name
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "slurm"
 _OVERRIDES = "# (overrides)\n"

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from launch.slurm import batch_script, site
-from trainer import run_directory
 from trainer.config import Launch, Pretrain
-from trainer.durable import write_text
 from trainer.errors import ConfigError
+from trainer.machine.durable import write_text
+from trainer.run import directory as run_directory
 
 
 def run(config: Pretrain, arguments: Sequence[str], check: Callable[[int], None]) -> int:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from trainer.durable import write_json
-from trainer.engine.steps import folder_of, list_steps
-from trainer.json_file import from_json, read_json
+from trainer.checkpoint.folders import folder_of, list_steps
+from trainer.machine.durable import write_json
+from trainer.machine.json_file import from_json, read_json
 
 
 @dataclass(frozen=True)

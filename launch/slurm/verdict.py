@@ -20,10 +20,9 @@ from launch import failure
 from launch.failure import Failure
 from launch.slurm.starts import Starts, first_or_next, last_start, newest_step
 from trainer.config import Launch
-from trainer.errors import ConfigError
-from trainer.json_file import read_json
+from trainer.errors import STOPPED, ConfigError
+from trainer.machine.json_file import read_json
 
-STOPPED = 85
 REQUEUED = ("signal", "time")  # reasons in stopped.json after which nobody wants the run to stay stopped
 
 
@@ -79,8 +78,8 @@ def begin(arguments: Sequence[str], allocation: Allocation) -> Path | None:
     from launch.cli import check, read_options
     from launch.compose import compose
     from launch.verbs import VERBS
-    from trainer import run_directory
-    from trainer.data.history import total_steps_in
+    from trainer.data.tokens.history import total_steps_in
+    from trainer.run import directory as run_directory
 
     verb = VERBS["pretrain"]
     options = read_options(verb, ["launch=slurm", *arguments])

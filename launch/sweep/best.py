@@ -9,16 +9,16 @@ from typing import Any
 import yaml
 
 from launch.compose import compose
-from launch.sweep.plan import Plan
+from launch.sweep.plan import SweepPlan
 from launch.sweep.results import Result
-from trainer.config.environment import as_composable
-from trainer.durable import make_folder, write_text
-from trainer.run_directory import DATA_KEYS
+from trainer.machine.durable import make_folder, write_text
+from trainer.machine.environment import as_composable
+from trainer.run.directory import DATA_KEYS
 
 NAME = "best"
 
 
-def write_best(plan: Plan, best: Result) -> Path:
+def write_best(plan: SweepPlan, best: Result) -> Path:
     """Writes all in which the best trial differs from pretrain's defaults, and returns the folder for --config-dir.
 
     Of the data, not what they were prepared from.

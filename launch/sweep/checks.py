@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch import groups
-from launch.launcher_keys import check_keys
+from launch.launchers import check_keys
 from launch.overrides import SPACE, Names
-from launch.sweep.plan import Plan
+from launch.sweep.plan import SweepPlan
 from launch.sweep.space import Space, Values
 from launch.verbs import VERBS
-from trainer.checks import check_pretrain
 from trainer.config import Pretrain, Search
-from trainer.refusal import require
-from trainer.run_directory import FIXED
+from trainer.errors import require
+from trainer.rules.pretrain import check_pretrain
+from trainer.run.directory import FIXED
 
 PACKAGES = ("ray", "optuna", "scipy")
 DEFAULT_METRIC = "eval/validation/loss"
@@ -37,7 +37,7 @@ def check_base(base: Pretrain) -> None:
     check_keys(base.launch)
 
 
-def pretrain_names(plan: Plan) -> Names:
+def pretrain_names(plan: SweepPlan) -> Names:
     """The names that a space may have."""
     verb = VERBS["pretrain"]
     assert verb.schema is not None
@@ -66,7 +66,7 @@ def without_length(overrides: Sequence[str]) -> Sequence[str]:
     return overrides
 
 
-def check_sweep(search: Search, plan: Plan, base: Pretrain, space: Space, points: Sequence[Values] | None) -> None:
+def check_sweep(search: Search, plan: SweepPlan, base: Pretrain, space: Space, points: Sequence[Values] | None) -> None:
     """Every other check. What a trial may be told is composed and checked as the trial itself would."""
     check_choice(search, space)
     check_reports(search, plan, base)
@@ -102,7 +102,7 @@ def check_ladder(search: Search, base: Pretrain) -> None:
     require(base.model.path is None, f"model.path={base.model.path}: a ladder widens our own decoder; use model=tiny.")
 
 
-def check_reports(search: Search, plan: Plan, base: Pretrain) -> None:
+def check_reports(search: Search, plan: SweepPlan, base: Pretrain) -> None:
     """Refuses reports that would never come."""
     require(
         plan.metric.startswith("eval/") or plan.every % base.track.every == 0,

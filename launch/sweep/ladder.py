@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 
 from launch.sweep.space import Values
 from trainer.config import Ladder, Model
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, divisors, require
 from trainer.model.sizes import head_width
-from trainer.refusal import divisors, require
-from trainer.scaling import FLOPS_PER_PARAMETER_TOKEN
+from trainer.planning.scaling_law import FLOPS_PER_PARAMETER_TOKEN
 
 MULTIPLE = 8  # of a feed-forward's width
 FEWEST_POINTS = 6  # for five constants
@@ -89,7 +88,7 @@ def count_parameters(model: Model) -> int:
     """All parameters, embedding and head included, as in Hoffmann et al. (2022)."""
     import torch
 
-    from trainer.model.transformer import Transformer
+    from trainer.model.decoder import Transformer
 
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in Transformer(model).parameters())

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trainer.scaling import FLOPS_PER_PARAMETER_TOKEN, LEVEL, Fit, Run
-from trainer.track.curves import readable_count
+from trainer.planning.scaling_law import FLOPS_PER_PARAMETER_TOKEN, LEVEL, Fit, Run
+from trainer.report.curves import readable_count
 
 if TYPE_CHECKING:
     import matplotlib.axes

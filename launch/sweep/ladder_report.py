@@ -13,8 +13,8 @@ from launch.sweep.results import Result
 from launch.sweep.trial import FINISHED
 from trainer.config import Ladder
 from trainer.errors import InputError
-from trainer.scaling import Fit, Run, fit_law
-from trainer.track.curves import readable_count as readable
+from trainer.planning.scaling_law import Fit, Run, fit_law
+from trainer.report.curves import readable_count as readable
 
 FURTHER = 10.0  # times the dearest run's compute, by default, is what the best size is told for
 SMALLEST = 1e-4  # of a constant that is told

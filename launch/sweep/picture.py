@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from launch.sweep.results import Result
 from launch.sweep.space import Distribution, Space
 from launch.sweep.trial import FINISHED
-from trainer.track.curves import readable_count
+from trainer.report.curves import readable_count
 
 if TYPE_CHECKING:
     import matplotlib.axes

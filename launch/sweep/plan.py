@@ -14,10 +14,10 @@ from typing import Any
 from launch.compose import compose
 from launch.ray.paths import COPIES
 from launch.sweep.space import Values
-from trainer import run_directory
 from trainer.config import Pretrain, Search, flatten, resolved
-from trainer.durable import make_folder, write_json
 from trainer.errors import ConfigError
+from trainer.machine.durable import make_folder, write_json
+from trainer.run import directory as run_directory
 
 FILE = "plan.json"
 # What a trial doesn't take part in of a run of its own, unless the user asks for it: seconds at its end.
@@ -36,7 +36,7 @@ FREE = ("name", "dir", "trials", "ranks_per_trial", "max_concurrent", "ladder.re
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """All that a trial needs to know of its sweep."""
 
     dir: str  # absolute
@@ -91,15 +91,15 @@ class Plan:
         """Makes the sweep directory, or goes on in it. ConfigError if another sweep is in it."""
         path = self.folder / FILE
         if path.exists():
-            check_same(Plan.read(self.folder).identity, self.identity)
+            check_same(SweepPlan.read(self.folder).identity, self.identity)
         make_folder(self.folder / "trials")
         write_json(path, dataclasses.asdict(self))
 
     @staticmethod
-    def read(folder: Path) -> Plan:
+    def read(folder: Path) -> SweepPlan:
         """The plan of a sweep directory."""
         stored = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return Plan(**{**stored, "overrides": tuple(stored["overrides"])})
+        return SweepPlan(**{**stored, "overrides": tuple(stored["overrides"])})
 
 
 def name_of(override: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from launch.rank_environment import MARKS
 from launch.rank_group import die_with
-from trainer.track.journal import Row
+from trainer.track.sinks.journal import Row
 
 STOP_GRACE_S = 120.0
 """How long a trial may take to end at a stop: a step, and a checkpoint."""

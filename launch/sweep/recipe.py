@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 from launch.ray.paths import folder_of_ranks
 from launch.sweep import checks
 from launch.sweep.ladder import rungs_of
-from launch.sweep.plan import Plan, identity_of, locate, name_sweep, split_overrides
+from launch.sweep.plan import SweepPlan, identity_of, locate, name_sweep, split_overrides
 from launch.sweep.report import report
 from launch.sweep.sought import Sought, seek
 from launch.sweep.trial import FINISHED, KEPT_STATES, all_trials
 from trainer.config import Pretrain, Search, Sweep
-from trainer.data.dataset import open_training, open_validation
-from trainer.data.history import total_steps_of
-from trainer.lock import RunLock
-from trainer.track.curves import readable_count
+from trainer.config.changed import with_values
+from trainer.data.tokens.dataset import open_training, open_validation, with_length
+from trainer.data.tokens.history import total_steps_of
+from trainer.errors import STOPPED
+from trainer.report.curves import readable_count
+from trainer.run.lock import RunLock
 
 if TYPE_CHECKING:
     from launch.cli import Options
-
-STOPPED = 85  # exit code: stopped before the end; the same command goes on
 
 
 def main(config: Sweep, options: Options) -> int:
@@ -47,7 +47,7 @@ def main(config: Sweep, options: Options) -> int:
     return 0 if any(trial.state == FINISHED for trial in trials) else 1
 
 
-def settle(search: Search, options: Options) -> tuple[Plan, Pretrain]:
+def settle(search: Search, options: Options) -> tuple[SweepPlan, Pretrain]:
     """The plan of the trials, and the configuration that they have in common."""
     from launch.compose import compose
 
@@ -58,7 +58,8 @@ def settle(search: Search, options: Options) -> tuple[Plan, Pretrain]:
     base: Pretrain = compose("pretrain", overrides, config_dir)
     checks.check_base(base)
     training, validation = open_training(base.data), open_validation(base.data)
-    base.model.vocab_size = base.model.vocab_size or training[0].manifest.vocab_size
+    base = with_length(base)
+    base = with_values(base, {"model.vocab_size": base.model.vocab_size or training[0].manifest.vocab_size})
     metric = checks.metric_of(search, [dataset.name for dataset in validation])
     steps = total_steps_of(base)
     if search.searcher == "ladder":
@@ -68,9 +69,9 @@ def settle(search: Search, options: Options) -> tuple[Plan, Pretrain]:
     every = search.every or max(1, steps // 10)
     identity = identity_of(search, base, every=every, metric=metric)
     name = name_sweep(search, base, identity)
-    base.run.dir = str(locate(search, name))
-    plan = Plan(
-        dir=base.run.dir,
+    base = with_values(base, {"run.dir": str(locate(search, name))})
+    plan = SweepPlan(
+        dir=str(base.run.dir),
         name=name,
         overrides=overrides,
         config_dir=str(config_dir) if config_dir else None,
@@ -87,7 +88,7 @@ def settle(search: Search, options: Options) -> tuple[Plan, Pretrain]:
     return plan, base
 
 
-def run(search: Search, plan: Plan, base: Pretrain, sought: Sought) -> bool:
+def run(search: Search, plan: SweepPlan, base: Pretrain, sought: Sought) -> bool:
     """Runs what is left of the trials on the Ray cluster; whether it was interrupted."""
     done = [trial for trial in all_trials(plan) if trial.state in KEPT_STATES]
     if len(done) >= sought.trials:
@@ -104,7 +105,7 @@ def run(search: Search, plan: Plan, base: Pretrain, sought: Sought) -> bool:
         return tune_trials(search, plan, base, sought, needed=needed, room=room)
 
 
-def announce(search: Search, plan: Plan, sought: Sought, done: int, room: int) -> None:
+def announce(search: Search, plan: SweepPlan, sought: Sought, done: int, room: int) -> None:
     """Says what begins."""
     over = f" over {', '.join(sought.space)}" if sought.space else ""
     ranks = f"{plan.ranks} rank{'s' * (plan.ranks > 1)}"

@@ -12,19 +12,18 @@ from launch.sweep.best import NAME, write_best
 from launch.sweep.ladder import Rung
 from launch.sweep.ladder_report import report_ladder
 from launch.sweep.picture import draw_sweep
-from launch.sweep.plan import Plan
+from launch.sweep.plan import SweepPlan
 from launch.sweep.results import Result, best_of, collect, common_tokens, importance_of, write_tables
 from launch.sweep.space import Space, shown
 from launch.sweep.trial import FAILED, Trial
 from trainer.config import Search, Wandb
-from trainer.terminal import show
-from trainer.track.curves import readable_count
-from trainer.track.wandb_run import Plan as WandbPlan
-from trainer.track.wandb_run import start_or_fall_back
+from trainer.machine.terminal import show
+from trainer.report.curves import readable_count
+from trainer.track.sinks.wandb_run import WandbSettings, start_or_fall_back
 
 
 def report(
-    plan: Plan, search: Search, space: Space, rungs: Sequence[Rung], trials: Sequence[Trial], wandb: Wandb
+    plan: SweepPlan, search: Search, space: Space, rungs: Sequence[Rung], trials: Sequence[Trial], wandb: Wandb
 ) -> None:
     """Writes what was found so far, and says it."""
     results = collect(plan, trials)
@@ -60,7 +59,7 @@ def report(
     log_to_wandb(plan, wandb, results, [*pictures, picture], summary)
 
 
-def tell_best(plan: Plan, best: Result) -> None:
+def tell_best(plan: SweepPlan, best: Result) -> None:
     """Writes the best configuration and says how to use it."""
     print(f"best       trial {best.number:05d}: {plan.metric} {best.loss:.4f} after {best.points[-1].step} steps")
     print(f"           {shown(best.values)}")
@@ -68,11 +67,11 @@ def tell_best(plan: Plan, best: Result) -> None:
 
 
 def log_to_wandb(
-    plan: Plan, settings: Wandb, results: Sequence[Result], pictures: Sequence[Path], summary: dict[str, Any]
+    plan: SweepPlan, settings: Wandb, results: Sequence[Result], pictures: Sequence[Path], summary: dict[str, Any]
 ) -> None:
     """A W&B run in the sweep's group, with the table and the pictures."""
     grouped = dataclasses.replace(settings, group=settings.group or plan.name)
-    of_sweep = WandbPlan(run_dir=plan.folder, name=plan.name, settings=grouped, config={"sweep": plan.identity})
+    of_sweep = WandbSettings(run_dir=plan.folder, name=plan.name, settings=grouped, config={"sweep": plan.identity})
     run = start_or_fall_back(of_sweep, say=print)
     if run is None:
         return

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.sweep.plan import Plan
+from launch.sweep.plan import SweepPlan
 from launch.sweep.space import Space, Values, to_numbers
 from launch.sweep.trial import DIVERGED, FINISHED, RUNNING, Point, Trial
-from trainer.durable import write_json, write_text
+from trainer.machine.durable import write_json, write_text
 
 FEWEST_FOR_IMPORTANCE = 8
 UNFINISHED = "unfinished"  # a trial that runs, to a sweep that has ended
@@ -46,7 +46,7 @@ class Result:
         return next((point.loss for point in self.points if point.tokens >= tokens), math.nan)
 
     def row(self) -> dict[str, Any]:
-        """Of the table."""
+        """The trial as a row of the table, by column."""
         last = self.points[-1] if self.points else None
         return {
             "trial": self.number,
@@ -60,7 +60,7 @@ class Result:
         }
 
 
-def collect(plan: Plan, trials: Sequence[Trial]) -> list[Result]:
+def collect(plan: SweepPlan, trials: Sequence[Trial]) -> list[Result]:
     """The results of trials, from their run directories."""
     return [
         Result(

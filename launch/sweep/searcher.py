@@ -71,10 +71,10 @@ class ParzenSearcher(Searcher):
             self._study.tell(trial, state=TrialState.PRUNED)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: a start asks for the known trials again."""
+        """Keeps nothing: a start asks for the known trials again."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing."""
+        """Does nothing: `save` keeps nothing."""
 
 
 def distribution_for_optuna(distribution: Distribution) -> optuna.distributions.BaseDistribution:

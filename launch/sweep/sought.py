@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from launch.sweep import checks
 from launch.sweep.ladder import Rung, rungs_of
-from launch.sweep.plan import Plan
+from launch.sweep.plan import SweepPlan
 from launch.sweep.space import Space, Values, all_points, draw_point, read_space
 from trainer.config import Pretrain, Search
 
@@ -21,7 +21,7 @@ class Sought:
     rungs: list[Rung]
 
 
-def seek(search: Search, base: Pretrain, plan: Plan) -> Sought:
+def seek(search: Search, base: Pretrain, plan: SweepPlan) -> Sought:
     """What is to be tried."""
     space = read_space(search.space, checks.pretrain_names(plan))
     if search.searcher == "ladder":

@@ -15,7 +15,7 @@ from ray.tune.experiment import Trial as TuneTrial
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-class StopRequests(tune.Stopper):
+class TrialStopper(tune.Stopper):
     """Signals become a file that every trial looks for; Tune stops once those that ran have ended.
 
     A second signal doesn't wait for them.

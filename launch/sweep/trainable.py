@@ -13,17 +13,17 @@ from typing import Any
 
 from ray import tune
 
-from launch.rank_group import STOPPED as STOPPED_AFTER_CHECKPOINT
 from launch.sweep import trial as trials
-from launch.sweep.plan import Plan
+from launch.sweep.plan import SweepPlan
 from launch.sweep.process import Follower, Process, error_in
 from launch.sweep.space import to_texts
 from launch.sweep.trial import Trial
-from trainer import run_directory
-from trainer.data.history import total_steps_in
-from trainer.engine.steps import folder_of, list_steps
+from trainer.checkpoint.folders import folder_of, list_steps
+from trainer.data.tokens.history import total_steps_in
+from trainer.errors import STOPPED as STOPPED_AFTER_CHECKPOINT
 from trainer.errors import InputError, NonFiniteError
-from trainer.track.journal import METRICS, Row
+from trainer.run import directory as run_directory
+from trainer.track.sinks.journal import METRICS, Row
 
 LOSS, STEP, TOKENS, ENDED = "loss", "step", "tokens", "ended"
 """Keys of a report. ENDED, in the last one, is how the trial's process ended."""
@@ -38,7 +38,7 @@ class SweepTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Remembers what to run: `load_checkpoint` may yet tell where from."""
-        self._plan = Plan.read(Path(config["trial"]["sweep"]))
+        self._plan = SweepPlan.read(Path(config["trial"]["sweep"]))
         self._values = to_texts(config["trial"]["values"])
         self._trial = Trial.open(self._plan, int(self.trial_name))
         self._process: Process | None = None

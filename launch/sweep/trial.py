@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launch.sweep.plan import Plan
+from launch.sweep.plan import SweepPlan
 from launch.sweep.space import Values
-from trainer.durable import make_folder, write_json, write_text
-from trainer.track.journal import read_metrics
+from trainer.machine.durable import make_folder, write_json, write_text
+from trainer.track.sinks.journal import read_metrics
 
 FILE = "trial.json"
 STOPPED_EARLY = "stopped-early"
@@ -55,7 +55,7 @@ class Trial:
     segments: list[Segment] = field(default_factory=list)
 
     @staticmethod
-    def open(plan: Plan, number: int) -> Trial:
+    def open(plan: SweepPlan, number: int) -> Trial:
         """The trial as its folder has it; one that is still to come has none."""
         folder = plan.folder / "trials" / f"{number:05d}"
         trial = Trial(folder, number, plan.has_segments)
@@ -119,7 +119,7 @@ class Trial:
         return points
 
 
-def all_trials(plan: Plan) -> list[Trial]:
+def all_trials(plan: SweepPlan) -> list[Trial]:
     """The trials that have begun, by number."""
     folders = sorted((plan.folder / "trials").glob("[0-9]*"))
     return [Trial.open(plan, int(folder.name)) for folder in folders if (folder / FILE).is_file()]

@@ -9,12 +9,12 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from launch.sweep.plan import Plan
+from launch.sweep.plan import SweepPlan
 from launch.sweep.scheduler import build_scheduler
 from launch.sweep.searcher import ParzenSearcher
 from launch.sweep.sought import Sought
 from launch.sweep.space import to_numbers
-from launch.sweep.stop import StopRequests
+from launch.sweep.stop import TrialStopper
 from launch.sweep.trainable import SweepTrial
 from launch.sweep.trial import KEPT_STATES, Trial
 from launch.sweep.watch import Watch
@@ -25,7 +25,7 @@ FOLDER = "tune"  # of Ray Tune's own files, which hold nothing that a later star
 
 
 def tune_trials(
-    search: Search, plan: Plan, base: Pretrain, sought: Sought, *, needed: dict[str, float], room: int
+    search: Search, plan: SweepPlan, base: Pretrain, sought: Sought, *, needed: dict[str, float], room: int
 ) -> bool:
     """Runs the trials, each with what it `needed` of a node, `room` at once; whether it was interrupted.
 
@@ -43,7 +43,7 @@ def tune_trials(
         every=plan.every,
         room=room,
     )
-    stops = StopRequests(plan.stop_file)
+    stops = TrialStopper(plan.stop_file)
     shutil.rmtree(plan.folder / FOLDER, ignore_errors=True)
     tuner = tune.Tuner(
         tune.with_resources(SweepTrial, tune.PlacementGroupFactory([needed])),
@@ -71,7 +71,7 @@ def tune_trials(
     return stops.count > 0
 
 
-def listed(search: Search, plan: Plan, sought: Sought, trials: Sequence[Trial]) -> dict[str, Any]:
+def listed(search: Search, plan: SweepPlan, sought: Sought, trials: Sequence[Trial]) -> dict[str, Any]:
     """The trials whose values are known beforehand, as Tune's space; one that has begun keeps what it began with."""
     assert sought.points is not None
     cases = [
@@ -82,7 +82,7 @@ def listed(search: Search, plan: Plan, sought: Sought, trials: Sequence[Trial]) 
     return {"trial": tune.grid_search(cases)}
 
 
-def chosen(search: Search, plan: Plan, sought: Sought, trials: Sequence[Trial]) -> ParzenSearcher:
+def chosen(search: Search, plan: SweepPlan, sought: Sought, trials: Sequence[Trial]) -> ParzenSearcher:
     """The searcher that chooses as it goes, and begins with the trials that have begun."""
     known = {trial.number: trial.values for trial in trials if trial.values}
     return ParzenSearcher(sought.space, trials=sought.trials, seed=search.seed, known=known, sweep=plan.dir)

@@ -10,12 +10,12 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from launch.sweep.plan import Plan
+from launch.sweep.plan import SweepPlan
 from launch.sweep.space import Values, shown
-from launch.sweep.stop import StopRequests
+from launch.sweep.stop import TrialStopper
 from launch.sweep.trainable import ENDED, INTERRUPTED, LOSS, STEP
 from launch.sweep.trial import FAILED, RUNNING, STOPPED, Trial
-from trainer.track.console import duration
+from trainer.track.sinks.console import duration
 
 TABLE_EVERY_S = 60.0
 
@@ -23,7 +23,7 @@ TABLE_EVERY_S = 60.0
 class Watch(tune.Callback):
     """Prints, and keeps which trials the scheduler stopped. `ended`: before this start; `of`: of how many."""
 
-    def __init__(self, plan: Plan, stops: StopRequests, *, ended: Collection[int], of: int) -> None:
+    def __init__(self, plan: SweepPlan, stops: TrialStopper, *, ended: Collection[int], of: int) -> None:
         self._plan, self._stops, self._of = plan, stops, of
         self._before = frozenset(ended)
         self._begun = self._shown = time.monotonic()

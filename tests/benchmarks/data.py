@@ -36,16 +36,19 @@ SHUFFLE = 1000  # rows that WebDataset holds to shuffle
 def banyan(folder: Path) -> Iterator[Any]:
     """Banyan's loader: batches in the order of a run."""
     from trainer.config import Data
-    from trainer.data.dataset import open_training, weights_of
-    from trainer.data.loader import Loader
-    from trainer.data.order import Order, extend
+    from trainer.data.tokens.dataset import open_training, weights_of
+    from trainer.data.tokens.loader import Loader
+    from trainer.data.tokens.order import Order, extend
+    from trainer.objective.causal import Causal
 
     data = Data(path=str(folder / "shards"), sequence_length=LENGTH)
     datasets = open_training(data)
     counts = [dataset.rows for dataset in datasets]
     segments = extend([], first=0, rows=counts, weights=weights_of(data))
     order = Order(counts, segments, seed=0, window=data.shuffle_shards)
-    return Loader(datasets, order, ROWS, ROWS, 0, 1, mask_documents=False, prefetch=data.prefetch).batches(0)
+    return Loader(datasets, order, ROWS, ROWS, 0, 1, to_batch=Causal(0, None).to_batch, prefetch=data.prefetch).batches(
+        0
+    )
 
 
 def memory_map(folder: Path) -> Iterator[torch.Tensor]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from launch.rank_environment import for_rank, for_threads
 from tests.benchmarks.case import Case
-from trainer.port import free_port
+from trainer.machine.ports import free_port
 
 WARM = 6  # steps before it begins
 LARGEST = 12  # operators that are shown
@@ -45,7 +45,7 @@ def profile(case: Case, folder: Path, options: argparse.Namespace) -> int:
     from tests.benchmarks.contestants import banyan
     from tests.benchmarks.contestants.stage import Stage
     from tests.benchmarks.tokens import write_tokens
-    from trainer import pretrain
+    from trainer.verbs import pretrain
 
     write_tokens(folder, vocab_size=case.vocab_size, tokens=1 << 18)
     config = banyan.configure(Stage(case, folder, {"parallel.zero_stage": options.zero_stage}))

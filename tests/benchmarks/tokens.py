@@ -14,9 +14,9 @@ BLOCK = 1 << 16
 def write_tokens(folder: Path, *, vocab_size: int, tokens: int, shards: int = 4) -> None:
     """Writes `folder`/tokens.npy, (tokens,) uint16, and the same in token shards in `folder`/shards."""
     from tests.corpus import make_tokenizer
-    from trainer.data.manifest import Manifest, SourceGroup, write_manifest
-    from trainer.data.shards import write_shard
-    from trainer.data.tokenizer import sha256_of
+    from trainer.data.tokens.manifest import Manifest, SourceGroup, write_manifest
+    from trainer.data.tokens.shards import write_shard
+    from trainer.data.tokens.tokenizer import sha256_of
 
     drawn = np.random.default_rng(0).integers(0, vocab_size, tokens).astype(np.uint16)
     folder.mkdir(parents=True, exist_ok=True)
@@ -25,6 +25,8 @@ def write_tokens(folder: Path, *, vocab_size: int, tokens: int, shards: int = 4)
     target.mkdir()
     tokenizer = make_tokenizer()
     tokenizer.save(target / "tokenizer")
+    file = target / "tokenizer" / "tokenizer.json"
+    file.write_text(file.read_text() + " " * vocab_size)  # as large as one of so many tokens is at least
     written = [
         write_shard(target / f"shard-{number:06d}.tar", _blocks(part), dtype="uint16")
         for number, part in enumerate(np.array_split(drawn, shards))
@@ -48,7 +50,7 @@ def write_tokens(folder: Path, *, vocab_size: int, tokens: int, shards: int = 4)
 
 
 def _blocks(tokens: np.ndarray) -> Iterator:
-    from trainer.data.shards import Block, Document
+    from trainer.data.tokens.shards import Block, Document
 
     for start in range(0, len(tokens), BLOCK):
         piece = tokens[start : start + BLOCK]

@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from trainer.config import Pretrain, TrainingSet, plain, resolved
-from trainer.config.environment import FromEnvironment, as_composable, as_stored
 from trainer.config.stored import from_values, load_values
 from trainer.errors import InputError
-from trainer.run_directory import read_config
+from trainer.machine.environment import FromEnvironment, as_composable, as_stored
+from trainer.run.directory import read_config
 
 TEXTS = [
     "echo ${HOME}",

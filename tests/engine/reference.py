@@ -9,16 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from tests.engine.muon_reference import PlainMuon
-from tests.ranks import read_metrics
+from tests.engine.optimizers.lion_reference import PlainLion
+from tests.engine.optimizers.muon_reference import PlainMuon
+from tests.run_ranks import read_metrics
 from trainer.config import Optimizer, Pretrain
-from trainer.data.dataset import open_training, weights_of
-from trainer.data.loader import to_batch
-from trainer.data.order import Order, extend
-from trainer.engine.optimizer import decays
+from trainer.data.tokens.dataset import open_training, weights_of
+from trainer.data.tokens.order import Order, extend
+from trainer.engine.optimizers.build import decays
 from trainer.engine.schedule import learning_rate
+from trainer.model.decoder import Transformer
 from trainer.model.initialize import initial_weight
-from trainer.model.transformer import Transformer
+from trainer.objective.causal import to_batch
 
 
 def train_plainly(config: Pretrain) -> list[tuple[float, float]]:
@@ -69,7 +70,7 @@ def train_given(config: Pretrain, model: nn.Module) -> list[tuple[float, float]]
 
 
 def build_plain_optimizers(settings: Optimizer, model: nn.Module) -> list[torch.optim.Optimizer]:
-    """AdamW, and before it PlainMuon with the matrices of the blocks if that is the method."""
+    """What steps the model by the method; PlainMuon has the matrices of the blocks, and AdamW the rest."""
     named = dict(model.named_parameters())
     optimizers: list[torch.optim.Optimizer] = []
     if settings.name == "muon":
@@ -83,17 +84,17 @@ def build_plain_optimizers(settings: Optimizer, model: nn.Module) -> list[torch.
                 weight_decay=settings.weight_decay,
             )
         )
-    optimizers.append(
-        torch.optim.AdamW(
-            [
-                {"params": [p for p in named.values() if decays(p)], "weight_decay": settings.weight_decay},
-                {"params": [p for p in named.values() if not decays(p)], "weight_decay": 0.0},
-            ],
-            lr=settings.lr,
-            betas=(settings.beta1, settings.beta2),
-            eps=settings.eps,
-        )
-    )
+    groups = [
+        {"params": [p for p in named.values() if decays(p)], "weight_decay": settings.weight_decay},
+        {"params": [p for p in named.values() if not decays(p)], "weight_decay": 0.0},
+    ]
+    betas = (settings.beta1, settings.beta2)
+    if settings.name == "lion":
+        optimizers.append(PlainLion(groups, lr=settings.lr, betas=betas))
+    elif settings.name == "sgd":
+        optimizers.append(torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum))
+    else:
+        optimizers.append(torch.optim.AdamW(groups, lr=settings.lr, betas=betas, eps=settings.eps))
     return optimizers
 
 

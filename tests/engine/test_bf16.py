@@ -7,11 +7,11 @@ import torch
 import yaml
 
 from tests.engine.reference import assert_same_course, train_plainly
-from tests.ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
+from tests.run_ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
 from tests.states import assert_equal_states
+from trainer.checkpoint.reader import find_checkpoint, read_weights
 from trainer.engine.bf16 import autocast
-from trainer.engine.checkpoint import find_checkpoint, read_weights
-from trainer.model.transformer import Transformer
+from trainer.model.decoder import Transformer
 
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
 LAYOUTS = [
@@ -87,10 +87,11 @@ def test_a_run_at_stage_0_goes_on_to_the_bit_and_from_unrounded_weights(corpus, 
 
 def pretrain_with_bf16(config, native):
     """The verb on a device that multiplies bf16 or doesn't, whichever it is."""
-    import trainer.pretrain
+    import trainer.run.open
+    import trainer.verbs.pretrain
 
-    trainer.pretrain.multiplies_bf16 = lambda device: native
-    return trainer.pretrain.main(config)
+    trainer.run.open.multiplies_bf16 = lambda device: native
+    return trainer.verbs.pretrain.main(config)
 
 
 NATIVE, NOT_NATIVE = (functools.partial(pretrain_with_bf16, native=native) for native in (True, False))

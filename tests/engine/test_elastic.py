@@ -3,10 +3,9 @@
 import pytest
 
 from tests.engine.reference import assert_same_course, train_plainly
-from tests.ranks import pretrain, run_ranks, small_config
-from tests.test_checks import refusal
-from trainer.data.order import rounds
-from trainer.elastic import micro_batch_in, padding_share
+from tests.rules.test_pretrain import refusal
+from tests.run_ranks import pretrain, run_ranks, small_config
+from trainer.config.batches import micro_batch_in, padding_share, rounds
 
 TOLERANCE = 1e-5
 STEPS = 12
@@ -50,7 +49,7 @@ def test_experts_penalties_and_load_count_no_filled_up_row(corpus, tmp_path):
 
 
 def read_rows(run_dir):
-    from tests.ranks import read_metrics
+    from tests.run_ranks import read_metrics
 
     return read_metrics(run_dir)
 

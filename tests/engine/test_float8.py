@@ -5,12 +5,12 @@ import functools
 import pytest
 import torch
 
-from tests.ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
+from tests.run_ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
 from tests.states import assert_equal_states
-from trainer.checks import check_pretrain
 from trainer.engine.float8 import to_float8
 from trainer.errors import ConfigError
-from trainer.model.transformer import Transformer
+from trainer.model.decoder import Transformer
+from trainer.rules.pretrain import check_pretrain
 
 FLOAT8 = {"train__precision": "fp8", "model__head_dim": 16}
 
@@ -18,11 +18,12 @@ FLOAT8 = {"train__precision": "fp8", "model__head_dim": 16}
 def pretrain_emulated(config):
     """The verb, with products in fp32 of what float8 leaves of the numbers."""
     import trainer.engine.assemble
-    import trainer.pretrain
+    import trainer.run.open
+    import trainer.verbs.pretrain
 
-    trainer.pretrain.require_float8 = lambda device: None
+    trainer.run.open.require_float8 = lambda device: None
     trainer.engine.assemble.to_float8 = functools.partial(to_float8, emulate=True)
-    return trainer.pretrain.main(config)
+    return trainer.verbs.pretrain.main(config)
 
 
 def losses(folder):

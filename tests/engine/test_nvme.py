@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.engine.reference import assert_same_course, train_plainly
-from tests.ranks import pretrain, run_ranks, small_config
+from tests.run_ranks import pretrain, run_ranks, small_config
 from tests.states import assert_equal_states
 from trainer.config import Parallel
-from trainer.engine.offload import load_nvme_op
+from trainer.engine.deepspeed.offload import load_nvme_op
 from trainer.errors import ConfigError
 
 STEPS = 6

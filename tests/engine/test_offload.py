@@ -3,7 +3,7 @@
 import pytest
 
 from tests.engine.reference import assert_same_course, train_plainly
-from tests.ranks import pretrain, run_ranks, small_config
+from tests.run_ranks import pretrain, run_ranks, small_config
 from tests.states import assert_equal_states
 
 STEPS = 12

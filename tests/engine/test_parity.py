@@ -3,7 +3,7 @@
 import pytest
 
 from tests.engine.reference import assert_same_course, train_plainly
-from tests.ranks import pretrain, read_metrics, run_ranks, small_config
+from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config
 
 TOLERANCE = 1e-4
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.engine.reference import assert_same_course, train_plainly
 from tests.engine.test_offload import STEPS, configure
-from tests.ranks import pretrain, run_ranks
+from tests.run_ranks import pretrain, run_ranks
 from tests.states import assert_equal_states
 from trainer.config import ValidationSet
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.reference import assert_same_course, train_plainly
-from tests.ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
+from tests.run_ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
 from tests.states import assert_equal_states
 from trainer.model.build import parameter_shapes
 from trainer.model.partition import cut_dimension
@@ -112,15 +112,16 @@ def weigh(config):
     """Trains, then leaves the bytes of weights and of optimiser state that the rank holds in weight-RANK.json."""
     import torch
 
-    from trainer import pretrain as verb
+    from trainer.engine.deepspeed import fragments, zero
+    from trainer.verbs import pretrain as verb
 
     engines = []
-    initialize = verb.zero.initialize
-    verb.zero.initialize = lambda *given: engines.append(initialize(*given)) or engines[-1]
+    initialize = zero.initialize
+    zero.initialize = lambda *given: engines.append(initialize(*given)) or engines[-1]
     code = verb.main(config)
     (engine,) = engines
     weights = [getattr(p, "ds_tensor", p) for p in engine.module.parameters()]
-    states = verb.fragments.inner_optimizer(engine).state.values()
+    states = fragments.inner_optimizer(engine).state.values()
     moments = [value for state in states for value in state.values() if torch.is_tensor(value) and value.numel() > 1]
     held = {"weights": sum(w.nbytes for w in weights), "moments": sum(m.nbytes for m in moments)}
     Path(config.run.dir, f"weight-{os.environ['RANK']}.json").write_text(json.dumps(held))

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from tests.ranks import pretrain, read_metrics, run_ranks, small_config, start_ranks
+from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config, start_ranks
 from tests.states import assert_equal_states
-from trainer.engine.checkpoint import find_problem
-from trainer.engine.steps import folder_of, list_steps
+from trainer.checkpoint.folders import folder_of, list_steps
+from trainer.checkpoint.reader import find_problem
 
 SHAPES = [(1, 1), (1, 3), (2, 1), (2, 3)]
 STEPS = 14
@@ -35,7 +35,7 @@ def kill_when(ranks, ready, timeout_s=120, after_s=0.0):
 
 def pretrain_stuck_in_checkpoint(config):
     """The verb, whose writer never gets past its first files: the moment at which it is killed."""
-    from trainer.engine import writer
+    from trainer.checkpoint import writer
 
     def hang(job):
         (job.attempt.parent / "writing").touch()
@@ -93,7 +93,7 @@ def test_many_kills_at_random_moments(corpus, tmp_path, world_size, stage, turn)
 
 def pretrain_writing_slowly(config):
     """The verb, whose checkpoints take so long that most moments of training are moments of writing, too."""
-    from trainer.engine import writer
+    from trainer.checkpoint import writer
 
     draw = random.Random(os.getpid())
 

@@ -45,7 +45,7 @@ def _describe_shard(shard: dict[str, Any], tar: Path) -> None:
 
 
 def _fingerprint(content: dict[str, Any]) -> str:
-    from trainer.data.manifest import FORMAT, VERSION
+    from trainer.data.tokens.manifest import FORMAT, VERSION
 
     shards = [
         [shard["sha256"], shard["tokens"], shard["documents"], shard["text_bytes"]] for shard in content["shards"]

@@ -121,8 +121,8 @@ def usable(text: bytes) -> bool:
 
 def prepared(output: Path) -> tuple[int, int, list[bytes]]:
     """Of an output of prepare: documents read, documents rejected, and the texts, decoded."""
-    from trainer.data.shards import open_shards, read_manifest
-    from trainer.data.tokenizer import load_tokenizer
+    from trainer.data.tokens.shards import open_shards, read_manifest
+    from trainer.data.tokens.tokenizer import load_tokenizer
 
     manifest = read_manifest(output / "train")
     tokenizer = load_tokenizer(manifest.tokenizer_file)
@@ -151,9 +151,9 @@ def reference_loss(folder: Path, rows: Any) -> float:
 def first_rows(data: Path, length: int, count: int) -> list[list[int]]:
     """The rows that a new run trains on first."""
     from trainer.config import Data
-    from trainer.data.dataset import open_training, weights_of
-    from trainer.data.history import History
-    from trainer.data.order import Order
+    from trainer.data.tokens.dataset import open_training, weights_of
+    from trainer.data.tokens.history import History
+    from trainer.data.tokens.order import Order
 
     settings = Data(path=str(data), sequence_length=length)
     training = open_training(settings)

@@ -204,7 +204,7 @@ def same_as_transformers(folder: str) -> Judge:
         reference = float(answer.read_text())
         if found and math.isclose(found[1], reference, rel_tol=1e-4):
             return None
-        return f"loss {found}; transformers' is {reference}"
+        return f"loss {found}; Hugging Face's is {reference}"
 
     return judge
 
@@ -295,7 +295,7 @@ def seal_run(world: World) -> None:
 def _data() -> VerbSubject:
     return VerbSubject(
         (make_data, make_run),
-        ("trainer.inspect_data", "trainer.provenance", *LAUNCH),
+        ("trainer.verbs.data", "trainer.run.provenance", *LAUNCH),
         {
             "verify": Scenario(("data", "verify", "data"), DATASET, whole_dataset, seals=seal_data, weight=3),
             "stats": Scenario(("data", "stats", "data"), DATASET, seals=seal_data),
@@ -314,7 +314,7 @@ def _data() -> VerbSubject:
 def _checkpoint() -> VerbSubject:
     return VerbSubject(
         (make_data, make_run),
-        ("trainer.inspect_checkpoint", *LAUNCH),
+        ("trainer.verbs.checkpoint", *LAUNCH),
         {
             "verify": Scenario(
                 ("checkpoint", "verify", "run"), CHECKPOINT, whole_checkpoints, seals=seal_run, weight=2
@@ -342,7 +342,7 @@ def _prepare() -> VerbSubject:
     }
     return VerbSubject(
         (make_texts, make_tokenizer),
-        ("trainer.prepare", *LAUNCH, "gigatoken"),
+        ("trainer.verbs.prepare", *LAUNCH, "gigatoken"),
         {
             "folder": scenario("texts/folder", ("texts/folder/*.txt", "texts/folder/deep/*.txt"), "folder"),
             **{f"jsonl{ending}": each for ending, each in lines.items()},
@@ -380,7 +380,7 @@ def _pretrain() -> VerbSubject:
     return VerbSubject(
         (make_data, make_run, make_models),
         (
-            *("trainer.pretrain", *LAUNCH, "torch._dynamo", "deepspeed", "rich.console", "PIL.PngImagePlugin"),
+            *("trainer.verbs.pretrain", *LAUNCH, "torch._dynamo", "deepspeed", "rich.console", "PIL.PngImagePlugin"),
             *("trainer.planning.memory",),
             *("matplotlib.figure", "matplotlib.backends.backend_agg", "transformers.models.auto.modeling_auto"),
             *("transformers.models.llama.modeling_llama", "transformers.models.qwen3.modeling_qwen3", "fsspec"),
@@ -441,17 +441,21 @@ def _reader(verb: str, *arguments: str, judge: Judge, writes: tuple[str, ...] = 
 
 def _evaluate() -> VerbSubject:
     scenario = _reader("evaluate", judge=same_output_or_config, writes=(f"{BOX}/run/logs",))
-    return VerbSubject((make_data, make_run), ("trainer.evaluate", *LAUNCH, "torch._dynamo"), {"evaluate": scenario})
+    return VerbSubject(
+        (make_data, make_run), ("trainer.verbs.evaluate", *LAUNCH, "torch._dynamo"), {"evaluate": scenario}
+    )
 
 
 def _generate() -> VerbSubject:
     scenario = _reader("generate", "prompt=the tree", "max_tokens=8", judge=same_output_or_config, is_text=True)
-    return VerbSubject((make_data, make_run), ("trainer.generate", *LAUNCH, "torch._dynamo"), {"generate": scenario})
+    return VerbSubject(
+        (make_data, make_run), ("trainer.verbs.generate", *LAUNCH, "torch._dynamo"), {"generate": scenario}
+    )
 
 
 def _export() -> VerbSubject:
     scenario = _reader("export", judge=same_export, writes=(f"{BOX}/run/export",), observe=observe_export)
-    return VerbSubject((make_data, make_run), ("trainer.export", *LAUNCH), {"export": scenario})
+    return VerbSubject((make_data, make_run), ("trainer.verbs.export", *LAUNCH), {"export": scenario})
 
 
 VERBS: dict[str, Callable[[], VerbSubject]] = {

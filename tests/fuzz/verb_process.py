@@ -175,7 +175,7 @@ class VerbProcess:
 
 def _load_op() -> None:
     """Builds DeepSpeed's CPU op, if need be, and loads it: a child with a home of its own would build it anew."""
-    from trainer.engine.extensions import load_cpu_op
+    from trainer.ranks.extensions import load_cpu_op
 
     load_cpu_op()
 

@@ -51,7 +51,7 @@ def test_help_is_quick_and_imports_nothing_heavy(arguments):
     assert (result.returncode, result.stderr) == (0, "")
     processor_seconds = after.children_user - before.children_user + after.children_system - before.children_system
     assert processor_seconds < 0.7  # of the processor: others may be using the machine
-    for word in ("evaluate", "optimizer  adamw*", "train.steps", "sequences", "Optimiser steps"):
+    for word in ("evaluate", "optimizer   adamw*", "train.steps", "sequences", "Optimiser steps"):
         assert word in result.stdout
 
 
@@ -140,7 +140,7 @@ def two_ranks(tmp_path):
 
     def run(body):
         source = f"import os, sys, types\ndef main(config):\n    {body}\n"
-        stand_in = "sys.modules['trainer.pretrain'] = types.SimpleNamespace(main=main)\n"
+        stand_in = "sys.modules['trainer.verbs.pretrain'] = types.SimpleNamespace(main=main)\n"
         (tmp_path / "sitecustomize.py").write_text(source + stand_in)
         return banyan("pretrain", "launch.processes=2", "evaluate.prompt=a b=c", PYTHONPATH=str(tmp_path))
 

@@ -5,10 +5,10 @@ import sysconfig
 import pytest
 
 from launch.compose import as_yaml, compose
-from trainer.checks import check_values
 from trainer.config import EvaluateVerb, Generate, Pretrain, TrainingSet
+from trainer.config.names import as_name, check_name
+from trainer.config.values import check_values
 from trainer.errors import ConfigError
-from trainer.names import as_name, check_name
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_misspelt_name_is_answered_with_its_nearest_neighbour(override, nearest)
 
 
 def test_unknown_key_of_a_section_lists_the_section():
-    assert message("schedule.momentum=1").endswith("schedule has name, warmup_steps, min_ratio, decay_fraction.")
+    assert message("schedule.steepness=1").endswith("schedule has name, warmup_steps, min_ratio, decay_fraction.")
 
 
 @pytest.mark.parametrize(

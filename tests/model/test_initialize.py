@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from trainer.config import Model
+from trainer.model.decoder import Transformer
 from trainer.model.initialize import initial_weight, initialize
-from trainer.model.transformer import Transformer
 
 CONFIG = Model(vocab_size=512, hidden_size=128, intermediate_size=256, num_hidden_layers=8, qk_norm=True)
 GOLDEN = [-0.012731954, 0.017988468, -0.008641127]

@@ -7,9 +7,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.config import Model
+from trainer.model.decoder import Transformer
 from trainer.model.initialize import initialize
 from trainer.model.loss import IGNORED, logit_losses, row_losses
-from trainer.model.transformer import Transformer
 
 BATCH, TIME, WIDTH, VOCABULARY = 3, 10, 8, 37
 

@@ -8,14 +8,14 @@ import yaml
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from trainer.config import Model
-from trainer.engine.optimizer import decays
+from trainer.engine.optimizers.build import decays
 from trainer.model import moe
 from trainer.model.attention import KeyValueCache
+from trainer.model.decoder import Transformer
 from trainer.model.initialize import initial_weight, initialize
 from trainer.model.loss import IGNORED
 from trainer.model.moe import Experts, choose, keep_eager, measure, penalties
 from trainer.model.sizes import active_share
-from trainer.model.transformer import Transformer
 
 PRESETS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("moe_*.yaml"))
 

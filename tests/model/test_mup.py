@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from trainer.checks import check_model
 from trainer.config import Model, Optimizer
-from trainer.engine.optimizer import build_optimizer, learning_rates, set_learning_rates
+from trainer.engine.optimizers.build import build_optimizer, learning_rates, set_learning_rates
 from trainer.errors import ConfigError
+from trainer.model.decoder import Transformer
 from trainer.model.initialize import initial_weight, initialize
 from trainer.model.mup import rate_scale
-from trainer.model.transformer import Transformer
+from trainer.rules.pretrain import check_model
 
 BASE, WIDEST, STEPS = 64, 1024, 4
 

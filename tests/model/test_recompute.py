@@ -5,7 +5,7 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.model.test_transformer import built, small, some_tokens
+from tests.model.test_decoder import built, small, some_tokens
 
 MODES = ("none", "full", "selective")
 

@@ -5,7 +5,7 @@ import yaml
 from launch.groups import SHIPPED
 from trainer.config import Model
 from trainer.model import sizes
-from trainer.model.transformer import Transformer
+from trainer.model.decoder import Transformer
 
 PRESETS = sorted((SHIPPED / "model").glob("*.yaml"))
 VARIANTS = [

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ranks import pretrain, run_ranks, small_config
-from trainer.data.dataset import open_training
+from tests.run_ranks import pretrain, run_ranks, small_config
+from trainer.data.tokens.dataset import open_training
 from trainer.planning.communication import transfers
 from trainer.planning.layout import layout_of
 

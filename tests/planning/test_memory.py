@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ranks import pretrain, read_metrics, run_ranks, small_config
+from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config
 from trainer.planning.layout import layout_of
 from trainer.planning.memory import MARGIN, memory_of
 

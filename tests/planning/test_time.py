@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ranks import small_config
+from tests.run_ranks import small_config
 from trainer.config import PlanSettings
 from trainer.planning.cluster import Cluster
 from trainer.planning.communication import Transfer
@@ -67,5 +67,5 @@ def test_what_backward_hides_costs_nothing_and_the_rest_does():
 
 
 def test_every_device_of_the_table_has_a_peak():
-    assert all(device.flops and device.memory > 10**10 for device in DEVICES.values())
+    assert all(device.flops and device.memory >= 8 * 10**9 for device in DEVICES.values())
     assert DEVICES["h100"].flops == 989.5e12

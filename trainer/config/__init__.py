@@ -7,11 +7,11 @@ error. Nothing heavy is imported here.
 from trainer.config.data import Data, Tokenizer, TokenizerTrain, TrainingSet, ValidationSet
 from trainer.config.launch import Launch
 from trainer.config.model import OF_CAUSAL_LM, Model
+from trainer.config.plain_values import flatten, plain, resolved
 from trainer.config.plan import PlanSettings
-from trainer.config.resolved import flatten, plain, resolved
 from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track, Wandb
 from trainer.config.sweep import Ladder, Search
-from trainer.config.training import AUTO, Optimizer, Parallel, Schedule, Train
+from trainer.config.training import AUTO, Objective, Optimizer, Parallel, Schedule, Train
 from trainer.config.verbs import VERBS, EvaluateVerb, Export, ExportSettings, Generate, Plan, Prepare, Pretrain, Sweep
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Ladder",
     "Launch",
     "Model",
+    "Objective",
     "Optimizer",
     "Parallel",
     "Plan",

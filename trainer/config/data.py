@@ -12,13 +12,17 @@ from trainer.config.knobs import knob, part
 class TokenizerTrain:
     """How a tokenizer is trained."""
 
-    vocab_size: int = knob(4096, "Vocabulary of the byte-level BPE trained on the input.", "tokens", common=True, low=1)
-    sample_bytes: int = knob(64 * 2**20, "Most text that the tokenizer is trained on.", "bytes", low=1)
+    vocab_size: int = knob(
+        4096, "Vocabulary of the byte-level BPE trained on the input.", "tokens", common=True, low=1, decides=True
+    )
+    sample_bytes: int = knob(64 * 2**20, "Most text that the tokenizer is trained on.", "bytes", low=1, decides=True)
     memory_bytes: int = knob(
         450_000_000,
         "Memory for the distinct words of that text, about: where it is full, the text ends.",
         "bytes",
         low=1,
+        decides=True,
+        later=True,
     )
 
 
@@ -29,7 +33,9 @@ class Tokenizer:
     path: Optional[str] = knob(
         None, "tokenizer.json, or a Hugging Face folder; by default one is trained.", common=True
     )
-    end_of_text: Optional[str] = knob(None, "End-of-text token of the loaded tokenizer; found by itself if usual.")
+    end_of_text: Optional[str] = knob(
+        None, "End-of-text token of the loaded tokenizer; found by itself if usual.", decides=True
+    )
     allow_loss: bool = knob(False, "Prepare even where most of the text doesn't come back from the tokenizer's ids.")
     train: TokenizerTrain = part(TokenizerTrain)
 
@@ -53,7 +59,7 @@ class ValidationSet:
 class Data:
     """What prepare reads and writes, and what training reads."""
 
-    name: str = knob("custom", "What the data are called; part of the default run name.", is_name=True)
+    name: str = knob("custom", "What the data are called; part of the default run name.", is_name=True, decides=True)
     # prepare
     input: list[str] = knob(
         [], "Files, folders or globs of text, JSON lines (also .gz, .zst) or .tar of text.", common=True
@@ -62,21 +68,29 @@ class Data:
     exclude: list[str] = knob([], "Glob patterns of paths to leave out of folders.")
     output: Optional[str] = knob(None, "Folder that prepare writes train/ and validation/ to.", common=True)
     text_field: str = knob(
-        "text", "Field of a .jsonl record, or member of a .tar sample, that holds the text.", common=True
+        "text", "Field of a .jsonl record, or member of a .tar sample, that holds the text.", common=True, decides=True
     )
     most_document_bytes: int = knob(
         2**27,
         "Largest document that is read; larger ones are counted as too_large, or refused by name.",
         "bytes",
         low=1,
+        decides=True,
     )
-    licence: Optional[str] = knob(None, "Licence of the sources, written into the manifest.")
+    licence: Optional[str] = knob(None, "Licence of the sources, written into the manifest.", decides=True)
     tokenizer: Tokenizer = part(Tokenizer)
-    validation_fraction: float = knob(0.01, "Share of documents held out, chosen by their hash.", common=True, high=0.5)
-    deduplicate: bool = knob(True, "Drop exact duplicates of documents.")
-    shuffle_documents: bool = knob(True, "Shuffle documents globally by (seed, hash).")
-    shard_bytes: int = knob(256 * 2**20, "Text that goes into a shard, about.", "bytes", low=1)
-    block_tokens: int = knob(2**18, "Tokens of whole documents in one sample of a shard, about.", "tokens", low=1)
+    validation_fraction: float = knob(
+        0.01, "Share of documents held out, chosen by their hash.", common=True, high=0.5, decides=True
+    )
+    test_fraction: float = knob(
+        0.0, "Share of documents kept for a test set, by their hash; evaluate.test.", high=0.5, decides=True, later=True
+    )
+    deduplicate: bool = knob(True, "Drop exact duplicates of documents.", decides=True)
+    shuffle_documents: bool = knob(True, "Shuffle documents globally by (seed, hash).", decides=True)
+    shard_bytes: int = knob(256 * 2**20, "Text that goes into a shard, about.", "bytes", low=1, decides=True)
+    block_tokens: int = knob(
+        2**18, "Tokens of whole documents in one sample of a shard, about.", "tokens", low=1, decides=True
+    )
     workers: Optional[int] = knob(None, "Processes that prepare uses; by default one per core.", low=1)
     # pretrain and evaluate
     path: Optional[str] = knob(None, "Folder of token shards to train on: an output of prepare.", common=True)

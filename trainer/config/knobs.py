@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import field
 from typing import Any
@@ -17,11 +18,16 @@ def knob(
     low: float = 0,
     high: float = math.inf,
     is_name: bool = False,
+    later: bool = False,
+    decides: bool = False,
 ) -> Any:
     """A configuration field: default, one sentence, unit.
 
     `common` puts it into `--help`; a value outside `choices`, or a number outside [low, high], is refused. With
-    `is_name` it becomes the name of folders, jobs or runs, and trainer/names.py says what it may be.
+    `is_name` it becomes the name of folders, jobs or runs, and trainer/config/names.py says what it may be. `later` is
+    for a field that runs of earlier versions don't have: at its default it leaves a run's name and identity as they
+    were. `decides` is for one of prepare's that decides which shards are written: with another value, what is there is
+    other data.
     """
     metadata = {
         "text": text,
@@ -31,6 +37,8 @@ def knob(
         "low": low,
         "high": high,
         "is_name": is_name,
+        "later": later,
+        "decides": decides,
     }
     if isinstance(default, dict | list):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -40,3 +48,26 @@ def knob(
 def part(kind: type) -> Any:
     """A nested section of the configuration."""
     return field(default_factory=kind)
+
+
+def later_fields(schema: type, prefix: str = "") -> dict[str, Any]:
+    """Dotted names and defaults of the fields that are marked `later`, in a schema and its sections."""
+    found: dict[str, Any] = {}
+    for item in dataclasses.fields(schema):
+        if dataclasses.is_dataclass(item.default_factory):
+            found |= later_fields(item.default_factory, f"{prefix}{item.name}.")
+        elif item.metadata.get("later"):
+            found[f"{prefix}{item.name}"] = item.default
+    return found
+
+
+def deciding_values(section: Any, prefix: str) -> dict[str, Any]:
+    """Dotted names and values of the fields that decide which shards prepare writes, in a section and its parts."""
+    found: dict[str, Any] = {}
+    for item in dataclasses.fields(section):
+        value, key = getattr(section, item.name), f"{prefix}{item.name}"
+        if dataclasses.is_dataclass(value):
+            found |= deciding_values(value, f"{key}.")
+        elif item.metadata["decides"] and not (item.metadata["later"] and value == item.default):
+            found[key] = value
+    return found

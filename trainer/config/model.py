@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 from trainer.config.knobs import knob
 
-# Keys that have an effect where `path` names a model of transformers': its config.json says all else.
+# Keys that have an effect where `path` names a Hugging Face model: its config.json says all else.
 OF_CAUSAL_LM = ("name", "path", "overrides", "z_loss", "loss_chunk")
 
 
@@ -23,7 +23,7 @@ class Model:
     )
     path: Optional[str] = knob(
         None,
-        "Folder of any Hugging Face causal model, to be trained with transformers' own code (model=hf).",
+        "Folder of any Hugging Face causal model, to be trained with Hugging Face's own code (model=hf).",
         common=True,
     )
     overrides: dict[str, Any] = knob({}, "Fields of that folder's config.json to replace.")

@@ -45,6 +45,7 @@ class Checkpoint:
         None, "Begin a new run with all the state of another: RUN_DIR for its newest checkpoint, or RUN_DIR@STEP."
     )
     step: Optional[int] = knob(None, "Step that evaluate, generate and export read; by default the newest whole.")
+    ema: bool = knob(False, "Evaluate, generate and export take the moving average of the weights (train.ema).")
 
 
 @dataclass
@@ -54,6 +55,7 @@ class Evaluate:
     every: int = knob(500, "Steps between evaluations; 0: never, not even at the end.", "steps", common=True)
     rows: int = knob(0, "Most rows of a validation set, from its start; 0 takes all.", "rows")
     micro_batch_size: int = knob(8, "Rows that a rank takes through the model at once.", "rows", low=1)
+    test: bool = knob(False, "Score the test set, data.path/test, once: when training has ended.")
     watch: str = knob("validation", "Validation set that patience and keep_best look at.")
     patience: int = knob(0, "Stop after this many evaluations without a better loss; 0 is off.")
     bigram: bool = knob(True, "Print an interpolated bigram model's loss at the end, as a yardstick.")
@@ -95,4 +97,5 @@ class Track:
     """Where metrics go."""
 
     every: int = knob(10, "Steps between logged lines.", "steps", common=True, low=1)
+    tensorboard: bool = knob(False, "Write TensorBoard event files to RUN/tensorboard as well.", common=True)
     wandb: Wandb = part(Wandb)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 
 from trainer.errors import InputError
-from trainer.json_file import read_regular
+from trainer.machine.json_file import read_regular
 
 MOST_BYTES = 4 * 2**20  # of a config.yaml; ours have some 10 kB
 Section = TypeVar("Section")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from trainer.config.knobs import knob
+from trainer.config.optimizers import OPTIMIZERS
 
 AUTO = "auto"
 """Of train.precision and train.micro_batch_size: what a run settles when it begins, and then keeps."""
@@ -22,6 +23,13 @@ class Train:
         "tokens",
         common=True,
         low=1,
+    )
+    epochs: Optional[float] = knob(
+        None,
+        "Passes over all training rows, as 2 or 0.5, rounded up to a step (or train.steps, train.tokens).",
+        "passes",
+        common=True,
+        later=True,
     )
     stop_at: Optional[int] = knob(
         None, "Checkpoint and leave with 85 after this step; the schedule is unchanged.", common=True, low=1
@@ -50,6 +58,13 @@ class Train:
         choices=("none", "full", "selective"),
     )
     gradient_clipping: float = knob(1.0, "Largest gradient norm; 0 is off.", common=True)
+    ema: Optional[float] = knob(
+        None,
+        "Keep a moving average of the weights with this decay, as 0.999; checkpoint.ema reads it.",
+        low=0.0,
+        high=0.9999999,
+        later=True,
+    )
     deterministic: bool = knob(False, "Deterministic CUDA kernels, for bit-equal resumes there.")
 
     @property
@@ -59,19 +74,29 @@ class Train:
 
 
 @dataclass
+class Objective:
+    """What is learnt from a row."""
+
+    name: str = knob("causal", "causal: each token from those before it.", choices=("causal",), later=True)
+
+
+@dataclass
 class Optimizer:
     """The optimiser."""
 
     name: str = knob(
-        "adamw", "Optimiser; muon is for the blocks' matrices, all else has AdamW.", choices=("adamw", "muon")
+        "adamw", "Optimiser; muon is for the blocks' matrices, all else has AdamW.", choices=tuple(OPTIMIZERS)
     )
-    lr: float = knob(3e-4, "Peak learning rate; of muon's, AdamW's part.", common=True, high=10.0)
-    beta1: float = knob(0.9, "Decay of AdamW's first moment.", high=0.9999999)
-    beta2: float = knob(0.95, "Decay of AdamW's second moment.", high=0.9999999)
+    lr: float = knob(3e-4, "Peak learning rate; with muon, of the AdamW parameters.", common=True, high=10.0)
+    beta1: float = knob(0.9, "Decay of AdamW's first moment; share of momentum in lion's update.", high=0.9999999)
+    beta2: float = knob(0.95, "Decay of AdamW's second moment, or of lion's momentum.", high=0.9999999)
     eps: float = knob(1e-8, "Epsilon of AdamW.")
     weight_decay: float = knob(
-        0.1, "Decoupled decay of matrices and embeddings; norms and biases have none.", high=10.0
+        0.1,
+        "Decay of matrices and embeddings, decoupled (with sgd, L2); norms and biases have none.",
+        high=10.0,
     )
+    momentum: float = knob(0.9, "Decay of sgd's momentum.", low=0.01, high=0.9999999, later=True)
     muon_lr: float = knob(
         0.02,
         "Peak learning rate of muon's matrices: the spectral norm of an update, times sqrt(rows / columns) "
@@ -121,3 +146,12 @@ class Parallel:
     )
     offload_device: str = knob("cpu", "Where it goes; nvme needs ZeRO 3 and libaio.", choices=("cpu", "nvme"))
     nvme_path: Optional[str] = knob(None, "Folder on a local NVMe drive of every node, for offload_device=nvme.")
+
+
+def fills_buckets(parallel: Parallel, *, cuda: bool) -> bool:
+    """Whether gradients are copied into a bucket as they come (DeepSpeed's contiguous_gradients).
+
+    That is for reducing them while backward goes on. At stage 1 on a CPU nothing does; the copies would be 4 % to 6 %
+    of a small model's step.
+    """
+    return cuda or parallel.zero_stage != 1 or parallel.offload != "none"

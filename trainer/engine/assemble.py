@@ -8,18 +8,18 @@ from typing import Any
 import torch
 
 from trainer.config import Model, Pretrain
-from trainer.engine import fragments, zero
+from trainer.config.precision import autocasts
 from trainer.engine.bf16 import autocast
+from trainer.engine.deepspeed import fragments, zero
 from trainer.engine.float8 import to_float8
-from trainer.engine.mesh import Mesh
-from trainer.engine.optimizer import build_optimizer
-from trainer.engine.region import Source
+from trainer.engine.optimizers.build import build_optimizer
 from trainer.engine.sequence import spread_sequence
-from trainer.layouts import autocasts
 from trainer.model.build import LanguageModel, build_model, partition_model
 from trainer.model.loss import logit_losses
 from trainer.model.moe import keep_eager
 from trainer.model.partition import Partition
+from trainer.model.region import Source
+from trainer.ranks.mesh import Mesh
 
 
 @dataclass(frozen=True)

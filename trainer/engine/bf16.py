@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from trainer import processor
+from trainer.machine import processor
 
 
 def multiplies_bf16(device: torch.device) -> bool:

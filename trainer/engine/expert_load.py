@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 import torch.distributed
 
-from trainer.engine.mesh import Mesh
+from trainer.engine.hooks import Hook
 from trainer.model.moe import Tally
+from trainer.ranks.mesh import Mesh
 
 
 @dataclass(frozen=True)
-class ExpertLoad:
+class ExpertLoad(Hook):
     """The model's tally on this rank, and the ranks to sum it over."""
 
     tally: Tally

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -12,18 +13,21 @@ import torch
 import torch.distributed
 
 from trainer.config import Pretrain
-from trainer.data.loader import Batch
-from trainer.data.order import derive_key
-from trainer.engine.expert_load import ExpertLoad
-from trainer.engine.health import GradientGuard, StopRequests
-from trainer.engine.mesh import Mesh
-from trainer.engine.optimizer import learning_rates, set_learning_rates
+from trainer.config.batches import accumulation_steps, padding_of
+from trainer.data.tokens.loader import Batch
+from trainer.data.tokens.order import derive_key
+from trainer.engine.gradient_guard import GradientGuard
+from trainer.engine.hooks import Hook
+from trainer.engine.optimizers.build import learning_rates, set_learning_rates
 from trainer.engine.schedule import learning_rate
 from trainer.engine.sequence import own_part
-from trainer.engine.watchdog import Watchdog
-from trainer.engine.zero import accumulation_steps, padding_of
+from trainer.engine.targets import Step
 from trainer.errors import NonFiniteError
-from trainer.json_file import Count, from_json
+from trainer.machine.json_file import Count, from_json
+from trainer.objective.build import Objective
+from trainer.ranks.mesh import Mesh
+from trainer.ranks.stop import StopRequests
+from trainer.ranks.watchdog import Watchdog
 from trainer.track.metrics import memory_bytes, mfu
 
 
@@ -48,6 +52,17 @@ class Progress:
         """to_json's inverse. Malformed where that can't have come from it."""
         known = {name: value for name, value in record.items() if name != "best_loss" or value is not None}
         return from_json(Progress, known)
+
+
+class Evaluator(Protocol):
+    """Something to judge in the loop, at an interval of its own. One more is a file in trainer/evaluate/."""
+
+    @property
+    def every(self) -> int:
+        """Steps between its evaluations; the last step has one, too; 0: never."""
+
+    def run(self) -> dict[str, float]:
+        """Metrics by name, of the weights of the moment. Every rank calls it and gets the same."""
 
 
 class Log(Protocol):
@@ -75,6 +90,7 @@ class Clock:
     started: float = field(default_factory=time.perf_counter)
     paused: float = 0.0
     data_wait: float = 0.0
+    tokens: int = 0
     checkpoint_stall: float = 0.0
     steps: int = 0
 
@@ -95,30 +111,30 @@ class Clock:
 class Trainer:
     """One rank's part in a run.
 
-    `evaluate` scores all validation sets and returns the loss on evaluate.watch, if there is one; `save` begins a
-    checkpoint of `progress`, and ends it too if it is given True: the run's last. Every rank calls both. `expert_load`
-    is there if the model has experts. `pace` tells the sequences consumed after a step, by which a run by tokens decays
-    its learning rate, whatever its batch sizes were; without it, by steps.
+    `steps` gives the micro-batches of each step, on the CPU; `evaluators` and `hooks` come in their order. `save`
+    begins a checkpoint of `progress`, and ends it too if it is given True: the run's last. Every rank calls it. `pace`
+    gives the sequences consumed after a step, by which a run by tokens decays its learning rate, whatever its batch
+    sizes were; without it, by steps.
     """
 
     config: Pretrain
     mesh: Mesh
     engine: Any
     optimizer: torch.optim.Optimizer
-    batches: Iterator[Batch]
+    objective: Objective
+    steps: Iterator[Step]
     progress: Progress
     total_steps: int
     utilisation: Utilisation | None
     log: Log | None
-    evaluate: Callable[[], float | None]
+    evaluators: Sequence[Evaluator]
     save: Callable[[bool], None]
     watchdog: Watchdog
-    expert_load: ExpertLoad | None = None
     pace: Callable[[int], int] | None = None
+    hooks: Sequence[Hook] = ()
 
     def __post_init__(self) -> None:
         self._accumulation = accumulation_steps(self.config, self.mesh.data_size)
-        self._targets = self.config.train.batch_size * self.config.data.sequence_length
         self._padding = padding_of(self.config, self.mesh.data_size)
         self._guard = GradientGuard(self.engine, self.optimizer, self.config, self.mesh)
         self._clock = Clock()
@@ -132,11 +148,11 @@ class Trainer:
         reason = None
         while self.progress.step < self.total_steps and not self.progress.out_of_patience:
             step = self.progress.step + 1
-            loss_sum = self._take_step(step)
+            loss_sum, targets = self._take_step(step)
             reason = stops.poll() or ("step" if step == self.config.train.stop_at else None)
             last = step == self.total_steps or reason is not None
             if step % self.config.track.every == 0 or step == 1 or last:
-                self._log_step(step, loss_sum)
+                self._log_step(step, loss_sum, targets)
             elif self.log is not None:
                 self.log.progress(step=step)
             self._evaluate_if_due(step, last=step == self.total_steps)
@@ -146,66 +162,81 @@ class Trainer:
         stops.drain()
         return reason if self.progress.step < self.total_steps else None
 
-    def _take_step(self, step: int) -> torch.Tensor:
-        """One optimiser step; this rank's sum of losses, on the device."""
+    def _take_step(self, step: int) -> tuple[torch.Tensor, int]:
+        """One optimiser step; this rank's sum of losses, on the device, and the targets of the global batch."""
         set_learning_rates(
             self.optimizer,
             lambda peak: learning_rate(
                 self.config.schedule, peak=peak, step=step, total_steps=self.total_steps, pace=self.pace
             ),
         )
+        self.watchdog.beat("data", step)
+        with self._waiting_for_data():
+            counted = next(self.steps)
         # DeepSpeed averages over ranks (but tensor-parallel peers) and micro-steps; the loss is the sum over the global
         # batch's targets, of which sequence-parallel ranks have parts.
-        scale = self._accumulation * self.mesh.data_size * self.mesh.sequence / self._targets
+        scale = self._accumulation * self.mesh.data_size * self.mesh.sequence / max(1, counted.targets)
         loss_sum = torch.zeros((), device=self.mesh.device)
-        for _ in range(self._accumulation):
-            self.watchdog.beat("data", step)
-            batch = self._next_batch()
+        for batch in self._on_device(counted.batches, step):
             self.watchdog.beat("train")
             self._seed_dropout(batch)
-            losses = self.engine(batch.inputs, batch.targets, batch.document_ids).sum()
+            losses = self.objective.losses(self.engine, batch).sum()
             self.engine.backward(losses * scale)
             loss_sum += losses.detach()
             if self.engine.is_gradient_accumulation_boundary():
                 self._guard.before_step(step)
             self._guard.step()
-        due = step % self.config.track.every == 0 or self._saves_at(step) or self._evaluates_at(step)
+        for hook in self.hooks:
+            hook.after_step(step)
+        evaluates = any(_is_due(evaluator, step) for evaluator in self.evaluators)
+        due = step % self.config.track.every == 0 or self._saves_at(step) or evaluates
         self._guard.after_step(step, synchronise=due or step == self.total_steps)
         self.progress.step = step
         self.progress.position += self.config.train.batch_size
-        self.progress.tokens += self._targets
+        self.progress.tokens += counted.targets
         self._clock.steps += 1
-        return loss_sum
+        self._clock.tokens += counted.targets
+        return loss_sum, counted.targets
 
-    def _next_batch(self) -> Batch:
+    def _on_device(self, batches: Iterable[Batch], step: int) -> Iterator[Batch]:
+        """This rank's part of a step's micro-batches, on its device."""
+        waiting = iter(batches)
+        for _ in range(self._accumulation):
+            self.watchdog.beat("data", step)
+            with self._waiting_for_data():
+                batch = own_part(next(waiting), self.mesh).to(self.mesh.device)
+            yield batch
+        next(waiting, None)  # used up: what comes next may be read and counted
+
+    @contextlib.contextmanager
+    def _waiting_for_data(self) -> Iterator[None]:
         began = time.perf_counter()
-        batch = own_part(next(self.batches), self.mesh).to(self.mesh.device)
+        yield
         self._clock.data_wait += time.perf_counter() - began
-        return batch
 
     def _seed_dropout(self, batch: Batch) -> None:
         """Dropout is a function of (seed, position of the micro-batch): exact at a resume, the same at any world."""
-        if self.engine.module.draws:
+        if self.engine.module.has_dropout:
             torch.manual_seed(derive_key("dropout", self.config.seed, batch.position) >> 1)
 
-    def _log_step(self, step: int, loss_sum: torch.Tensor) -> None:
+    def _log_step(self, step: int, loss_sum: torch.Tensor, targets: int) -> None:
         self.watchdog.beat("log")
         total = loss_sum.double().cpu()
         if self.mesh.world_size > 1:
             torch.distributed.all_reduce(total, group=self.mesh.control)
         self._guard.after_step(step, synchronise=True)
-        loss = total.item() / self.mesh.tensor / self._targets  # tensor-parallel peers have the same losses
+        loss = total.item() / self.mesh.tensor / max(1, targets)  # tensor-parallel peers have the same losses
         if not math.isfinite(loss):
             raise NonFiniteError(f"step {step}: the loss is {loss}; lower optimizer.lr or look at the data.")
-        load = self.expert_load.metrics() if self.expert_load is not None else {}
+        extra = {name: value for hook in self.hooks for name, value in hook.metrics().items()}
         if self.log is not None:
-            self.log.log(step=step, tokens=self.progress.tokens, metrics=self._metrics(step, loss) | load)
+            self.log.log(step=step, tokens=self.progress.tokens, metrics=self._metrics(loss) | extra)
         self._clock = Clock()
 
-    def _metrics(self, step: int, loss: float) -> dict[str, float]:
+    def _metrics(self, loss: float) -> dict[str, float]:
         clock, steps = self._clock, self._clock.steps
         seconds = clock.training_seconds()
-        tokens_per_second = steps * self._targets / seconds
+        tokens_per_second = clock.tokens / seconds
         cuda = self.mesh.device.type == "cuda"
         metrics = {
             "train/loss": loss,
@@ -224,14 +255,14 @@ class Trainer:
             metrics["perf/checkpoint_stall_seconds"] = clock.checkpoint_stall
         return metrics
 
-    def _evaluates_at(self, step: int) -> bool:
-        every = self.config.evaluate.every
-        return every > 0 and step % every == 0
-
     def _evaluate_if_due(self, step: int, *, last: bool) -> None:
-        if not self._evaluates_at(step) and not (last and self.config.evaluate.every > 0):
-            return
-        self._clock.pause(lambda: self._judge(self.evaluate()))
+        metrics: dict[str, float] = {}
+        for evaluator in self.evaluators:
+            if _is_due(evaluator, step) or (last and evaluator.every > 0):
+                self._clock.pause(lambda evaluator=evaluator: metrics.update(evaluator.run()))  # type: ignore[misc]
+        if metrics and self.log is not None:
+            self.log.log(step=step, tokens=self.progress.tokens, metrics=metrics)
+        self._judge(metrics.get(f"eval/{self.config.evaluate.watch}/loss"))
 
     def _judge(self, loss: float | None) -> None:
         """Keeps count of the best loss on the watched set, and of the patience that is left."""
@@ -255,3 +286,7 @@ class Trainer:
             self.watchdog.beat("save")
             self._clock.checkpoint_stall += self._clock.pause(lambda: self.save(last))
             self._saved_step = step
+
+
+def _is_due(evaluator: Evaluator, step: int) -> bool:
+    return evaluator.every > 0 and step % evaluator.every == 0

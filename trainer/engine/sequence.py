@@ -14,17 +14,17 @@ from typing import Any
 import torch.distributed
 from torch import Tensor
 
-from trainer.data.loader import Batch
-from trainer.engine.mesh import Mesh
+from trainer.data.tokens.loader import Batch
 from trainer.model.build import LanguageModel
-from trainer.model.transformer import Mix, Transformer
+from trainer.model.decoder import Mix, Transformer
+from trainer.ranks.mesh import Mesh
 
 
 def spread_sequence(model: LanguageModel, mesh: Mesh) -> None:
     """Makes the model take this rank's part of each row; every rank calls it. Nothing happens without neighbours."""
     if mesh.sequence == 1:
         return
-    assert isinstance(model, Transformer)  # others are refused (trainer/model_folder.py)
+    assert isinstance(model, Transformer)  # others are refused (trainer/model/hugging_face/folder.py)
     from deepspeed.sequence.layer import DistributedAttention
 
     def attend(queries: Tensor, keys: Tensor, values: Tensor, mix: Mix) -> Tensor:

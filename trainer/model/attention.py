@@ -35,8 +35,8 @@ def apply_rotary(heads: Tensor, rotary: Rotary) -> Tensor:
     """Turns queries or keys by their positions: in fp32, for bf16 positions go wrong in long contexts."""
     cos, sin = rotary
     first, second = heads.chunk(2, dim=-1)
-    turned = torch.cat((-second, first), dim=-1)
-    return (heads * cos + turned * sin).to(heads.dtype)
+    rotated = torch.cat((-second, first), dim=-1)
+    return (heads * cos + rotated * sin).to(heads.dtype)
 
 
 def document_positions(document_ids: Tensor) -> Tensor:

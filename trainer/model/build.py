@@ -1,4 +1,4 @@
-"""The model that a configuration asks for: our own decoder, or one of transformers'; and what is known before it is."""
+"""The model that a configuration asks for: our own decoder or a Hugging Face one; and what is known before it is."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable
 import torch
 
 from trainer.config import Model
-from trainer.model.causal_lm import CausalLM, read_config
+from trainer.model.decoder import Transformer
+from trainer.model.hugging_face.causal_lm import CausalLM, read_config
+from trainer.model.hugging_face.inner_weights import InnerWeights
+from trainer.model.hugging_face.tensor_plan import PlannedPartition, check_plan
 from trainer.model.initialize import initial_weight
-from trainer.model.inner_weights import InnerWeights
 from trainer.model.partition import Partition
 from trainer.model.sizes import count_active, head_width
-from trainer.model.tensor_plan import PlannedPartition, check_plan
-from trainer.model.transformer import Transformer
 
 LanguageModel = Transformer | CausalLM
 

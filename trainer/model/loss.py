@@ -93,37 +93,37 @@ class _Chunks(torch.autograd.Function):
     ) -> Tensor:
         states = hidden.flatten(0, 1)
         matrix = weight.to(states.dtype)  # a copy under autocast
-        of_states = torch.empty_like(states)
-        of_weight = torch.zeros_like(weight, dtype=torch.float32)
+        grad_hidden = torch.empty_like(states)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32)
         losses = []
         with torch.autocast(hidden.device.type, enabled=False):
             for part, wanted, room in zip(
-                states.split(chunk), targets.flatten().split(chunk), of_states.split(chunk), strict=True
+                states.split(chunk), targets.flatten().split(chunk), grad_hidden.split(chunk), strict=True
             ):
-                found, slope = _with_slope((part @ matrix.T).requires_grad_(), wanted, z_loss, measure)
+                found, grad_logits = _with_gradient((part @ matrix.T).requires_grad_(), wanted, z_loss, measure)
                 losses.append(found)
-                torch.mm(slope, matrix, out=room)
-                if slope.dtype == of_weight.dtype:
-                    of_weight.addmm_(slope.T, part)
+                torch.mm(grad_logits, matrix, out=room)
+                if grad_logits.dtype == grad_weight.dtype:
+                    grad_weight.addmm_(grad_logits.T, part)
                 else:
-                    of_weight += slope.T @ part
-                del slope  # or the next chunk's logits would come on top
-        ctx.save_for_backward(of_states, of_weight)
+                    grad_weight += grad_logits.T @ part
+                del grad_logits  # or the next chunk's logits would come on top
+        ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.shape, ctx.dtype = hidden.shape, weight.dtype
         return torch.cat(losses)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        of_states, of_weight = ctx.saved_tensors
+        grad_hidden, grad_weight = ctx.saved_tensors
         factor = gradient[0]
         torch._assert_async((gradient == factor).all(), "rows of several chunks must weigh the same in the loss")
         # In place: they are large, and nobody needs them again
-        return of_states.mul_(factor).view(ctx.shape), of_weight.mul_(factor).to(ctx.dtype), None, None, None, None
+        return grad_hidden.mul_(factor).view(ctx.shape), grad_weight.mul_(factor).to(ctx.dtype), None, None, None, None
 
 
 @torch.enable_grad()
-def _with_slope(logits: Tensor, targets: Tensor, z_loss: float, measure: Measure) -> tuple[Tensor, Tensor]:
+def _with_gradient(logits: Tensor, targets: Tensor, z_loss: float, measure: Measure) -> tuple[Tensor, Tensor]:
     """Losses of tokens, (tokens,), and the gradient of their sum, as `logits`."""
     losses = measure(logits, targets, z_loss)
-    (slope,) = torch.autograd.grad(losses.sum(), logits)
-    return losses.detach(), slope
+    (grad_logits,) = torch.autograd.grad(losses.sum(), logits)
+    return losses.detach(), grad_logits

@@ -19,13 +19,13 @@ KEPT = {
 }
 
 
-def recomputed(block: nn.Module, *arguments: Any, selective: bool, draws: bool) -> Any:
+def recomputed(block: nn.Module, *arguments: Any, selective: bool, has_dropout: bool) -> Any:
     """`block(*arguments)`, whose backward computes it again; `selective` keeps products and attention.
 
-    `draws` says that the block draws random numbers: then backward draws the same again.
+    `has_dropout` says that the block draws random numbers: then backward draws the same again.
     """
     contexts = _selective_contexts if selective else noop_context_fn
-    return checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=draws, context_fn=contexts)
+    return checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=has_dropout, context_fn=contexts)
 
 
 def _selective_contexts() -> Any:

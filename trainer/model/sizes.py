@@ -25,7 +25,7 @@ def parameter_shapes(model: Model) -> Shapes:
 
 
 def count(shapes: Shapes) -> int:
-    """Parameters."""
+    """Number of parameters of these shapes."""
     return sum(map(math.prod, shapes.values()))
 
 
@@ -71,3 +71,16 @@ def _feed_forward(model: Model) -> Shapes:
         "mlp.up_proj.weight": (model.intermediate_size, hidden),
         "mlp.down_proj.weight": (hidden, model.intermediate_size),
     }
+
+
+# The matrices inside decoder blocks, which Muon is meant for; experts are stacked in one parameter per layer.
+HIDDEN_MATRICES = (
+    *(f".{module}_proj.weight" for module in ("q", "k", "v", "o", "gate", "up", "down")),
+    ".experts.gate_up_proj",
+    ".experts.down_proj",
+)
+
+
+def is_hidden_matrix(name: str) -> bool:
+    """Whether the parameter is one that Muon may orthogonalize: no embedding, head, norm, bias or router."""
+    return name.endswith(HIDDEN_MATRICES)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from trainer.layouts import autocasts
+from trainer.config.precision import autocasts
 from trainer.model.sizes import head_width
 from trainer.planning.layout import Layout
 
@@ -68,7 +68,7 @@ def _norm(layout: Layout, size: int, *, fused: bool) -> int:
 def _attention(layout: Layout, *, fused: bool) -> int:
     """Turned queries and keys, values and the mix of them, and a logsumexp in fp32 per query and head.
 
-    Of what norms of queries and keys make, only the turned version is kept.
+    Of what norms of queries and keys make, only the rotated version is kept.
     """
     model = layout.config.model
     queries, keys = layout.rows_of("self_attn.q_proj"), layout.rows_of("self_attn.k_proj")

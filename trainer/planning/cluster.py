@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 
-from trainer.config import Launch
+from trainer.config import Data, Launch, Model
+from trainer.config.launchers import LAUNCHERS
 from trainer.config.plan import PlanSettings
-from trainer.elastic import workers_of
+from trainer.data.tokens.manifest import read_manifest
 from trainer.planning.devices import Device, device_of
 
 PER_NODE = 8
@@ -24,15 +27,18 @@ class Cluster:
 
 def cluster_of(settings: PlanSettings, launch: Launch) -> Cluster:
     """What plan says, and where it doesn't, what launch asks for; of an elastic run, the most."""
-    devices = settings.devices or _asked(launch)
+    devices = settings.devices or LAUNCHERS[launch.name].ranks(launch)[1]
     per_node = settings.per_node or launch.gpus_per_node or PER_NODE
     name = settings.device or launch.device or DEVICE
     return Cluster(devices, per_node, device_of(name, settings, sharing=min(devices, per_node)))
 
 
-def _asked(launch: Launch) -> int:
-    if launch.name == "slurm":
-        return launch.nodes * (launch.gpus_per_node or launch.tasks_per_node or 1)
-    if launch.name == "ray":
-        return workers_of(launch)[1]
-    return launch.processes or 1
+def with_vocabulary(model: Model, data: Data) -> Model | None:
+    """The model with model.vocab_size set, if need be by the training data's tokenizer; None if they aren't here."""
+    if model.vocab_size is not None:
+        return model
+    path = Path(data.path or next((entry.path for _, entry in sorted(data.train.items())), ""))
+    for folder in (path, path / "train"):
+        if (folder / "manifest.json").is_file():
+            return dataclasses.replace(model, vocab_size=read_manifest(folder).vocab_size)
+    return None

@@ -1,8 +1,9 @@
 """What a plan takes a device to be. Numbers are the makers' data sheets', dense, one direction for links.
 
 Sources: NVIDIA's data sheets of H100, H200, A100, L40S and of the systems DGX A100 (200 Gb/s of network per GPU), DGX
-H100/H200 (400 Gb/s) and DGX B200 (400 Gb/s; memory and its bandwidth divided by its eight GPUs). Peaks are those that
-MFU is measured against (trainer/track/metrics.py).
+H100/H200 (400 Gb/s) and DGX B200 (400 Gb/s; memory and its bandwidth divided by its eight GPUs); of consumer GPUs, the
+Ampere, Ada and Blackwell whitepapers, with PCIe as their link and an Ethernet of 10 Gb/s (100 for the largest). Peaks
+are those that MFU is measured against (trainer/track/metrics.py).
 """
 
 from __future__ import annotations
@@ -54,7 +55,17 @@ DEVICES = {  # fp32 TFLOP/s, GB, GB/s of memory, of the node's link, of the netw
     "a100": _gpu("A100", 19.5, 80, 2039, 300, 25, 400),
     "a100_40gb": _gpu("A100 40GB", 19.5, 40, 1555, 300, 25, 400),
     "l40s": _gpu("L40S", 91.6, 48, 864, 32, 25, 350),
+    "rtx5090": _gpu("RTX 5090", 104.8, 32, 1792, 64, 12.5, 575),
+    "rtx5080": _gpu("RTX 5080", 56.3, 16, 960, 64, 1.25, 360),
+    "rtx5070": _gpu("RTX 5070", 30.9, 12, 672, 64, 1.25, 250),
     "rtx4090": _gpu("RTX 4090", 82.6, 24, 1008, 32, 12.5, 450),
+    "rtx4080": _gpu("RTX 4080", 48.7, 16, 717, 32, 1.25, 320),
+    "rtx4070": _gpu("RTX 4070", 29.1, 12, 504, 32, 1.25, 200),
+    "rtx4060": _gpu("RTX 4060", 15.1, 8, 272, 16, 1.25, 115),
+    "rtx3090": _gpu("RTX 3090", 35.6, 24, 936, 32, 1.25, 350),
+    "rtx3080": _gpu("RTX 3080", 29.8, 10, 760, 32, 1.25, 320),
+    "rtx3070": _gpu("RTX 3070", 20.3, 8, 448, 32, 1.25, 220),
+    "rtx3060": _gpu("RTX 3060", 12.7, 12, 360, 32, 1.25, 170),
 }
 
 

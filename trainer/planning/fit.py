@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 
-from trainer.checks import check_pretrain
 from trainer.config import Pretrain
-from trainer.errors import ConfigError
+from trainer.config.changed import with_values
+from trainer.errors import ConfigError, divisors
 from trainer.planning.layout import layout_of
 from trainer.planning.memory import MARGIN, Memory, memory_of
-from trainer.refusal import divisors
+from trainer.rules.pretrain import check_pretrain
 
 GB = 1e9
 BIGGEST = 3  # parts that a refusal names
@@ -22,10 +21,10 @@ def refusal(config: Pretrain, world_size: int, *, memory: int, cuda: bool, devic
     if needed.total <= memory * (1 + MARGIN):
         return None
     parts = sorted(needed.parts.items(), key=lambda item: -item[1])[:BIGGEST]
-    told = ", ".join(f"{name} {size / GB:.3g}" for name, size in parts)
+    largest = ", ".join(f"{name} {size / GB:.3g} GB" for name, size in parts)
     return (
-        f"each of {world_size} rank{'s' * (world_size > 1)} needs {needed.total / GB:.3g} GB, of which {device} has "
-        f"{memory / GB:.3g}: {told} GB; {_mend(config, world_size, memory, cuda)}. `banyan plan` tells more; "
+        f"each of {world_size} rank{'s' * (world_size > 1)} needs {needed.total / GB:.3g} GB ({largest}); {device} has "
+        f"{memory / GB:.3g} GB: {_mend(config, world_size, memory, cuda)}. `banyan plan` shows more; "
         "launch.check_memory=false starts it nevertheless."
     )
 
@@ -54,10 +53,13 @@ def _changes(config: Pretrain, world_size: int, *, cuda: bool) -> Iterator[tuple
         for mode in modes:
             for size in [micro, *sizes]:
                 for stage in stages:
-                    changed = copy.copy(config)
-                    changed.parallel, changed.train = copy.copy(config.parallel), copy.copy(config.train)
-                    changed.parallel.zero_stage, changed.parallel.offload = stage, offload
-                    changed.train.activation_checkpointing, changed.train.micro_batch_size = mode, size
+                    values = {
+                        "parallel.zero_stage": stage,
+                        "parallel.offload": offload,
+                        "train.activation_checkpointing": mode,
+                        "train.micro_batch_size": size,
+                    }
+                    changed = with_values(config, values)
                     words = {
                         f"parallel.zero_stage={stage}": stage != config.parallel.zero_stage,
                         f"train.micro_batch_size={size}": size != micro,

@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from trainer.checks import settle_micro_batch
 from trainer.config import Pretrain
-from trainer.data.order import rounds
-from trainer.layouts import data_ranks_of, has_bf16_weights
+from trainer.config.batches import data_ranks_of, rounds, settle_micro_batch
+from trainer.config.precision import has_bf16_weights
 from trainer.model.partition import Partition
 from trainer.model.sizes import Shapes, count, parameter_shapes
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 
-from trainer.checks import check_pretrain
+from trainer.config.changed import with_values
 from trainer.config.verbs import Plan
 from trainer.errors import ConfigError
 from trainer.planning.cluster import Cluster
 from trainer.planning.search import Candidate, judge, rank
 from trainer.planning.time import StepTime
+from trainer.rules.pretrain import check_pretrain
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ def scale(config: Plan, cluster: Cluster) -> list[Point]:
 
 
 def _at(config: Plan, cluster: Cluster, batch_size: int) -> Candidate | None:
-    changed = copy.copy(config)
-    changed.train = replace(config.train, batch_size=batch_size)
+    changed = with_values(config, {"train.batch_size": batch_size})
     if config.plan.best:
         fitting = rank(changed, cluster).fitting
         return fitting[0] if fitting else None

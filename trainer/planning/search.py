@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trainer.checks import check_pretrain
+from trainer.config.changed import with_values
 from trainer.config.verbs import Plan
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, divisors
 from trainer.planning.cluster import Cluster
 from trainer.planning.layout import Layout, layout_of
 from trainer.planning.memory import Memory, memory_of
 from trainer.planning.time import StepTime, step_time
-from trainer.refusal import divisors
+from trainer.rules.pretrain import check_pretrain
 
 CHECKPOINTING = ("none", "selective", "full")
 LARGEST_MICRO_BATCH = 64  # sequences
@@ -85,10 +84,11 @@ def _variants(config: Plan, cluster: Cluster) -> Iterator[Plan]:
         for micro in (size for size in divisors(share) if size <= LARGEST_MICRO_BATCH):
             for stage in range(4):
                 for checkpointing in CHECKPOINTING:
-                    changed = copy.copy(config)
-                    changed.parallel, changed.train = copy.copy(config.parallel), copy.copy(config.train)
-                    changed.parallel.zero_stage = stage
-                    changed.parallel.tensor, changed.parallel.sequence = tensor, sequence
-                    changed.train.micro_batch_size = micro
-                    changed.train.activation_checkpointing = checkpointing
-                    yield changed
+                    values = {
+                        "parallel.zero_stage": stage,
+                        "parallel.tensor": tensor,
+                        "parallel.sequence": sequence,
+                        "train.micro_batch_size": micro,
+                        "train.activation_checkpointing": checkpointing,
+                    }
+                    yield with_values(config, values)

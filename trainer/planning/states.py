@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from trainer.layouts import fills_buckets
-from trainer.model.names import is_hidden_matrix
+from trainer.config.optimizers import OPTIMIZERS
+from trainer.config.training import fills_buckets
+from trainer.model.sizes import is_hidden_matrix
 from trainer.planning.layout import BUCKET, PERSISTENT, Layout
 
 FP32 = 4  # bytes
@@ -30,6 +31,7 @@ def states_of(layout: Layout) -> States:
         "weights": _weights(layout),
         "master weights": _masters(layout),
         "optimizer state": _moments(layout),
+        "averaged weights": _averages(layout),
         "gradients": _gradients(layout),
         "buffers": _buffers(layout),
         "staging": _staging(layout),
@@ -37,7 +39,7 @@ def states_of(layout: Layout) -> States:
     away: set[str] = set()
     elsewhere = layout.cuda or parallel.offload_device == "nvme"  # on a CPU, its memory is the device's
     if parallel.offload != "none" and elsewhere:
-        away |= {"master weights", "optimizer state", "gradients", "staging"}
+        away |= {"master weights", "optimizer state", "averaged weights", "gradients", "staging"}
     if parallel.offload == "all" and elsewhere:
         away |= {"weights"}
     device = {name: size for name, size in parts.items() if name not in away and size}
@@ -91,13 +93,19 @@ def _masters(layout: Layout) -> int:
 
 
 def _moments(layout: Layout) -> int:
-    """Two moments of AdamW's in fp32, one momentum of Muon's matrices."""
-    stage = layout.config.parallel.zero_stage
-    elements = layout.share if stage else layout.elements
-    if layout.config.optimizer.name != "muon":
-        return 2 * FP32 * elements
-    hidden = sum(math.prod(shape) for name, shape in layout.held.items() if is_hidden_matrix(name))
-    return round(FP32 * elements * (2 - hidden / layout.elements))
+    """What the optimiser keeps for each element, in fp32 (trainer/config/optimizers.py)."""
+    elements = layout.share if layout.config.parallel.zero_stage else layout.elements
+    state = OPTIMIZERS[layout.config.optimizer.name]
+    held = sum(
+        math.prod(shape) * len(state.of(is_hidden=is_hidden_matrix(name))) for name, shape in layout.held.items()
+    )
+    return round(FP32 * elements * held / layout.elements)
+
+
+def _averages(layout: Layout) -> int:
+    """The moving average of the weights, in fp32, of what a rank holds of them."""
+    elements = layout.share if layout.config.parallel.zero_stage else layout.elements
+    return FP32 * elements if layout.config.train.ema is not None else 0
 
 
 def _gradients(layout: Layout) -> int:

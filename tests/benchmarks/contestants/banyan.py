@@ -44,7 +44,7 @@ def configure(stage: Stage) -> Pretrain:
 
 def main() -> int:
     """Trains in turns."""
-    from trainer import pretrain
+    from trainer.verbs import pretrain
 
     stage = Stage.from_arguments()
     turns = Turns(stage.case.warmup)

@@ -14,8 +14,8 @@ from tests.benchmarks.contestants.stage import Stage
 from tests.benchmarks.tokens import rows
 from tests.benchmarks.turns import Turns
 from trainer.config import Model
+from trainer.model.decoder import Transformer
 from trainer.model.loss import logit_losses
-from trainer.model.transformer import Transformer
 
 # Tokens and targets, (rows, time) each → the mean loss, 0-d
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

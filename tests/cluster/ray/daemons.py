@@ -15,8 +15,8 @@ from typing import Any
 
 import psutil
 
-from tests.ranks import pretrain, read_metrics, run_ranks, small_config
-from trainer.port import free_port
+from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config
+from trainer.machine.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 STORE_BYTES = 100 * 2**20

@@ -8,8 +8,8 @@ import psutil
 import pytest
 
 from tests.cluster.ray.daemons import ENDLESS, SMALL_RUN, calm_rows, ranks_of, wait_until
-from tests.ranks import read_metrics
-from trainer.engine.checkpoint import list_steps
+from tests.run_ranks import read_metrics
+from trainer.checkpoint.reader import list_steps
 
 PRETRAIN = ["pretrain", "launch=ray", *SMALL_RUN]
 STOP_WAIT = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "120"}})

@@ -16,8 +16,8 @@ import yaml
 from launch.compose import compose
 from tests.cluster.ray.daemons import Daemons, ranks_of, wait_until
 from trainer.config import resolved
-from trainer.run_directory import identity
-from trainer.track.journal import read_metrics
+from trainer.run.directory import identity
+from trainer.track.sinks.journal import read_metrics
 
 SMALL = [
     *("data.sequence_length=32", "train.batch_size=8", "train.micro_batch_size=1", "track.every=1"),

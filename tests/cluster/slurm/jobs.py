@@ -12,7 +12,7 @@ from pathlib import Path
 
 from launch.compose import compose
 from tests.cluster.slurm.cluster import SlurmCluster
-from tests.ranks import pretrain, read_metrics, run_ranks
+from tests.run_ranks import pretrain, read_metrics, run_ranks
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPTS = ROOT / "slurm"

@@ -127,7 +127,7 @@ sys.meta_path.insert(0, Hide())
 
 
 def test_without_ray_the_trainer_imports_and_the_launcher_says_what_to_install():
-    program = f"{HIDE_RAY}\nimport launch.cli, trainer.pretrain, trainer.prepare, trainer.evaluate\n"
+    program = f"{HIDE_RAY}\nimport launch.cli, trainer.verbs.pretrain, trainer.verbs.prepare, trainer.verbs.evaluate\n"
     program += "from launch.cli import main; sys.exit(main(['pretrain', 'launch=ray', 'launch.workers=1']))"
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert told.returncode == 2, told.stderr

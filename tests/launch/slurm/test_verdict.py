@@ -11,8 +11,8 @@ from launch.failure import Failure
 from launch.slurm.starts import Starts, last_start, newest_step
 from launch.slurm.verdict import Allocation, after, begin, check_allocation
 from trainer.config import Launch
-from trainer.durable import write_json
 from trainer.errors import ConfigError
+from trainer.machine.durable import write_json
 
 JOB = Allocation(job="7", nodes=2, tasks_per_node=1, gpus_per_node=0, chain="")
 CHAINED = dataclasses.replace(JOB, chain="chain-1")

@@ -10,7 +10,7 @@ from launch.cli import Options
 from launch.compose import compose
 from launch.sweep import checks
 from launch.sweep.ladder import count_parameters, rungs_of
-from launch.sweep.plan import Plan, split_overrides
+from launch.sweep.plan import SweepPlan, split_overrides
 from launch.sweep.recipe import settle
 from launch.sweep.sought import seek
 from trainer.config import Ladder
@@ -120,7 +120,7 @@ def test_another_sweep_has_another_name_and_no_place_in_this_one(small):
     assert other.name != plan.name
     with pytest.raises(ConfigError, match=r"train.batch_size: 4 → 8 can't change in a sweep"):
         other.write()
-    assert Plan.read(plan.folder) == more
+    assert SweepPlan.read(plan.folder) == more
 
 
 def test_overrides_are_told_apart():

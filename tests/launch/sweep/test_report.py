@@ -10,13 +10,13 @@ import wandb
 
 from launch.compose import compose
 from launch.sweep.ladder import Rung
-from launch.sweep.plan import Plan
+from launch.sweep.plan import SweepPlan
 from launch.sweep.report import report
 from launch.sweep.space import Distribution
 from launch.sweep.trial import FINISHED, RUNNING, STOPPED, Trial, all_trials
 from tests.track import wandb_server
 from trainer.config import Search, Wandb
-from trainer.scaling import Law
+from trainer.planning.scaling_law import Law
 
 SPACE = {
     "optimizer.lr": Distribution("loguniform", 1e-4, 1e-1),
@@ -33,7 +33,7 @@ def own_wandb(monkeypatch, tmp_path):
 
 @pytest.fixture
 def plan(tmp_path):
-    return Plan(
+    return SweepPlan(
         dir=str(tmp_path / "sweep"),
         name="first",
         overrides=("model=tiny", "train.steps=40"),

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from launch.sweep.best import difference
-from launch.sweep.plan import Plan
+from launch.sweep.plan import SweepPlan
 from launch.sweep.process import Follower, error_in
 from launch.sweep.results import best_of, collect, common_tokens, importance_of
 from launch.sweep.space import Distribution
@@ -14,7 +14,7 @@ from launch.sweep.trial import FINISHED, STOPPED, Trial, all_trials
 
 @pytest.fixture
 def plan(tmp_path):
-    return Plan(
+    return SweepPlan(
         dir=str(tmp_path),
         name="s",
         overrides=(),

@@ -1,0 +1,63 @@
+"""What model.init_from and model.path mean for other keys of the model: the folder decides what the user left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch.overrides import Override, unquoted
+from trainer.config import OF_CAUSAL_LM
+from trainer.config.names import as_name
+from trainer.errors import ConfigError, InputError
+from trainer.model.hugging_face.init_folder import find_init_folder
+
+
+def sizes_from(overrides: Sequence[Override]) -> list[Override]:
+    """Overrides that give the model the folder's sizes and name; none where `model=…` chose the sizes.
+
+    A run that goes on doesn't need the folder any more: its sizes are in the run directory.
+    """
+    given = {override.name: unquoted(override.value) for override in overrides if override.prefix != "~"}
+    path = given.get("model.init_from", "null")
+    if path == "null" or "model" in given:
+        return []
+    origin = find_init_folder(path if Path(path).expanduser().is_dir() else _run_directory(given) or path)
+    fields = {"name": as_name(Path(path).resolve().name)} | origin.architecture
+    for key, value in origin.architecture.items():  # from here on it counts as typed
+        if not isinstance(value, int | float | None):
+            raise InputError(f"{path}: {key} is {str(value)[:80]!r}, not a number.")
+    return [
+        Override(f"model.{key}", "null" if value is None else str(value))
+        for key, value in fields.items()
+        if f"model.{key}" not in given
+    ]
+
+
+def causal_lm_from(overrides: Sequence[Override]) -> list[Override]:
+    """What model.path means: model=hf, named as the folder. Sizes of our own decoder are refused beside it."""
+    given = {override.name: unquoted(override.value) for override in overrides if override.prefix != "~"}
+    path, choice = given.get("model.path", "null"), given.get("model", "hf")
+    if path == "null":
+        if given.get("model") == "hf":
+            raise ConfigError(
+                "model=hf needs model.path=DIR: the folder of a Hugging Face model, with its config.json."
+            )
+        return []
+    if choice != "hf":
+        raise ConfigError(
+            f"model={choice} with model.path={path}: the folder tells the model; leave model={choice} out."
+        )
+    for key in given:
+        section, _, field = key.partition(".")
+        if section == "model" and field and field.partition(".")[0] not in OF_CAUSAL_LM:
+            raise ConfigError(
+                f"{key} has no effect with model.path, whose config.json tells the model: leave it out; fields of "
+                "config.json are replaced by model.overrides.FIELD=VALUE."
+            )
+    settled = {"model": "hf", "model.name": as_name(Path(path).resolve().name)}
+    return [Override(name, value) for name, value in settled.items() if name not in given]
+
+
+def _run_directory(given: dict[str, str]) -> str | None:
+    run_dir = given.get("run.dir") or str(Path("runs") / given.get("run.name", "-"))
+    return run_dir if (Path(run_dir) / "config.yaml").is_file() else None

@@ -1,0 +1,385 @@
+"""Checkpoints that were written by an enemy: a line for each, nothing outside is read or written, nothing hangs."""
+
+import contextlib
+import json
+import os
+import shutil
+
+import pytest
+import torch
+
+from tests.checkpoint.written import WEIGHT, open_writer, pieces, write_checkpoint
+from trainer.checkpoint.folders import folder_of, list_steps, step_of
+from trainer.checkpoint.object_store import ObjectStore
+from trainer.checkpoint.reader import CheckpointReader, describe, find_checkpoint, find_problem, read_weights
+from trainer.checkpoint.writer import retain
+from trainer.data.tokens.history import History
+from trainer.data.tokens.order import PERIOD
+from trainer.engine.loop import Progress
+from trainer.errors import ConfigError, InputError
+from trainer.verbs.checkpoint import main
+
+HISTORY = {
+    "segments": [{"first": 0, "shares": {"train": {"fingerprint": "f", "weight": PERIOD, "start": 0}}}],
+    "stretches": [{"step": 0, "position": 0, "batch_size": 4}],
+}
+STATE = {
+    "position": 12,
+    "tokens": 768,
+    "progress": Progress(step=3, position=12, tokens=768, best_loss=2.5, best_step=2).to_json(),
+    "shape": {"world_size": 1, "zero_stage": 0, "tensor": 1, "sequence": 1, "hpz": 1},
+    "config": {
+        "train": {"precision": "fp32"},
+        "model": {"name": "tiny", "path": None},
+        "data": {},
+        "checkpoint": {"fork_from": None},
+    },
+    "history": HISTORY,
+    "tokenizer_sha256": "a" * 64,
+    "time": 1.7e9,
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A whole checkpoint of step 3, to break."""
+    return write_checkpoint(tmp_path / "run", 3, **STATE)
+
+
+def edit(path, change):
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(change(content) or content))
+
+
+def sign(folder):
+    """Makes COMPLETE fit the files, as an enemy would."""
+    edit(folder / "COMPLETE", lambda old: {"files": {name: describe(folder / name) for name in old["files"]}})
+
+
+def look(folder):
+    """All that a reader can be asked for. InputError if it refuses."""
+    problem = find_problem(folder)
+    if problem:
+        raise InputError(problem)
+    reader = CheckpointReader(folder)
+    reader.stated("progress", Progress.from_json)
+    reader.stated("history", History.from_json)
+    for _ in read_weights(folder):
+        pass
+
+
+def refusal(act, *arguments):
+    with pytest.raises(InputError) as error:
+        act(*arguments)
+    assert "\n" not in str(error.value)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 900
+    return str(error.value)
+
+
+def test_whole_one_is_read(folder, capsys):
+    look(folder)
+    assert main(["verify", str(folder)]) == main(["list", str(folder)]) == main(["show", str(folder)]) == 0
+    assert "best loss    2.5000 at step 2" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------------ names and sizes
+
+NAMES = ["../x", "../../../x", "/tmp/x", "a/b", "", ".", "..", "x\n", "\x1b[2J", "a\\b", "n" * 300, "COMPLETE"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_in_complete_lead_nowhere(folder, name):
+    edit(folder / "COMPLETE", lambda content: content["files"].update({name: content["files"]["state.json"]}))
+    told = refusal(look, folder)
+    assert "COMPLETE" in told
+    assert main(["verify", str(folder)]) == 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_in_complete_of_a_store_write_nothing_outside(folder, tmp_path, name):
+    url = f"file://{tmp_path / 'deep' / 'er' / 'store'}"
+    ObjectStore(url).upload(folder)
+    there = tmp_path / "deep" / "er" / "store" / "step-00000003"
+    victim = tmp_path / "x"
+    victim.write_text("precious")
+    for planted in (tmp_path / "deep" / "x", tmp_path / "deep" / "er" / "x", there.parent / "x"):
+        planted.write_text("evil")
+    evil = describe(tmp_path / "deep" / "x")
+    edit(there / "COMPLETE", lambda content: content["files"].update({name: evil}))
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    told = refusal(ObjectStore(url).fetch_newest, tmp_path / "a" / "b" / "run", look)
+    assert "not whole" in told
+    assert "throw it away" in told
+    assert victim.read_text() == "precious"
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert not list((tmp_path / "a" / "b" / "run" / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/hostname"])
+def test_nothing_outside_is_copied_to_a_store(folder, tmp_path, name):
+    (tmp_path / "run" / "secret").write_text("secret")
+    edit(folder / "COMPLETE", lambda content: content["files"].update({name: describe(tmp_path / "run" / "secret")}))
+    with pytest.raises(InputError):
+        ObjectStore(f"file://{tmp_path / 'store'}").upload(folder)
+    assert not list((tmp_path / "store").rglob("*"))
+
+
+@pytest.mark.parametrize("damage", ["larger", "smaller", "claims all", "device", "fifo", "folder", "complete"])
+def test_sizes_are_looked_at_before_anything_is_fetched(folder, tmp_path, damage):
+    url = f"file://{tmp_path / 'store'}"
+    ObjectStore(url).upload(folder)
+    there = tmp_path / "store" / "step-00000003"
+    tensors = there / "rank-00000.safetensors"
+    if damage in ("larger", "smaller"):
+        os.truncate(tensors, tensors.stat().st_size + (2**40 if damage == "larger" else -1))
+    elif damage == "claims all":
+        edit(there / "COMPLETE", lambda content: content["files"]["state.json"].update(bytes=2**50))
+    elif damage == "complete":
+        os.truncate(there / "COMPLETE", 2**40)
+    else:
+        tensors.unlink()
+        {
+            "device": lambda: tensors.symlink_to("/dev/zero"),
+            "fifo": lambda: os.mkfifo(tensors),
+            "folder": tensors.mkdir,
+        }[damage]()
+    assert "not whole" in refusal(ObjectStore(url).fetch_newest, tmp_path / "other", look)
+    assert not list((tmp_path / "other" / "checkpoints").iterdir())
+    own = write_checkpoint(tmp_path / "other", 2, **STATE)
+    (line,) = ObjectStore(url).fetch_newest(tmp_path / "other", look)
+    assert "not whole" in line
+    assert list((tmp_path / "other" / "checkpoints").iterdir()) == [own]
+
+
+def test_a_store_of_another_run_is_refused_and_leaves_nothing(folder, tmp_path):
+    url = f"file://{tmp_path / 'store'}"
+    ObjectStore(url).upload(folder)
+
+    def refuse(attempt):
+        assert CheckpointReader(attempt).state["step"] == 3
+        raise ConfigError(f"{attempt}: seed: 0 → 1 can't change")
+
+    with pytest.raises(ConfigError, match=r"checkpoint.dir=file:.*step-00000003 there isn't this run's, .*seed: 0 → 1"):
+        ObjectStore(url).fetch_newest(tmp_path / "other", refuse)
+    assert not list((tmp_path / "other" / "checkpoints").iterdir())
+
+
+def test_links_that_lead_out_are_refused(folder, tmp_path):
+    tensors = folder / "rank-00000.safetensors"
+    shutil.move(tensors, tmp_path / "elsewhere")
+    tensors.symlink_to(tmp_path / "elsewhere")
+    assert "leads out of the folder" in refusal(look, folder)
+    shutil.move(tmp_path / "elsewhere", folder / "inside")
+    tensors.unlink()
+    tensors.symlink_to("inside")
+    look(folder)
+
+
+def test_a_newer_one_that_is_broken_is_told_of(folder, tmp_path, capsys):
+    broken = write_checkpoint(tmp_path / "run", 4, **STATE)
+    (broken / "COMPLETE").write_text("{")
+    assert find_checkpoint(tmp_path / "run", None) == folder
+    assert f"{broken}: not whole (COMPLETE is damaged" in capsys.readouterr().err
+
+
+def test_retention_removes_nothing_behind_a_link(folder, tmp_path):
+    other = tmp_path / "other"
+    for step in (4, 5):
+        write_checkpoint(other, step)
+    folder_of(other, 2).symlink_to(folder)
+    retain(other, keep=1, keep_every=0, best=None)
+    assert find_problem(folder) is None
+    assert list_steps(other) == [2, 5]
+
+
+def test_files_that_complete_doesnt_name_dont_count(folder):
+    whole = CheckpointReader(folder).pieces
+    shutil.copy(folder / "rank-00000.json", folder / "rank-00001.json")
+    (folder / "rank-00002.json").write_text("garbage")
+    assert CheckpointReader(folder).pieces == whole
+
+
+# ---------------------------------------------------------------------------------------------------------- fields
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b'{"files": []}',
+        b'{"files": {}}',
+        b'{"files": {"state.json": null}}',
+        b'{"files": {"state.json": {"bytes": "1", "xxh3_128": "0"}}}',
+        b'{"files": {"state.json": {"bytes": -1, "xxh3_128": "00000000000000000000000000000000"}}}',
+        b'{"files": {"state.json": {"bytes": 1e400, "xxh3_128": "00000000000000000000000000000000"}}}',
+        b'{"files": {"state.json": {"bytes": NaN, "xxh3_128": "00000000000000000000000000000000"}}}',
+        b'{"files": {"rank-00000.json": {"bytes": 1, "xxh3_128": "00000000000000000000000000000000"}}}',
+        b"[" * 10**6,
+        b'{"files": ' * 1000,
+        b'{"files": {}, "files": {}}',
+        b"9" * 10_000,
+    ],
+)
+def test_complete_that_is_none_is_damaged(folder, content, capsys):
+    (folder / "COMPLETE").write_bytes(content)
+    assert "damaged" in refusal(look, folder)
+    assert main(["verify", str(folder)]) == 2
+    assert main(["list", str(folder)]) == 0
+    assert "damaged" in refusal(main, ["show", str(folder)])
+    assert capsys.readouterr().out.isascii()
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "device", "dangling", "closed", "folder is a file"])
+@pytest.mark.parametrize("name", ["COMPLETE", "state.json", "rank-00000.json", "rank-00000.safetensors"])
+def test_what_is_no_regular_file_is_refused_at_once(folder, name, kind, capsys):
+    path = folder / name
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind in ("device", "dangling"):
+        path.symlink_to("/dev/zero" if kind == "device" else "nowhere")
+    elif kind == "folder is a file":
+        shutil.rmtree(folder)
+        folder.write_text("")
+    assert refusal(look, folder)
+    for verb in ("verify", "list", "show"):
+        with contextlib.suppress(InputError):
+            main([verb, str(folder.parents[1])])
+    capsys.readouterr()
+
+
+BROKEN_STATES = [
+    lambda state: state.update(step=4),
+    lambda state: state.update(step="3"),
+    lambda state: state.update(step=2**70),
+    lambda state: state.update(format="1"),
+    lambda state: state.update(format=[1]),
+    lambda state: state.update(tokens=None),
+    lambda state: state.update(time=float("inf")),
+    lambda state: state.update(time=1e200),
+    lambda state: state.update(tokenizer_sha256="../../x"),
+    lambda state: state.update(shape=[]),
+    lambda state: state["shape"].update(world_size=-1),
+    lambda state: state["shape"].update(zero_stage="0"),
+    lambda state: state["shape"].update(tensor=[]),
+    lambda state: state.pop("config"),
+    lambda state: state["config"].update(train=[]),
+    lambda state: state["config"].update(model={"name": "a\nb"}),
+    lambda state: state["config"].pop("data"),
+    lambda state: state["config"]["train"].update(precision=None),
+    lambda state: state.update(progress=None),
+    lambda state: state["progress"].update(step=None),
+    lambda state: state["progress"].update(best_loss="nan"),
+    lambda state: state["progress"].update(best_loss=float("nan")),
+    lambda state: state["progress"].update(out_of_patience="yes"),
+    lambda state: state["progress"].update(more=1),
+    lambda state: state.update(history=[]),
+    lambda state: state["history"].update(segments=[]),
+    lambda state: state["history"].update(stretches=[]),
+    lambda state: state["history"].update(stretches=[{"step": 0, "position": 0, "batch_size": 0}]),
+    lambda state: state["history"].update(stretches=2 * HISTORY["stretches"]),
+    lambda state: state["history"]["segments"][0].update(first=1),
+    lambda state: state["history"]["segments"][0].update(shares={}),
+    lambda state: state["history"]["segments"][0]["shares"]["train"].update(weight=1),
+    lambda state: state["history"]["segments"][0]["shares"]["train"].update(start=2**63),
+    lambda state: [state],
+]
+
+
+@pytest.mark.parametrize("change", BROKEN_STATES)
+def test_a_state_that_cant_be_is_refused(folder, change, capsys):
+    state = json.loads((folder / "state.json").read_text())
+    changed = change(state)
+    (folder / "state.json").write_text(json.dumps(changed if changed == [state] else state))
+    sign(folder)
+    assert str(folder) in refusal(look, folder)
+    assert main(["verify", str(folder)]) == 2
+    assert main(["list", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == 3
+
+
+BROKEN_FRAGMENTS = [
+    lambda fragment: fragment.update(file="../rank-00000.safetensors"),
+    lambda fragment: fragment.update(file="/etc/passwd"),
+    lambda fragment: fragment.update(file="unnamed.safetensors"),
+    lambda fragment: fragment.update(tensor="another"),
+    lambda fragment: fragment.update(tensor="\x1b[2J"),
+    lambda fragment: fragment.update(parameter=["odd"]),
+    lambda fragment: fragment.update(parameter="a\nb"),
+    lambda fragment: fragment.update(shape=[2**40, 2**40]),
+    lambda fragment: fragment.update(shape=[-9, -7]),
+    lambda fragment: fragment.update(shape=[1] * 10_000),
+    lambda fragment: fragment.update(shape=None),
+    lambda fragment: fragment.update(shape=[9.0, 7.0]),
+    lambda fragment: fragment.update(start=-5),
+    lambda fragment: fragment.update(start=60, stop=10),
+    lambda fragment: fragment.update(stop=64),
+    lambda fragment: fragment.update(stop=62),
+    lambda fragment: fragment.update(stop=2**63),
+    lambda fragment: fragment.update(slice={"dim": 5, "start": 0, "stop": 1}),
+    lambda fragment: fragment.update(slice={"dim": 0, "start": 3, "stop": 1}),
+    lambda fragment: fragment.update(slice={"dim": 0}),
+    lambda fragment: fragment.update(slice=[0, 0, 9]),
+    lambda fragment: fragment.pop("kind"),
+    lambda fragment: fragment.clear(),
+]
+
+
+@pytest.mark.parametrize("change", BROKEN_FRAGMENTS)
+def test_an_index_that_cant_be_is_refused(folder, change):
+    edit(folder / "rank-00000.json", lambda content: [change(each) for each in content["fragments"][:1]] and content)
+    sign(folder)
+    refusal(look, folder)
+    assert main(["verify", str(folder)]) == 2
+
+
+@pytest.mark.parametrize("damage", ["absurd header", "cut", "empty", "other numbers"])
+def test_safetensors_that_cant_be_are_refused(folder, damage):
+    from safetensors.torch import save_file
+
+    path = folder / "rank-00000.safetensors"
+    content = path.read_bytes()
+    if damage == "absurd header":
+        path.write_bytes(b"\xff" * 8 + content[8:])
+    elif damage == "other numbers":
+        save_file({f"{kind}:odd:0": torch.zeros(63, dtype=torch.int64) for kind in ("fp32", "exp_avg")}, path)
+    else:
+        path.write_bytes(content[:30] if damage == "cut" else b"")
+    sign(folder)
+    assert "rank-00000.safetensors" in refusal(look, folder)
+    assert main(["verify", str(folder)]) == 2
+
+
+# ----------------------------------------------------------------------------------------------------------- steps
+
+
+@pytest.mark.parametrize("step", [99_999_999, 100_000_000, 10**12])
+def test_steps_of_any_number_of_digits_are_found_in_order(tmp_path, step):
+    for each in (step - 1, step, step + 1):
+        write_checkpoint(tmp_path, each)
+    assert list_steps(tmp_path) == [step - 1, step, step + 1]
+    store = ObjectStore(f"file://{tmp_path / 'store'}")
+    open_writer(tmp_path, store=store, keep=2).save(pieces(), {"step": step + 2}, last=True)
+    assert list_steps(tmp_path) == [step + 1, step + 2]
+    store.upload_if_missing(folder_of(tmp_path, step + 1))
+    assert store.steps() == [step + 2]
+    for name in ("step-00000001", f"step-{step:08d}"):
+        assert folder_of(tmp_path, step_of(name) or 0).name == name
+    assert store.fetch_newest(tmp_path / "other", lambda folder: None)[0].endswith(f"step-{step + 2:08d}")
+    assert torch.equal(dict(read_weights(folder_of(tmp_path / "other", step + 2)))["odd"].view(-1), WEIGHT)
+
+
+@pytest.mark.parametrize("name", ["step-1", "step-000000001", "step-0000000١", "step-00000001 ", "step-" + "9" * 40])
+def test_other_names_are_no_steps(tmp_path, name):
+    (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    (tmp_path / "checkpoints" / "step-00000007").write_text("a file")
+    assert step_of(name) is None
+    assert list_steps(tmp_path) == []

@@ -1,0 +1,103 @@
+import json
+import math
+import os
+
+import pytest
+
+from trainer.errors import InputError, StorageError
+from trainer.track.sinks.journal import (
+    METRICS,
+    SAMPLES,
+    Journal,
+    cut_metrics,
+    metric_row,
+    read_metrics,
+    read_rows,
+    sample_row,
+)
+
+
+def write_run(run_dir, steps):
+    for name in (METRICS, SAMPLES):
+        journal = Journal(run_dir / name)
+        for step in steps:
+            row = metric_row(step=step, tokens=step * 10, metrics={"train/loss": 1.0 / step})
+            journal.write(row if name == METRICS else sample_row(step=step, name="s", text=f"é\n{step}"))
+        journal.close()
+
+
+def steps_of(path):
+    return [row["step"] for row in read_rows(path)]
+
+
+def refuse_constant(name):
+    raise AssertionError(f"{name} is not JSON")
+
+
+def test_a_written_row_is_on_disk_before_the_file_is_closed(tmp_path):
+    journal = Journal(tmp_path / METRICS)
+    journal.write(metric_row(step=1, tokens=2, metrics={"train/loss": 3.5}))
+    row = json.loads((tmp_path / METRICS).read_text())
+    assert (row["step"], row["tokens"], row["train/loss"]) == (1, 2, 3.5)
+    journal.close()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite_are_null_for_strict_parsers_and_nan_for_us(tmp_path, value):
+    journal = Journal(tmp_path / METRICS)
+    journal.write(metric_row(step=1, tokens=2, metrics={"train/loss": value}))
+    journal.close()
+    row = json.loads((tmp_path / METRICS).read_text(), parse_constant=refuse_constant)
+    assert row["train/loss"] is None
+    assert math.isnan(read_metrics(tmp_path)[0]["train/loss"])
+
+
+def test_a_resume_keeps_rows_up_to_the_restored_step_and_no_later_ones(tmp_path):
+    write_run(tmp_path, [10, 20, 30, 40])
+    before = (tmp_path / METRICS).read_text().splitlines()
+    cut_metrics(tmp_path, 20)
+    assert (tmp_path / METRICS).read_text().splitlines() == before[:2]
+    assert steps_of(tmp_path / METRICS) == steps_of(tmp_path / SAMPLES) == [10, 20]
+
+
+def test_a_start_from_nothing_cuts_everything(tmp_path):
+    write_run(tmp_path, [10, 20])
+    cut_metrics(tmp_path, 0)
+    assert (tmp_path / METRICS).read_text() == (tmp_path / SAMPLES).read_text() == ""
+
+
+@pytest.mark.parametrize("torn", [b'{"step": 30, "tok', b'{"step": 30, "text": "\xc3', b"\0\0\0"])
+def test_a_line_torn_by_a_kill_is_cut_off(tmp_path, torn):
+    write_run(tmp_path, [10, 20])
+    with (tmp_path / METRICS).open("ab") as file:
+        file.write(torn)
+    cut_metrics(tmp_path, 100)
+    write_run(tmp_path, [110])
+    assert steps_of(tmp_path / METRICS) == [10, 20, 110]
+
+
+def test_garbage_in_the_middle_is_named_and_left_alone(tmp_path):
+    write_run(tmp_path, [10])
+    with (tmp_path / METRICS).open("a") as file:
+        file.write("garbage\n")
+    write_run(tmp_path, [20])
+    content = (tmp_path / METRICS).read_bytes()
+    with pytest.raises(InputError, match=r"metrics\.jsonl, line 2: .*Remove that line"):
+        cut_metrics(tmp_path, 20)
+    assert (tmp_path / METRICS).read_bytes() == content
+
+
+def test_a_full_disk_is_one_clear_error():
+    from pathlib import Path
+
+    journal = Journal(Path("/dev/full"))
+    with pytest.raises(StorageError, match="No space left"):
+        journal.write({"step": 1})
+
+
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("elsewhere"), lambda path: path.mkdir(), os.mkfifo])
+def test_rows_go_to_a_file_of_the_run_and_nowhere_else(tmp_path, make):
+    make(tmp_path / METRICS)
+    with pytest.raises(InputError, match="a link, a folder or a pipe"):
+        Journal(tmp_path / METRICS)
+    assert not (tmp_path / "elsewhere").exists()

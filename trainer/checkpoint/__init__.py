@@ -1,0 +1,1 @@
+"""Checkpoints of any shape: fragments in files, an index, COMPLETE last."""

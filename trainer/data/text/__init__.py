@@ -1,0 +1,1 @@
+"""Text to token shards: sources, filters, order, work items."""

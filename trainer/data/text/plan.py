@@ -1,0 +1,110 @@
+"""plan.json: what a folder is being, or was, prepared from. By it a restart knows that it may continue."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.data.text.sources import Source
+from trainer.errors import ConfigError
+from trainer.machine.durable import write_json
+from trainer.machine.environment import as_stored
+from trainer.machine.json_file import Malformed, from_json, read_json, shown
+
+FILE = "plan.json"
+VERSION = 2  # raise it when the same settings and inputs would give other shards
+SPLITS = ("train", "validation", "test")
+PARTIAL = "partial"
+MOST_BYTES = 2**30  # of plan.json, which names every input file
+
+
+@dataclass(frozen=True)
+class PreparationPlan:
+    """What determines the shards: the settings by their keys, and the input files' names, sizes and times."""
+
+    settings: dict[str, Any]
+    inputs: list[list[Any]]  # of [entry of data.input, name below it, bytes, modified_ns]
+
+    @staticmethod
+    def of(settings: dict[str, Any], sources: tuple[Source, ...]) -> PreparationPlan:
+        """A plan over these sources."""
+        inputs = [[source.given, source.name, source.bytes, source.modified_ns] for source in sources]
+        return PreparationPlan(as_stored({"plan version": VERSION, **settings}), as_stored(inputs))
+
+
+@dataclass(frozen=True)
+class Stored(PreparationPlan):
+    """The content of plan.json."""
+
+    finished: bool
+
+
+def write_plan(folder: Path, plan: PreparationPlan, *, finished: bool) -> None:
+    """Writes plan.json, durably, by way of the folder `partial`."""
+    content = {"finished": finished, "settings": plan.settings, "inputs": plan.inputs}
+    write_json(folder / FILE, content, scratch=folder / PARTIAL)
+
+
+def read_progress(folder: Path, plan: PreparationPlan) -> str:
+    """How far `folder` is with this plan: "new", "begun" or "finished". ConfigError if it holds something else."""
+    mend = "choose another data.output, or remove that folder."
+    try:
+        stored = from_json(Stored, read_json(folder / FILE, most_bytes=MOST_BYTES))
+        before = _by_file(stored.inputs)
+    except FileNotFoundError:
+        for path in (*(folder / split for split in SPLITS), *(folder / PARTIAL).glob("*")):
+            if path.exists() and path.suffix != ".tmp":  # a plan.json that was cut short
+                raise ConfigError(f"data.output={folder}: {path} wasn't made by this prepare: {mend}") from None
+        return "new"
+    except Malformed as error:
+        raise ConfigError(f"{folder / FILE}: can't be read ({error}): {mend}") from error
+    difference = _difference(stored.settings, plan.settings)
+    if not difference and stored.inputs != plan.inputs:
+        difference = _changed_input(before, _by_file(plan.inputs))
+    if difference:
+        raise ConfigError(f"data.output={folder} holds other data ({difference}): {mend}")
+    return "finished" if stored.finished else "begun"
+
+
+def _difference(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """The first setting that differs, as a phrase."""
+    for key in wanted:
+        if stored.get(key) != wanted[key]:
+            return f"{key}={shown(stored.get(key))} then, {wanted[key]} now"
+    return ""
+
+
+def _by_file(inputs: list[list[Any]]) -> dict[tuple[str, str], list[Any]]:
+    """Size and time of each input file, by what it was given as. Malformed where that can't be."""
+    if any(len(file) != 4 or not all(isinstance(name, str) for name in file[:2]) for file in inputs):
+        raise Malformed("inputs aren't lists of an input, a name, bytes and a time")
+    return {(given, name): state for given, name, *state in inputs}
+
+
+def _changed_input(before: dict[tuple[str, str], list[Any]], now: dict[tuple[str, str], list[Any]]) -> str:
+    """The first input file that came, went or changed, as a phrase."""
+    for given, name in now:
+        if (given, name) not in before:
+            return f"{name} of data.input={given} is new"
+        if before[given, name] != now[given, name]:
+            return f"{name} of data.input={given} has changed since"
+    gone = next((key for key in before if key not in now), None)
+    return f"{shown(gone[1])} of data.input={shown(gone[0])} is gone" if gone else "data.input is in another order"
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keeps a second prepare out of `folder`. The lock goes with the process, however that ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ConfigError(f"data.output={folder}: another prepare is writing there; wait for it to end.") from error
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Token shards to batches in one exact order."""

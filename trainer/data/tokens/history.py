@@ -1,0 +1,122 @@
+"""What a run has consumed and will: stretches of one mixture and one batch size. From it any step's data follow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from trainer.config import Pretrain
+from trainer.data.tokens.dataset import with_length
+from trainer.data.tokens.order import Rows, Segment, extend
+from trainer.errors import InputError
+from trainer.machine.json_file import Count, Malformed, Positive, from_json, read_json
+
+FILE = "history.json"
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """From after `step`, at `position`, every step takes `batch_size` sequences."""
+
+    step: Count
+    position: Count
+    batch_size: Positive
+
+
+@dataclass(frozen=True)
+class History:
+    """Segments of the mixture and stretches of the batch size, each in order."""
+
+    segments: list[Segment]
+    stretches: list[Stretch]
+
+    def go_on(
+        self, *, step: int, position: int, batch_size: int, rows: Iterable[Rows], weights: dict[str, float]
+    ) -> History:
+        """The history of a run that goes on after `step` with this data and batch size; equal ones add nothing."""
+        segments = extend(self.segments, first=position, rows=rows, weights=weights)
+        return History(segments, self._with_batch(step=step, position=position, batch_size=batch_size))
+
+    def at_batch(self, *, step: int, batch_size: int) -> History:
+        """The history of a run that goes on after `step` with another batch size, and the same data."""
+        position = self.position_after(step)
+        return History(self.segments, self._with_batch(step=step, position=position, batch_size=batch_size))
+
+    def _with_batch(self, *, step: int, position: int, batch_size: int) -> list[Stretch]:
+        kept = [stretch for stretch in self.stretches if stretch.step < step]
+        if kept and kept[-1].batch_size == batch_size:
+            return kept
+        return [*kept, Stretch(step, position, batch_size)]
+
+    def position_after(self, step: int) -> int:
+        """How many sequences have been consumed when optimiser step `step` is taken; 0 before the first."""
+        return self.positions_of(step)[1] if step > 0 else 0
+
+    def total_steps(self, *, tokens: int, sequence_length: int) -> int:
+        """The step at which `tokens` are reached: what is left of them is cut into steps of the last batch size."""
+        last = self.stretches[-1]
+        left = tokens - last.position * sequence_length
+        return last.step + math.ceil(max(0, left) / (last.batch_size * sequence_length))
+
+    def positions_of(self, step: int) -> tuple[int, int]:
+        """[start, stop): the positions that optimiser step `step` (from 1) trained on."""
+        before = [stretch for stretch in self.stretches if stretch.step < step]
+        if not before:
+            raise InputError(f"step={step}: steps are counted from 1.")
+        stretch = before[-1]
+        start = stretch.position + (step - 1 - stretch.step) * stretch.batch_size
+        return start, start + stretch.batch_size
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; from_json's inverse."""
+        return {
+            "segments": [segment.to_json() for segment in self.segments],
+            "stretches": [asdict(stretch) for stretch in self.stretches],
+        }
+
+    @staticmethod
+    def from_json(record: dict[str, Any]) -> History:
+        """to_json's inverse. Malformed where that can't have come from it: stretches and segments begin at 0."""
+        history = from_json(History, record)
+        firsts = [segment.first for segment in history.segments]
+        begins = [(stretch.step, stretch.position) for stretch in history.stretches]
+        if firsts[:1] != [0] or any(not earlier < later for earlier, later in pairwise(firsts)):
+            raise Malformed("segments don't follow each other from position 0")
+        if begins[:1] != [(0, 0)] or any(not before[0] < after[0] for before, after in pairwise(begins)):
+            raise Malformed("stretches don't follow each other from step 0")
+        for segment in history.segments:
+            segment.check()
+        return history
+
+
+def read_history(run_dir: Path) -> History | None:
+    """history.json of a run directory; None before the run has begun. InputError where it can't be read."""
+    path = run_dir / FILE
+    try:
+        return History.from_json(read_json(path))
+    except FileNotFoundError:
+        return None
+    except Malformed as error:
+        raise InputError(f"{path}: {error}; the next start of the run writes it anew.") from error
+
+
+def total_steps_of(config: Pretrain, history: History | None = None) -> int:
+    """Optimiser steps of the whole run; by tokens, they follow from what `history` has consumed of them."""
+    train = config.train
+    if train.steps is not None:
+        return train.steps
+    assert train.tokens is not None
+    history = history or History([], [Stretch(0, 0, train.batch_size)])
+    return history.total_steps(tokens=train.tokens, sequence_length=config.data.sequence_length)
+
+
+def total_steps_in(run_dir: Path, config: Pretrain, *, step: int) -> int:
+    """Optimiser steps of the run in `run_dir` if it goes on after `step` as `config` says; or of a new one."""
+    config, history = with_length(config), read_history(run_dir)
+    if history is None or not history.stretches or step == 0:
+        return total_steps_of(config)
+    return total_steps_of(config, history.at_batch(step=step, batch_size=config.train.batch_size))

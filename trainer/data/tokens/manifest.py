@@ -1,0 +1,262 @@
+"""manifest.json: what a dataset of token shards is, counted and hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from bisect import bisect_right
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Annotated, Any
+
+from trainer.errors import InputError
+from trainer.machine.bare_name import bare_name
+from trainer.machine.durable import write_json
+from trainer.machine.json_file import Count, Malformed, Sha256, Within, from_known, read_json, shown
+
+FILE = "manifest.json"
+FORMAT = "banyan-token-shards"
+VERSION = 2
+VERSIONS = (1, VERSION)  # that are read; the first had no hashes of indices
+CONTENT_VERSION = 1  # of what the fingerprint hashes
+DTYPES = {"uint16": 2, "uint32": 4}  # bytes of a token
+MOST_BYTES = 2**30  # of manifest.json, which names every input file
+MOST_VOCABULARY = 2**24
+AGAIN = 'Prepare the data again (or fetch them whole), then "banyan data verify".'
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard file: sizes in bytes, sha256 of the tar, tokens (end-of-text ones included), documents, bytes of text.
+
+    `index_sha256` is of the numbers in the index; None if an earlier version wrote the shard.
+    """
+
+    file: str
+    bytes: Count
+    sha256: Sha256
+    tokens: Count
+    documents: Count
+    text_bytes: Count
+    index_sha256: Sha256 | None = None
+
+
+@dataclass(frozen=True)
+class SourceGroup:
+    """The files that one entry of data.input named. A document's source number counts the files of all groups."""
+
+    input: str
+    licence: str | None
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TokenizerRecord:
+    """The tokenizer, as manifest.json tells of it."""
+
+    name: str
+    sha256: Sha256
+    vocab_size: Annotated[int, Within(1, MOST_VOCABULARY)]
+    end_of_text: Count
+    special_ids: dict[str, Count]
+
+
+@dataclass(frozen=True)
+class Record:
+    """The content of manifest.json."""
+
+    name: str
+    fingerprint: str
+    dtype: str
+    tokenizer: TokenizerRecord
+    tokens: Count
+    documents: Count
+    text_bytes: Count
+    documents_read: Count
+    rejected: dict[str, Count]
+    shards: tuple[Shard, ...]
+    sources: tuple[SourceGroup, ...]
+    prepared: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A dataset. `folder` is where it was read from; all else is in manifest.json."""
+
+    folder: Path
+    name: str
+    dtype: str  # uint16 or uint32
+    tokenizer_name: str
+    tokenizer_sha256: str
+    vocab_size: int
+    end_of_text: int
+    special_ids: dict[str, int]
+    shards: tuple[Shard, ...]
+    rejected: dict[str, int]  # by reason, of the whole input of prepare, before the split
+    documents_read: int  # of the whole input: what was rejected, and both splits
+    sources: tuple[SourceGroup, ...]
+    prepared: dict[str, Any] = field(default_factory=dict)  # command, version, time, settings: for people
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in all shards, end-of-text ones included."""
+        return sum(shard.tokens for shard in self.shards)
+
+    @property
+    def documents(self) -> int:
+        """Documents in all shards."""
+        return sum(shard.documents for shard in self.shards)
+
+    @property
+    def text_bytes(self) -> int:
+        """UTF-8 bytes of all documents."""
+        return sum(shard.text_bytes for shard in self.shards)
+
+    @property
+    def tokenizer_file(self) -> Path:
+        """The dataset's tokenizer.json."""
+        return self.folder / "tokenizer" / "tokenizer.json"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The hash of what determines the tokens: tokenizer, dtype, shard hashes and counts; no times, no paths."""
+        shards = [[shard.sha256, shard.tokens, shard.documents, shard.text_bytes] for shard in self.shards]
+        content = json.dumps([FORMAT, CONTENT_VERSION, self.tokenizer_sha256, self.end_of_text, self.dtype, shards])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    @cached_property
+    def _group_ends(self) -> list[int]:
+        return list(accumulate(len(group.files) for group in self.sources))
+
+    def has_source(self, number: int) -> bool:
+        """Whether a file has this source number."""
+        return bool(self._group_ends) and number < self._group_ends[-1]
+
+    def source_name(self, number: int) -> str:
+        """The file, below its input, that has this source number. InputError if none has."""
+        if not self.has_source(number):
+            raise InputError(
+                f"{self.folder / FILE}: it names no source {number:,}, which a document comes from. {AGAIN}"
+            )
+        group = bisect_right(self._group_ends, number)
+        return self.sources[group].files[number - self._group_ends[group]]
+
+
+def write_manifest(manifest: Manifest, *, scratch: Path | None = None) -> None:
+    """Writes manifest.json into the manifest's folder, durably. It comes last: with it the dataset is complete."""
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": manifest.name,
+        "fingerprint": manifest.fingerprint,
+        "dtype": manifest.dtype,
+        "tokenizer": {
+            "name": manifest.tokenizer_name,
+            "sha256": manifest.tokenizer_sha256,
+            "vocab_size": manifest.vocab_size,
+            "end_of_text": manifest.end_of_text,
+            "special_ids": manifest.special_ids,
+        },
+        "tokens": manifest.tokens,
+        "documents": manifest.documents,
+        "text_bytes": manifest.text_bytes,
+        "documents_read": manifest.documents_read,
+        "rejected": manifest.rejected,
+        "shards": [asdict(shard) for shard in manifest.shards],
+        "sources": [asdict(group) for group in manifest.sources],
+        "prepared": manifest.prepared,
+    }
+    write_json(manifest.folder / FILE, content, scratch=scratch)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The dataset in `folder`; InputError if manifest.json is missing, broken, of another version or was edited."""
+    path = folder / FILE
+    try:
+        content = read_json(path, most_bytes=MOST_BYTES)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: missing; {folder} is no dataset of token shards.{_hint(folder)}") from error
+    except Malformed as error:
+        raise InputError(f"{path}: can't be read as JSON ({error}). {AGAIN}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f'{path}: not a manifest of token shards ("format" isn\'t "{FORMAT}").{_hint(folder)}')
+    version = content.get("version")
+    if type(version) is not int or version not in VERSIONS:
+        raise InputError(
+            f"{path}: format version {shown(version)}, this Banyan reads {VERSION}: prepare the data again."
+        )
+    try:
+        record = from_known(Record, content)
+        _check(path, record, hashed=version > 1)
+    except Malformed as error:
+        raise InputError(f"{path}: incomplete or malformed ({error}). {AGAIN}") from error
+    manifest = _manifest(folder, record)
+    if record.fingerprint != manifest.fingerprint:
+        raise InputError(f"{path}: the fingerprint doesn't fit the contents: the file was edited or damaged. {AGAIN}")
+    return manifest
+
+
+def _manifest(folder: Path, record: Record) -> Manifest:
+    return Manifest(
+        folder=folder,
+        name=record.name,
+        dtype=record.dtype,
+        tokenizer_name=record.tokenizer.name,
+        tokenizer_sha256=record.tokenizer.sha256,
+        vocab_size=record.tokenizer.vocab_size,
+        end_of_text=record.tokenizer.end_of_text,
+        special_ids=record.tokenizer.special_ids,
+        shards=record.shards,
+        rejected=record.rejected,
+        documents_read=record.documents_read,
+        sources=record.sources,
+        prepared=record.prepared,
+    )
+
+
+def _check(path: Path, record: Record, *, hashed: bool) -> None:
+    """Refuses a manifest that contradicts itself."""
+    if record.dtype not in DTYPES:
+        raise Malformed(f"dtype {shown(record.dtype)} is neither of {', '.join(DTYPES)}")
+    item, tokenizer = DTYPES[record.dtype], record.tokenizer
+    largest = max([tokenizer.end_of_text, *tokenizer.special_ids.values()])
+    if largest >= tokenizer.vocab_size or tokenizer.vocab_size > 2 ** (8 * item):
+        raise Malformed(
+            f"a vocabulary of {tokenizer.vocab_size:,} doesn't fit {record.dtype}, or has no token {largest:,}"
+        )
+    files = set()
+    for shard in record.shards:
+        files.add(bare_name(shard.file, path))
+        if shard.tokens * item > shard.bytes or shard.documents > shard.tokens:
+            raise Malformed(f"{shard.file}: {shard.bytes:,} bytes can't hold its tokens and documents")
+        if hashed and shard.index_sha256 is None:
+            raise Malformed(f"{shard.file}: index_sha256 is missing")
+    if len(files) != len(record.shards):
+        raise Malformed("two shards have one name")
+    for total in ("tokens", "documents", "text_bytes"):
+        counted, stated = sum(getattr(shard, total) for shard in record.shards), getattr(record, total)
+        if stated != counted:
+            raise Malformed(f"states {stated:,} {total}, its shards add up to {counted:,}")
+
+
+def _hint(folder: Path) -> str:
+    inside = [split for split in ("train", "validation", "test") if (folder / split / FILE).is_file()]
+    if inside:
+        return f" Did you mean {folder / inside[0]}?"
+    return ' Make one with "banyan prepare", or finish it with the same command as before.'
+
+
+def datasets_in(folder: Path) -> list[Path]:
+    """The dataset folders in `folder`: itself, or an output's train, validation and test, those that are there.
+
+    InputError if no manifest is there at all.
+    """
+    if os.path.lexists(folder / FILE):
+        return [folder]
+    inside = [folder / split for split in ("train", "validation", "test") if os.path.lexists(folder / split)]
+    if not any(os.path.lexists(split / FILE) for split in inside):
+        read_manifest(folder)  # refuses, and says why
+    return inside

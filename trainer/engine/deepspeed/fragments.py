@@ -1,0 +1,181 @@
+"""What a rank holds of the training state, at any ZeRO stage and tensor degree, as views of regions of parameters.
+
+DeepSpeed flattens, cuts and pads. Here each stage's layout is turned into `Fragment`s: parameter, region, and views
+that alias DeepSpeed's own storage. Reading one takes a checkpoint, writing into it restores it; nothing is gathered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer.checkpoint.fragment import WEIGHT, Fragment
+from trainer.engine.deepspeed import muon
+from trainer.engine.deepspeed.offload import group_in_memory, weight_in_memory
+from trainer.engine.optimizers.build import moments_of
+from trainer.model.partition import Partition
+from trainer.model.region import Region, Source
+from trainer.ranks.mesh import Mesh
+
+
+def held_fragments(engine: Any, partition: Partition, *, moments: bool = True) -> Iterator[Fragment]:
+    """All that this rank holds: fp32 weights and moments. At stage 0 that is all of its slices.
+
+    A new run has no `moments` before its first step.
+    """
+    stage = engine.zero_optimization_stage()
+    inner = inner_optimizer(engine)
+    for name, parameter in engine.module.named_parameters():
+        held = Region.of_slice(partition.shapes[name], partition.slice_of(name))
+        if stage == 0:
+            views = {WEIGHT: parameter.data.view(-1)}
+            if moments:
+                views |= _moments(inner, parameter, parameter, 0, parameter.numel())
+            yield Fragment(name, held, views)
+        elif stage < 3:
+            mapping = parameter._hp_mapping
+            if mapping is None:
+                continue  # another rank's
+            flat = _flat_partitions(engine)[mapping.param_group_index]
+            start, count = mapping.hp_fragment_address.start, mapping.hp_fragment_address.numel
+            first = mapping.lp_fragment_address.start
+            views = {WEIGHT: flat.data.narrow(0, start, count)}
+            if getattr(parameter, "use_muon", False) and muon.holds_whole_momenta(engine):
+                start = muon.momentum_start(engine, parameter) + first
+            if moments:
+                views |= _moments(inner, parameter, flat, start, count)
+            yield Fragment(name, replace(held, start=first, stop=first + count), views)
+    if stage == 3:
+        yield from _held_at_stage_3(engine, partition, moments=moments)
+
+
+def _held_at_stage_3(engine: Any, partition: Partition, *, moments: bool) -> Iterator[Fragment]:
+    """By group of DeepSpeed's, for one on NVMe is in memory only while its fragments are being used."""
+    inner = inner_optimizer(engine)
+    places = [
+        (*engine.optimizer.grad_position[engine.optimizer.get_param_id(parameter)][:2], name, parameter)
+        for name, parameter in engine.module.named_parameters()
+    ]
+    for group, members in groupby(sorted(places, key=itemgetter(0, 1)), key=itemgetter(0)):
+        with group_in_memory(engine, group):
+            flat = _flat_partitions(engine)[group]
+            for _, start, name, parameter in members:
+                first, count = partition_range(parameter)
+                if count == 0:
+                    continue  # all of this rank's partition is padding
+                held = Region.of_slice(partition.shapes[name], partition.slice_of(name))
+                views = {WEIGHT: flat.data.narrow(0, start, count)}
+                if moments:
+                    views |= _moments(inner, parameter, flat, start, count)
+                yield Fragment(name, replace(held, start=first, stop=first + count), views)
+
+
+def owned_fragments(
+    engine: Any, partition: Partition, mesh: Mesh, extend: Callable[[Fragment], Fragment] = lambda fragment: fragment
+) -> Iterator[Fragment]:
+    """What of `held_fragments` this rank writes: where others hold the same, each of them writes an even share.
+
+    `extend` may add kinds of views to what is held. All data-parallel ranks hold the same at stage 0, and all
+    tensor-parallel ones what isn't cut.
+    """
+    stage = engine.zero_optimization_stage()
+    for fragment in map(extend, held_fragments(engine, partition)):
+        index, count = (mesh.rank // mesh.tensor, mesh.world_size // mesh.tensor) if stage == 0 else (0, 1)
+        if fragment.region.slice is None:
+            index, count = index * mesh.tensor + mesh.tensor_rank, count * mesh.tensor
+        yield fragment if count == 1 else fragment.share(index, count)
+
+
+def _moments(
+    inner: torch.optim.Optimizer, parameter: nn.Parameter, flat: torch.Tensor, start: int, count: int
+) -> dict[str, torch.Tensor]:
+    state = inner.state[flat]
+    return {kind: state[kind].view(-1).narrow(0, start, count) for kind in moments_of(inner, parameter)}
+
+
+def partition_range(parameter: Any) -> tuple[int, int]:
+    """(first element, elements) of this rank's ZeRO-3 partition of its slice, without the padding at the end."""
+    size = parameter.partition_numel()
+    first = size * torch.distributed.get_rank(parameter.ds_process_group)
+    return first, max(0, min(size, parameter.ds_numel - first))
+
+
+def inner_optimizer(engine: Any) -> torch.optim.Optimizer:
+    """The torch optimiser under DeepSpeed's wrapper, which holds the moments and the step count."""
+    return engine.optimizer if engine.zero_optimization_stage() == 0 else engine.optimizer.optimizer
+
+
+def _flat_partitions(engine: Any) -> list[torch.Tensor]:
+    """The fp32 tensors that the torch optimiser steps: parameters at stage 0, DeepSpeed's flat partitions above.
+
+    DeepSpeed has one class for bf16 with fp32 accumulation at stage 1 (BF16_Optimizer), and others for the rest.
+    """
+    if engine.zero_optimization_stage() == 0:
+        return list(engine.module.parameters())
+    for name in ("single_partition_of_fp32_groups", "fp32_groups_flat_partition", "fp32_partitioned_groups_flat"):
+        if hasattr(engine.optimizer, name):
+            return list(getattr(engine.optimizer, name))
+    raise TypeError(f"{type(engine.optimizer).__name__} of DeepSpeed holds its fp32 weights in a way not known here")
+
+
+def _first_parameters(engine: Any) -> list[nn.Parameter]:
+    """A parameter of each of _flat_partitions: all of a flat partition are of one group."""
+    if engine.zero_optimization_stage() == 0:
+        return list(engine.module.parameters())
+    for name in ("bit16_groups", "bf16_groups", "fp16_groups"):
+        if hasattr(engine.optimizer, name):
+            return [group[0] for group in getattr(engine.optimizer, name)]
+    raise TypeError(f"{type(engine.optimizer).__name__} of DeepSpeed groups its parameters in a way not known here")
+
+
+def create_moments(engine: Any, steps: int) -> None:
+    """Gives the optimiser its moments, zero, and `steps` as its own count; torch would make them at its first step."""
+    inner = inner_optimizer(engine)
+    for group, (flat, parameter) in enumerate(zip(_flat_partitions(engine), _first_parameters(engine), strict=True)):
+        with group_in_memory(engine, group):
+            step = torch.tensor(float(steps), dtype=torch.float32, device=flat.device)
+            inner.state[flat] = {
+                "step": step,
+                **{kind: torch.zeros_like(flat) for kind in moments_of(inner, parameter)},
+            }
+            if getattr(parameter, "use_muon", False) and muon.holds_whole_momenta(engine):
+                inner.state[flat] = {"momentum_buffer": muon.whole_momenta(engine, group)}
+
+
+@torch.no_grad()
+def restore(engine: Any, partition: Partition, source: Source, *, steps: int) -> None:
+    """Sets weights and moments of `engine` from `source`, at any stage; reads only what this rank holds."""
+    create_moments(engine, steps)
+    for fragment in held_fragments(engine, partition):
+        for kind, view in fragment.views.items():
+            view.copy_(source(fragment.parameter, kind, fragment.region))
+    if muon.holds_whole_momenta(engine):
+        muon.fill_whole_momenta(engine, partition, source)
+    if engine.zero_optimization_stage() > 0:
+        fill_weights(engine.module, partition, source)
+
+
+def drop_copy(parameter: Any) -> None:
+    """Drops the second copy that ZeRO++ hpZ keeps of a weight: it is stale, and made anew at the next gather."""
+    parameter.ds_secondary_tensor = None
+
+
+@torch.no_grad()
+def fill_weights(model: nn.Module, partition: Partition, source: Source) -> None:
+    """Sets the weights that forward uses: this rank's slices, or at stage 3 its partitions of them."""
+    for name, parameter in model.named_parameters():
+        held = Region.of_slice(partition.shapes[name], partition.slice_of(name))
+        if hasattr(parameter, "ds_tensor"):
+            first, count = partition_range(parameter)
+            values = source(name, WEIGHT, replace(held, start=first, stop=first + count))
+            with weight_in_memory(parameter):
+                parameter.ds_tensor.data[:count].copy_(values)
+            drop_copy(parameter)
+        else:
+            parameter.data.copy_(source(name, WEIGHT, held).view(parameter.shape))

@@ -1,0 +1,162 @@
+"""Our configuration → DeepSpeed's → an engine; the one place that knows DeepSpeed's defaults and traps."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer.config import Pretrain
+from trainer.config.batches import accumulation_steps, micro_batch_of
+from trainer.config.precision import has_bf16_weights
+from trainer.config.training import fills_buckets
+from trainer.engine.deepspeed.gradients import deepspeed_clips
+from trainer.engine.deepspeed.muon import import_uncompiled
+from trainer.engine.deepspeed.offload import home_of_weights, offload_settings
+from trainer.errors import ConfigError
+from trainer.model.build import LanguageModel
+from trainer.model.hugging_face.causal_lm import CausalLM
+from trainer.model.moe import Experts
+from trainer.model.partition import Partition
+from trainer.ranks.mesh import Mesh
+
+# Keys of DeepSpeed's that have one of ours: set in two places, they would disagree.
+OWNED = {
+    "train_batch_size": "train.batch_size",
+    "train_micro_batch_size_per_gpu": "train.micro_batch_size",
+    "gradient_accumulation_steps": "train.batch_size and train.micro_batch_size",
+    "gradient_clipping": "train.gradient_clipping",
+    "optimizer": "optimizer.*",
+    "scheduler": "schedule.*",
+    "fp16": "train.precision",
+    "bf16": "train.precision",
+    "torch_autocast": "train.precision",
+    "wandb": "track.wandb.*",
+    "tensor_parallel": "parallel.tensor",
+}
+
+
+def deepspeed_config(config: Pretrain, mesh: Mesh, partition: Partition) -> dict[str, Any]:
+    """The DeepSpeed configuration of a run. ConfigError if config.deepspeed sets what has a key of ours."""
+    stage = config.parallel.zero_stage
+    cuda = mesh.device.type == "cuda"
+    ours: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": micro_batch_of(config.train, mesh.data_size),
+        "gradient_accumulation_steps": accumulation_steps(config, mesh.data_size),
+        # DeepSpeed's default is 1.0. Where this is 0, GradientGuard clips.
+        "gradient_clipping": config.train.gradient_clipping if deepspeed_clips(config) else 0.0,
+        "zero_optimization": {
+            "stage": stage,
+            "overlap_comm": cuda,
+            "contiguous_gradients": fills_buckets(config.parallel, cuda=cuda),
+            "zero_hpz_partition_size": config.parallel.hpz,
+            **offload_settings(config.parallel, mesh, partition),
+        },
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW steps offloaded state: no kernel to compile
+        "steps_per_print": None,
+        "timers": {"throughput": {"enabled": False}},  # it waits for the device at every step
+    }
+    if has_bf16_weights(config):
+        # Without check_grad_overflow a NaN would reach the weights; bf16 sums of gradients would lose small ones.
+        ours["bf16"] = {"enabled": True, "check_grad_overflow": True}
+        ours["data_types"] = {"grad_accum_dtype": "fp32"}
+    if mesh.tensor > 1:
+        ours["tensor_parallel"] = {
+            "autotp_size": mesh.tensor,
+            "partition_config": {"use_default_specs": False, "layer_specs": partition.layer_specs()},
+        }
+    if config.optimizer.name == "muon" and stage == 3:
+        ours["zero_optimization"]["reduce_scatter"] = False  # DeepSpeed refuses it with Muon
+        ours["communication_data_type"] = "fp32"  # it is the momentum's type, too
+    for key in config.deepspeed:
+        if key in OWNED:
+            raise ConfigError(f"deepspeed.{key} is set by {OWNED[key]}: use that and leave deepspeed.{key} out.")
+    if "stage" in config.deepspeed.get("zero_optimization", {}):
+        raise ConfigError("deepspeed.zero_optimization.stage is set by parallel.zero_stage: use that.")
+    return merge(ours, config.deepspeed)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `over` laid on top, mapping by mapping."""
+    merged = dict(base)
+    for key, value in over.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if nested else value
+    return merged
+
+
+@contextlib.contextmanager
+def construction(config: Pretrain, mesh: Mesh, partition: Partition) -> Iterator[None]:
+    """Where the model is built: at stage 3 each parameter is cut among ranks as soon as it exists."""
+    if config.parallel.zero_stage < 3:
+        with mesh.device:
+            yield
+        return
+    import deepspeed
+    from deepspeed.utils import groups
+
+    # Without `dtype`: given one, DeepSpeed 0.19.8 makes every parameter bf16 on a CPU, also for fp32.
+    with deepspeed.zero.Init(
+        config_dict_or_path=deepspeed_config(config, mesh, partition),
+        remote_device=home_of_weights(config, mesh),
+        data_parallel_group=groups.get_data_parallel_group() if mesh.tensor > 1 else None,
+    ):
+        yield
+
+
+@torch.no_grad()
+def deal_experts(model: LanguageModel, mesh: Mesh, partition: Partition) -> None:
+    """Leaves each tensor-parallel rank its share of every layer's experts, which AutoTP doesn't know how to cut."""
+    if mesh.tensor == 1:
+        return
+    from deepspeed.module_inject.layers import ColumnParallel, RowParallel
+    from deepspeed.runtime.zero.partition_parameters import GatheredParameters
+    from deepspeed.utils import groups
+
+    group = groups.get_tensor_model_parallel_group()
+    for prefix, module in model.named_modules():
+        if not isinstance(module, Experts):
+            continue
+        held = partition.slice_of(f"{prefix}.down_proj")
+        assert held is not None
+        for name, parameter in list(module.named_parameters()):
+            with GatheredParameters([parameter], enabled=hasattr(parameter, "ds_tensor")):
+                own = nn.Parameter(parameter.data[held.start : held.stop].clone())
+            own.tensor_model_parallel = True  # type: ignore[attr-defined]  # or DeepSpeed's norm would count one rank's
+            setattr(module, name, own)
+        module.hold(
+            held.start, partial(ColumnParallel.apply, group), lambda sums: RowParallel.apply(group, sums, False)
+        )
+
+
+def initialize(
+    config: Pretrain, mesh: Mesh, model: LanguageModel, optimizer: torch.optim.Optimizer, partition: Partition
+) -> Any:
+    """DeepSpeed's engine around model and optimiser; with tensor parallelism it cuts the model as `partition` says."""
+    import deepspeed
+
+    import_uncompiled()
+    with contextlib.redirect_stdout(io.StringIO()):  # AutoTP says there what it was told
+        engine, _, _, _ = deepspeed.initialize(
+            model=model,
+            optimizer=optimizer,
+            config=deepspeed_config(config, mesh, partition),
+            dist_init_required=False,
+        )
+    if mesh.tensor > 1:
+        engine.first_dataloader_check.remove()  # compares the first batch among peers, as pickles; ours are the same
+    if config.parallel.zero_stage == 0 and mesh.world_size == mesh.tensor:
+        engine.enable_backward_allreduce = False  # nobody to reduce with; it would copy all gradients, there and back
+    if isinstance(model, CausalLM):
+        model.restore_buffers()
+    for name, parameter in engine.module.named_parameters():
+        shape = tuple(getattr(parameter, "ds_shape", parameter.shape))
+        if shape != partition.held_shape(name):
+            raise TypeError(f"DeepSpeed cut {name} into {shape}, where {partition.held_shape(name)} was meant")
+    return engine

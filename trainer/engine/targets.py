@@ -1,0 +1,64 @@
+"""How many targets a step has, over all ranks and micro-steps: known before its first backward, without a wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.distributed
+
+from trainer.data.tokens.loader import IGNORED, Batch
+from trainer.ranks.mesh import Mesh
+
+
+@dataclass(frozen=True)
+class Step:
+    """This rank's micro-batches of an optimiser step, and the targets of the whole global batch."""
+
+    batches: Iterable[Batch]
+    targets: int
+
+
+def fixed_steps(batches: Iterator[Batch], *, micro_steps: int, targets: int) -> Iterator[Step]:
+    """Steps that all have the same number of targets: nothing needs to be counted."""
+    while True:
+        yield Step(islice(batches, micro_steps), targets)
+
+
+class _Count:
+    """The count of a step's targets, on its way: ranks are added up on gloo while the step before is computed."""
+
+    def __init__(self, batches: list[Batch], mesh: Mesh) -> None:
+        self.batches = batches
+        own = sum(int((batch.targets != IGNORED).sum()) for batch in batches)
+        counts_once = mesh.tensor_rank == 0 and mesh.sequence_rank == 0  # neighbours take the same rows
+        self._total = torch.tensor([own if counts_once else 0], dtype=torch.int64)
+        self._work: Any = None
+        if mesh.world_size > 1:
+            self._work = torch.distributed.all_reduce(self._total, group=mesh.control, async_op=True)
+
+    def wait(self) -> int:
+        """Targets of the global batch."""
+        if self._work is not None:
+            self._work.wait()
+        return int(self._total.item())
+
+
+def counted_steps(batches: Iterator[Batch], *, micro_steps: int, mesh: Mesh) -> Iterator[Step]:
+    """Steps whose targets are counted from the batches as they come from the loader, one step ahead of their use.
+
+    Every rank must use up each step's batches: after the last of them the next step's are counted.
+    """
+    upcoming = _Count(list(islice(batches, micro_steps)), mesh)
+    while True:
+        current, following = upcoming, list[_Count]()
+
+        def use(batches_of_step: list[Batch], following: list[_Count] = following) -> Iterator[Batch]:
+            yield from batches_of_step
+            following.append(_Count(list(islice(batches, micro_steps)), mesh))
+
+        yield Step(use(current.batches), current.wait())
+        (upcoming,) = following

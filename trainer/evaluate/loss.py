@@ -1,0 +1,105 @@
+"""The loss on a validation set: the same rows and the same sum at any world size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed
+
+from trainer.config import Evaluate
+from trainer.data.tokens.dataset import Dataset
+from trainer.data.tokens.loader import IGNORED, validation_batches
+from trainer.engine.sequence import own_part
+from trainer.objective.build import Objective
+from trainer.ranks.mesh import Mesh
+from trainer.track.metrics import bits_per_byte
+
+
+@dataclass(frozen=True)
+class Score:
+    """`loss` in nats per token over `tokens` targets."""
+
+    loss: float
+    bits_per_byte: float
+    tokens: int
+
+
+@torch.no_grad()
+def score(
+    objective: Objective,
+    model: Callable[..., Any],
+    dataset: Dataset,
+    settings: Evaluate,
+    mesh: Mesh,
+    *,
+    beat: Callable[[], None] = lambda: None,
+) -> Score:
+    """Scores the first `settings.rows` rows (0: all) of a validation set; every rank calls it and gets the result.
+
+    Row losses are laid into one vector and summed in row order in double precision, so the world size doesn't show.
+    Bits per byte take the dataset's own ratio of tokens to bytes. `beat` is called before each batch.
+    """
+    rows = min(settings.rows or dataset.rows.total, dataset.rows.total)
+    losses, targets = torch.zeros(2, rows, dtype=torch.float64)
+    batches = validation_batches(
+        dataset,
+        rows=rows,
+        micro_batch_size=settings.micro_batch_size,
+        rank=mesh.data_rank,
+        world_size=mesh.data_size,
+        to_batch=objective.to_batch,
+    )
+    for first, batch in batches:
+        beat()
+        values = objective.losses(model, own_part(batch, mesh).to(mesh.device)).double().cpu()
+        kept = max(0, min(len(values), rows - first))
+        losses[first : first + kept] = values[:kept]
+        targets[first : first + kept] = (batch.targets != IGNORED).sum(dim=1)[:kept]
+    if mesh.tensor_rank > 0:
+        losses.zero_()  # the same as their neighbour's: counted once
+    if mesh.tensor_rank > 0 or mesh.sequence_rank > 0:
+        targets.zero_()
+    if mesh.world_size > 1:
+        for found in (losses, targets):
+            torch.distributed.all_reduce(found, group=mesh.control)
+    tokens = int(targets.sum().item())
+    loss = losses.sum().item() / tokens
+    manifest = dataset.manifest
+    bpb = bits_per_byte(nats_per_token=loss, tokens=manifest.tokens, text_bytes=manifest.text_bytes)
+    return Score(loss, bpb, tokens)
+
+
+@dataclass
+class LossEvaluator:
+    """Scores every validation set in the loop, with the weights of the moment; `latest` are the last scores."""
+
+    objective: Objective
+    engine: Any
+    sets: list[Dataset]
+    settings: Evaluate
+    mesh: Mesh
+    beat: Callable[[], None]
+    latest: list[tuple[Dataset, Score]] = field(default_factory=list)
+
+    @property
+    def every(self) -> int:
+        """Steps between evaluations."""
+        return self.settings.every
+
+    def run(self) -> dict[str, float]:
+        """Loss and bits per byte of each set. Every rank calls it and gets the same."""
+        was_training = self.engine.module.training
+        self.engine.eval()
+        self.latest = [
+            (dataset, score(self.objective, self.engine.module, dataset, self.settings, self.mesh, beat=self.beat))
+            for dataset in self.sets
+        ]
+        self.engine.train(was_training)
+        metrics = {}
+        for dataset, result in self.latest:
+            metrics[f"eval/{dataset.name}/loss"] = result.loss
+            metrics[f"eval/{dataset.name}/bits_per_byte"] = result.bits_per_byte
+        return metrics

@@ -1,0 +1,123 @@
+"""Continues a prompt with a trained model: tokens are sampled one by one, text comes in whole characters."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.data.tokens.tokenizer import Tokenizer
+from trainer.model.build import LanguageModel
+
+UNFINISHED = "\ufffd"  # what a tokenizer decodes the first bytes of a character to
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn; the fields are those of trainer.config.Generate."""
+
+    max_tokens: int = 128
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+def continue_text(
+    model: LanguageModel, tokenizer: Tokenizer, prompt: str, sampling: Sampling, *, context_length: int
+) -> Iterator[str]:
+    """The continuation of `prompt` (without it), in pieces that end with whole characters.
+
+    An empty prompt begins where a document does, after an end-of-text token.
+    """
+    end_of_text = tokenizer.end_of_text_id
+    tokens = tokenizer.encode(prompt) or [end_of_text]
+    new = generate_tokens(model, tokens, sampling, context_length=context_length, end_of_text=end_of_text)
+    return decode_stream(tokenizer, tokens, new)
+
+
+def generate_tokens(
+    model: LanguageModel, tokens: list[int], sampling: Sampling, *, context_length: int, end_of_text: int
+) -> Iterator[int]:
+    """Samples the tokens that follow `tokens`, until end-of-text (not given out) or `sampling.max_tokens`.
+
+    The model never sees more than `context_length` tokens: when they are full it goes on from the later half of them.
+    Under ZeRO-3 every rank must take part, and take every token.
+    """
+    generator = torch.Generator("cpu").manual_seed(sampling.seed)
+    seen = tokens[-context_length:]
+    fresh, cache = seen, model.new_cache(context_length)
+    for _ in range(sampling.max_tokens):
+        if len(seen) > context_length:
+            seen = seen[-max(1, context_length // 2) :]
+            fresh, cache = seen, model.new_cache(context_length)
+        logits = next_logits(model, fresh, cache)
+        token = sample(logits, sampling.temperature, sampling.top_k, sampling.top_p, generator)
+        if token == end_of_text:
+            return
+        yield token
+        fresh = [token]
+        seen = seen + fresh
+
+
+@torch.no_grad()
+def next_logits(model: LanguageModel, tokens: list[int], cache: Any) -> Tensor:
+    """Logits of what follows the cached tokens and these, which join the cache. (vocab_size,) fp32 on the CPU."""
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    with _uncompiled(model):
+        logits = model(torch.tensor([tokens], device=device), cache=cache)
+    model.train(training)
+    return logits[0, -1].float().cpu()
+
+
+def sample(logits: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator) -> int:
+    """Draws a token from softmax(logits / temperature), cut to the `top_k` likeliest, then to the nucleus `top_p`.
+
+    The nucleus (Holtzman et al. 2020) is the fewest likeliest tokens whose probability reaches top_p: one at least.
+    temperature 0 takes the likeliest, top_k 0 and top_p 1 cut nothing. logits: (vocab_size,).
+    """
+    if temperature == 0:
+        return int(logits.argmax())
+    scaled = (logits.double() - logits.max()) / temperature  # at most 0: a tiny temperature overflows nothing
+    probabilities, tokens = scaled.softmax(dim=-1).sort(descending=True, stable=True)
+    if top_k > 0:
+        probabilities = probabilities[:top_k] / probabilities[:top_k].sum()
+    if top_p < 1:
+        before = probabilities.cumsum(dim=-1) - probabilities  # held by the likelier ones
+        before[0] = -1.0
+        probabilities = probabilities.where(before < top_p, 0.0)
+    return int(tokens[torch.multinomial(probabilities, 1, generator=generator)])
+
+
+def decode_stream(tokenizer: Tokenizer, before: list[int], tokens: Iterable[int]) -> Iterator[str]:
+    """The text of `tokens` as they come, after those `before`; a character in several tokens waits for the last.
+
+    Each piece is decoded after the one before it, because some tokenizers drop the space a text begins with.
+    """
+    context = before
+    pending: list[int] = []
+    for token in tokens:
+        pending.append(token)
+        text = _text_after(tokenizer, context, pending)
+        if text and not text.endswith(UNFINISHED):
+            yield text
+            context, pending = pending, []
+    if rest := _text_after(tokenizer, context, pending):
+        yield rest
+
+
+def _text_after(tokenizer: Tokenizer, context: list[int], tokens: list[int]) -> str:
+    return tokenizer.decode(context + tokens)[len(tokenizer.decode(context)) :]
+
+
+def _uncompiled(model: LanguageModel) -> contextlib.AbstractContextManager:
+    """Runs compiled blocks as they are written: a sample's ever-changing shapes would compile again and again."""
+    if any(module._compiled_call_impl is not None for module in model.modules()):
+        return torch.compiler.set_stance("force_eager")
+    return contextlib.nullcontext()

@@ -1,0 +1,1 @@
+"""The machine under a process: durable files, ports, the processor, host memory."""

@@ -1,0 +1,307 @@
+"""The model: a decoder of the Llama family in plain PyTorch. It knows nothing of ranks, ZeRO or configuration files.
+
+RMSNorm, rotary positions, grouped-query attention, SwiGLU; optionally Qwen3's norm on queries and keys, Qwen2's biases
+on them and on values, and experts. Parameters are named as in Hugging Face's LlamaForCausalLM, with experts as in its
+Qwen3MoeForCausalLM, so that export is a copy. Any weights the constructor leaves are meaningless: they come from
+initialize.py or a checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
+
+from trainer.config import Model
+from trainer.model.attention import (
+    KeyValueCache,
+    LayerCache,
+    Rotary,
+    apply_rotary,
+    attend,
+    causal_mask,
+    document_block_mask,
+    document_mask,
+    document_positions,
+    rotary_tables,
+)
+from trainer.model.loss import Measure, logit_losses, row_losses
+from trainer.model.moe import MixtureOfExperts, Routing, Tally, penalties
+from trainer.model.recompute import recomputed
+from trainer.model.sizes import head_width
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) · weight (Zhang and Sennrich 2019); the division in fp32, whatever the weights are."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(…, size) → the same."""
+        wide = hidden.float()
+        wide = wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + self.eps)
+        return self.weight.to(hidden.dtype) * wide.to(hidden.dtype)
+
+
+# What attends to queries, keys and values of whole rows, as `mix_values` does
+Mix = Callable[[Tensor, Tensor, Tensor], Tensor]
+# Calls a Mix on queries, keys and values that are a part of each row, and returns its result for that part
+Exchange = Callable[[Mix, Tensor, Tensor, Tensor], Tensor]
+
+
+def whole_rows(mix: Mix, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """The exchange where rows aren't spread: none."""
+    return mix(queries, keys, values)
+
+
+class SelfAttention(nn.Module):
+    """Grouped-query attention with rotary positions.
+
+    Heads are counted from the projections' outputs, not from the configuration: tensor parallelism makes them local.
+    """
+
+    def __init__(self, config: Model) -> None:
+        super().__init__()
+        self.head_dim = head_width(config)
+        self.exchange: Exchange = whole_rows
+        self.dropout = config.dropout
+        query_size = config.num_attention_heads * self.head_dim
+        key_size = config.num_key_value_heads * self.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, query_size, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, key_size, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, key_size, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(query_size, config.hidden_size, bias=False)
+        self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
+
+    def forward(
+        self, hidden: Tensor, rotary: Rotary, mask: Tensor | BlockMask | None, cache: LayerCache | None
+    ) -> Tensor:
+        """(batch, time, hidden_size) → the same."""
+        batch, time, _ = hidden.shape
+        heads = (batch, time, -1, self.head_dim)
+        queries = self.q_norm(self.q_proj(hidden).view(heads))
+        keys = self.k_norm(self.k_proj(hidden).view(heads))
+        values = self.v_proj(hidden).view(heads)
+        mix = partial(mix_values, rotary=rotary, mask=mask, cache=cache)
+        mixed = self.exchange(mix, queries, keys, values).reshape(batch, time, -1)
+        return F.dropout(self.o_proj(mixed), self.dropout, self.training)
+
+
+def mix_values(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    rotary: Rotary,
+    mask: Tensor | BlockMask | None,
+    cache: LayerCache | None,
+) -> Tensor:
+    """Attention over whole rows: (batch, time, heads, head_dim), with kv_heads for keys and values → like queries."""
+    queries, keys, values = queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
+    queries, keys = apply_rotary(queries, rotary), apply_rotary(keys, rotary)
+    if cache is not None:
+        keys, values = cache.append(keys, values)
+    return attend(queries, keys, values, mask).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: down(silu(gate(x)) · up(x)) (Shazeer 2020)."""
+
+    def __init__(self, config: Model) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(batch, time, hidden_size) → the same."""
+        gated = F.silu(self.gate_proj(hidden)) * self.up_proj(hidden)
+        return F.dropout(self.down_proj(gated), self.dropout, self.training)
+
+
+class Block(nn.Module):
+    """A decoder block: attention and feed-forward or experts, each normed before and added to the residual stream."""
+
+    def __init__(self, config: Model) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(config)
+        self.mlp = MixtureOfExperts(config) if config.num_experts > 0 else FeedForward(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        rotary: Rotary,
+        mask: Tensor | BlockMask | None = None,
+        cache: LayerCache | None = None,
+    ) -> tuple[Tensor, Routing | None]:
+        """(batch, time, hidden_size) → the same, and how experts were chosen, if there are any and it is training."""
+        hidden = hidden + self.self_attn(self.input_layernorm(hidden), rotary, mask, cache)
+        normed = self.post_attention_layernorm(hidden)
+        change, routing = self.mlp(normed) if isinstance(self.mlp, MixtureOfExperts) else (self.mlp(normed), None)
+        return hidden + change, routing
+
+
+class Decoder(nn.Module):
+    """Tokens to final hidden states: embedding, blocks, norm."""
+
+    def __init__(self, config: Model, vocab_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.activation_checkpointing = "none"
+        self.shards = 1  # parts that each row is spread over; tokens are one of them
+        # nn.Embedding itself would draw weights: on the meta device that imports torch's compiler, which takes seconds.
+        self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(vocab_size, config.hidden_size), freeze=False)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self, tokens: Tensor, document_ids: Tensor | None, cache: KeyValueCache | None
+    ) -> tuple[Tensor, list[Routing]]:
+        """(batch, time) → (batch, time, hidden_size), and the routings of blocks that have one to tell of.
+
+        document_ids are of whole rows.
+        """
+        past = cache.length if cache is not None else 0
+        positions = _positions(tokens.shape[1] * self.shards, tokens.device, document_ids, past)
+        rotary = rotary_tables(positions, head_width(self.config), self.config.rope_theta)
+        mask = _mask(tokens, document_ids, past)
+        hidden = F.dropout(_in_autocast_dtype(self.embed_tokens(tokens)), self.config.dropout, self.training)
+        routings = []
+        for index, block in enumerate(self.layers):
+            layer_cache = cache.layers[index] if cache is not None else None
+            hidden, routing = self._through(block, hidden, rotary, mask, layer_cache)
+            if routing is not None:
+                routings.append(routing)
+        return self.norm(hidden), routings
+
+    def _through(self, block: nn.Module, hidden: Tensor, *rest: object) -> tuple[Tensor, Routing | None]:
+        if self.activation_checkpointing == "none" or not torch.is_grad_enabled():
+            return block(hidden, *rest)
+        return recomputed(
+            block,
+            hidden,
+            *rest,
+            selective=self.activation_checkpointing == "selective",
+            has_dropout=self.training and self.config.dropout > 0,
+        )
+
+
+class Transformer(nn.Module):
+    """The language model: decoder, head and loss. With experts, `tally` counts how training routes to them."""
+
+    def __init__(self, config: Model) -> None:
+        super().__init__()
+        if config.vocab_size is None:
+            raise ValueError("model.vocab_size is not set: take the tokenizer's.")
+        self.config = config
+        self.model = Decoder(config, config.vocab_size)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.tally = Tally() if config.num_experts > 0 else None
+        self.measure: Measure = logit_losses
+        self._tie()
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether training draws random numbers."""
+        return self.config.dropout > 0
+
+    def new_cache(self, capacity: int) -> KeyValueCache:
+        """A cache for generation, of up to `capacity` tokens."""
+        return KeyValueCache(self.config.num_hidden_layers, capacity)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The decoder blocks, first to last."""
+        return self.model.layers
+
+    def set_activation_checkpointing(self, mode: str) -> None:
+        """`full` computes blocks again in backward, `selective` their cheap parts; `none` keeps what backward needs."""
+        if mode not in ("none", "full", "selective"):
+            raise ValueError(f"activation checkpointing {mode!r}: none, full or selective.")
+        self.model.activation_checkpointing = mode
+
+    def spread_sequence(self, exchange: Exchange, shards: int) -> None:
+        """Makes the model take one of `shards` equal parts of each row, and `exchange` join them for attention.
+
+        Tokens and targets are then that part; document_ids stay those of whole rows. Losses are the part's.
+        """
+        self.model.shards = shards
+        for module in self.modules():
+            if isinstance(module, SelfAttention):
+                module.exchange = exchange
+
+    def forward(
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """Each row's summed loss where there are targets, else logits; fp32 both.
+
+        tokens, targets, document_ids: (batch, time) int64. Losses: (batch,), in nats; IGNORED targets add nothing; the
+        z-loss and the experts' penalties are in it while training. Logits: (batch, time, vocab_size), or with a cache,
+        which is extended by `tokens`, of the last position alone: (batch, 1, vocab_size). `document_ids`, equal within
+        a document and each document in one piece, keep attention inside documents and restart positions; they don't go
+        with a cache.
+        """
+        if cache is not None and document_ids is not None:
+            raise ValueError("A cache holds one document: give no document_ids with it.")
+        hidden, routings = self.model(tokens, document_ids, cache)
+        if targets is not None:
+            z_loss = self.config.z_loss if self.training else 0.0
+            losses = row_losses(
+                hidden, targets, self.lm_head, chunk=self.config.loss_chunk, z_loss=z_loss, measure=self.measure
+            )
+            return losses + self._penalties(routings, targets) if routings else losses
+        if cache is not None:
+            hidden = hidden[:, -1:]
+        return self.lm_head(hidden).float()
+
+    def _penalties(self, routings: list[Routing], targets: Tensor) -> Tensor:
+        assert self.tally is not None
+        self.tally.add(routings, targets)
+        return penalties(routings, targets, self.config)
+
+    def _tie(self) -> None:
+        if self.config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> Transformer:
+        """What .to(), .to_empty() and the like call: they may replace parameters, each module's by itself."""
+        super()._apply(fn, recurse)
+        self._tie()
+        return self
+
+
+def _in_autocast_dtype(hidden: Tensor) -> Tensor:
+    """What enters the residual stream, which autocast would leave in fp32: twice the memory to pass over."""
+    kind = hidden.device.type
+    return hidden.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else hidden
+
+
+def _positions(time: int, device: torch.device, document_ids: Tensor | None, past: int) -> Tensor:
+    """Positions in whole rows: (1, time), or with documents (batch, time)."""
+    if document_ids is not None:
+        return document_positions(document_ids)
+    return torch.arange(past, past + time, device=device)[None]
+
+
+def _mask(tokens: Tensor, document_ids: Tensor | None, past: int) -> Tensor | BlockMask | None:
+    """The mask that `attend` needs; None where plain causal attention (or one query that sees all) will do."""
+    if document_ids is not None:
+        return document_block_mask(document_ids) if tokens.is_cuda else document_mask(document_ids)
+    if past > 0 and tokens.shape[1] > 1:
+        return causal_mask(past, tokens.shape[1], tokens.device)
+    return None

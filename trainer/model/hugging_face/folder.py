@@ -1,0 +1,150 @@
+"""The folder of a Hugging Face model that Hugging Face's own code trains (model.path), and the run's copy of it.
+
+RUN/model/ holds the config.json that counts, overrides applied, so that nothing but initial weights needs the folder.
+Nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from trainer.config import OF_CAUSAL_LM, Model, Pretrain
+from trainer.errors import ConfigError, require
+from trainer.machine.durable import write_json
+from trainer.model.hugging_face.config_json import check_doors, read_json
+from trainer.model.hugging_face.safetensors_folder import find_tensors, holds_tensors
+
+CONFIG = "config.json"
+GENERATION = "generation_config.json"
+# Of config.json, what says nothing about the function that the weights compute
+INCIDENTAL = ("transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures", "use_cache")
+
+
+def check_causal_lm(config: Pretrain) -> None:
+    """Refuses what a Hugging Face model can't be asked for; no file is read."""
+    model, parallel, train = config.model, config.parallel, config.train
+    for field in dataclasses.fields(Model):
+        value = getattr(model, field.name)
+        require(
+            field.name in OF_CAUSAL_LM or value == field.default,
+            f"model.{field.name}={value} has no effect with model.path, whose config.json tells the model: leave it "
+            "out; fields of config.json are replaced by model.overrides.FIELD=VALUE.",
+        )
+    require(
+        parallel.sequence == 1,
+        f"parallel.sequence={parallel.sequence} with model.path: Hugging Face's attention would see only a rank's part "
+        "of each row; use parallel.sequence=1.",
+    )
+    require(
+        config.optimizer.name != "muon",
+        "optimizer.name=muon with model.path: which matrices of another architecture are hidden ones isn't known; use "
+        "optimizer=adamw.",
+    )
+    require(
+        not parallel.uneven_heads,
+        "parallel.uneven_heads=true with model.path: plans of Hugging Face models cut heads evenly; leave it out.",
+    )
+    require(
+        train.activation_checkpointing != "selective",
+        "train.activation_checkpointing=selective with model.path: transformers knows full only; use full or none.",
+    )
+    require(
+        not train.compile,
+        "train.compile=true with model.path: only our own decoder's blocks are compiled; use train.compile=false.",
+    )
+
+
+def with_absolute_folders(model: Model) -> Model:
+    """The model, independent of where the command was given."""
+
+    def absolute(path: str | None) -> str | None:
+        return str(Path(path).expanduser().absolute()) if path else None
+
+    return dataclasses.replace(model, init_from=absolute(model.init_from), path=absolute(model.path))
+
+
+def find_model(model: Model, run_dir: Path) -> Model:
+    """`model` as its folder describes it, or where that is gone, as the run's copy does. ConfigError if neither can.
+
+    A model of ours is described by its keys alone.
+    """
+    if model.path is None:
+        return model
+    folder = Path(str(model.path))
+    if (folder / CONFIG).is_file():
+        if holds_tensors(folder) and not (run_dir / "model" / CONFIG).is_file():
+            find_tensors(folder)  # refuses broken files early; a run that goes on doesn't read them
+        return model
+    if (run_dir / "model" / CONFIG).is_file():
+        return own_model(model, run_dir)
+    raise _missing(folder)
+
+
+def _missing(folder: Path) -> ConfigError:
+    if folder.is_dir():
+        return ConfigError(f"model.path={folder}: no {CONFIG} there; give the folder of a Hugging Face model.")
+    return ConfigError(
+        f"model.path={folder}: there is no such folder, and nothing is downloaded; fetch the model first, as by "
+        "`hf download NAME --local-dir DIR`, and set model.path=DIR."
+    )
+
+
+def own_model(model: Model, run_dir: Path) -> Model:
+    """`model` as the run directory's own copy describes it; one of our decoders is itself."""
+    if model.path is None:
+        return model
+    return dataclasses.replace(model, path=str(run_dir / "model"), overrides={})
+
+
+def keep_model(run_dir: Path, model: Model, told: Model, *, resumed: bool) -> None:
+    """Writes RUN/model/ as `told`, or if the run is resumed, refuses a model that has become another.
+
+    Rank 0 calls it. A model of ours needs no copy. A run fetched from checkpoint.dir has none yet.
+    """
+    if model.path is None:
+        return
+    from trainer.model.hugging_face.causal_lm import write_config
+    from trainer.model.hugging_face.inner_folder import holds_two_heads
+
+    folder, kept = Path(str(told.path)), run_dir / "model"
+    if resumed and (kept / CONFIG).is_file():
+        before, now = read_json(kept / CONFIG), write_config(told)
+        if before != now and "tie_word_embeddings" in before and not before["tie_word_embeddings"]:
+            # two heads, or weights that are gone by now
+            now = write_config(told, apart=holds_two_heads(told) or not holds_tensors(folder))
+        _require_same(before, now, folder)
+        return
+    if folder == kept:  # without a checkpoint, the folder's weights are still needed
+        raise _missing(Path(model.path))
+    apart = holds_two_heads(told)
+    if apart:
+        print(
+            f"{folder}: two different heads, though {CONFIG} says tie_word_embeddings=true; they are trained apart, as "
+            "transformers has them",
+            flush=True,
+        )
+    kept.mkdir(exist_ok=True)
+    write_json(kept / CONFIG, write_config(told, apart=apart))
+    (kept / GENERATION).unlink(missing_ok=True)
+    if (folder / GENERATION).is_file():
+        generation = read_json(folder / GENERATION)
+        check_doors(generation, str(folder / GENERATION))
+        write_json(kept / GENERATION, generation)
+
+
+def _require_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    for key in sorted((before.keys() | now.keys()) - set(INCIDENTAL)):
+        if before.get(key) != now.get(key):
+            raise ConfigError(
+                f"{folder / CONFIG}: {key}: {before.get(key)} → {now.get(key)} can't change in a run; restore it, or "
+                "begin another run with run.name."
+            )
+
+
+def read_kept(run_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """config.json and generation_config.json (sampling, where there is none) of a run's own copy."""
+    kept = run_dir / "model"
+    generation = read_json(kept / GENERATION) if (kept / GENERATION).is_file() else {"do_sample": True}
+    return read_json(kept / CONFIG), generation

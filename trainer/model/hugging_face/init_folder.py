@@ -1,0 +1,113 @@
+"""Where initial weights come from (model.init_from): what kind of folder it is, and the model that it holds.
+
+Nothing heavy is imported: the command line takes the model's sizes from here before anything starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.config import Model
+from trainer.config.stored import from_values, load_values
+from trainer.config.values import check_values
+from trainer.errors import ConfigError, InputError
+from trainer.model.hugging_face.architecture import ARCHITECTURE, first_difference, read_architecture, read_window
+from trainer.model.hugging_face.config_json import check_sizes, read_config_json, read_json
+from trainer.model.hugging_face.safetensors_folder import holds_tensors, require_tensors
+
+
+@dataclass(frozen=True)
+class InitFolder:
+    """A folder with weights: `kind` is hf (Hugging Face's), run (a run directory) or checkpoint (its step-N).
+
+    `architecture` holds fields of trainer.config.Model; `tokenizer` is a tokenizer.json, where there is one. `window`
+    is the longest row, in tokens, for which our decoder computes the same; None: any.
+    """
+
+    folder: Path
+    kind: str
+    architecture: dict[str, Any]
+    tokenizer: Path | None
+    window: int | None = None
+
+
+def find_init_folder(given: str) -> InitFolder:
+    """What model.init_from names. ConfigError or InputError if that is nothing to begin from."""
+    folder = Path(given).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"model.init_from={given}: there is no such folder (nothing is downloaded).")
+    if (folder / "config.json").is_file():
+        config, source = read_config_json(folder), folder / "config.json"
+        architecture = read_architecture(config, source)
+        if holds_tensors(folder):  # a plan needs none
+            require_tensors(folder, Model(**architecture))
+        return dataclasses.replace(hf_folder(folder), architecture=architecture, window=read_window(config, source))
+    if (folder / "config.yaml").is_file():
+        architecture = _ours(_load(folder / "config.yaml"), folder / "config.yaml")
+        return InitFolder(folder, "run", architecture, _tokenizer(folder / "tokenizer"))
+    if (folder / "state.json").is_file():
+        state = folder / "state.json"
+        architecture = _ours(read_json(state).get("config"), state)
+        return InitFolder(folder, "checkpoint", architecture, _tokenizer(folder.resolve().parent.parent / "tokenizer"))
+    raise ConfigError(
+        f"model.init_from={given}: no config.json (a Hugging Face folder), config.yaml (a run directory) or state.json "
+        "(a checkpoint, step-N) is there; give one of these folders."
+    )
+
+
+def hf_folder(folder: Path) -> InitFolder:
+    """A folder of Hugging Face's, whatever its architecture."""
+    return InitFolder(folder, "hf", {}, _tokenizer(folder))
+
+
+def require_fit(model: Model, origin: InitFolder, sequence_length: int) -> None:
+    """Refuses a model that isn't the one whose weights it is to begin with, naming the first field."""
+    name = first_difference(model, origin.architecture)
+    if name:
+        theirs = origin.architecture[name]
+        raise ConfigError(
+            f"model.{name}={getattr(model, name)}: {origin.folder} has {theirs}; leave model.{name} and model=… out, "
+            f"or set model.{name}={'null' if theirs is None else theirs}."
+        )
+    if origin.window is not None and sequence_length > origin.window:
+        raise ConfigError(
+            f"data.sequence_length={sequence_length}: attention of {origin.folder} sees {origin.window} tokens "
+            f"(sliding_window), and our decoder's sees all; use data.sequence_length={origin.window} or less, or "
+            "model.path=DIR for Hugging Face's own code."
+        )
+
+
+def _ours(config: Any, source: Path) -> dict[str, Any]:
+    model = config.get("model") if isinstance(config, Mapping) else None
+    if not isinstance(model, Mapping):
+        raise InputError(f"{source}: no section model is there; restore the file.")
+    if model.get("path"):
+        raise ConfigError(
+            f"model.init_from={source.parent}: trained by Hugging Face's code; export it (banyan export), and begin "
+            "with model.path=DIR."
+        )
+    check_sizes(model, str(source))
+    architecture = {name: value for name, value in model.items() if name in ARCHITECTURE}
+    try:
+        check_values(from_values(Model, architecture, "model."), "model.")
+    except (ValueError, ConfigError) as error:
+        raise InputError(f"{source}: {error}; restore its configuration.") from error
+    return architecture
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if path.suffix == ".yaml":
+        return load_values(path)
+    try:
+        return dict(read_json(path))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: can't be read ({(str(error).splitlines() or ['?'])[0]}).") from error
+
+
+def _tokenizer(folder: Path) -> Path | None:
+    file = folder / "tokenizer.json"
+    return file if file.is_file() else None

@@ -1,0 +1,1 @@
+"""What a row becomes and what its loss is, a file each."""

@@ -1,0 +1,1 @@
+"""Processes of one run: who they are, when they stop, whether they live."""

@@ -1,0 +1,178 @@
+"""Ranks: joins the process group and says which device and which share of the data are this rank's."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed
+
+from trainer.errors import BanyanError, ConfigError
+from trainer.ranks import messages
+from trainer.ranks.extensions import choose_folder, load_cpu_op
+from trainer.ranks.rendezvous import keep_to_interface, open_store
+
+T = TypeVar("T")
+
+TIMEOUT = timedelta(minutes=30)
+"""Longest wait in a collective; the watchdog (watchdog.py) notices a hang before, and says more."""
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """This rank's place among `world_size` = data_size · tensor · sequence ranks.
+
+    Neighbours share layers (`tensor` of them) or sequences (`sequence`); they take the same part of the data.
+    `control` is a gloo group on CPU tensors for verdicts, also where training uses nccl.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+    control: torch.distributed.ProcessGroup
+    tensor: int = 1
+    sequence: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes the run directory."""
+        return self.rank == 0
+
+    @property
+    def data_rank(self) -> int:
+        """Which part of each global batch this rank takes, of `data_size`."""
+        return self.rank // (self.tensor * self.sequence)
+
+    @property
+    def data_size(self) -> int:
+        """Number of data-parallel ranks."""
+        return self.world_size // (self.tensor * self.sequence)
+
+    @property
+    def tensor_rank(self) -> int:
+        """Which slice of the layers this rank holds."""
+        return self.rank % self.tensor
+
+    @property
+    def sequence_rank(self) -> int:
+        """Which part of each sequence this rank takes."""
+        return self.rank % self.sequence
+
+    def barrier(self) -> None:
+        """Returns once every rank is here."""
+        torch.distributed.barrier(group=self.control)
+
+    def from_main(self, value: T) -> T:
+        """Rank 0's `value`, on every rank; it is of a type that messages.py knows."""
+        return messages.broadcast(value, self.control)
+
+    def main_finds(self, work: Callable[[], T]) -> T:
+        """What `work` returns on rank 0, on every rank; an expected error there is raised on every rank."""
+        result: T | None = None
+        error: BanyanError | None = None
+        if self.is_main:
+            try:
+                result = work()
+            except BanyanError as caught:
+                error = caught
+        result, error = self.from_main((result, error))
+        if error is not None:
+            raise error
+        return result  # type: ignore[return-value]
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's `value`, by rank, on every rank; of a type that messages.py knows."""
+        return messages.gather(value, self.control)
+
+    def first(self, problem: str | None) -> str | None:
+        """The problem of the lowest rank that has one, on every rank."""
+        return next((found for found in self.gather(problem) if found), None)
+
+    def leave(self) -> None:
+        """Ends the process group; every rank must have come here."""
+        self.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def join(*, tensor: int = 1, sequence: int = 1, hang_timeout_s: float = 0.0) -> Mesh:
+    """Joins the group that RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR describe: nccl with a GPU each, else gloo.
+
+    Its collectives wait for TIMEOUT, or twice `hang_timeout_s` if that is longer.
+    """
+    import deepspeed
+    from deepspeed.utils import groups
+
+    timeout = max(TIMEOUT, timedelta(seconds=2 * hang_timeout_s))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    cuda = torch.cuda.is_available()
+    if cuda and local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"launch.processes: rank {os.environ['RANK']} has no GPU of its own ({torch.cuda.device_count()} here); "
+            "start fewer ranks, or hide the GPUs with CUDA_VISIBLE_DEVICES= to use the CPU."
+        )
+    if cuda:
+        torch.cuda.set_device(local_rank)
+    choose_folder()
+    if not cuda:
+        load_cpu_op()
+    control = _join_group(torch.device("cuda", local_rank) if cuda else None, timeout)
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports a build at every start, even of what was built before
+        deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False, timeout=timeout)  # finds the group made
+    rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    mesh = Mesh(rank, world_size, local_rank, device, control, tensor, sequence)
+    if tensor > 1:
+        _require_one_node(mesh)
+        groups._init_tp_mesh_device(tensor_model_parallel_size=tensor)  # rank = data_rank · tensor + tensor_rank
+    return mesh
+
+
+def _join_group(device: torch.device | None, timeout: timedelta) -> torch.distributed.ProcessGroup:
+    """Makes the default group, of nccl where this rank has a `device`, and returns one of gloo on CPU tensors.
+
+    BanyanError if the peers don't come.
+    """
+    keep_to_interface(os.environ)
+    world_size = int(os.environ["WORLD_SIZE"])
+    try:
+        torch.distributed.init_process_group(
+            "nccl" if device is not None else "gloo",
+            store=open_store(os.environ, timeout),
+            rank=int(os.environ["RANK"]),
+            world_size=world_size,
+            timeout=timeout,
+            device_id=device if world_size > 1 else None,  # alone it would only make later groups dearer
+        )
+        return torch.distributed.new_group(backend="gloo", timeout=timeout)
+    except RuntimeError as error:  # of the store, gloo and nccl
+        place = f"MASTER_ADDR={os.environ['MASTER_ADDR']} MASTER_PORT={os.environ['MASTER_PORT']}"
+        what = f"didn't find the others at {place}" if world_size > 1 else "can't open a socket (is lo up?)"
+        raise BanyanError(f"rank {os.environ['RANK']} {what}: {str(error).splitlines()[0]}") from error
+
+
+def _require_one_node(mesh: Mesh) -> None:
+    """Refuses tensor-parallel peers on several nodes: every layer would wait for the network."""
+    nodes = mesh.gather((socket.gethostname(), mesh.rank - mesh.local_rank))  # one host may stand for several nodes
+    for first in range(0, mesh.world_size, mesh.tensor):
+        if len(set(nodes[first : first + mesh.tensor])) > 1:
+            raise ConfigError(
+                f"parallel.tensor={mesh.tensor}: ranks {first} to {first + mesh.tensor - 1} share layers but aren't on "
+                "one node; start a multiple of parallel.tensor ranks on each node, or lower parallel.tensor."
+            )
+
+
+def seed_everything(seed: int, *, deterministic: bool) -> None:
+    """Seeds torch (weights and dropout have seeds of their own); `deterministic` asks for deterministic kernels."""
+    torch.manual_seed(seed)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(mode=True)
+        torch.backends.cudnn.benchmark = False

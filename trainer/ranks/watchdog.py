@@ -1,0 +1,200 @@
+"""Notices a hang: a rank that is stopped or stuck, a network that is gone, while all others wait in a collective.
+
+The training thread says `beat` wherever it gets on; a thread of every rank writes that down (heartbeat.py). A rank that
+hasn't moved for health.hang_timeout_s reads what the others wrote. Where no rank has moved, or one gives no sign of
+life, each rank that still can writes its stacks to its log, and its process ends, which no collective can prevent.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import platform
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from trainer.errors import HangError
+from trainer.ranks.heartbeat import Heartbeat, HeartbeatFiles, Sign
+from trainer.ranks.mesh import Mesh
+
+PATIENT_PHASES = ("start", "save", "end")
+"""In these, and throughout a start's first step, which may compile, only signs of life are asked for: nobody knows how
+long a checkpoint takes to load or to copy. The process group's own timeout bounds them."""
+
+SIGN_S = 30.0  # at most, between signs of life
+WAKE_S = 1.0
+LAST_RESORT_S = 60.0  # in which the process ends, whatever its ending is stuck in
+NAMED = 8  # ranks that a report names at most
+
+
+@dataclass(frozen=True)
+class Beat:
+    """Where the training thread was at `time` (monotonic). `count` numbers the beats of a step."""
+
+    time: float
+    step: int = 0
+    phase: str = PATIENT_PHASES[0]
+    count: int = 0
+    patient: bool = True
+
+
+class Watchdog:
+    """One rank's watch over the run. As a context manager it ends with the verb; `timeout_s` 0 turns it off."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._sign_s = min(timeout_s / 4, SIGN_S)
+        self._beat = Beat(time.monotonic())
+        self._excused = 0.0
+        self._first_step: int | None = None
+        self._ended = threading.Event()
+
+    def beat(self, phase: str, step: int | None = None) -> None:
+        """Says that the training thread begins `phase` of `step`, by default the same step as before."""
+        last = self._beat
+        step = last.step if step is None else step
+        if self._first_step is None and phase not in PATIENT_PHASES:
+            self._first_step = step
+        patient = phase in PATIENT_PHASES or step == self._first_step
+        self._beat = Beat(time.monotonic(), step, phase, last.count + 1 if step == last.step else 0, patient)
+
+    def start(self, run_dir: Path, mesh: Mesh) -> None:
+        """Begins to watch; every rank calls it."""
+        if self._timeout_s == 0:
+            return
+        self._rank, self._world_size = mesh.rank, mesh.world_size
+        self._logs = run_dir / "logs"
+        self._files = HeartbeatFiles(run_dir, mesh.rank, mesh.world_size)
+        mesh.main_finds(self._files.clear)
+        try:
+            log = self._logs / f"rank-{mesh.rank:05d}.log"
+            self._log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        except OSError:  # the run has said already that it keeps no log
+            self._log = os.open(os.devnull, os.O_WRONLY)
+        self._sign()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def __enter__(self) -> Watchdog:
+        return self
+
+    def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._ended.set()
+        faulthandler.cancel_dump_traceback_later()
+
+    def _watch(self) -> None:
+        woke = signed = time.monotonic()
+        was_idle = False
+        while not self._ended.wait(min(self._sign_s, WAKE_S)):
+            now = time.monotonic()
+            if now - woke > self._timeout_s / 2:
+                self._excused = now  # this process was stopped itself; others may have been, too
+            woke = now
+            is_idle = self._idle_s() >= self._timeout_s
+            due = now - signed >= self._sign_s
+            if due:
+                signed = now
+                self._sign()
+            if (due or is_idle > was_idle) and (report := self._find_hang(is_idle=is_idle)):
+                self._end(report)
+            was_idle = is_idle
+
+    def _sign(self, *, hung: bool = False) -> None:
+        """Gives a sign of life. Should this thread not come by again, since another one keeps Python's lock, a thread
+        of faulthandler's, which needs none, writes the stacks."""
+        beat = self._beat
+        self._files.write(
+            Heartbeat(
+                rank=self._rank,
+                host=platform.node(),
+                pid=os.getpid(),
+                step=beat.step,
+                phase=beat.phase,
+                beats=beat.count,
+                patient=beat.patient,
+                idle_s=self._idle_s(),
+                hung=hung,
+            )
+        )
+        if not hung:
+            faulthandler.dump_traceback_later(self._timeout_s, file=self._log)
+
+    def _idle_s(self) -> float:
+        return time.monotonic() - max(self._beat.time, self._excused)
+
+    def _find_hang(self, *, is_idle: bool) -> str | None:
+        """The report of a hang that another rank has noticed, or this one does, which looks only while it is idle."""
+        report = self._files.announced()
+        if report or not is_idle:
+            return report
+        try:
+            found = judge(self._files.read(), self._timeout_s)
+        except OSError:
+            return None
+        if found is None:
+            return None
+        return f"{found}; stacks are in {self._logs}. The same command goes on from the newest checkpoint."
+
+    def _end(self, report: str) -> None:
+        """Writes the stacks, waits until the other ranks that live have done so, tells why, ends the process."""
+        faulthandler.dump_traceback_later(LAST_RESORT_S, exit=True, file=self._log)
+        report = self._files.announce(report)
+        os.write(self._log, f"{report}\nThis rank: {self._beat}\n".encode())
+        faulthandler.dump_traceback(file=self._log, all_threads=True)
+        self._sign(hung=True)
+        self._wait_for_stacks()
+        uncaught = (HangError, HangError(report), None, threading.current_thread())
+        threading.excepthook(threading.ExceptHookArgs(uncaught))
+        os._exit(HangError.exit_code)
+
+    def _wait_for_stacks(self) -> None:
+        """Returns once every rank that lives has written its stacks; the first to end has the launcher end all."""
+        deadline = time.monotonic() + self._sign_s + WAKE_S
+        for rank in range(self._world_size):
+            while time.monotonic() < deadline and self._is_awaited(rank):
+                time.sleep(WAKE_S / 10)
+
+    def _is_awaited(self, rank: int) -> bool:
+        try:
+            sign = self._files.read_rank(rank)
+        except OSError:
+            return False
+        return not is_silent(sign, self._timeout_s) and sign.heartbeat is not None and not sign.heartbeat.hung
+
+
+def is_silent(sign: Sign, timeout_s: float) -> bool:
+    """Whether a rank gives no sign of life; one that does gives it every quarter of the timeout, at least."""
+    return sign.age_s > timeout_s / 2
+
+
+def judge(signs: list[Sign], timeout_s: float) -> str | None:
+    """Whether a run hangs of which a rank hasn't moved for `timeout_s`, and who is to blame, in a line; or None."""
+    step = max(sign.heartbeat.step for sign in signs if sign.heartbeat)
+    begin = f"no progress for {timeout_s:g} s at step {step}: "
+    silent = [sign for sign in signs if is_silent(sign, timeout_s)]
+    if silent:
+        return f"{begin}{_name(silent)} {'gives' if len(silent) == 1 else 'give'} no sign of life"
+    beats = [sign.heartbeat for sign in signs if sign.heartbeat]
+    if any(beat.patient for beat in beats) or min(sign.idle_s for sign in signs) < timeout_s:
+        return None
+    least = min((beat.step, beat.beats) for beat in beats)
+    behind = [sign for sign, beat in zip(signs, beats, strict=True) if (beat.step, beat.beats) == least]
+    phase = next(beat.phase for beat in beats if (beat.step, beat.beats) == least)
+    if len(behind) < len(signs):
+        return f'{begin}the others wait for {_name(behind)}, in phase "{phase}" of step {least[0]}'
+    whose = "the process is" if len(signs) == 1 else "all ranks live, each of them"
+    return f'{begin}{whose} in phase "{phase}"'
+
+
+def _name(signs: list[Sign]) -> str:
+    """rank 3 (host n2, pid 4242), rank 5 (…) and 2 more."""
+    names = [
+        f"rank {sign.rank} (host {sign.heartbeat.host}, pid {sign.heartbeat.pid})"
+        if sign.heartbeat
+        else f"rank {sign.rank} (never heard of)"
+        for sign in signs[:NAMED]
+    ]
+    more = f" and {len(signs) - NAMED} more" if len(signs) > NAMED else ""
+    return ", ".join(names) + more

@@ -1,0 +1,250 @@
+"""Which layouts can be honoured: refuses the others, each with its reason. docs/PARALLELISM.md has them in a table."""
+
+from __future__ import annotations
+
+import math
+
+from trainer.config import AUTO, Parallel, Pretrain
+from trainer.config.changed import with_values
+from trainer.errors import ConfigError, divisors, require
+from trainer.model.sizes import head_width
+
+FLOAT8_MULTIPLE = 16
+"""Of both sizes of a matrix, for float8 tensor cores."""
+
+
+def settle_precision(config: Pretrain, world_size: int, *, native_bf16: bool) -> str:
+    """train.precision; of AUTO bf16, if the devices multiply it natively and the layout allows it, else fp32."""
+    if config.train.precision != AUTO:
+        return config.train.precision
+    try:
+        check_layout(with_values(config, {"train.precision": "bf16"}), world_size)
+    except ConfigError:
+        return "fp32"
+    return "bf16" if native_bf16 else "fp32"
+
+
+def check_layout(config: Pretrain, world_size: int) -> None:
+    """Refuses a layout that DeepSpeed would get wrong, that the model or the ranks don't fit, or that isn't built."""
+    parallel = config.parallel
+    if config.model.path is None:
+        check_heads(config.model.num_key_value_heads, parallel)
+    share = parallel.tensor * parallel.sequence
+    require(
+        world_size % share == 0,
+        f"parallel.tensor={parallel.tensor} and parallel.sequence={parallel.sequence} take {share} ranks together, "
+        f"which doesn't divide the {world_size} there are: make launch.processes a multiple of {share}, or lower them.",
+    )
+    check_sequence(config)
+    check_experts(config)
+    require(
+        parallel.pipeline == 1,
+        f"parallel.pipeline={parallel.pipeline}: not built, for DeepSpeed's pipeline refuses ZeRO 2 and 3, clips "
+        "wrongly at stage 0, wants the model as a list of layers and idles ranks in bubbles; use parallel.tensor "
+        "within a node and parallel.zero_stage=3 across nodes.",
+    )
+    check_muon(config)
+    check_float8(config)
+    check_offload(parallel)
+    require(
+        config.train.ema is None or parallel.offload == "none" or parallel.offload_device != "nvme",
+        f"train.ema={config.train.ema} with parallel.offload_device=nvme: weights that are on a drive between steps "
+        "can't be averaged after each; use parallel.offload_device=cpu, or leave train.ema out.",
+    )
+    check_hpz(parallel, world_size)
+
+
+def check_heads(kv_heads: int, parallel: Parallel) -> None:
+    """Refuses tensor-parallel ranks that would have no heads, or unless that is asked for, more heads than others."""
+    uneven = parallel.uneven_heads and parallel.tensor <= kv_heads
+    mend = f"use parallel.tensor={' or '.join(map(str, divisors(kv_heads)))}"
+    if parallel.tensor <= kv_heads:
+        mend += ", or parallel.uneven_heads=true to give the first ranks more heads than the others"
+    require(
+        kv_heads % parallel.tensor == 0 or uneven,
+        f"model.num_key_value_heads={kv_heads} can't be cut evenly into parallel.tensor={parallel.tensor}: {mend}.",
+    )
+
+
+def check_elastic(config: Pretrain) -> None:
+    """Refuses layouts that need a number of ranks which an elastic run may not have."""
+    for key in ("tensor", "sequence", "hpz"):
+        degree = getattr(config.parallel, key)
+        require(
+            degree == 1,
+            f"launch.workers={config.launch.workers}: an elastic run takes whatever number of ranks there is, of which "
+            f"parallel.{key}={degree} doesn't divide each; use parallel.{key}=1, or a fixed launch.workers.",
+        )
+
+
+def check_sequence(config: Pretrain) -> None:
+    """Refuses rows that can't be spread over ranks."""
+    parts = config.parallel.sequence
+    if parts == 1:
+        return
+    require(
+        config.parallel.tensor == 1,
+        f"parallel.sequence={parts} with parallel.tensor={config.parallel.tensor}: both cut the heads; "
+        "set one of them to 1.",
+    )
+    sizes = {
+        "model.num_attention_heads": config.model.num_attention_heads,
+        "model.num_key_value_heads": config.model.num_key_value_heads,
+        "data.sequence_length": config.data.sequence_length,
+    }
+    for key, size in sizes.items():
+        require(
+            size % parts == 0,
+            f"{key}={size} can't be cut into parallel.sequence={parts}: use "
+            f"parallel.sequence={' or '.join(map(str, divisors(math.gcd(*sizes.values()))))}.",
+        )
+    require(
+        config.model.dropout == 0,
+        f"model.dropout={config.model.dropout} with parallel.sequence={parts}: parts of a row would not drop what the "
+        "whole row does; set model.dropout=0 or parallel.sequence=1.",
+    )
+
+
+def check_experts(config: Pretrain) -> None:
+    """Refuses layouts and sizes that experts can't be honoured in."""
+    parallel, model = config.parallel, config.model
+    require(
+        parallel.expert == 1,
+        f"parallel.expert={parallel.expert}: DeepSpeed's expert parallelism swaps the layer for one without router "
+        "losses, whose checkpoints fit no other shape; use 1, and parallel.tensor, which deals experts out within a "
+        "node, or parallel.zero_stage=3, which cuts their weights and state among all ranks.",
+    )
+    if model.num_experts == 0:
+        return
+    require(
+        model.num_experts % parallel.tensor == 0,
+        f"parallel.tensor={parallel.tensor} doesn't divide model.num_experts={model.num_experts}, which it deals out: "
+        f"use parallel.tensor={' or '.join(map(str, divisors(model.num_experts)))}.",
+    )
+    require(
+        parallel.sequence == 1,
+        f"parallel.sequence={parallel.sequence} with model.num_experts={model.num_experts}: the load-balancing loss is "
+        "of whole rows; use parallel.sequence=1.",
+    )
+    for key in ("hidden_size", "moe_intermediate_size"):
+        size = getattr(model, key)
+        require(
+            not config.train.in_bf16 or size % 8 == 0,
+            f"model.{key}={size}: the kernel that takes all experts at once needs multiples of 8 in bf16; use "
+            f"{max(8, size // 8 * 8)} or {max(8, size // 8 * 8) + 8}, or train.precision=fp32.",
+        )
+
+
+def check_muon(config: Pretrain) -> None:
+    """Refuses Muon where DeepSpeed 0.19.8 would compute something else, or in lower precision than the run's."""
+    parallel = config.parallel
+    if config.optimizer.name != "muon":
+        return
+    require(
+        not config.train.in_bf16 or parallel.zero_stage != 2,
+        f"optimizer.name=muon with train.precision={config.train.precision} and parallel.zero_stage=2: DeepSpeed adds "
+        "up gradients and momentum in bf16 there; use parallel.zero_stage=1 or 3.",
+    )
+    require(
+        not config.train.in_bf16 or parallel.zero_stage != 1 or config.model.num_experts == 0,
+        f"optimizer.name=muon with train.precision={config.train.precision}, parallel.zero_stage=1 and "
+        f"model.num_experts={config.model.num_experts}: DeepSpeed takes no stacked matrices there; use "
+        "parallel.zero_stage=3.",
+    )
+    require(
+        parallel.tensor == 1,
+        f"optimizer.name=muon with parallel.tensor={parallel.tensor}: DeepSpeed would orthogonalize each rank's slice "
+        "of a matrix instead of the matrix; use parallel.tensor=1 or optimizer=adamw.",
+    )
+    require(
+        parallel.offload == "none",
+        f"optimizer.name=muon with parallel.offload={parallel.offload}: DeepSpeed would clip the orthogonal update "
+        "instead of the gradient; use parallel.offload=none or optimizer=adamw.",
+    )
+
+
+def check_float8(config: Pretrain) -> None:
+    """Refuses float8 products of matrices that the hardware can't take, or that torchao doesn't know how to replace."""
+    model = config.model
+    if config.train.precision != "fp8":
+        return
+    why = None
+    if model.path is not None:
+        why = "model.path: only our own decoder's blocks are known"
+    elif model.num_experts > 0:
+        why = f"model.num_experts={model.num_experts}: the experts' grouped products would stay in bf16"
+    elif config.parallel.zero_stage == 0:
+        why = "parallel.zero_stage=0: what float8 rounds are bf16 weights, which are kept from stage 1 on"
+    elif config.parallel.tensor > 1:
+        why = f"parallel.tensor={config.parallel.tensor}: DeepSpeed replaces the layers that torchao would"
+    require(why is None, f"train.precision=fp8 with {why}; use train.precision=bf16.")
+    head_dim = head_width(model)
+    sizes = {
+        "model.hidden_size": model.hidden_size,
+        "model.intermediate_size": model.intermediate_size,
+        "model.num_attention_heads · head_dim": model.num_attention_heads * head_dim,
+        "model.num_key_value_heads · head_dim": model.num_key_value_heads * head_dim,
+    }
+    for name, size in sizes.items():
+        require(
+            size % FLOAT8_MULTIPLE == 0,
+            f"{name}={size} with train.precision=fp8: float8 products need multiples of {FLOAT8_MULTIPLE}; change it, "
+            "or use train.precision=bf16.",
+        )
+
+
+def check_offload(parallel: Parallel) -> None:
+    """Refuses what can't leave the device, or has nowhere to go."""
+    stage, nvme = parallel.zero_stage, parallel.offload_device == "nvme"
+    if parallel.offload == "none":
+        unused = "parallel.offload_device=nvme" if nvme else f"parallel.nvme_path={parallel.nvme_path}"
+        require(
+            not nvme and parallel.nvme_path is None,
+            f"{unused} has no effect with parallel.offload=none: set that to optimizer or all, or leave this out.",
+        )
+        return
+    require(
+        stage > 0,
+        f"parallel.offload={parallel.offload} with parallel.zero_stage=0: DeepSpeed offloads only what it shards; "
+        "use parallel.zero_stage=1, 2 or 3.",
+    )
+    require(
+        stage == 3 or parallel.offload == "optimizer",
+        f"parallel.offload=all with parallel.zero_stage={stage}: only stage 3 shards weights, and can offload them; "
+        "use parallel.zero_stage=3 or parallel.offload=optimizer.",
+    )
+    require(
+        stage == 3 or not nvme,
+        f"parallel.offload_device=nvme with parallel.zero_stage={stage}: only stage 3 reads and writes NVMe; "
+        "use parallel.zero_stage=3 or parallel.offload_device=cpu.",
+    )
+    require(
+        nvme == (parallel.nvme_path is not None),
+        "parallel.nvme_path and parallel.offload_device=nvme go together: give both, or neither.",
+    )
+
+
+def check_hpz(parallel: Parallel, world_size: int) -> None:
+    """Refuses secondary copies of weights that can't be cut among the ranks."""
+    if parallel.hpz == 1:
+        return
+    require(
+        parallel.zero_stage == 3,
+        f"parallel.hpz={parallel.hpz} with parallel.zero_stage={parallel.zero_stage}: only stage 3 gathers weights; "
+        "use parallel.zero_stage=3 or parallel.hpz=1.",
+    )
+    require(
+        parallel.tensor == 1,
+        f"parallel.hpz={parallel.hpz} with parallel.tensor={parallel.tensor}: DeepSpeed would copy a tensor-parallel "
+        "peer's slices; use parallel.tensor=1 or parallel.hpz=1.",
+    )
+    require(
+        parallel.offload_device != "nvme",
+        f"parallel.hpz={parallel.hpz} with parallel.offload_device=nvme: DeepSpeed doesn't put the second copy there; "
+        "use parallel.offload_device=cpu or parallel.hpz=1.",
+    )
+    require(
+        world_size % parallel.hpz == 0,
+        f"parallel.hpz={parallel.hpz} doesn't divide the {world_size} ranks: use one of {divisors(world_size)}, "
+        "best the ranks of a node.",
+    )

@@ -1,0 +1,169 @@
+"""Refuses configurations that can't be honoured, before any file is read or device taken; each in one line."""
+
+from __future__ import annotations
+
+from trainer.config import AUTO, Data, Model, Pretrain, Train
+from trainer.config.batches import data_ranks_of, micro_batch_in, micro_batch_of
+from trainer.config.launchers import range_of
+from trainer.config.values import check_values
+from trainer.errors import ConfigError, divisors, require
+from trainer.model.hugging_face.folder import check_causal_lm
+from trainer.rules.layouts import check_elastic, check_layout
+
+SHORTEST_HANG_S = 5  # below, a busy machine looks like a hang
+
+
+def check_model(model: Model) -> None:
+    """Refuses a model whose sizes don't fit each other."""
+    heads, kv_heads = model.num_attention_heads, model.num_key_value_heads
+    require(
+        heads % kv_heads == 0,
+        f"model.num_key_value_heads={kv_heads} doesn't divide model.num_attention_heads={heads}: "
+        f"choose one of {divisors(heads)}.",
+    )
+    if model.head_dim is None:
+        require(
+            model.hidden_size % heads == 0,
+            f"model.hidden_size={model.hidden_size} is no multiple of model.num_attention_heads={heads}: "
+            "change either, or set model.head_dim.",
+        )
+    head_dim = model.head_dim or model.hidden_size // heads
+    require(head_dim % 2 == 0, f"model.head_dim={head_dim} is odd: rotary positions turn pairs; make it even.")
+    require(
+        not (model.mup and model.tie_word_embeddings),
+        "model.mup=true with model.tie_word_embeddings=true: muP gives embedding and head different rates; untie them, "
+        "or set model.mup=false.",
+    )
+    experts, chosen = model.num_experts, model.num_experts_per_tok
+    require(
+        experts == 0 or chosen <= experts,
+        f"model.num_experts_per_tok={chosen}: there are only model.num_experts={experts}; use {experts} or fewer.",
+    )
+
+
+def check_data(data: Data) -> None:
+    """Refuses a data section from which nothing can be trained."""
+    require(
+        bool(data.path) != bool(data.train),
+        "data.path and data.train: give one of them (data.path=DIR, or data.train.NAME.path=DIR for a mixture).",
+    )
+    for group, sets in (("train", data.train), ("validation", data.validation)):
+        for name, entry in sets.items():
+            require(bool(entry.path), f"data.{group}.{name}.path is empty: set it to a folder of token shards.")
+    for name, entry in data.train.items():
+        require(
+            entry.weight > 0, f"data.train.{name}.weight={entry.weight}: must be above 0; leave the set out instead."
+        )
+
+
+def check_auto(train: Train, *, elastic: bool) -> None:
+    """Refuses text other than AUTO for a micro-batch, and AUTO where a choice at one number of ranks won't do."""
+    require(
+        train.micro_batch_size == AUTO,
+        f"train.micro_batch_size={train.micro_batch_size}: give a number of sequences, or {AUTO}.",
+    )
+    require(
+        not elastic,
+        f"train.micro_batch_size={AUTO} with a range of launch.workers: what is measured at one number of ranks would "
+        "decide for all; set it to a number, or leave it out.",
+    )
+
+
+def check_batch(train: Train, ranks: int) -> None:
+    """Refuses a batch that can't be cut into whole micro-batches on this many data-parallel ranks."""
+    micro = micro_batch_of(train, ranks)
+    chunk = micro * ranks
+    if train.batch_size % chunk == 0:
+        return
+    fitting = [size for size in divisors(train.batch_size) if train.batch_size % (size * ranks) == 0]
+    below = train.batch_size // chunk * chunk
+    batches = [size for size in (below, below + chunk) if size > 0]
+    mend = f"train.batch_size={' or '.join(map(str, batches))}"
+    if fitting:
+        mend += f", or train.micro_batch_size={' or '.join(map(str, fitting))}"
+    raise ConfigError(
+        f"train.batch_size={train.batch_size} can't be cut into micro-batches of {micro} on {ranks} "
+        f"rank{'s' * (ranks > 1)}; use {mend}."
+    )
+
+
+def check_pretrain(config: Pretrain, world_size: int) -> None:
+    """Every check of `banyan pretrain` that needs no file: refuses what can't be honoured on `world_size` ranks."""
+    check_values(config)
+    if config.model.path is None:
+        check_model(config.model)
+    else:
+        check_causal_lm(config)
+    check_data(config.data)
+    check_layout(config, world_size)
+    train = config.train
+    sizes = range_of(config.launch)
+    if isinstance(train.micro_batch_size, str):
+        check_auto(train, elastic=sizes is not None)
+    if sizes is None:
+        check_batch(train, data_ranks_of(config, world_size))
+    else:
+        check_elastic(config)
+        check_elastic_batch(train, most=sizes[1])
+    require(
+        train.activation_checkpointing != "selective" or not train.compile,
+        "train.activation_checkpointing=selective with train.compile=true: products in compiled blocks can't be told "
+        "apart and would all be computed again; use train.activation_checkpointing=full or train.compile=false.",
+    )
+    require(
+        sum(length is not None for length in (train.steps, train.tokens, train.epochs)) == 1,
+        "train.steps, train.tokens and train.epochs: give one of them, the length of the run.",
+    )
+    require(
+        train.epochs is None or train.epochs > 0,
+        f"train.epochs={train.epochs}: must be above 0; half a pass is 0.5.",
+    )
+    require(
+        config.model.dropout == 0 or isinstance(train.micro_batch_size, int),
+        "model.dropout needs train.micro_batch_size: micro-batches decide what is dropped, so they must not follow "
+        "from the number of ranks or from a measurement; set it to 1 or more.",
+    )
+    require(
+        not (config.model.mup and config.optimizer.name == "sgd"),
+        "optimizer.name=sgd with model.mup=true: muP's rates are for optimisers that normalise the update; use "
+        "optimizer=adamw, lion or muon, or model.mup=false.",
+    )
+    require(
+        not config.run.allow_change or bool(config.run.name or config.run.dir),
+        "run.allow_change=true needs run.name or run.dir: the default name is a hash of what you are changing.",
+    )
+    require(
+        config.checkpoint.dir is None or "://" in config.checkpoint.dir,
+        f"checkpoint.dir={config.checkpoint.dir}: give a URL, as s3://BUCKET/RUN; on disks they are in run.dir.",
+    )
+    require(
+        not (config.model.init_from and config.checkpoint.fork_from),
+        "model.init_from and checkpoint.fork_from: give one of them; weights alone, or all the state of a run.",
+    )
+    hang_timeout_s = config.health.hang_timeout_s
+    require(
+        hang_timeout_s == 0 or hang_timeout_s >= SHORTEST_HANG_S,
+        f"health.hang_timeout_s={hang_timeout_s:g}: give {SHORTEST_HANG_S} or more, or 0 to turn the watchdog off.",
+    )
+    watched = config.evaluate.patience or config.checkpoint.keep_best
+    require(
+        not watched or config.evaluate.every > 0,
+        "evaluate.patience and checkpoint.keep_best need evaluations: set evaluate.every above 0.",
+    )
+
+
+def check_elastic_batch(train: Train, most: int) -> None:
+    """Refuses a batch that can't be cut into whole micro-batches, or into fewer than there may be ranks."""
+    micro = micro_batch_in(train, most)
+    require(
+        train.batch_size % micro == 0,
+        f"train.batch_size={train.batch_size} can't be cut into micro-batches of {micro}; use train.micro_batch_size="
+        f"{' or '.join(map(str, divisors(train.batch_size)))}.",
+    )
+    chunks = train.batch_size // micro
+    require(
+        most <= chunks,
+        f"launch.workers: of {most} ranks, {most - chunks} would have nothing to do, for train.batch_size="
+        f"{train.batch_size} is {chunks} micro-batches of {micro}; use at most {chunks}, a larger train.batch_size"
+        f"{' or a smaller train.micro_batch_size' * (micro > 1)}.",
+    )

@@ -1,0 +1,121 @@
+"""Entering a run: its data and directory are checked, numbers settled; and what is said where nothing is left to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from trainer.checkpoint.object_store import ObjectStore
+from trainer.checkpoint.reader import CheckpointReader
+from trainer.config import Model, Pretrain
+from trainer.config.changed import with_values
+from trainer.data.tokens.dataset import (
+    Dataset,
+    find_damage,
+)
+from trainer.engine.bf16 import multiplies_bf16
+from trainer.engine.float8 import require_float8
+from trainer.engine.loop import Progress
+from trainer.errors import STOPPED, ConfigError, InputError
+from trainer.model.hugging_face.suitability import (
+    require_vocabulary,
+)
+from trainer.ranks.mesh import Mesh
+from trainer.rules.layouts import check_layout, settle_precision
+from trainer.run import directory as run_directory
+from trainer.run.lock import RunLock
+from trainer.run.resume import with_kept_precision
+
+
+def fit_to_data(config: Pretrain, model_config: Model, training: list[Dataset], validation: list[Dataset]) -> Pretrain:
+    """With the vocabulary filled in; refuses a model or an evaluation that the data don't fit."""
+    manifest = training[0].manifest
+    if model_config.path is not None:
+        require_vocabulary(model_config, manifest.vocab_size, manifest.folder)
+    elif config.model.vocab_size is None:
+        config = with_values(config, {"model.vocab_size": manifest.vocab_size})
+    elif config.model.vocab_size < manifest.vocab_size:
+        raise ConfigError(
+            f"model.vocab_size={config.model.vocab_size} is below the {manifest.vocab_size} of the tokenizer of "
+            f"{manifest.folder}: leave it out or raise it."
+        )
+    names = [dataset.name for dataset in validation]
+    if (config.evaluate.patience or config.checkpoint.keep_best) and config.evaluate.watch not in names:
+        raise ConfigError(
+            f"evaluate.watch={config.evaluate.watch}: no such validation set; "
+            f"{'choose one of ' + ', '.join(names) if names else 'give data.validation.NAME.path'}."
+        )
+    return config
+
+
+def check_shards(datasets: list[Dataset], most_bytes: int, mesh: Mesh) -> None:
+    """Refuses a damaged shard, on every rank; datasets above `most_bytes` are left to "banyan data verify"."""
+    for dataset in datasets:
+        if sum(shard.bytes for shard in dataset.manifest.shards) <= most_bytes:
+            damage = mesh.first(find_damage(dataset, part=mesh.rank, parts=mesh.world_size))
+            if damage:
+                raise InputError(damage)
+
+
+def enter_run_directory(config: Pretrain, mesh: Mesh, lock: RunLock) -> Path:
+    """The run directory, made and locked by rank 0; every rank's log goes there from now on."""
+    run_dir = mesh.from_main(run_directory.locate(config))
+    mesh.main_finds(lambda: run_directory.create(run_dir))
+    mesh.main_finds(lambda: lock.take(run_dir, config.run.lock_timeout_s))
+    run_directory.log_to_file(run_dir, mesh.rank)
+    return run_dir
+
+
+def fetch_newest(store: ObjectStore, run_dir: Path, mesh: Mesh, check: Callable[[Path], None]) -> None:
+    """Fetches what checkpoint.dir has that is whole, newer than the run directory's and passes `check`; says so."""
+    for line in mesh.main_finds(lambda: store.fetch_newest(run_dir, check)):
+        if mesh.is_main:
+            print(f"banyan: {line}", flush=True)
+
+
+def copy_last(store: ObjectStore | None, reader: CheckpointReader | None, mesh: Mesh) -> None:
+    """Where nothing is left to train: copies the last checkpoint to checkpoint.dir if the former start couldn't."""
+    if store is not None and reader is not None:
+        mesh.main_finds(lambda: store.upload_if_missing(reader.folder))
+
+
+def settle_numbers(config: Pretrain, reader: CheckpointReader | None, mesh: Mesh) -> Pretrain:
+    """With the precision filled in, the same on every rank, of a run that goes on the checkpoint's.
+
+    Refuses one that the layout or the devices can't be given.
+    """
+    if reader is not None:
+        config = with_kept_precision(config, reader)
+    lacking = mesh.first(None if multiplies_bf16(mesh.device) else "bf16")
+    precision = settle_precision(config, mesh.world_size, native_bf16=lacking is None)
+    config = with_values(config, {"train.precision": precision})
+    check_layout(config, mesh.world_size)
+    if precision == "fp8":
+        require_float8(mesh.device)
+    return config
+
+
+def nothing_left(run_dir: Path, mesh: Mesh, progress: Progress, total_steps: int) -> bool:
+    """Whether all steps are taken and the outcome is written."""
+    ended = progress.step >= total_steps or progress.out_of_patience
+    return mesh.from_main(ended and (run_dir / "summary.txt").is_file())
+
+
+def already_finished(run_dir: Path, mesh: Mesh, progress: Progress) -> int:
+    """Says that nothing is left to do, and how it ended."""
+    if mesh.is_main:
+        why = (
+            f"lost patience at step {progress.step}" if progress.out_of_patience else f"took all {progress.step} steps"
+        )
+        print(f"{run_dir}: finished before ({why}); a new run.name, or another seed, begins a new run")
+        print((run_dir / "summary.txt").read_text(encoding="utf-8", errors="replace"), end="", flush=True)
+    mesh.leave()
+    return 0
+
+
+def already_stopped(run_dir: Path, mesh: Mesh, progress: Progress) -> int:
+    """Says that train.stop_at was reached before."""
+    if mesh.is_main:
+        print(f"{run_dir}: at step {progress.step} already; without train.stop_at, or with a later one, it goes on")
+    mesh.leave()
+    return STOPPED

@@ -1,0 +1,65 @@
+"""`banyan data at RUN_DIR step=N`: which documents the run trained on at step N, computed from the data order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from trainer.data.tokens.dataset import Dataset, open_training
+from trainer.data.tokens.history import FILE, read_history, total_steps_of
+from trainer.data.tokens.order import Order
+from trainer.errors import ConfigError, InputError
+from trainer.machine.terminal import one_line, safe, show
+from trainer.run.directory import load_run_tokenizer, read_config
+
+
+def print_step(run_dir: Path, step: int) -> int:
+    """Prints every sequence of a step: its place in the data, then the documents in it with source and text."""
+    config = read_config(run_dir)
+    history = read_history(run_dir)
+    if history is None:
+        raise InputError(f"{run_dir / FILE}: missing; {run_dir} hasn't begun to train.")
+    if step > total_steps_of(config, history):
+        raise InputError(f"step={step}: the run has {total_steps_of(config, history)} steps.")
+    start, stop = history.positions_of(step)
+    training = open_training(config.data)
+    order = Order(
+        [dataset.rows for dataset in training],
+        history.segments,
+        seed=config.seed,
+        window=config.data.shuffle_shards,
+    )
+    by_fingerprint = {dataset.manifest.fingerprint: dataset for dataset in training}
+    tokenizer = load_run_tokenizer(run_dir)
+    show(f"step {step}: positions {start:,} to {stop - 1:,}")
+    for position, place in enumerate(order.places(start, stop), start=start):
+        dataset = by_fingerprint[place.fingerprint]
+        file = dataset.manifest.shards[place.shard].file
+        show(f"\nposition {position:,}: {place.dataset}, epoch {place.epoch}, {file}, row {place.row}")
+        for line, tokens in documents_in_row(dataset, place.shard, place.row):
+            show(one_line(line))
+            show("".join(f"    {text}\n" for text in safe(tokenizer.decode(tokens)).splitlines()), end="")
+    return 0
+
+
+def documents_in_row(dataset: Dataset, shard: int, row: int) -> Iterator[tuple[str, list[int]]]:
+    """For each document that a row's inputs touch: a line that names it, and its tokens in the row."""
+    length = dataset.sequence_length
+    first, last = row * length, (row + 1) * length
+    tokens = dataset.row(shard, row)
+    for document in dataset.shards[shard].documents(first, last):
+        begin, end = max(first, document.start), min(last, document.stop)
+        source = dataset.manifest.source_name(document.source)
+        line = (
+            f"  {source}, record {document.record}: tokens {begin - document.start:,} to {end - document.start - 1:,} "
+            f"of {document.stop - document.start:,}"
+        )
+        yield line, tokens[begin - first : end - first].tolist()
+
+
+def read_step(argument: str) -> int:
+    """N of step=N."""
+    key, _, value = argument.partition("=")
+    if key != "step" or not value.isdigit() or int(value) < 1:
+        raise ConfigError(f"{argument}: give the step as step=N, with N from 1 on.")
+    return int(value)

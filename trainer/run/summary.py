@@ -1,0 +1,83 @@
+"""The end of a run: final loss against the yardstick, a sample, the picture, and where everything is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from trainer.checkpoint.reader import find_checkpoint
+from trainer.config import Pretrain
+from trainer.data.tokens.bigram import bigram_loss
+from trainer.data.tokens.dataset import Dataset
+from trainer.engine.loop import Progress
+from trainer.evaluate.loss import Score
+from trainer.evaluate.sampling import Sampling, continue_text
+from trainer.evaluate.trained_model import load_model
+from trainer.machine.durable import write_text
+from trainer.machine.environment import as_stored
+from trainer.model.hugging_face.folder import own_model
+from trainer.report.curves import draw_curves
+from trainer.run import directory as run_directory
+from trainer.track.metrics import perplexity
+from trainer.track.tracker import Tracker
+
+
+def announce(
+    run_dir: Path,
+    config: Pretrain,
+    progress: Progress,
+    training: list[Dataset],
+    scores: list[tuple[Dataset, Score]],
+    tracker: Tracker,
+) -> None:
+    """Prints the outcome, keeps it as summary.txt, and logs the sample and the yardstick. Rank 0 calls it."""
+    lines = [""]
+    if progress.out_of_patience:
+        lines.append(
+            f"stopped early: no better {config.evaluate.watch} loss for {config.evaluate.patience} evaluations"
+        )
+    lines.append(f"trained {progress.step:,} steps on {progress.tokens:,} tokens")
+    for dataset, score in scores:
+        lines.append(
+            f"{dataset.name}: {score.loss:.4f} nats per token, {score.bits_per_byte:.4f} bits per byte, "
+            f"perplexity {perplexity(score.loss):.2f} ({score.tokens:,} tokens)"
+        )
+        if config.evaluate.bigram:
+            yardstick = bigram_loss(training, dataset, rows=score.tokens // dataset.sequence_length)
+            tracker.log(
+                step=progress.step,
+                tokens=progress.tokens,
+                metrics={f"eval/{dataset.name}/bigram_loss": yardstick},
+            )
+            side = "above" if yardstick >= score.loss else "below"
+            difference = f"{abs(yardstick - score.loss):.4f} {side} ours"
+            lines.append(f"  an interpolated bigram model: {yardstick:.4f} nats, {difference}")
+    if config.evaluate.prompt is not None:
+        sample = as_stored(config.evaluate.prompt) + sample_text(run_dir, config)
+        tracker.text(step=progress.step, name="sample", text=sample)
+        lines += ["", "sample:", *(f"  | {line}" for line in sample.splitlines()), ""]
+    picture = draw_curves(run_dir, config.run.name)
+    lines += [
+        f"run directory  {run_dir}",
+        f"metrics        {run_dir / 'metrics.jsonl'}",
+        f"loss curves    {picture}",
+        f'go on with     banyan generate run.dir={run_dir} prompt="..."',
+    ]
+    write_text(run_dir / "summary.txt", "\n".join(lines) + "\n")
+    for line in lines:
+        tracker.note(line)
+
+
+def sample_text(run_dir: Path, config: Pretrain) -> str:
+    """A continuation of evaluate.prompt by the newest checkpoint, on the CPU: the same at every ZeRO stage."""
+    assert config.evaluate.prompt is not None
+    model = load_model(
+        own_model(config.model, run_dir), find_checkpoint(run_dir, None), torch.device("cpu"), torch.float32
+    )
+    sampling = Sampling(max_tokens=config.evaluate.prompt_tokens, seed=config.seed)
+    context = config.data.sequence_length
+    pieces = continue_text(
+        model, run_directory.load_run_tokenizer(run_dir), config.evaluate.prompt, sampling, context_length=context
+    )
+    return "".join(pieces)

@@ -1,0 +1,48 @@
+"""A place where a run's numbers go: the seam. One more is a file here and a row of `OPENERS` in tracker.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.config import Pretrain
+
+Row = dict[str, Any]
+"""A row of metrics.jsonl (step, tokens, time, and metrics by name) or of samples.jsonl (step, time, name, text)."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a sink is opened with: a run as it begins, or goes on after `start_step`.
+
+    `resolved` is the resolved configuration, `facts` what was found out at the start: dataset fingerprints, git commit,
+    world size, parameter count.
+    """
+
+    run_dir: Path
+    config: Pretrain
+    resolved: dict[str, Any]
+    facts: dict[str, Any]
+    start_step: int
+    total_steps: int
+
+
+class Sink:
+    """Gets what is logged, on rank 0; by default it ignores it."""
+
+    def row(self, row: Row) -> None:
+        """Metrics of a step. A step may have several rows, whose keys differ: training, then evaluation."""
+
+    def sample(self, row: Row) -> None:
+        """A sample of text."""
+
+    def note(self, line: str) -> None:
+        """A line for whoever watches."""
+
+    def progress(self, step: int) -> None:
+        """A step without a row; nothing is known of it but its number."""
+
+    def close(self, *, exit_code: int, summary: Mapping[str, Any]) -> None:
+        """The end of this process's part of the run; 85 isn't a failure: the run will go on."""

@@ -1,0 +1,422 @@
+"""One W&B run for one run directory, however often training restarts, online or offline.
+
+The run's id lives in RUN_DIR/wandb_id. W&B numbers rows by itself; ours are found by `step` and `tokens`. An online
+start asks the server for the last row that it has. Rows that a killed process had sent before aren't sent again then,
+and rows that it hadn't are made up for from metrics.jsonl: each row is there once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import json
+import os
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from trainer.config import Wandb
+from trainer.errors import STOPPED, BanyanError, ConfigError, InputError
+from trainer.machine.durable import write_text
+from trainer.track.sinks.journal import AXES, METRICS, SAMPLES, read_metrics, read_rows
+from trainer.track.sinks.sink import Row, Sink, Start
+
+if TYPE_CHECKING:
+    import wandb
+    from wandb.sdk.lib.wbauth import Auth
+
+OFFLINE_TIMEOUT_S = 30.0  # the longest wait for W&B's service when no server is involved
+FINISH_TIMEOUT_S = 30.0  # the longest wait for uploads when training ends
+STOP_TIMEOUT_S = 1.0  # the longest wait for W&B's service process beyond what it was asked to take
+ENVIRONMENT_MODES = {
+    "online": "online",
+    "run": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
+# W&B's own query (wandb-core sends it when it resumes a run), cut down to what is needed here.
+LAST_ROW_QUERY = """query RunResumeStatus($project: String, $entity: String, $name: String!) {
+  model(name: $project, entityName: $entity) { bucket(name: $name, missingOk: true) { historyLineCount historyTail } }
+}"""
+
+
+class WandbError(BanyanError):
+    """W&B couldn't be reached, or refused."""
+
+
+@dataclass(frozen=True)
+class WandbSettings:
+    """What a W&B run is made from."""
+
+    run_dir: Path
+    name: str
+    settings: Wandb
+    config: dict[str, Any]  # goes into W&B's config
+    finish_timeout_s: float = FINISH_TIMEOUT_S
+
+    @property
+    def run_id(self) -> str:
+        """The id in RUN_DIR/wandb_id; made up and written there at the first call."""
+        path = self.run_dir / "wandb_id"
+        if not path.exists():
+            write_text(path, f"{uuid.uuid4().hex[:12]}\n")
+        found = path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", found):
+            raise InputError(f"{path}: no id of a W&B run; remove it, and the run gets a new one.")
+        return found
+
+
+class WandbRun(Sink):
+    """A started W&B run. An error of W&B's never gets out of `log` and `close`: it becomes one line."""
+
+    def __init__(
+        self, run: wandb.Run, plan: WandbSettings, *, last_row: Row | None, say: Callable[[str], None]
+    ) -> None:
+        self._run = run
+        self._plan = plan
+        self._unsent = Unsent(last_row)
+        self._say = say
+        self._broken = False
+
+    @property
+    def online(self) -> bool:
+        """Whether rows go to the server now."""
+        return not self._run.offline
+
+    @property
+    def url(self) -> str | None:
+        """The run's page; None offline."""
+        return self._run.url
+
+    @property
+    def folder(self) -> Path:
+        """Where W&B keeps this process's part of the run on disk."""
+        return Path(self._run.settings.sync_dir)
+
+    def log(self, row: Row) -> bool:
+        """Logs a row of metrics.jsonl or samples.jsonl unless the server has it; returns whether it did.
+
+        The first error ends the logging to W&B, so that what the server lacks is always the end of the journal, which
+        the next start or `banyan sync` sends.
+        """
+        if self._broken or not self._unsent.includes(row):
+            return False
+        try:
+            self._run.log(_history(row))
+        except Exception as error:
+            self._give_up(error)
+        return not self._broken
+
+    def row(self, row: Row) -> None:
+        """Logs a row of metrics unless the server has it."""
+        self.log(row)
+
+    def sample(self, row: Row) -> None:
+        """Logs a sample as a table `samples/NAME`."""
+        self.log(row)
+
+    def log_media(
+        self, *, pictures: Mapping[str, Path], tables: Mapping[str, tuple[list[str | int], list[list[Any]]]]
+    ) -> None:
+        """Logs pictures, and tables as (columns, rows)."""
+        import wandb
+
+        try:
+            shown = {key: wandb.Image(str(path)) for key, path in pictures.items()}
+            listed = {key: wandb.Table(columns=columns, data=rows) for key, (columns, rows) in tables.items()}
+            self._run.log(shown | listed)
+        except Exception as error:
+            self._give_up(error)
+
+    def close(self, *, exit_code: int, summary: Mapping[str, Any]) -> bool:  # type: ignore[override]
+        """Ends the W&B run, waiting for uploads up to its finish timeout. Returns whether the server has every row.
+
+        Exit code 85 (stopped after a checkpoint) counts as success, so that W&B lets the run go on.
+        """
+        try:
+            self._run.summary.update(dict(summary))
+            finish = partial(self._run.finish, exit_code=0 if exit_code == STOPPED else exit_code)
+            _within(self._plan.finish_timeout_s + STOP_TIMEOUT_S, finish)
+        except TimeoutError:
+            self._give_up(f"not all rows were uploaded within {self._plan.finish_timeout_s:g} s")
+        except Exception as error:
+            self._give_up(error)
+        if self._broken:
+            _stop_service()
+        complete = self.online and not self._broken
+        if complete:
+            mark_superseded(self._plan.run_dir)
+        return complete
+
+    def _give_up(self, reason: object) -> None:
+        if not self._broken:
+            self._broken = True
+            self._say(f"W&B: {_one_line(reason)}. {METRICS} has every row; {_sync_hint(self._plan.run_dir)}.")
+
+
+class Unsent:
+    """Tells rows that the server lacks from rows that it has, given the last row that it has.
+
+    The rows of a run come in one order, and within a step no two have the same keys.
+    """
+
+    def __init__(self, last_row: Row | None) -> None:
+        self._last_step = -1 if last_row is None else int(last_row["step"])
+        self._last_keys = set() if last_row is None else _metric_keys(last_row)
+        self._passed = False
+
+    def includes(self, row: Row) -> bool:
+        """Whether the server lacks `row`; to be asked of every row in order."""
+        if self._passed or row["step"] > self._last_step:
+            return True
+        if row["step"] == self._last_step:
+            self._passed = _metric_keys(_history_keys(row)) == self._last_keys
+        return False
+
+
+def start_run(plan: WandbSettings, mode: str, *, say: Callable[[str], None]) -> WandbRun:
+    """Starts or goes on with the run, `mode` online or offline.
+
+    Raises WandbError if that fails; online it gives up after `init_timeout_s` seconds.
+    """
+    timeout_s = plan.settings.init_timeout_s
+    deadline_s = time.monotonic() + max(timeout_s / 2, timeout_s - STOP_TIMEOUT_S)  # the rest is for giving up
+    wandb = import_wandb()
+    try:
+        last_row = fetch_last_row(plan, deadline_s - time.monotonic()) if mode == "online" else None
+        run = wandb.init(
+            mode=mode,
+            id=plan.run_id,
+            name=plan.name,
+            project=plan.settings.project,
+            entity=plan.settings.entity,
+            group=plan.settings.group,
+            tags=plan.settings.tags,
+            dir=plan.run_dir,
+            config=plan.config,
+            resume="allow",
+            reinit="create_new",
+            allow_val_change=True,
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                disable_git=True,
+                disable_code=True,
+                init_timeout=max(0.1, deadline_s - time.monotonic()) if mode == "online" else OFFLINE_TIMEOUT_S,
+                finish_timeout=plan.finish_timeout_s,
+                finish_timeout_raises=True,
+            ),
+        )
+        run.define_metric("step", hidden=True)
+        run.define_metric("tokens", step_metric="step")
+        run.define_metric("*", step_metric="step")
+    except Exception as error:
+        late = mode == "online" and time.monotonic() >= deadline_s
+        reason = f"no answer within {timeout_s:g} s" if late else _one_line(error)
+        _stop_service()  # it would hold on to the run's id, and going on offline would fail
+        raise WandbError(f"W&B {mode}: {reason}.") from error
+    return WandbRun(run, plan, last_row=last_row, say=say)
+
+
+def open_sink(start: Start, say: Callable[[str], None]) -> Sink | None:
+    """The W&B run; online, it is first sent the rows that a kill or a dead network kept from the server."""
+    run = start_or_fall_back(make_plan(start), say=say)
+    if run is not None and run.online:
+        for row in journal_rows(start.run_dir):
+            run.log(row)
+    return run
+
+
+def make_plan(start: Start) -> WandbSettings:
+    """What the W&B run of a run directory is made from."""
+    return WandbSettings(
+        run_dir=start.run_dir,
+        name=start.config.run.name or start.run_dir.resolve().name,
+        settings=start.config.track.wandb,
+        config={**start.resolved, "facts": start.facts},
+    )
+
+
+def start_or_fall_back(plan: WandbSettings, *, say: Callable[[str], None]) -> WandbRun | None:
+    """Starts the run in the mode asked for; offline, in so many words, if the server doesn't answer in time.
+
+    None if W&B is disabled, or fails even offline: training goes on without it.
+    """
+    mode = choose_mode(plan.settings, say=say)
+    if mode == "online":
+        try:
+            return start_run(plan, mode, say=say)
+        except WandbError as error:
+            say(f"{error} Going on offline; {_sync_hint(plan.run_dir)}.")
+    if mode != "disabled":
+        try:
+            return start_run(plan, "offline", say=say)
+        except WandbError as error:
+            say(f"{error} Going on without W&B; {_sync_hint(plan.run_dir)}.")
+    return None
+
+
+def choose_mode(settings: Wandb, *, say: Callable[[str], None] = lambda line: None) -> str:
+    """online, offline or disabled. `auto` obeys WANDB_MODE, else is online with a key and offline, saying so, without.
+
+    Online without a key is a ConfigError.
+    """
+    wanted, origin = settings.mode, "track.wandb.mode"
+    if wanted == "auto" and (named := os.environ.get("WANDB_MODE", "").lower()):
+        if named not in ENVIRONMENT_MODES:
+            raise ConfigError(f"WANDB_MODE={named}: not known; set it to online, offline or disabled.")
+        wanted, origin = ENVIRONMENT_MODES[named], "WANDB_MODE"
+    if wanted in ("offline", "disabled"):
+        return wanted
+    problem = _key_problem()
+    if problem is None:
+        return "online"
+    if wanted == "online":
+        raise ConfigError(
+            f"{origin}=online: {problem}. Set WANDB_API_KEY or run `wandb login`, or set track.wandb.mode=offline."
+        )
+    say(f"W&B: {problem}, so the run is recorded offline; `banyan sync` uploads it once there is one.")
+    return "offline"
+
+
+def import_wandb() -> ModuleType:
+    """The wandb package, set up to print nothing and to send no reports about itself.
+
+    With those reports on, wandb 0.31 asks the server at exit whether it wants them, offline as well, and a server that
+    never answers holds up the process by 10 s.
+    """
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    import wandb
+
+    try:
+        wandb.setup(wandb.Settings(silent=True))
+    except Exception as error:
+        raise ConfigError(f"W&B's own settings: {_one_line(error)}. Check the WANDB_* variables.") from error
+    return wandb
+
+
+def fetch_last_row(plan: WandbSettings, timeout_s: float) -> Row | None:
+    """The last row of ours that the server has of this run; None if it has none.
+
+    It goes through W&B's service, which knows proxies, certificates and credentials, and raises whatever that raises
+    when there is no answer within `timeout_s`.
+    """
+    wandb = import_wandb()
+    from wandb.apis.public.service_api import ServiceApi
+    from wandb.sdk.lib.wbauth.settings import set_auth_settings
+
+    settings = wandb.setup().settings.model_copy()
+    settings.x_graphql_retry_max = 1
+    set_auth_settings(settings, find_credentials())
+    variables = {"project": plan.settings.project, "entity": plan.settings.entity, "name": plan.run_id}
+    answer: dict[str, Any] = ServiceApi(settings).execute_graphql(
+        LAST_ROW_QUERY, variables, timeout=max(0.1, timeout_s)
+    )
+    bucket = (answer.get("model") or {}).get("bucket") or {}
+    tail = [json.loads(line) for line in json.loads(bucket.get("historyTail") or "[]")]
+    ours = [row for row in tail if "step" in row]
+    return max(ours, key=lambda row: (row["step"], row.get("_step", 0)), default=None)
+
+
+def find_credentials() -> Auth | None:
+    """W&B's own look-up for the server in use: WANDB_API_KEY, an identity token, netrc, settings. Asks nobody."""
+    host = import_wandb().setup().settings.base_url
+    from wandb.sdk.lib.wbauth import authenticate_session
+
+    return authenticate_session(host=host, source="banyan", prompt=False, update_session=False)
+
+
+def journal_rows(run_dir: Path) -> list[Row]:
+    """The rows of metrics.jsonl and samples.jsonl in the order in which they were logged."""
+    return sorted(
+        read_metrics(run_dir) + read_rows(run_dir / SAMPLES), key=lambda row: (row["step"], row.get("time", 0))
+    )
+
+
+def mark_superseded(run_dir: Path, *, keep: Path | None = None) -> int:
+    """Marks offline folders as synced, except `keep`: their rows are elsewhere, and `wandb sync` would double them."""
+    files = [file for file in run_dir.glob("wandb/offline-run-*/*.wandb") if file.parent != keep]
+    for file in files:
+        file.with_name(f"{file.name}.synced").touch()
+    return len(files)
+
+
+def _key_problem() -> str | None:
+    import_wandb()
+    from wandb.errors import AuthenticationError
+
+    try:
+        return None if find_credentials() else "no key found"
+    except AuthenticationError as error:
+        return _one_line(error)
+
+
+def _history(row: Row) -> dict[str, Any]:
+    """A journal's row as W&B logs it, at the time when it was measured."""
+    import wandb
+
+    logged = {key: value for key, value in row.items() if key not in ("time", "name", "text")}
+    if "text" in row:
+        logged[f"samples/{row['name']}"] = wandb.Html(f"<pre>{html.escape(row['text'])}</pre>", inject=False)
+    if "time" in row:
+        logged["_timestamp"] = row["time"]
+    return logged
+
+
+def _history_keys(row: Row) -> set[str]:
+    return {f"samples/{row['name']}"} if "text" in row else set(row)
+
+
+def _metric_keys(keys: Row | set[str]) -> set[str]:
+    return {key for key in keys if not key.startswith("_") and key not in AXES}
+
+
+def _stop_service() -> None:
+    """Ends W&B's service process, politely for a moment, then by force.
+
+    It may be dead already (then a traceback of its would end ours), and one that still waits for a server never ends.
+    """
+    with contextlib.suppress(Exception, SystemExit):
+        _within(STOP_TIMEOUT_S, import_wandb().teardown)
+    import psutil
+
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if child.name().startswith("wandb-core"):
+                child.kill()
+
+
+def _within(timeout_s: float, work: Callable[[], object]) -> None:
+    """Runs `work` in a thread of its own: a TimeoutError if that takes too long, or whatever it raises."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="banyan-wandb", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {timeout_s:g} s")
+    if raised:
+        raise raised[0]
+
+
+def _sync_hint(run_dir: Path) -> str:
+    return f"`banyan sync {run_dir}` uploads it later"
+
+
+def _one_line(reason: object) -> str:
+    text = " ".join(str(reason).split()).partition(" while retrying")[0] or type(reason).__name__
+    return text[:300].rstrip(".")

@@ -1,0 +1,1 @@
+"""One recipe for each verb of the command line, read from top to bottom; none imports another."""

@@ -1,0 +1,73 @@
+"""`banyan evaluate`: loss, perplexity and bits per byte of a checkpoint on token shards.
+
+banyan evaluate run.dir=runs/NAME                 the run's own validation sets
+banyan evaluate run.dir=runs/NAME data.path=DIR   any token shards of the same tokenizer
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from trainer.checkpoint.fragment import kind_of_weights
+from trainer.checkpoint.reader import find_checkpoint
+from trainer.config import Data, EvaluateVerb
+from trainer.config.precision import autocasts, has_bf16_weights
+from trainer.config.values import check_values
+from trainer.data.tokens.dataset import Dataset, check_run_tokenizer, open_dataset, open_validation
+from trainer.engine.bf16 import autocast
+from trainer.errors import ConfigError
+from trainer.evaluate.loss import score
+from trainer.evaluate.trained_model import load_model
+from trainer.objective.build import build_objective
+from trainer.ranks.mesh import join
+from trainer.run.directory import log_to_file, read_config, require_run_dir
+from trainer.track.metrics import perplexity
+
+
+def main(config: EvaluateVerb) -> int:
+    """Scores the checkpoint on every set and prints a line for each; the exit code."""
+    check_values(config)
+    run_dir = require_run_dir(config.run.dir)
+    run = read_config(run_dir)
+    mesh = join()
+    log_to_file(run_dir, mesh.rank)
+    folder = mesh.main_finds(lambda: find_checkpoint(run_dir, config.checkpoint.step))
+    sets = open_sets(config.data, run.data)
+    for dataset in sets:
+        check_run_tokenizer(dataset, run_dir / "tokenizer" / "tokenizer.json")
+
+    dtype = torch.bfloat16 if has_bf16_weights(run) else torch.float32
+    model = load_model(run.model, folder, mesh.device, dtype, kind=kind_of_weights(config.checkpoint))
+    if autocasts(run):
+        autocast(model, mesh.device)
+
+    if mesh.is_main:
+        print(f"{folder}")
+    for dataset in sets:
+        objective = build_objective(run, end_of_text=dataset.manifest.end_of_text)
+        result = score(objective, model, dataset, config.evaluate, mesh)
+        if mesh.is_main:
+            print(
+                f"{dataset.name}: {result.loss:.6f} nats per token, perplexity {perplexity(result.loss):.4f}, "
+                f"{result.bits_per_byte:.6f} bits per byte ({result.tokens:,} tokens of {dataset.manifest.folder})",
+                flush=True,
+            )
+    mesh.leave()
+    return 0
+
+
+def open_sets(asked: Data, trained: Data) -> list[Dataset]:
+    """data.path (its validation part if prepare wrote one), or data.validation, or else the run's validation sets."""
+    if asked.path and not asked.validation:
+        name = Path(asked.path).name
+        return [
+            open_dataset(name, asked.path, key="data.path", split="validation", sequence_length=trained.sequence_length)
+        ]
+    chosen = replace(trained, validation=asked.validation) if asked.validation else trained
+    sets = open_validation(chosen)
+    if not sets:
+        raise ConfigError("the run has no validation set: give data.path=DIR with token shards.")
+    return sets

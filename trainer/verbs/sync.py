@@ -1,0 +1,163 @@
+"""Brings a run's W&B run up to date with its metrics.jsonl: every row once, whatever was or wasn't sent before.
+
+    banyan sync runs/NAME [track.wandb.mode=offline] [track.wandb.project=…]
+
+With a key the missing rows go to the server, into the run whose id the run directory holds, also if it trained
+offline. Without one, or with track.wandb.mode=offline or WANDB_MODE=offline, the whole run is written as one offline
+folder for `wandb sync`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.config import Wandb
+from trainer.config.stored import from_values, load_values
+from trainer.config.values import check_values
+from trainer.errors import ConfigError, InputError
+from trainer.machine.json_file import Malformed, from_json, from_known, read_json
+from trainer.track.sinks.journal import METRICS, Row
+from trainer.track.sinks.wandb_run import WandbSettings, choose_mode, journal_rows, mark_superseded, start_run
+from trainer.track.tracker import FACTS
+
+USAGE = "banyan sync RUN_DIR [track.wandb.KEY=VALUE] …"
+CONFIG = "config.yaml"
+FINISH_TIMEOUT_S = 600.0  # the longest wait for all uploads
+MOST_VALUES = 100_000  # in config.yaml
+
+
+@dataclass(frozen=True)
+class Sections:
+    """Of config.yaml, what is needed here."""
+
+    run: dict[str, Any] | None = None
+    track: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """What sync reads of the section `run`."""
+
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class TrackSection:
+    """What sync reads of the section `track`."""
+
+    wandb: dict[str, Any] | None = None
+
+
+def main(arguments: list[str]) -> int:
+    """The verb: read the run directory, start its W&B run, send the rows, say where they are."""
+    folders = [argument for argument in arguments if "=" not in argument]
+    if len(folders) != 1:
+        raise ConfigError(f"sync takes one run directory, {len(folders)} given: {USAGE}.")
+    run_dir = Path(folders[0])
+    config = read_config(run_dir)
+    settings = wandb_settings(config, [argument for argument in arguments if "=" in argument])
+    rows = read_journal(run_dir)
+    name = (config.get("run") or {}).get("name") or run_dir.resolve().name
+    plan = WandbSettings(
+        run_dir=run_dir,
+        name=name,
+        settings=settings,
+        config={**config, "facts": read_facts(run_dir)},
+        finish_timeout_s=FINISH_TIMEOUT_S,
+    )
+    mode = choose_mode(settings, say=print)
+    if mode == "disabled":
+        raise ConfigError(
+            "sync has nothing to do: WANDB_MODE or track.wandb.mode is disabled; set it to online or offline."
+        )
+    return send(plan, rows, mode)
+
+
+def send(plan: WandbSettings, rows: list[Row], mode: str) -> int:
+    """Logs the rows that are missing there; returns the exit code."""
+    run = start_run(plan, mode, say=print)
+    sent = sum(run.log(row) for row in rows)
+    complete = run.close(exit_code=0, summary={})
+    if mode == "online":
+        if complete:
+            print(f"W&B: {sent} rows sent, {len(rows) - sent} were there: {run.url}")
+        return 0 if complete else 1
+    print(f"{sent} rows written to {run.folder}; upload them with: wandb sync {run.folder}")
+    superseded = mark_superseded(plan.run_dir, keep=run.folder)
+    if superseded:
+        print(f"{superseded} earlier offline folders hold parts of the same run; they are marked as synced.")
+    if any(plan.run_dir.glob("wandb/run-*")):
+        print(
+            "If W&B has rows of this run already, use `banyan sync` where there is a network instead: it adds the rest."
+        )
+    return 0
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """The resolved configuration of a run directory, as plain values; nothing in it is interpolated."""
+    path = run_dir / CONFIG
+    if not run_dir.is_dir():
+        raise InputError(f"{run_dir}: no such directory. Name a run directory, as in {USAGE}.")
+    if not path.is_file():
+        raise InputError(f"{run_dir}: not a run directory, it has no {CONFIG}. Name one that `banyan pretrain` made.")
+    config = load_values(path)
+    try:
+        sections = from_known(Sections, config)
+        from_known(RunSection, sections.run or {})
+        from_known(TrackSection, sections.track or {})
+    except Malformed as error:
+        raise InputError(f"{path}: holds no configuration ({error}). Mend that file.") from error
+    return config
+
+
+def wandb_settings(config: dict[str, Any], overrides: list[str]) -> Wandb:
+    """track.wandb of the run, changed by `overrides`. The mode isn't the run's own: one syncs what trained offline."""
+    stored = {**((config.get("track") or {}).get("wandb") or {}), "mode": "auto"}
+    given = {}
+    known = {field.name for field in dataclasses.fields(Wandb)}
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key.removeprefix("track.wandb.") not in known or not key.startswith("track.wandb."):
+            choices = ", ".join(f"track.wandb.{name}" for name in sorted(known))
+            raise ConfigError(f"{key}: not a key of sync; choose one of {choices}.")
+        given[key.removeprefix("track.wandb.")] = _typed(override.partition("=")[2])
+    values = {key: value for key, value in stored.items() if key in known} | given
+    for key, value in values.items():
+        if "${" in str(value):
+            raise ConfigError(f"track.wandb.{key}={value}: nothing is interpolated here; give track.wandb.{key}=VALUE.")
+    try:
+        settings = from_values(Wandb, values, "track.wandb.")
+    except ValueError as error:
+        raise ConfigError(f"{error}. Mend the value.") from error
+    check_values(settings, "track.wandb.")
+    return settings
+
+
+def _typed(text: str) -> str | list[str] | None:
+    """A value as it was typed: text, null or [a, b]."""
+    if text.startswith("[") and text.endswith("]"):
+        return [part.strip().strip("'\"") for part in text[1:-1].split(",") if part.strip()]
+    return None if text == "null" else text
+
+
+def read_journal(run_dir: Path) -> list[Row]:
+    """All rows of the run; an InputError if there are none."""
+    rows = journal_rows(run_dir)
+    if not rows:
+        raise InputError(f"{run_dir}: no rows in {METRICS}, so there is nothing to sync. Train first.")
+    return rows
+
+
+def read_facts(run_dir: Path) -> dict[str, Any]:
+    """What Tracker.open wrote down at the start; empty if it is missing."""
+    path = run_dir / FACTS
+    try:
+        facts = from_json(dict[str, Any], read_json(path))
+    except FileNotFoundError:
+        return {}
+    except Malformed as error:
+        raise InputError(f"{path}: {error}; remove it, and what it says of the run is left out.") from error
+    return facts
