@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import zstandard
 
-from tests.fuzz import mutate_bytes, mutate_values
+from tests.fuzz import mutate_bytes, mutate_values, right
 from tests.fuzz.mutate_values import Traps
 
 RECORD = 512
@@ -326,7 +326,9 @@ def mutate_packed(draw: Random, content: bytes, packing: str, traps: Traps) -> t
         return mutate_bytes.mutate(draw, content)
     if how < 0.38:
         return content + zeros(packing) * draw.choice((1, 16, 64)), "bomb"
-    plain = gzip.decompress(content) if packing == ".gz" else zstandard.decompress(content)
+    plain = right.unpacked(content, packing)
+    if plain is None:  # a bomb already
+        return mutate_bytes.mutate(draw, content)
     if how < 0.8:
         plain, changed = mutate_values.mutate_lines(draw, plain, traps)
     else:

@@ -12,6 +12,8 @@ import zstandard
 
 from tests.fuzz import guard
 
+PACKED_PIECE = 2**12  # bytes unpacked at once
+
 
 def read(path: Path) -> bytes:
     """A file's bytes; ValueError where it is a hole that a mutation made, or a device."""
@@ -66,29 +68,27 @@ def tree(folder: Path) -> dict[str, str]:
 # ------------------------------------------------------------------------------------------------------------ prepare
 
 
-def unpacked(path: Path) -> bytes | None:
-    """What a plain, gzip or zstandard file holds; None where that is more than one can look through here."""
-    if path.stat().st_size > guard.HASHED_BYTES:
-        return None
-    content, pieces, size = read(path), [], 0
-    if path.suffix not in (".gz", ".zst"):
+def unpacked(content: bytes, packing: str) -> bytes | None:
+    """What plain, gzip or zstandard bytes hold; None where that is more than one can look through here."""
+    if packing not in (".gz", ".zst"):
         return content
+    pieces, size = [], 0
     while content:
-        if path.suffix == ".gz":
+        if packing == ".gz":
             frame: Any = zlib.decompressobj(wbits=31)
         else:
             frame = zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj()
-        for start in range(0, len(content), 2**12):
-            pieces.append(frame.decompress(content[start : start + 2**12]))
+        for start in range(0, len(content), PACKED_PIECE):
+            pieces.append(frame.decompress(content[start : start + PACKED_PIECE]))
             size += len(pieces[-1])
             if size > guard.HASHED_BYTES:
                 return None
             if frame.eof:
-                content = frame.unused_data + content[start + 2**12 :]
-                content = content.lstrip(b"\0") if path.suffix == ".gz" else content  # padding
+                content = frame.unused_data + content[start + PACKED_PIECE :]
+                content = content.lstrip(b"\0") if packing == ".gz" else content  # padding
                 break
         else:
-            raise ValueError(f"{path}: cut short")
+            raise ValueError("cut short")
     return b"".join(pieces)
 
 

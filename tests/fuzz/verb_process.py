@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import re
+import resource
 import sys
 from pathlib import Path
 from random import Random
@@ -21,6 +22,7 @@ from tests.fuzz.mutate_values import Traps
 from tests.fuzz.scenarios import VERBS, Case, Scenario
 from tests.fuzz.subjects import World
 
+MEMORY_BYTES = 2**33  # of the process, whose children have their own limits
 LINES = 3  # most of stderr
 LONGEST_LINE = 2000
 SLOW_S = 10.0  # of processor time
@@ -242,6 +244,7 @@ def mutate_file(draw: Random, path: Path, traps: Traps) -> str:
 def main(arguments: list[str]) -> int:
     """Serves seeds until there are no more."""
     verb, root = arguments
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))  # a mistake here ends this process alone
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     process = VerbProcess(verb, Path(root))
