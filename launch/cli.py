@@ -23,8 +23,8 @@ from launch.verbs import VERBS, Verb
 from trainer import __version__
 from trainer.errors import STOPPED, BanyanError, ConfigError
 from trainer.machine import streams
-from trainer.machine.file_limit import raise_limit
 from trainer.machine.interrupt import Interrupted, interruptible, leave_to_kernel
+from trainer.machine.process import raise_file_limit
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         streams.use_utf8()
     streams.prepare()
     threading.excepthook = _tell_of_thread
-    raise_limit()
+    raise_file_limit()
     try:
         with interruptible(FORWARDED):
             code = _run(sys.argv[1:] if arguments is None else list(arguments))

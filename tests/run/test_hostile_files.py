@@ -12,7 +12,7 @@ import pytest
 from tests.corpus import write_texts
 from tests.prepared import configure, prepare, shard_files, write_jsonl
 from trainer.config import Wandb
-from trainer.data.text import document_store as spool
+from trainer.data.text import document_store
 from trainer.data.text.plan import PreparationPlan, read_progress, write_plan
 from trainer.data.tokens.order import PERIOD
 from trainer.errors import BanyanError, ConfigError, InputError, StorageError
@@ -257,7 +257,7 @@ TABLES = [
     lambda path: path.write_bytes(path.read_bytes()[:-30]),
     lambda path: path.write_bytes(path.read_bytes().replace(b"'<i8'", b"'|O8'")),
     lambda path: path.write_bytes(path.read_bytes().replace(b"(30,)", b"(-3,)")),
-    lambda path: path.write_bytes(bomb(spool.STORED)),
+    lambda path: path.write_bytes(bomb(document_store.STORED)),
     resave(lambda columns: columns.pop("hash")),
     resave(lambda columns: columns.update(offset=columns["offset"] + 1)),
     resave(lambda columns: columns.update(length=-columns["length"])),
@@ -270,9 +270,9 @@ TABLES = [
 
 
 @pytest.mark.parametrize("damage", TABLES)
-def test_a_spool_table_that_cant_be_is_refused_and_the_mend_mends(begun, texts, damage):
+def test_a_table_of_documents_that_cant_be_is_refused_and_the_mend_mends(begun, texts, damage):
     output, whole = begun
-    damage(spool.table_path(output / "partial", 0))
+    damage(document_store.table_path(output / "partial", 0))
     assert "item-000000.npz: can't be read" in refusal(main, configure(texts, output), kind=InputError)
     shutil.rmtree(output / "partial")
     prepare(texts, output)

@@ -35,6 +35,19 @@ class Pretrain:
     health: Health = part(Health)
     launch: Launch = part(Launch)
 
+    @property
+    def has_bf16_weights(self) -> bool:
+        """Whether working weights are in bf16, beside fp32 ones for the optimiser: DeepSpeed's way at stages 1 to 3."""
+        return self.train.in_bf16 and self.parallel.zero_stage > 0
+
+    @property
+    def autocasts(self) -> bool:
+        """Whether weights are fp32, and autocast multiplies bf16 copies of them.
+
+        So it is at stage 0, where DeepSpeed's own bf16 is wrong: it takes a step as the engine is made.
+        """
+        return self.train.in_bf16 and self.parallel.zero_stage == 0
+
 
 @dataclass
 class Sweep(Pretrain):

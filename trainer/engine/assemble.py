@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from trainer.config import Model, Pretrain
-from trainer.config.precision import autocasts
 from trainer.engine.bf16 import autocast
 from trainer.engine.deepspeed import fragments, zero
 from trainer.engine.float8 import to_float8
@@ -52,7 +51,7 @@ def assemble(
     spread_sequence(module, mesh)
     fragments.fill_weights(module, Partition(shapes), weights)
     zero.deal_experts(module, mesh, partition)
-    if autocasts(config):
+    if config.autocasts:
         autocast(module, mesh.device)
     optimizer = build_optimizer(config.optimizer, model, module.named_parameters())
     return Assembly(zero.initialize(config, mesh, module, optimizer, partition), module, partition)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from trainer.config.precision import autocasts
 from trainer.model.sizes import head_width
 from trainer.planning.layout import Layout
 
@@ -52,7 +51,7 @@ def _block(layout: Layout, *, fused: bool) -> int:
 
 def _bf16_copies(layout: Layout, part: str) -> int:
     """Of fp32 matrices, as autocast multiplies them; backward needs them again. Compiled, it makes them again."""
-    if not autocasts(layout.config):
+    if not layout.config.autocasts:
         return 0
     matrices = [shape for name, shape in layout.held.items() if part in name and len(shape) > 1]
     return sum(map(math.prod, matrices)) * layout.width

@@ -8,7 +8,6 @@ from functools import cached_property
 
 from trainer.config import Pretrain
 from trainer.config.batches import data_ranks_of, rounds, settle_micro_batch
-from trainer.config.precision import has_bf16_weights
 from trainer.model.partition import Partition
 from trainer.model.sizes import Shapes, count, parameter_shapes
 
@@ -63,7 +62,7 @@ class Layout:
     @property
     def weight_width(self) -> int:
         """Bytes of a working weight, and of a gradient when it is exchanged."""
-        return 2 if has_bf16_weights(self.config) else 4
+        return 2 if self.config.has_bf16_weights else 4
 
     @property
     def plain_head(self) -> bool:

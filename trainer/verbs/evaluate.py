@@ -14,7 +14,6 @@ import torch
 from trainer.checkpoint.fragment import kind_of_weights
 from trainer.checkpoint.reader import find_checkpoint
 from trainer.config import Data, EvaluateVerb
-from trainer.config.precision import autocasts, has_bf16_weights
 from trainer.config.values import check_values
 from trainer.data.tokens.dataset import Dataset, check_run_tokenizer, open_dataset, open_validation
 from trainer.engine.bf16 import autocast
@@ -39,9 +38,9 @@ def main(config: EvaluateVerb) -> int:
     for dataset in sets:
         check_run_tokenizer(dataset, run_dir / "tokenizer" / "tokenizer.json")
 
-    dtype = torch.bfloat16 if has_bf16_weights(run) else torch.float32
+    dtype = torch.bfloat16 if run.has_bf16_weights else torch.float32
     model = load_model(run.model, folder, mesh.device, dtype, kind=kind_of_weights(config.checkpoint))
-    if autocasts(run):
+    if run.autocasts:
         autocast(model, mesh.device)
 
     if mesh.is_main:

@@ -23,7 +23,7 @@ import numpy as np
 from trainer.config import Data, Prepare
 from trainer.config.knobs import deciding_values
 from trainer.config.values import check_values
-from trainer.data.text import document_store as spool
+from trainer.data.text import document_store
 from trainer.data.text.file_names import as_utf8, escape
 from trainer.data.text.filters import DUPLICATE, first_occurrences
 from trainer.data.text.plan import FILE as PLAN_FILE
@@ -60,7 +60,7 @@ MOST_LOSS = 0.5  # of these bytes that may not come back from their ids
 class Corpus:
     """The accepted documents of each split, in the order of their shards, and what became of the others."""
 
-    splits: dict[str, spool.Documents]
+    splits: dict[str, document_store.Documents]
     rejected: dict[str, int]
     first_rejected: dict[str, str]  # by reason: file and place of the first
     unused: dict[str, int]  # what was left out within files
@@ -179,10 +179,10 @@ def _withdraw(output: Path) -> None:
 
 
 def _collect(sources: tuple[Source, ...], partial: Path, data: Data, map_items: Map) -> int:
-    """Spools every source's documents; returns the number of work items."""
-    batches = spool.work_items(sources)
+    """Stores every source's documents; returns the number of work items."""
+    batches = document_store.work_items(sources)
     work = functools.partial(
-        spool.collect, folder=partial, text_field=data.text_field, most_bytes=data.most_document_bytes
+        document_store.collect, folder=partial, text_field=data.text_field, most_bytes=data.most_document_bytes
     )
     with ProgressBar("read", sum(batch.bytes for batch in batches)) as progress:
         for size in map_items(work, batches):
@@ -191,9 +191,9 @@ def _collect(sources: tuple[Source, ...], partial: Path, data: Data, map_items: 
 
 
 def _arrange(items: int, partial: Path, sources: tuple[Source, ...], config: Prepare) -> Corpus:
-    """Drops duplicates, splits and orders what was spooled."""
+    """Drops duplicates, splits and orders what was stored."""
     data = config.data
-    documents, rejections = spool.load(partial, items)
+    documents, rejections = document_store.load(partial, items)
     documents_read = len(documents) + rejections.counts.total()
     if data.deduplicate:
         kept = first_occurrences(documents.hash)
@@ -247,7 +247,7 @@ def _tokenizer(config: Prepare, corpus: Corpus, partial: Path) -> Tokenizer:
     sample = _shuffled(corpus.splits["train"], config.seed)
     total = min(wanted.train.sample_bytes, int(sample.length.sum()))
     with ProgressBar("tokenizer", total) as progress:
-        texts = _counted(spool.sample_texts(partial, sample, wanted.train.sample_bytes), progress)
+        texts = _counted(document_store.sample_texts(partial, sample, wanted.train.sample_bytes), progress)
         training = TrainingText(texts, memory_bytes=wanted.train.memory_bytes)
         tokenizer = train_tokenizer(training, vocab_size=wanted.train.vocab_size, name=config.data.name)
     if training.stopped:
@@ -267,7 +267,7 @@ def _tokenizer(config: Prepare, corpus: Corpus, partial: Path) -> Tokenizer:
 def _engine(tokenizer: Tokenizer, corpus: Corpus, partial: Path, *, allow_loss: bool) -> str:
     """Who encodes. gigatoken must prove itself on a sample of the input, and that must come back from its ids."""
     sample = _shuffled(corpus.splits["train"], seed=0)
-    trial = try_tokenizer(tokenizer, spool.sample_texts(partial, sample, CHECKED_BYTES))
+    trial = try_tokenizer(tokenizer, document_store.sample_texts(partial, sample, CHECKED_BYTES))
     _check_loss(tokenizer, trial.loss, allow=allow_loss)
     warning = "" if trial.engine == "gigatoken" else "WARNING: dozens of times slower; "
     _say("encode", f"{warning}with {trial.engine}: {trial.why}")
@@ -293,8 +293,7 @@ def _write_shards(
     """Encodes and writes the shards of every split."""
     partial = output / PARTIAL
     packing = Packing(
-        spool=partial,
-        scratch=partial,
+        partial=partial,
         tokenizer=_tokenizer_for_workers(tokenizer, partial),
         end_of_text=tokenizer.end_of_text,
         engine=engine,
@@ -322,7 +321,7 @@ def _tokenizer_for_workers(tokenizer: Tokenizer, partial: Path) -> Path:
     return folder
 
 
-def _shuffled(documents: spool.Documents, seed: int) -> spool.Documents:
+def _shuffled(documents: document_store.Documents, seed: int) -> document_store.Documents:
     return documents.take(shuffle_order(documents.hash, seed))
 
 

@@ -15,7 +15,6 @@ from trainer.checkpoint.writer import CheckpointWriter, remove_attempts
 from trainer.config import Pretrain
 from trainer.config.batches import accumulation_steps, micro_batch_of
 from trainer.config.changed import with_values
-from trainer.config.precision import has_bf16_weights
 from trainer.data.tokens.dataset import (
     Dataset,
     open_test,
@@ -39,7 +38,7 @@ from trainer.engine.targets import Step, counted_steps, fixed_steps
 from trainer.errors import STOPPED
 from trainer.evaluate.loss import LossEvaluator, Score
 from trainer.machine.durable import write_json
-from trainer.machine.host_memory import keep_freed_memory
+from trainer.machine.process import keep_freed_memory
 from trainer.model.build import (
     count_active_parameters,
     parameter_shapes,
@@ -156,7 +155,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     if reader:
         reader.check_shapes(shapes)
         fragments.restore(engine, partition, reader.read, steps=progress.step)
-    elif origin and has_bf16_weights(config):
+    elif origin and config.has_bf16_weights:
         fragments.restore(engine, partition, origin, steps=0)  # DeepSpeed made its fp32 weights of rounded ones
     require_causal(engine.module, config.data.sequence_length)
     if config.data.mask_documents:

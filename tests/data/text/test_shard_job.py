@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from tests.corpus import make_tokenizer
-from trainer.data.text import document_store as spool
+from trainer.data.text import document_store
 from trainer.data.text.document_store import Documents, read_texts, sample_texts, text_path
 from trainer.data.text.shard_job import pack
 from trainer.data.tokens.encoder import Encoder
 
 
-def spooled(folder, texts):
-    """Documents as `spool.collect` leaves them, alternately in two items, in the order of `texts`."""
+def stored(folder, texts):
+    """Documents as `document_store.collect` leaves them, alternately in two items, in the order of `texts`."""
     places = []
     for item in range(2):
         with open(text_path(folder, item), "wb") as file:
@@ -28,7 +28,7 @@ def spooled(folder, texts):
 def test_blocks_hold_whole_documents_up_to_their_size(tmp_path, sizes, dtype):
     tokenizer = make_tokenizer(257)  # a token for each byte
     texts = [bytes(97 + (n + place) % 26 for place in range(size)) for n, size in enumerate(sizes)]
-    blocks = list(pack(spooled(tmp_path, texts), tmp_path, Encoder(tokenizer, "gigatoken"), 10, dtype))
+    blocks = list(pack(stored(tmp_path, texts), tmp_path, Encoder(tokenizer, "gigatoken"), 10, dtype))
     expected, room = [], 0
     for size in sizes:  # the rule, in its plainest form
         if not expected or room + size + 1 > 10:
@@ -44,14 +44,14 @@ def test_blocks_hold_whole_documents_up_to_their_size(tmp_path, sizes, dtype):
 
 
 def test_texts_come_in_order_and_each_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(spool, "READ_BYTES", 100)
+    monkeypatch.setattr(document_store, "READ_BYTES", 100)
     texts = [bytes([97 + n % 26]) * (n * 37 % 260) for n in range(60)]
-    read = list(read_texts(tmp_path, spooled(tmp_path, texts)))
+    read = list(read_texts(tmp_path, stored(tmp_path, texts)))
     assert [text for (text,) in read] == texts
 
 
 def test_a_sample_is_whole_texts_or_a_part_of_a_large_one(tmp_path):
-    documents = spooled(tmp_path, [b"a" * 40, b"b" * 40, "中".encode() * 40])
+    documents = stored(tmp_path, [b"a" * 40, b"b" * 40, "中".encode() * 40])
     assert list(sample_texts(tmp_path, documents, 90)) == [b"a" * 40, b"b" * 40]
     assert list(sample_texts(tmp_path, documents, 500)) == [b"a" * 40, b"b" * 40, "中".encode() * 40]
     large = documents.take(slice(2, 3))

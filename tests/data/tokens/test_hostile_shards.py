@@ -16,7 +16,6 @@ from trainer.data.tokens.manifest import read_manifest, write_manifest
 from trainer.data.tokens.open_files import MOST_OPEN, OpenFile, OpenFiles
 from trainer.data.tokens.shards import build_index, index_path, open_shards, verify, write_index, write_shard
 from trainer.errors import ConfigError, InputError
-from trainer.machine.file_limit import WANTED, raise_limit
 from trainer.verbs.data import main
 
 
@@ -456,17 +455,6 @@ def test_more_shards_than_descriptors_are_read(tmp_path):
                 training.row(shard, 0)
         assert find_damage(training, part=0, parts=1) is None
         assert main(["stats", str(tmp_path / "many")]) == 0
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def test_the_soft_limit_is_raised_within_the_hard_one():
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
-        raise_limit()
-        raised = resource.getrlimit(resource.RLIMIT_NOFILE)
-        assert raised == (WANTED if hard == resource.RLIM_INFINITY else min(WANTED, hard), hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 

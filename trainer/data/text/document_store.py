@@ -1,4 +1,4 @@
-"""The spool: accepted documents between reading them and knowing their order, on disk, one item per batch of sources.
+"""Accepted documents between reading them and knowing their order, on disk, one item per batch of sources.
 
 An item is `item-000000.text` (the documents' bytes, end to end) and `item-000000.npz` (one row per document and the
 rejected counts). The second is written last: where it is, the item is whole and a restart skips it.
@@ -53,7 +53,7 @@ class WorkItem:
 
 @dataclass(frozen=True)
 class Documents:
-    """A table of spooled documents: columns (documents,); `hash` (documents, 2) is xxh3-128, high word first."""
+    """A table of stored documents: columns (documents,); `hash` (documents, 2) is xxh3-128, high word first."""
 
     item: np.ndarray
     source: np.ndarray
@@ -108,7 +108,7 @@ def table_path(folder: Path, item: int) -> Path:
 
 
 def collect(batch: WorkItem, *, folder: Path, text_field: str, most_bytes: int) -> int:
-    """Spools the documents of a batch, unless they are there already; returns the bytes of its source files."""
+    """Stores the documents of a batch, unless they are there already; returns the bytes of its source files."""
     if table_path(folder, batch.number).exists():
         return batch.bytes
     rows: list[tuple[int, int, int, int, bytes]] = []
@@ -151,7 +151,7 @@ def _as_json(content: dict[str, Any]) -> np.ndarray:
 
 
 def load(folder: Path, items: int) -> tuple[Documents, Rejections]:
-    """The table of all spooled documents, by source and record, and what was rejected."""
+    """The table of all stored documents, by source and record, and what was rejected."""
     tables = []
     rejections = Rejections()
     for item in range(items):

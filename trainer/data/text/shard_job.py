@@ -1,4 +1,4 @@
-"""One shard, from the spool to the finished tar: read its documents, encode them, pack them into blocks, write."""
+"""One shard, from stored documents to the finished tar: read them, encode them, pack them into blocks, write."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from trainer.machine.json_file import Malformed, from_json, read_json
 
 @dataclass(frozen=True)
 class Packing:
-    """What all shards of a prepare have in common. `engine` is what encodes (tokens/encoder.py, try_tokenizer)."""
+    """What all shards of a prepare have in common. `engine` is what encodes (tokens/encoder.py, try_tokenizer).
 
-    spool: Path
-    scratch: Path
+    `partial` is the folder of what isn't finished: the stored documents, notes of shards, temporary files.
+    """
+
+    partial: Path
     tokenizer: Path
     end_of_text: str
     engine: str
@@ -41,14 +43,14 @@ class ShardJob:
 
 
 def make_shard(job: ShardJob, *, packing: Packing) -> Shard:
-    """Writes the shard, unless it is there already; a note in `scratch` remembers its hash and counts."""
-    note = packing.scratch / f"{job.path.parent.name}-{job.path.stem}.json"
+    """Writes the shard, unless it is there already; a note in `partial` remembers its hash and counts."""
+    note = packing.partial / f"{job.path.parent.name}-{job.path.stem}.json"
     finished = _finished(job, note)
     if finished is not None:
         return finished
     encoder = _encoder(packing.tokenizer, packing.end_of_text, packing.engine)
-    blocks = pack(job.documents, packing.spool, encoder, packing.block_tokens, packing.dtype)
-    shard = write_shard(job.path, blocks, dtype=packing.dtype, scratch=packing.scratch)
+    blocks = pack(job.documents, packing.partial, encoder, packing.block_tokens, packing.dtype)
+    shard = write_shard(job.path, blocks, dtype=packing.dtype, scratch=packing.partial)
     write_json(note, asdict(shard))
     return shard
 
@@ -74,13 +76,13 @@ def _encoder(tokenizer: Path, end_of_text: str, engine: str) -> Encoder:
     return Encoder(load_tokenizer(tokenizer, end_of_text), engine)
 
 
-def pack(documents: Documents, spool: Path, encoder: Encoder, block_tokens: int, dtype: str) -> Iterator[Block]:
+def pack(documents: Documents, folder: Path, encoder: Encoder, block_tokens: int, dtype: str) -> Iterator[Block]:
     """The documents, encoded, as blocks of whole ones: closed before they would exceed `block_tokens`.
 
     Never more than one document's text and tokens is held, besides a block's and some smaller texts.
     """
     first, block = 0, _OpenBlock(dtype)
-    for row, text in enumerate(read_texts(spool, documents)):
+    for row, text in enumerate(read_texts(folder, documents)):
         for piece in _ids(encoder, text.pop()):
             block.add(piece)
         before = block.end_document(encoder.tokenizer.end_of_text_id)

@@ -13,7 +13,6 @@ from torch import nn
 
 from trainer.config import Pretrain
 from trainer.config.batches import accumulation_steps, micro_batch_of
-from trainer.config.precision import has_bf16_weights
 from trainer.config.training import fills_buckets
 from trainer.engine.deepspeed.gradients import deepspeed_clips
 from trainer.engine.deepspeed.muon import import_uncompiled
@@ -62,7 +61,7 @@ def deepspeed_config(config: Pretrain, mesh: Mesh, partition: Partition) -> dict
         "steps_per_print": None,
         "timers": {"throughput": {"enabled": False}},  # it waits for the device at every step
     }
-    if has_bf16_weights(config):
+    if config.has_bf16_weights:
         # Without check_grad_overflow a NaN would reach the weights; bf16 sums of gradients would lose small ones.
         ours["bf16"] = {"enabled": True, "check_grad_overflow": True}
         ours["data_types"] = {"grad_accum_dtype": "fp32"}

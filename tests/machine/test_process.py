@@ -1,17 +1,20 @@
-"""Freed memory that stays for the next step."""
+"""Open files, and freed memory that stays for the next step."""
 
 import os
 import platform
+import resource
 import subprocess
 import sys
 
 import pytest
 
+from trainer.machine.process import MOST_FILES, raise_file_limit
+
 # Each larger than whatever was freed before, which glibc by itself gets from the system and gives back
 GROWING = """
 import resource, sys
 import torch
-from trainer.machine.host_memory import keep_freed_memory
+from trainer.machine.process import keep_freed_memory
 
 print(keep_freed_memory() if sys.argv[1] == "keep" else None)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -41,3 +44,14 @@ def test_freed_memory_is_used_again():
 def test_an_allocator_that_the_user_tuned_is_left_alone():
     said, _ = faults("keep", MALLOC_TRIM_THRESHOLD_="131072")
     assert said == "False"
+
+
+def test_the_soft_limit_is_raised_within_the_hard_one():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+        raise_file_limit()
+        raised = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert raised == (MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard), hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

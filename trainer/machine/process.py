@@ -1,4 +1,6 @@
-"""The C library's memory: kept from step to step where tensors live in it, instead of handed back and asked for again.
+"""What this process asks of its system: open files, and memory that stays.
+
+A process may often have 1,024 files open (`ulimit -n`) where the system would allow far more.
 
 glibc returns large blocks to the system when they are freed, and the next step's first write to each page is a page
 fault: 5,000 of them in a step of the demonstration's model, 3 % of its time (docs/PERFORMANCE.md).
@@ -8,11 +10,22 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
+
+MOST_FILES = 65536  # descriptors; beyond, some programs close all possible ones at each start of a process
 
 # glibc's malloc.h; mallopt(3). The second is the largest that every glibc takes, and where its own rule ends.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 SETTINGS = {TRIM_THRESHOLD: 2**31 - 1, MMAP_THRESHOLD: 32 * 2**20}
 VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+
+
+def raise_file_limit() -> None:
+    """Lets this process, and those that it starts, open as many files as the system allows, up to MOST_FILES."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def keep_freed_memory() -> bool:
