@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+import shutil
 
 import pytest
 
@@ -81,6 +82,17 @@ def test_shards_of_another_tokenizer_are_refused(trained, tmp_path):
     codes, errors = fail_ranks(evaluate_into, (verb(trained, path=str(tmp_path / "other")), tmp_path / "out"))
     assert codes == [2]
     assert "another tokenizer than the run's" in errors[0]
+
+
+def test_damaged_shards_are_refused_not_scored(trained, corpus, tmp_path):
+    shutil.copytree(corpus / "validation", tmp_path / "damaged")
+    shard = tmp_path / "damaged" / "shard-000000.tar"
+    content = bytearray(shard.read_bytes())
+    content[700:900], content[900:1100] = content[900:1100], content[700:900]
+    shard.write_bytes(content)
+    codes, errors = fail_ranks(evaluate_into, (verb(trained, path=str(tmp_path / "damaged")), tmp_path / "out"), 2)
+    assert codes == [2, 2]
+    assert all("its content isn't what the manifest says" in error for error in errors)
 
 
 def test_step_that_was_not_saved_is_refused_with_those_that_were(trained, tmp_path):

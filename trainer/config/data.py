@@ -103,7 +103,7 @@ class Data:
     shuffle_shards: int = knob(16, "Shards that form a window in which rows are shuffled.", "shards", low=1)
     verify_bytes: int = knob(
         16 * 2**30,
-        "Datasets up to this size are hashed at a run's start, shared out among ranks; indices are checked always.",
+        "Datasets up to this size are hashed before they are read, shared out among ranks; indices are checked always.",
         "bytes",
     )
     prefetch: int = knob(4, "Micro-batches read ahead of use.", low=1)

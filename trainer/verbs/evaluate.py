@@ -23,6 +23,7 @@ from trainer.evaluate.trained_model import load_model
 from trainer.objective.build import build_objective
 from trainer.ranks.mesh import join
 from trainer.run.directory import log_to_file, read_config, require_run_dir
+from trainer.run.open import check_shards
 from trainer.track.metrics import perplexity
 
 
@@ -37,6 +38,7 @@ def main(config: EvaluateVerb) -> int:
     sets = open_sets(config.data, run.data)
     for dataset in sets:
         check_run_tokenizer(dataset, run_dir / "tokenizer" / "tokenizer.json")
+    check_shards(sets, config.data.verify_bytes, mesh)
 
     dtype = torch.bfloat16 if run.has_bf16_weights else torch.float32
     model = load_model(run.model, folder, mesh.device, dtype, kind=kind_of_weights(config.checkpoint))
