@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         streams.use_utf8()
     streams.prepare()
-    threading.excepthook = _tell_of_thread
+    threading.excepthook = _report_from_thread
     raise_file_limit()
     try:
         with interruptible(FORWARDED):
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         code = 141
     except (Exception, KeyboardInterrupt) as error:
-        code = failure.tell(failure.of_exception(error))
+        code = failure.report(failure.of_exception(error))
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     finally:
@@ -76,16 +76,16 @@ def _end_as_rank(code: int) -> None:
     os._exit(code)
 
 
-def _tell_of_thread(uncaught: threading.ExceptHookArgs) -> None:
-    """Tells why a thread of ours ends the process, whose main thread is stuck; others' errors are printed as ever."""
+def _report_from_thread(uncaught: threading.ExceptHookArgs) -> None:
+    """Reports why a thread of ours ends the process, whose main thread is stuck; others' errors are printed as ever."""
     if isinstance(uncaught.exc_value, BanyanError | Interrupted):
-        failure.tell(failure.of_exception(uncaught.exc_value))
+        failure.report(failure.of_exception(uncaught.exc_value))
     else:
         threading.__excepthook__(uncaught)
 
 
 def read_options(verb: Verb, arguments: Sequence[str]) -> Options:
-    """Tells options from overrides; `--name VALUE` and `--name=VALUE` are the same."""
+    """Separates options from overrides; `--name VALUE` and `--name=VALUE` are the same."""
     overrides: list[str] = []
     found: dict[str, Any] = {}
     rest = list(arguments)

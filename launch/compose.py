@@ -38,7 +38,7 @@ from launch.overrides import (
     wrong_type,
 )
 from launch.verbs import VERBS
-from trainer.config import Pretrain, flatten, resolved
+from trainer.config import Pretrain, as_stored_values, flatten
 from trainer.errors import ConfigError
 from trainer.machine import credentials
 from trainer.machine.environment import FromEnvironment, as_stored
@@ -72,7 +72,7 @@ def compose(verb: str, arguments: Sequence[str], config_dir: Path | None = None)
 
 def as_yaml(config: Any) -> str:
     """A configuration as YAML; what came from the environment stands as it was written."""
-    values = resolved(config) if isinstance(config, Pretrain) else as_stored(dataclasses.asdict(config))
+    values = as_stored_values(config) if isinstance(config, Pretrain) else as_stored(dataclasses.asdict(config))
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 

@@ -1,4 +1,4 @@
-"""How a failure is told: one line if the user can mend it, a traceback if it is a crash.
+"""How a failure is reported: one line if the user can mend it, a traceback if it is a crash.
 
 A rank under our launcher prints nothing itself; it leaves its failure in the file that BANYAN_ERROR_FILE names, and
 the launcher shows the first one of all ranks.
@@ -56,10 +56,10 @@ class Failure:
 
 def of_exception(error: BaseException) -> Failure:
     """The failure that an exception at the end of a verb stands for; secrets are masked in it."""
-    told = _exit_code_and_message(error)
+    known = _exit_code_and_message(error)
     rank = int(os.environ.get("RANK", "0"))
-    if told:
-        code, message = told
+    if known:
+        code, message = known
         return Failure(time.time(), rank, code, masked(message))
     trace = masked("".join(traceback.format_exception(error)))
     return Failure(
@@ -67,11 +67,11 @@ def of_exception(error: BaseException) -> Failure:
     )
 
 
-def tell(failure: Failure) -> int:
+def report(failure: Failure) -> int:
     """Leaves the failure to the launcher if there is one, otherwise prints it; returns the exit code."""
     file = os.environ.get(FILE_VARIABLE)
     if not (file and _write(failure, Path(file))):
-        with contextlib.suppress(OSError):  # where nobody reads it, the exit code tells
+        with contextlib.suppress(OSError):  # where nobody reads it, the exit code says it
             failure.show()
     return failure.exit_code
 

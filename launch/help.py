@@ -28,7 +28,7 @@ def overview() -> str:
     lines = ["Banyan pretrains language models: text → token shards → a trained model.", ""]
     lines += ["Verbs", *_columns([[verb.name, verb.sentence] for verb in VERBS.values()]), ""]
     lines += _configuration(VERBS["pretrain"], everything=False, title=" of pretrain")
-    lines += ["banyan VERB --help tells more of a verb; banyan --version names the version.", _exit_codes()]
+    lines += ["banyan VERB --help explains a verb; banyan --version prints the version.", _exit_codes()]
     return "\n".join(lines) + "\n"
 
 

@@ -15,7 +15,7 @@ from trainer.machine import credentials
 from trainer.machine.environment import FromEnvironment
 
 PUBLIC = ("run.dir", "search.dir", "track.wandb.", "launch.")
-"""Keys, besides names, whose values are seen from outside: folders, what W&B shows, what is told to SLURM."""
+"""Keys, besides names, whose values are seen from outside: folders, what W&B shows, what SLURM is given."""
 
 Place = tuple[str | int, ...]
 _read: list[str] = []

@@ -75,7 +75,7 @@ def launch(
 def rank_environments(
     processes: int, threads: int | None, environment: Mapping[str, str], *, has_cuda: bool
 ) -> list[dict[str, str]]:
-    """The whole environment of each rank. DeepSpeed is told of a machine without CUDA, or it searches and complains."""
+    """The whole environment of each rank. Without CUDA it says so, or DeepSpeed would search for it and complain."""
     threading = rank_environment.for_threads(processes, threads, environment)
     common = {**environment, **threading, **rank_environment.for_compiler(environment)}
     if not has_cuda:

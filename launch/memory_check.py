@@ -26,7 +26,7 @@ def check_memory(config: Pretrain, world_size: int) -> None:
     if not config.launch.check_memory or config.model.path is not None:
         return
     from trainer.planning.cluster import with_vocabulary
-    from trainer.planning.fit import refusal
+    from trainer.planning.fit import memory_problem
 
     model = with_vocabulary(config.model, config.data)
     capacity = device_memory(config, world_size)
@@ -38,7 +38,7 @@ def check_memory(config: Pretrain, world_size: int) -> None:
     if train.micro_batch_size == AUTO:
         train = replace(train, micro_batch_size=1)  # it takes what fits, be it a single sequence
     planned = replace(config, model=model, train=train)
-    message = refusal(planned, world_size, memory=size, cuda=cuda, device=name)
+    message = memory_problem(planned, world_size, memory=size, cuda=cuda, device=name)
     if message:
         raise ConfigError(message)
 
@@ -65,7 +65,7 @@ def has_gpus(environment: Mapping[str, str]) -> bool:
 
 
 def gpu_memory() -> int | None:
-    """Bytes of the largest GPU that ranks started here may use; None if nvidia-smi doesn't tell."""
+    """Bytes of the largest GPU that ranks started here may use; None if nvidia-smi doesn't say."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     question = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     question += [f"--id={visible}"] if visible else []

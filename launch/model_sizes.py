@@ -21,9 +21,9 @@ def sizes_from(overrides: Sequence[Override]) -> list[Override]:
     path = given.get("model.init_from", "null")
     if path == "null" or "model" in given:
         return []
-    origin = find_init_folder(path if Path(path).expanduser().is_dir() else _run_directory(given) or path)
-    fields = {"name": as_name(Path(path).resolve().name)} | origin.architecture
-    for key, value in origin.architecture.items():  # from here on it counts as typed
+    init_folder = find_init_folder(path if Path(path).expanduser().is_dir() else _run_directory(given) or path)
+    fields = {"name": as_name(Path(path).resolve().name)} | init_folder.architecture
+    for key, value in init_folder.architecture.items():  # from here on it counts as typed
         if not isinstance(value, int | float | None):
             raise InputError(f"{path}: {key} is {str(value)[:80]!r}, not a number.")
     return [
@@ -45,13 +45,13 @@ def causal_lm_from(overrides: Sequence[Override]) -> list[Override]:
         return []
     if choice != "hf":
         raise ConfigError(
-            f"model={choice} with model.path={path}: the folder tells the model; leave model={choice} out."
+            f"model={choice} with model.path={path}: the folder describes the model; leave model={choice} out."
         )
     for key in given:
         section, _, field = key.partition(".")
         if section == "model" and field and field.partition(".")[0] not in OF_CAUSAL_LM:
             raise ConfigError(
-                f"{key} has no effect with model.path, whose config.json tells the model: leave it out; fields of "
+                f"{key} has no effect with model.path, whose config.json describes the model: leave it out; fields of "
                 "config.json are replaced by model.overrides.FIELD=VALUE."
             )
     settled = {"model": "hf", "model.name": as_name(Path(path).resolve().name)}

@@ -30,7 +30,7 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExitStatus:
     """How a job's ranks ended: the exit code, and the first failure with `output`, the end of what that rank printed.
 
     `output` is empty where the failure's message says all, and for rank 0, whose output was seen already.
@@ -50,7 +50,7 @@ class Outcome:
 
 @dataclass
 class Rank:
-    """One process, where it tells why it failed, and the end of what it prints; rank 0 prints to the terminal."""
+    """One process, where it reports why it failed, and the end of what it prints; rank 0 prints to the terminal."""
 
     number: int
     process: subprocess.Popen[bytes]
@@ -59,7 +59,7 @@ class Rank:
     ended_at: float | None = None
     signals_sent: int = 0
     ended_with: set[signal.Signals] = field(default_factory=set)
-    told: Failure | None = None
+    reported: Failure | None = None
 
     def end(self, number: signal.Signals) -> None:
         """Ends it by a signal, whatever is left of its process group too where that is SIGKILL."""
@@ -72,9 +72,9 @@ class Rank:
 
     @property
     def stopped_by_us(self) -> bool:
-        """Whether it ended because it was told to; not so if it died of another signal than it was sent.
+        """Whether it ended because it was asked to; not so if it died of another signal than it was sent.
 
-        A killed rank closes its sockets before it can be waited for: peers may fail first, and it be told to end then.
+        A killed rank closes its sockets before it can be waited for: peers may fail first, and it be asked to end then.
         """
         code = self.process.returncode
         return bool(self.ended_with) and (code is None or code >= 0 or -code in self.ended_with)
@@ -87,23 +87,23 @@ class Rank:
 
     def failed(self) -> bool:
         """Whether it has failed, be it ended or still about to."""
-        return self.process.returncode not in (None, 0, STOPPED) or self.told_why()
+        return self.process.returncode not in (None, 0, STOPPED) or self.has_reported()
 
-    def told_why(self) -> bool:
-        """Whether it has told why it failed."""
-        if self.told is None:
-            self.told = self.errors.read()
-        return self.told is not None
+    def has_reported(self) -> bool:
+        """Whether it has reported why it failed."""
+        if self.reported is None:
+            self.reported = self.errors.read()
+        return self.reported is not None
 
     def was_killed(self) -> bool:
         """Whether it died of a signal for which no peer's failure can be to blame, as one can for an abort."""
         code = self.process.returncode or 0
-        return code < 0 and code != -signal.SIGABRT and not self.stopped_by_us and not self.told_why()
+        return code < 0 and code != -signal.SIGABRT and not self.stopped_by_us and not self.has_reported()
 
     def failure(self, forwarded: Collection[int] = ()) -> Failure | None:
         """Why it failed, if it did of its own accord; `forwarded` are the signals that the job got."""
-        if self.told_why():
-            return self.told
+        if self.has_reported():
+            return self.reported
         if self.stopped_by_us or not self.failed():
             return None
         code, at = self.process.returncode, self.ended_at or time.time()
@@ -131,26 +131,26 @@ class RankGroup:
         self._received: list[int] = []
 
     def run(self) -> int:
-        """Runs the ranks to their end, tells of the first failure, returns the exit code.
+        """Runs the ranks to their end, shows the first failure, returns the exit code.
 
         Signals to this process go to every rank, those yet to start as well.
         """
         with self._forwarding():
-            outcome = self.attend()
-        outcome.show()
-        return outcome.exit_code
+            status = self.attend()
+        status.show()
+        return status.exit_code
 
-    def attend(self) -> Outcome:
+    def attend(self) -> ExitStatus:
         """Starts the ranks and waits until all have ended. The calling thread must live on: they die with it."""
         try:
             self._start()
             self._wait()
         finally:
             self._kill()
-        outcome = self._outcome()
+        status = self._status()
         for rank in self._ranks:
             rank.errors.close()
-        return outcome
+        return status
 
     def send(self, number: int) -> None:
         """Sends a signal to every rank, those yet to start as well."""
@@ -185,13 +185,13 @@ class RankGroup:
             rank.end(signal.SIGKILL)
             rank.process.wait()
 
-    def _outcome(self) -> Outcome:
-        failures = [(rank, told) for rank in self._ranks if (told := rank.failure(self._received))]
+    def _status(self) -> ExitStatus:
+        failures = [(rank, found) for rank in self._ranks if (found := rank.failure(self._received))]
         if failures:
-            rank, told = min(failures, key=lambda pair: (not pair[0].was_killed(), pair[1].time))
-            output = rank.output() if told.traceback or not rank.told_why() else ""
-            return Outcome(told.exit_code, told, output)
-        return Outcome(STOPPED if any(rank.process.returncode == STOPPED for rank in self._ranks) else 0)
+            rank, found = min(failures, key=lambda pair: (not pair[0].was_killed(), pair[1].time))
+            output = rank.output() if found.traceback or not rank.has_reported() else ""
+            return ExitStatus(found.exit_code, found, output)
+        return ExitStatus(STOPPED if any(rank.process.returncode == STOPPED for rank in self._ranks) else 0)
 
     @contextlib.contextmanager
     def _forwarding(self) -> Iterator[None]:

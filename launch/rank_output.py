@@ -50,7 +50,7 @@ class Tail:
 
 
 class ErrorFile:
-    """Where a rank tells why it failed; `path` is how it finds it, as long as this process lives."""
+    """Where a rank leaves why it failed; `path` is how it finds it, as long as this process lives."""
 
     def __init__(self) -> None:
         if sys.platform == "linux":
@@ -61,7 +61,7 @@ class ErrorFile:
             self.path = Path(name)
 
     def read(self) -> Failure | None:
-        """What it told, if it did."""
+        """Why it failed, if it has said so."""
         return failure.read(self.path) if os.fstat(self._descriptor).st_size > 0 else None
 
     def close(self) -> None:

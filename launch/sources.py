@@ -24,7 +24,7 @@ class UserFolder(FileConfigSource):
         return "banyan"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """A file with the header that tells its package. ConfigError where it can't be what it is meant to be."""
+        """A file with the header that names its package. ConfigError where it can't be what it is meant to be."""
         path = Path(self.path, self._normalize_file_name(config_path))
         if not path.is_file():
             raise ConfigLoadError(f"Config not found : {path}")
@@ -52,7 +52,7 @@ def _read(path: Path) -> str:
 
 
 def _header(text: str, path: Path, *, is_global: bool) -> dict[str, str | None]:
-    """What the comments at the beginning of the file tell Hydra."""
+    """What the comments at the beginning of the file mean to Hydra."""
     try:
         header = ConfigSource._get_header_dict(text)
     except ValueError as error:

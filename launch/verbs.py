@@ -101,13 +101,13 @@ VERBS: dict[str, Verb] = {
         ),
         Verb(
             "data",
-            "Check, show or index token shards; tell what a training step was made of.",
+            "Check, show or index token shards; show what a training step was made of.",
             "trainer.verbs.data",
             "verify|show|index|stats DIR, or at RUN_DIR step=N",
         ),
         Verb(
             "checkpoint",
-            "Check, list or show checkpoints; tell what a load takes.",
+            "Check, list or show checkpoints; show what a load takes.",
             "trainer.verbs.checkpoint",
             "verify|list|show DIR",
         ),

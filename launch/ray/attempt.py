@@ -16,7 +16,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from launch.failure import Failure
-from launch.rank_group import Outcome
+from launch.rank_group import ExitStatus
 from launch.ray.cluster import Demand, free_in_words
 from launch.ray.folder import vanishing_folder
 from launch.ray.worker import Job, RankConfig, RanksFailed, run_ranks
@@ -36,9 +36,9 @@ class Attempt:
         self._demand = demand
         self._launch = launch
         self._received = received
-        self._outcome: Outcome | None = None
+        self._status: ExitStatus | None = None
 
-    def run(self) -> Outcome:
+    def run(self) -> ExitStatus:
         """How the ranks ended. A stop request is passed on to them; where none runs, the attempt is over at once."""
         thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
         thread.start()
@@ -47,8 +47,8 @@ class Attempt:
         except ray.exceptions.RayError as error:
             return _gave_up(error)
 
-    def _watch(self, thread: threading.Thread) -> Outcome:
-        began, told, asked = time.monotonic(), False, False
+    def _watch(self, thread: threading.Thread) -> ExitStatus:
+        began, announced, asked = time.monotonic(), False, False
         while thread.is_alive():
             thread.join(POLL_S)
             ranks_run = ray.get(self._job.desk.ranks_run.remote())
@@ -57,31 +57,33 @@ class Attempt:
                     return self._stop_without_ranks(thread, begun=ranks_run is not None)
                 ray.get(self._job.desk.request.remote(self._received[0]))
                 asked = True
-            if ranks_run is None and not told and time.monotonic() - began > self._launch.start_timeout_s:
-                told = self._tell_what_is_missing()
-        assert self._outcome is not None
-        return self._outcome
+            if ranks_run is None and not announced and time.monotonic() - began > self._launch.start_timeout_s:
+                announced = self._announce_waiting()
+        assert self._status is not None
+        return self._status
 
     def _fit(self) -> None:
         """In a thread, so that signals reach the main one, and Ray Train leaves their handlers alone."""
         with vanishing_folder() as folder:
-            try:  # Ray Train logs to its files; what matters of it is told here
+            try:  # Ray Train logs to its files; what matters of it is said here
                 result: Any = _make_trainer(self._job, self._demand, str(folder)).fit()
-                self._outcome = Outcome(int(result.return_value or 0))
+                self._status = ExitStatus(int(result.return_value or 0))
             except WorkerGroupError as error:
-                self._outcome = first_failure(error.worker_failures)
+                self._status = first_failure(error.worker_failures)
             except Exception as error:
-                self._outcome = _gave_up(error)
+                self._status = _gave_up(error)
 
-    def _stop_without_ranks(self, thread: threading.Thread, *, begun: bool) -> Outcome:
+    def _stop_without_ranks(self, thread: threading.Thread, *, begun: bool) -> ExitStatus:
         """Ranks that ran before have just ended, or have checkpointed for another size of group."""
         if begun:
             thread.join(ENDING_S)
-            return self._outcome or Outcome(STOPPED)
+            return self._status or ExitStatus(STOPPED)
         code = 128 + self._received[0]
-        return Outcome(code, Failure(time.time(), 0, code, "stopped before the ranks were started; nothing was begun."))
+        return ExitStatus(
+            code, Failure(time.time(), 0, code, "stopped before the ranks were started; nothing was begun.")
+        )
 
-    def _tell_what_is_missing(self) -> bool:
+    def _announce_waiting(self) -> bool:
         if not any(group["state"] == "PENDING" for group in ray.util.placement_group_table().values()):
             return False  # there is room: the workers are being started
         print(
@@ -127,27 +129,27 @@ def _make_trainer(job: Job, demand: Demand, folder: str) -> GroupTrainer:
     return GroupTrainer(run_ranks, train_loop_config={"job": job}, **settings)
 
 
-def first_failure(failures: dict[int, Any]) -> Outcome:
+def first_failure(failures: dict[int, Any]) -> ExitStatus:
     """The failure to blame, of workers' exceptions by their rank: a lost or killed one before those it took along."""
-    outcomes = [_as_outcome(rank, error) for rank, error in sorted(failures.items())]
-    return min(outcomes, key=lambda outcome: (not _was_killed(outcome), outcome.failure.time if outcome.failure else 0))
+    statuses = [_as_status(rank, error) for rank, error in sorted(failures.items())]
+    return min(statuses, key=lambda status: (not _was_killed(status), status.failure.time if status.failure else 0))
 
 
-def _was_killed(outcome: Outcome) -> bool:
-    return outcome.exit_code > 128 and outcome.exit_code != 134  # an abort may be a lost peer's doing
+def _was_killed(status: ExitStatus) -> bool:
+    return status.exit_code > 128 and status.exit_code != 134  # an abort may be a lost peer's doing
 
 
-def _as_outcome(rank: int, error: Exception) -> Outcome:
+def _as_status(rank: int, error: Exception) -> ExitStatus:
     if isinstance(error, RanksFailed):
-        return error.outcome
+        return error.status
     place = re.search(r"node_ip='([^']+)'", str(error))
     where = f" on {place[1]}" if place else ""
     lost = f"worker {rank}{where} was lost: its process, its node or the network to it died."
-    return Outcome(137, Failure(0.0, rank, 137, lost))
+    return ExitStatus(137, Failure(0.0, rank, 137, lost))
 
 
-def _gave_up(error: Exception) -> Outcome:
-    return Outcome(1, Failure(time.time(), 0, 1, f"Ray gave up: {_in_a_line(error)}"))
+def _gave_up(error: Exception) -> ExitStatus:
+    return ExitStatus(1, Failure(time.time(), 0, 1, f"Ray gave up: {_in_a_line(error)}"))
 
 
 def _in_a_line(error: Any) -> str:

@@ -61,7 +61,7 @@ def connected(*, shows_workers: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _local_settings() -> Iterator[dict[str, Any]]:
-    """What ray.init is told of a cluster of our own. Ray's folders are for all to write: one around keeps them out."""
+    """What ray.init needs for a cluster of our own. Ray's folders are for all to write: one around keeps them out."""
     base = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     with vanishing_folder(base if len(base) <= LONGEST_BASE else "/tmp") as folder:
         yield {"_node_ip_address": LOCAL_ADDRESS, "_temp_dir": str(folder / "r"), "include_dashboard": False}

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from launch.rank_group import FORWARDED, Outcome
+from launch.rank_group import FORWARDED, ExitStatus
 from launch.ray import cluster, paths
 from trainer.config import Launch
 from trainer.config.launchers import workers_of
@@ -42,7 +42,7 @@ def run(verb: str, config: Any, arguments: Sequence[str], check: Callable[[int],
         demand = cluster.demand_of(config.launch, sizes, config.parallel.tensor if verb == "pretrain" else 1)
         cluster.require_room(demand)
 
-        def attempt(received: Sequence[int]) -> Outcome:
+        def attempt(received: Sequence[int]) -> ExitStatus:
             from launch.ray.attempt import Attempt
             from launch.ray.stop import open_desk
             from launch.ray.worker import Job
@@ -62,7 +62,7 @@ def run(verb: str, config: Any, arguments: Sequence[str], check: Callable[[int],
             return persevere(lambda: attempt(received), config.launch, run_dir, received)
 
 
-def persevere(attempt: Callable[[], Outcome], launch: Launch, run_dir: Path | None, received: Sequence[int]) -> int:
+def persevere(attempt: Callable[[], ExitStatus], launch: Launch, run_dir: Path | None, received: Sequence[int]) -> int:
     """Attempts until one ends by itself, or launch.max_failures in a row brought no newer checkpoint; its exit code.
 
     What only the user can mend (exit code 2) is not tried again, nor what ended after a stop request.
@@ -70,14 +70,14 @@ def persevere(attempt: Callable[[], Outcome], launch: Launch, run_dir: Path | No
     failures = 0
     while True:
         reached = paths.newest_step(run_dir)
-        outcome = attempt()
-        outcome.show()
-        if outcome.failure is None or outcome.exit_code == 2 or received:
-            return outcome.exit_code
+        status = attempt()
+        status.show()
+        if status.failure is None or status.exit_code == 2 or received:
+            return status.exit_code
         failures = 1 if paths.newest_step(run_dir) > reached else failures + 1
         if failures > launch.max_failures:
             print(f"banyan: {failures} failures without a newer checkpoint (launch.max_failures={launch.max_failures})")
-            return outcome.exit_code
+            return status.exit_code
         print(
             f"banyan: starting again from the newest whole checkpoint, step {paths.newest_step(run_dir)} "
             f"(failure {failures} of {launch.max_failures} since there was a newer one)",

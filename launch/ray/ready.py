@@ -52,7 +52,7 @@ def main() -> int:
     try:
         wait(int(sys.argv[1]), float(sys.argv[2]))
     except Exception as error:
-        return failure.tell(failure.of_exception(error))
+        return failure.report(failure.of_exception(error))
     return 0
 
 

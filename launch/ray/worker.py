@@ -22,7 +22,7 @@ from ray.train.backend import Backend, BackendConfig
 
 from launch import rank_environment
 from launch.failure import Failure
-from launch.rank_group import Outcome, RankGroup
+from launch.rank_group import ExitStatus, RankGroup
 from trainer.config import Launch
 from trainer.machine.ports import free_port
 
@@ -37,10 +37,10 @@ class RanksFailed(Exception):
     """A rank of this worker failed; `args[0]` is the Outcome."""
 
     def __str__(self) -> str:
-        return self.outcome.failure.message if self.outcome.failure else ""
+        return self.status.failure.message if self.status.failure else ""
 
     @property
-    def outcome(self) -> Outcome:
+    def status(self) -> ExitStatus:
         """How they ended."""
         return self.args[0]
 
@@ -68,11 +68,11 @@ def run_ranks(settings: dict[str, Job]) -> int:
     _enter(job.folder)
     _group = RankGroup(_command(job), _environments(job), STOP_GRACE_S)
     with _open_to_requests(job.desk, _group):
-        outcome = _group.attend()
+        status = _group.attend()
     _group = None
-    if outcome.failure is not None:
-        raise RanksFailed(outcome)
-    return outcome.exit_code
+    if status.failure is not None:
+        raise RanksFailed(status)
+    return status.exit_code
 
 
 def _enter(folder: str | None) -> None:
@@ -83,13 +83,13 @@ def _enter(folder: str | None) -> None:
         os.chdir(folder)
     except OSError as error:
         node = ray.util.get_node_ip_address()
-        told = Failure(
+        failure = Failure(
             time.time(),
             ray.train.get_context().get_world_rank(),
             2,
             f"{folder}: not on node {node} ({error.strerror}); start where storage that all nodes share is mounted.",
         )
-        raise RanksFailed(Outcome(2, told)) from error
+        raise RanksFailed(ExitStatus(2, failure)) from error
 
 
 def _command(job: Job) -> list[str]:

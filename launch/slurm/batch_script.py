@@ -40,7 +40,7 @@ def options_of(launch: Launch, run_dir: Path) -> dict[str, str | None]:
         "signal": f"B:USR1@{launch.grace_s}",
         "output": str(run_dir / "logs" / "slurm-").replace("%", "%%") + "%j.log",
     }
-    if launch.elastic:  # told of tasks, SLURM takes no more nodes than the fewest nodes have tasks
+    if launch.elastic:  # given a number of tasks, SLURM takes no more nodes than the fewest nodes have tasks
         options |= {"nodes": f"{launch.min_nodes}-{launch.nodes}", "ntasks-per-node": None}
         options["mincpus"] = str(ranks_per_node(launch) * (launch.cpus_per_task or 1))
     if launch.partition:

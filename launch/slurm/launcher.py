@@ -29,8 +29,8 @@ def run(config: Pretrain, arguments: Sequence[str], check: Callable[[int], None]
     check_sizes(launch, check)
     run_dir = run_directory.locate(config)
     options = batch_script.options_of(launch, run_dir)
-    kept = [argument for argument in arguments if not argument.startswith("launch.dry_run=")]
-    script = batch_script.render(options, _settings(launch), kept)
+    forwarded = [argument for argument in arguments if not argument.startswith("launch.dry_run=")]
+    script = batch_script.render(options, _settings(launch), forwarded)
     if launch.dry_run:
         print(script, end="")
         return 0
@@ -39,7 +39,7 @@ def run(config: Pretrain, arguments: Sequence[str], check: Callable[[int], None]
     run_directory.create(run_dir)
     write_text(run_dir / "pretrain.sbatch", script)
     jobs = submit(run_dir / "pretrain.sbatch", launch.chain)
-    _tell(jobs, launch, run_dir, str(options["output"]))
+    _announce(jobs, launch, run_dir, str(options["output"]))
     return 0
 
 
@@ -93,7 +93,7 @@ _REQUESTED = (
 
 
 def _settings(launch: Launch) -> dict[str, str]:
-    """Shell variables that the script takes: the environment that this command runs in, what sbatch isn't told."""
+    """Shell variables for what sbatch has no option: the environment that this command runs in, chain and tasks."""
     activate = Path(sys.prefix) / "bin" / "activate"
     setup = launch.setup or os.environ.get("BANYAN_SETUP") or (str(activate) if activate.is_file() else None)
     if setup is not None and not Path(setup).expanduser().is_file():
@@ -106,7 +106,7 @@ def _settings(launch: Launch) -> dict[str, str]:
     return settings
 
 
-def _tell(jobs: Sequence[str], launch: Launch, run_dir: Path, output: str) -> None:
+def _announce(jobs: Sequence[str], launch: Launch, run_dir: Path, output: str) -> None:
     nodes = f"{launch.min_nodes} to {launch.nodes}" if launch.elastic else str(launch.nodes)
     each = f"{batch_script.ranks_per_node(launch)} rank{'s' * (batch_script.ranks_per_node(launch) > 1)}"
     log = output.replace("%j", jobs[0]).replace("%%", "%")

@@ -41,7 +41,7 @@ def ask(command: Sequence[str], about: str, script: str | None = None) -> str:
 
 
 def check_request(launch: Launch, script: str, options: str) -> None:
-    """Refuses what this cluster could never run; `options` are told where it does."""
+    """Refuses what this cluster could never run; `options` are named where it does."""
     check_time(launch)
     ask(["sbatch", "--test-only"], f"SLURM refuses {options}", script)
 
@@ -61,9 +61,9 @@ def check_time(launch: Launch) -> None:
         if about["PartitionName"] in chosen or (not chosen and about.get("Default") == "YES"):
             limits[about["PartitionName"]] = about["MaxTime"]
     if limits and all(limit not in _ENDLESS and asked > (seconds_of(limit) or 0) for limit in limits.values()):
-        told = ", ".join(f"{name}: {limit}" for name, limit in limits.items())
+        listed = ", ".join(f"{name}: {limit}" for name, limit in limits.items())
         raise ConfigError(
-            f"launch.time={launch.time}: above the limit of the partition ({told}); lower it (a job that reaches its "
+            f"launch.time={launch.time}: above the limit of the partition ({listed}); lower it (a job that reaches its "
             "limit is queued again and goes on), or choose another launch.partition."
         )
 

@@ -161,9 +161,9 @@ def check_allocation(launch: Launch, allocation: Allocation) -> None:
 
 def first_failure(run_dir: Path) -> Failure | None:
     """Why the ranks ended: one that was killed goes before peers that noticed, else the first of all counts."""
-    found = [told for file in _errors(run_dir).glob("rank-*.error") if (told := failure.read(file))]
+    found = [failed for file in _errors(run_dir).glob("rank-*.error") if (failed := failure.read(file))]
     killed = [_killed(file) for file in sorted(_errors(run_dir).glob("rank-*.killed"))]
-    return next(filter(None, killed), None) or min(found, key=lambda told: told.time, default=None)
+    return next(filter(None, killed), None) or min(found, key=lambda failed: failed.time, default=None)
 
 
 def _killed(file: Path) -> Failure | None:

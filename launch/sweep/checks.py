@@ -67,7 +67,7 @@ def without_length(overrides: Sequence[str]) -> Sequence[str]:
 
 
 def check_sweep(search: Search, plan: SweepPlan, base: Pretrain, space: Space, points: Sequence[Values] | None) -> None:
-    """Every other check. What a trial may be told is composed and checked as the trial itself would."""
+    """Every other check. What a trial may be given is composed and checked as the trial itself would."""
     check_choice(search, space)
     check_reports(search, plan, base)
     for values in sample_points(space, points) if space else points or []:

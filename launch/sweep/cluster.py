@@ -24,7 +24,7 @@ SETTINGS = {
 
 @contextlib.contextmanager
 def connected() -> Iterator[None]:
-    """In the cluster, with Ray Tune told to be quiet."""
+    """In the cluster, with Ray Tune set to be quiet."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     with ray_cluster.connected(shows_workers=False):  # trials have logs of their own

@@ -16,8 +16,8 @@ from trainer.errors import InputError
 from trainer.planning.scaling_law import Fit, Run, fit_law
 from trainer.report.curves import readable_count as readable
 
-FURTHER = 10.0  # times the dearest run's compute, by default, is what the best size is told for
-SMALLEST = 1e-4  # of a constant that is told
+FURTHER = 10.0  # times the dearest run's compute, by default, is the budget that the best size is reported for
+SMALLEST = 1e-4  # of a constant that is printed
 CONSTANTS = {"e": "E", "a": "A", "b": "B", "alpha": "α", "beta": "β"}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from launch.compose import compose
 from launch.ray.paths import COPIES
 from launch.sweep.space import Values
-from trainer.config import Pretrain, Search, flatten, resolved
+from trainer.config import Pretrain, Search, as_stored_values, flatten
 from trainer.errors import ConfigError
 from trainer.machine.durable import make_folder, write_json
 from trainer.run import directory as run_directory
@@ -23,7 +23,7 @@ FILE = "plan.json"
 # What a trial doesn't take part in of a run of its own, unless the user asks for it: seconds at its end.
 BY_DEFAULT = ("evaluate.bigram=false", "evaluate.prompt=null")
 # Said otherwise in a sweep, or meaningless: key → what to say instead.
-KEPT = {
+SET_BY_SWEEP = {
     "run.name": "search.name",
     "run.dir": "search.dir",
     "evaluate.every": "search.every",
@@ -117,8 +117,8 @@ def split_overrides(arguments: Sequence[str]) -> tuple[str, ...]:
     ours = []
     for text in arguments:
         name = name_of(text)
-        if name in KEPT:
-            raise ConfigError(f"{name}: a sweep sets that for its trials; use {KEPT[name]}.")
+        if name in SET_BY_SWEEP:
+            raise ConfigError(f"{name}: a sweep sets that for its trials; use {SET_BY_SWEEP[name]}.")
         if name != "search" and not name.startswith("search."):
             ours.append(text)
     return tuple(ours)
@@ -128,7 +128,7 @@ def identity_of(search: Search, base: Pretrain, *, every: int, metric: str) -> d
     """All that makes a sweep what it is, flat: what the trials have in common, and how they are chosen and stopped."""
     chosen = flatten(dataclasses.asdict(search))
     ours = {f"search.{key}": value for key, value in chosen.items() if key not in FREE}
-    return run_directory.identity(resolved(base)) | ours | {"search.every": every, "search.metric": metric}
+    return run_directory.identity(as_stored_values(base)) | ours | {"search.every": every, "search.metric": metric}
 
 
 def name_sweep(search: Search, base: Pretrain, identity: dict[str, Any]) -> str:

@@ -63,7 +63,7 @@ class Process:
 
 
 class Follower:
-    """New rows of a metrics.jsonl. A start that goes on cuts the file: rows that were seen aren't told again."""
+    """New rows of a metrics.jsonl. A start that goes on cuts the file: rows that were seen aren't returned again."""
 
     def __init__(self, path: Path, *, after_step: int) -> None:
         self._path = path
@@ -93,10 +93,10 @@ class Follower:
 
 
 def error_in(log: Path) -> str:
-    """The last error that a process told of in its log, or the log's last line."""
+    """The last error that a process wrote to its log, or the log's last line."""
     with contextlib.suppress(OSError):
         text = log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
         lines = [line for line in text.splitlines() if line.strip()]
-        told = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
-        return (told or lines or [""])[-1]
+        errors = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+        return (errors or lines or [""])[-1]
     return ""

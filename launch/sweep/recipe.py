@@ -14,9 +14,9 @@ from launch.sweep.ladder import rungs_of
 from launch.sweep.plan import SweepPlan, identity_of, locate, name_sweep, split_overrides
 from launch.sweep.report import report
 from launch.sweep.sought import Sought, seek
-from launch.sweep.trial import FINISHED, KEPT_STATES, all_trials
+from launch.sweep.trial import FINAL_STATES, FINISHED, all_trials
 from trainer.config import Pretrain, Search, Sweep
-from trainer.config.changed import with_values
+from trainer.config.plain_values import with_values
 from trainer.data.tokens.dataset import open_training, open_validation, with_length
 from trainer.data.tokens.history import total_steps_of
 from trainer.errors import STOPPED
@@ -90,7 +90,7 @@ def settle(search: Search, options: Options) -> tuple[SweepPlan, Pretrain]:
 
 def run(search: Search, plan: SweepPlan, base: Pretrain, sought: Sought) -> bool:
     """Runs what is left of the trials on the Ray cluster; whether it was interrupted."""
-    done = [trial for trial in all_trials(plan) if trial.state in KEPT_STATES]
+    done = [trial for trial in all_trials(plan) if trial.state in FINAL_STATES]
     if len(done) >= sought.trials:
         print(f"{plan.dir}: all {len(done)} trials have ended before", flush=True)
         return False

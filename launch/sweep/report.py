@@ -38,12 +38,12 @@ def report(
         summary["ladder"] = report_ladder(plan.folder, search.ladder, rungs, results)
         pictures += [plan.folder / "ladder.png"] if summary["ladder"] else []
     elif best is not None:
-        tell_best(plan, best)
+        report_best(plan, best)
         summary["importance"] = {} if plan.has_segments else importance_of(results, space)
         if summary["importance"]:
             at = readable_count(common_tokens(results))
-            told = ", ".join(f"{key} {share:.0%}" for key, share in summary["importance"].items())
-            print(f"importance {told} (PED-ANOVA of the losses after {at} tokens, which all trials have)")
+            shares = ", ".join(f"{key} {share:.0%}" for key, share in summary["importance"].items())
+            print(f"importance {shares} (PED-ANOVA of the losses after {at} tokens, which all trials have)")
     picture = draw_sweep(
         plan.folder / "sweep.png",
         results,
@@ -59,7 +59,7 @@ def report(
     log_to_wandb(plan, wandb, results, [*pictures, picture], summary)
 
 
-def tell_best(plan: SweepPlan, best: Result) -> None:
+def report_best(plan: SweepPlan, best: Result) -> None:
     """Writes the best configuration and says how to use it."""
     print(f"best       trial {best.number:05d}: {plan.metric} {best.loss:.4f} after {best.points[-1].step} steps")
     print(f"           {shown(best.values)}")
@@ -81,6 +81,6 @@ def log_to_wandb(
         pictures={f"sweep/{path.stem}": path for path in pictures},
         tables={"sweep/trials": (columns, [[row.get(str(key)) for key in columns] for row in rows])},
     )
-    told = {part: summary[part] or {} for part in ("best", "importance", "ladder") if part in summary}
-    figures = {f"{part}/{key}": value for part, found in told.items() for key, value in found.items()}
+    sections = {part: summary[part] or {} for part in ("best", "importance", "ladder") if part in summary}
+    figures = {f"{part}/{key}": value for part, found in sections.items() for key, value in found.items()}
     run.close(exit_code=0, summary=figures)

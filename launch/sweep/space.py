@@ -1,7 +1,7 @@
 """What a sweep varies: `search.space.optimizer.lr=loguniform(1e-4,1e-2)`, read strictly and drawn from.
 
 A key is one of pretrain's, or one of its groups (search.space.schedule=choice(cosine,wsd)). Values are text, as a user
-would type them after `banyan pretrain`, so that what a trial is told and what is reported are the same.
+would type them after `banyan pretrain`, so that what a trial gets and what is reported are the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KINDS = ("loguniform", "uniform", "int", "choice", "grid")
 EXAMPLE = "loguniform(1e-4,1e-2), uniform(0,0.5), int(1,8), choice(a,b) or grid(a,b)"
 DIGITS = 4  # of a drawn number: no more make a difference, and names and tables stay readable
 # Belong to a trial or to the sweep: not to be searched over.
-KEPT = ("run.", "launch.", "track.", "checkpoint.", "evaluate.every")
+OF_SWEEP = ("run.", "launch.", "track.", "checkpoint.", "evaluate.every")
 _CALL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*", re.DOTALL)
 
 
@@ -80,7 +80,7 @@ def read_space(given: Mapping[str, Any], names: Names) -> Space:
     space = {}
     for key, text in flatten(dict(given)).items():
         parse(f"{key}=0" if not names.is_group(key) else f"{key}={_first_choice(key, text)}", names)
-        if key.startswith(KEPT):
+        if key.startswith(OF_SWEEP):
             raise ConfigError(f"{SPACE}{key}: a sweep keeps {key} to itself; vary something else.")
         kind = None if names.is_group(key) else keys.required(keys.kind_of(names.schema, key))
         space[key] = read_distribution(key, text, kind)
@@ -119,7 +119,7 @@ def to_numbers(values: Values, space: Space) -> dict[str, Any]:
 
 
 def to_texts(values: Mapping[str, Any]) -> Values:
-    """Values as a trial is told."""
+    """Values as a trial's overrides have them."""
     return {key: value if isinstance(value, str) else repr(value) for key, value in values.items()}
 
 

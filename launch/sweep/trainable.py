@@ -90,7 +90,7 @@ class SweepTrial(tune.Trainable):
         if not self._trial.segments:
             self._trial.begin(self._values)
         self._follower = Follower(self._trial.run_dir / METRICS, after_step=self._last_step)
-        if self._trial.state in trials.KEPT_STATES or self._plan.stop_file.exists():
+        if self._trial.state in trials.FINAL_STATES or self._plan.stop_file.exists():
             return
         self._trial.write(trials.RUNNING)
         segment = self._trial.segments[-1]

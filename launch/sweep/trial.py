@@ -22,7 +22,7 @@ STOPPED_EARLY = "stopped-early"
 
 WAITING, RUNNING = "waiting", "running"
 FINISHED, STOPPED, DIVERGED, FAILED = "finished", "stopped", "diverged", "failed"
-KEPT_STATES = (FINISHED, STOPPED, DIVERGED)
+FINAL_STATES = (FINISHED, STOPPED, DIVERGED)
 """States that the same command again leaves alone; a trial that failed is tried again."""
 
 

@@ -16,7 +16,7 @@ from launch.sweep.sought import Sought
 from launch.sweep.space import to_numbers
 from launch.sweep.stop import TrialStopper
 from launch.sweep.trainable import SweepTrial
-from launch.sweep.trial import KEPT_STATES, Trial
+from launch.sweep.trial import FINAL_STATES, Trial
 from launch.sweep.watch import Watch
 from trainer.config import Pretrain, Search
 
@@ -33,7 +33,7 @@ def tune_trials(
     searcher learns what it knew; where there is neither they are left out.
     """
     trials = [Trial.open(plan, number) for number in range(sought.trials)]
-    ended = [trial.number for trial in trials if trial.state in KEPT_STATES]
+    ended = [trial.number for trial in trials if trial.state in FINAL_STATES]
     tokens_per_step = base.train.batch_size * base.data.sequence_length
     scheduler = build_scheduler(
         search,
@@ -77,7 +77,7 @@ def listed(search: Search, plan: SweepPlan, sought: Sought, trials: Sequence[Tri
     cases = [
         {"sweep": plan.dir, "number": trial.number, "values": to_numbers(trial.values or point, sought.space)}
         for trial, point in zip(trials, sought.points, strict=True)
-        if search.scheduler != "none" or trial.state not in KEPT_STATES
+        if search.scheduler != "none" or trial.state not in FINAL_STATES
     ]
     return {"trial": tune.grid_search(cases)}
 

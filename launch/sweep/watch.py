@@ -57,25 +57,25 @@ class Watch(tune.Callback):
         if ended is None and record.state == RUNNING:
             record.mark_stopped()
             record.state = STOPPED
-        self._tell(record)
+        self._announce(record)
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial's actor was lost more often than it may be."""
         record = Trial.open(self._plan, int(str(trial)))
         record.state, record.error = FAILED, f"its Ray worker was lost ({_first_line(trial.get_error())})"
-        self._tell(record)
+        self._announce(record)
 
-    def _tell(self, record: Trial) -> None:
+    def _announce(self, record: Trial) -> None:
         self._ended[record.number] = record.state
         error = f"  {record.error}" if record.error else ""
         print(f"trial {self._line(record.number, record.state, record.values)}{error}", flush=True)
 
     def _table(self, running: list[int]) -> None:
         counts = Counter(self._ended.values())
-        told = ", ".join([f"{count} {state}" for state, count in counts.items()] + [f"{len(self._before)} before"])
+        counted = ", ".join([f"{count} {state}" for state, count in counts.items()] + [f"{len(self._before)} before"])
         after = duration(time.monotonic() - self._begun)
         count = len(self._before) + len(self._ended)
-        print(f"after {after}: {count} of {self._of} trials ended ({told})", flush=True)
+        print(f"after {after}: {count} of {self._of} trials ended ({counted})", flush=True)
         for number in running:
             print(f"  {self._line(number, RUNNING, Trial.open(self._plan, number).values)}", flush=True)
 

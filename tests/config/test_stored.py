@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import yaml
 
-from trainer.config import Pretrain, TrainingSet, plain, resolved
+from trainer.config import Pretrain, TrainingSet, as_stored_values, as_values
 from trainer.config.stored import from_values, load_values
 from trainer.errors import InputError
 from trainer.machine.environment import FromEnvironment, as_composable, as_stored
@@ -30,7 +30,7 @@ TEXTS = [
 
 def write(run_dir, **changes):
     """A config.yaml as a run writes it, but for values by dotted key (__ for the dots), and the folder."""
-    values = resolved(Pretrain())
+    values = as_stored_values(Pretrain())
     values["model"]["vocab_size"] = 300  # which a run settles as it begins
     for key, value in changes.items():
         *sections, leaf = key.split("__")
@@ -68,7 +68,7 @@ def test_what_others_wrote_reads_no_variable(tmp_path, monkeypatch):
 
 def test_a_configuration_comes_back_as_it_was():
     config = full_config()
-    assert from_values(Pretrain, plain(config)) == config
+    assert from_values(Pretrain, as_values(config)) == config
     assert from_values(Pretrain, {}) == Pretrain()
     assert from_values(Pretrain, {"optimizer": {"lr": "1e-4"}}).optimizer.lr == 1e-4
 
@@ -128,9 +128,9 @@ def test_text_from_the_environment_is_used_as_it_is_and_stored_as_it_was_written
     config = Pretrain()
     config.data.licence = FromEnvironment("real", "${oc.env:X}")
     config.deepspeed = {"a": [FromEnvironment("real", "x${oc.env:X}")], "b": "${literal}"}
-    assert (config.data.licence, plain(config)["data"]["licence"]) == ("real", "real")
+    assert (config.data.licence, as_values(config)["data"]["licence"]) == ("real", "real")
     assert dataclasses.replace(config.data).licence == "real"
-    stored = resolved(config)
+    stored = as_stored_values(config)
     assert (stored["data"]["licence"], stored["deepspeed"]) == (
         "${oc.env:X}",
         {"a": ["x${oc.env:X}"], "b": "${literal}"},

@@ -20,7 +20,7 @@ from trainer.config import Export, Model
 from trainer.errors import ConfigError
 from trainer.evaluate import trained_model as trained
 from trainer.evaluate.sampling import Sampling, continue_text
-from trainer.model.hugging_face.folder import keep_model, read_kept
+from trainer.model.hugging_face.folder import keep_model, read_own_config
 from trainer.model.hugging_face.safetensors_folder import SINGLE
 from trainer.run.directory import load_run_tokenizer, read_config
 from trainer.verbs.export import main as export
@@ -113,7 +113,7 @@ def test_two_heads_are_still_two_when_a_run_goes_on(tmp_path, two_heads):
     keep_model(run_dir, model, model, resumed=True)
     (two_heads / SINGLE).rename(tmp_path / "elsewhere")  # as after the first checkpoint
     keep_model(run_dir, model, model, resumed=True)
-    assert not read_kept(run_dir)[0]["tie_word_embeddings"]
+    assert not read_own_config(run_dir)[0]["tie_word_embeddings"]
     save_other(two_heads, "qwen3")
     with pytest.raises(ConfigError, match="tie_word_embeddings: False → True can't change"):
         keep_model(run_dir, model, model, resumed=True)

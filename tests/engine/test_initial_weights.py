@@ -26,7 +26,7 @@ BEGINNINGS = [("llama tied", (1, 0, 1)), ("llama tied", (2, 3, 1)), ("llama tied
 
 
 def from_folder(corpus, run_dir, folder, shape=(1, 0, 1), **changes):
-    """A run of two steps that begins with `folder`, with the sizes that the folder tells."""
+    """A run of two steps that begins with `folder`, with the folder's sizes."""
     ranks, stage, tensor = shape
     config = small_config(corpus, run_dir, train__steps=2, parallel__zero_stage=stage, parallel__tensor=tensor)
     for name, value in {"init_from": str(folder), **find_init_folder(str(folder)).architecture}.items():

@@ -20,7 +20,7 @@ import os, sys, time, signal
 from launch import failure
 from trainer.errors import ConfigError
 rank = int(os.environ["RANK"])
-def end_with(error): sys.exit(failure.tell(failure.of_exception(error)))
+def end_with(error): sys.exit(failure.report(failure.of_exception(error)))
 """
 
 
@@ -113,7 +113,7 @@ def test_the_first_error_is_shown_not_the_last(tmp_path):
     body = f"""
 if rank == 1:
     try: raise ValueError("the cause")
-    except ValueError as error: code = failure.tell(failure.of_exception(error))
+    except ValueError as error: code = failure.report(failure.of_exception(error))
     open(r"{tmp_path}/told", "w")
     sys.exit(code)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)

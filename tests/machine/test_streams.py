@@ -19,7 +19,7 @@ for number in range(3):
     print("é 床 😀" * 20_000, flush=True)
     print("error", file=sys.stderr)
 logging.basicConfig(filename=sys.argv[1], encoding="utf-8")
-streams.tell_in(logging.getLogger("banyan"))
+streams.note_losses_in(logging.getLogger("banyan"))
 print("x" * 20_000, flush=True)
 streams.finish()
 open(sys.argv[1] + ".done", "w", encoding="utf-8").close()

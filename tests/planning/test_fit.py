@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.run_ranks import small_config
-from trainer.planning.fit import refusal
+from trainer.planning.fit import memory_problem
 from trainer.planning.layout import layout_of
 from trainer.planning.memory import MARGIN, memory_of
 
@@ -25,7 +25,7 @@ def config(**changes):
 
 
 def told(run, ranks, memory):
-    return refusal(run, ranks, memory=memory, cuda=True, device="a GPU")
+    return memory_problem(run, ranks, memory=memory, cuda=True, device="a GPU")
 
 
 def test_the_mend_that_is_named_makes_it_fit():

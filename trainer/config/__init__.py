@@ -7,7 +7,7 @@ error. Nothing heavy is imported here.
 from trainer.config.data import Data, Tokenizer, TokenizerTrain, TrainingSet, ValidationSet
 from trainer.config.launch import Launch
 from trainer.config.model import OF_CAUSAL_LM, Model
-from trainer.config.plain_values import flatten, plain, resolved
+from trainer.config.plain_values import as_stored_values, as_values, flatten
 from trainer.config.plan import PlanSettings
 from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track, Wandb
 from trainer.config.sweep import Ladder, Search
@@ -47,7 +47,7 @@ __all__ = [
     "TrainingSet",
     "ValidationSet",
     "Wandb",
+    "as_stored_values",
+    "as_values",
     "flatten",
-    "plain",
-    "resolved",
 ]

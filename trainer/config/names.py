@@ -24,10 +24,10 @@ def check_name(key: str, name: str) -> None:
 
 def as_name(text: str) -> str:
     """The name that is nearest to a text, such as a folder's; "custom" where nothing is left."""
-    kept = "".join(letter if _is_letter(letter) or letter in "._" else "-" for letter in text)
-    while len(kept.encode()) > MOST_BYTES // 2:
-        kept = kept[:-1]
-    return "-".join(part for part in kept.strip("-.").split("-") if part) or "custom"
+    name = "".join(letter if _is_letter(letter) or letter in "._" else "-" for letter in text)
+    while len(name.encode()) > MOST_BYTES // 2:
+        name = name[:-1]
+    return "-".join(part for part in name.strip("-.").split("-") if part) or "custom"
 
 
 def _is_letter(letter: str) -> bool:

@@ -55,9 +55,9 @@ def score(
     for first, batch in batches:
         beat()
         values = objective.losses(model, own_part(batch, mesh).to(mesh.device)).double().cpu()
-        kept = max(0, min(len(values), rows - first))
-        losses[first : first + kept] = values[:kept]
-        targets[first : first + kept] = (batch.targets != IGNORED).sum(dim=1)[:kept]
+        counted_rows = max(0, min(len(values), rows - first))
+        losses[first : first + counted_rows] = values[:counted_rows]
+        targets[first : first + counted_rows] = (batch.targets != IGNORED).sum(dim=1)[:counted_rows]
     if mesh.tensor_rank > 0:
         losses.zero_()  # the same as their neighbour's: counted once
     if mesh.tensor_rank > 0 or mesh.sequence_rank > 0:

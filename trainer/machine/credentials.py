@@ -1,4 +1,4 @@
-"""Secrets that must not be written down: told by their place in a URL, or as the value of an environment variable."""
+"""Secrets that must not be written down: known by their place in a URL, or as the value of an environment variable."""
 
 from __future__ import annotations
 

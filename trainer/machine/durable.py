@@ -39,10 +39,10 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        refusal = REFUSALS.get(error.errno or 0)
-        if refusal is None:
+        mend = REFUSALS.get(error.errno or 0)
+        if mend is None:
             raise
-        raise StorageError(f"{path}: {refusal}, then run the same command again; it continues.") from error
+        raise StorageError(f"{path}: {mend}, then run the same command again; it continues.") from error
 
 
 def problem_of(work: Callable[[], Any]) -> str | None:

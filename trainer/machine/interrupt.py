@@ -15,7 +15,7 @@ from typing import Any
 GRACE_S = 5.0
 """How long the main thread may take to end once it was interrupted: in a library it may be stuck for half an hour."""
 
-_hears: socket.socket | None = None  # the end that the kernel's notes of signals are read from
+_wakeup: socket.socket | None = None  # the end that the kernel's notes of signals are read from
 
 _cleaning = False
 
@@ -84,19 +84,19 @@ def end_if_stuck() -> None:
     The interpreter calls handlers between two of its steps. The main thread comes to none while it waits for a peer
     in a collective, or for a name to be looked up; this thread does.
     """
-    global _hears
-    if _hears is not None or threading.current_thread() is not threading.main_thread():
+    global _wakeup
+    if _wakeup is not None or threading.current_thread() is not threading.main_thread():
         return
-    _hears, told = socket.socketpair()
-    told.setblocking(False)
-    signal.set_wakeup_fd(told.detach(), warn_on_full_buffer=False)
+    _wakeup, sender = socket.socketpair()
+    sender.setblocking(False)
+    signal.set_wakeup_fd(sender.detach(), warn_on_full_buffer=False)
     os.register_at_fork(after_in_child=_forget)
-    threading.Thread(target=_attend, args=(_hears,), name="signals", daemon=True).start()
+    threading.Thread(target=_attend, args=(_wakeup,), name="signals", daemon=True).start()
 
 
-def _attend(hears: socket.socket) -> None:
+def _attend(wakeup: socket.socket) -> None:
     while True:
-        for number in hears.recv(64):
+        for number in wakeup.recv(64):
             if isinstance(signal.getsignal(number), Raise):
                 time.sleep(GRACE_S)
                 handler = signal.getsignal(number)

@@ -20,7 +20,7 @@ NAMES = {1: "standard output", 2: "standard error"}
 ERRORS = {1: "replace", 2: "backslashreplace"}  # for characters that the console lacks
 WAIT_S = 10.0  # for a reader that takes nothing at the moment
 _lost: list[str] = []
-_tell: Callable[[str], None] | None = None
+_log: Callable[[str], None] | None = None
 
 
 def use_utf8() -> None:
@@ -60,12 +60,12 @@ def outlive_console() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
-def tell_in(log: logging.Logger) -> None:
+def note_losses_in(log: logging.Logger) -> None:
     """Says in a log what of the console was lost, now and later."""
-    global _tell
-    _tell = log.warning
+    global _log
+    _log = log.warning
     while _lost:
-        _tell(_lost.pop(0))
+        _log(_lost.pop(0))
 
 
 def finish() -> None:
@@ -142,8 +142,8 @@ def _lead_nowhere(descriptor: int) -> None:
 
 
 def _note(what: str) -> None:
-    line = f"{what}: going on without it; metrics.jsonl and this log tell how it goes"
-    if _tell is None:
+    line = f"{what}: going on without it; look at metrics.jsonl and this log"
+    if _log is None:
         _lost.append(line)
     else:
-        _tell(line)
+        _log(line)

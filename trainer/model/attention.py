@@ -97,18 +97,18 @@ class LayerCache:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.length = 0
-        self._store: tuple[Tensor, Tensor] | None = None
+        self._buffers: tuple[Tensor, Tensor] | None = None
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Adds (batch, kv_heads, time, head_dim) of each and returns all so far."""
         batch, kv_heads, time, head_dim = keys.shape
-        if self._store is None:
+        if self._buffers is None:
             shape = (batch, kv_heads, self.capacity, head_dim)
-            self._store = (keys.new_empty(shape), values.new_empty(shape))
+            self._buffers = (keys.new_empty(shape), values.new_empty(shape))
         start, self.length = self.length, self.length + time
-        for store, new in zip(self._store, (keys, values), strict=True):
-            store[:, :, start : self.length] = new
-        all_keys, all_values = self._store
+        for buffer, new in zip(self._buffers, (keys, values), strict=True):
+            buffer[:, :, start : self.length] = new
+        all_keys, all_values = self._buffers
         return all_keys[:, :, : self.length], all_values[:, :, : self.length]
 
 

@@ -168,7 +168,7 @@ class Decoder(nn.Module):
     def forward(
         self, tokens: Tensor, document_ids: Tensor | None, cache: KeyValueCache | None
     ) -> tuple[Tensor, list[Routing]]:
-        """(batch, time) → (batch, time, hidden_size), and the routings of blocks that have one to tell of.
+        """(batch, time) → (batch, time, hidden_size), and the routings of blocks with experts.
 
         document_ids are of whole rows.
         """

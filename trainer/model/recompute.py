@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts, noop_context_fn
 
 # Kept by `selective`: they cost the time, and what lies between them (norms, rotary positions, SwiGLU) is cheap.
-KEPT = {
+SAVED = {
     torch.ops.aten.mm.default,  # every projection
     torch.ops.aten._scaled_dot_product_flash_attention.default,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
@@ -29,8 +29,8 @@ def recomputed(block: nn.Module, *arguments: Any, selective: bool, has_dropout: 
 
 
 def _selective_contexts() -> Any:
-    return create_selective_checkpoint_contexts(_keep)
+    return create_selective_checkpoint_contexts(_policy)
 
 
-def _keep(context: Any, operator: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operator in KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+def _policy(context: Any, operator: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if operator in SAVED else CheckpointPolicy.PREFER_RECOMPUTE

@@ -16,10 +16,10 @@ from trainer.planning.layout import Layout
 class Activations:
     """Bytes that autograd keeps, and that a pass through a block or the loss has in hand on top of it."""
 
-    kept: int  # of a block, from its forward to its backward
-    recomputed: int  # of a block whose backward has computed it again, beyond what was kept
+    saved: int  # of a block, from its forward to its backward
+    recomputed: int  # of a block whose backward has computed it again, beyond what was saved
     working: int  # gradients in flight in a block's backward
-    ends: int  # embedding, last norm, rotary tables, masks: kept, but of no block
+    ends: int  # embedding, last norm, rotary tables, masks: saved, but of no block
     loss: int  # logits and their gradients, of one chunk
 
 
@@ -27,9 +27,9 @@ def activations_of(layout: Layout) -> Activations:
     """What a micro-batch of a layout takes."""
     mode, compiled = layout.config.train.activation_checkpointing, layout.config.train.compile
     everything = _block(layout, fused=compiled)
-    kept = {"none": everything, "full": layout.activation, "selective": layout.activation + _products(layout)}[mode]
+    saved = {"none": everything, "full": layout.activation, "selective": layout.activation + _products(layout)}[mode]
     return Activations(
-        kept=kept,
+        saved=saved,
         recomputed=0 if mode == "none" else everything - (0 if mode == "full" else _products(layout)),
         working=_working(layout),
         ends=_ends(layout),
@@ -65,18 +65,18 @@ def _norm(layout: Layout, size: int, *, fused: bool) -> int:
 
 
 def _attention(layout: Layout, *, fused: bool) -> int:
-    """Turned queries and keys, values and the mix of them, and a logsumexp in fp32 per query and head.
+    """Rotated queries and keys, values and the mix of them, and a logsumexp in fp32 per query and head.
 
     Of what norms of queries and keys make, only the rotated version is kept.
     """
     model = layout.config.model
     queries, keys = layout.rows_of("self_attn.q_proj"), layout.rows_of("self_attn.k_proj")
-    kept = layout.tokens * (2 * queries + 2 * keys) * layout.width
+    saved = layout.tokens * (2 * queries + 2 * keys) * layout.width
     if model.qk_norm:
-        kept += _norm(layout, queries + keys, fused=fused) - layout.tokens * (queries + keys) * layout.width
+        saved += _norm(layout, queries + keys, fused=fused) - layout.tokens * (queries + keys) * layout.width
     if layout.config.data.mask_documents and not layout.cuda:
-        kept += layout.micro_batch * layout.config.data.sequence_length**2 * layout.width  # the mask, to be added
-    return kept + layout.tokens * queries // head_width(model) * 4
+        saved += layout.micro_batch * layout.config.data.sequence_length**2 * layout.width  # the mask, to be added
+    return saved + layout.tokens * queries // head_width(model) * 4
 
 
 def _feed_forward(layout: Layout, *, fused: bool) -> int:

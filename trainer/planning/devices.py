@@ -78,7 +78,7 @@ def device_of(name: str, settings: PlanSettings, *, sharing: int) -> Device:
         found = Device("cpu", None, None, host_memory() // sharing, 20 * GB, 10 * GB, 1.25 * GB, 0.0)
     else:
         found = find_device(name, key="plan.device")
-    told: dict[str, Any] = {
+    overrides: dict[str, Any] = {
         "flops": settings.flops,
         "flops_fp32": settings.flops,
         "memory": settings.memory,
@@ -86,7 +86,7 @@ def device_of(name: str, settings: PlanSettings, *, sharing: int) -> Device:
         "network": settings.network,
         "watts": settings.watts,
     }
-    return replace(found, **{key: value for key, value in told.items() if value is not None})
+    return replace(found, **{key: value for key, value in overrides.items() if value is not None})
 
 
 def find_device(name: str, *, key: str) -> Device:

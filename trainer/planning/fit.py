@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trainer.config import Pretrain
-from trainer.config.changed import with_values
+from trainer.config.plain_values import with_values
 from trainer.errors import ConfigError, divisors
 from trainer.planning.layout import layout_of
 from trainer.planning.memory import MARGIN, Memory, memory_of
@@ -15,7 +15,7 @@ GB = 1e9
 BIGGEST = 3  # parts that a refusal names
 
 
-def refusal(config: Pretrain, world_size: int, *, memory: int, cuda: bool, device: str) -> str | None:
+def memory_problem(config: Pretrain, world_size: int, *, memory: int, cuda: bool, device: str) -> str | None:
     """What is wrong and how to mend it, if a rank needs more than `memory` bytes by more than a prediction's error."""
     needed = memory_of(layout_of(config, world_size, cuda=cuda))
     if needed.total <= memory * (1 + MARGIN):

@@ -44,7 +44,7 @@ def memory_of(layout: Layout) -> Memory:
 
 def _moments(layout: Layout, states: States) -> dict[str, Parts]:
     found = activations_of(layout)
-    kept = layout.config.model.num_hidden_layers * found.kept
+    saved = layout.config.model.num_hidden_layers * found.saved
     whole = _growing(layout)  # of gradients, when backward has been through all
     before, late = (whole, 0) if layout.micro_steps > 1 else (0, _latest(layout))
     gathered, bucket = _gathered(layout), _bucket(layout)
@@ -53,14 +53,14 @@ def _moments(layout: Layout, states: States) -> dict[str, Parts]:
     return {
         "loss": _sum(
             states,
-            {"activations": kept + found.ends, "gradients": before, "logits": found.loss, "buffers": early},
+            {"activations": saved + found.ends, "gradients": before, "logits": found.loss, "buffers": early},
             gathered,
         ),
         "backward of the last block": _sum(
-            states, _in_block(kept, found), {"gradients": before, "buffers": bucket}, gathered
+            states, _in_block(saved, found), {"gradients": before, "buffers": bucket}, gathered
         ),
         "backward of the first block": _sum(
-            states, _in_block(found.kept, found), {"gradients": whole - late, "buffers": bucket}, gathered
+            states, _in_block(found.saved, found), {"gradients": whole - late, "buffers": bucket}, gathered
         ),
         "optimizer step": _sum(states, {"gradients": whole, "buffers": _stepping(layout)}),
     }
@@ -75,9 +75,9 @@ def _sum(states: States, *others: Parts) -> Parts:
     return parts
 
 
-def _in_block(kept: int, found: Activations) -> Parts:
-    """Activations while a block is in backward: what is `kept`, what was computed again, gradients in flight."""
-    return {"activations": kept + found.recomputed + found.working}
+def _in_block(saved: int, found: Activations) -> Parts:
+    """Activations while a block is in backward: what is `saved`, what was computed again, gradients in flight."""
+    return {"activations": saved + found.recomputed + found.working}
 
 
 def _growing(layout: Layout) -> int:

@@ -182,10 +182,10 @@ def _whole(cost: Cost, candidate: Candidate) -> Iterable[str]:
         f"run        {cost.tokens_per_second:,.0f} tokens/s, {_amount(cost.tokens_per_second * DAY_S)} a day; "
         f"{_amount(tokens)} tokens ({tokens / per_step:,.0f} steps) in {_duration(cost.days)}"
     )
-    told = [f"{cost.kilowatt_hours:,.1f} kWh in the devices"] if cost.kilowatt_hours else []
-    told += [f"price {cost.price:,.2f}"] if cost.price is not None else []
-    if told:
-        yield f"           {', '.join(told)}"
+    figures = [f"{cost.kilowatt_hours:,.1f} kWh in the devices"] if cost.kilowatt_hours else []
+    figures += [f"price {cost.price:,.2f}"] if cost.price is not None else []
+    if figures:
+        yield f"           {', '.join(figures)}"
 
 
 def _amount(tokens: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from trainer.config.changed import with_values
+from trainer.config.plain_values import with_values
 from trainer.config.verbs import Plan
 from trainer.errors import ConfigError
 from trainer.planning.cluster import Cluster

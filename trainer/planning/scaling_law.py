@@ -96,7 +96,7 @@ def fit_law(runs: Sequence[Run], *, resamples: int, seed: int = 0) -> Fit:
 
 
 def require_enough(runs: Sequence[Run]) -> None:
-    """InputError where five constants can't be told from these runs."""
+    """InputError where these runs don't determine five constants."""
     problem = _problem(runs, runs=FEWEST_RUNS, sizes=FEWEST_SIZES, budgets=FEWEST_BUDGETS)
     if problem:
         raise InputError(f"no scaling law can be fitted: {problem}; add widths or budgets to the ladder.")
@@ -158,8 +158,8 @@ def _huber(x: np.ndarray, log_n: np.ndarray, log_d: np.ndarray, log_loss: np.nda
     shares = np.exp(terms - highest) / sums  # (3, runs): derivatives of the log-sum-exp
     outside = np.abs(error) > HUBER_DELTA
     value = np.where(outside, HUBER_DELTA * (np.abs(error) - HUBER_DELTA / 2), error**2 / 2).sum()
-    slope = np.clip(error, -HUBER_DELTA, HUBER_DELTA)
-    by_term = shares * slope
+    error_gradient = np.clip(error, -HUBER_DELTA, HUBER_DELTA)
+    by_term = shares * error_gradient
     gradient = np.array(
         [by_term[0].sum(), by_term[1].sum(), by_term[2].sum(), -(by_term[0] * log_n).sum(), -(by_term[1] * log_d).sum()]
     )

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from trainer.config.changed import with_values
+from trainer.config.plain_values import with_values
 from trainer.config.verbs import Plan
 from trainer.errors import ConfigError, divisors
 from trainer.planning.cluster import Cluster

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from trainer.config import AUTO, Parallel, Pretrain
-from trainer.config.changed import with_values
+from trainer.config.plain_values import with_values
 from trainer.errors import ConfigError, divisors, require
 from trainer.model.sizes import head_width
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import yaml
 
-from trainer.config import Pretrain, flatten, plain, resolved
-from trainer.config.changed import with_values
+from trainer.config import Pretrain, as_stored_values, as_values, flatten
 from trainer.config.knobs import later_fields
+from trainer.config.plain_values import with_values
 from trainer.config.stored import from_values, load_values
 from trainer.config.values import check_values
 from trainer.data.tokens.tokenizer import Tokenizer, copy_tokenizer, load_tokenizer
@@ -36,7 +36,7 @@ from trainer.model.hugging_face.folder import own_model, with_absolute_folders
 FREE_SECTIONS = ("run", "parallel", "deepspeed", "checkpoint", "evaluate", "track", "health", "launch")
 FREE_TRAIN = ("stop_at", "micro_batch_size", "compile", "activation_checkpointing", "deterministic")
 FREE_MODEL = ("name", "loss_chunk")
-# Of data, only these keys matter to training; what is trained on is told by the fingerprints.
+# Of data, only these keys matter to training; what is trained on follows from the fingerprints.
 DATA_KEYS = ("path", "train", "validation", "sequence_length", "mask_documents", "shuffle_shards")
 # May never change: the weights, the moments, the order or the meaning of tokens would no longer fit.
 FIXED = ("model.", "seed", "data.sequence_length", "data.shuffle_shards", "optimizer.name")
@@ -44,22 +44,22 @@ CONFIG = "config.yaml"
 PACKAGES = ("torch", "deepspeed", "numpy", "tokenizers", "safetensors", "wandb", "hydra-core")
 
 
-def identity(resolved: dict[str, Any]) -> dict[str, Any]:
+def identity(values: dict[str, Any]) -> dict[str, Any]:
     """Of a resolved configuration, flat, all that makes a run what it is."""
-    kept = {key: value for key, value in resolved.items() if key not in FREE_SECTIONS}
-    kept["train"] = {key: value for key, value in kept["train"].items() if key not in FREE_TRAIN}
-    kept["model"] = {key: value for key, value in kept["model"].items() if key not in FREE_MODEL}
-    kept["data"] = {key: kept["data"].get(key) for key in DATA_KEYS}
-    kept["checkpoint"] = {"fork_from": resolved["checkpoint"].get("fork_from")}
+    identified = {key: value for key, value in values.items() if key not in FREE_SECTIONS}
+    identified["train"] = {key: value for key, value in identified["train"].items() if key not in FREE_TRAIN}
+    identified["model"] = {key: value for key, value in identified["model"].items() if key not in FREE_MODEL}
+    identified["data"] = {key: identified["data"].get(key) for key in DATA_KEYS}
+    identified["checkpoint"] = {"fork_from": values["checkpoint"].get("fork_from")}
     later = later_fields(Pretrain)
-    return {key: value for key, value in flatten(kept).items() if key not in later or value != later[key]}
+    return {key: value for key, value in flatten(identified).items() if key not in later or value != later[key]}
 
 
 def name_run(config: Pretrain) -> str:
     """run.name, or data-model-HASH: another experiment gets another name, and so never resumes this one."""
     if config.run.name:
         return config.run.name
-    text = json.dumps(identity(plain(config)), sort_keys=True)
+    text = json.dumps(identity(as_values(config)), sort_keys=True)
     return f"{config.data.name}-{config.model.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
@@ -77,9 +77,9 @@ def locate(config: Pretrain) -> Path:
 
 
 def check_change(before: dict[str, Any], now: dict[str, Any], *, allow: bool) -> list[str]:
-    """Lines that tell what changed since the checkpoint, "key: old → new".
+    """Lines about what changed since the checkpoint, "key: old → new".
 
-    ConfigError if something may never change, or may not without run.allow_change. Paths may: fingerprints tell data.
+    ConfigError if something may never change, or may not without run.allow_change. Paths may: data has fingerprints.
     """
     old, new = identity(before), identity(now)
     changes = []
@@ -111,7 +111,7 @@ def create(run_dir: Path) -> None:
 
 def describe(run_dir: Path, config: Pretrain, tokenizer: Path) -> None:
     """Writes config.yaml, overrides.yaml, environment.json and tokenizer/: the run directory explains itself."""
-    write_text(run_dir / CONFIG, yaml.safe_dump(resolved(config), sort_keys=False, allow_unicode=True))
+    write_text(run_dir / CONFIG, yaml.safe_dump(as_stored_values(config), sort_keys=False, allow_unicode=True))
     write_text(
         run_dir / "overrides.yaml", yaml.safe_dump([masked(typed) for typed in sys.argv[1:]], allow_unicode=True)
     )
@@ -233,4 +233,4 @@ def log_to_file(run_dir: Path, rank: int) -> None:
         logger.handlers[:] = [handler]
         logger.setLevel(logging.INFO)
     logging.captureWarnings(capture=True)
-    streams.tell_in(logging.getLogger("banyan"))
+    streams.note_losses_in(logging.getLogger("banyan"))

@@ -35,7 +35,7 @@ CONTEST_S = 0.5  # after which two that took over the same lock from another mac
 
 @dataclass(frozen=True)
 class Holder:
-    """What the file says. `machine` tells where `pid` has a meaning: a boot of a kernel, and a process namespace."""
+    """What the file says. `machine` is where `pid` has a meaning: a boot of a kernel, and a process namespace."""
 
     host: str
     machine: str

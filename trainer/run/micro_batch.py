@@ -1,4 +1,4 @@
-"""The micro-batch of a run: told, by default, or measured once and then kept (train.micro_batch_size=auto).
+"""The micro-batch of a run: given, computed by default, or measured once and recorded (train.micro_batch_size=auto).
 
 Of the sizes that fit, the fastest. What was chosen is written down in the run directory, so that a run which goes on in
 the same layout takes the same micro-batches, and with them the same sums to the last bit.
@@ -64,7 +64,7 @@ def circumstances_of(config: Pretrain, mesh: Mesh, device: str) -> dict[str, Any
 
 @dataclass(frozen=True)
 class Record:
-    """The content of micro_batch.json that counts; besides, people are told what was measured."""
+    """The content of micro_batch.json that counts; what was measured stands beside it, for people."""
 
     micro_batch_size: Positive
     circumstances: dict[str, Any]

@@ -20,7 +20,7 @@ import torch
 import torch.distributed
 
 from trainer.config import Pretrain
-from trainer.config.changed import with_values
+from trainer.config.plain_values import with_values
 from trainer.config.stored import from_values
 from trainer.data.tokens.loader import Batch
 from trainer.engine.assemble import assemble, compile_parts
@@ -164,7 +164,7 @@ def _is_room_left(mesh: Mesh) -> bool:
 
 
 def _host_has(more_bytes: float, mesh: Mesh) -> bool:
-    """Whether a CPU's memory has room for so much more in each rank here; a GPU tells by itself."""
+    """Whether a CPU's memory has room for so much more in each rank here; a GPU raises by itself."""
     if mesh.device.type == "cuda":
         return True
     import psutil

@@ -8,7 +8,7 @@ from pathlib import Path
 from trainer.checkpoint.object_store import ObjectStore
 from trainer.checkpoint.reader import CheckpointReader
 from trainer.config import Model, Pretrain
-from trainer.config.changed import with_values
+from trainer.config.plain_values import with_values
 from trainer.data.tokens.dataset import (
     Dataset,
     find_damage,
@@ -66,17 +66,17 @@ def enter_run_directory(config: Pretrain, mesh: Mesh, lock: RunLock) -> Path:
     return run_dir
 
 
-def fetch_newest(store: ObjectStore, run_dir: Path, mesh: Mesh, check: Callable[[Path], None]) -> None:
+def fetch_newest(object_store: ObjectStore, run_dir: Path, mesh: Mesh, check: Callable[[Path], None]) -> None:
     """Fetches what checkpoint.dir has that is whole, newer than the run directory's and passes `check`; says so."""
-    for line in mesh.main_finds(lambda: store.fetch_newest(run_dir, check)):
+    for line in mesh.main_finds(lambda: object_store.fetch_newest(run_dir, check)):
         if mesh.is_main:
             print(f"banyan: {line}", flush=True)
 
 
-def copy_last(store: ObjectStore | None, reader: CheckpointReader | None, mesh: Mesh) -> None:
+def copy_last(object_store: ObjectStore | None, reader: CheckpointReader | None, mesh: Mesh) -> None:
     """Where nothing is left to train: copies the last checkpoint to checkpoint.dir if the former start couldn't."""
-    if store is not None and reader is not None:
-        mesh.main_finds(lambda: store.upload_if_missing(reader.folder))
+    if object_store is not None and reader is not None:
+        mesh.main_finds(lambda: object_store.upload_if_missing(reader.folder))
 
 
 def settle_numbers(config: Pretrain, reader: CheckpointReader | None, mesh: Mesh) -> Pretrain:

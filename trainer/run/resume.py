@@ -7,8 +7,8 @@ from pathlib import Path
 
 from trainer.checkpoint.folders import folder_of, list_steps
 from trainer.checkpoint.reader import CheckpointReader, find_newest, find_problem
-from trainer.config import AUTO, Pretrain, resolved
-from trainer.config.changed import with_values
+from trainer.config import AUTO, Pretrain, as_stored_values
+from trainer.config.plain_values import with_values
 from trainer.config.values import check_values
 from trainer.data.tokens.dataset import Dataset, weights_of
 from trainer.data.tokens.history import History, total_steps_of
@@ -42,10 +42,10 @@ def find_resume(run_dir: Path, config: Pretrain, mesh: Mesh, training: list[Data
 
 
 def check_fit(reader: CheckpointReader, config: Pretrain, training: list[Dataset], *, forks: bool) -> list[str]:
-    """Lines that tell what changed since the checkpoint. ConfigError if the run may not go on from it."""
+    """Lines about what changed since the checkpoint. ConfigError if the run may not go on from it."""
     before = reader.state["config"]
     config = with_kept_precision(config, reader)
-    now = resolved(config)
+    now = as_stored_values(config)
     if forks:  # what it was forked from itself doesn't matter
         before = {**before, "checkpoint": now["checkpoint"]}
         check_remains(config, reader)

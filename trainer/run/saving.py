@@ -9,7 +9,7 @@ from typing import Any
 
 from trainer.checkpoint.fragment import Fragment
 from trainer.checkpoint.writer import CheckpointWriter
-from trainer.config import Pretrain, resolved
+from trainer.config import Pretrain, as_stored_values
 from trainer.engine.assemble import Assembly
 from trainer.engine.deepspeed import fragments
 from trainer.engine.expert_load import ExpertLoad
@@ -58,7 +58,7 @@ def save(
         "tokens": progress.tokens,
         "progress": progress.to_json(),
         "shape": {"world_size": mesh.world_size, **dataclasses.asdict(config.parallel)},
-        "config": resolved(config),
+        "config": as_stored_values(config),
         "time": time.time(),
         **data_state,
     }

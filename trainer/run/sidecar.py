@@ -42,7 +42,7 @@ def run_sidecars(module: str, order: Any, mesh: Mesh, log: Path, *, limit_s: flo
                 sidecar.stdin.write(json.dumps(order).encode() + b"\n")
                 sidecar.stdin.flush()
             except BrokenPipeError:
-                pass  # it has failed; its exit code tells
+                pass  # it has failed; its exit code says so
             return _wait(sidecar, mesh, time.monotonic() + limit_s)
 
 
@@ -62,7 +62,7 @@ def _wait(sidecar: subprocess.Popen[bytes], mesh: Mesh, deadline: float) -> list
 
 
 def read_order() -> Any:
-    """In a sidecar: what it was told. From now on it ends with the rank beside it."""
+    """In a sidecar: what it was sent. From now on it ends with the rank beside it."""
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_rank, daemon=True).start()
     return order

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import torch
 
-from trainer.config import Model, Pretrain, resolved
+from trainer.config import Model, Pretrain, as_stored_values
 from trainer.config.batches import padding_of
 from trainer.data.tokens.dataset import (
     Dataset,
@@ -83,7 +83,7 @@ def open_tracker(
     if config.train.precision == "fp32" and multiplies_bf16(mesh.device):
         print("bf16 is native here and should be faster: train.precision=bf16")
     return Tracker.open(
-        Start(run_dir, config, resolved(config), facts, start_step=progress.step, total_steps=total_steps)
+        Start(run_dir, config, as_stored_values(config), facts, start_step=progress.step, total_steps=total_steps)
     )
 
 

@@ -60,14 +60,16 @@ def main(config: EvaluateVerb) -> int:
     return 0
 
 
-def open_sets(asked: Data, trained: Data) -> list[Dataset]:
+def open_sets(asked: Data, trained_on: Data) -> list[Dataset]:
     """data.path (its validation part if prepare wrote one), or data.validation, or else the run's validation sets."""
     if asked.path and not asked.validation:
         name = Path(asked.path).name
         return [
-            open_dataset(name, asked.path, key="data.path", split="validation", sequence_length=trained.sequence_length)
+            open_dataset(
+                name, asked.path, key="data.path", split="validation", sequence_length=trained_on.sequence_length
+            )
         ]
-    chosen = replace(trained, validation=asked.validation) if asked.validation else trained
+    chosen = replace(trained_on, validation=asked.validation) if asked.validation else trained_on
     sets = open_validation(chosen)
     if not sets:
         raise ConfigError("the run has no validation set: give data.path=DIR with token shards.")

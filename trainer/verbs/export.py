@@ -24,7 +24,7 @@ from trainer.data.tokens.tokenizer import copy_tokenizer
 from trainer.errors import ConfigError, InputError
 from trainer.machine.durable import storage_errors, sync, write_json
 from trainer.model.hugging_face.architecture import stored_tensors, write_architecture
-from trainer.model.hugging_face.folder import read_kept
+from trainer.model.hugging_face.folder import read_own_config
 from trainer.model.hugging_face.tensor_files import StoredAs, Tensor, write_tensors
 from trainer.model.region import Region
 from trainer.run.directory import load_run_tokenizer, read_config, require_run_dir, require_tokenizer_of
@@ -132,7 +132,7 @@ def describe_model(
     """config.json and generation_config.json: text begins after an end-of-text token, and ends with one."""
     ids = {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
     if run.model.path is not None:
-        architecture, generation = read_kept(run_dir)
+        architecture, generation = read_own_config(run_dir)
         return architecture | ids | {"dtype": dtype}, generation | ids
     architecture = write_architecture(
         run.model, context_length=run.data.sequence_length, end_of_text=end_of_text, dtype=dtype

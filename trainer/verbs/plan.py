@@ -9,7 +9,7 @@ import dataclasses
 from pathlib import Path
 
 from trainer.config import AUTO
-from trainer.config.changed import with_values
+from trainer.config.plain_values import with_values
 from trainer.config.verbs import Plan
 from trainer.data.tokens.dataset import with_length
 from trainer.data.tokens.history import total_steps_of

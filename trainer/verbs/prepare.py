@@ -148,9 +148,9 @@ def _settings(config: Prepare) -> dict[str, Any]:
     if path is None:
         settings.pop("data.tokenizer.end_of_text")
         return settings
-    trained = [key for key in settings if key.startswith("data.tokenizer.train.")]
+    of_training = [key for key in settings if key.startswith("data.tokenizer.train.")]
     sha256 = tokenizer_sha256(find_tokenizer(Path(path).expanduser()))
-    return {key: settings[key] for key in settings if key not in trained} | {"data.tokenizer.path's sha256": sha256}
+    return {key: settings[key] for key in settings if key not in of_training} | {"data.tokenizer.path's sha256": sha256}
 
 
 def _up_to_date(output: Path) -> int:
@@ -196,12 +196,12 @@ def _arrange(items: int, partial: Path, sources: tuple[Source, ...], config: Pre
     documents, rejections = document_store.load(partial, items)
     documents_read = len(documents) + rejections.counts.total()
     if data.deduplicate:
-        kept = first_occurrences(documents.hash)
-        if not kept.all():
-            first = int(np.flatnonzero(~kept)[0])
+        is_first = first_occurrences(documents.hash)
+        if not is_first.all():
+            first = int(np.flatnonzero(~is_first)[0])
             place = f"{sources[documents.source[first]].name}, record {documents.record[first]}"
-            rejections.add(DUPLICATE, place, int((~kept).sum()))
-        documents = documents.take(kept)
+            rejections.add(DUPLICATE, place, int((~is_first).sum()))
+        documents = documents.take(is_first)
     if not len(documents):
         what = _counts(rejections.counts) or "the files hold none"
         where = "; ".join(f"{reason}: first {place}" for reason, place in sorted(rejections.first.items()))
@@ -385,7 +385,7 @@ def _summarise(output: Path, corpus: Corpus) -> None:
             f"({manifest.tokens / manifest.text_bytes:.3f} tokens per byte) in {len(manifest.shards)} shards: "
             f"{escape(output / split)}",
         )
-        _tell_of_wordless(manifest)
+        _warn_of_empty_documents(manifest)
     _say("rejected", f"{_counts(corpus.rejected) or 'none'}, of {corpus.documents_read:,} documents read")
     for reason in corpus.rejected:
         _say("", f"{reason}: first {corpus.first_rejected[reason]}")
@@ -393,7 +393,7 @@ def _summarise(output: Path, corpus: Corpus) -> None:
         _say("left out", f"{count:,} {what}")
 
 
-def _tell_of_wordless(manifest: Manifest) -> None:
+def _warn_of_empty_documents(manifest: Manifest) -> None:
     """Counts the documents of which the tokenizer makes no token but the end of text, and names the first."""
     count, first = 0, ""
     for reader in open_shards(manifest):

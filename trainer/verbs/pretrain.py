@@ -14,7 +14,7 @@ from trainer.checkpoint.object_store import ObjectStore
 from trainer.checkpoint.writer import CheckpointWriter, remove_attempts
 from trainer.config import Pretrain
 from trainer.config.batches import accumulation_steps, micro_batch_of
-from trainer.config.changed import with_values
+from trainer.config.plain_values import with_values
 from trainer.data.tokens.dataset import (
     Dataset,
     open_test,
@@ -111,9 +111,9 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     watchdog.start(run_dir, mesh)
     config = with_length(dataclasses.replace(config, data=with_absolute_paths(config.data)))
 
-    store = ObjectStore(config.checkpoint.dir) if config.checkpoint.dir else None
-    if store is not None:
-        fetch_newest(store, run_dir, mesh, lambda folder: check_fetched(folder, config, training))
+    object_store = ObjectStore(config.checkpoint.dir) if config.checkpoint.dir else None
+    if object_store is not None:
+        fetch_newest(object_store, run_dir, mesh, lambda folder: check_fetched(folder, config, training))
     reader = find_resume(run_dir, config, mesh, training)
     config = settle_numbers(config, reader, mesh)
     progress = reader.stated("progress", Progress.from_json) if reader else Progress()
@@ -126,15 +126,15 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     )
     total_steps = total_steps_of(config, history)
     if nothing_left(run_dir, mesh, progress, total_steps):
-        copy_last(store, reader, mesh)
+        copy_last(object_store, reader, mesh)
         return already_finished(run_dir, mesh, progress)
     if config.train.stop_at is not None and progress.step >= config.train.stop_at:
-        copy_last(store, reader, mesh)
+        copy_last(object_store, reader, mesh)
         return already_stopped(run_dir, mesh, progress)
     mesh.main_finds(lambda: keep_model(run_dir, config.model, model_config, resumed=reader is not None))
     model_config = own_model(config.model, run_dir)
     shapes = parameter_shapes(model_config)
-    origin = (
+    init_weights = (
         None
         if reader
         else open_initial_weights(
@@ -150,13 +150,15 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
         run_directory.describe(run_dir, config, training[0].manifest.folder / "tokenizer")
         write_json(run_dir / HISTORY, history.to_json())
 
-    assembly = assemble(config, model_config, shapes, mesh, weights=origin or initial_source(model_config, config.seed))
+    assembly = assemble(
+        config, model_config, shapes, mesh, weights=init_weights or initial_source(model_config, config.seed)
+    )
     engine, partition = assembly.engine, assembly.partition
     if reader:
         reader.check_shapes(shapes)
         fragments.restore(engine, partition, reader.read, steps=progress.step)
-    elif origin and config.has_bf16_weights:
-        fragments.restore(engine, partition, origin, steps=0)  # DeepSpeed made its fp32 weights of rounded ones
+    elif init_weights and config.has_bf16_weights:
+        fragments.restore(engine, partition, init_weights, steps=0)  # DeepSpeed made its fp32 weights of rounded ones
     require_causal(engine.module, config.data.sequence_length)
     if config.data.mask_documents:
         require_separation(engine.module, config.data.sequence_length)
@@ -174,7 +176,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
         hook.begin(reader)
     state = {"history": history.to_json(), "tokenizer_sha256": training[0].manifest.tokenizer_sha256}
     say = tracker.note if tracker is not None else print
-    writer = CheckpointWriter(run_dir, mesh, config.checkpoint, say, store)
+    writer = CheckpointWriter(run_dir, mesh, config.checkpoint, say, object_store)
     trainer = Trainer(
         config=config,
         mesh=mesh,

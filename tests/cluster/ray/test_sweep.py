@@ -15,7 +15,7 @@ import yaml
 
 from launch.compose import compose
 from tests.cluster.ray.daemons import Daemons, ranks_of, wait_until
-from trainer.config import resolved
+from trainer.config import as_stored_values
 from trainer.run.directory import identity
 from trainer.track.sinks.journal import read_metrics
 
@@ -117,7 +117,7 @@ def test_asha_stops_a_bad_sharded_trial_and_a_diverged_one_ends_alone(sweeping):
     best = compose("pretrain", ["experiment=best"], sweeping.directory / "conf")
     assert json.loads((sweeping.directory / "results.json").read_text())["best"]["trial"] == 0
     trained = (sweeping.trial(0) / "config.yaml").read_text()
-    mine, theirs = identity(resolved(best)), identity(yaml.safe_load(trained))
+    mine, theirs = identity(as_stored_values(best)), identity(yaml.safe_load(trained))
     settled = {"model.vocab_size", "data.path", "train.precision"}  # by the data and the devices, as a run begins
     assert {key for key in mine if mine[key] != theirs[key]} <= settled
     assert (sweeping.directory / "sweep.png").stat().st_size > 10_000

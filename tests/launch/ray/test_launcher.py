@@ -10,42 +10,42 @@ import pytest
 from launch.cli import main
 from launch.compose import compose
 from launch.failure import Failure
-from launch.rank_group import Outcome
+from launch.rank_group import ExitStatus
 from launch.ray import launcher as ray_launcher
 from launch.ray.cluster import Demand, bundles_in
 from launch.ray.paths import COPIES, folder_of_ranks
 from trainer.config import Launch
 from trainer.errors import ConfigError
 
-LOST = Outcome(137, Failure(0.0, 1, 137, "worker 1 was lost"))
+LOST = ExitStatus(137, Failure(0.0, 1, 137, "worker 1 was lost"))
 
 
-def persevere(outcomes, run_dir=None, max_failures=2, received=()):
+def persevere(statuses, run_dir=None, max_failures=2, received=()):
     """Exit code, and how many of the `outcomes` were needed; one that is a number makes that checkpoint, then fails."""
-    left = list(outcomes)
+    left = list(statuses)
 
     def attempt():
-        outcome = left.pop(0)
-        if isinstance(outcome, int):
-            (run_dir / "checkpoints" / f"step-{outcome:08d}").mkdir(parents=True)
+        status = left.pop(0)
+        if isinstance(status, int):
+            (run_dir / "checkpoints" / f"step-{status:08d}").mkdir(parents=True)
             return LOST
-        return outcome
+        return status
 
     code = ray_launcher.persevere(attempt, Launch(max_failures=max_failures), run_dir, received)
-    return code, len(outcomes) - len(left)
+    return code, len(statuses) - len(left)
 
 
 def test_failures_are_counted_since_the_last_newer_checkpoint(tmp_path):
-    done = Outcome(0)
+    done = ExitStatus(0)
     assert persevere([LOST, LOST, done]) == (0, 3)
     assert persevere([LOST, LOST, LOST, done]) == (137, 3)
     assert persevere([LOST, LOST, 10, LOST, 20, LOST, done], tmp_path) == (0, 7)
 
 
 def test_what_only_the_user_can_mend_and_what_was_stopped_is_not_tried_again():
-    assert persevere([Outcome(2, Failure(0.0, 0, 2, "no such folder")), Outcome(0)]) == (2, 1)
-    assert persevere([LOST, Outcome(0)], received=[signal.SIGTERM]) == (137, 1)
-    assert persevere([Outcome(85), Outcome(0)]) == (85, 1)
+    assert persevere([ExitStatus(2, Failure(0.0, 0, 2, "no such folder")), ExitStatus(0)]) == (2, 1)
+    assert persevere([LOST, ExitStatus(0)], received=[signal.SIGTERM]) == (137, 1)
+    assert persevere([ExitStatus(85), ExitStatus(0)]) == (85, 1)
 
 
 def test_lost_worker_is_blamed_before_the_peers_that_it_took_along():
@@ -54,7 +54,7 @@ def test_lost_worker_is_blamed_before_the_peers_that_it_took_along():
     from launch.ray.worker import RanksFailed
 
     def crash(at, code=1):
-        return RanksFailed(Outcome(code, Failure(at, 0, code, f"failed at {at}")))
+        return RanksFailed(ExitStatus(code, Failure(at, 0, code, f"failed at {at}")))
 
     lost = first_failure({0: crash(1.0), 1: RuntimeError("ActorMetadata(node_ip='10.0.0.2')"), 2: crash(0.5)})
     assert (lost.exit_code, lost.failure.message[:31]) == (137, "worker 1 on 10.0.0.2 was lost: ")

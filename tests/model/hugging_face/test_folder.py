@@ -9,7 +9,7 @@ from tests.hugging_face import save_other
 from tests.run_ranks import small_config
 from trainer.config import Model
 from trainer.errors import ConfigError, InputError
-from trainer.model.hugging_face.folder import find_model, keep_model, own_model, read_kept
+from trainer.model.hugging_face.folder import find_model, keep_model, own_model, read_own_config
 from trainer.model.hugging_face.inner_folder import has_weights
 from trainer.rules.pretrain import check_pretrain
 from trainer.run.directory import name_run
@@ -61,7 +61,7 @@ def test_run_keeps_the_configuration_that_counts_and_knows_when_it_changed(tmp_p
     save_other(folder, "gpt2")
     given = Model(path=str(folder), overrides={"n_layer": 3})
     keep_model(run_dir, given, find_model(given, run_dir), resumed=False)
-    assert read_kept(run_dir)[0]["n_layer"] == 3
+    assert read_own_config(run_dir)[0]["n_layer"] == 3
     keep_model(run_dir, given, find_model(given, run_dir), resumed=True)
 
     told = json.loads((folder / "config.json").read_text())

@@ -50,6 +50,6 @@ def first_occurrences(hashes: np.ndarray) -> np.ndarray:
     ordered = hashes[order]
     begins = np.ones(len(hashes), dtype=bool)
     begins[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    kept = np.zeros(len(hashes), dtype=bool)
-    kept[order[begins]] = True
-    return kept
+    is_first = np.zeros(len(hashes), dtype=bool)
+    is_first[order[begins]] = True
+    return is_first

@@ -16,7 +16,7 @@ from trainer.data.text.packed import beginning, pieces
 from trainer.errors import InputError
 
 REMOTE = ("s3://", "gs://", "http://", "https://", "hf://", "pipe:")
-NAMED_ENDINGS = 4  # endings that are told apart where files are left out
+NAMED_ENDINGS = 4  # endings that are counted by name where files are left out
 HIDDEN = "hidden behind a leading dot"
 LINKS = "links that leave the folder or lead nowhere"
 DEVICES = "devices, pipes or sockets"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.config import Data, Train
-from trainer.config.changed import Config, with_values
+from trainer.config.plain_values import Config, with_values
 from trainer.data.tokens.manifest import Manifest, read_manifest
 from trainer.data.tokens.order import Rows, rows_in
 from trainer.data.tokens.shards import ShardReader, build_index, open_shards, unfitting

@@ -47,10 +47,10 @@ class History:
         return History(self.segments, self._with_batch(step=step, position=position, batch_size=batch_size))
 
     def _with_batch(self, *, step: int, position: int, batch_size: int) -> list[Stretch]:
-        kept = [stretch for stretch in self.stretches if stretch.step < step]
-        if kept and kept[-1].batch_size == batch_size:
-            return kept
-        return [*kept, Stretch(step, position, batch_size)]
+        earlier = [stretch for stretch in self.stretches if stretch.step < step]
+        if earlier and earlier[-1].batch_size == batch_size:
+            return earlier
+        return [*earlier, Stretch(step, position, batch_size)]
 
     def position_after(self, step: int) -> int:
         """How many sequences have been consumed when optimiser step `step` is taken; 0 before the first."""

@@ -55,7 +55,7 @@ class SourceGroup:
 
 @dataclass(frozen=True)
 class TokenizerRecord:
-    """The tokenizer, as manifest.json tells of it."""
+    """The tokenizer, as manifest.json describes it."""
 
     name: str
     sha256: Sha256

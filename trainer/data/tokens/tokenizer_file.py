@@ -65,12 +65,12 @@ def quiet() -> Iterator[None]:
     """Sends file descriptor 2 nowhere, for one thread at a time; where no other is to be had, it is left alone."""
     with _STDERR, contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
-            kept = os.dup(2)
-            stack.callback(os.close, kept)
+            former = os.dup(2)
+            stack.callback(os.close, former)
             nowhere = os.open(os.devnull, os.O_WRONLY)
             stack.callback(os.close, nowhere)
             os.dup2(nowhere, 2)
-            stack.callback(os.dup2, kept, 2)
+            stack.callback(os.dup2, former, 2)
         yield
 
 

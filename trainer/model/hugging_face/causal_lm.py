@@ -65,7 +65,7 @@ class CausalLM(nn.Module):
     ) -> Tensor:
         """Each row's summed loss where there are targets, else logits; fp32 both. As Transformer.forward.
 
-        Documents are told to transformers by positions that restart, from which it makes its masks.
+        Positions that restart at each document make transformers mask one document from another.
         """
         if cache is not None:
             tokens = cache.append(tokens)
@@ -110,19 +110,19 @@ def read_config(settings: Model) -> Any:
     """
     folder, overrides = Path(str(settings.path)), settings.overrides
     path = folder / "config.json"
-    told = read_config_json(folder, overrides)
+    fields = read_config_json(folder, overrides)
     with _transformers() as transformers:
-        kind = told.get("model_type")
-        if kind == "mistral" and "layer_types" in told:
+        kind = fields.get("model_type")
+        if kind == "mistral" and "layer_types" in fields:
             kind = "ministral"  # as AutoConfig has it
         if not isinstance(kind, str) or kind not in transformers.CONFIG_MAPPING:
             raise InputError(f"{path}: transformers can't use it (it knows no model_type={shown(kind)}).")
         try:
             config_class = transformers.CONFIG_MAPPING[kind]
-            _refuse_members(config_class, told, str(path))
+            _refuse_members(config_class, fields, str(path))
             _refuse_members(config_class, overrides, OVERRIDES)
-            told = config_class._decode_special_floats(told)
-            known, unused = config_class.from_dict(told, return_unused_kwargs=True, **overrides)
+            fields = config_class._decode_special_floats(fields)
+            known, unused = config_class.from_dict(fields, return_unused_kwargs=True, **overrides)
             known.name_or_path = str(folder)
             causal = type(known) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
         except BanyanError:
@@ -166,7 +166,7 @@ def _parts(config: Any) -> Iterator[Any]:
 def build_inner(settings: Model) -> Any:
     """Its module, with parameters that mean nothing yet; fp32, on the device of the context.
 
-    InputError if transformers can't build what the config.json tells, or it would be larger than any model.
+    InputError if transformers can't build what the config.json describes, or it would be larger than any model.
     """
     config = read_config(settings)
     with _transformers() as transformers:

@@ -171,8 +171,8 @@ def rope_theta(fields: Fields) -> float:
             inner = Fields(rope, fields.source, fields.kind, within=f"{key}.")
             found[f"{key}.rope_theta"] = inner.number("rope_theta", 0.0)
     if len(set(found.values())) > 1:
-        told = " and ".join(f"{key}={value}" for key, value in found.items())
-        raise InputError(f"{fields.source}: {told} contradict each other; mend the file.")
+        contradicting = " and ".join(f"{key}={value}" for key, value in found.items())
+        raise InputError(f"{fields.source}: {contradicting} contradict each other; mend the file.")
     return next(iter(found.values()), 10000.0)
 
 

@@ -29,8 +29,8 @@ def check_causal_lm(config: Pretrain) -> None:
         value = getattr(model, field.name)
         require(
             field.name in OF_CAUSAL_LM or value == field.default,
-            f"model.{field.name}={value} has no effect with model.path, whose config.json tells the model: leave it "
-            "out; fields of config.json are replaced by model.overrides.FIELD=VALUE.",
+            f"model.{field.name}={value} has no effect with model.path, whose config.json describes the model: leave "
+            "it out; fields of config.json are replaced by model.overrides.FIELD=VALUE.",
         )
     require(
         parallel.sequence == 1,
@@ -98,8 +98,8 @@ def own_model(model: Model, run_dir: Path) -> Model:
     return dataclasses.replace(model, path=str(run_dir / "model"), overrides={})
 
 
-def keep_model(run_dir: Path, model: Model, told: Model, *, resumed: bool) -> None:
-    """Writes RUN/model/ as `told`, or if the run is resumed, refuses a model that has become another.
+def keep_model(run_dir: Path, model: Model, source: Model, *, resumed: bool) -> None:
+    """Writes RUN/model/ from `source`, or if the run is resumed, refuses a model that has become another.
 
     Rank 0 calls it. A model of ours needs no copy. A run fetched from checkpoint.dir has none yet.
     """
@@ -108,30 +108,30 @@ def keep_model(run_dir: Path, model: Model, told: Model, *, resumed: bool) -> No
     from trainer.model.hugging_face.causal_lm import write_config
     from trainer.model.hugging_face.inner_folder import holds_two_heads
 
-    folder, kept = Path(str(told.path)), run_dir / "model"
-    if resumed and (kept / CONFIG).is_file():
-        before, now = read_json(kept / CONFIG), write_config(told)
+    folder, copy = Path(str(source.path)), run_dir / "model"
+    if resumed and (copy / CONFIG).is_file():
+        before, now = read_json(copy / CONFIG), write_config(source)
         if before != now and "tie_word_embeddings" in before and not before["tie_word_embeddings"]:
             # two heads, or weights that are gone by now
-            now = write_config(told, apart=holds_two_heads(told) or not holds_tensors(folder))
+            now = write_config(source, apart=holds_two_heads(source) or not holds_tensors(folder))
         _require_same(before, now, folder)
         return
-    if folder == kept:  # without a checkpoint, the folder's weights are still needed
+    if folder == copy:  # without a checkpoint, the folder's weights are still needed
         raise _missing(Path(model.path))
-    apart = holds_two_heads(told)
+    apart = holds_two_heads(source)
     if apart:
         print(
             f"{folder}: two different heads, though {CONFIG} says tie_word_embeddings=true; they are trained apart, as "
             "transformers has them",
             flush=True,
         )
-    kept.mkdir(exist_ok=True)
-    write_json(kept / CONFIG, write_config(told, apart=apart))
-    (kept / GENERATION).unlink(missing_ok=True)
+    copy.mkdir(exist_ok=True)
+    write_json(copy / CONFIG, write_config(source, apart=apart))
+    (copy / GENERATION).unlink(missing_ok=True)
     if (folder / GENERATION).is_file():
         generation = read_json(folder / GENERATION)
         check_doors(generation, str(folder / GENERATION))
-        write_json(kept / GENERATION, generation)
+        write_json(copy / GENERATION, generation)
 
 
 def _require_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
@@ -143,8 +143,8 @@ def _require_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> 
             )
 
 
-def read_kept(run_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_own_config(run_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """config.json and generation_config.json (sampling, where there is none) of a run's own copy."""
-    kept = run_dir / "model"
-    generation = read_json(kept / GENERATION) if (kept / GENERATION).is_file() else {"do_sample": True}
-    return read_json(kept / CONFIG), generation
+    copy = run_dir / "model"
+    generation = read_json(copy / GENERATION) if (copy / GENERATION).is_file() else {"do_sample": True}
+    return read_json(copy / CONFIG), generation

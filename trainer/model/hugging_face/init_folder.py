@@ -64,19 +64,19 @@ def hf_folder(folder: Path) -> InitFolder:
     return InitFolder(folder, "hf", {}, _tokenizer(folder))
 
 
-def require_fit(model: Model, origin: InitFolder, sequence_length: int) -> None:
+def require_fit(model: Model, source: InitFolder, sequence_length: int) -> None:
     """Refuses a model that isn't the one whose weights it is to begin with, naming the first field."""
-    name = first_difference(model, origin.architecture)
+    name = first_difference(model, source.architecture)
     if name:
-        theirs = origin.architecture[name]
+        theirs = source.architecture[name]
         raise ConfigError(
-            f"model.{name}={getattr(model, name)}: {origin.folder} has {theirs}; leave model.{name} and model=… out, "
+            f"model.{name}={getattr(model, name)}: {source.folder} has {theirs}; leave model.{name} and model=… out, "
             f"or set model.{name}={'null' if theirs is None else theirs}."
         )
-    if origin.window is not None and sequence_length > origin.window:
+    if source.window is not None and sequence_length > source.window:
         raise ConfigError(
-            f"data.sequence_length={sequence_length}: attention of {origin.folder} sees {origin.window} tokens "
-            f"(sliding_window), and our decoder's sees all; use data.sequence_length={origin.window} or less, or "
+            f"data.sequence_length={sequence_length}: attention of {source.folder} sees {source.window} tokens "
+            f"(sliding_window), and our decoder's sees all; use data.sequence_length={source.window} or less, or "
             "model.path=DIR for Hugging Face's own code."
         )
 

@@ -86,11 +86,11 @@ def _require_enough(
     folder: Path, inner: Any, tensors: Mapping[str, Stored], shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
     """Refuses files that can't hold the model, before it is made as large as its config.json says."""
-    held, told = sum(stored.elements for stored in tensors.values()), sum(map(math.prod, shapes.values()))
-    if told > held:
+    held, needed = sum(stored.elements for stored in tensors.values()), sum(map(math.prod, shapes.values()))
+    if needed > held:
         absent = next((name for name in shapes if _name_on_disk(inner, name, tensors) not in tensors), "none")
         raise InputError(
-            f"{folder}: its files hold {held:,} numbers, the model that its config.json tells has {told:,} parameters "
+            f"{folder}: its files hold {held:,} numbers, the model of its config.json has {needed:,} parameters "
             f"({absent} is missing, or others are small); mend it (or model.overrides), or move the weights away to "
             "train from scratch."
         )

@@ -119,10 +119,10 @@ def require_tensors(folder: Path, model: Model) -> None:
     for name, shape in wanted.items():
         found_shape = tensors[name].shape if name in tensors else "not there"
         if found_shape != shape:
-            raise InputError(f"{folder}: {name} is {found_shape}, {shape} in the model that its config.json tells.")
+            raise InputError(f"{folder}: {name} is {found_shape}, {shape} in the model that its config.json describes.")
     for name in tensors.keys() - wanted.keys():
         if not is_spare(name):
-            raise InputError(f"{folder}: {shown(name)} has no place in the model that its config.json tells.")
+            raise InputError(f"{folder}: {shown(name)} has no place in the model that its config.json describes.")
     require_floats(tensors, wanted)
 
 

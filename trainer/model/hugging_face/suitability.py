@@ -58,8 +58,12 @@ def require_vocabulary(settings: Model, needed: int, data: Path) -> None:
 
 def require_repeatable(config: Pretrain, model: CausalLM, place: str) -> None:
     """Refuses dropout that would not be the same at a resume, or at another shape of run."""
-    told = model.config.to_dict().items()
-    fields = {key: value for key, value in told if "drop" in key and _is_on(value) and not key.startswith(OTHER_HEADS)}
+    values = model.config.to_dict()
+    fields = {
+        key: value
+        for key, value in values.items()
+        if "drop" in key and _is_on(value) and not key.startswith(OTHER_HEADS)
+    }
     layers = next((key for key in fields if key in ("layerdrop", "layer_dropout")), None)
     if layers:
         raise ConfigError(
@@ -85,7 +89,7 @@ def require_repeatable(config: Pretrain, model: CausalLM, place: str) -> None:
 def require_causal(model: LanguageModel, sequence_length: int) -> None:
     """Refuses a model in which a token changes the logits of those before it: its loss would mean nothing.
 
-    Its code and its config.json don't tell (an encoder, a prefix that sees itself, is_decoder=false), so it is tried
+    Its code and its config.json don't show it (an encoder, a prefix that sees itself, is_decoder=false), so it is run
     with its weights: one token is changed, early, in the middle and at the end. Every rank calls it.
     """
     if isinstance(model, Transformer):
@@ -100,22 +104,22 @@ def require_causal(model: LanguageModel, sequence_length: int) -> None:
     before = max(float(row[:position].max()) for row, position in zip(moved, changed, strict=True))
     after = max((float(row[position + 1 :].max()) for row, position in zip(moved[:-1], changed, strict=False)))
     if before > 0.1 * after:  # the same size where all see all, rounding or nothing where none looks ahead
-        told = model.config.get_text_config()
+        text_config = model.config.get_text_config()
         mend = (
             "set model.overrides.is_decoder=true, if its code makes it causal then"
-            if getattr(told, "is_decoder", None) is False
+            if getattr(text_config, "is_decoder", None) is False
             else "choose a causal model"
         )
         raise InputError(
-            f"{model.settings.path}: {told.model_type} isn't causal: changing a token changes logits before it, which "
-            f"would see what they are to predict; {mend}."
+            f"{model.settings.path}: {text_config.model_type} isn't causal: changing a token changes logits before it, "
+            f"which would see what they are to predict; {mend}."
         )
 
 
 def require_separation(model: LanguageModel, sequence_length: int) -> None:
     """Refuses data.mask_documents=true if a model, with its weights, lets documents of a row see each other.
 
-    Its code doesn't tell, so it is tried on two documents a and b: b must get the same logits after a, after another,
+    Its code doesn't show it, so it is run on two documents a and b: b must get the same logits after a, after another,
     and at the beginning of a row. Every rank calls it.
     """
     if isinstance(model, Transformer):
