@@ -57,10 +57,10 @@ def compose(verb: str, arguments: Sequence[str], config_dir: Path | None = None)
         _check_text(credentials.masked(text.lstrip("+~").partition("=")[0]), text)
     names = Names(VERBS[verb], schema, groups.folders(config_dir))
     overrides, verbatim = split_verbatim([parse(text, names) for text in arguments])
-    overrides = [*overrides, *implied(overrides, groups.chosen(verb))]
+    overrides = [*overrides, *implied(overrides, groups.default_choices(verb))]
     with _explained(names, overrides):
         said = said_by_experiment(names, overrides, config_dir)
-    overrides += implied([*said, *overrides], groups.chosen(verb))
+    overrides += implied([*said, *overrides], groups.default_choices(verb))
     overrides += sizes_from([*said, *overrides])
     overrides += causal_lm_from([*said, *overrides])
     with _explained(names, overrides):
@@ -90,7 +90,7 @@ def _check_credentials(tree: Any, key: str = "") -> None:
 
 def _check_text(key: str, text: str) -> None:
     if not isinstance(text, FromEnvironment):  # which is stored as it was written
-        credentials.check_text(key, text)
+        credentials.check_no_secret(key, text)
     if key not in VERBATIM:
         credentials.check_url(key, text)
 
@@ -106,7 +106,7 @@ def said_by_experiment(names: Names, overrides: Sequence[Override], config_dir: 
     typed = {override.name for override in overrides}
     groups_said = [
         Override(group, choice or "null")
-        for group, default in groups.chosen(names.verb.name).items()
+        for group, default in groups.default_choices(names.verb.name).items()
         if group not in typed and (choice := choices.get(group, default)) != default
     ]
     without = [override for override in overrides if override.name != "experiment"]
@@ -138,13 +138,13 @@ def _compose(
     """The configuration before it is resolved, and the choice of each group."""
     verb = names.verb.name
     OmegaConf.register_new_resolver("python_stdlib", lambda: sysconfig.get_path("stdlib"), replace=True)
-    interpolation.register()
+    interpolation.register_resolver()
     # the file of a base verb names the base's schema, which the verb's own extends
     ConfigStore.instance().store(name=f"{groups.base_of(verb) or verb}_schema", node=names.schema)
     entries = [o for o in overrides if o.prefix != "~" and is_entry(o.name, names.schema)]
     ready = [for_hydra(override, names) for override in overrides if override not in entries]
     if config_dir:
-        sources.register()
+        sources.register_source()
         url = QuotedString(text=f"banyan://{config_dir.resolve()}", quote=Quote.single).with_quotes()
         ready.append(f"hydra.searchpath=[{url}]")
     with initialize_config_module("conf", job_name="banyan", version_base="1.3"):
@@ -173,7 +173,7 @@ def _set_verbatim(config: Any, values: dict[str, str], schema: type) -> None:
         holder = config
         for section in sections:
             holder = getattr(holder, section)
-        null = value == "null" and keys.is_optional(keys.kind_of(schema, name))
+        null = value == "null" and keys.is_optional(keys.annotation_of(schema, name))
         setattr(holder, leaf, None if null else value)
 
 
@@ -197,7 +197,7 @@ def _explanation(error: Exception, names: Names, overrides: Sequence[Override]) 
     if not key:
         return ConfigError(f"{_first_line(cause or error)}.")
     given = next((override for override in reversed(overrides) if override.name == key), None)
-    kind = keys.kind_of(names.schema, given.name if given else key)
+    kind = keys.annotation_of(names.schema, given.name if given else key)
     if given and kind and not isinstance(cause, InterpolationResolutionError):
         return wrong_type(given, kind)
     place = str(given) if given else f"{_file_named_in(error)}{key}"

@@ -35,19 +35,19 @@ def base_of(verb: str) -> str | None:
     return next((entry for entry in entries if (SHIPPED / f"{entry}.yaml").is_file()), None)
 
 
-def chosen(verb: str) -> dict[str, str | None]:
+def default_choices(verb: str) -> dict[str, str | None]:
     """Groups in the verb's defaults list and its base's, each with its default choice."""
     base = base_of(verb)
     entries = (entry for entry in _read(SHIPPED / f"{verb}.yaml").get("defaults", []) if isinstance(entry, dict))
     own = {group.rpartition(" ")[2].lstrip("/"): choice for entry in entries for group, choice in entry.items()}
-    return (chosen(base) if base else {}) | own
+    return (default_choices(base) if base else {}) | own
 
 
 def default_values(verb: str) -> dict[str, Any]:
     """Values by key that the verb's file and its default choices set; all others are the schema's."""
     base = base_of(verb)
     values = (default_values(base) if base else {}) | _flat(_read(SHIPPED / f"{verb}.yaml"))
-    for group, choice in chosen(verb).items():
+    for group, choice in default_choices(verb).items():
         if choice is not None:
             values |= _flat(_read(SHIPPED / group / f"{choice}.yaml"), f"{group}.")
     return {key: value for key, value in values.items() if not key.endswith("defaults")}

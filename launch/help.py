@@ -57,7 +57,7 @@ def _configuration(verb: Verb, *, everything: bool, title: str = "") -> list[str
 def _groups(verb: Verb, title: str) -> list[str]:
     where = groups.folders(None)
     rows = []
-    for group, default in groups.chosen(verb.name).items():
+    for group, default in groups.default_choices(verb.name).items():
         names = [name + "*" * (name == default) for name in groups.choices(group, where)]
         if names:
             rows.append([group, "  ".join(names)])

@@ -21,7 +21,7 @@ Place = tuple[str | int, ...]
 _read: list[str] = []
 
 
-def register() -> None:
+def register_resolver() -> None:
     """Has `${oc.env:NAME}` note which variables it reads."""
     OmegaConf.register_new_resolver("oc.env", _variable, replace=True)
 

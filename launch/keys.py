@@ -39,10 +39,10 @@ def keys(schema: type, prefix: str = "") -> Iterator[Key]:
             yield Key(name, kind, _default(item), **{part: about[part] for part in _ABOUT})
 
 
-def kind_of(schema: type, name: str) -> Any:
+def annotation_of(schema: type, name: str) -> Any:
     """Annotation of what `name` points to: a leaf's, a section's dataclass, an entry's of a mapping. None if nothing.
 
-    >>> kind_of(Pretrain, "data.train.web.path")
+    >>> annotation_of(Pretrain, "data.train.web.path")
     <class 'str'>
     """
     kind: Any = schema

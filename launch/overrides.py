@@ -55,7 +55,7 @@ class Names:
 
     def is_group(self, name: str) -> bool:
         """Whether `name=…` chooses a file rather than sets a key."""
-        return name in groups.chosen(self.verb.name) or (
+        return name in groups.default_choices(self.verb.name) or (
             name in self._sections() and bool(groups.choices(name, self.folders))
         )
 
@@ -72,12 +72,12 @@ class Names:
 
     def candidates(self, near: str) -> list[str]:
         """All groups, sections and keys, entries of mappings as `near` would name them."""
-        names = [*groups.chosen(self.verb.name), *self._sections()]
+        names = [*groups.default_choices(self.verb.name), *self._sections()]
         for key in keys.keys(self.schema):
             names.append(key.name)
             if keys.is_mapping(key.kind) and near.startswith(f"{key.name}."):
                 entry = ".".join(near.split(".")[: key.name.count(".") + 2])
-                value_kind = keys.kind_of(self.schema, entry)
+                value_kind = keys.annotation_of(self.schema, entry)
                 names += [f"{entry}.{leaf.name}" for leaf in keys.keys(value_kind)] if value_kind else []
         return names
 
@@ -98,7 +98,7 @@ def parse(text: str, names: Names) -> Override:
         _check_choice(override, names)
     elif is_entry(override.name, names.schema) and re.search(r"[^\w.-]", override.name):
         raise ConfigError(f"{override.name}: a name is letters, digits and underscores.")
-    elif keys.kind_of(names.schema, override.name) is None:
+    elif keys.annotation_of(names.schema, override.name) is None:
         raise ConfigError(f"{override.name}: {names.verb.name} has no such key or group; {names.hint(override.name)}")
     return override
 
@@ -145,12 +145,12 @@ def for_hydra(override: Override, names: Names) -> str:
     the defaults list are appended.
     """
     if names.is_group(override.name):
-        return str(replace(override, prefix="" if override.name in groups.chosen(names.verb.name) else "+"))
+        return str(replace(override, prefix="" if override.name in groups.default_choices(names.verb.name) else "+"))
     if override.prefix == "~":
         if not is_entry(override.name, names.schema):
             raise ConfigError(f"{override.name}: a key of the schema can't be removed; set it to what you want.")
         return f"~{override.name}"
-    return f"{override.name}={_value_for_hydra(override, keys.kind_of(names.schema, override.name))}"
+    return f"{override.name}={_value_for_hydra(override, keys.annotation_of(names.schema, override.name))}"
 
 
 def wrong_type(override: Override, kind: Any) -> ConfigError:
@@ -162,7 +162,7 @@ def wrong_type(override: Override, kind: Any) -> ConfigError:
 def is_entry(name: str, schema: type) -> bool:
     """Whether `name` is, or lies in, a mapping to which users add entries, such as data.train."""
     parts = name.split(".")
-    return any(keys.is_mapping(keys.kind_of(schema, ".".join(parts[:end]))) for end in range(1, len(parts) + 1))
+    return any(keys.is_mapping(keys.annotation_of(schema, ".".join(parts[:end]))) for end in range(1, len(parts) + 1))
 
 
 def _value_for_hydra(override: Override, kind: Any) -> str:
@@ -213,7 +213,9 @@ def _check_choice(override: Override, names: Names) -> None:
     known = groups.choices(override.name, names.folders)
     if override.prefix == "~":
         raise ConfigError(f"{override}: a group can't be removed; choose another of {', '.join(known)}.")
-    if override.value in known or (override.value == "null" and override.name in groups.chosen(names.verb.name)):
+    if override.value in known or (
+        override.value == "null" and override.name in groups.default_choices(names.verb.name)
+    ):
         return
     if override.value.startswith("{"):
         raise ConfigError(f"{override}: {override.name}=… names a file; set its keys by {override.name}.KEY=VALUE.")
@@ -223,7 +225,7 @@ def _check_choice(override: Override, names: Names) -> None:
 
 
 def _meant_choice(text: str, names: Names) -> str:
-    for group in groups.chosen(names.verb.name):
+    for group in groups.default_choices(names.verb.name):
         if text in groups.choices(group, names.folders):
             return f"; did you mean {group}={text}?"
     near = keys.nearest(text, names.candidates(text))

@@ -39,7 +39,7 @@ class UserFolder(FileConfigSource):
         )
 
 
-def register() -> None:
+def register_source() -> None:
     """Makes the source known to Hydra."""
     SourcesRegistry.instance().register(UserFolder)
 

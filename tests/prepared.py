@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.corpus import write_texts
-from trainer.config import Data, Prepare, Tokenizer, TokenizerTrain
+from trainer.config import Data, Prepare, TokenizerSettings, TokenizerTrain
 from trainer.verbs.prepare import main
 
 
@@ -18,7 +18,7 @@ def configure(inputs: list[Path] | Path, output: Path, *, seed: int = 0, **data:
         "shard_bytes": 20_000,
         "block_tokens": 1000,
         "workers": 1,
-        "tokenizer": Tokenizer(train=TokenizerTrain(vocab_size=300)),
+        "tokenizer": TokenizerSettings(train=TokenizerTrain(vocab_size=300)),
     }
     paths = inputs if isinstance(inputs, list) else [inputs]
     return Prepare(seed=seed, data=Data(input=[str(path) for path in paths], output=str(output), **settings | data))

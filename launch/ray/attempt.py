@@ -19,7 +19,7 @@ from launch.failure import Failure
 from launch.rank_group import ExitStatus
 from launch.ray.cluster import Demand, free_in_words
 from launch.ray.folder import vanishing_folder
-from launch.ray.worker import Job, RankConfig, RanksFailed, run_ranks
+from launch.ray.worker import RankConfig, RanksFailed, RayJob, run_ranks
 from trainer.config import Launch
 from trainer.errors import STOPPED
 
@@ -31,7 +31,7 @@ POLL_S = 0.2
 class Attempt:
     """One group; `received` are the signals that this process got, and keeps getting."""
 
-    def __init__(self, job: Job, demand: Demand, launch: Launch, received: Sequence[int]) -> None:
+    def __init__(self, job: RayJob, demand: Demand, launch: Launch, received: Sequence[int]) -> None:
         self._job = job
         self._demand = demand
         self._launch = launch
@@ -69,7 +69,7 @@ class Attempt:
                 result: Any = _make_trainer(self._job, self._demand, str(folder)).fit()
                 self._status = ExitStatus(int(result.return_value or 0))
             except WorkerGroupError as error:
-                self._status = first_failure(error.worker_failures)
+                self._status = failure_to_blame(error.worker_failures)
             except Exception as error:
                 self._status = _gave_up(error)
 
@@ -107,7 +107,7 @@ class GroupTrainer(DataParallelTrainer):
         return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
 
 
-def _make_trainer(job: Job, demand: Demand, folder: str) -> GroupTrainer:
+def _make_trainer(job: RayJob, demand: Demand, folder: str) -> GroupTrainer:
     """Ray Train's part: places the group, watches it, and makes an elastic one anew when the cluster changes."""
     elastic = demand.least < demand.most
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", COUNT_ANEW_S[elastic])
@@ -129,7 +129,7 @@ def _make_trainer(job: Job, demand: Demand, folder: str) -> GroupTrainer:
     return GroupTrainer(run_ranks, train_loop_config={"job": job}, **settings)
 
 
-def first_failure(failures: dict[int, Any]) -> ExitStatus:
+def failure_to_blame(failures: dict[int, Any]) -> ExitStatus:
     """The failure to blame, of workers' exceptions by their rank: a lost or killed one before those it took along."""
     statuses = [_as_status(rank, error) for rank, error in sorted(failures.items())]
     return min(statuses, key=lambda status: (not _was_killed(status), status.failure.time if status.failure else 0))

@@ -120,7 +120,7 @@ def demand_of(launch: Launch, sizes: tuple[int, int], ranks_per_bundle: int) -> 
 
 def require_room(demand: Demand) -> None:
     """ConfigError, saying what is missing and what there is, if the cluster can't hold the job even when it is idle."""
-    room = room_for(demand)
+    room = bundles_that_fit(demand)
     if room >= demand.least:
         return
     has = "; ".join(f"{address} has {_in_words(resources)}" for address, resources in sorted(_nodes().items()))
@@ -136,7 +136,7 @@ def count_nodes() -> int:
     return len(_nodes())
 
 
-def room_for(demand: Demand) -> int:
+def bundles_that_fit(demand: Demand) -> int:
     """How many bundles the cluster holds when it is idle."""
     return sum(bundles_in(resources, demand.bundle) for resources in _nodes().values())
 

@@ -45,9 +45,9 @@ def run(verb: str, config: Any, arguments: Sequence[str], check: Callable[[int],
         def attempt(received: Sequence[int]) -> ExitStatus:
             from launch.ray.attempt import Attempt
             from launch.ray.stop import open_desk
-            from launch.ray.worker import Job
+            from launch.ray.worker import RayJob
 
-            job = Job(
+            job = RayJob(
                 arguments=[verb, *arguments],
                 launch=config.launch,
                 ranks=demand.ranks,
@@ -69,17 +69,17 @@ def persevere(attempt: Callable[[], ExitStatus], launch: Launch, run_dir: Path |
     """
     failures = 0
     while True:
-        reached = paths.newest_step(run_dir)
+        reached = paths.newest_listed_step(run_dir)
         status = attempt()
         status.show()
         if status.failure is None or status.exit_code == 2 or received:
             return status.exit_code
-        failures = 1 if paths.newest_step(run_dir) > reached else failures + 1
+        failures = 1 if paths.newest_listed_step(run_dir) > reached else failures + 1
         if failures > launch.max_failures:
             print(f"banyan: {failures} failures without a newer checkpoint (launch.max_failures={launch.max_failures})")
             return status.exit_code
         print(
-            f"banyan: starting again from the newest whole checkpoint, step {paths.newest_step(run_dir)} "
+            f"banyan: starting again from the newest whole checkpoint, step {paths.newest_listed_step(run_dir)} "
             f"(failure {failures} of {launch.max_failures} since there was a newer one)",
             flush=True,
         )

@@ -27,7 +27,7 @@ def run(config: Prepare) -> int:
     with cluster.connected():
         demand = cluster.Demand(1, 1, 1, config.launch.cpus_per_worker, 0)
         cluster.require_room(demand)
-        return prepare.main(config, spread(workers or cluster.room_for(demand), demand.cpus, folder))
+        return prepare.main(config, spread(workers or cluster.bundles_that_fit(demand), demand.cpus, folder))
 
 
 def _workers(config: Prepare) -> int | None:

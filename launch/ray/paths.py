@@ -52,6 +52,6 @@ def _paths(config: Any) -> Iterator[tuple[str, str | None]]:
         yield from ((f"data.{group}.{name}.path", entry.path) for name, entry in sets.items())
 
 
-def newest_step(run_dir: Path | None) -> int:
+def newest_listed_step(run_dir: Path | None) -> int:
     """Step of the newest checkpoint that has its name, and so is whole; 0 before the first, and without a run."""
     return max(list_steps(run_dir), default=0) if run_dir else 0

@@ -46,7 +46,7 @@ class RanksFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Job:
+class RayJob:
     """What every worker must know. `folder` is where ranks run, None: where the worker is.
 
     `variables` are those of the driver's environment that ranks need.
@@ -61,7 +61,7 @@ class Job:
     desk: Any  # handle of the StopDesk actor
 
 
-def run_ranks(settings: dict[str, Job]) -> int:
+def run_ranks(settings: dict[str, RayJob]) -> int:
     """Ray Train's function: runs this worker's ranks to their end; 0 or 85. Raises RanksFailed."""
     global _group
     job = settings["job"]
@@ -92,11 +92,11 @@ def _enter(folder: str | None) -> None:
         raise RanksFailed(ExitStatus(2, failure)) from error
 
 
-def _command(job: Job) -> list[str]:
+def _command(job: RayJob) -> list[str]:
     return [sys.executable, "-P", "-m", "launch", *job.arguments]
 
 
-def _environments(job: Job) -> list[dict[str, str]]:
+def _environments(job: RayJob) -> list[dict[str, str]]:
     """The environment of each of this worker's ranks; all ranks of a node count as local to each other."""
     context, count = ray.train.get_context(), job.ranks
     common = {**os.environ, **job.variables}

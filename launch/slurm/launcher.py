@@ -26,7 +26,7 @@ def run(config: Pretrain, arguments: Sequence[str], check: Callable[[int], None]
     `arguments` are what the user typed after the verb; `check` refuses what a number of ranks can't honour.
     """
     launch = config.launch
-    check_sizes(launch, check)
+    check_node_counts(launch, check)
     run_dir = run_directory.locate(config)
     options = batch_script.options_of(launch, run_dir)
     forwarded = [argument for argument in arguments if not argument.startswith("launch.dry_run=")]
@@ -43,7 +43,7 @@ def run(config: Pretrain, arguments: Sequence[str], check: Callable[[int], None]
     return 0
 
 
-def check_sizes(launch: Launch, check: Callable[[int], None]) -> None:
+def check_node_counts(launch: Launch, check: Callable[[int], None]) -> None:
     """Refuses numbers of nodes at which the configuration can't train; of an elastic job, each it might get."""
     per_node = batch_script.ranks_per_node(launch)
     if not launch.elastic:

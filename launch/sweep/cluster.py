@@ -23,7 +23,7 @@ SETTINGS = {
 
 
 @contextlib.contextmanager
-def connected() -> Iterator[None]:
+def connected_for_tune() -> Iterator[None]:
     """In the cluster, with Ray Tune set to be quiet."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -52,7 +52,7 @@ def resources_for(ranks: int, threads: int) -> dict[str, float]:
     )
 
 
-def room_for(needed: dict[str, float]) -> int:
+def trials_that_fit(needed: dict[str, float]) -> int:
     """How many trials fit at once."""
     return sum(min(int(node.get(name, 0) // count) for name, count in needed.items()) for node in _nodes())
 

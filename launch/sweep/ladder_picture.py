@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trainer.planning.scaling_law import FLOPS_PER_PARAMETER_TOKEN, LEVEL, Fit, Run
+from trainer.planning.scaling_law import FLOPS_PER_PARAMETER_TOKEN, LEVEL, Fit, MeasuredRun
 from trainer.report.curves import readable_count
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 HELD_OUT, PREDICTED = "#dd5143", "#4c72b0"
 
 
-def draw_ladder(path: Path, fit: Fit, held_out: Run | None, flops: float) -> Path:
+def draw_ladder(path: Path, fit: Fit, held_out: MeasuredRun | None, flops: float) -> Path:
     """Measured losses over tokens with the law's curve for each size, and the law at equal compute."""
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg

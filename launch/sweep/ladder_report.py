@@ -13,7 +13,7 @@ from launch.sweep.results import Result
 from launch.sweep.trial import FINISHED
 from trainer.config import Ladder
 from trainer.errors import InputError
-from trainer.planning.scaling_law import Fit, Run, fit_law
+from trainer.planning.scaling_law import Fit, MeasuredRun, fit_law
 from trainer.report.curves import readable_count as readable
 
 FURTHER = 10.0  # times the dearest run's compute, by default, is the budget that the best size is reported for
@@ -27,8 +27,10 @@ def report_ladder(folder: Path, ladder: Ladder, rungs: Sequence[Rung], results: 
     measured = [
         (rung, losses[number]) for number, rung in enumerate(rungs) if math.isfinite(losses.get(number, math.nan))
     ]
-    runs = [Run(rung.parameters, rung.tokens, loss) for rung, loss in measured if not rung.is_holdout]
-    held_out = next((Run(rung.parameters, rung.tokens, loss) for rung, loss in measured if rung.is_holdout), None)
+    runs = [MeasuredRun(rung.parameters, rung.tokens, loss) for rung, loss in measured if not rung.is_holdout]
+    held_out = next(
+        (MeasuredRun(rung.parameters, rung.tokens, loss) for rung, loss in measured if rung.is_holdout), None
+    )
     try:
         fit = fit_law(runs, resamples=ladder.resamples)
     except InputError as error:
@@ -42,7 +44,7 @@ def report_ladder(folder: Path, ladder: Ladder, rungs: Sequence[Rung], results: 
     return summary
 
 
-def summarise(fit: Fit, held_out: Run | None, flops: float) -> dict[str, Any]:
+def summarise(fit: Fit, held_out: MeasuredRun | None, flops: float) -> dict[str, Any]:
     """All figures of a fit."""
     constants = {name: {"value": getattr(fit.law, name), "interval": fit.interval(name)} for name in CONSTANTS}
     parameters, tokens = fit.law.best_size(flops)

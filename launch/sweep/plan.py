@@ -137,7 +137,7 @@ def name_sweep(search: Search, base: Pretrain, identity: dict[str, Any]) -> str:
     return search.name or f"{base.data.name}-{base.model.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def locate(search: Search, name: str) -> Path:
+def locate_sweep(search: Search, name: str) -> Path:
     """search.dir, or sweeps/NAME; absolute. ConfigError in a Ray job, whose folder is a copy that is thrown away."""
     path = Path(search.dir or Path("sweeps") / name).expanduser()
     if not path.is_absolute() and COPIES in os.getcwd():

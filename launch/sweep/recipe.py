@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from launch.ray.paths import folder_of_ranks
 from launch.sweep import checks
 from launch.sweep.ladder import rungs_of
-from launch.sweep.plan import SweepPlan, identity_of, locate, name_sweep, split_overrides
-from launch.sweep.report import report
+from launch.sweep.plan import SweepPlan, identity_of, locate_sweep, name_sweep, split_overrides
+from launch.sweep.report import report_sweep
 from launch.sweep.sought import Sought, seek
 from launch.sweep.trial import FINAL_STATES, FINISHED, all_trials
 from trainer.config import Pretrain, Search, Sweep
@@ -40,7 +40,7 @@ def main(config: Sweep, options: Options) -> int:
         plan.write()
         interrupted = run(search, plan, base, sought)
         trials = all_trials(plan)
-        report(plan, search, sought.space, sought.rungs, trials, base.track.wandb)
+        report_sweep(plan, search, sought.space, sought.rungs, trials, base.track.wandb)
     if interrupted:
         print(f"stopped; the same command goes on with {plan.dir}", flush=True)
         return STOPPED
@@ -69,7 +69,7 @@ def settle(search: Search, options: Options) -> tuple[SweepPlan, Pretrain]:
     every = search.every or max(1, steps // 10)
     identity = identity_of(search, base, every=every, metric=metric)
     name = name_sweep(search, base, identity)
-    base = with_values(base, {"run.dir": str(locate(search, name))})
+    base = with_values(base, {"run.dir": str(locate_sweep(search, name))})
     plan = SweepPlan(
         dir=str(base.run.dir),
         name=name,
@@ -96,16 +96,16 @@ def run(search: Search, plan: SweepPlan, base: Pretrain, sought: Sought) -> bool
         return False
     from launch.sweep import cluster
 
-    with cluster.connected():
+    with cluster.connected_for_tune():
         from launch.sweep.tuning import tune_trials
 
         needed = cluster.resources_for(plan.ranks, plan.threads)
-        room = min(cluster.room_for(needed), search.max_concurrent or sought.trials, sought.trials)
-        announce(search, plan, sought, len(done), room)
+        room = min(cluster.trials_that_fit(needed), search.max_concurrent or sought.trials, sought.trials)
+        announce_sweep(search, plan, sought, len(done), room)
         return tune_trials(search, plan, base, sought, needed=needed, room=room)
 
 
-def announce(search: Search, plan: SweepPlan, sought: Sought, done: int, room: int) -> None:
+def announce_sweep(search: Search, plan: SweepPlan, sought: Sought, done: int, room: int) -> None:
     """Says what begins."""
     over = f" over {', '.join(sought.space)}" if sought.space else ""
     ranks = f"{plan.ranks} rank{'s' * (plan.ranks > 1)}"

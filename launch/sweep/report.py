@@ -13,8 +13,8 @@ from launch.sweep.ladder import Rung
 from launch.sweep.ladder_report import report_ladder
 from launch.sweep.picture import draw_sweep
 from launch.sweep.plan import SweepPlan
-from launch.sweep.results import Result, best_of, collect, common_tokens, importance_of, write_tables
-from launch.sweep.space import Space, shown
+from launch.sweep.results import Result, best_of, collect_results, common_tokens, importance_of, write_tables
+from launch.sweep.space import Space, as_typed
 from launch.sweep.trial import FAILED, Trial
 from trainer.config import Search, Wandb
 from trainer.machine.terminal import show
@@ -22,11 +22,11 @@ from trainer.report.curves import readable_count
 from trainer.track.sinks.wandb_run import WandbSettings, start_or_fall_back
 
 
-def report(
+def report_sweep(
     plan: SweepPlan, search: Search, space: Space, rungs: Sequence[Rung], trials: Sequence[Trial], wandb: Wandb
 ) -> None:
     """Writes what was found so far, and says it."""
-    results = collect(plan, trials)
+    results = collect_results(plan, trials)
     best = best_of(results)
     summary: dict[str, Any] = {"sweep": plan.name, "metric": plan.metric, "best": best.row() if best else None}
     pictures = []
@@ -62,7 +62,7 @@ def report(
 def report_best(plan: SweepPlan, best: Result) -> None:
     """Writes the best configuration and says how to use it."""
     print(f"best       trial {best.number:05d}: {plan.metric} {best.loss:.4f} after {best.points[-1].step} steps")
-    print(f"           {shown(best.values)}")
+    print(f"           {as_typed(best.values)}")
     print(f"train it   banyan pretrain --config-dir {write_best(plan, best)} experiment={NAME}")
 
 

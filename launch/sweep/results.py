@@ -60,7 +60,7 @@ class Result:
         }
 
 
-def collect(plan: SweepPlan, trials: Sequence[Trial]) -> list[Result]:
+def collect_results(plan: SweepPlan, trials: Sequence[Trial]) -> list[Result]:
     """The results of trials, from their run directories."""
     return [
         Result(

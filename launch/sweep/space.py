@@ -82,7 +82,7 @@ def read_space(given: Mapping[str, Any], names: Names) -> Space:
         parse(f"{key}=0" if not names.is_group(key) else f"{key}={_first_choice(key, text)}", names)
         if key.startswith(OF_SWEEP):
             raise ConfigError(f"{SPACE}{key}: a sweep keeps {key} to itself; vary something else.")
-        kind = None if names.is_group(key) else keys.required(keys.kind_of(names.schema, key))
+        kind = None if names.is_group(key) else keys.required(keys.annotation_of(names.schema, key))
         space[key] = read_distribution(key, text, kind)
     return space
 
@@ -123,7 +123,7 @@ def to_texts(values: Mapping[str, Any]) -> Values:
     return {key: value if isinstance(value, str) else repr(value) for key, value in values.items()}
 
 
-def shown(values: Values) -> str:
+def as_typed(values: Values) -> str:
     """Values in a line, as they are typed."""
     return "  ".join(f"{key}={value}" for key, value in values.items())
 

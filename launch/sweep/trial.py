@@ -27,7 +27,7 @@ FINAL_STATES = (FINISHED, STOPPED, DIVERGED)
 
 
 @dataclass
-class Segment:
+class TrialSegment:
     """A run of a trial: its values, and what it went on from, RUN_DIR@STEP."""
 
     values: Values
@@ -52,7 +52,7 @@ class Trial:
     has_segments: bool
     state: str = WAITING
     error: str = ""
-    segments: list[Segment] = field(default_factory=list)
+    segments: list[TrialSegment] = field(default_factory=list)
 
     @staticmethod
     def open(plan: SweepPlan, number: int) -> Trial:
@@ -61,7 +61,7 @@ class Trial:
         trial = Trial(folder, number, plan.has_segments)
         if (folder / FILE).is_file():
             stored: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-            trial.segments = [Segment(**segment) for segment in stored["segments"]]
+            trial.segments = [TrialSegment(**segment) for segment in stored["segments"]]
             trial.state, trial.error = stored["state"], stored["error"]
             if trial.state == RUNNING and (folder / STOPPED_EARLY).exists():
                 trial.state = STOPPED
@@ -94,7 +94,7 @@ class Trial:
     def begin(self, values: Values, fork_from: str | None = None) -> None:
         """Begins its first segment, or goes on from another trial's checkpoint in a new one."""
         make_folder(self.folder)
-        self.segments.append(Segment(dict(values), fork_from))
+        self.segments.append(TrialSegment(dict(values), fork_from))
         self.write(RUNNING)
 
     def write(self, state: str, error: str = "") -> None:

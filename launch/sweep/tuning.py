@@ -50,7 +50,7 @@ def tune_trials(
         param_space=None if sought.points is None else listed(search, plan, sought, trials),
         tune_config=tune.TuneConfig(
             num_samples=-1 if sought.points is None else 1,
-            search_alg=chosen(search, plan, sought, trials) if sought.points is None else None,
+            search_alg=searcher_for(search, plan, sought, trials) if sought.points is None else None,
             scheduler=scheduler,
             max_concurrent_trials=room,
             trial_name_creator=_name,
@@ -82,7 +82,7 @@ def listed(search: Search, plan: SweepPlan, sought: Sought, trials: Sequence[Tri
     return {"trial": tune.grid_search(cases)}
 
 
-def chosen(search: Search, plan: SweepPlan, sought: Sought, trials: Sequence[Trial]) -> ParzenSearcher:
+def searcher_for(search: Search, plan: SweepPlan, sought: Sought, trials: Sequence[Trial]) -> ParzenSearcher:
     """The searcher that chooses as it goes, and begins with the trials that have begun."""
     known = {trial.number: trial.values for trial in trials if trial.values}
     return ParzenSearcher(sought.space, trials=sought.trials, seed=search.seed, known=known, sweep=plan.dir)

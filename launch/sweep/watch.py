@@ -11,7 +11,7 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from launch.sweep.plan import SweepPlan
-from launch.sweep.space import Values, shown
+from launch.sweep.space import Values, as_typed
 from launch.sweep.stop import TrialStopper
 from launch.sweep.trainable import ENDED, INTERRUPTED, LOSS, STEP
 from launch.sweep.trial import FAILED, RUNNING, STOPPED, Trial
@@ -82,7 +82,7 @@ class Watch(tune.Callback):
     def _line(self, number: int, state: str, values: Values) -> str:
         step, loss = self._latest.get(number, (0, None))
         measured = f"step {step:>6}  loss {loss:.4f}" if loss is not None else "no report yet"
-        return f"{number:05d}  {state:<8}  {measured}  {shown(values)}".rstrip()
+        return f"{number:05d}  {state:<8}  {measured}  {as_typed(values)}".rstrip()
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -16,7 +16,7 @@ from trainer.config import Optimizer, Pretrain
 from trainer.data.tokens.dataset import open_training, weights_of
 from trainer.data.tokens.order import Order, extend
 from trainer.engine.optimizers.build import decays
-from trainer.engine.schedule import learning_rate
+from trainer.engine.schedule import scheduled_rate
 from trainer.model.decoder import Transformer
 from trainer.model.initialize import initial_weight
 from trainer.objective.causal import to_batch
@@ -51,7 +51,7 @@ def train_given(config: Pretrain, model: nn.Module) -> list[tuple[float, float]]
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 peak = optimizer.defaults["lr"]
-                group["lr"] = learning_rate(config.schedule, peak=peak, step=step, total_steps=config.train.steps)
+                group["lr"] = scheduled_rate(config.schedule, peak=peak, step=step, total_steps=config.train.steps)
         places = order.places((step - 1) * size, step * size)
         batch = to_batch(
             [by_fingerprint[p.fingerprint].row(p.shard, p.row) for p in places],

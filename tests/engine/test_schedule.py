@@ -3,12 +3,12 @@
 import pytest
 
 from trainer.config import Schedule
-from trainer.engine.schedule import learning_rate
+from trainer.engine.schedule import scheduled_rate
 
 
 def rates(name, total=100, **changes):
     schedule = Schedule(name=name, **{"warmup_steps": 10, "min_ratio": 0.1, "decay_fraction": 0.2, **changes})
-    return [learning_rate(schedule, peak=2.0, step=step, total_steps=total) for step in range(1, total + 1)]
+    return [scheduled_rate(schedule, peak=2.0, step=step, total_steps=total) for step in range(1, total + 1)]
 
 
 @pytest.mark.parametrize("name", ["cosine", "linear", "constant", "wsd"])
@@ -44,7 +44,7 @@ def test_by_sequences_the_decay_goes_on_where_it_was_when_the_batch_size_changes
         return 4 * step + 4 * max(0, step - 50)
 
     schedule = Schedule(name=name, warmup_steps=10, min_ratio=0.1, decay_fraction=0.2)
-    mixed = [learning_rate(schedule, peak=2.0, step=step, total_steps=75, pace=pace) for step in range(1, 76)]
+    mixed = [scheduled_rate(schedule, peak=2.0, step=step, total_steps=75, pace=pace) for step in range(1, 76)]
     assert mixed[:50] == pytest.approx(rates(name)[:50])
     assert mixed[-1] == pytest.approx(0.2)
     if name != "wsd":  # whose decay is a share of the steps
@@ -56,5 +56,5 @@ def test_by_sequences_the_decay_goes_on_where_it_was_when_the_batch_size_changes
 def test_by_sequences_of_one_batch_size_rates_are_those_by_steps_to_the_bit(name, total):
     schedule = Schedule(name=name, warmup_steps=10)
     for step in range(1, total + 1):
-        ours = learning_rate(schedule, peak=3e-4, step=step, total_steps=total, pace=lambda step: 12 * step)
-        assert ours == learning_rate(schedule, peak=3e-4, step=step, total_steps=total)
+        ours = scheduled_rate(schedule, peak=3e-4, step=step, total_steps=total, pace=lambda step: 12 * step)
+        assert ours == scheduled_rate(schedule, peak=3e-4, step=step, total_steps=total)

@@ -7,7 +7,7 @@ import pytest
 from launch.compose import compose
 from tests.run_ranks import pretrain, read_metrics, run_ranks
 from trainer.planning.cluster import cluster_of
-from trainer.planning.search import judge
+from trainer.planning.search import assess
 from trainer.rules.pretrain import check_pretrain
 from trainer.verbs.plan import main as plan
 
@@ -35,7 +35,7 @@ def test_it_fits_its_cluster_and_says_its_source(name, capsys):
     assert plan(config) == 0
     assert "does not fit" not in capsys.readouterr().out
     cluster = cluster_of(config.plan, config.launch)
-    assert judge(config, cluster).memory.total < cluster.device.memory
+    assert assess(config, cluster).memory.total < cluster.device.memory
     text = (ROOT / f"conf/experiment/{name}.yaml").read_text(encoding="utf-8")
     assert text.startswith("# @package _global_\n# ")
 

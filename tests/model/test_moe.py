@@ -14,7 +14,7 @@ from trainer.model.attention import KeyValueCache
 from trainer.model.decoder import Transformer
 from trainer.model.initialize import initial_weight, initialize
 from trainer.model.loss import IGNORED
-from trainer.model.moe import Experts, choose, keep_eager, measure, penalties
+from trainer.model.moe import Experts, choose_experts, keep_eager, measure_routing, penalties
 from trainer.model.sizes import active_share
 
 PRESETS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("moe_*.yaml"))
@@ -101,7 +101,7 @@ def test_every_token_gets_all_of_its_experts(kernel, everyone_to_one, monkeypatc
     if everyone_to_one:
         logits[:, 3] += 50.0
         logits[:, 0] += 40.0
-    weights, chosen = choose(logits, 2, normalise=True)
+    weights, chosen = choose_experts(logits, 2, normalise=True)
     weights.requires_grad_()
     inputs = [hidden, weights, *experts.parameters()]
     up = torch.randn(30, 64)
@@ -132,7 +132,7 @@ def test_backward_keeps_parameters_and_no_views_of_experts():
     storages = {parameter.untyped_storage().data_ptr() for parameter in experts.parameters()}
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
-        weights, chosen = choose(torch.randn(9, 6), 2, normalise=True)
+        weights, chosen = choose_experts(torch.randn(9, 6), 2, normalise=True)
         experts(torch.randn(9, 64, requires_grad=True), chosen, weights)
     held = [tensor for tensor in kept if tensor.untyped_storage().data_ptr() in storages]
     assert len(held) == 2
@@ -141,13 +141,13 @@ def test_backward_keeps_parameters_and_no_views_of_experts():
 
 def test_balance_loss_is_one_when_all_is_even_and_e_when_one_gets_all():
     chosen = torch.arange(12).view(1, 6, 2) % 6  # each expert twice
-    even = measure(torch.zeros(1, 6, 6), chosen)
+    even = measure_routing(torch.zeros(1, 6, 6), chosen)
     torch.testing.assert_close(even.balance, torch.ones(1))
     torch.testing.assert_close(even.z, torch.tensor([6.0]).log().square())
     assert even.load.tolist() == [2] * 6
     logits = torch.zeros(1, 6, 6)
     logits[..., 4] = 100.0
-    one = measure(logits, torch.full((1, 6, 1), 4))
+    one = measure_routing(logits, torch.full((1, 6, 1), 4))
     torch.testing.assert_close(one.balance, torch.tensor([6.0]))
     assert one.load.tolist() == [0, 0, 0, 0, 6, 0]
 
@@ -156,7 +156,7 @@ def test_balance_loss_is_hugging_faces_over_top_k():
     from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
     logits = torch.randn(1, 40, 6, generator=torch.Generator().manual_seed(2))
-    ours = measure(logits, choose(logits, 2, normalise=True)[1]).balance
+    ours = measure_routing(logits, choose_experts(logits, 2, normalise=True)[1]).balance
     theirs = load_balancing_loss_func((logits[0],), num_experts=6, top_k=2)
     torch.testing.assert_close(ours[0], theirs / 2)
 
@@ -188,7 +188,7 @@ def test_a_rows_loss_is_its_own_whatever_it_stands_beside():
 
 def test_penalties_are_scaled_by_a_rows_targets():
     config = small(router_aux_loss_coef=0.5, router_z_loss_coef=0.25)
-    routings = [measure(torch.randn(3, 4, 6), torch.randint(6, (3, 4, 2))) for _ in range(2)]
+    routings = [measure_routing(torch.randn(3, 4, 6), torch.randint(6, (3, 4, 2))) for _ in range(2)]
     targets = torch.tensor([[1, 2, 3, 4], [1, IGNORED, 3, IGNORED], [IGNORED] * 4])
     balance = (routings[0].balance + routings[1].balance) / 2
     z = (routings[0].z + routings[1].z) / 2

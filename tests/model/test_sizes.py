@@ -22,5 +22,5 @@ def test_they_are_the_model_s(fields):
     with torch.device("meta"):
         model = Transformer(config)
     expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    assert sizes.parameter_shapes(config) == expected
+    assert sizes.decoder_shapes(config) == expected
     assert sizes.count(expected) == sum(parameter.numel() for parameter in model.parameters())

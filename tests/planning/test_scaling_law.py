@@ -7,7 +7,7 @@ import random
 import pytest
 
 from trainer.errors import InputError
-from trainer.planning.scaling_law import FLOPS_PER_PARAMETER_TOKEN, Law, Run, fit_law
+from trainer.planning.scaling_law import FLOPS_PER_PARAMETER_TOKEN, Law, MeasuredRun, fit_law
 
 CHINCHILLA = Law(e=1.69, a=406.4, b=410.7, alpha=0.34, beta=0.28)
 SIZES = (1e6, 3e6, 1e7, 3e7, 1e8)
@@ -17,7 +17,7 @@ BUDGETS = (5, 20, 80)
 def measure(law, noise=0.0, seed=0):
     draw = random.Random(seed)
     return [
-        Run(n, n * budget, law.loss(n, n * budget) * math.exp(draw.gauss(0, noise)))
+        MeasuredRun(n, n * budget, law.loss(n, n * budget) * math.exp(draw.gauss(0, noise)))
         for n, budget in itertools.product(SIZES, BUDGETS)
     ]
 
@@ -51,7 +51,7 @@ def test_best_size_is_the_lowest_loss_at_its_compute():
 
 def test_one_outlier_hardly_moves_the_fit():
     runs = measure(CHINCHILLA)
-    runs[7] = Run(runs[7].parameters, runs[7].tokens, runs[7].loss * 1.1)
+    runs[7] = MeasuredRun(runs[7].parameters, runs[7].tokens, runs[7].loss * 1.1)
     assert fit_law(runs, resamples=20).law.loss(4e8, 8e9) == pytest.approx(CHINCHILLA.loss(4e8, 8e9), rel=0.01)
 
 
@@ -64,8 +64,8 @@ def test_the_same_runs_give_the_same_intervals():
     ("runs", "told"),
     [
         (measure(CHINCHILLA)[:5], "5 runs, 6 needed"),
-        ([Run(n, d, 3.0) for n in SIZES[:2] for d in (1e7, 2e7, 3e7)], "2 sizes, 3 needed"),
-        ([Run(n, 1e7, 3.0) for n in (*SIZES, 2e8)], "1 token budgets, 3 needed"),
+        ([MeasuredRun(n, d, 3.0) for n in SIZES[:2] for d in (1e7, 2e7, 3e7)], "2 sizes, 3 needed"),
+        ([MeasuredRun(n, 1e7, 3.0) for n in (*SIZES, 2e8)], "1 token budgets, 3 needed"),
     ],
 )
 def test_too_little_is_refused(runs, told):

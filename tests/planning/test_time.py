@@ -11,7 +11,7 @@ from trainer.planning.cluster import Cluster
 from trainer.planning.communication import Transfer
 from trainer.planning.devices import DEVICES, Device
 from trainer.planning.layout import layout_of
-from trainer.planning.time import seconds_of, step_time
+from trainer.planning.time import step_time, transfer_seconds
 
 IDEAL = PlanSettings(matmul_share=1.0, attention_share=1.0, link_share=1.0, latency_s=0.0)
 DEVICE = Device("gpu", 1e12, 1e12, 10**10, 1e30, 100e9, 10e9, 0.0)
@@ -44,16 +44,16 @@ def test_without_traffic_the_step_takes_what_its_products_take():
 )
 def test_collectives_move_what_rings_do(op, handed_in, moved):
     cluster = Cluster(8, 8, DEVICE)
-    seconds = seconds_of(Transfer(op, "data", handed_in), layout(8), cluster, IDEAL)
+    seconds = transfer_seconds(Transfer(op, "data", handed_in), layout(8), cluster, IDEAL)
     assert seconds == pytest.approx(moved / 100e9)
 
 
 def test_a_group_across_nodes_goes_at_the_speed_of_its_networks_together():
     transfer = Transfer("all_reduce", "data", 1600)
-    whole_nodes = seconds_of(transfer, layout(16), Cluster(16, 8, DEVICE), IDEAL)
+    whole_nodes = transfer_seconds(transfer, layout(16), Cluster(16, 8, DEVICE), IDEAL)
     assert whole_nodes == pytest.approx(2 * 1500 / 80e9)
     one_of_each = layout(16, model__num_key_value_heads=4, parallel__tensor=4)
-    assert seconds_of(transfer, one_of_each, Cluster(16, 4, DEVICE), IDEAL) == pytest.approx(2 * 1200 / 10e9)
+    assert transfer_seconds(transfer, one_of_each, Cluster(16, 4, DEVICE), IDEAL) == pytest.approx(2 * 1200 / 10e9)
 
 
 def test_what_backward_hides_costs_nothing_and_the_rest_does():

@@ -23,7 +23,7 @@ from trainer.run.provenance import read_history
 from trainer.track.sinks.journal import Journal
 from trainer.track.sinks.wandb_run import WandbSettings, journal_rows
 from trainer.verbs.prepare import main
-from trainer.verbs.sync import read_config, read_facts, wandb_settings
+from trainer.verbs.sync import read_facts, read_plain_config, wandb_settings
 
 NO_JSON = [b"", b"{", b"null", b"[]", b"3", b"\xff", b"[" * 10**5, b'{"a": 1, "a": 1}', b"9" * 5000]
 
@@ -114,7 +114,7 @@ def test_no_file_of_a_run_directory_is_waited_for(tmp_path, kind):
         "facts.json": read_facts,
         "history.json": read_history,
         "micro_batch.json": lambda run_dir: recorded(run_dir, {}, 8),
-        "config.yaml": read_config,
+        "config.yaml": read_plain_config,
         "tokenizer/tokenizer_config.json": load_run_tokenizer,
         "wandb_id": lambda run_dir: WandbSettings(run_dir, "x", Wandb(), {}).run_id,
     }
@@ -153,7 +153,7 @@ def test_a_tokenizer_config_that_names_no_end_is_refused(tmp_path, content):
 )
 def test_a_configuration_that_cant_be_is_refused_by_sync(tmp_path, content):
     put(tmp_path / "config.yaml", content)
-    assert "config.yaml" in refusal(read_config, tmp_path, kind=InputError)
+    assert "config.yaml" in refusal(read_plain_config, tmp_path, kind=InputError)
 
 
 def test_sync_resolves_nothing_that_is_stored(monkeypatch):

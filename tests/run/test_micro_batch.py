@@ -9,7 +9,7 @@ from tests.run_ranks import fail_ranks, pretrain, read_metrics, run_ranks, small
 from tests.states import assert_equal_states
 from trainer.errors import ConfigError
 from trainer.rules.pretrain import check_pretrain
-from trainer.run.micro_batch import choose, in_words
+from trainer.run.micro_batch import choose_size, describe_choice
 from trainer.run.micro_batch_timing import Timing
 
 SLOW, FAST, LARGE = (
@@ -20,12 +20,12 @@ SLOW, FAST, LARGE = (
 
 
 def test_the_smallest_that_is_nearly_the_fastest_is_chosen():
-    assert choose([SLOW, FAST, LARGE], share=8) == 2
-    assert choose([SLOW], share=8) == 1
+    assert choose_size([SLOW, FAST, LARGE], share=8) == 2
+    assert choose_size([SLOW], share=8) == 1
 
 
 def test_all_that_was_measured_is_told():
-    line = in_words(2, [SLOW, FAST], 4, share=8)
+    line = describe_choice(2, [SLOW, FAST], 4, share=8)
     assert line == (
         "train.micro_batch_size=2, of those measured a step (1: 8.2 s, 1.0 GB; 2: 6.2 s, 2.0 GB; 4: doesn't fit)"
     )

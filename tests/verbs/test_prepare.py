@@ -19,7 +19,7 @@ import pytest
 from tests.corpus import make_tokenizer, write_texts
 from tests.data.tokens.published import sentencepiece, wordpiece
 from tests.prepared import configure, prepare, shard_files, write_folder, write_jsonl
-from trainer.config import Tokenizer, TokenizerTrain
+from trainer.config import TokenizerSettings, TokenizerTrain
 from trainer.data.tokens.manifest import SourceGroup
 from trainer.data.tokens.shards import open_shards, read_manifest, verify
 from trainer.data.tokens.tokenizer import END_OF_TEXT, load_tokenizer
@@ -152,11 +152,11 @@ def test_end_of_text_spelt_out_in_a_text_stays_text(tmp_path):
 def test_a_loaded_tokenizer_is_used_as_it_is(folder, tmp_path, output):
     make_tokenizer(280).save(tmp_path / "mine")
     manifest = read_manifest(
-        prepare(folder, tmp_path / "out", tokenizer=Tokenizer(path=str(tmp_path / "mine"))) / "train"
+        prepare(folder, tmp_path / "out", tokenizer=TokenizerSettings(path=str(tmp_path / "mine"))) / "train"
     )
     assert manifest.tokenizer_sha256 == make_tokenizer(280).sha256
     assert manifest.tokenizer_file.read_bytes() == (tmp_path / "mine" / "tokenizer.json").read_bytes()
-    of_dataset = Tokenizer(path=str(output / "train"))
+    of_dataset = TokenizerSettings(path=str(output / "train"))
     again = prepare(folder, tmp_path / "again", tokenizer=of_dataset, validation_fraction=0.1)
     assert read_manifest(again / "train").fingerprint == read_manifest(output / "train").fingerprint
 
@@ -173,7 +173,7 @@ def save(engine, folder):
     """A tokenizer of `tokenizers`, as a folder."""
     folder.mkdir()
     engine.save(str(folder / "tokenizer.json"))
-    return Tokenizer(path=str(folder))
+    return TokenizerSettings(path=str(folder))
 
 
 CHINESE = [f"床前明月光，疑是地上霜。{number}" for number in range(40)]
@@ -201,7 +201,7 @@ def test_a_tokenizer_that_loses_some_of_the_text_is_warned_of(tmp_path, capsys):
 
 
 def test_documents_of_which_no_token_is_left_are_counted_and_the_first_is_named(tmp_path, capsys):
-    from tokenizers import Tokenizer as Engine
+    from tokenizers import TokenizerSettings as Engine
     from tokenizers import models, pre_tokenizers, trainers
 
     engine = Engine(models.BPE())
@@ -435,9 +435,9 @@ def test_a_broken_source_is_named_through_worker_processes(folder, tmp_path):
         ({"shard_bytes": 0}, "data.shard_bytes"),
         ({"validation_fraction": -0.1}, "data.validation_fraction"),
         ({"validation_fraction": 0.9}, "data.validation_fraction"),
-        ({"tokenizer": Tokenizer(train=TokenizerTrain(vocab_size=100))}, "data.tokenizer.train.vocab_size"),
-        ({"tokenizer": Tokenizer(path="gone")}, "data.tokenizer.path"),
-        ({"tokenizer": Tokenizer(end_of_text="<e>")}, "data.tokenizer.end_of_text"),
+        ({"tokenizer": TokenizerSettings(train=TokenizerTrain(vocab_size=100))}, "data.tokenizer.train.vocab_size"),
+        ({"tokenizer": TokenizerSettings(path="gone")}, "data.tokenizer.path"),
+        ({"tokenizer": TokenizerSettings(end_of_text="<e>")}, "data.tokenizer.end_of_text"),
     ],
 )
 def test_bad_settings_are_refused_by_key_before_anything_is_written(change, part, folder, tmp_path):

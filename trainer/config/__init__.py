@@ -4,14 +4,14 @@ Hydra composes YAML from conf/ onto these dataclasses (launch/compose.py), so an
 error. Nothing heavy is imported here.
 """
 
-from trainer.config.data import Data, Tokenizer, TokenizerTrain, TrainingSet, ValidationSet
+from trainer.config.data import Data, TokenizerSettings, TokenizerTrain, TrainingSet, ValidationSet
 from trainer.config.launch import Launch
 from trainer.config.model import OF_CAUSAL_LM, Model
 from trainer.config.plain_values import as_stored_values, as_values, flatten
 from trainer.config.plan import PlanSettings
 from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track, Wandb
 from trainer.config.sweep import Ladder, Search
-from trainer.config.training import AUTO, Objective, Optimizer, Parallel, Schedule, Train
+from trainer.config.training import AUTO, ObjectiveSettings, Optimizer, Parallel, Schedule, Train
 from trainer.config.verbs import VERBS, EvaluateVerb, Export, ExportSettings, Generate, Plan, Prepare, Pretrain, Sweep
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
     "Ladder",
     "Launch",
     "Model",
-    "Objective",
+    "ObjectiveSettings",
     "Optimizer",
     "Parallel",
     "Plan",
@@ -40,7 +40,7 @@ __all__ = [
     "Schedule",
     "Search",
     "Sweep",
-    "Tokenizer",
+    "TokenizerSettings",
     "TokenizerTrain",
     "Track",
     "Train",

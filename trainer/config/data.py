@@ -27,7 +27,7 @@ class TokenizerTrain:
 
 
 @dataclass
-class Tokenizer:
+class TokenizerSettings:
     """Which tokenizer prepare uses."""
 
     path: Optional[str] = knob(
@@ -78,7 +78,7 @@ class Data:
         decides=True,
     )
     licence: Optional[str] = knob(None, "Licence of the sources, written into the manifest.", decides=True)
-    tokenizer: Tokenizer = part(Tokenizer)
+    tokenizer: TokenizerSettings = part(TokenizerSettings)
     validation_fraction: float = knob(
         0.01, "Share of documents held out, chosen by their hash.", common=True, high=0.5, decides=True
     )

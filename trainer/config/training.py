@@ -74,7 +74,7 @@ class Train:
 
 
 @dataclass
-class Objective:
+class ObjectiveSettings:
     """What is learnt from a row."""
 
     name: str = knob("causal", "causal: each token from those before it.", choices=("causal",), later=True)

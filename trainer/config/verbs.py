@@ -12,7 +12,7 @@ from trainer.config.model import Model
 from trainer.config.plan import PlanSettings
 from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track
 from trainer.config.sweep import Search
-from trainer.config.training import Objective, Optimizer, Parallel, Schedule, Train
+from trainer.config.training import ObjectiveSettings, Optimizer, Parallel, Schedule, Train
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Pretrain:
     model: Model = part(Model)
     data: Data = part(Data)
     train: Train = part(Train)
-    objective: Objective = part(Objective)
+    objective: ObjectiveSettings = part(ObjectiveSettings)
     optimizer: Optimizer = part(Optimizer)
     schedule: Schedule = part(Schedule)
     parallel: Parallel = part(Parallel)

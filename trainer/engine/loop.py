@@ -19,7 +19,7 @@ from trainer.data.tokens.order import derive_key
 from trainer.engine.gradient_guard import GradientGuard
 from trainer.engine.hooks import Hook
 from trainer.engine.optimizers.build import learning_rates, set_learning_rates
-from trainer.engine.schedule import learning_rate
+from trainer.engine.schedule import scheduled_rate
 from trainer.engine.sequence import own_part
 from trainer.engine.targets import Step
 from trainer.errors import NonFiniteError
@@ -166,7 +166,7 @@ class Trainer:
         """One optimiser step; this rank's sum of losses, on the device, and the targets of the global batch."""
         set_learning_rates(
             self.optimizer,
-            lambda peak: learning_rate(
+            lambda peak: scheduled_rate(
                 self.config.schedule, peak=peak, step=step, total_steps=self.total_steps, pace=self.pace
             ),
         )

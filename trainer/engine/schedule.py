@@ -8,7 +8,7 @@ from collections.abc import Callable
 from trainer.config import Schedule
 
 
-def learning_rate(
+def scheduled_rate(
     schedule: Schedule, *, peak: float, step: int, total_steps: int, pace: Callable[[int], int] | None = None
 ) -> float:
     """Learning rate of optimiser step `step` (from 1) of `total_steps`.

@@ -12,7 +12,7 @@ from trainer.config import Model
 from trainer.errors import InputError
 from trainer.model.build import LanguageModel, build_empty
 from trainer.model.hugging_face.architecture import ARCHITECTURE
-from trainer.model.hugging_face.config_json import check_sizes
+from trainer.model.hugging_face.config_json import check_numbers
 
 
 @torch.no_grad()
@@ -24,7 +24,7 @@ def load_model(
     `kind` of fragment: the last weights, or their moving average.
     InputError if the checkpoint's parameters aren't the model's.
     """
-    check_sizes({name: getattr(config, name) for name in ARCHITECTURE}, f"{checkpoint}: its run's config.yaml")
+    check_numbers({name: getattr(config, name) for name in ARCHITECTURE}, f"{checkpoint}: its run's config.yaml")
     model = build_empty(config, device, dtype)
     missing = dict(model.named_parameters())
     for name, weight in read_weights(checkpoint, kind):

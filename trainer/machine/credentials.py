@@ -41,7 +41,7 @@ def is_secret(variable: str) -> bool:
     return _NAME.search(variable) is not None
 
 
-def check_text(key: str, text: str) -> None:
+def check_no_secret(key: str, text: str) -> None:
     """Refuses text that holds the value of a variable which is a secret."""
     for name, value in _secrets():
         if value in text:

@@ -9,7 +9,7 @@ import torch
 
 from trainer.config import Model
 from trainer.model.decoder import Transformer
-from trainer.model.hugging_face.causal_lm import CausalLM, read_config
+from trainer.model.hugging_face.causal_lm import CausalLM, read_model_config
 from trainer.model.hugging_face.inner_weights import InnerWeights
 from trainer.model.hugging_face.tensor_plan import PlannedPartition, check_plan
 from trainer.model.initialize import initial_weight
@@ -72,7 +72,7 @@ def attention_sizes(config: Model) -> tuple[int, int, int] | None:
     """Layers, heads and width of a head, which FLOPs are reckoned with; None where a model has experts or no heads."""
     if config.path is None:
         return config.num_hidden_layers, config.num_attention_heads, head_width(config)
-    theirs = read_config(config)
+    theirs = read_model_config(config)
     experts = any(getattr(theirs, key, None) for key in ("num_experts", "num_local_experts", "n_routed_experts"))
     layers, heads = (getattr(theirs, f"num_{name}", None) for name in ("hidden_layers", "attention_heads"))
     if experts or not layers or not heads or not getattr(theirs, "hidden_size", None):

@@ -128,7 +128,7 @@ class FeedForward(nn.Module):
         return F.dropout(self.down_proj(gated), self.dropout, self.training)
 
 
-class Block(nn.Module):
+class DecoderBlock(nn.Module):
     """A decoder block: attention and feed-forward or experts, each normed before and added to the residual stream."""
 
     def __init__(self, config: Model) -> None:
@@ -162,7 +162,7 @@ class Decoder(nn.Module):
         self.shards = 1  # parts that each row is spread over; tokens are one of them
         # nn.Embedding itself would draw weights: on the meta device that imports torch's compiler, which takes seconds.
         self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(vocab_size, config.hidden_size), freeze=False)
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(DecoderBlock(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(

@@ -107,13 +107,13 @@ class MixtureOfExperts(nn.Module):
     def forward(self, hidden: Tensor) -> tuple[Tensor, Routing | None]:
         """(batch, time, hidden_size) → the same, and how it was routed; None of that in evaluation."""
         logits = self.gate(hidden)  # (batch, time, num_experts)
-        weights, chosen = choose(logits, self.top_k, normalise=self.norm_topk_prob)
+        weights, chosen = choose_experts(logits, self.top_k, normalise=self.norm_topk_prob)
         mixed = self.experts(hidden.flatten(0, 1), chosen.flatten(0, 1), weights.flatten(0, 1)).view_as(hidden)
-        routing = measure(logits, chosen) if self.training else None
+        routing = measure_routing(logits, chosen) if self.training else None
         return F.dropout(mixed, self.dropout, self.training), routing
 
 
-def choose(logits: Tensor, top_k: int, *, normalise: bool) -> tuple[Tensor, Tensor]:
+def choose_experts(logits: Tensor, top_k: int, *, normalise: bool) -> tuple[Tensor, Tensor]:
     """The likeliest experts of each token and their probabilities, which `normalise` makes sum to 1.
 
     logits: (…, num_experts) → weights (…, top_k), experts (…, top_k) int64.
@@ -124,7 +124,7 @@ def choose(logits: Tensor, top_k: int, *, normalise: bool) -> tuple[Tensor, Tens
     return weights, chosen
 
 
-def measure(logits: Tensor, chosen: Tensor) -> Routing:
+def measure_routing(logits: Tensor, chosen: Tensor) -> Routing:
     """What the penalties are made of, each row by itself.
 
     Balance: E · Σ f_e · P_e, f_e the share of a row's token copies that expert e got and P_e the mean of its

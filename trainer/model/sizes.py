@@ -9,7 +9,7 @@ from trainer.config import Model
 Shapes = dict[str, tuple[int, ...]]
 
 
-def parameter_shapes(model: Model) -> Shapes:
+def decoder_shapes(model: Model) -> Shapes:
     """Shape of every parameter of the whole model, by name, in the order of the model's own."""
     if model.vocab_size is None:
         raise ValueError("model.vocab_size is not set: take the tokenizer's.")

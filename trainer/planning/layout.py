@@ -9,7 +9,7 @@ from functools import cached_property
 from trainer.config import Pretrain
 from trainer.config.batches import data_ranks_of, rounds, settle_micro_batch
 from trainer.model.partition import Partition
-from trainer.model.sizes import Shapes, count, parameter_shapes
+from trainer.model.sizes import Shapes, count, decoder_shapes
 
 # DeepSpeed's settings, in elements, unless deepspeed.zero_optimization has others. Stage 3 keeps smaller parameters
 # whole between the steps (stage3_param_persistence_threshold), and larger ones from forward to backward if less than
@@ -104,7 +104,7 @@ class Layout:
 
 def layout_of(config: Pretrain, world_size: int, *, cuda: bool = False) -> Layout:
     """The layout of a configuration that passed the checks, its vocabulary known."""
-    partition = Partition(parameter_shapes(config.model), 0, config.parallel.tensor, config.model.num_key_value_heads)
+    partition = Partition(decoder_shapes(config.model), 0, config.parallel.tensor, config.model.num_key_value_heads)
     return Layout(config, world_size, {name: partition.held_shape(name) for name in partition.shapes}, cuda)
 
 

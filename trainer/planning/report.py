@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trainer.model.sizes import count, count_active, parameter_shapes
+from trainer.model.sizes import count, count_active, decoder_shapes
 from trainer.planning.cluster import Cluster
 from trainer.planning.communication import transfers
 from trainer.planning.cost import DAY_S, Cost
 from trainer.planning.memory import MARGIN, Memory
-from trainer.planning.scaling import Point
+from trainer.planning.scaling import ScalingPoint
 from trainer.planning.search import Candidate, Ranking
 from trainer.planning.time import StepTime
 
@@ -55,7 +55,7 @@ def of_ranking(ranking: Ranking, cluster: Cluster, top: int) -> str:
     return "\n".join([*lines, *_table(rows), *_why(ranking), ""])
 
 
-def of_scaling(points: Sequence[Point], kind: str) -> str:
+def of_scaling(points: Sequence[ScalingPoint], kind: str) -> str:
     """A table of the same run on more and more devices."""
     rows = [("devices", "sequences", "s/step", "MFU", "efficiency", "limited by", "layout")]
     rows += [
@@ -91,7 +91,7 @@ def as_json(candidate: Candidate, cluster: Cluster, cost: Cost | None) -> dict[s
     return {
         "overrides": candidate.overrides,
         "cluster": dataclasses.asdict(cluster),
-        "parameters": count(parameter_shapes(layout.config.model)),
+        "parameters": count(decoder_shapes(layout.config.model)),
         "batch": {
             "sequences": layout.config.train.batch_size,
             "tokens": layout.config.train.batch_size * layout.config.data.sequence_length,
@@ -108,7 +108,7 @@ def as_json(candidate: Candidate, cluster: Cluster, cost: Cost | None) -> dict[s
 
 def _heading(candidate: Candidate, cluster: Cluster) -> Iterable[str]:
     layout, config = candidate.layout, candidate.config
-    shapes = parameter_shapes(config.model)
+    shapes = decoder_shapes(config.model)
     parameters, active = count(shapes), count_active(shapes, config.model)
     size = f"{parameters / 1e6:,.1f}M parameters" + f" ({active / 1e6:,.1f}M active per token)" * (active < parameters)
     nodes = -(-cluster.devices // cluster.per_node)

@@ -26,7 +26,7 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Run:
+class MeasuredRun:
     """One measured point: the final loss, in nats per token, of N parameters trained on D tokens."""
 
     parameters: float
@@ -62,7 +62,7 @@ class Fit:
 
     law: Law
     resampled: tuple[Law, ...]
-    runs: tuple[Run, ...]
+    runs: tuple[MeasuredRun, ...]
 
     def interval(self, constant: str) -> Interval:
         """Confidence interval of a constant."""
@@ -82,7 +82,7 @@ class Fit:
         return max(abs(self.law.loss(run.parameters, run.tokens) / run.loss - 1) for run in self.runs)
 
 
-def fit_law(runs: Sequence[Run], *, resamples: int, seed: int = 0) -> Fit:
+def fit_law(runs: Sequence[MeasuredRun], *, resamples: int, seed: int = 0) -> Fit:
     """Fits the law, and again to bootstrap resamples. InputError where there are too few runs for five constants."""
     require_enough(runs)
     law = _minimise(runs)
@@ -95,14 +95,14 @@ def fit_law(runs: Sequence[Run], *, resamples: int, seed: int = 0) -> Fit:
     return Fit(law, tuple(resampled), tuple(runs))
 
 
-def require_enough(runs: Sequence[Run]) -> None:
+def require_enough(runs: Sequence[MeasuredRun]) -> None:
     """InputError where these runs don't determine five constants."""
     problem = _problem(runs, runs=FEWEST_RUNS, sizes=FEWEST_SIZES, budgets=FEWEST_BUDGETS)
     if problem:
         raise InputError(f"no scaling law can be fitted: {problem}; add widths or budgets to the ladder.")
 
 
-def _problem(drawn: Sequence[Run], *, runs: int, sizes: int, budgets: int) -> str | None:
+def _problem(drawn: Sequence[MeasuredRun], *, runs: int, sizes: int, budgets: int) -> str | None:
     counts = {
         "runs": (len(drawn), runs),
         "sizes": (len({run.parameters for run in drawn}), sizes),
@@ -112,7 +112,7 @@ def _problem(drawn: Sequence[Run], *, runs: int, sizes: int, budgets: int) -> st
     return short[0] if short else None
 
 
-def _minimise(runs: Sequence[Run], near: Law | None = None) -> Law:
+def _minimise(runs: Sequence[MeasuredRun], near: Law | None = None) -> Law:
     """The law with the lowest Huber loss of log L, by L-BFGS from the best of many starts, or from one `near` it.
 
     N and D are divided by their geometric means, which makes the constants nearly independent.

@@ -58,7 +58,7 @@ def rank(config: Plan, cluster: Cluster) -> Ranking:
         except ConfigError as error:
             refused[str(error).split(":")[0]] += 1
             continue
-        candidate = judge(changed, cluster)
+        candidate = assess(changed, cluster)
         if candidate.memory.total > cluster.device.memory:
             too_large += 1
         else:
@@ -67,7 +67,7 @@ def rank(config: Plan, cluster: Cluster) -> Ranking:
     return Ranking(fitting, too_large, refused)
 
 
-def judge(config: Plan, cluster: Cluster) -> Candidate:
+def assess(config: Plan, cluster: Cluster) -> Candidate:
     """What a configuration that passed the checks takes."""
     layout = layout_of(config, cluster.devices, cuda=cluster.device.cuda)
     return Candidate(config, layout, memory_of(layout), step_time(layout, cluster, config.plan))

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 
 from trainer.config.plan import PlanSettings
-from trainer.model.sizes import active_share, count_active, head_width, parameter_shapes
+from trainer.model.sizes import active_share, count_active, decoder_shapes, head_width
 from trainer.planning.activations import block_traffic
 from trainer.planning.cluster import Cluster
 from trainer.planning.communication import Transfer, transfers
@@ -64,14 +64,14 @@ def step_time(layout: Layout, cluster: Cluster, settings: PlanSettings) -> StepT
     exchange = dict.fromkeys(("tensor", "exposed", "hidden"), 0.0)
     for transfer in transfers(layout):
         kind = "tensor" if transfer.group != "data" else "hidden" if _overlaps(layout, transfer) else "exposed"
-        exchange[kind] += seconds_of(transfer, layout, cluster, settings)
+        exchange[kind] += transfer_seconds(transfer, layout, cluster, settings)
     # at stages 1 and 2 in fp32 only the last micro-step's backward reduces; stage 3 gathers in every pass
     passes = layout.micro_steps if layout.config.parallel.zero_stage >= 2 else 1
     room = passes * (backward + _traffic(layout) / 2 / device.bandwidth)
     hidden = min(exchange["hidden"], room)
     model = layout.config.model
     per_token = flops_per_token(
-        parameters=count_active(parameter_shapes(model), model),
+        parameters=count_active(decoder_shapes(model), model),
         layers=model.num_hidden_layers,
         heads=model.num_attention_heads,
         head_dim=head_width(model),
@@ -89,7 +89,7 @@ def step_time(layout: Layout, cluster: Cluster, settings: PlanSettings) -> StepT
     )
 
 
-def seconds_of(transfer: Transfer, layout: Layout, cluster: Cluster, settings: PlanSettings) -> float:
+def transfer_seconds(transfer: Transfer, layout: Layout, cluster: Cluster, settings: PlanSettings) -> float:
     """A transfer's seconds: a ring's bytes over the slowest link, and the latency of its start.
 
     A group that fills nodes uses all their networks at once: NCCL builds a ring through each.

@@ -28,7 +28,7 @@ def check_layout(config: Pretrain, world_size: int) -> None:
     """Refuses a layout that DeepSpeed would get wrong, that the model or the ranks don't fit, or that isn't built."""
     parallel = config.parallel
     if config.model.path is None:
-        check_heads(config.model.num_key_value_heads, parallel)
+        check_tensor_heads(config.model.num_key_value_heads, parallel)
     share = parallel.tensor * parallel.sequence
     require(
         world_size % share == 0,
@@ -54,7 +54,7 @@ def check_layout(config: Pretrain, world_size: int) -> None:
     check_hpz(parallel, world_size)
 
 
-def check_heads(kv_heads: int, parallel: Parallel) -> None:
+def check_tensor_heads(kv_heads: int, parallel: Parallel) -> None:
     """Refuses tensor-parallel ranks that would have no heads, or unless that is asked for, more heads than others."""
     uneven = parallel.uneven_heads and parallel.tensor <= kv_heads
     mend = f"use parallel.tensor={' or '.join(map(str, divisors(kv_heads)))}"

@@ -109,7 +109,7 @@ def create(run_dir: Path) -> None:
         raise ConfigError(f"run.dir={run_dir}: {error.strerror}; choose a folder that can be written.") from error
 
 
-def describe(run_dir: Path, config: Pretrain, tokenizer: Path) -> None:
+def write_description(run_dir: Path, config: Pretrain, tokenizer: Path) -> None:
     """Writes config.yaml, overrides.yaml, environment.json and tokenizer/: the run directory explains itself."""
     write_text(run_dir / CONFIG, yaml.safe_dump(as_stored_values(config), sort_keys=False, allow_unicode=True))
     write_text(

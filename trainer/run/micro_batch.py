@@ -42,10 +42,10 @@ def find_micro_batch(config: Pretrain, model: Model, mesh: Mesh, run_dir: Path, 
     known = mesh.main_finds(lambda: recorded(run_dir, circumstances, config.train.batch_size // mesh.data_size))
     if known is not None:
         return known
-    timings, too_large = measure(config, model, mesh, run_dir)
-    chosen = choose(timings, config.train.batch_size // mesh.data_size)
+    timings, too_large = measure_sizes(config, model, mesh, run_dir)
+    chosen = choose_size(timings, config.train.batch_size // mesh.data_size)
     if mesh.is_main:
-        print(in_words(chosen, timings, too_large, config.train.batch_size // mesh.data_size), flush=True)
+        print(describe_choice(chosen, timings, too_large, config.train.batch_size // mesh.data_size), flush=True)
         measured = [dataclasses.asdict(timing) for timing in timings]
         record = {"micro_batch_size": chosen, "circumstances": circumstances, "measured": measured}
         write_json(run_dir / FILE, record)
@@ -63,7 +63,7 @@ def circumstances_of(config: Pretrain, mesh: Mesh, device: str) -> dict[str, Any
 
 
 @dataclass(frozen=True)
-class Record:
+class MicroBatchRecord:
     """The content of micro_batch.json that counts; what was measured stands beside it, for people."""
 
     micro_batch_size: Positive
@@ -76,7 +76,7 @@ def recorded(run_dir: Path, circumstances: dict[str, Any], share: int) -> int | 
     InputError if the file is broken, or what it holds can't have been chosen.
     """
     try:
-        record = from_known(Record, read_json(run_dir / FILE))
+        record = from_known(MicroBatchRecord, read_json(run_dir / FILE))
     except FileNotFoundError:
         return None
     except Malformed as error:
@@ -91,7 +91,7 @@ def recorded(run_dir: Path, circumstances: dict[str, Any], share: int) -> int | 
     return record.micro_batch_size
 
 
-def measure(config: Pretrain, model: Model, mesh: Mesh, run_dir: Path) -> tuple[list[Timing], int | None]:
+def measure_sizes(config: Pretrain, model: Model, mesh: Mesh, run_dir: Path) -> tuple[list[Timing], int | None]:
     """Timings of the sizes that fit, on every rank, and the size that didn't, if one was tried."""
     sizes = divisors(config.train.batch_size // mesh.data_size)
     log = run_dir / "logs" / f"micro-batch-{mesh.rank:05d}.log"
@@ -127,13 +127,13 @@ def step_seconds(timing: Timing, share: int) -> float:
     return (share // timing.size - 1) * timing.inner_s + timing.last_s
 
 
-def choose(timings: list[Timing], share: int) -> int:
+def choose_size(timings: list[Timing], share: int) -> int:
     """The smallest size whose step takes nearly no longer than the fastest's."""
     fastest = min(step_seconds(timing, share) for timing in timings)
     return next(timing.size for timing in timings if step_seconds(timing, share) <= NEARLY * fastest)
 
 
-def in_words(chosen: int, timings: list[Timing], too_large: int | None, share: int) -> str:
+def describe_choice(chosen: int, timings: list[Timing], too_large: int | None, share: int) -> str:
     """What was measured and chosen, in a line."""
     each = [f"{timing.size}: {step_seconds(timing, share):.3g} s, {timing.bytes / 1e9:.1f} GB" for timing in timings]
     if too_large is not None:

@@ -90,7 +90,7 @@ def measure_all(config: Pretrain, sizes: list[int], budget_s: float) -> Iterator
         compile_parts(engine.module)
     fastest, slower, before = float("inf"), 0, 0
     for number, size in enumerate(sizes):
-        timing = measure(engine, config, mesh, size)
+        timing = measure_steps(engine, config, mesh, size)
         if not _is_room_left(mesh):
             raise MemoryError(f"{size} sequences leave less than {FREE_SHARE:.0%} of the device free")
         yield timing
@@ -105,7 +105,7 @@ def measure_all(config: Pretrain, sizes: list[int], budget_s: float) -> Iterator
             return
 
 
-def measure(engine: Any, config: Pretrain, mesh: Mesh, size: int) -> Timing:
+def measure_steps(engine: Any, config: Pretrain, mesh: Mesh, size: int) -> Timing:
     """Takes steps of two micro-batches; the first warms up."""
     if mesh.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

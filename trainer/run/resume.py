@@ -50,7 +50,7 @@ def check_fit(reader: CheckpointReader, config: Pretrain, training: list[Dataset
         before = {**before, "checkpoint": now["checkpoint"]}
         check_remains(config, reader)
     changes = check_change(before, now, allow=forks or config.run.allow_change)
-    check_data(reader, config, training, allow=forks or config.run.allow_change)
+    check_same_data(reader, config, training, allow=forks or config.run.allow_change)
     reader.stated("progress", Progress.from_json)
     return changes
 
@@ -102,7 +102,7 @@ def check_remains(config: Pretrain, reader: CheckpointReader) -> None:
     )
 
 
-def check_data(reader: CheckpointReader, config: Pretrain, training: list[Dataset], *, allow: bool) -> None:
+def check_same_data(reader: CheckpointReader, config: Pretrain, training: list[Dataset], *, allow: bool) -> None:
     """Refuses another tokenizer; and other data or weights unless they are allowed and open a new segment."""
     manifest = training[0].manifest
     if reader.state["tokenizer_sha256"] != manifest.tokenizer_sha256:

@@ -30,7 +30,7 @@ def build_hooks(config: Pretrain, assembly: Assembly, mesh: Mesh) -> list[Hook]:
     return hooks
 
 
-def owned_fragments(assembly: Assembly, mesh: Mesh, hooks: list[Hook]) -> Iterator[Fragment]:
+def fragments_to_save(assembly: Assembly, mesh: Mesh, hooks: list[Hook]) -> Iterator[Fragment]:
     """What this rank saves: weights, moments, and what the hooks keep of them."""
 
     def extend(fragment: Fragment) -> Fragment:

@@ -10,7 +10,7 @@ from trainer.errors import ConfigError
 Command = TypeVar("Command")
 
 
-def choose(verb: str, commands: Mapping[str, Command], arguments: list[str], help_text: str) -> Command | None:
+def choose_command(verb: str, commands: Mapping[str, Command], arguments: list[str], help_text: str) -> Command | None:
     """The command that the first argument names, or None if it asks for help, which is printed.
 
     ConfigError if there is none, or no such command.

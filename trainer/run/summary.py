@@ -23,7 +23,7 @@ from trainer.track.metrics import perplexity
 from trainer.track.tracker import Tracker
 
 
-def announce(
+def announce_end(
     run_dir: Path,
     config: Pretrain,
     progress: Progress,

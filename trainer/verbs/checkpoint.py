@@ -28,7 +28,7 @@ from trainer.errors import ConfigError, InputError
 from trainer.machine.terminal import show
 from trainer.model.partition import cut_dimension
 from trainer.model.region import find_gap
-from trainer.run.subcommand import choose
+from trainer.run.subcommand import choose_command
 
 SHAPES = ((1, 0, 1), (2, 1, 1), (8, 1, 1), (8, 3, 1), (8, 1, 2), (64, 3, 1))  # ranks, ZeRO stage, tensor degree
 
@@ -44,7 +44,7 @@ DIR is a run directory (show takes its newest whole checkpoint), or the folder o
 
 def main(arguments: list[str]) -> int:
     """Runs `banyan checkpoint COMMAND DIR`; the exit code."""
-    command = choose("checkpoint", COMMANDS, arguments, HELP)
+    command = choose_command("checkpoint", COMMANDS, arguments, HELP)
     if command is None:
         return 0
     if len(arguments) != 2:

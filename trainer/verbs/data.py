@@ -16,7 +16,7 @@ from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.errors import ConfigError, InputError
 from trainer.machine.terminal import one_line, show
 from trainer.run.directory import require_run_dir
-from trainer.run.subcommand import choose
+from trainer.run.subcommand import choose_command
 
 SHOWN_DOCUMENTS = 3
 SHOWN_CHARACTERS = 1000
@@ -39,7 +39,7 @@ DIR is a folder of token shards, or an output of prepare.
 
 def main(arguments: list[str]) -> int:
     """Runs `banyan data COMMAND …`; the exit code."""
-    command = choose("data", COMMANDS, arguments, HELP)
+    command = choose_command("data", COMMANDS, arguments, HELP)
     if command is None:
         return 0
     return command(arguments[1:])

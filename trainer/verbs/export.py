@@ -66,7 +66,9 @@ def main(config: Export) -> int:
     except BaseException:
         shutil.rmtree(attempt, ignore_errors=True)
         raise
-    print(f"{target}: {architecture['architectures'][0]}, {describe(readers, run.model, written, settings.dtype)}")
+    print(
+        f"{target}: {architecture['architectures'][0]}, {describe_export(readers, run.model, written, settings.dtype)}"
+    )
     return 0
 
 
@@ -140,7 +142,7 @@ def describe_model(
     return architecture, ids | {"do_sample": True}
 
 
-def describe(readers: list[CheckpointReader], model: Model, written: int, dtype: str) -> str:
+def describe_export(readers: list[CheckpointReader], model: Model, written: int, dtype: str) -> str:
     """What was written, for the console."""
     steps = [reader.state["step"] for reader in readers]
     of = f"mean of steps {', '.join(map(str, steps))}" if len(steps) > 1 else f"step {steps[0]}"

@@ -20,7 +20,7 @@ from trainer.planning import report
 from trainer.planning.cluster import Cluster, cluster_of, with_vocabulary
 from trainer.planning.cost import Cost, cost_of
 from trainer.planning.scaling import scale
-from trainer.planning.search import Candidate, judge, rank
+from trainer.planning.search import Candidate, assess, rank
 from trainer.rules.layouts import settle_precision
 from trainer.rules.pretrain import check_pretrain
 
@@ -52,7 +52,7 @@ def main(config: Plan) -> int:
     else:
         require_told_micro_batch(config)
         check_pretrain(config, cluster.devices)
-        chosen = judge(config, cluster)
+        chosen = assess(config, cluster)
     cost = whole_run(chosen, cluster)
     print(report.of_candidate(chosen, cluster, cost))
     if config.plan.output:

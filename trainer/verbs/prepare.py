@@ -28,7 +28,7 @@ from trainer.data.text.file_names import as_utf8, escape
 from trainer.data.text.filters import DUPLICATE, first_occurrences
 from trainer.data.text.plan import FILE as PLAN_FILE
 from trainer.data.text.plan import PARTIAL, SPLITS, PreparationPlan, exclusive, read_progress, write_plan
-from trainer.data.text.progress import ProgressBar, in_words
+from trainer.data.text.progress import ProgressBar, bytes_in_words
 from trainer.data.text.shard_job import Packing, ShardJob, make_shard
 from trainer.data.text.sources import Found, Source, find_sources
 from trainer.data.text.split import cut_into_shards, held_out, shuffle_order
@@ -182,7 +182,10 @@ def _collect(sources: tuple[Source, ...], partial: Path, data: Data, map_items: 
     """Stores every source's documents; returns the number of work items."""
     batches = document_store.work_items(sources)
     work = functools.partial(
-        document_store.collect, folder=partial, text_field=data.text_field, most_bytes=data.most_document_bytes
+        document_store.collect_documents,
+        folder=partial,
+        text_field=data.text_field,
+        most_bytes=data.most_document_bytes,
     )
     with ProgressBar("read", sum(batch.bytes for batch in batches)) as progress:
         for size in map_items(work, batches):
@@ -253,7 +256,7 @@ def _tokenizer(config: Prepare, corpus: Corpus, partial: Path) -> Tokenizer:
     if training.stopped:
         _say(
             "tokenizer",
-            f"trained on the first {in_words(training.given)} of the text: their distinct words fill "
+            f"trained on the first {bytes_in_words(training.given)} of the text: their distinct words fill "
             f"data.tokenizer.train.memory_bytes={wanted.train.memory_bytes}; with more it sees more",
         )
     tokenizer = replace(tokenizer, name=f"{config.data.name}-bpe-{tokenizer.vocab_size}")
@@ -381,7 +384,7 @@ def _summarise(output: Path, corpus: Corpus) -> None:
         manifest = read_manifest(output / split)
         _say(
             split,
-            f"{manifest.documents:,} documents, {manifest.tokens:,} tokens, {in_words(manifest.text_bytes)} "
+            f"{manifest.documents:,} documents, {manifest.tokens:,} tokens, {bytes_in_words(manifest.text_bytes)} "
             f"({manifest.tokens / manifest.text_bytes:.3f} tokens per byte) in {len(manifest.shards)} shards: "
             f"{escape(output / split)}",
         )
@@ -411,7 +414,7 @@ def _warn_of_empty_documents(manifest: Manifest) -> None:
 
 
 def _describe(found: Found) -> str:
-    size = in_words(sum(source.bytes for source in found.sources))
+    size = bytes_in_words(sum(source.bytes for source in found.sources))
     left_out = f" ({found.others})" if str(found.others) else ""
     return f"{len(found.sources):,} files, {size}{left_out}"
 

@@ -69,8 +69,8 @@ from trainer.run.open import (
     settle_numbers,
 )
 from trainer.run.resume import check_fetched, find_resume
-from trainer.run.saving import build_hooks, owned_fragments, save
-from trainer.run.summary import announce
+from trainer.run.saving import build_hooks, fragments_to_save, save
+from trainer.run.summary import announce_end
 from trainer.run.tracking import closing, device_name, measure_utilisation, open_tracker
 from trainer.track.sinks.wandb_run import choose_mode
 from trainer.track.tracker import Tracker
@@ -147,7 +147,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
         if reader:
             print(f"going on from {reader.folder}", flush=True)
         remove_attempts(run_dir)
-        run_directory.describe(run_dir, config, training[0].manifest.folder / "tokenizer")
+        run_directory.write_description(run_dir, config, training[0].manifest.folder / "tokenizer")
         write_json(run_dir / HISTORY, history.to_json())
 
     assembly = assemble(
@@ -191,7 +191,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
         log=tracker,
         evaluators=[evaluation],
         save=lambda last: save(
-            writer, config, mesh, owned_fragments(assembly, mesh, hooks), progress, state, last=last
+            writer, config, mesh, fragments_to_save(assembly, mesh, hooks), progress, state, last=last
         ),
         watchdog=watchdog,
         hooks=hooks,
@@ -205,7 +205,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
         if reason is None:
             scores = [*evaluation.latest, *score_test(dataclasses.replace(evaluation, sets=test), progress, tracker)]
         if tracker is not None and reason is None:
-            announce(run_dir, config, progress, training, scores, tracker)
+            announce_end(run_dir, config, progress, training, scores, tracker)
         elif tracker is not None:
             run_directory.record_stop(run_dir, str(reason), progress.step)
             stops.honour()

@@ -30,7 +30,7 @@ MOST_VALUES = 100_000  # in config.yaml
 
 
 @dataclass(frozen=True)
-class Sections:
+class SyncSections:
     """Of config.yaml, what is needed here."""
 
     run: dict[str, Any] | None = None
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
     if len(folders) != 1:
         raise ConfigError(f"sync takes one run directory, {len(folders)} given: {USAGE}.")
     run_dir = Path(folders[0])
-    config = read_config(run_dir)
+    config = read_plain_config(run_dir)
     settings = wandb_settings(config, [argument for argument in arguments if "=" in argument])
     rows = read_journal(run_dir)
     name = (config.get("run") or {}).get("name") or run_dir.resolve().name
@@ -96,7 +96,7 @@ def send(plan: WandbSettings, rows: list[Row], mode: str) -> int:
     return 0
 
 
-def read_config(run_dir: Path) -> dict[str, Any]:
+def read_plain_config(run_dir: Path) -> dict[str, Any]:
     """The resolved configuration of a run directory, as plain values; nothing in it is interpolated."""
     path = run_dir / CONFIG
     if not run_dir.is_dir():
@@ -105,7 +105,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
         raise InputError(f"{run_dir}: not a run directory, it has no {CONFIG}. Name one that `banyan pretrain` made.")
     config = load_values(path)
     try:
-        sections = from_known(Sections, config)
+        sections = from_known(SyncSections, config)
         from_known(RunSection, sections.run or {})
         from_known(TrackSection, sections.track or {})
     except Malformed as error:

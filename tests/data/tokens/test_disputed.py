@@ -6,7 +6,7 @@ import gigatoken
 import pytest
 
 from tests.data.tokens.published import REGEXES, byte_level
-from trainer.data.tokens.disputed import Search, disputed
+from trainer.data.tokens.disputed import DisputedSearch, disputed
 
 CONTEXTS = (
     "a{}1",
@@ -76,7 +76,7 @@ def test_a_text_with_a_disputed_character_gets_the_ids_of_tokenizers():
 
 
 def test_the_search_finds_each_disputed_character_and_no_other():
-    search, wanted = Search(), disputed()
+    search, wanted = DisputedSearch(), disputed()
     assert {character for character in CHARACTERS if search(character.encode())} == wanted
     long = "中文한국어😀 ภาษาไทย हिन्दी ﷺ " * 200
     assert not search(long.encode())

@@ -345,12 +345,12 @@ BROKEN_MANIFESTS = [
 
 def sign(folder):
     """Makes the fingerprint fit, as an enemy would."""
-    from trainer.data.tokens.manifest import Record, _manifest
+    from trainer.data.tokens.manifest import ManifestRecord, _manifest
     from trainer.machine.json_file import Malformed, from_known
 
     try:
         fingerprint = _manifest(
-            folder, from_known(Record, json.loads((folder / "manifest.json").read_text()))
+            folder, from_known(ManifestRecord, json.loads((folder / "manifest.json").read_text()))
         ).fingerprint
     except (Malformed, ValueError):
         return

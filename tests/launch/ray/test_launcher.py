@@ -50,16 +50,16 @@ def test_what_only_the_user_can_mend_and_what_was_stopped_is_not_tried_again():
 
 def test_lost_worker_is_blamed_before_the_peers_that_it_took_along():
     pytest.importorskip("ray", reason='pip install -e ".[ray]"')
-    from launch.ray.attempt import first_failure
+    from launch.ray.attempt import failure_to_blame
     from launch.ray.worker import RanksFailed
 
     def crash(at, code=1):
         return RanksFailed(ExitStatus(code, Failure(at, 0, code, f"failed at {at}")))
 
-    lost = first_failure({0: crash(1.0), 1: RuntimeError("ActorMetadata(node_ip='10.0.0.2')"), 2: crash(0.5)})
+    lost = failure_to_blame({0: crash(1.0), 1: RuntimeError("ActorMetadata(node_ip='10.0.0.2')"), 2: crash(0.5)})
     assert (lost.exit_code, lost.failure.message[:31]) == (137, "worker 1 on 10.0.0.2 was lost: ")
-    assert first_failure({0: crash(1.0), 1: crash(2.0, code=137)}).exit_code == 137
-    assert first_failure({0: crash(2.0), 1: crash(1.0)}).failure.message == "failed at 1.0"
+    assert failure_to_blame({0: crash(1.0), 1: crash(2.0, code=137)}).exit_code == 137
+    assert failure_to_blame({0: crash(2.0), 1: crash(1.0)}).failure.message == "failed at 1.0"
     assert str(crash(1.0)) == "failed at 1.0"
 
 

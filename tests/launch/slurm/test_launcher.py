@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from launch.slurm import batch_script
-from launch.slurm.launcher import check_sizes
+from launch.slurm.launcher import check_node_counts
 from launch.slurm.site import seconds_of
 from trainer.config import Launch
 from trainer.errors import ConfigError
@@ -156,11 +156,11 @@ def test_each_size_of_an_elastic_job_is_checked():
         if ranks % 3 == 0:
             raise ConfigError(f"no {ranks} ranks.")
 
-    check_sizes(Launch(name="slurm", nodes=2, elastic=True), check)
+    check_node_counts(Launch(name="slurm", nodes=2, elastic=True), check)
     with pytest.raises(ConfigError, match=r"1 to 4 nodes, but 3 of them can't train; with 3: no 3 ranks\."):
-        check_sizes(Launch(name="slurm", nodes=4, elastic=True), check)
+        check_node_counts(Launch(name="slurm", nodes=4, elastic=True), check)
     with pytest.raises(ConfigError, match=r"^no 3 ranks\.$"):
-        check_sizes(Launch(name="slurm", nodes=3, min_nodes=3, elastic=True), check)
+        check_node_counts(Launch(name="slurm", nodes=3, min_nodes=3, elastic=True), check)
 
 
 @pytest.mark.parametrize(

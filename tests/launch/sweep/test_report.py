@@ -11,7 +11,7 @@ import wandb
 from launch.compose import compose
 from launch.sweep.ladder import Rung
 from launch.sweep.plan import SweepPlan
-from launch.sweep.report import report
+from launch.sweep.report import report_sweep
 from launch.sweep.space import Distribution
 from launch.sweep.trial import FINISHED, RUNNING, STOPPED, Trial, all_trials
 from tests.track import wandb_server
@@ -73,7 +73,7 @@ def test_a_sweep_leaves_tables_pictures_the_best_configuration_and_a_wandb_run(p
         losses = {10: at_end + 1} | ({40: at_end} if number > 2 else {})
         state = FINISHED if number > 2 else STOPPED
         leave_trial(plan, number, {"optimizer.lr": lr, "optimizer.weight_decay": "0.1"}, losses, state)
-    report(plan, Search(), SPACE, [], all_trials(plan), Wandb(mode="offline"))
+    report_sweep(plan, Search(), SPACE, [], all_trials(plan), Wandb(mode="offline"))
     wandb.teardown()
 
     told, warned = capsys.readouterr()
@@ -109,13 +109,13 @@ def test_a_sweep_leaves_tables_pictures_the_best_configuration_and_a_wandb_run(p
 
 def test_a_sweep_stopped_before_any_report_says_so(plan, capsys):
     leave_trial(plan, 0, {"optimizer.lr": "0.1", "optimizer.weight_decay": "0"}, {}, RUNNING)
-    report(plan, Search(), SPACE, [], all_trials(plan), Wandb(mode="disabled"))
+    report_sweep(plan, Search(), SPACE, [], all_trials(plan), Wandb(mode="disabled"))
     assert "1 unfinished" in capsys.readouterr().out
 
 
 def test_a_sweep_without_a_whole_trial_says_so(plan, capsys):
     leave_trial(plan, 0, {"optimizer.lr": "0.1", "optimizer.weight_decay": "0"}, {10: 4.0}, STOPPED)
-    report(plan, Search(), SPACE, [], all_trials(plan), Wandb(mode="disabled"))
+    report_sweep(plan, Search(), SPACE, [], all_trials(plan), Wandb(mode="disabled"))
     told = capsys.readouterr().out
     assert "1 stopped" in told
     assert "best" not in told
@@ -131,7 +131,7 @@ def test_a_ladder_is_compared_with_the_size_held_out(plan, capsys):
         leave_trial(plan, number, dict(rung.values), {40: law.loss(rung.parameters, rung.tokens)}, FINISHED)
     search = Search()
     search.ladder.resamples = 20
-    report(plan, search, {}, rungs, all_trials(plan), Wandb(mode="disabled"))
+    report_sweep(plan, search, {}, rungs, all_trials(plan), Wandb(mode="disabled"))
     found = json.loads((plan.folder / "results.json").read_text())["ladder"]
     assert found["holdout"]["predicted"] == pytest.approx(law.loss(10**6, 2 * 10**7), rel=1e-3)
     assert abs(found["holdout"]["error"]) < 1e-3

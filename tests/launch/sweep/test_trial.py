@@ -7,7 +7,7 @@ import pytest
 from launch.sweep.best import difference
 from launch.sweep.plan import SweepPlan
 from launch.sweep.process import Follower, error_in
-from launch.sweep.results import best_of, collect, common_tokens, importance_of
+from launch.sweep.results import best_of, collect_results, common_tokens, importance_of
 from launch.sweep.space import Distribution
 from launch.sweep.trial import FINISHED, STOPPED, Trial, all_trials
 
@@ -91,7 +91,7 @@ def test_the_best_is_the_lowest_end_of_those_that_went_to_the_end(plan):
         trial.begin({"optimizer.lr": "0.1"})
         write_rows(trial.run_dir, losses)
         trial.write(state)
-    results = collect(plan, all_trials(plan))
+    results = collect_results(plan, all_trials(plan))
     assert best_of(results).number == 0
     assert common_tokens(results) == 20
     assert [result.loss_after(20) for result in results] == [5.0, 2.0, 1.0]
@@ -109,7 +109,7 @@ def test_importance_goes_to_the_parameter_that_matters(plan):
         trial.begin({"optimizer.lr": repr(lr), "optimizer.beta1": repr(beta)})
         write_rows(trial.run_dir, {2: abs(number - 20.0)})
         trial.write(FINISHED)
-    results = collect(plan, all_trials(plan))
+    results = collect_results(plan, all_trials(plan))
     shares = importance_of(results, space)
     assert shares["optimizer.lr"] > 0.8
     assert sum(shares.values()) == pytest.approx(1)

@@ -10,7 +10,7 @@ from tests.hugging_face import OTHERS, save_other, some_tokens
 from trainer.config import Model
 from trainer.errors import ConfigError, InputError
 from trainer.model.build import parameter_shapes, weight_maker
-from trainer.model.hugging_face.causal_lm import CausalLM, read_config, write_config
+from trainer.model.hugging_face.causal_lm import CausalLM, read_model_config, write_config
 from trainer.model.hugging_face.inner_folder import open_inner_weights
 from trainer.model.hugging_face.suitability import require_separation
 from trainer.model.region import Region
@@ -66,7 +66,7 @@ def test_weights_that_are_not_the_model_s_are_refused(tmp_path):
 
 @pytest.mark.parametrize("kind", ["gpt2", "gemma2", "mamba"])
 def test_initial_weights_are_transformers_own_rules_by_seed_and_name(tmp_path, kind):
-    theirs = type(save_other(tmp_path, kind))(read_config(Model(path=str(tmp_path))))
+    theirs = type(save_other(tmp_path, kind))(read_model_config(Model(path=str(tmp_path))))
     make = weight_maker(Model(path=str(tmp_path)), seed=5)
     for name, parameter in theirs.named_parameters():
         weight = make(name, tuple(parameter.shape))
@@ -126,9 +126,9 @@ def test_fields_are_overridden_under_either_name(tmp_path):
     told = write_config(Model(path=str(tmp_path), overrides={"num_hidden_layers": 3, "attn_pdrop": 0.2}))
     assert (told["n_layer"], told["attn_pdrop"], told["architectures"]) == (3, 0.2, ["GPT2LMHeadModel"])
     with pytest.raises(ConfigError, match=r"model.overrides.layers: .* no such field"):
-        read_config(Model(path=str(tmp_path), overrides={"layers": 3}))
+        read_model_config(Model(path=str(tmp_path), overrides={"layers": 3}))
     with pytest.raises((ConfigError, InputError), match="n_layer"):
-        read_config(Model(path=str(tmp_path), overrides={"n_layer": "many"}))
+        read_model_config(Model(path=str(tmp_path), overrides={"n_layer": "many"}))
 
 
 @pytest.mark.parametrize(
@@ -145,5 +145,5 @@ def test_fields_are_overridden_under_either_name(tmp_path):
 def test_config_that_transformers_cannot_use_is_refused(tmp_path, config, reason):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=reason) as caught:
-        read_config(Model(path=str(tmp_path)))
+        read_model_config(Model(path=str(tmp_path)))
     assert "\n" not in str(caught.value)

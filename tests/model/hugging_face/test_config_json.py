@@ -10,8 +10,8 @@ from tests.hugging_face import OTHERS, SIZES
 from trainer.config import Model
 from trainer.errors import ConfigError, InputError
 from trainer.model.hugging_face import causal_lm
-from trainer.model.hugging_face.causal_lm import CausalLM, read_config
-from trainer.model.hugging_face.config_json import DEEPEST, LARGEST_FILE, read_json
+from trainer.model.hugging_face.causal_lm import CausalLM, read_model_config
+from trainer.model.hugging_face.config_json import DEEPEST, LARGEST_FILE, read_json_object
 from trainer.model.hugging_face.init_folder import find_init_folder
 
 LLAMA = {"model_type": "llama", **SIZES}
@@ -76,7 +76,7 @@ def by_ours(folder):
 
 
 def by_theirs(folder, **overrides):
-    return read_config(Model(path=str(folder), overrides=overrides))
+    return read_model_config(Model(path=str(folder), overrides=overrides))
 
 
 @pytest.mark.parametrize(("fields", "named"), DOORS.values(), ids=DOORS)
@@ -177,7 +177,7 @@ def test_values_that_no_field_can_have_end_in_a_line(tmp_path, key, value):
 def test_files_that_are_no_json_or_too_much_of_it_are_refused(tmp_path, text, reason):
     path = tmp_path / "config.json"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    refuse(read_json, path, match=reason)
+    refuse(read_json_object, path, match=reason)
 
 
 def test_an_adapter_beside_the_model_is_refused(tmp_path):

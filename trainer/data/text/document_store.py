@@ -107,7 +107,7 @@ def table_path(folder: Path, item: int) -> Path:
     return folder / f"item-{item:06d}.npz"
 
 
-def collect(batch: WorkItem, *, folder: Path, text_field: str, most_bytes: int) -> int:
+def collect_documents(batch: WorkItem, *, folder: Path, text_field: str, most_bytes: int) -> int:
     """Stores the documents of a batch, unless they are there already; returns the bytes of its source files."""
     if table_path(folder, batch.number).exists():
         return batch.bytes

@@ -24,7 +24,7 @@ from trainer.data.text.filters import (
     rejection,
     undecodable_at,
 )
-from trainer.data.text.formats import SNIFFED, is_code, is_json_lines, kind_of, other_format, unreadable
+from trainer.data.text.formats import SNIFFED, is_code, is_json_lines, kind_by_name, other_format, unreadable
 from trainer.data.text.packed import beginning, lines, pieces
 from trainer.data.text.sources import Source
 from trainer.data.tokens.tars import Member, read_samples, texts_of
@@ -114,7 +114,7 @@ def _read_plain(source: Source, text_field: str, most_bytes: int) -> Iterator[tu
 
 def _must_be_text(source: Source, reason: str) -> bool:
     """Whether prepare stops where this source can't be read for that reason."""
-    if reason == OTHER_FORMAT and kind_of(source.path.name) in (None, ("json", source.packing)):
+    if reason == OTHER_FORMAT and kind_by_name(source.path.name) in (None, ("json", source.packing)):
         return True  # taken for data.include
     return source.strict and reason != EMPTY
 

@@ -44,7 +44,7 @@ _MAGIC = (
 _MARKUP = (("<?xml", "XML"), ("<!doctype html", "HTML"), ("<html", "HTML"), ("<svg", "SVG"), ("<rss", "RSS"))
 
 
-def kind_of(name: str) -> tuple[str, str] | None:
+def kind_by_name(name: str) -> tuple[str, str] | None:
     """What a file of this name holds (text, jsonl, json or tar) and its packing; None if the ending says nothing."""
     plain, packing = unpacked_name(name)
     if plain.endswith(".tar"):

@@ -38,7 +38,7 @@ class PreparationPlan:
 
 
 @dataclass(frozen=True)
-class Stored(PreparationPlan):
+class StoredPlan(PreparationPlan):
     """The content of plan.json."""
 
     finished: bool
@@ -54,7 +54,7 @@ def read_progress(folder: Path, plan: PreparationPlan) -> str:
     """How far `folder` is with this plan: "new", "begun" or "finished". ConfigError if it holds something else."""
     mend = "choose another data.output, or remove that folder."
     try:
-        stored = from_json(Stored, read_json(folder / FILE, most_bytes=MOST_BYTES))
+        stored = from_json(StoredPlan, read_json(folder / FILE, most_bytes=MOST_BYTES))
         before = _by_file(stored.inputs)
     except FileNotFoundError:
         for path in (*(folder / split for split in SPLITS), *(folder / PARTIAL).glob("*")):

@@ -11,7 +11,7 @@ LINE_EVERY_S = 5.0
 MEGABYTE = 1e6
 
 
-def in_words(size: int) -> str:
+def bytes_in_words(size: int) -> str:
     """A size in bytes as people say it."""
     return f"{size / MEGABYTE:,.1f} MB" if size >= MEGABYTE / 10 else f"{size / 1e3:,.1f} kB"
 
@@ -42,7 +42,7 @@ class ProgressBar:
         elif time.monotonic() - self._printed >= LINE_EVERY_S:
             self._printed = time.monotonic()
             share = self.bytes / max(1, self.total)
-            print(f"{self.stage:<10} {share:4.0%} of {in_words(self.total)}, {self._rates()}", flush=True)
+            print(f"{self.stage:<10} {share:4.0%} of {bytes_in_words(self.total)}, {self._rates()}", flush=True)
 
     def _rates(self) -> str:
         seconds = max(1e-9, time.monotonic() - self._began)
@@ -57,7 +57,7 @@ class ProgressBar:
         if kind is None:
             seconds = time.monotonic() - self._began
             tokens = f", {self.tokens:,} tokens" if self.tokens else ""
-            done = f"{in_words(self.bytes)}{tokens} in {seconds:.1f} s"
+            done = f"{bytes_in_words(self.bytes)}{tokens} in {seconds:.1f} s"
             print(f"{self.stage:<10} {done} ({self._rates()})", flush=True)
 
 

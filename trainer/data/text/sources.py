@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from trainer.data.text.file_names import escape
-from trainer.data.text.formats import SNIFFED, ending_of, is_json_lines, kind_of, unpacked_name, unreadable
+from trainer.data.text.formats import SNIFFED, ending_of, is_json_lines, kind_by_name, unpacked_name, unreadable
 from trainer.data.text.packed import beginning, pieces
 from trainer.errors import InputError
 
@@ -150,7 +150,7 @@ def _glob(given: str, pattern: Path, search: _Search, inputs: list[str]) -> Iter
                 yield match / name, str(match / name), False
         elif not _excluded(PurePosixPath(match), search.exclude):
             if match.is_file():
-                yield match, str(match), kind_of(match.name) is None
+                yield match, str(match), kind_by_name(match.name) is None
             else:
                 search.others.add(DEVICES, match)
 
@@ -247,7 +247,7 @@ def _wanted(path: Path, search: _Search) -> bool:
     """Whether a file of this name is taken from a folder."""
     if search.include:
         return path.name.lower().endswith(search.include)
-    kind, packing = kind_of(path.name) or ("", unpacked_name(path.name)[1])
+    kind, packing = kind_by_name(path.name) or ("", unpacked_name(path.name)[1])
     if kind == "json" or not (kind or ending_of(unpacked_name(path.name)[0])):
         return _holds_json_lines(path, packing, search.text_field)
     return bool(kind)
@@ -274,6 +274,6 @@ def _take(given: str, path: Path, name: str, search: _Search, *, strict: bool) -
     if real in search.seen:
         return []
     search.seen.add(real)
-    kind, packing = kind_of(name) or ("text", unpacked_name(name)[1])
+    kind, packing = kind_by_name(name) or ("text", unpacked_name(name)[1])
     status = path.stat()
     return [Source(escape(given), escape(name), path, kind, packing, status.st_size, status.st_mtime_ns, strict)]

@@ -36,7 +36,7 @@ def disputed() -> set[str]:
     return found
 
 
-class Search:
+class DisputedSearch:
     """Looks for disputed characters in UTF-8 text, at a fraction of what gigatoken takes for it."""
 
     def __init__(self) -> None:

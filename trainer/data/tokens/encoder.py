@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.data.tokens.disputed import Search
+from trainer.data.tokens.disputed import DisputedSearch
 from trainer.data.tokens.round_trip import Loss
 from trainer.data.tokens.tokenizer import Tokenizer
 from trainer.data.tokens.tokenizer_file import first_line, quiet
@@ -43,7 +43,7 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer, engine: str) -> None:
         self.tokenizer = tokenizer
         self._fast = _gigatoken(tokenizer) if engine == "gigatoken" else None
-        self._disputed = Search()
+        self._disputed = DisputedSearch()
         self._specials = [content.encode() for content in tokenizer.special_ids]
         self._special = re.compile(b"|".join(map(re.escape, self._specials)))
 
@@ -82,7 +82,7 @@ def _gigatoken(tokenizer: Tokenizer) -> Any:
 
 
 @dataclass(frozen=True)
-class Trial:
+class EncoderTrial:
     """Who is to encode, "gigatoken" or "tokenizers", and why; and what of the sample doesn't come back from its ids."""
 
     engine: str
@@ -90,7 +90,7 @@ class Trial:
     loss: Loss
 
 
-def try_tokenizer(tokenizer: Tokenizer, sample: Iterable[bytes]) -> Trial:
+def try_tokenizer(tokenizer: Tokenizer, sample: Iterable[bytes]) -> EncoderTrial:
     """Tries a tokenizer on `sample`, UTF-8 texts. gigatoken must give the same ids of each, and of awkward ones."""
     loss = Loss(tokenizer)
     fast, problem = None, ""
@@ -109,8 +109,8 @@ def try_tokenizer(tokenizer: Tokenizer, sample: Iterable[bytes]) -> Trial:
         problem = problem or _difference(fast, awkward.encode(), tokenizer.encode(awkward))
         tried += 1
     if problem:
-        return Trial("tokenizers", problem, loss)
-    return Trial("gigatoken", f"same ids as tokenizers on {tried:,} texts", loss)
+        return EncoderTrial("tokenizers", problem, loss)
+    return EncoderTrial("gigatoken", f"same ids as tokenizers on {tried:,} texts", loss)
 
 
 def _cut(texts: Iterable[bytes]) -> Iterator[bytes]:

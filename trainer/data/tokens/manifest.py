@@ -65,7 +65,7 @@ class TokenizerRecord:
 
 
 @dataclass(frozen=True)
-class Record:
+class ManifestRecord:
     """The content of manifest.json."""
 
     name: str
@@ -189,7 +189,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path}: format version {shown(version)}, this Banyan reads {VERSION}: prepare the data again."
         )
     try:
-        record = from_known(Record, content)
+        record = from_known(ManifestRecord, content)
         _check(path, record, hashed=version > 1)
     except Malformed as error:
         raise InputError(f"{path}: incomplete or malformed ({error}). {AGAIN}") from error
@@ -199,7 +199,7 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def _manifest(folder: Path, record: Record) -> Manifest:
+def _manifest(folder: Path, record: ManifestRecord) -> Manifest:
     return Manifest(
         folder=folder,
         name=record.name,
@@ -217,7 +217,7 @@ def _manifest(folder: Path, record: Record) -> Manifest:
     )
 
 
-def _check(path: Path, record: Record, *, hashed: bool) -> None:
+def _check(path: Path, record: ManifestRecord, *, hashed: bool) -> None:
     """Refuses a manifest that contradicts itself."""
     if record.dtype not in DTYPES:
         raise Malformed(f"dtype {shown(record.dtype)} is neither of {', '.join(DTYPES)}")

@@ -20,11 +20,11 @@ from trainer.model.hugging_face.config_fields import (
     Fields,
     attention_window,
     check_fields,
-    check_heads,
+    check_head_sizes,
     experts_of,
     rope_theta,
 )
-from trainer.model.hugging_face.config_json import shown
+from trainer.model.hugging_face.config_json import brief
 from trainer.model.sizes import head_width
 
 # Fields of Model without effect in a dense one
@@ -82,7 +82,7 @@ def read_architecture(config: Mapping[str, Any], source: Path) -> dict[str, Any]
         "qkv_bias": kind == "qwen2",
         "num_experts": 0,
     }
-    check_heads(fields, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
+    check_head_sizes(fields, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
     attention_window(fields)
     return architecture | (experts_of(fields) if kind == "qwen3_moe" else {})
 
@@ -168,7 +168,7 @@ def _kind_of(model: Model) -> str:
 def _fields(config: Mapping[str, Any], source: Path) -> Fields:
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in CLASSES:
-        raise InputError(f"{source}: model_type={shown(kind)} is not supported; {', '.join(CLASSES)} are.")
+        raise InputError(f"{source}: model_type={brief(kind)} is not supported; {', '.join(CLASSES)} are.")
     return Fields(config, source, kind)
 
 

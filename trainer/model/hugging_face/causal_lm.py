@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from trainer.config import Model
 from trainer.errors import BanyanError, ConfigError, InputError
 from trainer.model.attention import document_positions
-from trainer.model.hugging_face.config_json import BUILT_IN, OVERRIDES, check_doors, fields_of, read_config_json, shown
+from trainer.model.hugging_face.config_json import BUILT_IN, OVERRIDES, brief, check_doors, fields_of, read_config_json
 from trainer.model.loss import Measure, logit_losses, row_losses
 
 # Bounds on what a config.json may ask for, above any model that is published
@@ -102,7 +102,7 @@ class CausalLM(nn.Module):
             module._buffers[leaf] = buffer.to(module._buffers[leaf].device)
 
 
-def read_config(settings: Model) -> Any:
+def read_model_config(settings: Model) -> Any:
     """Hugging Face's configuration for the config.json of `settings.path`, with the overrides in it.
 
     ConfigError or InputError for what transformers doesn't know, for what is beyond any model, and for whatever would
@@ -116,7 +116,7 @@ def read_config(settings: Model) -> Any:
         if kind == "mistral" and "layer_types" in fields:
             kind = "ministral"  # as AutoConfig has it
         if not isinstance(kind, str) or kind not in transformers.CONFIG_MAPPING:
-            raise InputError(f"{path}: transformers can't use it (it knows no model_type={shown(kind)}).")
+            raise InputError(f"{path}: transformers can't use it (it knows no model_type={brief(kind)}).")
         try:
             config_class = transformers.CONFIG_MAPPING[kind]
             _refuse_members(config_class, fields, str(path))
@@ -168,7 +168,7 @@ def build_inner(settings: Model) -> Any:
 
     InputError if transformers can't build what the config.json describes, or it would be larger than any model.
     """
-    config = read_config(settings)
+    config = read_model_config(settings)
     with _transformers() as transformers:
         from transformers.initialization import no_init_weights
 
@@ -223,7 +223,7 @@ def _bounded(settings: Model) -> Iterator[None]:
 
 def load_inner(settings: Model) -> Any:
     """Its module with the weights of the folder, fp32, on the CPU. InputError unless they are all there."""
-    config = read_config(settings)
+    config = read_model_config(settings)
     with _transformers() as transformers:
         try:
             inner, found = transformers.AutoModelForCausalLM.from_pretrained(
@@ -251,7 +251,7 @@ def write_config(settings: Model, *, apart: bool = False) -> dict[str, Any]:
 
     `apart` unties what it ties, as transformers does where a folder holds two different heads.
     """
-    config = read_config(settings)
+    config = read_model_config(settings)
     with _transformers() as transformers:
         kind = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__
     for part in _parts(config):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import InputError
-from trainer.model.hugging_face.config_json import shown
+from trainer.model.hugging_face.config_json import brief
 
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 ROPE = ("rope_theta", "rope_parameters", "rope_scaling")
@@ -86,7 +86,7 @@ class Fields:
 
     def refuse(self, key: str, why: str) -> InputError:
         """The refusal of a field, with its value."""
-        return InputError(f"{self.source}: {self.within}{shown(key)}={shown(self.config.get(key))} {why}")
+        return InputError(f"{self.source}: {self.within}{brief(key)}={brief(self.config.get(key))} {why}")
 
     def size(self, key: str) -> int:
         """A size that must be there."""
@@ -164,7 +164,7 @@ def rope_theta(fields: Fields) -> float:
         for name, value in rope.items():
             if name != "rope_theta" and value is not None and value not in plain.get(name, ()):
                 raise InputError(
-                    f"{fields.source}: {key}.{shown(name)}={shown(value)} is not supported, only plain rotary "
+                    f"{fields.source}: {key}.{brief(name)}={brief(value)} is not supported, only plain rotary "
                     "positions (rope_type=default) are."
                 )
         if rope.get("rope_theta") is not None:
@@ -208,7 +208,7 @@ def attention_window(fields: Fields) -> int | None:
     return window if limited else None
 
 
-def check_heads(fields: Fields, *, heads: int, kv_heads: int, head_dim: int | None) -> None:
+def check_head_sizes(fields: Fields, *, heads: int, kv_heads: int, head_dim: int | None) -> None:
     """Refuses heads that don't fit each other."""
     hidden = fields.size("hidden_size")
     if heads % kv_heads:

@@ -55,7 +55,7 @@ OVERRIDES = "model.overrides"
 ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
 
-def read_json(path: Path, *, largest: int = LARGEST_FILE) -> dict[str, Any]:
+def read_json_object(path: Path, *, largest: int = LARGEST_FILE) -> dict[str, Any]:
     """The object in a JSON file of others. InputError if it can't be read, or is larger (in bytes) or deeper than any.
 
     Only a file is read: not what a name for something else, such as a pipe, would give without an end.
@@ -82,7 +82,7 @@ def read_config_json(folder: Path, overrides: Mapping[str, Any] = MappingProxyTy
     `overrides` are checked in the place of the fields that they replace.
     """
     path = folder / "config.json"
-    config = read_json(path)
+    config = read_json_object(path)
     for key in overrides:
         for name in (key, f"_{key}", f"_{key}_internal") if key in BUILT_IN else ():
             config.pop(name, None)
@@ -91,7 +91,7 @@ def read_config_json(folder: Path, overrides: Mapping[str, Any] = MappingProxyTy
         (overrides, OVERRIDES),
     ):
         check_doors(fields, source)
-        check_sizes(fields, source)
+        check_numbers(fields, source)
     adapter = next((name for name in ADAPTERS if (folder / name).exists()), None)
     if adapter:
         raise InputError(
@@ -116,12 +116,12 @@ def check_doors(config: Mapping[str, Any], source: str) -> None:
         other = next((name for name in _names(value) if name not in allowed), None) if allowed else None
         if other is not None:
             raise InputError(
-                f"{source}: {where}={shown(other)} is none of {', '.join(allowed)}, which are built in, and no other "
+                f"{source}: {where}={brief(other)} is none of {', '.join(allowed)}, which are built in, and no other "
                 f"code is fetched; remove it, or set {plain} to {allowed[1]}."
             )
 
 
-def check_sizes(config: Mapping[str, Any], source: str) -> None:
+def check_numbers(config: Mapping[str, Any], source: str) -> None:
     """Refuses, at any depth, numbers beyond what any model has, before anything is made as large as they say."""
     for where, key, value in fields_of(config):
         if isinstance(value, bool) or not isinstance(value, int) or NO_SIZES.search(where):
@@ -129,14 +129,14 @@ def check_sizes(config: Mapping[str, Any], source: str) -> None:
         bound = next((most for kind, most in BOUNDS.items() if kind.search(key)), LARGEST_NUMBER)
         if abs(value) > bound:
             raise InputError(
-                f"{source}: {where}={shown(value)} is beyond {bound:,}, which no model has; mend the file."
+                f"{source}: {where}={brief(value)} is beyond {bound:,}, which no model has; mend the file."
             )
 
 
 def fields_of(config: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, str, Any]]:
     """(dotted place, key, value) of every field, those of nested objects included."""
     for key, value in config.items():
-        place = f"{where}.{shown(key)}" if where else shown(key)
+        place = f"{where}.{brief(key)}" if where else brief(key)
         yield place, str(key), value
         for inner in value if isinstance(value, list) else [value]:
             if isinstance(inner, Mapping):
@@ -170,7 +170,7 @@ def _mend(key: str) -> str:
     return "choose another model" if key == "auto_map" else "remove it from the file"
 
 
-def shown(value: Any) -> str:
+def brief(value: Any) -> str:
     """A key or value of a file of others, short and in a line."""
     text = value if isinstance(value, str) and value.isprintable() and value else ascii(value)
     return text if len(text) <= 60 else f"{text[:60]}…"

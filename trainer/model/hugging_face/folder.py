@@ -13,7 +13,7 @@ from typing import Any
 from trainer.config import OF_CAUSAL_LM, Model, Pretrain
 from trainer.errors import ConfigError, require
 from trainer.machine.durable import write_json
-from trainer.model.hugging_face.config_json import check_doors, read_json
+from trainer.model.hugging_face.config_json import check_doors, read_json_object
 from trainer.model.hugging_face.safetensors_folder import find_tensors, holds_tensors
 
 CONFIG = "config.json"
@@ -110,7 +110,7 @@ def keep_model(run_dir: Path, model: Model, source: Model, *, resumed: bool) -> 
 
     folder, copy = Path(str(source.path)), run_dir / "model"
     if resumed and (copy / CONFIG).is_file():
-        before, now = read_json(copy / CONFIG), write_config(source)
+        before, now = read_json_object(copy / CONFIG), write_config(source)
         if before != now and "tie_word_embeddings" in before and not before["tie_word_embeddings"]:
             # two heads, or weights that are gone by now
             now = write_config(source, apart=holds_two_heads(source) or not holds_tensors(folder))
@@ -129,7 +129,7 @@ def keep_model(run_dir: Path, model: Model, source: Model, *, resumed: bool) -> 
     write_json(copy / CONFIG, write_config(source, apart=apart))
     (copy / GENERATION).unlink(missing_ok=True)
     if (folder / GENERATION).is_file():
-        generation = read_json(folder / GENERATION)
+        generation = read_json_object(folder / GENERATION)
         check_doors(generation, str(folder / GENERATION))
         write_json(copy / GENERATION, generation)
 
@@ -146,5 +146,5 @@ def _require_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> 
 def read_own_config(run_dir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """config.json and generation_config.json (sampling, where there is none) of a run's own copy."""
     copy = run_dir / "model"
-    generation = read_json(copy / GENERATION) if (copy / GENERATION).is_file() else {"do_sample": True}
-    return read_json(copy / CONFIG), generation
+    generation = read_json_object(copy / GENERATION) if (copy / GENERATION).is_file() else {"do_sample": True}
+    return read_json_object(copy / CONFIG), generation

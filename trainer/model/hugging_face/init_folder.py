@@ -16,7 +16,7 @@ from trainer.config.stored import from_values, load_values
 from trainer.config.values import check_values
 from trainer.errors import ConfigError, InputError
 from trainer.model.hugging_face.architecture import ARCHITECTURE, first_difference, read_architecture, read_window
-from trainer.model.hugging_face.config_json import check_sizes, read_config_json, read_json
+from trainer.model.hugging_face.config_json import check_numbers, read_config_json, read_json_object
 from trainer.model.hugging_face.safetensors_folder import holds_tensors, require_tensors
 
 
@@ -51,7 +51,7 @@ def find_init_folder(given: str) -> InitFolder:
         return InitFolder(folder, "run", architecture, _tokenizer(folder / "tokenizer"))
     if (folder / "state.json").is_file():
         state = folder / "state.json"
-        architecture = _ours(read_json(state).get("config"), state)
+        architecture = _ours(read_json_object(state).get("config"), state)
         return InitFolder(folder, "checkpoint", architecture, _tokenizer(folder.resolve().parent.parent / "tokenizer"))
     raise ConfigError(
         f"model.init_from={given}: no config.json (a Hugging Face folder), config.yaml (a run directory) or state.json "
@@ -90,7 +90,7 @@ def _ours(config: Any, source: Path) -> dict[str, Any]:
             f"model.init_from={source.parent}: trained by Hugging Face's code; export it (banyan export), and begin "
             "with model.path=DIR."
         )
-    check_sizes(model, str(source))
+    check_numbers(model, str(source))
     architecture = {name: value for name, value in model.items() if name in ARCHITECTURE}
     try:
         check_values(from_values(Model, architecture, "model."), "model.")
@@ -103,7 +103,7 @@ def _load(path: Path) -> dict[str, Any]:
     if path.suffix == ".yaml":
         return load_values(path)
     try:
-        return dict(read_json(path))
+        return dict(read_json_object(path))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path}: can't be read ({(str(error).splitlines() or ['?'])[0]}).") from error
 

@@ -16,8 +16,8 @@ import torch
 from trainer.config import Model
 from trainer.errors import InputError
 from trainer.model.hugging_face.causal_lm import CausalLM, load_inner
-from trainer.model.hugging_face.config_json import shown
-from trainer.model.hugging_face.safetensors_folder import Stored, find_tensors, holds_tensors, require_floats
+from trainer.model.hugging_face.config_json import brief
+from trainer.model.hugging_face.safetensors_folder import StoredTensor, find_tensors, holds_tensors, require_floats
 from trainer.model.hugging_face.tensor_files import FolderReader
 from trainer.model.region import Source
 
@@ -83,7 +83,7 @@ def open_inner_weights(settings: Model, shapes: Mapping[str, tuple[int, ...]]) -
 
 
 def _require_enough(
-    folder: Path, inner: Any, tensors: Mapping[str, Stored], shapes: Mapping[str, tuple[int, ...]]
+    folder: Path, inner: Any, tensors: Mapping[str, StoredTensor], shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
     """Refuses files that can't hold the model, before it is made as large as its config.json says."""
     held, needed = sum(stored.elements for stored in tensors.values()), sum(map(math.prod, shapes.values()))
@@ -97,13 +97,13 @@ def _require_enough(
     for name, stored in tensors.items():
         if stored.dtype.startswith(QUANTIZED):
             raise InputError(
-                f"{stored.file}: {shown(name)} is of {stored.dtype}: quantized weights can't be trained; give a folder "
+                f"{stored.file}: {brief(name)} is of {stored.dtype}: quantized weights can't be trained; give a folder "
                 "with weights in fp32, fp16 or bf16."
             )
 
 
 def _names_on_disk(
-    inner: Any, shapes: Mapping[str, tuple[int, ...]], stored: Mapping[str, Stored]
+    inner: Any, shapes: Mapping[str, tuple[int, ...]], stored: Mapping[str, StoredTensor]
 ) -> dict[str, str] | None:
     """The tensor that holds each parameter, or None unless all are there, and nothing else that counts.
 
@@ -119,7 +119,7 @@ def _names_on_disk(
     return names if all(name in spare and stored[name].shape == spare[name] for name in left) else None
 
 
-def _name_on_disk(inner: Any, name: str, stored: Mapping[str, Stored]) -> str:
+def _name_on_disk(inner: Any, name: str, stored: Mapping[str, StoredTensor]) -> str:
     return name if name in stored else name.removeprefix(f"{inner.base_model_prefix}.")
 
 

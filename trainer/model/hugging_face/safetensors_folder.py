@@ -19,8 +19,8 @@ from trainer.config import Model
 from trainer.errors import InputError
 from trainer.machine.bare_name import bare_name
 from trainer.model.hugging_face.architecture import EMBEDDING, HEAD, is_spare, stored_tensors
-from trainer.model.hugging_face.config_json import read_json, shown
-from trainer.model.sizes import parameter_shapes
+from trainer.model.hugging_face.config_json import brief, read_json_object
+from trainer.model.sizes import decoder_shapes
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -30,7 +30,7 @@ FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors' names of what weights can
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """A tensor on disk."""
 
     file: Path
@@ -56,7 +56,7 @@ def holds_tensors(folder: Path) -> bool:
     return False
 
 
-def find_tensors(folder: Path) -> dict[str, Stored]:
+def find_tensors(folder: Path) -> dict[str, StoredTensor]:
     """Every tensor of a folder, by name. InputError for what is missing, broken, contradictory or no weights.
 
     As in transformers, model.safetensors goes before an index, and files count whole.
@@ -68,31 +68,31 @@ def find_tensors(folder: Path) -> dict[str, Stored]:
             f"{folder}: no {SINGLE} and no {INDEX}; weights are read from safetensors only: have transformers save it."
         )
     index = folder / INDEX
-    weight_map = read_json(index, largest=LARGEST_INDEX).get("weight_map")
+    weight_map = read_json_object(index, largest=LARGEST_INDEX).get("weight_map")
     if not isinstance(weight_map, Mapping) or not weight_map:
         raise InputError(f"{index}: no weight_map, which says which file holds each tensor; fetch the file again.")
-    found: dict[str, Stored] = {}
+    found: dict[str, StoredTensor] = {}
     for file in dict.fromkeys(bare_name(name, index) for name in weight_map.values()):
         if not (folder / file).is_file():
             raise InputError(f"{index}: {file} isn't there; fetch it as well.")
         for name, stored in _tensors_in(folder / file).items():
             if name in found:
-                raise InputError(f"{folder}: {shown(name)} is in {found[name].file.name} and in {file}; remove one.")
+                raise InputError(f"{folder}: {brief(name)} is in {found[name].file.name} and in {file}; remove one.")
             found[name] = stored
     for name, file in weight_map.items():
         if name not in found or found[name].file.name != file:
-            raise InputError(f"{index}: {shown(name)} isn't in {file}; fetch both files again.")
+            raise InputError(f"{index}: {brief(name)} isn't in {file}; fetch both files again.")
     return found
 
 
-def _tensors_in(path: Path) -> dict[str, Stored]:
+def _tensors_in(path: Path) -> dict[str, StoredTensor]:
     from safetensors import safe_open
 
     try:
         with safe_open(path, framework="numpy") as opened:
             names = opened.keys()
             slices = {name: opened.get_slice(name) for name in names}
-            found = {name: Stored(path, str(s.get_dtype()), tuple(s.get_shape())) for name, s in slices.items()}
+            found = {name: StoredTensor(path, str(s.get_dtype()), tuple(s.get_shape())) for name, s in slices.items()}
     except Exception as error:  # safetensors has an exception of its own
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{path}: can't be read as safetensors ({reason}); fetch the file again.") from error
@@ -112,7 +112,7 @@ def require_tensors(folder: Path, model: Model) -> None:
             f"{folder / 'config.json'}: num_hidden_layers={layers} with num_experts={model.num_experts}, but the files "
             f"hold {len(tensors)} tensors."
         )
-    shapes = parameter_shapes(model)
+    shapes = decoder_shapes(model)
     wanted = {name: size for parameter, shape in shapes.items() for name, size in stored_tensors(parameter, shape)}
     if model.tie_word_embeddings and HEAD in tensors:
         wanted[HEAD] = shapes[EMBEDDING]
@@ -122,16 +122,16 @@ def require_tensors(folder: Path, model: Model) -> None:
             raise InputError(f"{folder}: {name} is {found_shape}, {shape} in the model that its config.json describes.")
     for name in tensors.keys() - wanted.keys():
         if not is_spare(name):
-            raise InputError(f"{folder}: {shown(name)} has no place in the model that its config.json describes.")
+            raise InputError(f"{folder}: {brief(name)} has no place in the model that its config.json describes.")
     require_floats(tensors, wanted)
 
 
-def require_floats(tensors: Mapping[str, Stored], names: Iterable[str]) -> None:
+def require_floats(tensors: Mapping[str, StoredTensor], names: Iterable[str]) -> None:
     """Refuses weights, `names` among `tensors`, that aren't plain floats. InputError names the first."""
     for name in names:
         stored = tensors[name]
         if stored.dtype not in FLOATS:
             raise InputError(
-                f"{stored.file}: {shown(name)} is of {stored.dtype}, and weights are read from {', '.join(FLOATS)}; "
+                f"{stored.file}: {brief(name)} is of {stored.dtype}, and weights are read from {', '.join(FLOATS)}; "
                 "have transformers save the model in one of these."
             )

@@ -10,7 +10,7 @@ from trainer.config import Model, Pretrain
 from trainer.errors import ConfigError, InputError
 from trainer.model.build import LanguageModel
 from trainer.model.decoder import Transformer
-from trainer.model.hugging_face.causal_lm import CausalLM, has_dropout, read_config
+from trainer.model.hugging_face.causal_lm import CausalLM, has_dropout, read_model_config
 from trainer.model.hugging_face.tensor_plan import check_plan
 
 OTHER_HEADS = ("classifier_", "summary_")  # fields of config.json for heads that a language model hasn't
@@ -47,7 +47,7 @@ def require_suitable(config: Pretrain, settings: Model) -> None:
 
 def require_vocabulary(settings: Model, needed: int, data: Path) -> None:
     """Refuses a model that doesn't know all of the data's tokens: an embedding isn't resized."""
-    size = read_config(settings).get_text_config().vocab_size
+    size = read_model_config(settings).get_text_config().vocab_size
     if size < needed:
         raise ConfigError(
             f"{settings.path}: its vocabulary of {size} is below the {needed} of the tokenizer of {data}: prepare the "

@@ -34,7 +34,7 @@ class PlannedPartition(Partition):
 
     def slice_of(self, name: str) -> Slice | None:
         """The slice of the parameter `name` that this rank holds, or None for all of it."""
-        dim = cut_dimension(self.plan, name)
+        dim = planned_cut(self.plan, name)
         if self.degree == 1 or dim is None:
             return None
         share, over = divmod(self.shapes[name][dim], self.degree)  # over: of a gathered head only
@@ -58,7 +58,7 @@ class PlannedPartition(Partition):
         return specs
 
 
-def cut_dimension(plan: Mapping[str, str], name: str) -> int | None:
+def planned_cut(plan: Mapping[str, str], name: str) -> int | None:
     """The dimension along which a plan cuts a parameter, or None."""
     style = next((style for pattern, style in plan.items() if _covers(pattern, name)), None)
     if style in CUT_BY_OUTPUTS:
@@ -91,7 +91,7 @@ def check_plan(inner: Any, shapes: Mapping[str, tuple[int, ...]], degree: int) -
             f"{' or '.join(map(str, divisors(heads)))}."
         )
     for name, shape in shapes.items():
-        dim = cut_dimension(plan, name)
+        dim = planned_cut(plan, name)
         gathered = any(style in GATHERED and _covers(pattern, name) for pattern, style in plan.items())
         if dim is not None and shape[dim] % degree and not gathered:
             raise ConfigError(f"{key} doesn't divide {shape[dim]}, which it cuts {name} along; use parallel.tensor=1.")
