@@ -17,7 +17,7 @@ from launch.memory_check import has_gpus
 from launch.rank_group import RankGroup
 from trainer.config import Launch
 from trainer.errors import ConfigError
-from trainer.machine.ports import free_port
+from trainer.machine.host import free_port
 
 STOP_GRACE_S = 10.0
 """How long ranks may take to end by themselves once one has failed."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from trainer.config import AUTO, Pretrain
 from trainer.config.launchers import LAUNCHERS
 from trainer.errors import ConfigError
-from trainer.machine.processor import multiplies_bf16
+from trainer.machine.host import multiplies_bf16
 from trainer.rules.layouts import settle_precision
 
 ANSWER_S = 10.0  # longest wait for nvidia-smi

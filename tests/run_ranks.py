@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import Pretrain
-from trainer.machine.ports import free_port
+from trainer.machine.host import free_port
 
 _context = multiprocessing.get_context("forkserver")
 PRELOADED = [

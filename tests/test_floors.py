@@ -27,6 +27,17 @@ FLOORS = (
     ("trainer.machine",),
     ("trainer.errors", "trainer"),
 )
+# Functions that several modules may define under one name, since it is read with the module's: `muon.build`.
+SHARED_NAMES = (
+    "main",  # of verbs and other programs
+    "run",  # of launchers, and the recipes behind `main`
+    *("build", "settings", "open_sink"),  # what each file of a kind has: optimisers, objectives, sinks
+    *(
+        "initialize",
+        "check_tokenizer",
+        "encode",
+    ),  # the model and its engine; datasets and first weights; messages, rows
+)
 HEAVY = ("torch", "deepspeed", "ray", "wandb", "transformers")
 
 
@@ -134,6 +145,20 @@ def test_help_imports_nothing_heavy(heavy: str) -> None:
         names = imported_at_start(module)
         assert not [name for name in names if name.split(".")[0] == heavy], f"{module} imports {heavy} at its top"
         waiting += [name for name in names if name in modules()]
+
+
+def test_one_name_means_one_thing() -> None:
+    """No class, and no public function at the top of a module, is defined twice."""
+    places: dict[str, list[str]] = {}
+    for module, path in modules().items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+        classes = [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        for name in [*functions, *classes]:
+            places.setdefault(name, []).append(module)
+    public = {name: found for name, found in places.items() if not name.startswith("_")}
+    assert not {name: found for name, found in public.items() if len(found) > 1 and name not in SHARED_NAMES}
+    assert all(len(public.get(name, [])) > 1 for name in SHARED_NAMES), "SHARED_NAMES lists what is defined once"
 
 
 def test_a_configuration_is_changed_by_making_another() -> None:

@@ -17,8 +17,7 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 
 from launch.failure import Failure
 from launch.rank_group import ExitStatus
-from launch.ray.cluster import Demand, free_in_words
-from launch.ray.folder import vanishing_folder
+from launch.ray.cluster import Demand, free_in_words, vanishing_folder
 from launch.ray.worker import RankConfig, RanksFailed, RayJob, run_ranks
 from trainer.config import Launch
 from trainer.errors import STOPPED

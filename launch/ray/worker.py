@@ -24,7 +24,7 @@ from launch import rank_environment
 from launch.failure import Failure
 from launch.rank_group import ExitStatus, RankGroup
 from trainer.config import Launch
-from trainer.machine.ports import free_port
+from trainer.machine.host import free_port
 
 STOP_GRACE_S = 10.0  # for ranks that stay when one has failed
 RESIZE_GRACE_S = 900.0  # for the checkpoint before a group of another size

@@ -12,8 +12,8 @@ from launch.ray.paths import folder_of_ranks
 from launch.sweep import checks
 from launch.sweep.ladder import rungs_of
 from launch.sweep.plan import SweepPlan, identity_of, locate_sweep, name_sweep, split_overrides
+from launch.sweep.points import PointsToTry, points_to_try
 from launch.sweep.report import report_sweep
-from launch.sweep.sought import Sought, seek
 from launch.sweep.trial import FINAL_STATES, FINISHED, all_trials
 from trainer.config import Pretrain, Search, Sweep
 from trainer.config.plain_values import with_values
@@ -32,15 +32,15 @@ def main(config: Sweep, options: Options) -> int:
     checks.require_packages()
     search = config.search
     plan, base = settle(search, options)
-    sought = seek(search, base, plan)
-    checks.check_sweep(search, plan, base, sought.space, sought.points)
+    to_try = points_to_try(search, base, plan)
+    checks.check_sweep(search, plan, base, to_try.space, to_try.points)
     with RunLock() as lock:
         plan.folder.mkdir(parents=True, exist_ok=True)
         lock.take(plan.folder, base.run.lock_timeout_s)
         plan.write()
-        interrupted = run(search, plan, base, sought)
+        interrupted = run(search, plan, base, to_try)
         trials = all_trials(plan)
-        report_sweep(plan, search, sought.space, sought.rungs, trials, base.track.wandb)
+        report_sweep(plan, search, to_try.space, to_try.rungs, trials, base.track.wandb)
     if interrupted:
         print(f"stopped; the same command goes on with {plan.dir}", flush=True)
         return STOPPED
@@ -88,10 +88,10 @@ def settle(search: Search, options: Options) -> tuple[SweepPlan, Pretrain]:
     return plan, base
 
 
-def run(search: Search, plan: SweepPlan, base: Pretrain, sought: Sought) -> bool:
+def run(search: Search, plan: SweepPlan, base: Pretrain, to_try: PointsToTry) -> bool:
     """Runs what is left of the trials on the Ray cluster; whether it was interrupted."""
     done = [trial for trial in all_trials(plan) if trial.state in FINAL_STATES]
-    if len(done) >= sought.trials:
+    if len(done) >= to_try.trials:
         print(f"{plan.dir}: all {len(done)} trials have ended before", flush=True)
         return False
     from launch.sweep import cluster
@@ -100,22 +100,22 @@ def run(search: Search, plan: SweepPlan, base: Pretrain, sought: Sought) -> bool
         from launch.sweep.tuning import tune_trials
 
         needed = cluster.resources_for(plan.ranks, plan.threads)
-        room = min(cluster.trials_that_fit(needed), search.max_concurrent or sought.trials, sought.trials)
-        announce_sweep(search, plan, sought, len(done), room)
-        return tune_trials(search, plan, base, sought, needed=needed, room=room)
+        room = min(cluster.trials_that_fit(needed), search.max_concurrent or to_try.trials, to_try.trials)
+        announce_sweep(search, plan, to_try, len(done), room)
+        return tune_trials(search, plan, base, to_try, needed=needed, room=room)
 
 
-def announce_sweep(search: Search, plan: SweepPlan, sought: Sought, done: int, room: int) -> None:
+def announce_sweep(search: Search, plan: SweepPlan, to_try: PointsToTry, done: int, room: int) -> None:
     """Says what begins."""
-    over = f" over {', '.join(sought.space)}" if sought.space else ""
+    over = f" over {', '.join(to_try.space)}" if to_try.space else ""
     ranks = f"{plan.ranks} rank{'s' * (plan.ranks > 1)}"
     print(
-        f"{plan.name}: {sought.trials} trials of {ranks}{over}, searcher {search.searcher}, "
+        f"{plan.name}: {to_try.trials} trials of {ranks}{over}, searcher {search.searcher}, "
         f"scheduler {search.scheduler}; {room} at once; sweep directory {plan.dir}",
         flush=True,
     )
-    if sought.rungs:
-        small, large = (readable_count(choose(rung.parameters for rung in sought.rungs)) for choose in (min, max))
-        print(f"{small} to {large} parameters, {sum(rung.flops for rung in sought.rungs):.2g} FLOPs in all", flush=True)
+    if to_try.rungs:
+        small, large = (readable_count(choose(rung.parameters for rung in to_try.rungs)) for choose in (min, max))
+        print(f"{small} to {large} parameters, {sum(rung.flops for rung in to_try.rungs):.2g} FLOPs in all", flush=True)
     if done:
         print(f"going on: {done} trials have ended before", flush=True)

@@ -10,9 +10,9 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from launch.sweep.plan import SweepPlan
+from launch.sweep.points import PointsToTry
 from launch.sweep.scheduler import build_scheduler
 from launch.sweep.searcher import ParzenSearcher
-from launch.sweep.sought import Sought
 from launch.sweep.space import to_numbers
 from launch.sweep.stop import TrialStopper
 from launch.sweep.trainable import SweepTrial
@@ -25,19 +25,19 @@ FOLDER = "tune"  # of Ray Tune's own files, which hold nothing that a later star
 
 
 def tune_trials(
-    search: Search, plan: SweepPlan, base: Pretrain, sought: Sought, *, needed: dict[str, float], room: int
+    search: Search, plan: SweepPlan, base: Pretrain, to_try: PointsToTry, *, needed: dict[str, float], room: int
 ) -> bool:
     """Runs the trials, each with what it `needed` of a node, `room` at once; whether it was interrupted.
 
     All begin anew as far as Tune knows. Those that ended before repeat their reports, from which a scheduler or a
     searcher learns what it knew; where there is neither they are left out.
     """
-    trials = [Trial.open(plan, number) for number in range(sought.trials)]
+    trials = [Trial.open(plan, number) for number in range(to_try.trials)]
     ended = [trial.number for trial in trials if trial.state in FINAL_STATES]
     tokens_per_step = base.train.batch_size * base.data.sequence_length
     scheduler = build_scheduler(
         search,
-        sought.space,
+        to_try.space,
         tokens=plan.steps * tokens_per_step,
         tokens_per_step=tokens_per_step,
         every=plan.every,
@@ -47,10 +47,10 @@ def tune_trials(
     shutil.rmtree(plan.folder / FOLDER, ignore_errors=True)
     tuner = tune.Tuner(
         tune.with_resources(SweepTrial, tune.PlacementGroupFactory([needed])),
-        param_space=None if sought.points is None else listed(search, plan, sought, trials),
+        param_space=None if to_try.points is None else listed(search, plan, to_try, trials),
         tune_config=tune.TuneConfig(
-            num_samples=-1 if sought.points is None else 1,
-            search_alg=searcher_for(search, plan, sought, trials) if sought.points is None else None,
+            num_samples=-1 if to_try.points is None else 1,
+            search_alg=searcher_for(search, plan, to_try, trials) if to_try.points is None else None,
             scheduler=scheduler,
             max_concurrent_trials=room,
             trial_name_creator=_name,
@@ -59,7 +59,7 @@ def tune_trials(
         run_config=tune.RunConfig(
             name=FOLDER,
             storage_path=plan.dir,
-            callbacks=[Watch(plan, stops, ended=ended, of=sought.trials)],
+            callbacks=[Watch(plan, stops, ended=ended, of=to_try.trials)],
             stop=stops,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=ACTOR_RESTARTS),
@@ -71,21 +71,21 @@ def tune_trials(
     return stops.count > 0
 
 
-def listed(search: Search, plan: SweepPlan, sought: Sought, trials: Sequence[Trial]) -> dict[str, Any]:
+def listed(search: Search, plan: SweepPlan, to_try: PointsToTry, trials: Sequence[Trial]) -> dict[str, Any]:
     """The trials whose values are known beforehand, as Tune's space; one that has begun keeps what it began with."""
-    assert sought.points is not None
+    assert to_try.points is not None
     cases = [
-        {"sweep": plan.dir, "number": trial.number, "values": to_numbers(trial.values or point, sought.space)}
-        for trial, point in zip(trials, sought.points, strict=True)
+        {"sweep": plan.dir, "number": trial.number, "values": to_numbers(trial.values or point, to_try.space)}
+        for trial, point in zip(trials, to_try.points, strict=True)
         if search.scheduler != "none" or trial.state not in FINAL_STATES
     ]
     return {"trial": tune.grid_search(cases)}
 
 
-def searcher_for(search: Search, plan: SweepPlan, sought: Sought, trials: Sequence[Trial]) -> ParzenSearcher:
+def searcher_for(search: Search, plan: SweepPlan, to_try: PointsToTry, trials: Sequence[Trial]) -> ParzenSearcher:
     """The searcher that chooses as it goes, and begins with the trials that have begun."""
     known = {trial.number: trial.values for trial in trials if trial.values}
-    return ParzenSearcher(sought.space, trials=sought.trials, seed=search.seed, known=known, sweep=plan.dir)
+    return ParzenSearcher(to_try.space, trials=to_try.trials, seed=search.seed, known=known, sweep=plan.dir)
 
 
 def _name(trial: TuneTrial) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from launch.rank_environment import for_rank, for_threads
 from tests.benchmarks.case import Case
 from tests.benchmarks.turns import REPORT
-from trainer.machine.ports import free_port
+from trainer.machine.host import free_port
 
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / "build" / "peers"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from launch.rank_environment import for_rank, for_threads
 from tests.benchmarks.case import Case
-from trainer.machine.ports import free_port
+from trainer.machine.host import free_port
 
 WARM = 6  # steps before it begins
 LARGEST = 12  # operators that are shown

@@ -90,7 +90,7 @@ def pretrain_with_bf16(config, native):
     import trainer.run.open
     import trainer.verbs.pretrain
 
-    trainer.run.open.multiplies_bf16 = lambda device: native
+    trainer.run.open.device_multiplies_bf16 = lambda device: native
     return trainer.verbs.pretrain.main(config)
 
 

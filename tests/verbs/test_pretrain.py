@@ -84,18 +84,18 @@ def test_stop_at_that_was_reached_before_trains_no_further(corpus, tmp_path):
     assert list_steps(tmp_path / "run") == [4]
 
 
-def pretrain_dying_in_outcome(config):
-    """The verb, killed after its last checkpoint, before its outcome is written."""
+def pretrain_dying_in_summary(config):
+    """The verb, killed after its last checkpoint, before its summary is written."""
     import trainer.verbs.pretrain
 
-    trainer.verbs.pretrain.announce = lambda *arguments: os._exit(137)
+    trainer.verbs.pretrain.announce_end = lambda *arguments: os._exit(137)
     return pretrain(config)
 
 
-def test_run_killed_after_its_last_checkpoint_still_writes_its_outcome(corpus, tmp_path):
+def test_run_killed_after_its_last_checkpoint_still_writes_its_summary(corpus, tmp_path):
     run_dir = tmp_path / "run"
     config = small_config(corpus, run_dir, evaluate__every=5, evaluate__prompt="the")
-    assert run_ranks(pretrain_dying_in_outcome, config, 1) == [137]
+    assert run_ranks(pretrain_dying_in_summary, config, 1) == [137]
     before = (run_dir / "metrics.jsonl").read_text().splitlines()
     assert run_ranks(pretrain, config, 1) == [0]
     assert "validation: " in (run_dir / "summary.txt").read_text()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from trainer.machine import processor
+from trainer.machine import host
 
 
-def multiplies_bf16(device: torch.device) -> bool:
+def device_multiplies_bf16(device: torch.device) -> bool:
     """Whether products in bf16 are faster than in fp32 there, instead of emulated."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return processor.multiplies_bf16()
+    return host.multiplies_bf16()
 
 
 def autocast(module: nn.Module, device: torch.device) -> None:

@@ -19,8 +19,8 @@ import psutil
 from trainer.errors import BanyanError
 from trainer.machine.cache_folder import cache_folder
 from trainer.machine.durable import storage_errors
+from trainer.machine.host import instructions
 from trainer.machine.interrupt import cleaning
-from trainer.machine.processor import instructions
 
 VARIABLE = "TORCH_EXTENSIONS_DIR"
 LAST_LINES = 12  # of a compiler's complaints that are shown

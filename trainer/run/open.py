@@ -13,7 +13,7 @@ from trainer.data.tokens.dataset import (
     Dataset,
     find_damage,
 )
-from trainer.engine.bf16 import multiplies_bf16
+from trainer.engine.bf16 import device_multiplies_bf16
 from trainer.engine.float8 import require_float8
 from trainer.engine.loop import Progress
 from trainer.errors import STOPPED, ConfigError, InputError
@@ -86,7 +86,7 @@ def settle_numbers(config: Pretrain, reader: CheckpointReader | None, mesh: Mesh
     """
     if reader is not None:
         config = with_kept_precision(config, reader)
-    lacking = mesh.first(None if multiplies_bf16(mesh.device) else "bf16")
+    lacking = mesh.first(None if device_multiplies_bf16(mesh.device) else "bf16")
     precision = settle_precision(config, mesh.world_size, native_bf16=lacking is None)
     config = with_values(config, {"train.precision": precision})
     check_layout(config, mesh.world_size)
@@ -96,7 +96,7 @@ def settle_numbers(config: Pretrain, reader: CheckpointReader | None, mesh: Mesh
 
 
 def nothing_left(run_dir: Path, mesh: Mesh, progress: Progress, total_steps: int) -> bool:
-    """Whether all steps are taken and the outcome is written."""
+    """Whether all steps are taken and the summary is written."""
     ended = progress.step >= total_steps or progress.out_of_patience
     return mesh.from_main(ended and (run_dir / "summary.txt").is_file())
 

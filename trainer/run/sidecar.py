@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trainer.machine.ports import free_port
+from trainer.machine.host import free_port
 from trainer.ranks.mesh import Mesh
 
 _POLL_S = 0.2

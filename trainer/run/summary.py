@@ -31,7 +31,7 @@ def announce_end(
     scores: list[tuple[Dataset, Score]],
     tracker: Tracker,
 ) -> None:
-    """Prints the outcome, keeps it as summary.txt, and logs the sample and the yardstick. Rank 0 calls it."""
+    """Prints what came out, keeps it as summary.txt, and logs the sample and the yardstick. Rank 0 calls it."""
     lines = [""]
     if progress.out_of_patience:
         lines.append(

@@ -14,7 +14,7 @@ from trainer.config.batches import padding_of
 from trainer.data.tokens.dataset import (
     Dataset,
 )
-from trainer.engine.bf16 import multiplies_bf16
+from trainer.engine.bf16 import device_multiplies_bf16
 from trainer.engine.loop import Progress, Utilisation
 from trainer.model.build import attention_sizes
 from trainer.ranks.mesh import Mesh
@@ -80,7 +80,7 @@ def open_tracker(
         f"{config.train.precision}{waste}; run directory {run_dir}",
         flush=True,
     )
-    if config.train.precision == "fp32" and multiplies_bf16(mesh.device):
+    if config.train.precision == "fp32" and device_multiplies_bf16(mesh.device):
         print("bf16 is native here and should be faster: train.precision=bf16")
     return Tracker.open(
         Start(run_dir, config, as_stored_values(config), facts, start_step=progress.step, total_steps=total_steps)

@@ -15,7 +15,7 @@ from trainer.data.tokens.dataset import with_length
 from trainer.data.tokens.history import total_steps_of
 from trainer.errors import ConfigError
 from trainer.machine.durable import write_json
-from trainer.machine.processor import multiplies_bf16
+from trainer.machine.host import multiplies_bf16
 from trainer.planning import report
 from trainer.planning.cluster import Cluster, cluster_of, with_vocabulary
 from trainer.planning.cost import Cost, cost_of

@@ -200,7 +200,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     with closing(tracker) as ending, writer:
         reason = trainer.run(stops)
         if reason is None and not evaluation.latest and config.evaluate.every > 0:
-            evaluation.run()  # a run killed after its last checkpoint, before its outcome was written
+            evaluation.run()  # a run killed after its last checkpoint, before its summary was written
         watchdog.beat("end")
         if reason is None:
             scores = [*evaluation.latest, *score_test(dataclasses.replace(evaluation, sets=test), progress, tracker)]

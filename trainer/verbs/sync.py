@@ -26,7 +26,6 @@ from trainer.track.tracker import FACTS
 USAGE = "banyan sync RUN_DIR [track.wandb.KEY=VALUE] …"
 CONFIG = "config.yaml"
 FINISH_TIMEOUT_S = 600.0  # the longest wait for all uploads
-MOST_VALUES = 100_000  # in config.yaml
 
 
 @dataclass(frozen=True)

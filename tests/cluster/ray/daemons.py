@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config
-from trainer.machine.ports import free_port
+from trainer.machine.host import free_port
 
 ROOT = Path(__file__).parents[3]
 STORE_BYTES = 100 * 2**20

@@ -36,7 +36,7 @@ from tests.cluster.slurm.client import Client
 from tests.cluster.slurm.host import LOGIN, NODE, TOOLS, Host, can_isolate, start_daemon
 from tests.cluster.slurm.processes import PREFIX, cluster_name, kill, processes_of, remove_remains
 from tests.cluster.slurm.settings import CONTROLLER, Shape, write_settings
-from trainer.machine.ports import free_port
+from trainer.machine.host import free_port
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "sinfo", "scancel", "squeue")
 INSTALL = "apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge iproute2"

@@ -11,8 +11,8 @@ from launch.compose import compose
 from launch.sweep import checks
 from launch.sweep.ladder import count_parameters, rungs_of
 from launch.sweep.plan import SweepPlan, split_overrides
+from launch.sweep.points import points_to_try
 from launch.sweep.recipe import settle
-from launch.sweep.sought import seek
 from trainer.config import Ladder
 from trainer.errors import ConfigError
 
@@ -30,9 +30,9 @@ def plan_of(*overrides):
     """The plan of a command, all checks passed."""
     search = compose("sweep", overrides).search
     plan, base = settle(search, Options(tuple(overrides)))
-    sought = seek(search, base, plan)
-    checks.check_sweep(search, plan, base, sought.space, sought.points)
-    return plan, sought
+    to_try = points_to_try(search, base, plan)
+    checks.check_sweep(search, plan, base, to_try.space, to_try.points)
+    return plan, to_try
 
 
 def refusal(*overrides):
@@ -47,12 +47,12 @@ LR = "search.space.optimizer.lr=loguniform(1e-4,1e-2)"
 
 
 def test_a_trial_is_a_command_of_pretrain(small):
-    plan, sought = plan_of(*small, LR, STEPS, "launch.processes=2", "parallel.zero_stage=2", "search.trials=3")
-    assert (plan.metric, plan.every, plan.ranks, len(sought.points)) == ("eval/validation/loss", 4, 2, 3)
+    plan, to_try = plan_of(*small, LR, STEPS, "launch.processes=2", "parallel.zero_stage=2", "search.trials=3")
+    assert (plan.metric, plan.every, plan.ranks, len(to_try.points)) == ("eval/validation/loss", 4, 2, 3)
     run_dir = plan.folder / "trials" / "00002"
-    arguments = plan.arguments(sought.points[2], run_dir=run_dir, fork_from="/a@3")
+    arguments = plan.arguments(to_try.points[2], run_dir=run_dir, fork_from="/a@3")
     config = compose("pretrain", arguments)
-    assert config.optimizer.lr == float(sought.points[2]["optimizer.lr"])
+    assert config.optimizer.lr == float(to_try.points[2]["optimizer.lr"])
     assert (config.launch.processes, config.parallel.zero_stage, config.checkpoint.fork_from) == (2, 2, "/a@3")
     assert (config.evaluate.every, config.checkpoint.every) == (4, 4)
     assert (config.run.dir, config.run.name) == (str(run_dir), f"{plan.name}-00002")
@@ -60,10 +60,10 @@ def test_a_trial_is_a_command_of_pretrain(small):
 
 
 def test_a_group_may_be_typed_and_varied(small):
-    plan, sought = plan_of(*small, STEPS, "launch=local", "schedule=wsd", "search.space.schedule=choice(cosine,linear)")
-    names = {plan.compose(values).schedule.name for values in sought.points}
+    plan, to_try = plan_of(*small, STEPS, "launch=local", "schedule=wsd", "search.space.schedule=choice(cosine,linear)")
+    names = {plan.compose(values).schedule.name for values in to_try.points}
     assert names == {"cosine", "linear"}
-    arguments = plan.arguments(sought.points[0], run_dir=plan.folder / "trials" / "00000")
+    arguments = plan.arguments(to_try.points[0], run_dir=plan.folder / "trials" / "00000")
     assert compose("pretrain", arguments).launch.name == "local"
 
 
@@ -136,12 +136,12 @@ def test_overrides_are_told_apart():
 
 
 def test_a_ladder_widens_by_heads_and_ends_with_the_size_held_out(small):
-    plan, sought = plan_of(
+    plan, to_try = plan_of(
         *(*small, "search=ladder", "search.ladder.widths=[48,16,32]", "search.ladder.tokens_per_parameter=[2,1]"),
         "search.ladder.holdout=96",
     )
-    assert [rung.is_holdout for rung in sought.rungs] == [False] * 6 + [True]
-    config = plan.compose(sought.points[-1])
+    assert [rung.is_holdout for rung in to_try.rungs] == [False] * 6 + [True]
+    config = plan.compose(to_try.points[-1])
     assert config.model.mup
     assert (config.model.hidden_size, config.model.num_attention_heads, config.model.num_key_value_heads) == (96, 6, 3)
     assert config.train.tokens == 2 * count_parameters(dataclasses.replace(config.model, vocab_size=300))

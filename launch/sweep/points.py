@@ -12,7 +12,7 @@ from trainer.config import Pretrain, Search
 
 
 @dataclass(frozen=True)
-class Sought:
+class PointsToTry:
     """The space, the values of every trial where they are known beforehand, and a ladder's runs."""
 
     space: Space
@@ -21,16 +21,16 @@ class Sought:
     rungs: list[Rung]
 
 
-def seek(search: Search, base: Pretrain, plan: SweepPlan) -> Sought:
+def points_to_try(search: Search, base: Pretrain, plan: SweepPlan) -> PointsToTry:
     """What is to be tried."""
     space = read_space(search.space, checks.pretrain_names(plan))
     if search.searcher == "ladder":
         rungs = rungs_of(search.ladder, base.model)
-        return Sought(space, [rung.values for rung in rungs], len(rungs), rungs)
+        return PointsToTry(space, [rung.values for rung in rungs], len(rungs), rungs)
     if search.searcher == "grid":
         points = list(all_points(space))
-        return Sought(space, points, len(points), [])
+        return PointsToTry(space, points, len(points), [])
     if search.searcher == "tpe":
-        return Sought(space, None, search.trials, [])
+        return PointsToTry(space, None, search.trials, [])
     points = [draw_point(space, seed=search.seed, number=number) for number in range(search.trials)]
-    return Sought(space, points, search.trials, [])
+    return PointsToTry(space, points, search.trials, [])
