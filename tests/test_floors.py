@@ -27,7 +27,7 @@ FLOORS = (
     ("trainer.machine",),
     ("trainer.errors", "trainer"),
 )
-# Functions that several modules may define under one name, since it is read with the module's: `muon.build`.
+# Functions that several modules may define under one name, read with the module's: `muon.build`.
 SHARED_NAMES = (
     "main",  # of verbs and other programs
     "run",  # of launchers, and the recipes behind `main`

@@ -12,7 +12,7 @@ from launch.overrides import SPACE, Names
 from launch.sweep.plan import SweepPlan
 from launch.sweep.space import Space, Values
 from launch.verbs import VERBS
-from trainer.config import Pretrain, Search
+from trainer.config import Launch, Model, Search, Track
 from trainer.errors import require
 from trainer.rules.pretrain import check_pretrain
 from trainer.run.directory import FIXED
@@ -27,14 +27,14 @@ def require_packages() -> None:
     require(not missing, f'banyan sweep needs {", ".join(missing)}: pip install "banyan-train[sweep]".')
 
 
-def check_base(base: Pretrain) -> None:
+def check_launch(launch: Launch) -> None:
     """Refuses what no trial could have."""
     require(
-        base.launch.name == "local",
-        f"launch={base.launch.name}: the trials of a sweep run where Ray puts them; leave it out, and set RAY_ADDRESS "
+        launch.name == "local",
+        f"launch={launch.name}: the trials of a sweep run where Ray puts them; leave it out, and set RAY_ADDRESS "
         "for a cluster.",
     )
-    check_keys(base.launch)
+    check_keys(launch)
 
 
 def pretrain_names(plan: SweepPlan) -> Names:
@@ -66,10 +66,10 @@ def without_length(overrides: Sequence[str]) -> Sequence[str]:
     return overrides
 
 
-def check_sweep(search: Search, plan: SweepPlan, base: Pretrain, space: Space, points: Sequence[Values] | None) -> None:
+def check_sweep(search: Search, plan: SweepPlan, track: Track, space: Space, points: Sequence[Values] | None) -> None:
     """Every other check. What a trial may be given is composed and checked as the trial itself would."""
     check_choice(search, space)
-    check_reports(search, plan, base)
+    check_reports(search, plan, track)
     for values in sample_points(space, points) if space else points or []:
         check_pretrain(plan.compose(values), plan.ranks)
     if search.scheduler == "pbt":
@@ -94,19 +94,19 @@ def check_choice(search: Search, space: Space) -> None:
     )
 
 
-def check_ladder(search: Search, base: Pretrain) -> None:
+def check_ladder(search: Search, model: Model) -> None:
     """Refuses what doesn't go with a ladder."""
     scheduler = search.scheduler
     require(scheduler == "none", f"search.scheduler={scheduler}: a ladder's runs go to their end; use none.")
     require(not search.space, "search.space: a ladder varies size and tokens alone; leave it out.")
-    require(base.model.path is None, f"model.path={base.model.path}: a ladder widens our own decoder; use model=tiny.")
+    require(model.path is None, f"model.path={model.path}: a ladder widens our own decoder; use model=tiny.")
 
 
-def check_reports(search: Search, plan: SweepPlan, base: Pretrain) -> None:
+def check_reports(search: Search, plan: SweepPlan, track: Track) -> None:
     """Refuses reports that would never come."""
     require(
-        plan.metric.startswith("eval/") or plan.every % base.track.every == 0,
-        f"search.every={plan.every}: search.metric={plan.metric} is logged every {base.track.every} steps; make it a "
+        plan.metric.startswith("eval/") or plan.every % track.every == 0,
+        f"search.every={plan.every}: search.metric={plan.metric} is logged every {track.every} steps; make it a "
         "multiple of track.every.",
     )
     for key in ("grace", "perturb_every"):

@@ -8,7 +8,7 @@ from launch.sweep import checks
 from launch.sweep.ladder import Rung, rungs_of
 from launch.sweep.plan import SweepPlan
 from launch.sweep.space import Space, Values, all_points, draw_point, read_space
-from trainer.config import Pretrain, Search
+from trainer.config import Model, Search
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class PointsToTry:
     rungs: list[Rung]
 
 
-def points_to_try(search: Search, base: Pretrain, plan: SweepPlan) -> PointsToTry:
+def points_to_try(search: Search, model: Model, plan: SweepPlan) -> PointsToTry:
     """What is to be tried."""
     space = read_space(search.space, checks.pretrain_names(plan))
     if search.searcher == "ladder":
-        rungs = rungs_of(search.ladder, base.model)
+        rungs = rungs_of(search.ladder, model)
         return PointsToTry(space, [rung.values for rung in rungs], len(rungs), rungs)
     if search.searcher == "grid":
         points = list(all_points(space))

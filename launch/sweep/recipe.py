@@ -32,13 +32,14 @@ def main(config: Sweep, options: Options) -> int:
     checks.require_packages()
     search = config.search
     plan, base = settle(search, options)
-    to_try = points_to_try(search, base, plan)
-    checks.check_sweep(search, plan, base, to_try.space, to_try.points)
+    to_try = points_to_try(search, base.model, plan)
+    checks.check_sweep(search, plan, base.track, to_try.space, to_try.points)
     with RunLock() as lock:
         plan.folder.mkdir(parents=True, exist_ok=True)
         lock.take(plan.folder, base.run.lock_timeout_s)
         plan.write()
-        interrupted = run(search, plan, base, to_try)
+        tokens_per_step = base.train.batch_size * base.data.sequence_length
+        interrupted = run(search, plan, to_try, tokens_per_step=tokens_per_step)
         trials = all_trials(plan)
         report_sweep(plan, search, to_try.space, to_try.rungs, trials, base.track.wandb)
     if interrupted:
@@ -56,14 +57,14 @@ def settle(search: Search, options: Options) -> tuple[SweepPlan, Pretrain]:
         overrides = ("model.mup=true", *checks.without_length(overrides))
     config_dir = options.config_dir.absolute() if options.config_dir else None
     base: Pretrain = compose("pretrain", overrides, config_dir)
-    checks.check_base(base)
+    checks.check_launch(base.launch)
     training, validation = open_training(base.data), open_validation(base.data)
     base = with_length(base)
     base = with_values(base, {"model.vocab_size": base.model.vocab_size or training[0].manifest.vocab_size})
     metric = checks.metric_of(search, [dataset.name for dataset in validation])
     steps = total_steps_of(base)
     if search.searcher == "ladder":
-        checks.check_ladder(search, base)
+        checks.check_ladder(search, base.model)
         longest = max(rung.tokens for rung in rungs_of(search.ladder, base.model))
         steps = math.ceil(longest / (base.train.batch_size * base.data.sequence_length))
     every = search.every or max(1, steps // 10)
@@ -88,7 +89,7 @@ def settle(search: Search, options: Options) -> tuple[SweepPlan, Pretrain]:
     return plan, base
 
 
-def run(search: Search, plan: SweepPlan, base: Pretrain, to_try: PointsToTry) -> bool:
+def run(search: Search, plan: SweepPlan, to_try: PointsToTry, *, tokens_per_step: int) -> bool:
     """Runs what is left of the trials on the Ray cluster; whether it was interrupted."""
     done = [trial for trial in all_trials(plan) if trial.state in FINAL_STATES]
     if len(done) >= to_try.trials:
@@ -102,7 +103,7 @@ def run(search: Search, plan: SweepPlan, base: Pretrain, to_try: PointsToTry) ->
         needed = cluster.resources_for(plan.ranks, plan.threads)
         room = min(cluster.trials_that_fit(needed), search.max_concurrent or to_try.trials, to_try.trials)
         announce_sweep(search, plan, to_try, len(done), room)
-        return tune_trials(search, plan, base, to_try, needed=needed, room=room)
+        return tune_trials(search, plan, to_try, tokens_per_step=tokens_per_step, needed=needed, room=room)
 
 
 def announce_sweep(search: Search, plan: SweepPlan, to_try: PointsToTry, done: int, room: int) -> None:

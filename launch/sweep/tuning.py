@@ -18,14 +18,20 @@ from launch.sweep.stop import TrialStopper
 from launch.sweep.trainable import SweepTrial
 from launch.sweep.trial import FINAL_STATES, Trial
 from launch.sweep.watch import Watch
-from trainer.config import Pretrain, Search
+from trainer.config import Search
 
 ACTOR_RESTARTS = 3  # of a trial whose node is lost
 FOLDER = "tune"  # of Ray Tune's own files, which hold nothing that a later start needs
 
 
 def tune_trials(
-    search: Search, plan: SweepPlan, base: Pretrain, to_try: PointsToTry, *, needed: dict[str, float], room: int
+    search: Search,
+    plan: SweepPlan,
+    to_try: PointsToTry,
+    *,
+    tokens_per_step: int,
+    needed: dict[str, float],
+    room: int,
 ) -> bool:
     """Runs the trials, each with what it `needed` of a node, `room` at once; whether it was interrupted.
 
@@ -34,7 +40,6 @@ def tune_trials(
     """
     trials = [Trial.open(plan, number) for number in range(to_try.trials)]
     ended = [trial.number for trial in trials if trial.state in FINAL_STATES]
-    tokens_per_step = base.train.batch_size * base.data.sequence_length
     scheduler = build_scheduler(
         search,
         to_try.space,

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 import torch.distributed
 
-from trainer.config import Pretrain
-from trainer.engine.deepspeed.gradients import RawGradients, deepspeed_clips
+from trainer.engine.deepspeed.gradients import RawGradients
 from trainer.errors import NonFiniteError
 from trainer.ranks.mesh import Mesh
 
@@ -22,12 +21,14 @@ class GradientGuard:
     at before the step. With Muon the norm is taken here nearly always (gradients.py says why).
     """
 
-    def __init__(self, engine: Any, optimizer: torch.optim.Optimizer, config: Pretrain, mesh: Mesh) -> None:
+    def __init__(
+        self, engine: Any, optimizer: torch.optim.Optimizer, mesh: Mesh, *, clipping: float, deepspeed_clips: bool
+    ) -> None:
         self._engine = engine
         self._optimizer = optimizer
-        self._clip = config.train.gradient_clipping
+        self._clip = clipping
         self._clips_itself = getattr(optimizer, "_step_supports_amp_scaling", False)
-        self._gradients = None if deepspeed_clips(config) else RawGradients(engine, mesh)
+        self._gradients = None if deepspeed_clips else RawGradients(engine, mesh)
         self._norm: torch.Tensor | None = None
         self._first_bad = torch.zeros((), dtype=torch.int64, device=engine.device)  # step number; 0: none
 

@@ -16,6 +16,7 @@ from trainer.config import Pretrain
 from trainer.config.batches import accumulation_steps, padding_of
 from trainer.data.tokens.loader import Batch
 from trainer.data.tokens.order import derive_key
+from trainer.engine.deepspeed.gradients import deepspeed_clips
 from trainer.engine.gradient_guard import GradientGuard
 from trainer.engine.hooks import Hook
 from trainer.engine.optimizers.build import learning_rates, set_learning_rates
@@ -136,7 +137,13 @@ class Trainer:
     def __post_init__(self) -> None:
         self._accumulation = accumulation_steps(self.config, self.mesh.data_size)
         self._padding = padding_of(self.config, self.mesh.data_size)
-        self._guard = GradientGuard(self.engine, self.optimizer, self.config, self.mesh)
+        self._guard = GradientGuard(
+            self.engine,
+            self.optimizer,
+            self.mesh,
+            clipping=self.config.train.gradient_clipping,
+            deepspeed_clips=deepspeed_clips(self.config),
+        )
         self._clock = Clock()
         self._saved_step = self.progress.step
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from trainer.config import Pretrain
+from trainer.config import Data, ObjectiveSettings
 from trainer.data.tokens.loader import Batch
 from trainer.objective import causal
 
@@ -33,11 +33,11 @@ class Objective(Protocol):
         """How many targets every row has, or None where rows differ: then they are counted."""
 
 
-BUILDERS: dict[str, Callable[[Pretrain, int], Objective]] = {
+BUILDERS: dict[str, Callable[[Data, int], Objective]] = {
     "causal": causal.build,
 }
 
 
-def build_objective(config: Pretrain, *, end_of_text: int) -> Objective:
+def build_objective(settings: ObjectiveSettings, data: Data, *, end_of_text: int) -> Objective:
     """The objective of a run, over data whose documents end in the token `end_of_text`."""
-    return BUILDERS[config.objective.name](config, end_of_text)
+    return BUILDERS[settings.name](data, end_of_text)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.config import Pretrain
+from trainer.config import Data
 from trainer.data.tokens.loader import Batch
 
 
@@ -35,9 +35,9 @@ class Causal:
         return self.sequence_length
 
 
-def build(config: Pretrain, end_of_text: int) -> Causal:
+def build(data: Data, end_of_text: int) -> Causal:
     """The objective over data whose documents end in the token `end_of_text`."""
-    return Causal(config.data.sequence_length, end_of_text if config.data.mask_documents else None)
+    return Causal(data.sequence_length, end_of_text if data.mask_documents else None)
 
 
 def to_batch(rows: Sequence[np.ndarray], *, position: int, end_of_text: int | None) -> Batch:

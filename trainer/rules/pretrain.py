@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from trainer.config import AUTO, Data, Model, Pretrain, Train
+import dataclasses
+
+from trainer.config import AUTO, OF_CAUSAL_LM, Data, Model, Pretrain, Train
 from trainer.config.batches import data_ranks_of, micro_batch_in, micro_batch_of
 from trainer.config.launchers import range_of
 from trainer.config.values import check_values
 from trainer.errors import ConfigError, divisors, require
-from trainer.model.hugging_face.folder import check_causal_lm
 from trainer.rules.layouts import check_elastic, check_layout
 
 SHORTEST_HANG_S = 5  # below, a busy machine looks like a hang
@@ -38,6 +39,40 @@ def check_model(model: Model) -> None:
     require(
         experts == 0 or chosen <= experts,
         f"model.num_experts_per_tok={chosen}: there are only model.num_experts={experts}; use {experts} or fewer.",
+    )
+
+
+def check_causal_lm(config: Pretrain) -> None:
+    """Refuses what a Hugging Face model can't be asked for; no file is read."""
+    model, parallel, train = config.model, config.parallel, config.train
+    for field in dataclasses.fields(Model):
+        value = getattr(model, field.name)
+        require(
+            field.name in OF_CAUSAL_LM or value == field.default,
+            f"model.{field.name}={value} has no effect with model.path, whose config.json describes the model: leave "
+            "it out; fields of config.json are replaced by model.overrides.FIELD=VALUE.",
+        )
+    require(
+        parallel.sequence == 1,
+        f"parallel.sequence={parallel.sequence} with model.path: Hugging Face's attention would see only a rank's part "
+        "of each row; use parallel.sequence=1.",
+    )
+    require(
+        config.optimizer.name != "muon",
+        "optimizer.name=muon with model.path: which matrices of another architecture are hidden ones isn't known; use "
+        "optimizer=adamw.",
+    )
+    require(
+        not parallel.uneven_heads,
+        "parallel.uneven_heads=true with model.path: plans of Hugging Face models cut heads evenly; leave it out.",
+    )
+    require(
+        train.activation_checkpointing != "selective",
+        "train.activation_checkpointing=selective with model.path: transformers knows full only; use full or none.",
+    )
+    require(
+        not train.compile,
+        "train.compile=true with model.path: only our own decoder's blocks are compiled; use train.compile=false.",
     )
 
 

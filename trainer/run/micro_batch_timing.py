@@ -111,7 +111,7 @@ def measure_steps(engine: Any, config: Pretrain, mesh: Mesh, size: int) -> Timin
         torch.cuda.reset_peak_memory_stats()
     batch = own_part(random_batch(config, size, mesh), mesh).to(mesh.device)
     scale = 1.0 / (2 * size * config.data.sequence_length)
-    objective = build_objective(config, end_of_text=0)
+    objective = build_objective(config.objective, config.data, end_of_text=0)
     inner, last = [], []
     for _ in range(1 + REPEATS):
         inner.append(_timed(engine, objective, batch, scale, mesh))

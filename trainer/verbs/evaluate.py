@@ -48,7 +48,7 @@ def main(config: EvaluateVerb) -> int:
     if mesh.is_main:
         print(f"{folder}")
     for dataset in sets:
-        objective = build_objective(run, end_of_text=dataset.manifest.end_of_text)
+        objective = build_objective(run.objective, run.data, end_of_text=dataset.manifest.end_of_text)
         result = score(objective, model, dataset, config.evaluate, mesh)
         if mesh.is_main:
             print(

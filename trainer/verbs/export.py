@@ -18,7 +18,7 @@ import torch
 from trainer.checkpoint.folders import folder_of, list_steps
 from trainer.checkpoint.fragment import EMA, kind_of_weights
 from trainer.checkpoint.reader import CheckpointReader, find_checkpoint
-from trainer.config import Export, Model, Pretrain
+from trainer.config import Export, Model
 from trainer.config.values import check_values
 from trainer.data.tokens.tokenizer import copy_tokenizer
 from trainer.errors import ConfigError, InputError
@@ -46,7 +46,13 @@ def main(config: Export) -> int:
     step = readers[0].state["step"]
     require_tokenizer_of(readers[0].folder, readers[0].state, tokenizer)
     name, dtype = DTYPES[settings.dtype]
-    architecture, generation = describe_model(run_dir, run, end_of_text=tokenizer.end_of_text_id, dtype=name)
+    architecture, generation = describe_model(
+        run_dir,
+        run.model,
+        context_length=run.data.sequence_length,
+        end_of_text=tokenizer.end_of_text_id,
+        dtype=name,
+    )
     target = Path(settings.output or default_output(run_dir, step, settings.average_last, kind)).absolute()
     check_target(target)
 
@@ -129,16 +135,14 @@ def mean_of(readers: list[CheckpointReader], parameter: str, kind: str, region: 
 
 
 def describe_model(
-    run_dir: Path, run: Pretrain, *, end_of_text: int, dtype: str
+    run_dir: Path, model: Model, *, context_length: int, end_of_text: int, dtype: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """config.json and generation_config.json: text begins after an end-of-text token, and ends with one."""
     ids = {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
-    if run.model.path is not None:
+    if model.path is not None:
         architecture, generation = read_own_config(run_dir)
         return architecture | ids | {"dtype": dtype}, generation | ids
-    architecture = write_architecture(
-        run.model, context_length=run.data.sequence_length, end_of_text=end_of_text, dtype=dtype
-    )
+    architecture = write_architecture(model, context_length=context_length, end_of_text=end_of_text, dtype=dtype)
     return architecture, ids | {"do_sample": True}
 
 

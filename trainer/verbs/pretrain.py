@@ -91,7 +91,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     check_pretrain(config, world_size)
     config = run_directory.with_absolute_places(config)
     model_config = find_model(config.model, run_directory.locate(config))
-    require_suitable(config, model_config)
+    require_suitable(model_config, config.train, config.parallel, sequence_length=config.data.sequence_length)
     load_nvme_op(config.parallel)
     mesh = join(
         tensor=config.parallel.tensor, sequence=config.parallel.sequence, hang_timeout_s=config.health.hang_timeout_s
@@ -167,7 +167,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
 
     parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, model_config)
     tracker = open_tracker(run_dir, config, mesh, training + validation, (parameters, active), progress, total_steps)
-    objective = build_objective(config, end_of_text=training[0].manifest.end_of_text)
+    objective = build_objective(config.objective, config.data, end_of_text=training[0].manifest.end_of_text)
     evaluation = LossEvaluator(
         objective, engine, validation, config.evaluate, mesh, beat=lambda: watchdog.beat("evaluate")
     )

@@ -11,7 +11,7 @@ from trainer.data.tokens.encoder import Encoder
 
 
 def stored(folder, texts):
-    """Documents as `document_store.collect_documents` leaves them, alternately in two items, in the order of `texts`."""
+    """Documents as `collect_documents` leaves them, alternately in two items, in the order of `texts`."""
     places = []
     for item in range(2):
         with open(text_path(folder, item), "wb") as file:

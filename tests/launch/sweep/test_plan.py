@@ -30,8 +30,8 @@ def plan_of(*overrides):
     """The plan of a command, all checks passed."""
     search = compose("sweep", overrides).search
     plan, base = settle(search, Options(tuple(overrides)))
-    to_try = points_to_try(search, base, plan)
-    checks.check_sweep(search, plan, base, to_try.space, to_try.points)
+    to_try = points_to_try(search, base.model, plan)
+    checks.check_sweep(search, plan, base.track, to_try.space, to_try.points)
     return plan, to_try
 
 

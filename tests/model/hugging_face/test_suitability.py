@@ -18,7 +18,7 @@ def refusal(folder, **changes):
     config = small_config(folder, folder / "run", **changes)
     config.model = Model(path=str(folder), overrides=config.model.overrides)
     with pytest.raises((ConfigError, InputError)) as caught:
-        require_suitable(config, config.model)
+        require_suitable(config.model, config.train, config.parallel, sequence_length=config.data.sequence_length)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

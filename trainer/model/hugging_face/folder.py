@@ -10,8 +10,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from trainer.config import OF_CAUSAL_LM, Model, Pretrain
-from trainer.errors import ConfigError, require
+from trainer.config import Model
+from trainer.errors import ConfigError
 from trainer.machine.durable import write_json
 from trainer.model.hugging_face.config_json import check_doors, read_json_object
 from trainer.model.hugging_face.safetensors_folder import find_tensors, holds_tensors
@@ -20,40 +20,6 @@ CONFIG = "config.json"
 GENERATION = "generation_config.json"
 # Of config.json, what says nothing about the function that the weights compute
 INCIDENTAL = ("transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures", "use_cache")
-
-
-def check_causal_lm(config: Pretrain) -> None:
-    """Refuses what a Hugging Face model can't be asked for; no file is read."""
-    model, parallel, train = config.model, config.parallel, config.train
-    for field in dataclasses.fields(Model):
-        value = getattr(model, field.name)
-        require(
-            field.name in OF_CAUSAL_LM or value == field.default,
-            f"model.{field.name}={value} has no effect with model.path, whose config.json describes the model: leave "
-            "it out; fields of config.json are replaced by model.overrides.FIELD=VALUE.",
-        )
-    require(
-        parallel.sequence == 1,
-        f"parallel.sequence={parallel.sequence} with model.path: Hugging Face's attention would see only a rank's part "
-        "of each row; use parallel.sequence=1.",
-    )
-    require(
-        config.optimizer.name != "muon",
-        "optimizer.name=muon with model.path: which matrices of another architecture are hidden ones isn't known; use "
-        "optimizer=adamw.",
-    )
-    require(
-        not parallel.uneven_heads,
-        "parallel.uneven_heads=true with model.path: plans of Hugging Face models cut heads evenly; leave it out.",
-    )
-    require(
-        train.activation_checkpointing != "selective",
-        "train.activation_checkpointing=selective with model.path: transformers knows full only; use full or none.",
-    )
-    require(
-        not train.compile,
-        "train.compile=true with model.path: only our own decoder's blocks are compiled; use train.compile=false.",
-    )
 
 
 def with_absolute_folders(model: Model) -> Model:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from trainer.config import Model, Pretrain
+from trainer.config import Model, Parallel, Train
 from trainer.errors import ConfigError, InputError
 from trainer.model.build import LanguageModel
 from trainer.model.decoder import Transformer
@@ -16,7 +16,7 @@ from trainer.model.hugging_face.tensor_plan import check_plan
 OTHER_HEADS = ("classifier_", "summary_")  # fields of config.json for heads that a language model hasn't
 
 
-def require_suitable(config: Pretrain, settings: Model) -> None:
+def require_suitable(settings: Model, train: Train, parallel: Parallel, *, sequence_length: int) -> None:
     """Refuses what can't be honoured, in one line; the model is looked at without its weights. Ours always can."""
     if settings.path is None:
         return
@@ -27,12 +27,12 @@ def require_suitable(config: Pretrain, settings: Model) -> None:
     stored = [name for name in inner.state_dict() if name not in named]
     if stored:
         raise InputError(f"{place} keeps {stored[0]} as a stored buffer, which checkpoints wouldn't hold.")
-    if config.train.activation_checkpointing == "full" and not inner.supports_gradient_checkpointing:
+    if train.activation_checkpointing == "full" and not inner.supports_gradient_checkpointing:
         raise ConfigError(f"{place} can't compute blocks again in backward; use train.activation_checkpointing=none.")
     positions = getattr(inner.config, "max_position_embeddings", None)
-    if positions is not None and positions < config.data.sequence_length:
+    if positions is not None and positions < sequence_length:
         raise ConfigError(
-            f"data.sequence_length={config.data.sequence_length}: {place} has max_position_embeddings={positions}; "
+            f"data.sequence_length={sequence_length}: {place} has max_position_embeddings={positions}; "
             "lower the one, or raise the other by model.overrides.max_position_embeddings."
         )
     if getattr(inner.config, "output_router_logits", False):
@@ -40,9 +40,9 @@ def require_suitable(config: Pretrain, settings: Model) -> None:
             f"{place} asks for a loss of its router (output_router_logits), which isn't added here; set "
             "model.overrides.output_router_logits=false to train without it."
         )
-    if config.parallel.tensor > 1:
-        check_plan(inner, {name: tuple(p.shape) for name, p in model.named_parameters()}, config.parallel.tensor)
-    require_repeatable(config, model, place)
+    if parallel.tensor > 1:
+        check_plan(inner, {name: tuple(p.shape) for name, p in model.named_parameters()}, parallel.tensor)
+    require_repeatable(train, parallel, model, place)
 
 
 def require_vocabulary(settings: Model, needed: int, data: Path) -> None:
@@ -56,7 +56,7 @@ def require_vocabulary(settings: Model, needed: int, data: Path) -> None:
         )
 
 
-def require_repeatable(config: Pretrain, model: CausalLM, place: str) -> None:
+def require_repeatable(train: Train, parallel: Parallel, model: CausalLM, place: str) -> None:
     """Refuses dropout that would not be the same at a resume, or at another shape of run."""
     values = model.config.to_dict()
     fields = {
@@ -73,15 +73,15 @@ def require_repeatable(config: Pretrain, model: CausalLM, place: str) -> None:
     if not has_dropout(model.inner):
         return
     off = " ".join(f"model.overrides.{key}=0" for key in fields)
-    if not isinstance(config.train.micro_batch_size, int):
+    if not isinstance(train.micro_batch_size, int):
         raise ConfigError(
             f"{place} has dropout, and needs train.micro_batch_size: micro-batches decide what is dropped, so they "
             "must not follow from the number of ranks or from a measurement; set it to 1 or more, or switch dropout "
             f"off: {off}."
         )
-    if config.parallel.tensor > 1:
+    if parallel.tensor > 1:
         raise ConfigError(
-            f"{place} has dropout with parallel.tensor={config.parallel.tensor}: a rank's heads would not drop what "
+            f"{place} has dropout with parallel.tensor={parallel.tensor}: a rank's heads would not drop what "
             f"the whole model does; switch it off: {off}."
         )
 
