@@ -74,7 +74,7 @@ def test_a_configuration_comes_back_as_it_was():
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"train": {"stepz": 1}}, "train.stepz: no such key"),
         ({"train": {"steps": "x"}}, "train.steps: must be int"),
@@ -91,14 +91,14 @@ def test_a_configuration_comes_back_as_it_was():
         ({"run": {"name": "../x"}}, "run.name="),
     ],
 )
-def test_what_does_not_fit_is_named(tmp_path, values, told):
+def test_what_does_not_fit_is_named(tmp_path, values, message):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
-    if told is None:
+    if message is None:
         assert read_config(tmp_path)
         return
     with pytest.raises(InputError) as caught:
         read_config(tmp_path)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

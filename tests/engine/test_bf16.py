@@ -119,8 +119,8 @@ def test_auto_is_bf16_where_devices_and_layout_have_it(corpus, tmp_path, verb, c
 
 def test_auto_stays_what_the_run_began_with(corpus, tmp_path):
     unbroken, moved = tmp_path / "unbroken", tmp_path / "moved"
-    told = small_config(corpus, unbroken, train__precision="bf16")
-    assert run_ranks(NOT_NATIVE, told, 1) == [0]
+    given = small_config(corpus, unbroken, train__precision="bf16")
+    assert run_ranks(NOT_NATIVE, given, 1) == [0]
     auto = {"train__precision": "auto"}
     assert run_ranks(NATIVE, small_config(corpus, moved, **auto, train__stop_at=4), 1) == [85]
     assert run_ranks(NOT_NATIVE, small_config(corpus, moved, **auto), 1) == [0]

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.engine.reference import assert_same_course, train_plainly
-from tests.rules.test_pretrain import refusal
+from tests.rules.test_pretrain import error_line
 from tests.run_ranks import pretrain, run_ranks, small_config
 from trainer.config.batches import micro_batch_in, padding_share, rounds
 
@@ -91,8 +91,8 @@ RANGE = {"launch__name": "ray", "launch__workers": [2, 4]}
     ],
 )
 def test_ranges_that_can_t_be_honoured_are_refused(changes, mend):
-    assert mend in refusal(world_size=2, **RANGE | changes)
+    assert mend in error_line(world_size=2, **RANGE | changes)
 
 
 def test_without_a_range_the_batch_must_divide():
-    assert "can't be cut" in refusal(world_size=3, launch__name="ray", launch__workers=3, train__batch_size=16)
+    assert "can't be cut" in error_line(world_size=3, launch__name="ray", launch__workers=3, train__batch_size=16)

@@ -90,7 +90,7 @@ def run_cases(seeds: dict[str, list[int]], *, jobs: int, tell: Callable[[Verdict
     parts: queue.Queue[tuple[str, list[int]]] = queue.Queue()
     for _, verb, number in turns:
         parts.put((verb, seeds[verb][number :: pieces[verb]]))
-    told = threading.Lock()
+    lock = threading.Lock()
     errors: list[BaseException] = []
 
     def serve() -> None:
@@ -101,7 +101,7 @@ def run_cases(seeds: dict[str, list[int]], *, jobs: int, tell: Callable[[Verdict
                     with serving(verb, root) as run:
                         for seed in part:
                             verdict = run(seed)
-                            with told:
+                            with lock:
                                 tell(verdict)
         except queue.Empty:
             return

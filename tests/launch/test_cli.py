@@ -96,7 +96,7 @@ def test_configuration_is_checked_before_anything_starts():
 
 
 @pytest.mark.parametrize(
-    ("stand_in", "code", "told"),
+    ("stand_in", "code", "answer"),
     [
         ("return 85", 85, ""),
         ("from trainer.errors import StorageError; raise StorageError('gone')", 1, "banyan: gone"),
@@ -107,10 +107,10 @@ def test_configuration_is_checked_before_anything_starts():
         ("raise ValueError('odd')", 1, "ValueError: odd"),
     ],
 )
-def test_how_a_verb_ends_is_the_exit_code(stand_in, code, told):
+def test_how_a_verb_ends_is_the_exit_code(stand_in, code, answer):
     result = banyan("generate", stand_in=stand_in)
     assert result.returncode == code
-    assert told in result.stderr
+    assert answer in result.stderr
     assert ("Traceback" in result.stderr) == ("ValueError" in stand_in)
 
 

@@ -316,9 +316,9 @@ def test_a_folder_s_name_becomes_one(name):
      "data.train.web.path={}", "data.validation={{x: {{path: '{}'}}}}", "+x.y={}", "run.name={}"],
 )  # fmt: skip
 def test_credentials_in_urls_are_refused_and_not_repeated(url, override):
-    told = message(override.format(url))
-    assert "credential" in told
-    assert not any(secret in told for secret in ("KEYKEYKEY", "SECRETSECRET", "pa55word", "ghp_abc", "0af3", "AKIA"))
+    line = message(override.format(url))
+    assert "credential" in line
+    assert not any(secret in line for secret in ("KEYKEYKEY", "SECRETSECRET", "pa55word", "ghp_abc", "0af3", "AKIA"))
 
 
 def test_a_refusal_names_the_variables_for_credentials():

@@ -17,7 +17,7 @@ def test_every_key_belongs_to_one_launcher_or_to_all():
 
 
 @pytest.mark.parametrize(
-    ("launch", "told"),
+    ("launch", "message"),
     [
         (Launch(nodes=4), "launch.nodes=4: launch=local has no such key; leave it out, or choose launch=slurm."),
         (Launch(name="slurm", processes=2), "choose launch=local."),
@@ -26,10 +26,10 @@ def test_every_key_belongs_to_one_launcher_or_to_all():
         (Launch(name="slrum"), "launch=slrum: no such launcher; choose one of local, slurm, ray."),
     ],
 )
-def test_a_key_of_another_launcher_is_refused(launch, told):
+def test_a_key_of_another_launcher_is_refused(launch, message):
     with pytest.raises(ConfigError) as caught:
         check_keys(launch)
-    assert str(caught.value).endswith(told)
+    assert str(caught.value).endswith(message)
 
 
 @pytest.mark.parametrize("launch", [Launch(), Launch(processes=2), Launch(name="slurm", nodes=4), Launch(threads=1)])

@@ -30,14 +30,14 @@ def test_values_of_a_list_are_what_was_typed():
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (["optimizer.lr=1e-3"], "no override has a list"),
         (["optimizer.lr=1e-3,2e-3", "run.name=one"], "every run needs its own; leave run.name out"),
     ],
 )
-def test_refusals(overrides, told):
-    with pytest.raises(ConfigError, match=told):
+def test_refusals(overrides, message):
+    with pytest.raises(ConfigError, match=message):
         jobs_of(overrides)
 
 

@@ -30,7 +30,7 @@ class Outer:
 GOOD = {"name": "x", "inner": [{"size": 1}, {"size": 2, "hash": "a" * 64}], "by_name": {"a": 1}, "rest": [{}]}
 
 
-def refusal(act, *arguments):
+def error_line(act, *arguments):
     with pytest.raises(Malformed) as error:
         act(*arguments)
     assert "\n" not in str(error.value)
@@ -44,7 +44,7 @@ def test_a_dataclass_is_read_with_its_inner_ones():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"name": None}, "name: None is no text"),
         ({"name": ["x"]}, "name: a list is no text"),
@@ -62,17 +62,17 @@ def test_a_dataclass_is_read_with_its_inner_ones():
         ({"\x1b[2Jother": 1}, r"'\x1b[2Jother' isn't known"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_place(change, told):
-    assert refusal(from_json, Outer, {**GOOD, **change}).startswith(told)
+def test_what_is_wrong_is_named_with_its_place(change, message):
+    assert error_line(from_json, Outer, {**GOOD, **change}).startswith(message)
 
 
 @pytest.mark.parametrize("value", [None, [], 3, "x"])
 def test_no_object_is_refused(value):
-    assert "is no object" in refusal(from_json, Outer, value)
+    assert "is no object" in error_line(from_json, Outer, value)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "not JSON"),
         (b'{"a": 1', "not JSON"),
@@ -85,21 +85,21 @@ def test_no_object_is_refused(value):
         (b"\xef\xbb\xbf{}", "not JSON"),
     ],
 )
-def test_what_is_no_json_is_refused(content, told):
-    assert told in refusal(parse_json, content)
+def test_what_is_no_json_is_refused(content, message):
+    assert message in error_line(parse_json, content)
 
 
 def test_only_regular_files_of_bounded_size_are_read(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"[1, 2]")
     assert read_json(path) == [1, 2]
-    assert "larger than 5 bytes" in refusal(lambda: read_json(path, most_bytes=5))
+    assert "larger than 5 bytes" in error_line(lambda: read_json(path, most_bytes=5))
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "zero").symlink_to("/dev/zero")
     (tmp_path / "loop").symlink_to("loop")
     for name in ("folder", "fifo", "zero"):
-        assert "regular file" in refusal(read_json, tmp_path / name)
-    assert "symbolic links" in refusal(read_json, tmp_path / "loop")
+        assert "regular file" in error_line(read_json, tmp_path / name)
+    assert "symbolic links" in error_line(read_json, tmp_path / "loop")
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "nothing")

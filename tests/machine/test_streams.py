@@ -39,7 +39,7 @@ def shell(tmp_path, tail, **variables):
 
 
 @pytest.mark.parametrize(
-    ("tail", "told"),
+    ("tail", "message"),
     [
         ("| head -1", ["standard output can't be written any more (Broken pipe)"]),
         ("2>&1 | head -1", ["standard output can't", "standard error can't"]),
@@ -49,10 +49,10 @@ def shell(tmp_path, tail, **variables):
         ("2>&-", ["standard error was closed"]),
     ],
 )
-def test_a_console_that_is_gone_is_noted_and_ends_nothing(tmp_path, tail, told):
+def test_a_console_that_is_gone_is_noted_and_ends_nothing(tmp_path, tail, message):
     _, log = shell(tmp_path, tail)
-    assert len(log.splitlines()) == len(told)
-    assert all(line in log for line in told)
+    assert len(log.splitlines()) == len(message)
+    assert all(line in log for line in message)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "gbk", "utf-8"])

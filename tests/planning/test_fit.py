@@ -24,28 +24,28 @@ def config(**changes):
     return small_config(Path("data"), Path("run"), **{**sizes, **changes})
 
 
-def told(run, ranks, memory):
+def problem(run, ranks, memory):
     return memory_problem(run, ranks, memory=memory, cuda=True, device="a GPU")
 
 
 def test_the_mend_that_is_named_makes_it_fit():
     memory = 24 * 10**9
-    line = told(config(), 8, memory)
+    line = problem(config(), 8, memory)
     needed = float(re.search(r"each of 8 ranks needs ([\d.]+) GB \(.*\); a GPU has 24 GB", line)[1])
     assert needed == pytest.approx(memory_of(layout_of(config(), 8, cuda=True)).total / 1e9, rel=0.01)
     assert "activations" in line
     mend = re.search(r": use (.*?) \(", line)[1]
     keys = dict(word.replace(".", "__").split("=") for word in mend.split())
     changes = {key: int(value) if value.isdigit() else value for key, value in keys.items()}
-    assert told(config(**changes), 8, memory) is None
+    assert problem(config(**changes), 8, memory) is None
 
 
 def test_a_prediction_within_its_error_of_the_memory_is_no_reason_to_refuse():
     total = memory_of(layout_of(config(), 8, cuda=True)).total
-    assert told(config(), 8, total) is None
-    assert told(config(), 8, int(total / (1 + MARGIN)) + 1) is None
-    assert told(config(), 8, int(total / (1 + MARGIN)) - 1) is not None
+    assert problem(config(), 8, total) is None
+    assert problem(config(), 8, int(total / (1 + MARGIN)) + 1) is None
+    assert problem(config(), 8, int(total / (1 + MARGIN)) - 1) is not None
 
 
 def test_where_nothing_helps_it_says_so():
-    assert "no stage, checkpointing or micro-batch makes it fit" in told(config(), 1, 10**8)
+    assert "no stage, checkpointing or micro-batch makes it fit" in problem(config(), 1, 10**8)

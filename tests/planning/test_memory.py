@@ -144,7 +144,7 @@ def test_peak_on_a_gpu(corpus, tmp_path, overrides):
     """350 million parameters in bf16; what torch.cuda.max_memory_allocated() says, as the run logs it."""
     from launch.compose import compose
 
-    told = [
+    arguments = [
         *("model=llama_350m", "model.vocab_size=32768", f"data.path={corpus}", f"run.dir={tmp_path / 'run'}"),
         *("data.sequence_length=1024", "train.steps=3", "train.batch_size=16", "train.micro_batch_size=8"),
         *("train.precision=bf16", "parallel.zero_stage=1", "evaluate.every=0", "evaluate.prompt=null"),
@@ -157,8 +157,8 @@ def test_peak_on_a_gpu(corpus, tmp_path, overrides):
         ),
     ]
     subprocess.run(
-        [sys.executable, "-m", "launch", "pretrain", *told], check=True, timeout=500, stdin=subprocess.DEVNULL
+        [sys.executable, "-m", "launch", "pretrain", *arguments], check=True, timeout=500, stdin=subprocess.DEVNULL
     )
     peak = read_metrics(tmp_path / "run")[1]["perf/memory_bytes"]
-    memory = memory_of(layout_of(compose("pretrain", told), 1, cuda=True))
+    memory = memory_of(layout_of(compose("pretrain", arguments), 1, cuda=True))
     assert memory.allocated == pytest.approx(peak, rel=MARGIN), memory

@@ -61,13 +61,13 @@ def test_the_same_runs_give_the_same_intervals():
 
 
 @pytest.mark.parametrize(
-    ("runs", "told"),
+    ("runs", "message"),
     [
         (measure(CHINCHILLA)[:5], "5 runs, 6 needed"),
         ([MeasuredRun(n, d, 3.0) for n in SIZES[:2] for d in (1e7, 2e7, 3e7)], "2 sizes, 3 needed"),
         ([MeasuredRun(n, 1e7, 3.0) for n in (*SIZES, 2e8)], "1 token budgets, 3 needed"),
     ],
 )
-def test_too_little_is_refused(runs, told):
-    with pytest.raises(InputError, match=told):
+def test_too_little_is_refused(runs, message):
+    with pytest.raises(InputError, match=message):
         fit_law(runs, resamples=20)

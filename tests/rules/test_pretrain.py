@@ -23,7 +23,7 @@ def config(**changes):
     return made
 
 
-def refusal(world_size=1, **changes):
+def error_line(world_size=1, **changes):
     with pytest.raises(ConfigError) as caught:
         check_pretrain(config(**changes), world_size)
     assert "\n" not in str(caught.value)
@@ -54,18 +54,18 @@ def test_default_configuration_is_accepted():
     ],
 )
 def test_absurd_value_is_refused_with_its_key(key, value):
-    assert refusal(**{key: value}).startswith(f"{key.replace('__', '.')}={value}: ")
+    assert error_line(**{key: value}).startswith(f"{key.replace('__', '.')}={value}: ")
 
 
 def test_weight_of_a_mixture_is_checked_inside_the_mapping():
     sets = {"a": TrainingSet("x", -1.0)}
-    assert refusal(data__path=None, data__train=sets).startswith("data.train.a.weight=-1.0: ")
+    assert error_line(data__path=None, data__train=sets).startswith("data.train.a.weight=-1.0: ")
 
 
 def test_batch_that_doesn_t_divide_lists_sizes_that_would():
-    message = refusal(world_size=3, train__batch_size=16, train__micro_batch_size=2)
+    message = error_line(world_size=3, train__batch_size=16, train__micro_batch_size=2)
     assert "train.batch_size=12 or 18" in message
-    message = refusal(world_size=4, train__batch_size=8, train__micro_batch_size=4)
+    message = error_line(world_size=4, train__batch_size=8, train__micro_batch_size=4)
     assert "train.micro_batch_size=1 or 2" in message
 
 
@@ -74,8 +74,8 @@ def test_micro_batch_follows_from_the_ranks_unless_it_is_set():
     assert [micro_batch_of(train, ranks) for ranks in (1, 2, 4, 16)] == [8, 8, 4, 1]
     train.micro_batch_size = 2
     assert [micro_batch_of(train, ranks) for ranks in (1, 4)] == [2, 2]
-    assert "train.batch_size=15 or 18" in refusal(world_size=3, train__batch_size=16)
-    assert "train.micro_batch_size" in refusal(model__dropout=0.1)
+    assert "train.batch_size=15 or 18" in error_line(world_size=3, train__batch_size=16)
+    assert "train.micro_batch_size" in error_line(model__dropout=0.1)
 
 
 def test_precision_that_is_left_to_the_run_is_bf16_where_devices_and_layout_have_it():
@@ -85,27 +85,27 @@ def test_precision_that_is_left_to_the_run_is_bf16_where_devices_and_layout_have
     assert settle_precision(config(optimizer__name="muon", parallel__zero_stage=2), 1, native_bf16=True) == "fp32"
     assert settle_precision(config(train__precision="fp32"), 1, native_bf16=True) == "fp32"
     assert settle_precision(config(train__precision="bf16"), 1, native_bf16=False) == "bf16"
-    assert "use train.precision=bf16." in refusal(train__precision="fp8")
+    assert "use train.precision=bf16." in error_line(train__precision="fp8")
 
 
 def test_heads_that_don_t_divide_are_refused():
-    assert "choose one of [1, 2, 4]" in refusal(model__num_key_value_heads=3)
-    assert "use parallel.tensor=1 or 2." in refusal(parallel__tensor=4, parallel__uneven_heads=True)
+    assert "choose one of [1, 2, 4]" in error_line(model__num_key_value_heads=3)
+    assert "use parallel.tensor=1 or 2." in error_line(parallel__tensor=4, parallel__uneven_heads=True)
     odd = {"model__num_attention_heads": 3, "model__num_key_value_heads": 3, "model__head_dim": 16}
-    assert "use parallel.tensor=1 or 3, or parallel.uneven_heads=true" in refusal(parallel__tensor=2, **odd)
+    assert "use parallel.tensor=1 or 3, or parallel.uneven_heads=true" in error_line(parallel__tensor=2, **odd)
     check_pretrain(config(parallel__tensor=2, parallel__uneven_heads=True, **odd), 2)
-    assert "model.hidden_size=255" in refusal(model__hidden_size=255)
-    assert "model.head_dim=63" in refusal(model__head_dim=63)
+    assert "model.hidden_size=255" in error_line(model__hidden_size=255)
+    assert "model.head_dim=63" in error_line(model__head_dim=63)
 
 
 def test_ranks_that_shares_don_t_divide_are_refused():
-    assert "make launch.processes a multiple of 2" in refusal(world_size=3, parallel__tensor=2)
-    assert "make launch.processes a multiple of 2" in refusal(world_size=1, parallel__tensor=2)
+    assert "make launch.processes a multiple of 2" in error_line(world_size=3, parallel__tensor=2)
+    assert "make launch.processes a multiple of 2" in error_line(world_size=1, parallel__tensor=2)
 
 
 def test_batch_is_divided_by_data_ranks_alone():
     check_pretrain(config(parallel__tensor=2, train__batch_size=3, train__micro_batch_size=3), 2)
-    assert "on 2 ranks" in refusal(world_size=4, parallel__tensor=2, train__batch_size=3, train__micro_batch_size=3)
+    assert "on 2 ranks" in error_line(world_size=4, parallel__tensor=2, train__batch_size=3, train__micro_batch_size=3)
 
 
 @pytest.mark.parametrize(
@@ -121,63 +121,63 @@ def test_batch_is_divided_by_data_ranks_alone():
     ],
 )
 def test_muon_where_deepspeed_s_is_another_is_refused(changes, mend):
-    message = refusal(world_size=2, optimizer__name="muon", **changes)
+    message = error_line(world_size=2, optimizer__name="muon", **changes)
     assert message.startswith("optimizer.name=muon with ")
     assert mend in message
 
 
 def test_offload_that_can_t_be_is_refused():
-    assert "use parallel.zero_stage=1, 2 or 3" in refusal(parallel__offload="optimizer")
-    assert "only stage 3" in refusal(parallel__offload="all", parallel__zero_stage=2)
+    assert "use parallel.zero_stage=1, 2 or 3" in error_line(parallel__offload="optimizer")
+    assert "only stage 3" in error_line(parallel__offload="all", parallel__zero_stage=2)
     nvme = {"parallel__offload_device": "nvme", "parallel__nvme_path": "/nvme"}
-    assert "only stage 3" in refusal(parallel__offload="optimizer", parallel__zero_stage=2, **nvme)
-    assert "no effect" in refusal(**nvme)
+    assert "only stage 3" in error_line(parallel__offload="optimizer", parallel__zero_stage=2, **nvme)
+    assert "no effect" in error_line(**nvme)
     missing = {"parallel__offload": "all", "parallel__zero_stage": 3, "parallel__offload_device": "nvme"}
-    assert "parallel.nvme_path" in refusal(**missing)
+    assert "parallel.nvme_path" in error_line(**missing)
 
 
 def test_rows_that_can_t_be_spread_are_refused():
-    assert "both cut the heads" in refusal(world_size=4, parallel__sequence=2, parallel__tensor=2)
-    assert "use parallel.sequence=1 or 2" in refusal(world_size=4, parallel__sequence=4)
-    assert "data.sequence_length=511" in refusal(world_size=2, parallel__sequence=2, data__sequence_length=511)
+    assert "both cut the heads" in error_line(world_size=4, parallel__sequence=2, parallel__tensor=2)
+    assert "use parallel.sequence=1 or 2" in error_line(world_size=4, parallel__sequence=4)
+    assert "data.sequence_length=511" in error_line(world_size=2, parallel__sequence=2, data__sequence_length=511)
     dropout = {"model__dropout": 0.1, "train__micro_batch_size": 1}
-    assert "parallel.sequence=1" in refusal(world_size=2, parallel__sequence=2, **dropout)
+    assert "parallel.sequence=1" in error_line(world_size=2, parallel__sequence=2, **dropout)
 
 
 def test_hpz_and_pipeline_that_can_t_be_are_refused():
-    assert "use parallel.zero_stage=3" in refusal(world_size=4, parallel__hpz=2)
-    assert "use one of [1, 2, 4]" in refusal(world_size=4, parallel__hpz=3, parallel__zero_stage=3)
+    assert "use parallel.zero_stage=3" in error_line(world_size=4, parallel__hpz=2)
+    assert "use one of [1, 2, 4]" in error_line(world_size=4, parallel__hpz=3, parallel__zero_stage=3)
     shared = {"parallel__tensor": 2, "parallel__hpz": 2, "parallel__zero_stage": 3}
-    assert "parallel.tensor=1" in refusal(world_size=4, **shared)
-    assert "parallel.zero_stage=3 across nodes" in refusal(parallel__pipeline=2)
+    assert "parallel.tensor=1" in error_line(world_size=4, **shared)
+    assert "parallel.zero_stage=3 across nodes" in error_line(parallel__pipeline=2)
 
 
 def test_selective_checkpointing_of_compiled_blocks_is_refused():
-    assert "use train.activation_checkpointing=full" in refusal(
+    assert "use train.activation_checkpointing=full" in error_line(
         train__activation_checkpointing="selective", train__compile=True
     )
 
 
 def test_experts_that_can_t_be_honoured_are_refused():
-    assert "use 4 or fewer" in refusal(model__num_experts=4, model__num_experts_per_tok=5)
-    assert "parallel.zero_stage=3" in refusal(parallel__expert=2)
+    assert "use 4 or fewer" in error_line(model__num_experts=4, model__num_experts_per_tok=5)
+    assert "parallel.zero_stage=3" in error_line(parallel__expert=2)
     sizes = {"model__num_experts": 4, "model__moe_intermediate_size": 30, "parallel__zero_stage": 1}
-    assert "use 24 or 32" in refusal(train__precision="bf16", **sizes)
+    assert "use 24 or 32" in error_line(train__precision="bf16", **sizes)
     check_pretrain(config(**sizes), 1)
     check_pretrain(config(model__num_experts_per_tok=5), 1)
 
 
 def test_length_and_data_are_given_once():
-    assert "give one of them" in refusal(train__tokens=100)
-    assert "give one of them" in refusal(train__steps=None)
-    assert "give one of them" in refusal(data__path=None)
-    assert "give one of them" in refusal(data__train={"a": TrainingSet("x")})
-    assert "data.validation.a.path is empty" in refusal(data__validation={"a": ValidationSet()})
+    assert "give one of them" in error_line(train__tokens=100)
+    assert "give one of them" in error_line(train__steps=None)
+    assert "give one of them" in error_line(data__path=None)
+    assert "give one of them" in error_line(data__train={"a": TrainingSet("x")})
+    assert "data.validation.a.path is empty" in error_line(data__validation={"a": ValidationSet()})
 
 
 def test_change_without_a_name_is_refused():
-    assert "run.name or run.dir" in refusal(run__allow_change=True)
+    assert "run.name or run.dir" in error_line(run__allow_change=True)
 
 
 def test_patience_without_evaluations_is_refused():
-    assert "evaluate.every" in refusal(evaluate__patience=3, evaluate__every=0)
+    assert "evaluate.every" in error_line(evaluate__patience=3, evaluate__every=0)

@@ -28,7 +28,7 @@ from trainer.verbs.sync import read_facts, read_plain_config, wandb_settings
 NO_JSON = [b"", b"{", b"null", b"[]", b"3", b"\xff", b"[" * 10**5, b'{"a": 1, "a": 1}', b"9" * 5000]
 
 
-def refusal(act, *arguments, kind=BanyanError):
+def error_line(act, *arguments, kind=BanyanError):
     """The one line that `act` refuses with."""
     with pytest.raises(kind) as error:
         act(*arguments)
@@ -62,7 +62,7 @@ STRETCH = {"step": 0, "position": 0, "batch_size": 4}
 )
 def test_a_history_that_cant_be_is_refused(tmp_path, content):
     put(tmp_path / "history.json", content)
-    assert "history.json: " in refusal(read_history, tmp_path, kind=InputError)
+    assert "history.json: " in error_line(read_history, tmp_path, kind=InputError)
 
 
 @pytest.mark.parametrize(
@@ -71,14 +71,14 @@ def test_a_history_that_cant_be_is_refused(tmp_path, content):
 def test_a_kept_micro_batch_that_cant_be_is_refused(tmp_path, content):
     assert recorded(tmp_path, {}, 8) is None
     put(tmp_path / "micro_batch.json", content)
-    assert "micro_batch.json: " in refusal(recorded, tmp_path, {}, 8, kind=InputError)
+    assert "micro_batch.json: " in error_line(recorded, tmp_path, {}, 8, kind=InputError)
 
 
 def test_a_kept_micro_batch_must_divide_the_share(tmp_path):
     put(tmp_path / "micro_batch.json", {"micro_batch_size": 3, "circumstances": {}, "measured": []})
     assert recorded(tmp_path, {}, 9) == 3
     assert recorded(tmp_path, {"world_size": 2}, 8) is None
-    assert "doesn't divide" in refusal(recorded, tmp_path, {}, 8, kind=InputError)
+    assert "doesn't divide" in error_line(recorded, tmp_path, {}, 8, kind=InputError)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_row_that_cant_be_is_refused_by_its_line(tmp_path, row):
     for name in ("metrics.jsonl", "samples.jsonl"):
         line = row if isinstance(row, bytes) else json.dumps(row).encode()
         put(tmp_path / name, b'{"step": 1, "time": 1.5, "train/loss": null}\n' + line + b'\n{"step": 2}\n')
-        assert f"{name}, line 2" in refusal(journal_rows, tmp_path, kind=InputError)
+        assert f"{name}, line 2" in error_line(journal_rows, tmp_path, kind=InputError)
         (tmp_path / name).unlink()
 
 
@@ -124,15 +124,15 @@ def test_no_file_of_a_run_directory_is_waited_for(tmp_path, kind):
         {"folder": path.mkdir, "fifo": lambda p=path: os.mkfifo(p), "device": lambda p=path: p.symlink_to("/dev/zero")}[
             kind
         ]()
-        told = refusal(read, tmp_path, kind=InputError)
-        assert name.split("/")[0] in told, name
+        message = error_line(read, tmp_path, kind=InputError)
+        assert name.split("/")[0] in message, name
         path.rmdir() if kind == "folder" else path.unlink()
 
 
 @pytest.mark.parametrize("content", [*NO_JSON, {"eos_token": None}, {"eos_token": ["a"]}, {}])
 def test_a_tokenizer_config_that_names_no_end_is_refused(tmp_path, content):
     put(tmp_path / "tokenizer" / "tokenizer_config.json", content)
-    assert "eos_token" in refusal(load_run_tokenizer, tmp_path, kind=InputError)
+    assert "eos_token" in error_line(load_run_tokenizer, tmp_path, kind=InputError)
 
 
 @pytest.mark.parametrize(
@@ -153,16 +153,16 @@ def test_a_tokenizer_config_that_names_no_end_is_refused(tmp_path, content):
 )
 def test_a_configuration_that_cant_be_is_refused_by_sync(tmp_path, content):
     put(tmp_path / "config.yaml", content)
-    assert "config.yaml" in refusal(read_plain_config, tmp_path, kind=InputError)
+    assert "config.yaml" in error_line(read_plain_config, tmp_path, kind=InputError)
 
 
 def test_sync_resolves_nothing_that_is_stored(monkeypatch):
     monkeypatch.setenv("SECRET", "precious")
     stored = {"track": {"wandb": {"project": "${oc.env:SECRET}", "tags": ["${oc.env:SECRET}"], "mode": "online"}}}
-    assert "nothing is interpolated" in refusal(wandb_settings, stored, [], kind=ConfigError)
+    assert "nothing is interpolated" in error_line(wandb_settings, stored, [], kind=ConfigError)
     given = ["track.wandb.project=mine", "track.wandb.tags=[a]"]
     assert wandb_settings(stored, given) == Wandb(project="mine", tags=["a"])
-    assert "project" in refusal(wandb_settings, {"track": {"wandb": {"project": 3}}}, [], kind=ConfigError)
+    assert "project" in error_line(wandb_settings, {"track": {"wandb": {"project": 3}}}, [], kind=ConfigError)
 
 
 def test_nothing_is_appended_through_a_link(tmp_path):
@@ -171,20 +171,20 @@ def test_nothing_is_appended_through_a_link(tmp_path):
     victim.write_text("precious")
     for path in (tmp_path / "run" / "metrics.jsonl", tmp_path / "run" / "logs" / "rank-00000.log"):
         path.symlink_to(victim)
-    assert "metrics.jsonl: it is a link" in refusal(Journal, tmp_path / "run" / "metrics.jsonl")
-    assert "rank-00000.log: it is a link" in refusal(log_to_file, tmp_path / "run", 0)
+    assert "metrics.jsonl: it is a link" in error_line(Journal, tmp_path / "run" / "metrics.jsonl")
+    assert "rank-00000.log: it is a link" in error_line(log_to_file, tmp_path / "run", 0)
     write_text(tmp_path / "run" / "metrics.jsonl", "ours")
     assert victim.read_text() == "precious"
 
 
 def test_what_stands_in_a_file_s_way_is_named(tmp_path):
     (tmp_path / "config.yaml").mkdir()
-    assert "config.yaml: a folder is in its place" in refusal(
+    assert "config.yaml: a folder is in its place" in error_line(
         write_text, tmp_path / "config.yaml", "x", kind=StorageError
     )
     (tmp_path / "file").write_text("")
-    assert "file/x: a file is where" in refusal(write_text, tmp_path / "file" / "x", "x", kind=StorageError)
-    assert "longer than" in refusal(write_text, tmp_path / ("n" * 300), "x", kind=StorageError)
+    assert "file/x: a file is where" in error_line(write_text, tmp_path / "file" / "x", "x", kind=StorageError)
+    assert "longer than" in error_line(write_text, tmp_path / ("n" * 300), "x", kind=StorageError)
 
 
 # --------------------------------------------------------------------------------------------- prepare's own files
@@ -206,13 +206,13 @@ def test_what_stands_in_a_file_s_way_is_named(tmp_path):
 def test_a_plan_that_cant_be_is_refused(tmp_path, content):
     put(tmp_path / "plan.json", content)
     plan = PreparationPlan({"seed": 0}, [["in", "a.txt", 1, 2]])
-    assert str(tmp_path) in refusal(read_progress, tmp_path, plan, kind=ConfigError)
+    assert str(tmp_path) in error_line(read_progress, tmp_path, plan, kind=ConfigError)
     write_text(tmp_path / "plan.json", "")
     (tmp_path / "partial").mkdir()
     write_plan(tmp_path, plan, finished=False)
     assert read_progress(tmp_path, plan) == "begun"
     gone = read_progress, tmp_path, PreparationPlan({"seed": 0}, [])
-    assert "'a.txt' of data.input='in' is gone" in refusal(*gone, kind=ConfigError)
+    assert "'a.txt' of data.input='in' is gone" in error_line(*gone, kind=ConfigError)
 
 
 @pytest.fixture(scope="module")
@@ -273,7 +273,7 @@ TABLES = [
 def test_a_table_of_documents_that_cant_be_is_refused_and_the_mend_mends(begun, texts, damage):
     output, whole = begun
     damage(document_store.table_path(output / "partial", 0))
-    assert "item-000000.npz: can't be read" in refusal(main, configure(texts, output), kind=InputError)
+    assert "item-000000.npz: can't be read" in error_line(main, configure(texts, output), kind=InputError)
     shutil.rmtree(output / "partial")
     prepare(texts, output)
     assert shard_files(output) == whole
@@ -283,7 +283,7 @@ def test_a_table_of_documents_that_cant_be_is_refused_and_the_mend_mends(begun, 
 def test_a_note_that_cant_be_is_refused(begun, texts, content):
     output, _ = begun
     put(output / "partial" / "train-shard-000000.json", content)
-    assert "train-shard-000000.json: can't be read" in refusal(main, configure(texts, output), kind=InputError)
+    assert "train-shard-000000.json: can't be read" in error_line(main, configure(texts, output), kind=InputError)
 
 
 def test_shards_of_an_interrupted_prepare_of_the_former_version_get_their_hashes(begun, texts):

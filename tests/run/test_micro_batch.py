@@ -33,7 +33,7 @@ def test_all_that_was_measured_is_told():
 
 @pytest.mark.parametrize(("ranks", "changes"), [(2, {"parallel__zero_stage": 2}), (1, {"data__mask_documents": True})])
 def test_measured_once_then_kept_and_else_the_run_is_one_with_that_number(corpus, tmp_path, ranks, changes):
-    measured, told = tmp_path / "measured", tmp_path / "told"
+    measured, given = tmp_path / "measured", tmp_path / "told"
     config = small_config(corpus, measured, train__micro_batch_size="auto", train__stop_at=2, **changes)
     assert run_ranks(pretrain, config, ranks) == [85] * ranks
     record = json.loads((measured / "micro_batch.json").read_text())
@@ -48,17 +48,17 @@ def test_measured_once_then_kept_and_else_the_run_is_one_with_that_number(corpus
     config.train.stop_at = None
     assert run_ranks(pretrain, config, ranks) == [0] * ranks
     assert f"micro_batch_size: {size}" in (measured / "config.yaml").read_text()
-    assert run_ranks(pretrain, small_config(corpus, told, **changes), ranks) == [0] * ranks
-    losses = [[row["train/loss"] for row in read_metrics(folder)] for folder in (measured, told)]
+    assert run_ranks(pretrain, small_config(corpus, given, **changes), ranks) == [0] * ranks
+    losses = [[row["train/loss"] for row in read_metrics(folder)] for folder in (measured, given)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
 def test_a_run_with_the_measured_size_is_the_run_that_was_told_it(corpus, tmp_path):
-    measured, told = tmp_path / "measured", tmp_path / "told"
+    measured, given = tmp_path / "measured", tmp_path / "told"
     assert run_ranks(pretrain, small_config(corpus, measured, train__micro_batch_size="auto"), 1) == [0]
     size = json.loads((measured / "micro_batch.json").read_text())["micro_batch_size"]
-    assert run_ranks(pretrain, small_config(corpus, told, train__micro_batch_size=size), 1) == [0]
-    assert_equal_states(measured, told)
+    assert run_ranks(pretrain, small_config(corpus, given, train__micro_batch_size=size), 1) == [0]
+    assert_equal_states(measured, given)
 
 
 def pretrain_in_little_memory(config):

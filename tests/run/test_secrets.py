@@ -121,8 +121,8 @@ def test_later_commands_on_a_run_leave_no_secret_either(tmp_path, small, run, pl
 )
 def test_a_refusal_tells_no_secret(tmp_path, run, planted, arguments):
     assert run(*arguments) == 2
-    told = (tmp_path / "work" / "output.txt").read_text()
-    assert told.count("\n") == 1
+    output = (tmp_path / "work" / "output.txt").read_text()
+    assert output.count("\n") == 1
     assert found_in(tmp_path / "work", planted) == []
 
 
@@ -151,8 +151,8 @@ def test_prepared_data_hold_no_secret(tmp_path, run, planted):
 def test_every_job_of_a_multirun_is_checked_before_the_first(tmp_path, run, planted):
     assert run("pretrain", "--multirun", "train.steps=1,2", f"data.licence={planted['HF_TOKEN']}") == 2
     assert run("pretrain", "--multirun", "checkpoint.dir=s3://b/x,s3://KEYKEYKEY:SECRETS@b/x", "train.steps=1,2") == 2
-    told = (tmp_path / "work" / "output.txt").read_text()
-    assert not re.search("run 1 of|KEYKEYKEY|SECRETS@", told)
+    output = (tmp_path / "work" / "output.txt").read_text()
+    assert not re.search("run 1 of|KEYKEYKEY|SECRETS@", output)
 
 
 def test_text_for_people_is_masked(monkeypatch):

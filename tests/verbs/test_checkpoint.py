@@ -54,14 +54,14 @@ def test_verify_prints_a_line_per_damage_and_fails(run_dir, capsys):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda fragments: fragments.pop(), "slices don't make it whole"),
         (lambda fragments: fragments.append(fragments[0]), "are twice"),
         (lambda fragments: fragments[0].update(stop=fragments[0]["stop"] - 1), "expected"),
     ],
 )
-def test_verify_sees_what_hashes_don_t(run_dir, capsys, change, told):
+def test_verify_sees_what_hashes_don_t(run_dir, capsys, change, message):
     folder = folder_of(run_dir, 4)
     content = json.loads((folder / "rank-00000.json").read_text())
     change(content["fragments"])
@@ -70,7 +70,7 @@ def test_verify_sees_what_hashes_don_t(run_dir, capsys, change, told):
     complete["files"]["rank-00000.json"] = describe(folder / "rank-00000.json")
     (folder / "COMPLETE").write_text(json.dumps(complete))
     assert main(["verify", str(folder)]) == 2
-    assert told in capsys.readouterr().out
+    assert message in capsys.readouterr().out
 
 
 def test_list_tells_whole_from_broken_and_names_attempts(run_dir, capsys):
@@ -96,7 +96,7 @@ def test_show_tells_state_groups_and_memory(saved, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "told"),
+    ("arguments", "error", "message"),
     [
         ([], ConfigError, "verify, list, show"),
         (["see", "x"], ConfigError, "no such command"),
@@ -104,8 +104,8 @@ def test_show_tells_state_groups_and_memory(saved, capsys):
         (["show", "nowhere"], InputError, "no checkpoint there"),
     ],
 )
-def test_what_can_t_be_done_is_refused(arguments, error, told):
-    with pytest.raises(error, match=told):
+def test_what_can_t_be_done_is_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
         main(arguments)
 
 

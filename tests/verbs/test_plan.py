@@ -23,7 +23,7 @@ def banyan(*arguments):
     )
 
 
-def refusal(*arguments):
+def error_line(*arguments):
     done = banyan(*arguments)
     *lines, _modules = done.stderr.splitlines()
     assert (done.returncode, done.stdout, len(lines)) == (2, "", 1), done.stderr
@@ -71,13 +71,13 @@ def test_scaling_begins_with_a_node_and_never_gains():
 
 
 def test_what_cannot_be_planned_is_refused_in_a_line():
-    assert "plan.device=h1000: not known; choose one of b200" in refusal(*ONE_B, "plan.device=h1000")
-    assert "set model.vocab_size, or data.path" in refusal("data.path=/nonexistent", "train.steps=1")
-    assert "can't be cut into micro-batches" in refusal(*ONE_B, "plan.devices=7", "parallel.zero_stage=1")
-    assert "plan.output=/nonexistent/plan.json: there is no folder" in refusal(
+    assert "plan.device=h1000: not known; choose one of b200" in error_line(*ONE_B, "plan.device=h1000")
+    assert "set model.vocab_size, or data.path" in error_line("data.path=/nonexistent", "train.steps=1")
+    assert "can't be cut into micro-batches" in error_line(*ONE_B, "plan.devices=7", "parallel.zero_stage=1")
+    assert "plan.output=/nonexistent/plan.json: there is no folder" in error_line(
         *ONE_B, "plan.output=/nonexistent/plan.json"
     )
-    assert "plan.devices=0: must be at least 1" in refusal(*ONE_B, "plan.devices=0")
+    assert "plan.devices=0: must be at least 1" in error_line(*ONE_B, "plan.devices=0")
 
 
 def test_a_cluster_on_which_nothing_fits_is_told_so():

@@ -51,7 +51,7 @@ def documents_of(dataset):
     ]
 
 
-def refusal(config, kind=(InputError, ConfigError)):
+def error_line(config, kind=(InputError, ConfigError)):
     """The one line that prepare refuses `config` with."""
     with pytest.raises(kind) as error:
         main(config)
@@ -182,7 +182,7 @@ CHINESE = [f"床前明月光，疑是地上霜。{number}" for number in range(4
 def test_a_tokenizer_that_cannot_say_most_of_the_text_is_refused_unless_that_is_allowed(tmp_path, capsys):
     path = write_jsonl(tmp_path / "zh.jsonl", CHINESE)
     theirs = save(wordpiece(write_texts(30)), tmp_path / "wordpiece")
-    line = refusal(configure(path, tmp_path / "out", tokenizer=theirs), InputError)
+    line = error_line(configure(path, tmp_path / "out", tokenizer=theirs), InputError)
     assert "wordpiece can't say this text" in line
     assert "data.tokenizer.allow_loss=true" in line
     assert "床前明月光" in line
@@ -340,10 +340,10 @@ def test_finished_prepare_is_up_to_date_at_once(output, folder, capsys):
 
 def test_other_settings_or_inputs_are_refused_on_a_prepared_folder(output, folder, tmp_path):
     before = shard_files(output)
-    line = refusal(configure(folder, output, validation_fraction=0.2), ConfigError)
+    line = error_line(configure(folder, output, validation_fraction=0.2), ConfigError)
     assert "data.validation_fraction=0.1 then, 0.2 now" in line
     assert "choose another data.output" in line
-    line = refusal(configure(write_folder(tmp_path / "x", 2), output, validation_fraction=0.1), ConfigError)
+    line = error_line(configure(write_folder(tmp_path / "x", 2), output, validation_fraction=0.1), ConfigError)
     assert "0000.txt" in line
     assert shard_files(output) == before
 
@@ -353,13 +353,13 @@ def test_changed_input_is_noticed(tmp_path):
     config = configure(folder, tmp_path / "out")
     main(config)
     (folder / "0003.txt").write_text((folder / "0003.txt").read_text()[::-1])
-    assert "0003.txt" in refusal(config, ConfigError)
+    assert "0003.txt" in error_line(config, ConfigError)
 
 
 def test_folders_that_prepare_did_not_make_are_left_alone(folder, tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "precious").write_text("mine")
-    assert f"data.output={tmp_path}" in refusal(configure(folder, tmp_path), ConfigError)
+    assert f"data.output={tmp_path}" in error_line(configure(folder, tmp_path), ConfigError)
     assert (tmp_path / "train" / "precious").read_text() == "mine"
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").write_text("mine")
@@ -371,7 +371,7 @@ def test_a_second_prepare_in_the_same_folder_is_refused(folder, tmp_path):
     from trainer.data.text.plan import exclusive
 
     with exclusive(tmp_path):
-        assert "another prepare" in refusal(configure(folder, tmp_path), ConfigError)
+        assert "another prepare" in error_line(configure(folder, tmp_path), ConfigError)
 
 
 def test_a_full_disk_is_one_line_and_prepare_continues(folder, output, tmp_path, monkeypatch):
@@ -384,7 +384,7 @@ def test_a_full_disk_is_one_line_and_prepare_continues(folder, output, tmp_path,
 
     with monkeypatch.context() as patch:
         patch.setattr(durable.os, "fsync", full)
-        line = refusal(config, StorageError)
+        line = error_line(config, StorageError)
     assert "the disk is full" in line
     assert str(tmp_path / "out") in line
     assert not list((tmp_path / "out").rglob("*.tmp"))
@@ -397,7 +397,7 @@ def test_a_full_disk_is_one_line_and_prepare_continues(folder, output, tmp_path,
 
 def test_refused_prepare_leaves_nothing_in_the_way_of_the_mend(tmp_path):
     folder = write_folder(tmp_path / "in", 3)
-    line = refusal(configure(folder, tmp_path / "out", validation_fraction=1e-9), InputError)
+    line = error_line(configure(folder, tmp_path / "out", validation_fraction=1e-9), InputError)
     assert "data.validation_fraction" in line
     assert "validation" in line
     assert list((tmp_path / "out").iterdir()) == []
@@ -408,7 +408,7 @@ def test_nothing_accepted_is_refused_with_the_counts(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.txt").write_text("")
     (tmp_path / "in" / "b.txt").write_bytes(b"\xff")
-    line = refusal(configure(tmp_path / "in", tmp_path / "out"), InputError)
+    line = error_line(configure(tmp_path / "in", tmp_path / "out"), InputError)
     assert "1 empty" in line
     assert "1 undecodable" in line
 
@@ -416,14 +416,14 @@ def test_nothing_accepted_is_refused_with_the_counts(tmp_path):
 def test_a_binary_file_that_is_named_is_refused(tmp_path):
     path = tmp_path / "picture.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n\0")
-    assert str(path) in refusal(configure(path, tmp_path / "out"), InputError)
+    assert str(path) in error_line(configure(path, tmp_path / "out"), InputError)
 
 
 def test_a_broken_source_is_named_through_worker_processes(folder, tmp_path):
     path = tmp_path / "broken.tar"
     path.write_bytes(b"\x99" * 2048)
     config = configure([folder, path], tmp_path / "out", workers=2)
-    assert str(path) in refusal(config, InputError)
+    assert str(path) in error_line(config, InputError)
 
 
 @pytest.mark.parametrize(
@@ -443,13 +443,13 @@ def test_a_broken_source_is_named_through_worker_processes(folder, tmp_path):
 def test_bad_settings_are_refused_by_key_before_anything_is_written(change, part, folder, tmp_path):
     config = configure(folder, tmp_path / "out")
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, **change))
-    assert part in refusal(config)
+    assert part in error_line(config)
     assert not (tmp_path / "out").exists()
 
 
 def test_output_that_is_a_file_is_refused(folder, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "is a file" in refusal(configure(folder, tmp_path / "file" / "out"), ConfigError)
+    assert "is a file" in error_line(configure(folder, tmp_path / "file" / "out"), ConfigError)
 
 
 # ---- what is told, and names

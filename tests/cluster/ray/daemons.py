@@ -122,11 +122,11 @@ class Driver:
         assert ready(), self.output()
 
 
-def wait_until(ready: Callable[[], Any], timeout_s: float, told: Callable[[], str] = str) -> None:
-    """Returns once `ready()`; fails after `timeout_s`, with what `told` says."""
+def wait_until(ready: Callable[[], Any], timeout_s: float, message: Callable[[], str] = str) -> None:
+    """Returns once `ready()`; fails after `timeout_s`, with what `message()` says."""
     deadline = time.monotonic() + timeout_s
     while not ready():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s\n{told()}"
+        assert time.monotonic() < deadline, f"not within {timeout_s} s\n{message()}"
         time.sleep(0.1)
 
 

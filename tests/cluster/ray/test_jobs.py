@@ -50,10 +50,10 @@ def test_submitted_job_outlives_a_killed_worker_and_checkpoints_when_stopped(dae
     steps = stopped["step"]
     assert stopped["reason"] == "signal"
     assert list_steps(run_dir)[-1] == steps
-    told = logs()
-    assert "starting again from the newest whole checkpoint" in told
-    assert "step      1/100000" in told
-    assert f"stopped (signal) after step {steps}, checkpointed" in told
+    log = logs()
+    assert "starting again from the newest whole checkpoint" in log
+    assert "step      1/100000" in log
+    assert f"stopped (signal) after step {steps}, checkpointed" in log
     expected = calm_rows(corpus, tmp_path / "calm", steps, world_size=2)
     rows = read_metrics(run_dir)
     assert [row["step"] for row in rows] == list(range(1, steps + 1))

@@ -43,8 +43,8 @@ def processes_of(folder):
 
 def folders_of(folder):
     """The cluster's folders for temporary files, by what its processes were told."""
-    told = {word for process in processes_of(folder) for word in process.cmdline() if "/ray-" in word}
-    return {"/".join(word[word.index("/") :].split("/")[:3]) for word in told if word.startswith(("/", "--temp"))}
+    words = {word for process in processes_of(folder) for word in process.cmdline() if "/ray-" in word}
+    return {"/".join(word[word.index("/") :].split("/")[:3]) for word in words if word.startswith(("/", "--temp"))}
 
 
 def wait_until(condition, timeout_s=60.0):

@@ -38,9 +38,9 @@ def command_lines():
 
 def test_a_step_runs_on_two_nodes_with_a_gpu_for_each_task(cluster):
     task = ["--nodes=2", "--ntasks-per-node=2", "--gpus-per-node=2", "--gpu-bind=single:1", "bash", "-c", SHOW]
-    told = cluster.run(["srun", *task]).stdout.split("\n")
+    lines = cluster.run(["srun", *task]).stdout.split("\n")
     hosts = ["n1", "n1", "n2", "n2"] if cluster.isolated else [os.uname().nodename.split(".")[0]] * 4
-    assert sorted(filter(None, told)) == [f"{host} {rank} {rank % 2}" for rank, host in enumerate(hosts)]
+    assert sorted(filter(None, lines)) == [f"{host} {rank} {rank % 2}" for rank, host in enumerate(hosts)]
 
 
 def test_an_impossible_job_is_refused(cluster):

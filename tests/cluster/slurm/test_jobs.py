@@ -10,7 +10,7 @@ SMALL = ("data.path=absent", "train.batch_size=8", "run.dir=run")
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         (["launch.nodes=9", "train.batch_size=9"], "SLURM refuses --nodes=9 --ntasks-per-node=1: "),
         (["launch.gpus_per_node=4"], "SLURM refuses --nodes=1 --ntasks-per-node=4 --gpus-per-node=4: "),
@@ -21,11 +21,11 @@ SMALL = ("data.path=absent", "train.batch_size=8", "run.dir=run")
         (["launch.time=1:00", "launch.grace_s=60"], "must be more than launch.grace_s=60 seconds"),
     ],
 )
-def test_an_impossible_request_is_refused_before_it_is_submitted(cluster, tmp_path, keys, told):
+def test_an_impossible_request_is_refused_before_it_is_submitted(cluster, tmp_path, keys, message):
     before = len(cluster.jobs())
     done = banyan(cluster, tmp_path, *SMALL, *keys)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert len(cluster.jobs()) == before
     assert not (tmp_path / "run").exists()
@@ -33,13 +33,13 @@ def test_an_impossible_request_is_refused_before_it_is_submitted(cluster, tmp_pa
 
 def test_a_run_directory_that_cannot_be_written_is_refused_at_submission_and_in_the_job(cluster, tmp_path):
     (tmp_path / "file").touch()
-    told = f"run.dir={tmp_path}/file/run: Not a directory; choose a folder that can be written.\n"
+    message = f"run.dir={tmp_path}/file/run: Not a directory; choose a folder that can be written.\n"
     done = banyan(cluster, tmp_path, *SMALL, f"run.dir={tmp_path}/file/run")
-    assert (done.returncode, done.stderr) == (2, f"banyan: {told}")
+    assert (done.returncode, done.stderr) == (2, f"banyan: {message}")
     job = submit_pretrain(cluster, tmp_path, [*ON_CPUS], [*SMALL[:2], f"run.dir={tmp_path}/file/run"])
     assert job.wait_for_end() == "FAILED"
     assert job.state()["ExitCode"] == "2:0"
-    assert job.log == f"banyan: {told}"
+    assert job.log == f"banyan: {message}"
 
 
 def test_bad_input_found_by_the_ranks_ends_the_job_with_one_line(cluster, tmp_path):

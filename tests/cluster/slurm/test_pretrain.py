@@ -45,16 +45,16 @@ def test_a_killed_rank_and_a_time_limit_leave_the_losses_of_a_calm_local_run(clu
 
 
 def test_the_jobs_of_a_chain_go_on_from_each_other(cluster, keys, calm, tmp_path):
-    told = banyan(
+    done = banyan(
         cluster,
         tmp_path,
         *("launch.nodes=2", "launch.chain=3", "launch.time=10", "launch.grace_s=30"),
         *arguments(keys, tmp_path / "run"),
     )
-    assert told.returncode == 0, told.stderr
-    numbers = told.stdout.splitlines()[0].removeprefix("jobs ").partition(" submitted")[0].split()
+    assert done.returncode == 0, done.stderr
+    numbers = done.stdout.splitlines()[0].removeprefix("jobs ").partition(" submitted")[0].split()
     jobs = [Job(cluster, number, tmp_path / "run", tmp_path / f"run/logs/slurm-{number}.log") for number in numbers]
-    assert f"tail -F {jobs[0].log_file}" in told.stdout
+    assert f"tail -F {jobs[0].log_file}" in done.stdout
     jobs[0].wait_for_step(25)
     jobs[0].near_time_limit()
     assert jobs[0].wait_for_end() == "FAILED", jobs[0].log
@@ -110,9 +110,9 @@ def test_a_run_goes_on_without_a_node_that_died(isolated_cluster, keys, calm, tm
 def test_an_elastic_run_goes_on_with_the_nodes_that_are_left(isolated_cluster, keys, calm, tmp_path):
     isolated_cluster.run(["scontrol", "update", "NodeName=n3", "State=DRAIN", "Reason=test"])
     overrides = arguments(keys, tmp_path / "run", "launch.elastic=true", "launch.nodes=2")
-    told = banyan(isolated_cluster, tmp_path, *overrides)
-    assert told.returncode == 0, told.stderr
-    number = told.stdout.split()[1]
+    done = banyan(isolated_cluster, tmp_path, *overrides)
+    assert done.returncode == 0, done.stderr
+    number = done.stdout.split()[1]
     job = Job(isolated_cluster, number, tmp_path / "run", tmp_path / f"run/logs/slurm-{number}.log")
     job.wait_for_step(25)
     isolated_cluster.kill_node("n2")

@@ -71,7 +71,7 @@ def test_bundles_are_counted_by_their_scarcest_resource():
     assert bundles_in({"CPU": 64.0}, bundle) == 0
 
 
-def refusal(verb, arguments):
+def error_line(verb, arguments):
     with pytest.raises(ConfigError) as caught:
         folder_of_ranks(compose(verb, ["launch=ray", *arguments]))
     return str(caught.value)
@@ -82,13 +82,13 @@ def test_relative_paths_of_a_submitted_job_are_refused(tmp_path, monkeypatch):
     copied = tmp_path / COPIES / "_ray_pkg_0123"
     copied.mkdir(parents=True)
     monkeypatch.chdir(copied)
-    assert "run.dir=/shared/…" in refusal("pretrain", ["data.path=/data/mine"])
-    assert "run.dir=runs/a is relative" in refusal("pretrain", ["data.path=/data/mine", "run.dir=runs/a"])
-    assert "data.path=data/stdlib is relative" in refusal("pretrain", ["run.dir=/shared/a"])
+    assert "run.dir=/shared/…" in error_line("pretrain", ["data.path=/data/mine"])
+    assert "run.dir=runs/a is relative" in error_line("pretrain", ["data.path=/data/mine", "run.dir=runs/a"])
+    assert "data.path=data/stdlib is relative" in error_line("pretrain", ["run.dir=/shared/a"])
     mixture = ["run.dir=/shared/a", "data.train.web.path=/data/web", "data.train.code.path=code"]
-    assert "data.train.code.path=code is relative" in refusal("pretrain", mixture)
-    assert "data.output=out is relative" in refusal("prepare", ["data.input=/texts", "data.output=out"])
-    assert "data.input=texts is relative" in refusal("prepare", ["data.input=texts", "data.output=/out"])
+    assert "data.train.code.path=code is relative" in error_line("pretrain", mixture)
+    assert "data.output=out is relative" in error_line("prepare", ["data.input=/texts", "data.output=out"])
+    assert "data.input=texts is relative" in error_line("prepare", ["data.input=texts", "data.output=/out"])
     assert folder_of_ranks(compose("pretrain", ["launch=ray", "run.dir=/shared/a", "data.path=s3://b/data"])) is None
 
 
@@ -129,6 +129,6 @@ sys.meta_path.insert(0, Hide())
 def test_without_ray_the_trainer_imports_and_the_launcher_says_what_to_install():
     program = f"{HIDE_RAY}\nimport launch.cli, trainer.verbs.pretrain, trainer.verbs.prepare, trainer.verbs.evaluate\n"
     program += "from launch.cli import main; sys.exit(main(['pretrain', 'launch=ray', 'launch.workers=1']))"
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-    assert told.returncode == 2, told.stderr
-    assert told.stderr == "banyan: launch=ray needs Ray, which isn't installed: pip install 'banyan-train[ray]'.\n"
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 2, answer.stderr
+    assert answer.stderr == "banyan: launch=ray needs Ray, which isn't installed: pip install 'banyan-train[ray]'.\n"

@@ -28,7 +28,7 @@ def banyan(*arguments, **variables):
     )
 
 
-def refusal(*arguments, **variables):
+def error_line(*arguments, **variables):
     done = banyan(*arguments, **variables)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1, done.stderr
@@ -51,9 +51,9 @@ def test_a_dry_run_prints_a_script_of_its_own_and_leaves_nothing(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert subprocess.run(["bash", "-n"], input=done.stdout, text=True, timeout=20, check=False).returncode == 0
     assert list(tmp_path.iterdir()) == []
-    told = directives(done.stdout)
-    assert {"--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4", "--time=1-00:00:00"} <= set(told)
-    assert f"--output={tmp_path}/run/logs/slurm-%j.log" in told
+    options = directives(done.stdout)
+    assert {"--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4", "--time=1-00:00:00"} <= set(options)
+    assert f"--output={tmp_path}/run/logs/slurm-%j.log" in options
     setting = next(line for line in done.stdout.splitlines() if line.startswith("set -- "))
     words = subprocess.run(
         ["bash", "-c", setting + '\nprintf "%s\\n" "$@"'], capture_output=True, text=True, timeout=20, check=True
@@ -70,7 +70,7 @@ def test_the_rendered_script_differs_from_the_shipped_one_in_its_settings_only()
 
 
 def test_every_key_of_the_launcher_reaches_sbatch():
-    told = directives(
+    options = directives(
         rendered(
             nodes=4,
             elastic=True,
@@ -94,9 +94,9 @@ def test_every_key_of_the_launcher_reaches_sbatch():
         "--exclusive",
         '--comment="two words"',
     ):
-        assert option in told
-    assert "--requeue" not in told
-    assert not any("gpus" in option for option in told)
+        assert option in options
+    assert "--requeue" not in options
+    assert not any("gpus" in option for option in options)
 
 
 HOSTILE = ["a\n#SBATCH --uid=0", "a\ntouch PWN\n#", 'a" --uid=0 "', "a\\", "a\rb", "a\u2028b", "a\x1bb"]
@@ -126,18 +126,20 @@ def test_a_run_directory_of_any_name_stays_in_its_line(name, tmp_path):
 
 def test_names_leave_no_line_and_no_folder_before_a_script_is_written():
     for name in ("x\ntouch PWN\n#", "../../x", 'a"b', "%j"):
-        assert refusal(f"run.name={name}", "launch.dry_run=true").startswith("banyan: run.name=")
+        assert error_line(f"run.name={name}", "launch.dry_run=true").startswith("banyan: run.name=")
 
 
 def test_a_setup_file_is_sourced_and_must_exist(tmp_path):
     (tmp_path / "mine.sh").touch()
     done = banyan("launch.dry_run=true", f"launch.setup={tmp_path / 'mine.sh'}")
     assert f"export BANYAN_SETUP={tmp_path / 'mine.sh'}\n" in done.stdout
-    assert "launch.setup=absent.sh: there is no such file" in refusal("launch.setup=absent.sh", "launch.dry_run=true")
+    assert "launch.setup=absent.sh: there is no such file" in error_line(
+        "launch.setup=absent.sh", "launch.dry_run=true"
+    )
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         (["launch.nodes=3"], "3 ranks"),
         (["launch.gpus_per_node=4", "launch.tasks_per_node=2"], "leave launch.tasks_per_node out"),
@@ -147,8 +149,8 @@ def test_a_setup_file_is_sourced_and_must_exist(tmp_path):
         ([], "there is no sbatch here"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(keys, told):
-    assert told in refusal(*keys)
+def test_what_cannot_be_is_refused_in_one_line(keys, message):
+    assert message in error_line(*keys)
 
 
 def test_each_size_of_an_elastic_job_is_checked():

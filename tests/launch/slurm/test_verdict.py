@@ -34,8 +34,8 @@ def checkpoint(run_dir, step, *, whole=True):
 
 def fail(run_dir, rank, code, message, *, at):
     (run_dir / "logs" / "slurm").mkdir(parents=True, exist_ok=True)
-    told = Failure(float(at), rank, code, message)
-    write_json(run_dir / "logs" / "slurm" / f"rank-{rank:05d}.error", dataclasses.asdict(told))
+    left = Failure(float(at), rank, code, message)
+    write_json(run_dir / "logs" / "slurm" / f"rank-{rank:05d}.error", dataclasses.asdict(left))
 
 
 def stop(run_dir, reason):
@@ -132,7 +132,7 @@ def test_begin_removes_what_failed_ranks_left(run_dir):
 
 
 @pytest.mark.parametrize(
-    ("launch", "allocation", "told"),
+    ("launch", "allocation", "answer"),
     [
         (Launch(nodes=4), JOB, "use sbatch --nodes=4"),
         (Launch(gpus_per_node=8), JOB, "use sbatch --gpus-per-node=8"),
@@ -140,8 +140,8 @@ def test_begin_removes_what_failed_ranks_left(run_dir):
         (Launch(), dataclasses.replace(JOB, gpus_per_node=8), "8 GPUs and 1 tasks .* --ntasks-per-node=8"),
     ],
 )
-def test_an_allocation_that_does_not_fit_is_refused(launch, allocation, told):
-    with pytest.raises(ConfigError, match=told):
+def test_an_allocation_that_does_not_fit_is_refused(launch, allocation, answer):
+    with pytest.raises(ConfigError, match=answer):
         check_allocation(launch, allocation)
 
 

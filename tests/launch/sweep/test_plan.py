@@ -35,7 +35,7 @@ def plan_of(*overrides):
     return plan, to_try
 
 
-def refusal(*overrides):
+def error_line(*overrides):
     with pytest.raises(ConfigError) as caught:
         plan_of(*overrides)
     assert "\n" not in str(caught.value)
@@ -68,7 +68,7 @@ def test_a_group_may_be_typed_and_varied(small):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         ([], "nothing is varied"),
         ([LR, "run.name=x"], "run.name: a sweep sets that for its trials; use search.name"),
@@ -95,9 +95,9 @@ def test_a_group_may_be_typed_and_varied(small):
         (["search=ladder", LR, "search.ladder.widths=[16,32,48]"], "a ladder varies size and tokens alone"),
     ],
 )
-def test_refusals(small, overrides, told):
+def test_refusals(small, overrides, message):
     ladder = "search=ladder" in overrides
-    assert told in refusal(*small, *overrides, *([] if ladder else [STEPS]))
+    assert message in error_line(*small, *overrides, *([] if ladder else [STEPS]))
 
 
 def test_what_is_not_prepared_is_refused_before_ray_is_started(tmp_path):

@@ -76,11 +76,11 @@ def test_a_sweep_leaves_tables_pictures_the_best_configuration_and_a_wandb_run(p
     report_sweep(plan, Search(), SPACE, [], all_trials(plan), Wandb(mode="offline"))
     wandb.teardown()
 
-    told, warned = capsys.readouterr()
+    printed, warned = capsys.readouterr()
     assert warned == ""
-    assert "3 stopped, 6 finished" in told
-    assert "best       trial 00005: eval/validation/loss 3.0000 after 40 steps" in told
-    assert "importance optimizer.lr" in told
+    assert "3 stopped, 6 finished" in printed
+    assert "best       trial 00005: eval/validation/loss 3.0000 after 40 steps" in printed
+    assert "importance optimizer.lr" in printed
     with (plan.folder / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["state"] for row in rows] == [STOPPED] * 3 + [FINISHED] * 6
@@ -116,9 +116,9 @@ def test_a_sweep_stopped_before_any_report_says_so(plan, capsys):
 def test_a_sweep_without_a_whole_trial_says_so(plan, capsys):
     leave_trial(plan, 0, {"optimizer.lr": "0.1", "optimizer.weight_decay": "0"}, {10: 4.0}, STOPPED)
     report_sweep(plan, Search(), SPACE, [], all_trials(plan), Wandb(mode="disabled"))
-    told = capsys.readouterr().out
-    assert "1 stopped" in told
-    assert "best" not in told
+    printed = capsys.readouterr().out
+    assert "1 stopped" in printed
+    assert "best" not in printed
     assert json.loads((plan.folder / "results.json").read_text())["best"] is None
 
 

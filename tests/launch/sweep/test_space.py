@@ -49,7 +49,7 @@ def test_a_sweep_has_pretrains_defaults_and_its_own():
 
 
 @pytest.mark.parametrize(
-    ("key", "text", "told"),
+    ("key", "text", "message"),
     [
         ("optimizer.learning_rate", "uniform(0,1)", "did you mean optimizer.lr?"),
         ("run.name", "choice(a,b)", "a sweep keeps run.name to itself"),
@@ -71,10 +71,10 @@ def test_a_sweep_has_pretrains_defaults_and_its_own():
         ("optimizer.lr", 3, "give a distribution"),
     ],
 )
-def test_refusals_are_one_line(key, text, told):
+def test_refusals_are_one_line(key, text, message):
     with pytest.raises(ConfigError) as caught:
         read_space({key: text}, NAMES)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

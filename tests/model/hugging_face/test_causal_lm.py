@@ -123,8 +123,8 @@ def test_generation_sees_all_tokens_so_far(tmp_path):
 
 def test_fields_are_overridden_under_either_name(tmp_path):
     save_other(tmp_path, "gpt2")
-    told = write_config(Model(path=str(tmp_path), overrides={"num_hidden_layers": 3, "attn_pdrop": 0.2}))
-    assert (told["n_layer"], told["attn_pdrop"], told["architectures"]) == (3, 0.2, ["GPT2LMHeadModel"])
+    written = write_config(Model(path=str(tmp_path), overrides={"num_hidden_layers": 3, "attn_pdrop": 0.2}))
+    assert (written["n_layer"], written["attn_pdrop"], written["architectures"]) == (3, 0.2, ["GPT2LMHeadModel"])
     with pytest.raises(ConfigError, match=r"model.overrides.layers: .* no such field"):
         read_model_config(Model(path=str(tmp_path), overrides={"layers": 3}))
     with pytest.raises((ConfigError, InputError), match="n_layer"):

@@ -199,10 +199,10 @@ def test_every_field_of_transformers_own_classes_is_known(kind):
 def test_what_a_file_leaves_out_has_transformers_default(kind):
     """A file with nothing but sizes that have no default here."""
     settings = KINDS[kind][0]
-    told = {key: SIZES[key] for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")}
-    told |= {"num_attention_heads": 64, "hidden_size": 128, **(EXPERTS if kind == "qwen3_moe" else {})}
-    theirs = settings(**told)
-    ours = read_architecture({"model_type": theirs.model_type, **told}, Path("config.json"))
+    sizes = {key: SIZES[key] for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")}
+    sizes |= {"num_attention_heads": 64, "hidden_size": 128, **(EXPERTS if kind == "qwen3_moe" else {})}
+    theirs = settings(**sizes)
+    ours = read_architecture({"model_type": theirs.model_type, **sizes}, Path("config.json"))
     assert ours["num_key_value_heads"] == theirs.num_key_value_heads
     assert (ours["head_dim"] or 128 // 64) == getattr(theirs, "head_dim", 128 // 64)
     assert ours["tie_word_embeddings"] == theirs.tie_word_embeddings

@@ -64,8 +64,8 @@ def test_run_keeps_the_configuration_that_counts_and_knows_when_it_changed(tmp_p
     assert read_own_config(run_dir)[0]["n_layer"] == 3
     keep_model(run_dir, given, find_model(given, run_dir), resumed=True)
 
-    told = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(told | {"activation_function": "relu"}))
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(fields | {"activation_function": "relu"}))
     with pytest.raises(ConfigError, match="activation_function: gelu_new → relu can't change in a run"):
         keep_model(run_dir, given, find_model(given, run_dir), resumed=True)
 

@@ -14,7 +14,7 @@ from trainer.model.hugging_face.causal_lm import CausalLM
 from trainer.model.hugging_face.suitability import require_causal, require_suitable, require_vocabulary
 
 
-def refusal(folder, **changes):
+def error_line(folder, **changes):
     config = small_config(folder, folder / "run", **changes)
     config.model = Model(path=str(folder), overrides=config.model.overrides)
     with pytest.raises((ConfigError, InputError)) as caught:
@@ -33,14 +33,14 @@ def refusal(folder, **changes):
 )
 def test_tensor_parallelism_without_a_usable_plan_is_refused(tmp_path, kind, reason):
     save_other(tmp_path, kind)
-    assert reason in refusal(tmp_path, parallel__tensor=2)
+    assert reason in error_line(tmp_path, parallel__tensor=2)
 
 
 def test_degree_that_does_not_divide_is_refused(tmp_path):
     save_other(tmp_path, "llama")
-    assert "2 key and value heads of llama: use parallel.tensor=1 or 2" in refusal(tmp_path, parallel__tensor=4)
+    assert "2 key and value heads of llama: use parallel.tensor=1 or 2" in error_line(tmp_path, parallel__tensor=4)
     save_other(tmp_path, "llama", intermediate_size=97)
-    assert "doesn't divide 97, which it cuts model.layers.0.mlp." in refusal(tmp_path, parallel__tensor=2)
+    assert "doesn't divide 97, which it cuts model.layers.0.mlp." in error_line(tmp_path, parallel__tensor=2)
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt_neox", "phi"])
@@ -62,23 +62,23 @@ def test_plan_cuts_what_it_names(tmp_path, kind):
 def test_dropout_that_would_follow_the_shape_of_the_run_is_refused(tmp_path):
     save_other(tmp_path, "gpt2")
     dropout = {"attn_pdrop": 0.1, "resid_pdrop": 0.2}
-    message = refusal(tmp_path, train__micro_batch_size=None, model__overrides=dropout)
+    message = error_line(tmp_path, train__micro_batch_size=None, model__overrides=dropout)
     assert "needs train.micro_batch_size" in message
     assert message.endswith("switch dropout off: model.overrides.resid_pdrop=0 model.overrides.attn_pdrop=0.")
     save_other(tmp_path, "opt", layerdrop=0.1)
-    assert "model.overrides.layerdrop=0" in refusal(tmp_path)
+    assert "model.overrides.layerdrop=0" in error_line(tmp_path)
     save_other(tmp_path, "llama", attention_dropout=0.1)
-    assert "model.overrides.attention_dropout=0" in refusal(tmp_path, parallel__tensor=2)
+    assert "model.overrides.attention_dropout=0" in error_line(tmp_path, parallel__tensor=2)
 
 
 def test_rows_longer_than_its_positions_are_refused(tmp_path):
     save_other(tmp_path, "gpt2")
-    assert "has max_position_embeddings=64" in refusal(tmp_path, data__sequence_length=65)
+    assert "has max_position_embeddings=64" in error_line(tmp_path, data__sequence_length=65)
 
 
 def test_router_s_own_loss_is_refused(tmp_path):
     save_other(tmp_path, "mixtral", output_router_logits=True)
-    assert "model.overrides.output_router_logits=false" in refusal(tmp_path)
+    assert "model.overrides.output_router_logits=false" in error_line(tmp_path)
 
 
 def test_vocabulary_below_the_data_s_is_refused(tmp_path):
