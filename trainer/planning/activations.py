@@ -1,6 +1,6 @@
 """What a micro-batch leaves in memory between forward and backward, and what backward needs besides; bytes of a rank.
 
-Counted from the operations of model/transformer.py and model/loss.py, by what autograd keeps of each.
+Counted from the operations of model/decoder.py and model/loss.py, by what autograd keeps of each.
 """
 
 from __future__ import annotations
