@@ -201,7 +201,7 @@ def test_a_tokenizer_that_loses_some_of_the_text_is_warned_of(tmp_path, capsys):
 
 
 def test_documents_of_which_no_token_is_left_are_counted_and_the_first_is_named(tmp_path, capsys):
-    from tokenizers import TokenizerSettings as Engine
+    from tokenizers import Tokenizer as Engine
     from tokenizers import models, pre_tokenizers, trainers
 
     engine = Engine(models.BPE())
