@@ -50,7 +50,7 @@ def main(config: Plan) -> int:
             return ConfigError.exit_code
         chosen = ranking.fitting[0]
     else:
-        require_told_micro_batch(config)
+        require_given_micro_batch(config)
         check_pretrain(config, cluster.devices)
         chosen = assess(config, cluster)
     cost = whole_run(chosen, cluster)
@@ -82,7 +82,7 @@ def require_output(config: Plan) -> None:
         raise ConfigError(f"plan.output={config.plan.output}: there is no folder {folder}; make it, or mend the path.")
 
 
-def require_told_micro_batch(config: Plan) -> None:
+def require_given_micro_batch(config: Plan) -> None:
     """Refuses a micro-batch that only the run itself can find."""
     if config.train.micro_batch_size == AUTO:
         raise ConfigError(
