@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from trainer.data.tokens.blocks import Block, Document
 from trainer.data.tokens.manifest import Manifest, SourceGroup, write_manifest
-from trainer.data.tokens.shards import Block, Document, write_shard
+from trainer.data.tokens.shard_writer import write_shard
 from trainer.data.tokens.tokenizer import Tokenizer, sha256_of, train_tokenizer
 
 WORDS = [

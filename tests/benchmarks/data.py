@@ -2,9 +2,9 @@
 
 python -m tests.benchmarks.data [--rounds 5] [--batches 200] [--tiny]
 
-All readers give int64 batches of (rows, T + 1) from the same tokens, in one process: Banyan's loader (shuffled, with
-two threads of its own), a loop over a memory map as nanoGPT has it, and stock WebDataset over Banyan's own shards and
-over tars with a sample for each row.
+All readers give int64 batches of (rows, T + 1) from the same tokens, in one process that keeps freed memory, as a run
+does: Banyan's loader (shuffled, with a thread of its own; without document ids, and with them), a loop over a memory
+map as nanoGPT has it, and stock WebDataset over Banyan's own shards and over tars with a sample for each row.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,13 @@ from tests.benchmarks import report
 from tests.benchmarks.case import Case
 from tests.benchmarks.contest import ROOT, Contestant, compete
 from tests.benchmarks.tokens import write_tokens
+from trainer.machine.process import keep_freed_memory
 
 LENGTH, ROWS, VOCABULARY = 1024, 8, 32000
 SHUFFLE = 1000  # rows that WebDataset holds to shuffle
 
 
-def banyan(folder: Path) -> Iterator[Any]:
+def banyan(folder: Path, *, with_ids: bool = False) -> Iterator[Any]:
     """Banyan's loader: batches in the order of a run."""
     from trainer.config import Data
     from trainer.data.tokens.dataset import open_training, weights_of
@@ -46,9 +48,8 @@ def banyan(folder: Path) -> Iterator[Any]:
     counts = [dataset.rows for dataset in datasets]
     segments = extend([], first=0, rows=counts, weights=weights_of(data))
     order = Order(counts, segments, seed=0, window=data.shuffle_shards)
-    return Loader(datasets, order, ROWS, ROWS, 0, 1, to_batch=Causal(0, None).to_batch, prefetch=data.prefetch).batches(
-        0
-    )
+    objective = Causal(LENGTH, datasets[0].manifest.end_of_text if with_ids else None)
+    return Loader(datasets, order, ROWS, ROWS, 0, 1, to_batch=objective.to_batch, prefetch=data.prefetch).batches(0)
 
 
 def memory_map(folder: Path) -> Iterator[torch.Tensor]:
@@ -93,6 +94,7 @@ def _stack(rows: Sequence[np.ndarray]) -> torch.Tensor:
 READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
     "memory map, random rows": memory_map,
     "banyan": banyan,
+    "banyan, document ids too": partial(banyan, with_ids=True),
     "WebDataset, Banyan's shards": webdataset_blocks,
     "WebDataset, a sample per row": webdataset_rows,
 }
@@ -150,6 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def read_in_turns(folder: Path, *, rounds: int, batches: int) -> dict[str, list[tuple[float, float]]]:
     """(wall, CPU) seconds of each reader's turns, after one that isn't counted."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     streams = {name: reader(folder) for name, reader in READERS.items()}
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in streams}
     for number in range(rounds + 1):

@@ -15,7 +15,7 @@ def write_tokens(folder: Path, *, vocab_size: int, tokens: int, shards: int = 4)
     """Writes `folder`/tokens.npy, (tokens,) uint16, and the same in token shards in `folder`/shards."""
     from tests.corpus import make_tokenizer
     from trainer.data.tokens.manifest import Manifest, SourceGroup, write_manifest
-    from trainer.data.tokens.shards import write_shard
+    from trainer.data.tokens.shard_writer import write_shard
     from trainer.data.tokens.tokenizer import sha256_of
 
     drawn = np.random.default_rng(0).integers(0, vocab_size, tokens).astype(np.uint16)
@@ -50,7 +50,7 @@ def write_tokens(folder: Path, *, vocab_size: int, tokens: int, shards: int = 4)
 
 
 def _blocks(tokens: np.ndarray) -> Iterator:
-    from trainer.data.tokens.shards import Block, Document
+    from trainer.data.tokens.blocks import Block, Document
 
     for start in range(0, len(tokens), BLOCK):
         piece = tokens[start : start + BLOCK]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -54,8 +55,8 @@ def train_given(config: Pretrain, model: nn.Module) -> list[tuple[float, float]]
                 group["lr"] = scheduled_rate(config.schedule, peak=peak, step=step, total_steps=config.train.steps)
         places = order.places((step - 1) * size, step * size)
         batch = to_batch(
-            [by_fingerprint[p.fingerprint].row(p.shard, p.row) for p in places],
-            position=(step - 1) * size,
+            np.stack([by_fingerprint[p.fingerprint].row(p.shard, p.row) for p in places]),
+            positions=np.arange((step - 1) * size, step * size),
             end_of_text=training[0].manifest.end_of_text if config.data.mask_documents else None,
         )
         loss = model(batch.inputs, batch.targets, batch.document_ids).sum() / batch.targets.numel()

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,8 @@ def first_batch(config):
     order = Order(rows, extend([], first=0, rows=rows, weights=weights_of(config.data)), seed=config.seed, window=2)
     by_fingerprint = {dataset.manifest.fingerprint: dataset for dataset in training}
     places = order.places(0, config.train.batch_size)
-    return to_batch([by_fingerprint[p.fingerprint].row(p.shard, p.row) for p in places], position=0, end_of_text=None)
+    rows = np.stack([by_fingerprint[p.fingerprint].row(p.shard, p.row) for p in places])
+    return to_batch(rows, positions=np.arange(len(rows)), end_of_text=None)
 
 
 @torch.no_grad()

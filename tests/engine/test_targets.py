@@ -1,5 +1,7 @@
 """The loss is over the targets that count, whichever ranks and micro-steps they fall on."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.engine.reference import assert_same_course
@@ -11,20 +13,18 @@ from trainer.objective import build, causal
 class EveryThird(causal.Causal):
     """Targets whose token is divisible by three count for nothing; every seventh row has none at all."""
 
-    def to_batch(self, rows, *, position):
-        batch = super().to_batch(rows, position=position)
-        batch.targets[batch.targets % 3 == 0] = IGNORED
-        for row in range(len(rows)):
-            if (position + row) % 7 == 0:
-                batch.targets[row] = IGNORED
-        return batch
+    def to_batch(self, rows, *, positions):
+        batch = super().to_batch(rows, positions=positions)
+        targets = batch.targets.masked_fill(batch.targets % 3 == 0, IGNORED)
+        targets[positions % 7 == 0] = IGNORED
+        return replace(batch, targets=targets)
 
     def targets_per_row(self):
         return None
 
 
 def masked(config):
-    build.BUILDERS["causal"] = lambda config, end_of_text: EveryThird(config.data.sequence_length, None)
+    build.BUILDERS["causal"] = lambda data, end_of_text: EveryThird(data.sequence_length, None)
     return pretrain(config)
 
 

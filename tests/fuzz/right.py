@@ -121,7 +121,8 @@ def usable(text: bytes) -> bool:
 
 def prepared(output: Path) -> tuple[int, int, list[bytes]]:
     """Of an output of prepare: documents read, documents rejected, and the texts, decoded."""
-    from trainer.data.tokens.shards import open_shards, read_manifest
+    from trainer.data.tokens.manifest import read_manifest
+    from trainer.data.tokens.shards import open_shards
     from trainer.data.tokens.tokenizer import load_tokenizer
 
     manifest = read_manifest(output / "train")

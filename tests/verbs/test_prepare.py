@@ -20,9 +20,10 @@ from tests.corpus import make_tokenizer, write_texts
 from tests.data.tokens.published import sentencepiece, wordpiece
 from tests.prepared import configure, prepare, shard_files, write_folder, write_jsonl
 from trainer.config import TokenizerSettings, TokenizerTrain
-from trainer.data.tokens.manifest import SourceGroup
-from trainer.data.tokens.shards import open_shards, read_manifest, verify
+from trainer.data.tokens.manifest import SourceGroup, read_manifest
+from trainer.data.tokens.shards import open_shards
 from trainer.data.tokens.tokenizer import END_OF_TEXT, load_tokenizer
+from trainer.data.tokens.verify import verify
 from trainer.errors import ConfigError, InputError, StorageError
 from trainer.machine import durable
 from trainer.verbs.prepare import main

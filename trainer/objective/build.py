@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,8 +23,11 @@ class Objective(Protocol):
     is `IGNORED` counts for nothing.
     """
 
-    def to_batch(self, rows: Sequence[np.ndarray], *, position: int) -> Batch:
-        """Rows of tokens as a micro-batch; `position` is the first row's in the run."""
+    def to_batch(self, rows: np.ndarray, *, positions: np.ndarray) -> Batch:
+        """Rows of tokens (n, L + 1), which stand at `positions` (n,) of the run, as a batch.
+
+        What becomes of a row may depend on its tokens and position alone, since the batch is cut into micro-batches.
+        """
 
     def losses(self, model: Model, batch: Batch) -> Tensor:
         """The sum of the losses of each row's targets; (rows,) fp32. The one place that calls a model to train it."""

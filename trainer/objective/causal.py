@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,9 @@ class Causal:
     sequence_length: int
     end_of_text: int | None
 
-    def to_batch(self, rows: Sequence[np.ndarray], *, position: int) -> Batch:
-        """Rows as a micro-batch."""
-        return to_batch(rows, position=position, end_of_text=self.end_of_text)
+    def to_batch(self, rows: np.ndarray, *, positions: np.ndarray) -> Batch:
+        """Rows (n, L + 1) as a batch."""
+        return to_batch(rows, positions=positions, end_of_text=self.end_of_text)
 
     def losses(self, model: Callable[..., Any], batch: Batch) -> Tensor:
         """The sum of each row's losses; (rows,) fp32."""
@@ -40,17 +40,18 @@ def build(data: Data, end_of_text: int) -> Causal:
     return Causal(data.sequence_length, end_of_text if data.mask_documents else None)
 
 
-def to_batch(rows: Sequence[np.ndarray], *, position: int, end_of_text: int | None) -> Batch:
-    """Rows of L + 1 tokens → inputs and targets that overlap; `end_of_text` asks for document ids."""
-    tokens = torch.from_numpy(np.stack(rows).astype(np.int64))  # (rows, time + 1)
-    inputs, targets = tokens[:, :-1].clone(), tokens[:, 1:].clone()  # of a single row, views would share memory
-    return Batch(inputs, targets, None if end_of_text is None else document_ids(inputs, end_of_text), position)
+def to_batch(rows: np.ndarray, *, positions: np.ndarray, end_of_text: int | None) -> Batch:
+    """Rows (n, L + 1) → inputs and targets, which overlap in memory; `end_of_text` asks for document ids."""
+    tokens = torch.from_numpy(rows.astype(np.int64))
+    ids = None if end_of_text is None else document_ids(rows[:, :-1], end_of_text)
+    return Batch(tokens[:, :-1], tokens[:, 1:], ids, positions)
 
 
-def document_ids(inputs: torch.Tensor, end_of_text: int) -> torch.Tensor:
+def document_ids(inputs: np.ndarray, end_of_text: int) -> torch.Tensor:
     """Number of the document that each input token is in, within its row, from 0; (rows, time) int64.
 
-    The end-of-text token belongs to the document that it ends.
+    The end-of-text token belongs to the document that it ends. (torch adds up at twice numpy's speed.)
     """
-    ends = (inputs == end_of_text).long()
-    return ends.cumsum(dim=1) - ends
+    ids = np.zeros(inputs.shape, np.int64)
+    ids[:, 1:] = inputs[:, :-1] == end_of_text
+    return torch.from_numpy(ids).cumsum_(1)

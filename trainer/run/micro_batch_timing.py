@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed
 
@@ -132,7 +133,7 @@ def random_batch(config: Pretrain, size: int, mesh: Mesh) -> Batch:
     assert vocab_size is not None
     tokens = torch.randint(vocab_size, (size, time_steps + 1), generator=generator)
     ids = (torch.arange(time_steps) * 4 // time_steps).expand(size, -1).contiguous()
-    return Batch(tokens[:, :-1], tokens[:, 1:], ids if config.data.mask_documents else None, 0)
+    return Batch(tokens[:, :-1], tokens[:, 1:], ids if config.data.mask_documents else None, np.arange(size))
 
 
 def _timed(engine: Any, objective: Objective, batch: Batch, scale: float, mesh: Mesh) -> float:

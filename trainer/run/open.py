@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from trainer.checkpoint.object_store import ObjectStore
@@ -12,6 +13,7 @@ from trainer.config.plain_values import with_values
 from trainer.data.tokens.dataset import (
     Dataset,
     find_damage,
+    find_missing_file,
 )
 from trainer.engine.bf16 import device_multiplies_bf16
 from trainer.engine.float8 import require_float8
@@ -49,12 +51,21 @@ def fit_to_data(config: Pretrain, model_config: Model, training: list[Dataset], 
 
 
 def check_shards(datasets: list[Dataset], most_bytes: int, mesh: Mesh) -> None:
-    """Refuses a damaged shard, on every rank; datasets above `most_bytes` are left to "banyan data verify"."""
-    for dataset in datasets:
-        if sum(shard.bytes for shard in dataset.manifest.shards) <= most_bytes:
-            damage = mesh.first(find_damage(dataset, part=mesh.rank, parts=mesh.world_size))
-            if damage:
-                raise InputError(damage)
+    """Refuses a missing or damaged shard, on every rank; each looks at its share of the files.
+
+    Datasets above `most_bytes` aren't hashed, which is left to "banyan data verify".
+    """
+    share = {"part": mesh.rank, "parts": mesh.world_size}
+    checks = [partial(find_missing_file, dataset, **share) for dataset in datasets]
+    checks += [partial(find_damage, dataset, **share) for dataset in datasets if bytes_of(dataset) <= most_bytes]
+    problem = mesh.first(next(filter(None, (check() for check in checks)), None))
+    if problem:
+        raise InputError(problem)
+
+
+def bytes_of(dataset: Dataset) -> int:
+    """Of all its shards."""
+    return sum(shard.bytes for shard in dataset.manifest.shards)
 
 
 def enter_run_directory(config: Pretrain, mesh: Mesh, lock: RunLock) -> Path:

@@ -5,14 +5,16 @@ DIR is a dataset (it holds manifest.json) or an output of prepare, whose train a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from trainer.data.tokens.manifest import Manifest, datasets_in, read_manifest
-from trainer.data.tokens.shards import ShardReader, build_index, hash_index, open_shards, verify, write_index
+from trainer.data.tokens.shard_index import build_index, hash_index, write_index
+from trainer.data.tokens.shards import ShardReader, Shards, open_shards
 from trainer.data.tokens.tokenizer import load_tokenizer
+from trainer.data.tokens.verify import verify
 from trainer.errors import ConfigError, InputError
 from trainer.machine.terminal import one_line, show
 from trainer.run.directory import require_run_dir
@@ -98,7 +100,7 @@ def _show(arguments: list[str]) -> int:
     for manifest in _datasets(arguments, "show"):
         tokenizer = load_tokenizer(manifest.tokenizer_file)
         show(f"{manifest.folder}: {_totals(manifest)}")
-        for reader, first, stop in _first_documents(open_shards(manifest), wanted):
+        for reader, first, stop in _first_documents(Shards(manifest), wanted):
             for document in reader.documents(first, stop):
                 shown = min(document.stop - 1, document.start + SHOWN_TOKENS)
                 text = tokenizer.decode(reader.read(document.start, shown))
@@ -110,7 +112,7 @@ def _show(arguments: list[str]) -> int:
     return 0
 
 
-def _first_documents(readers: list[ShardReader], wanted: int) -> list[tuple[ShardReader, int, int]]:
+def _first_documents(readers: Iterable[ShardReader], wanted: int) -> list[tuple[ShardReader, int, int]]:
     """Readers with the token ranges [first, stop) of the first `wanted` documents."""
     ranges = []
     for reader in readers:
@@ -118,6 +120,8 @@ def _first_documents(readers: list[ShardReader], wanted: int) -> list[tuple[Shar
         wanted -= len(ends)
         if len(ends):
             ranges.append((reader, 0, int(ends[-1])))
+        if not wanted:
+            break
     return ranges
 
 

@@ -34,9 +34,9 @@ from trainer.data.text.sources import Found, Source, find_sources
 from trainer.data.text.split import cut_into_shards, held_out, shuffle_order
 from trainer.data.text.workers import Map, available_cores, processes
 from trainer.data.tokens.encoder import try_tokenizer
-from trainer.data.tokens.manifest import Manifest, Shard, SourceGroup, write_manifest
+from trainer.data.tokens.manifest import Manifest, Shard, SourceGroup, read_manifest, write_manifest
 from trainer.data.tokens.round_trip import Loss
-from trainer.data.tokens.shards import open_shards, read_manifest
+from trainer.data.tokens.shards import open_shards
 from trainer.data.tokens.tokenizer import (
     SMALLEST_VOCABULARY,
     Tokenizer,

@@ -96,8 +96,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     mesh = join(
         tensor=config.parallel.tensor, sequence=config.parallel.sequence, hang_timeout_s=config.health.hang_timeout_s
     )
-    if mesh.device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory()
     seed_everything(config.seed, deterministic=config.train.deterministic)
     mesh.main_finds(lambda: choose_mode(config.track.wandb))  # refuses online without a key
 

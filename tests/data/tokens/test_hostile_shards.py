@@ -14,7 +14,10 @@ from trainer.config import Data
 from trainer.data.tokens.dataset import find_damage, open_dataset, open_training
 from trainer.data.tokens.manifest import read_manifest, write_manifest
 from trainer.data.tokens.open_files import MOST_OPEN, OpenFile, OpenFiles
-from trainer.data.tokens.shards import build_index, index_path, open_shards, verify, write_index, write_shard
+from trainer.data.tokens.shard_index import build_index, index_path, write_index
+from trainer.data.tokens.shard_writer import write_shard
+from trainer.data.tokens.shards import open_shards
+from trainer.data.tokens.verify import verify
 from trainer.errors import ConfigError, InputError
 from trainer.verbs.data import main
 
@@ -131,8 +134,8 @@ def test_an_index_without_a_hash_is_compared_with_the_tar(old, lie, capsys):
     assert main(["index", str(old)]) == main(["verify", str(old)]) == 0
 
 
-def test_large_datasets_without_hashes_are_sampled_at_the_start_and_small_ones_read(old, monkeypatch):
-    monkeypatch.setattr("trainer.data.tokens.shards.SAMPLED_BLOCKS", 1)
+def test_large_shards_without_hashes_are_sampled_when_opened_and_read_where_shards_are_hashed(old, monkeypatch):
+    monkeypatch.setattr("trainer.data.tokens.shard_index.SAMPLED_BLOCKS", 1)
     tar = old / "shard-000001.tar"
     index = np.load(index_path(tar))
     move_a_token(index)

@@ -54,8 +54,8 @@ def test_places_don_t_depend_on_where_reading_begins():
     whole = order_of(CODE, PROSE).places(0, 300)
     order = order_of(CODE, PROSE)
     assert [place for n in range(0, 300, 7) for place in order.places(n, min(n + 7, 300))] == whole
-    backwards = np.arange(299, -1, -1)
-    assert order.places_at(backwards) == whole[::-1]
+    backwards = order.locate(np.arange(299, -1, -1))
+    assert list(zip(backwards.shard, backwards.row, strict=True)) == [(p.shard, p.row) for p in whole[::-1]]
 
 
 def test_order_depends_on_seed_and_fingerprint():

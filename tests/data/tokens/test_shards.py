@@ -8,18 +8,12 @@ import numpy as np
 import pytest
 
 from tests.corpus import make_dataset, write_texts
-from trainer.data.tokens.manifest import datasets_in
-from trainer.data.tokens.shards import (
-    ShardReader,
-    build_index,
-    index_path,
-    open_shards,
-    read_manifest,
-    verify,
-    write_index,
-    write_shard,
-)
+from trainer.data.tokens.manifest import datasets_in, read_manifest
+from trainer.data.tokens.shard_index import build_index, index_path, write_index
+from trainer.data.tokens.shard_writer import write_shard
+from trainer.data.tokens.shards import ShardReader, open_shards
 from trainer.data.tokens.tokenizer import load_tokenizer
+from trainer.data.tokens.verify import verify
 from trainer.errors import InputError
 
 

@@ -11,8 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from trainer.data.text.document_store import Documents, read_texts
+from trainer.data.tokens.blocks import Block, Document
 from trainer.data.tokens.encoder import Encoder
-from trainer.data.tokens.shards import Block, Document, Shard, index_path, write_shard
+from trainer.data.tokens.manifest import Shard
+from trainer.data.tokens.shard_index import index_path
+from trainer.data.tokens.shard_writer import write_shard
 from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.errors import ConfigError, InputError
 from trainer.machine.durable import write_json

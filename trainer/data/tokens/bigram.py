@@ -31,7 +31,7 @@ def bigram_loss(training: list[Dataset], validation: Dataset, *, rows: int) -> f
 
     total = 0.0
     for number in range(rows):
-        tokens = validation.row_in_file_order(number).astype(np.int64)
+        tokens = validation.gather_in_file_order(np.array([number]))[0].astype(np.int64)
         before, after = tokens[:-1], tokens[1:]
         pairs = before * vocab + after
         at = np.minimum(np.searchsorted(keys, pairs), len(keys) - 1)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from trainer.config import Data, Train
 from trainer.config.plain_values import Config, with_values
 from trainer.data.tokens.manifest import Manifest, read_manifest
 from trainer.data.tokens.order import Rows, rows_in
-from trainer.data.tokens.shards import ShardReader, build_index, open_shards, unfitting
+from trainer.data.tokens.shard_index import build_index, unfitting
+from trainer.data.tokens.shards import Shards, find_missing
 from trainer.data.tokens.tokenizer import sha256_of, tokenizer_sha256
 from trainer.errors import InputError
 
@@ -24,69 +26,99 @@ class Dataset:
 
     name: str
     manifest: Manifest
-    shards: list[ShardReader]
+    shards: Shards
     sequence_length: int
 
     @cached_property
     def rows(self) -> Rows:
-        """What the order must know: rows per shard, and the fingerprint."""
-        counts = tuple(rows_in(shard.tokens, self.sequence_length) for shard in self.shards)
+        """What the order must know: rows per shard, as the manifest counts them, and the fingerprint."""
+        counts = tuple(rows_in(shard.tokens, self.sequence_length) for shard in self.manifest.shards)
         return Rows(self.name, self.manifest.fingerprint, counts)
 
     @cached_property
     def _first_rows(self) -> np.ndarray:
         return np.concatenate([[0], np.cumsum(self.rows.rows)])
 
-    def row(self, shard: int, row: int) -> np.ndarray:
-        """Row `row` of a shard: tokens [row·L, row·L + L], shape (L + 1,), the shard's dtype.
+    def gather(self, shards: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Rows of shards, both (n,): tokens [row·L, row·L + L] of each, (n, L + 1), the shards' dtype, a copy.
 
         InputError if a token isn't in the vocabulary: the shard was damaged in place.
         """
-        start = row * self.sequence_length
-        tokens = self.shards[shard].read(start, start + self.sequence_length + 1)
-        if int(tokens.max()) >= self.manifest.vocab_size:
-            raise InputError(
-                f"{self.manifest.folder / self.manifest.shards[shard].file}: token {int(tokens.max())} in row {row} is "
-                f"outside the vocabulary of {self.manifest.vocab_size}; "
-                f'run "banyan data verify {self.manifest.folder}".'
-            )
+        length = self.sequence_length
+        tokens = np.empty((len(rows), length + 1), self.manifest.dtype)
+        for shard in np.unique(shards).tolist():
+            chosen = np.flatnonzero(shards == shard)
+            tokens[chosen] = self.shards[shard].gather(rows[chosen] * length, length + 1)
+        if tokens.size and int(tokens.max()) >= self.manifest.vocab_size:
+            self._refuse(tokens, shards, rows)
         return tokens
 
-    def row_in_file_order(self, number: int) -> np.ndarray:
-        """Row `number` counted over all shards in file order, unshuffled: what validation reads."""
-        shard = int(np.searchsorted(self._first_rows, number, side="right")) - 1
-        return self.row(shard, number - int(self._first_rows[shard]))
+    def _refuse(self, tokens: np.ndarray, shards: np.ndarray, rows: np.ndarray) -> NoReturn:
+        """Names the first row with a token outside the vocabulary."""
+        most = tokens.max(axis=1)
+        place = int(np.argmax(most >= self.manifest.vocab_size))
+        raise InputError(
+            f"{self.manifest.folder / self.manifest.shards[shards[place]].file}: token {int(most[place])} in row "
+            f"{int(rows[place])} is outside the vocabulary of {self.manifest.vocab_size}; "
+            f'run "banyan data verify {self.manifest.folder}".'
+        )
+
+    def gather_in_file_order(self, numbers: np.ndarray) -> np.ndarray:
+        """Rows by their number (n,) over all shards in file order, unshuffled, which is how validation reads them.
+
+        (n, L + 1), as `gather`.
+        """
+        shards = np.searchsorted(self._first_rows, numbers, side="right") - 1
+        return self.gather(shards, numbers - self._first_rows[shards])
+
+    def row(self, shard: int, row: int) -> np.ndarray:
+        """One row of a shard: (L + 1,), as `gather`."""
+        return self.gather(np.array([shard]), np.array([row]))[0]
 
 
 def open_dataset(name: str, path: str, *, key: str, split: str, sequence_length: int) -> Dataset:
     """Opens token shards at `path`, or in its folder `split` if `path` is an output of prepare.
 
+    Their files aren't touched yet: each is checked when its first row is read, all of them by `find_missing_file`.
     InputError, naming the configuration `key`, if there are none or they hold no whole row.
     """
     folder = find_folder(path, key=key, split=split)
     manifest = read_manifest(folder)
     check_tokenizer(manifest)
-    dataset = Dataset(name, manifest, open_shards(manifest), sequence_length)
+    dataset = Dataset(name, manifest, Shards(manifest), sequence_length)
     if dataset.rows.total == 0:
         raise InputError(
             f"{key}={path}: no shard holds a whole row of {sequence_length} tokens (the largest has "
-            f"{max((shard.tokens for shard in dataset.shards), default=0)}); give prepare more text, "
+            f"{max((shard.tokens for shard in manifest.shards), default=0)}); give prepare more text, "
             f"or set a smaller data.sequence_length{', or evaluate.every=0' * (split == 'validation')}."
         )
     return dataset
 
 
+def find_missing_file(dataset: Dataset, *, part: int, parts: int) -> str | None:
+    """Looks for the files of every `parts`-th shard from `part` on, opening none; the first problem, or None."""
+    folder = dataset.manifest.folder
+    found = (find_missing(folder, shard) for shard in dataset.manifest.shards[part::parts])
+    return next((problem for problem in found if problem), None)
+
+
 def find_damage(dataset: Dataset, *, part: int, parts: int) -> str | None:
     """Hashes every `parts`-th shard from `part` on, and compares its index; the first damage in a line, or None."""
-    for shard, reader in list(zip(dataset.manifest.shards, dataset.shards, strict=True))[part::parts]:
-        path = dataset.manifest.folder / shard.file
+    folder = dataset.manifest.folder
+    for number in range(part, len(dataset.shards), parts):
+        shard = dataset.manifest.shards[number]
+        path = folder / shard.file
         if sha256_of(path) != shard.sha256:
             return (
                 f"{path}: its content isn't what the manifest says (sha256 differs); fetch or prepare it again, "
-                f'then "banyan data verify {dataset.manifest.folder}".'
+                f'then "banyan data verify {folder}".'
             )
-        if not np.array_equal(build_index(path, dataset.manifest.dtype), reader.index):
-            return unfitting(dataset.manifest, shard)
+        try:
+            index = dataset.shards[number].index
+        except InputError as error:
+            return str(error)
+        if not np.array_equal(build_index(path, dataset.manifest.dtype), index):
+            return unfitting(folder, shard)
     return None
 
 

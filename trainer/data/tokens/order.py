@@ -238,39 +238,62 @@ class Place:
     row: int
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where the sequences of positions come from, as columns, each (n,) int64.
+
+    `dataset` is a number in the order's datasets, `segment` one in its segments.
+    """
+
+    segment: np.ndarray
+    dataset: np.ndarray
+    epoch: np.ndarray
+    shard: np.ndarray
+    row: np.ndarray
+
+    def cut(self, start: int, stop: int) -> Places:
+        """Places [start, stop) of these."""
+        columns = (self.segment, self.dataset, self.epoch, self.shard, self.row)
+        return Places(*(column[start:stop] for column in columns))
+
+
 class Order:
-    """Position → Place, over all segments of a run."""
+    """Position → place, over all segments of a run."""
 
     def __init__(self, datasets: Iterable[Rows], segments: list[Segment], *, seed: int, window: int) -> None:
         self.segments = segments
         self._shuffles = {rows.fingerprint: Shuffle(rows, seed=seed, window=window) for rows in datasets}
+        self.fingerprints = list(self._shuffles)
 
     def places(self, start: int, stop: int) -> list[Place]:
-        """The places of positions [start, stop)."""
-        return self.places_at(np.arange(start, stop))
+        """The places of positions [start, stop), one by one."""
+        found = self.locate(np.arange(start, stop))
+        names = [{share.fingerprint: name for name, share in segment.shares.items()} for segment in self.segments]
+        columns = (found.segment, found.dataset, found.epoch, found.shard, found.row)
+        return [
+            Place(names[segment][self.fingerprints[dataset]], self.fingerprints[dataset], *place)
+            for segment, dataset, *place in zip(*(column.tolist() for column in columns), strict=True)
+        ]
 
-    def places_at(self, positions: np.ndarray) -> list[Place]:
-        """The places of `positions` (int64). Many at once cost little more than one."""
-        numbers = np.searchsorted([segment.first for segment in self.segments], positions, side="right") - 1
-        places = np.empty(len(positions), dtype=object)
-        for number in np.unique(numbers):
-            chosen = numbers == number
-            places[chosen] = self._places_in(self.segments[number], positions[chosen])
-        return places.tolist()
+    def locate(self, positions: np.ndarray) -> Places:
+        """The places of `positions` (n,) int64, in any order. Thousands at once cost a tenth of them one by one."""
+        segments = np.searchsorted([segment.first for segment in self.segments], positions, side="right") - 1
+        found = Places(segments, *np.empty((4, len(positions)), np.int64))
+        for number in np.unique(segments).tolist():
+            chosen = np.flatnonzero(segments == number)
+            names, numbers, counters = self.segments[number].locate(positions[chosen])
+            for index, name in enumerate(names):
+                mine = numbers == index
+                if mine.any():
+                    self._fill(found, chosen[mine], counters[mine], name, self.segments[number].shares[name])
+        return found
 
-    def _places_in(self, segment: Segment, positions: np.ndarray) -> np.ndarray:
-        """Places as an array of objects."""
-        names, number, counters = segment.locate(positions)
-        places = np.empty(len(positions), dtype=object)
-        for index, name in enumerate(names):
-            chosen = number == index
-            if not chosen.any():
-                continue
-            fingerprint = segment.shares[name].fingerprint
-            if fingerprint not in self._shuffles:
-                raise InputError(
-                    f"data.train.{name} ({fingerprint[:12]}) was trained on before and can't be found now."
-                )
-            located = (column.tolist() for column in self._shuffles[fingerprint].locate(counters[chosen]))
-            places[chosen] = [Place(name, fingerprint, *place) for place in zip(*located, strict=True)]
-        return places
+    def _fill(self, found: Places, chosen: np.ndarray, counters: np.ndarray, name: str, share: Share) -> None:
+        """Sets the `chosen` places, which are at the `counters` of one dataset."""
+        if share.fingerprint not in self._shuffles:
+            raise InputError(
+                f"data.train.{name} ({share.fingerprint[:12]}) was trained on before and can't be found now."
+            )
+        epoch, shard, row = self._shuffles[share.fingerprint].locate(counters)
+        found.dataset[chosen] = self.fingerprints.index(share.fingerprint)
+        found.epoch[chosen], found.shard[chosen], found.row[chosen] = epoch, shard, row

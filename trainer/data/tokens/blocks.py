@@ -1,0 +1,41 @@
+"""A block of whole documents, which is what a shard is made of, and where its documents came from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainer.machine.json_file import Count, Xxh3
+
+
+@dataclass(frozen=True)
+class Document:
+    """Where a document came from: number of its source, record in it; size in UTF-8 bytes; xxh3-128 in hexadecimal."""
+
+    source: Count
+    record: Count
+    bytes: Count
+    xxh3: Xxh3
+
+    def line(self) -> str:
+        """As a line of documents.jsonl."""
+        return json.dumps({"source": self.source, "record": self.record, "bytes": self.bytes, "xxh3": self.xxh3}) + "\n"
+
+
+@dataclass(frozen=True)
+class DocumentSpan(Document):
+    """A document and its tokens [start, stop) of the shard; the last one is the end-of-text token."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Whole documents: tokens (tokens,) with end-of-text ones, lengths (documents,) in tokens, and the documents."""
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    documents: list[Document]

@@ -1,0 +1,192 @@
+"""The index of a shard, by which any token is a slice away: where each block's members lie in the tar.
+
+It is `shard-000000.index`, an .npy of int64 with a row for each block and the columns of `COLUMNS`. Others may have
+written it: it is checked against the manifest, by its hash where there is one, else against the tar itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from trainer.data.tokens.manifest import Shard
+from trainer.data.tokens.npy import read_header, read_npy
+from trainer.data.tokens.tars import END, RECORD, Member, read_members
+from trainer.errors import InputError
+from trainer.machine.durable import replacing
+from trainer.machine.json_file import Malformed
+
+COLUMNS = ("tokens_offset", "tokens", "documents", "lengths_offset", "documents_offset", "documents_bytes")
+TOKENS_OFFSET, TOKENS, DOCUMENTS, LENGTHS_OFFSET, DOCUMENTS_OFFSET, DOCUMENTS_BYTES = range(len(COLUMNS))
+MEMBERS = ("tokens.npy", "lengths.npy", "documents.jsonl")
+LENGTH_TYPE = np.dtype(np.uint32)
+INDEX_TYPE = np.dtype(np.int64)
+NPY_HEADER = 128  # bytes of the header of a 1-D .npy, as we write it
+LEAST_BLOCK = len(MEMBERS) * RECORD  # bytes in a tar
+SAMPLED_BLOCKS = 16  # of a shard, that are compared with the tar at first use where indices have no hashes
+
+
+def index_path(tar: Path) -> Path:
+    """Where the index of a tar is."""
+    return tar.with_suffix(".index")
+
+
+def write_index(tar: Path, index: np.ndarray, *, scratch: Path | None = None) -> None:
+    """Writes the index of `tar` beside it, atomically: (blocks, 6) int64, columns as in COLUMNS."""
+    with replacing(index_path(tar), scratch=scratch) as file:
+        np.save(file, index)
+
+
+def hash_index(index: np.ndarray) -> str:
+    """The sha256 of an index's numbers, as the manifest has it."""
+    return hashlib.sha256(np.ascontiguousarray(index, "<i8").tobytes()).hexdigest()
+
+
+def as_index(rows: list[list[int]]) -> np.ndarray:
+    """Rows of numbers as an index: (blocks, 6) int64."""
+    return np.array(rows, INDEX_TYPE).reshape(-1, len(COLUMNS))
+
+
+def build_index(tar: Path, dtype: str) -> np.ndarray:
+    """The index of a tar, from its headers alone: (blocks, 6) int64. InputError unless the tar is whole and ours."""
+    with open(tar, "rb") as file:
+        return as_index([_row(tar, file, members, np.dtype(dtype)) for members in _blocks(tar)])
+
+
+def _row(tar: Path, file: BinaryIO, members: list[Member], kind: np.dtype) -> list[int]:
+    """A block's row of the index, as its .npy headers tell."""
+    tokens, lengths, documents = members
+    tokens_offset, token_count = _array_place(tar, file, tokens, kind)
+    lengths_offset, document_count = _array_place(tar, file, lengths, LENGTH_TYPE)
+    return [tokens_offset, token_count, document_count, lengths_offset, documents.offset, documents.bytes]
+
+
+def _blocks(tar: Path) -> Iterator[list[Member]]:
+    """The blocks of a tar: the three members in the order of MEMBERS."""
+    members = list(read_members(tar))
+    for first in range(0, len(members), len(MEMBERS)):
+        block = members[first : first + len(MEMBERS)]
+        key = block[0].name.partition(".")[0]
+        names = [member.name for member in block]
+        if names != [f"{key}.{member}" for member in MEMBERS]:
+            raise InputError(
+                f"{tar}: {', '.join(names)} is no block of tokens, lengths and documents; prepare it again."
+            )
+        yield block
+
+
+def _array_place(tar: Path, file: BinaryIO, member: Member, kind: np.dtype) -> tuple[int, int]:
+    """Offset of a 1-D .npy's first element in the tar, and number of elements, which must be of `kind`."""
+    file.seek(member.offset)
+    try:
+        found, shape = read_header(file, member.bytes)
+    except Malformed as error:
+        raise InputError(f"{tar}: {member.name}: {error}; prepare it again.") from error
+    if found != kind or len(shape) != 1:
+        raise InputError(f"{tar}: {member.name} holds {len(shape)}-D {found}, not 1-D {kind}; prepare it again.")
+    return file.tell(), shape[0]
+
+
+def _follows_layout(index: np.ndarray, size: int, kind: np.dtype) -> bool:
+    """Whether every offset is where `write_shard` puts it, given the counts and the tar's size in bytes."""
+
+    def member(content: np.ndarray) -> np.ndarray:
+        return RECORD + content + -content % RECORD
+
+    tokens = member(NPY_HEADER + index[:, TOKENS] * kind.itemsize)
+    lengths = member(NPY_HEADER + index[:, DOCUMENTS] * LENGTH_TYPE.itemsize)
+    blocks = tokens + lengths + member(index[:, DOCUMENTS_BYTES])
+    starts = np.cumsum(blocks) - blocks
+    offsets = {
+        TOKENS_OFFSET: starts + RECORD + NPY_HEADER,
+        LENGTHS_OFFSET: starts + tokens + RECORD + NPY_HEADER,
+        DOCUMENTS_OFFSET: starts + tokens + lengths + RECORD,
+    }
+    whole = int(blocks.sum()) + len(END) == size
+    return whole and all(np.array_equal(index[:, column], offset) for column, offset in offsets.items())
+
+
+def _has_headers(file: BinaryIO, row: np.ndarray, kind: np.dtype) -> bool:
+    """Whether the headers before a block's members, of the tar and of .npy, tell of as much as its row of the index."""
+    offsets = row[[TOKENS_OFFSET, LENGTHS_OFFSET, DOCUMENTS_OFFSET]].tolist()
+    counts = row[[TOKENS, DOCUMENTS, DOCUMENTS_BYTES]].tolist()
+    for name, offset, count, element in zip(MEMBERS, offsets, counts, (kind, LENGTH_TYPE, None), strict=True):
+        size = count if element is None else NPY_HEADER + count * element.itemsize
+        file.seek(offset - RECORD - (0 if element is None else NPY_HEADER))
+        try:
+            info = tarfile.TarInfo.frombuf(file.read(RECORD), "utf-8", "replace")
+            if not info.name.endswith(name) or info.size != size:
+                return False
+            if element is not None and read_header(file, size) != (element, (count,)):
+                return False
+        except (tarfile.HeaderError, Malformed):
+            return False
+    return True
+
+
+def open_index(folder: Path, shard: Shard, kind: np.dtype) -> np.ndarray:
+    """The index of a shard of `folder`, checked: (blocks, 6) int64. InputError unless it is this shard's."""
+    index = _read_index(folder, shard, kind)
+    if shard.index_sha256 is None and not _fits_tar(folder / shard.file, index, shard.bytes, kind):
+        raise InputError(unfitting(folder, shard))
+    return index
+
+
+def _fits_tar(tar: Path, index: np.ndarray, size: int, kind: np.dtype) -> bool:
+    """Compares an index without a hash with its tar: the layout of all blocks, and the headers of SAMPLED_BLOCKS.
+
+    A tar of another layout, that somebody else has written, is compared whole.
+    """
+    if not _follows_layout(index, size, kind):
+        return np.array_equal(build_index(tar, kind.name), index)
+    stride = -(-len(index) // SAMPLED_BLOCKS) or 1
+    with open(tar, "rb") as file:
+        return all(_has_headers(file, row, kind) for row in index[::stride])
+
+
+def unfitting(folder: Path, shard: Shard) -> str:
+    """The line that says that a shard's index isn't the tar's."""
+    path = index_path(folder / shard.file)
+    return f'{path}: the index doesn\'t fit {shard.file}; run "banyan data index {folder}".'
+
+
+def _read_index(folder: Path, shard: Shard, kind: np.dtype) -> np.ndarray:
+    """The index of a shard, checked against the manifest's counts and hash, and the file's size."""
+    path = index_path(folder / shard.file)
+    mend = f'run "banyan data index {folder}".'
+    try:
+        index = read_npy(path, INDEX_TYPE, len(COLUMNS), most_rows=shard.bytes // LEAST_BLOCK)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: the index of {shard.file} is missing; {mend}") from error
+    except OSError as error:
+        raise InputError(f"{path}: the index of {shard.file} can't be read ({error.strerror}); {mend}") from error
+    except Malformed as error:
+        raise InputError(f"{path}: not an index of token shards ({error}); {mend}") from error
+    if len(index) and (index.min() < 0 or index.max() > shard.bytes or _ends(index, kind).max() > shard.bytes - RECORD):
+        raise InputError(f"{path}: the index points outside {shard.file}; {mend}")
+    for column, expected in ((TOKENS, shard.tokens), (DOCUMENTS, shard.documents)):
+        found = int(index[:, column].sum())
+        if found != expected:
+            raise InputError(
+                f"{path}: {found:,} {COLUMNS[column]} in the index, {expected:,} in the manifest for "
+                f"{shard.file}; {mend}"
+            )
+    if shard.index_sha256 is not None and hash_index(index) != shard.index_sha256:
+        raise InputError(f"{path}: not the index that was written with {shard.file} (its hash differs); {mend}")
+    return index
+
+
+def _ends(index: np.ndarray, kind: np.dtype) -> np.ndarray:
+    """Where each member ends in the tar: (3, blocks)."""
+    return np.stack(
+        [
+            index[:, TOKENS_OFFSET] + index[:, TOKENS] * kind.itemsize,
+            index[:, LENGTHS_OFFSET] + index[:, DOCUMENTS] * LENGTH_TYPE.itemsize,
+            index[:, DOCUMENTS_OFFSET] + index[:, DOCUMENTS_BYTES],
+        ]
+    )

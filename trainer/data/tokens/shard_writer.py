@@ -1,0 +1,90 @@
+"""Writes a token shard: a WebDataset tar of blocks, and its index."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from trainer.data.tokens.blocks import Block
+from trainer.data.tokens.manifest import Shard
+from trainer.data.tokens.shard_index import (
+    DOCUMENTS,
+    LENGTH_TYPE,
+    MEMBERS,
+    TOKENS,
+    as_index,
+    hash_index,
+    write_index,
+)
+from trainer.data.tokens.tars import END, header, padding
+from trainer.machine.durable import replacing
+
+
+def write_shard(path: Path, blocks: Iterable[Block], *, dtype: str, scratch: Path | None = None) -> Shard:
+    """Writes a tar and its index, each atomically (by way of the folder `scratch`); equal blocks give equal bytes."""
+    number = path.stem.removeprefix("shard-")
+    rows: list[list[int]] = []
+    text_bytes = 0
+    with replacing(path, scratch=scratch) as file:
+        tar = _TarWriter(file)
+        for block in blocks:
+            key = f"{number}-{len(rows):08d}"
+            lines = "".join(document.line() for document in block.documents).encode()
+            tokens_offset = tar.add_array(f"{key}.{MEMBERS[0]}", block.tokens.astype(dtype, copy=False))
+            lengths_offset = tar.add_array(f"{key}.{MEMBERS[1]}", block.lengths.astype(LENGTH_TYPE, copy=False))
+            documents_offset = tar.add(f"{key}.{MEMBERS[2]}", lines)
+            text_bytes += sum(document.bytes for document in block.documents)
+            rows.append(
+                [tokens_offset, len(block.tokens), len(block.lengths), lengths_offset, documents_offset, len(lines)]
+            )
+        tar.finish()
+    index = as_index(rows)
+    write_index(path, index, scratch=scratch)
+    return Shard(
+        file=path.name,
+        bytes=tar.bytes,
+        sha256=tar.hash.hexdigest(),
+        tokens=int(index[:, TOKENS].sum()),
+        documents=int(index[:, DOCUMENTS].sum()),
+        text_bytes=text_bytes,
+        index_sha256=hash_index(index),
+    )
+
+
+class _TarWriter:
+    """Appends members to a tar, hashing as it goes. (webdataset's TarWriter imports torch: seconds for each worker.)"""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.bytes = 0
+        self.hash = hashlib.sha256()
+
+    def add(self, name: str, *pieces: bytes | memoryview) -> int:
+        """Adds a member made of `pieces`; returns the offset of the last piece."""
+        size = sum(len(piece) for piece in pieces)
+        self._write(header(name, size))
+        for piece in pieces:
+            offset = self.bytes
+            self._write(piece)
+        self._write(padding(size))
+        return offset
+
+    def add_array(self, name: str, array: np.ndarray) -> int:
+        """Adds a 1-D array as .npy; returns the offset of its first element."""
+        npy = io.BytesIO()
+        np.lib.format.write_array_header_1_0(npy, np.lib.format.header_data_from_array_1_0(array))
+        return self.add(name, npy.getvalue(), np.ascontiguousarray(array).data.cast("B"))
+
+    def finish(self) -> None:
+        """Ends the archive."""
+        self._write(END)
+
+    def _write(self, piece: bytes | memoryview) -> None:
+        self.file.write(piece)
+        self.hash.update(piece)
+        self.bytes += len(piece)
