@@ -40,7 +40,8 @@ def test_cpu_contest_measures_every_turn_of_ours_and_the_bare_loop(tmp_path):
     assert all(name in table for name in names)
 
 
-@pytest.mark.parametrize("disable", ["1", pytest.param("0", marks=pytest.mark.full)], ids=["eager", "compiled"])
+@pytest.mark.full
+@pytest.mark.parametrize("disable", ["1", "0"], ids=["eager", "compiled"])
 def test_gpu_contest_runs_on_a_cpu(tmp_path, disable):
     arguments = ("--case", "3B-2048", "--device", "cpu", "--tiny", "--output", tmp_path)
     run("gpu", *arguments, TORCHDYNAMO_DISABLE=disable)
@@ -51,6 +52,7 @@ def test_gpu_contest_runs_on_a_cpu(tmp_path, disable):
     assert results[-1]["failure"] in (None, "not installed: tests/benchmarks/peers.sh torchtitan")
 
 
+@pytest.mark.full
 def test_loss_benchmark_measures_ours_and_torch_s(tmp_path):
     table = run("loss", "--tiny", "--rounds", 2, "--output", tmp_path, TORCHDYNAMO_DISABLE="1")
     results = {result["name"]: result for result in read(tmp_path, "loss")["found"][0]["results"]}
@@ -59,6 +61,7 @@ def test_loss_benchmark_measures_ours_and_torch_s(tmp_path):
         assert name in table
 
 
+@pytest.mark.full
 def test_profiler_names_the_operators():
     assert "aten::mm" in run("profiler", "--tiny", "--steps", 2)
 
@@ -67,9 +70,13 @@ def test_gpu_contest_refuses_a_machine_without_one():
     assert run("gpu", code=2) == "bench-gpu: no GPU here; --device cpu --tiny shows that it runs.\n"
 
 
-def test_data_and_start_benchmarks_write_what_they_print(tmp_path):
+def test_data_benchmark_writes_what_it_prints(tmp_path):
     assert "WebDataset, a sample per row" in run("data", "--tiny", "--rounds", 1, "--batches", 4, "--output", tmp_path)
     assert 0 <= read(tmp_path, "data")["waiting_share"] < 1
+
+
+@pytest.mark.full
+def test_start_benchmark_writes_what_it_prints(tmp_path):
     assert "resume to the next step" in run("start", "--tiny", "--rounds", 1, "--saves", 0, "--output", tmp_path)
     assert set(read(tmp_path, "start")["starts"]) >= {"banyan --help", "to the first step", "resume to the next step"}
 

@@ -25,6 +25,7 @@ def unbroken(corpus, tmp_path_factory):
     return train_plainly(small_config(corpus, tmp_path_factory.mktemp("plain"), train__steps=STEPS))
 
 
+@pytest.mark.full
 def test_run_moved_through_shapes_agrees_with_unbroken_run(corpus, tmp_path, unbroken):
     move(corpus, tmp_path / "run", [(1, 0), (4, 3), (2, 2), (1, 1)])
     assert_same_course(tmp_path / "run", unbroken, TOLERANCE)

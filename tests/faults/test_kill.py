@@ -11,7 +11,7 @@ from tests.states import assert_equal_states
 from trainer.checkpoint.folders import folder_of, list_steps
 from trainer.checkpoint.reader import find_problem
 
-SHAPES = [(1, 1), (1, 3), (2, 1), (2, 3)]
+SHAPES = [*(pytest.param(*shape, marks=pytest.mark.full) for shape in [(1, 1), (1, 3), (2, 1)]), (2, 3)]
 STEPS = 14
 
 

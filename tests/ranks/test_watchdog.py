@@ -16,7 +16,7 @@ from trainer.ranks.heartbeat import Heartbeat, HeartbeatFiles, Sign
 from trainer.ranks.watchdog import judge
 
 TIMEOUT_S = 8.0
-STEPS = 150
+STEPS = 120
 
 
 def configure(corpus, run_dir, **changes):

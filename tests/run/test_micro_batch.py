@@ -31,7 +31,10 @@ def test_all_that_was_measured_is_told():
     )
 
 
-@pytest.mark.parametrize(("ranks", "changes"), [(2, {"parallel__zero_stage": 2}), (1, {"data__mask_documents": True})])
+@pytest.mark.parametrize(
+    ("ranks", "changes"),
+    [(2, {"parallel__zero_stage": 2}), pytest.param(1, {"data__mask_documents": True}, marks=pytest.mark.full)],
+)
 def test_measured_once_then_kept_and_else_the_run_is_one_with_that_number(corpus, tmp_path, ranks, changes):
     measured, given = tmp_path / "measured", tmp_path / "told"
     config = small_config(corpus, measured, train__micro_batch_size="auto", train__stop_at=2, **changes)
@@ -53,6 +56,7 @@ def test_measured_once_then_kept_and_else_the_run_is_one_with_that_number(corpus
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
+@pytest.mark.full
 def test_a_run_with_the_measured_size_is_the_run_that_was_told_it(corpus, tmp_path):
     measured, given = tmp_path / "measured", tmp_path / "told"
     assert run_ranks(pretrain, small_config(corpus, measured, train__micro_batch_size="auto"), 1) == [0]
@@ -82,6 +86,7 @@ def test_a_size_that_takes_too_much_memory_is_left_out(corpus, tmp_path):
     assert "allocate memory" in (tmp_path / "run/logs/micro-batch-00000.log").read_text()
 
 
+@pytest.mark.full
 def test_it_is_refused_where_nothing_fits(corpus, tmp_path):
     config = small_config(corpus, tmp_path / "run", **AUTO, model__intermediate_size=2**20)
     codes, errors = fail_ranks(pretrain_in_little_memory, config)

@@ -117,6 +117,7 @@ def test_non_finite_gradient_stops_the_run_and_names_the_step(corpus, tmp_path, 
     assert list_steps(tmp_path / "run") == []
 
 
+@pytest.mark.full
 def test_precision_bf16_trains_close_to_fp32_at_every_stage(corpus, tmp_path):
     assert run_ranks(pretrain, small_config(corpus, tmp_path / "fp32", train__steps=5), 1) == [0]
     expected = [row["train/loss"] for row in read_metrics(tmp_path / "fp32")]

@@ -46,7 +46,11 @@ class Daemons:
     def __init__(self, *, cpus: int) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="br-", dir="/tmp"))  # sockets have short names
         os.environ.update(environment())
+        from ray._common.utils import get_default_ray_temp_dir
         from ray.cluster_utils import Cluster
+
+        # Cluster leaves its address there as well, and nobody has made it where no Ray ran before.
+        Path(get_default_ray_temp_dir()).mkdir(exist_ok=True)
 
         def start_head() -> Cluster:
             self._port = free_port()

@@ -44,6 +44,7 @@ def test_a_killed_rank_and_a_time_limit_leave_the_losses_of_a_calm_local_run(clu
     assert job.log.count("going on from") == 2
 
 
+@pytest.mark.full
 def test_the_jobs_of_a_chain_go_on_from_each_other(cluster, keys, calm, tmp_path):
     done = banyan(
         cluster,

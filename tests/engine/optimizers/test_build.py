@@ -33,7 +33,7 @@ def test_losses_and_norms_are_the_plain_optimizer_s(corpus, tmp_path, plain, sta
     assert_same_course(tmp_path / "run", expected, 1e-4)
 
 
-@pytest.mark.parametrize("name", list(SETTINGS))
+@pytest.mark.parametrize("name", ["lion", pytest.param("sgd", marks=pytest.mark.full)])
 def test_a_resume_in_another_shape_goes_on_with_the_moments(corpus, tmp_path, name):
     whole = configure(corpus, tmp_path / "whole", name, 0)
     assert run_ranks(pretrain, whole, 1) == [0]
