@@ -41,7 +41,9 @@ def write_texts(count: int, *, seed: int = 0) -> list[str]:
     return [" ".join(draw.choices(WORDS, k=draw.randint(20, 120))) for _ in range(count)]
 
 
-def make_dataset(folder: Path, *, documents: int = 60, shards: int = 3, seed: int = 0, tokenizer=None) -> Manifest:
+def make_dataset(
+    folder: Path, *, documents: int = 60, shards: int = 3, seed: int = 0, tokenizer=None, dtype="uint16"
+) -> Manifest:
     """Writes a dataset of token shards, with a tokenizer of 300 tokens unless one is given."""
     tokenizer = tokenizer or make_tokenizer()
     folder.mkdir(parents=True)
@@ -53,11 +55,11 @@ def make_dataset(folder: Path, *, documents: int = 60, shards: int = 3, seed: in
         path = folder / f"shard-{number:06d}.tar"
         half = len(chosen) // 2
         blocks = [to_block(tokenizer, texts, part) for part in (chosen[:half], chosen[half:])]
-        written.append(write_shard(path, blocks, dtype="uint16"))
+        written.append(write_shard(path, blocks, dtype=dtype))
     manifest = Manifest(
         folder=folder,
         name=folder.name,
-        dtype="uint16",
+        dtype=dtype,
         tokenizer_name=tokenizer.name,
         tokenizer_sha256=sha256_of(folder / "tokenizer" / "tokenizer.json"),
         vocab_size=tokenizer.vocab_size,

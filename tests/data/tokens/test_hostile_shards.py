@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.corpus import make_dataset
+from tests.data.tokens.broken import edit_manifest, error_line
 from trainer.config import Data
 from trainer.data.tokens.dataset import find_damage, open_dataset, open_training
 from trainer.data.tokens.manifest import read_manifest, write_manifest
@@ -18,21 +19,7 @@ from trainer.data.tokens.shard_index import build_index, index_path, write_index
 from trainer.data.tokens.shard_writer import write_shard
 from trainer.data.tokens.shards import open_shards
 from trainer.data.tokens.verify import verify
-from trainer.errors import ConfigError, InputError
 from trainer.verbs.data import main
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards") / "dataset"
-    make_dataset(folder)
-    return folder
-
-
-@pytest.fixture
-def copy(dataset, tmp_path):
-    """A dataset to break."""
-    return shutil.copytree(dataset, tmp_path / "copy")
 
 
 @pytest.fixture
@@ -41,23 +28,6 @@ def old(copy):
     edit_manifest(copy, lambda content: content.update(version=1))
     edit_manifest(copy, lambda content: [shard.pop("index_sha256") for shard in content["shards"]])
     return copy
-
-
-def edit_manifest(folder, change):
-    path = folder / "manifest.json"
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
-def refusal(act, *arguments):
-    """The one line that `act` refuses with."""
-    with pytest.raises((InputError, ConfigError)) as error:
-        act(*arguments)
-    told = str(error.value)
-    assert told.isprintable()
-    assert len(told) < 700
-    return told
 
 
 def look(folder):
@@ -118,7 +88,7 @@ def test_an_index_that_points_a_little_elsewhere_is_refused_at_opening(copy, lie
     index = np.load(index_path(tar))
     lie(index)
     write_index(tar, index)
-    assert f'run "banyan data index {copy}"' in refusal(look, copy)
+    assert f'run "banyan data index {copy}"' in error_line(look, copy)
     assert main(["index", str(copy)]) == 0
     assert main(["verify", str(copy)]) == 0
 
@@ -130,7 +100,7 @@ def test_an_index_without_a_hash_is_compared_with_the_tar(old, lie, capsys):
     index = np.load(index_path(tar))
     lie(index)
     write_index(tar, index)
-    assert f'run "banyan data index {old}"' in refusal(look, old)
+    assert f'run "banyan data index {old}"' in error_line(look, old)
     assert main(["index", str(old)]) == main(["verify", str(old)]) == 0
 
 
@@ -145,7 +115,7 @@ def test_large_shards_without_hashes_are_sampled_when_opened_and_read_where_shar
     assert [find_damage(opened, part=part, parts=3) is None for part in range(3)] == [True, False, True]
     shift(index)
     write_index(tar, index)
-    assert "doesn't fit" in refusal(open_shards, read_manifest(old))
+    assert "doesn't fit" in error_line(open_shards, read_manifest(old))
 
 
 def test_datasets_of_the_former_version_are_the_same_data(dataset, copy):
@@ -156,7 +126,7 @@ def test_datasets_of_the_former_version_are_the_same_data(dataset, copy):
     assert tokens_of(copy) == tokens
     assert verify(read_manifest(copy)) == []
     edit_manifest(copy, lambda content: content.update(version=2))
-    assert "index_sha256 is missing" in refusal(read_manifest, copy)
+    assert "index_sha256 is missing" in error_line(read_manifest, copy)
 
 
 def test_a_tar_of_another_layout_is_read_if_its_index_fits(old):
@@ -212,7 +182,7 @@ def test_an_index_that_is_no_array_of_ours_is_refused(copy, content, version):
         edit_manifest(copy, lambda content: content.update(version=1))
         edit_manifest(copy, lambda content: [shard.pop("index_sha256") for shard in content["shards"]])
     (copy / "shard-000000.index").write_bytes(content)
-    told = refusal(look, copy)
+    told = error_line(look, copy)
     assert "shard-000000.index" in told
     assert f'banyan data index {copy}"' in told
     assert any("shard-000000.index" in problem for problem in verify(read_manifest(copy)))
@@ -225,11 +195,11 @@ def test_absurd_numbers_in_an_index_are_refused(old, column, value):
     index = np.load(index_path(tar))
     index[0, column] = value
     write_index(tar, index)
-    assert "shard-000000" in refusal(look, old)
+    assert "shard-000000" in error_line(look, old)
     index[0, column] = value
     index[1, column] = -value if value != -(2**63) else value
     write_index(tar, index)
-    assert "shard-000000" in refusal(look, old)
+    assert "shard-000000" in error_line(look, old)
 
 
 # ------------------------------------------------------------------------------------------------- other than files
@@ -248,9 +218,9 @@ def test_what_is_no_regular_file_is_refused_at_once(copy, name, kind):
         os.mkfifo(path)
     else:
         path.symlink_to({"device": "/dev/zero", "dangling": "nowhere", "loop": path.name}[kind])
-    assert path.name in refusal(look, copy)
+    assert path.name in error_line(look, copy)
     if name == "manifest.json":
-        refusal(main, ["verify", str(copy)])
+        error_line(main, ["verify", str(copy)])
     else:
         assert main(["verify", str(copy)]) == 2
 
@@ -265,7 +235,7 @@ def test_a_half_of_an_output_whose_manifest_is_gone_isnt_passed_over(copy, tmp_p
     if damage != "missing":
         os.mkfifo(manifest) if damage == "fifo" else manifest.symlink_to("nowhere")
     for verb in ("verify", "stats", "show", "index"):
-        assert "train/manifest.json" in refusal(main, [verb, str(output)])
+        assert "train/manifest.json" in error_line(main, [verb, str(output)])
 
 
 # -------------------------------------------------------------------------------------------------------- manifest
@@ -364,7 +334,7 @@ def sign(folder):
 def test_a_manifest_that_cant_be_is_refused(copy, change, capsys):
     edit_manifest(copy, change)
     sign(copy)
-    assert str(copy) in refusal(look, copy)
+    assert str(copy) in error_line(look, copy)
 
 
 @pytest.mark.parametrize(
@@ -385,7 +355,7 @@ def test_a_manifest_that_cant_be_is_refused(copy, change, capsys):
 )
 def test_a_manifest_that_is_no_json_is_refused(copy, content):
     (copy / "manifest.json").write_bytes(content)
-    assert "manifest.json" in refusal(look, copy)
+    assert "manifest.json" in error_line(look, copy)
 
 
 # ------------------------------------------------------------------------------------------------- inside of shards
@@ -413,7 +383,7 @@ def rewrite(folder, change):
 )
 def test_a_shard_whose_contents_contradict_each_other_is_refused_where_it_is_read(copy, change, capsys):
     rewrite(copy, change)
-    assert str(copy) in refusal(look, copy)
+    assert str(copy) in error_line(look, copy)
     assert main(["verify", str(copy)]) == 2
 
 
@@ -423,7 +393,7 @@ def test_a_shard_that_changes_while_it_is_read_is_refused(copy):
     path = copy / "shard-000000.tar"
     os.truncate(path, 100)
     reader.close()
-    assert "has changed" in refusal(reader.read, 0, 5)
+    assert "has changed" in error_line(reader.read, 0, 5)
 
 
 # ------------------------------------------------------------------------------------------------ many open files
@@ -463,4 +433,4 @@ def test_more_shards_than_descriptors_are_read(tmp_path):
 
 
 def test_build_index_refuses_another_kind_of_tokens(copy):
-    assert "uint16" in refusal(build_index, copy / "shard-000000.tar", "uint32")
+    assert "uint16" in error_line(build_index, copy / "shard-000000.tar", "uint32")

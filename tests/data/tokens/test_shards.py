@@ -1,6 +1,5 @@
 """The shard format: read by others, by us, and refused when it is broken."""
 
-import json
 import random
 import shutil
 
@@ -8,45 +7,17 @@ import numpy as np
 import pytest
 
 from tests.corpus import make_dataset, write_texts
+from tests.data.tokens.broken import edit_manifest, error_line
 from trainer.data.tokens.manifest import datasets_in, read_manifest
 from trainer.data.tokens.shard_index import build_index, index_path, write_index
 from trainer.data.tokens.shard_writer import write_shard
 from trainer.data.tokens.shards import ShardReader, open_shards
 from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.data.tokens.verify import verify
-from trainer.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards") / "dataset"
-    make_dataset(folder)
-    return folder
-
-
-@pytest.fixture
-def copy(dataset, tmp_path):
-    """A dataset to break."""
-    return shutil.copytree(dataset, tmp_path / "copy")
 
 
 def all_tokens(reader):
     return np.concatenate([reader.block(number).tokens for number in range(len(reader.index))])
-
-
-def edit_manifest(folder, change):
-    path = folder / "manifest.json"
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
-def refusal(act, *arguments):
-    """The one line that `act` refuses with."""
-    with pytest.raises(InputError) as error:
-        act(*arguments)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def test_stock_webdataset_reads_every_token(dataset):
@@ -169,7 +140,7 @@ def test_a_flipped_byte_anywhere_is_found(copy):
 def test_a_truncated_shard_is_refused_at_opening(copy):
     path = copy / "shard-000001.tar"
     path.write_bytes(path.read_bytes()[:-1500])
-    assert "shard-000001.tar" in refusal(open_shards, read_manifest(copy))
+    assert "shard-000001.tar" in error_line(open_shards, read_manifest(copy))
     problems = verify(read_manifest(copy))
     assert any("expected by the manifest" in problem for problem in problems)
     assert any("cut short" in problem for problem in problems)
@@ -185,7 +156,7 @@ def test_a_garbage_shard_is_found_by_verify(copy):
 
 def test_a_missing_shard_is_refused_by_name(copy):
     (copy / "shard-000002.tar").unlink()
-    assert "shard-000002.tar: the shard is missing" in refusal(open_shards, read_manifest(copy))
+    assert "shard-000002.tar: the shard is missing" in error_line(open_shards, read_manifest(copy))
     assert len(verify(read_manifest(copy))) == 1
 
 
@@ -204,7 +175,7 @@ def test_a_bad_index_is_refused_with_the_mend(damage, copy):
         write_index(copy / "shard-000000.tar", index)
     else:
         write_index(copy / "shard-000000.tar", index[:, :3])
-    line = refusal(open_shards, read_manifest(copy))
+    line = error_line(open_shards, read_manifest(copy))
     assert "shard-000000" in line
     assert f'banyan data index {copy}"' in line
     assert any("banyan data index" in problem for problem in verify(read_manifest(copy)))
@@ -242,18 +213,18 @@ def retotal(content):
 )
 def test_a_manifest_that_disagrees_is_refused(change, part, copy):
     edit_manifest(copy, change)
-    line = refusal(read_manifest, copy)
+    line = error_line(read_manifest, copy)
     assert part in line
     assert "manifest.json" in line
 
 
 def test_a_missing_or_broken_manifest_is_refused(copy):
     (copy / "manifest.json").write_text("{")
-    assert "manifest.json" in refusal(read_manifest, copy)
+    assert "manifest.json" in error_line(read_manifest, copy)
     (copy / "manifest.json").unlink()
-    assert "missing" in refusal(read_manifest, copy)
+    assert "missing" in error_line(read_manifest, copy)
     shutil.copytree(copy, copy.parent / "both" / "validation")
-    assert "missing" in refusal(datasets_in, copy)
+    assert "missing" in error_line(datasets_in, copy)
 
 
 def test_another_tokenizer_is_found_by_verify(copy):
