@@ -10,6 +10,7 @@ import torch
 from trainer.config import Model, Pretrain
 from trainer.engine.bf16 import autocast
 from trainer.engine.deepspeed import fragments, zero
+from trainer.engine.deepspeed.unsent import weights_unsent
 from trainer.engine.float8 import to_float8
 from trainer.engine.optimizers.build import build_optimizer
 from trainer.engine.sequence import spread_sequence
@@ -17,7 +18,6 @@ from trainer.model.build import LanguageModel, build_model, partition_model
 from trainer.model.loss import logit_losses
 from trainer.model.moe import keep_eager
 from trainer.model.partition import Partition
-from trainer.model.region import Source
 from trainer.ranks.mesh import Mesh
 
 
@@ -35,21 +35,23 @@ class Assembly:
         return fragments.inner_optimizer(self.engine)
 
 
-def assemble(
-    config: Pretrain, model: Model, shapes: dict[str, tuple[int, ...]], mesh: Mesh, weights: Source
-) -> Assembly:
-    """Builds `model`, with parameters of `shapes` and the given `weights`, for `config`. Every rank calls it.
+def assemble(config: Pretrain, model: Model, shapes: dict[str, tuple[int, ...]], mesh: Mesh) -> Assembly:
+    """Builds `model`, with parameters of `shapes`, for `config`. Every rank calls it.
 
-    Blocks aren't compiled yet, and moments are zero: what restores a state comes between.
+    Its weights mean nothing until `fragments.restore` sets them, and its blocks aren't compiled yet.
     """
     partition = partition_model(model, shapes, mesh.tensor_rank, mesh.tensor)
+    with weights_unsent():
+        return _assemble(config, model, mesh, partition)
+
+
+def _assemble(config: Pretrain, model: Model, mesh: Mesh, partition: Partition) -> Assembly:
     with zero.construction(config, mesh, partition):
         module = build_model(model)
     if config.train.precision == "fp8":
         to_float8(module)
     module.set_activation_checkpointing(config.train.activation_checkpointing)
     spread_sequence(module, mesh)
-    fragments.fill_weights(module, Partition(shapes), weights)
     zero.deal_experts(module, mesh, partition)
     if config.autocasts:
         autocast(module, mesh.device)

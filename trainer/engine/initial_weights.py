@@ -19,7 +19,7 @@ from trainer.data.tokens.manifest import Manifest
 from trainer.data.tokens.tokenizer import tokenizer_sha256
 from trainer.data.tokens.tokenizer_file import read_tokenizer, rust_errors
 from trainer.errors import ConfigError, InputError
-from trainer.model.build import weight_maker
+from trainer.model.build import initial_weights
 from trainer.model.hugging_face.architecture import EMBEDDING, HEAD
 from trainer.model.hugging_face.init_folder import InitFolder, find_init_folder, hf_folder, require_fit
 from trainer.model.hugging_face.inner_folder import has_weights, open_inner_weights
@@ -58,12 +58,12 @@ def open_initial_weights(
     return read
 
 
-def initial_source(model: Model, seed: int) -> Source:
-    """Weights by the seed as a source of regions: each parameter is generated whole, one at a time."""
-    make = weight_maker(model, seed)
+def seeded_weights(model: Model, seed: int) -> Source:
+    """Weights by the seed as a source of regions; moments are zeros."""
+    make = initial_weights(model, seed)
 
     def read(name: str, kind: str, region: Region) -> torch.Tensor:
-        return region.cut(make(name, region.shape))
+        return make(name, region) if kind == WEIGHT else torch.zeros(region.count)
 
     return read
 

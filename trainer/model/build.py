@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
+from torch import nn
 
 from trainer.config import Model
 from trainer.model.decoder import Transformer
 from trainer.model.hugging_face.causal_lm import CausalLM, read_model_config
 from trainer.model.hugging_face.inner_weights import InnerWeights
 from trainer.model.hugging_face.tensor_plan import PlannedPartition, check_plan
-from trainer.model.initialize import initial_weight
+from trainer.model.initialize import initial_elements
 from trainer.model.partition import Partition
+from trainer.model.region import Region
 from trainer.model.sizes import count_active, head_width
 
 LanguageModel = Transformer | CausalLM
@@ -22,6 +26,20 @@ LanguageModel = Transformer | CausalLM
 def build_model(config: Model) -> LanguageModel:
     """The model, in the context's place, with weights that mean nothing yet."""
     return Transformer(config) if config.path is None else CausalLM(config)
+
+
+@contextlib.contextmanager
+def undrawn() -> Iterator[None]:
+    """While a model is built: layers of torch's don't draw weights, which something else sets afterwards."""
+    layers: list[Any] = [nn.Linear, nn.Embedding]
+    drawing = [layer.reset_parameters for layer in layers]
+    for layer in layers:
+        layer.reset_parameters = lambda self: None
+    try:
+        yield
+    finally:
+        for layer, draw in zip(layers, drawing, strict=True):
+            layer.reset_parameters = draw
 
 
 def build_empty(config: Model, device: torch.device, dtype: torch.dtype) -> LanguageModel:
@@ -53,12 +71,15 @@ def partition_model(config: Model, shapes: dict[str, tuple[int, ...]], rank: int
     return PlannedPartition(shapes, rank, degree, plan=check_plan(inner, shapes, degree))
 
 
-def weight_maker(config: Model, seed: int) -> Callable[[str, tuple[int, ...]], torch.Tensor]:
-    """What makes a parameter of step 0 from its name and shape: whole, in fp32, on the CPU."""
+def initial_weights(config: Model, seed: int) -> Callable[[str, Region], torch.Tensor]:
+    """What makes elements of a parameter of step 0 from its name: (region.count,) fp32 on the CPU.
+
+    Of our own decoder only what is asked for is drawn; a Hugging Face model's own rule makes parameters whole.
+    """
     if config.path is not None:
         weights = InnerWeights(config, seed)
-        return lambda name, shape: weights.make(name)
-    return lambda name, shape: initial_weight(seed, name, shape, config)
+        return lambda name, region: region.cut(weights.make(name))
+    return lambda name, region: initial_elements(seed, name, region, config)
 
 
 def count_active_parameters(shapes: dict[str, tuple[int, ...]], config: Model) -> int:

@@ -1,4 +1,4 @@
-"""Initial weights: a function of (seed, parameter name, full shape), made one parameter at a time.
+"""Initial weights: a function of (seed, parameter name, full shape), of which any part is drawn without the rest.
 
 So they are the same at every shape of run, in whatever order and on whichever rank they are asked for.
 """
@@ -8,28 +8,33 @@ from __future__ import annotations
 import math
 
 import torch
-import xxhash
 from torch import Tensor, nn
 
 from trainer.config import Model
 from trainer.model.mup import initial_scale
+from trainer.model.normal_tiles import draw_normal
+from trainer.model.region import Region
 
 EMBEDDING = "embed_tokens.weight"
 RESIDUAL_OUTPUTS = ("o_proj.weight", "down_proj.weight", "experts.down_proj")
 
 
 def initial_weight(seed: int, name: str, shape: tuple[int, ...], model: Model) -> Tensor:
-    """The parameter `name` at step 0, whole, in fp32 on the CPU.
+    """The parameter `name` at step 0, whole, in fp32 on the CPU."""
+    return initial_elements(seed, name, Region.of_slice(shape, None), model).view(shape)
+
+
+def initial_elements(seed: int, name: str, region: Region, model: Model) -> Tensor:
+    """Elements of the parameter `name` at step 0: (region.count,) fp32 on the CPU.
 
     Biases are zeros and norms ones; matrices, experts' stacks of them too, are normal with `standard_deviation`.
     """
     if name.endswith(".bias"):
-        return torch.zeros(shape, device="cpu")
-    if len(shape) == 1:
-        return torch.ones(shape, device="cpu")
-    std = standard_deviation(name, shape, model) * initial_scale(name, model)
-    generator = torch.Generator("cpu").manual_seed(xxhash.xxh3_64_intdigest(f"{seed}/{name}".encode()))
-    return torch.empty(shape, dtype=torch.float32, device="cpu").normal_(0.0, std, generator=generator)
+        return torch.zeros(region.count, device="cpu")
+    if len(region.shape) == 1:
+        return torch.ones(region.count, device="cpu")
+    std = standard_deviation(name, region.shape, model) * initial_scale(name, model)
+    return draw_normal(f"{seed}/{name}", region, std)
 
 
 def standard_deviation(name: str, shape: tuple[int, ...], model: Model) -> float:

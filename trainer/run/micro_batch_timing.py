@@ -25,7 +25,8 @@ from trainer.config.plain_values import with_values
 from trainer.config.stored import from_values
 from trainer.data.tokens.loader import Batch
 from trainer.engine.assemble import assemble, compile_parts
-from trainer.engine.initial_weights import initial_source
+from trainer.engine.deepspeed import fragments
+from trainer.engine.initial_weights import seeded_weights
 from trainer.engine.sequence import own_part
 from trainer.model.build import parameter_shapes
 from trainer.objective.build import Objective, build_objective
@@ -86,7 +87,9 @@ def measure_all(config: Pretrain, sizes: list[int], budget_s: float) -> Iterator
     smallest = {"train.micro_batch_size": sizes[0], "train.batch_size": 2 * sizes[0] * mesh.data_size}
     config = with_values(config, smallest)
     shapes = parameter_shapes(config.model)
-    engine = assemble(config, config.model, shapes, mesh, initial_source(config.model, config.seed)).engine
+    assembly = assemble(config, config.model, shapes, mesh)
+    engine = assembly.engine
+    fragments.restore(engine, assembly.partition, seeded_weights(config.model, config.seed), steps=0)
     if config.train.compile:
         compile_parts(engine.module)
     fastest, slower, before = float("inf"), 0, 0

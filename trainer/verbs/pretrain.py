@@ -32,7 +32,7 @@ from trainer.data.tokens.order import Order
 from trainer.engine.assemble import assemble, compile_parts
 from trainer.engine.deepspeed import fragments
 from trainer.engine.deepspeed.offload import load_nvme_op
-from trainer.engine.initial_weights import initial_source, open_initial_weights
+from trainer.engine.initial_weights import open_initial_weights, seeded_weights
 from trainer.engine.loop import Progress, Trainer
 from trainer.engine.targets import Step, counted_steps, fixed_steps
 from trainer.errors import STOPPED
@@ -149,15 +149,12 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
         run_directory.write_description(run_dir, config, training[0].manifest.folder / "tokenizer")
         write_json(run_dir / HISTORY, history.to_json())
 
-    assembly = assemble(
-        config, model_config, shapes, mesh, weights=init_weights or initial_source(model_config, config.seed)
-    )
-    engine, partition = assembly.engine, assembly.partition
+    assembly = assemble(config, model_config, shapes, mesh)
+    engine = assembly.engine
     if reader:
         reader.check_shapes(shapes)
-        fragments.restore(engine, partition, reader.read, steps=progress.step)
-    elif init_weights and config.has_bf16_weights:
-        fragments.restore(engine, partition, init_weights, steps=0)  # DeepSpeed made its fp32 weights of rounded ones
+    held = reader.read if reader else init_weights or seeded_weights(model_config, config.seed)
+    fragments.restore(engine, assembly.partition, held, steps=progress.step)
     require_causal(engine.module, config.data.sequence_length)
     if config.data.mask_documents:
         require_separation(engine.module, config.data.sequence_length)

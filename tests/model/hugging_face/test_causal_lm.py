@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from tests.hugging_face import OTHERS, save_other, some_tokens
 from trainer.config import Model
 from trainer.errors import ConfigError, InputError
-from trainer.model.build import parameter_shapes, weight_maker
+from trainer.model.build import initial_weights, parameter_shapes
 from trainer.model.hugging_face.causal_lm import CausalLM, read_model_config, write_config
 from trainer.model.hugging_face.inner_folder import open_inner_weights
 from trainer.model.hugging_face.suitability import require_separation
@@ -67,13 +67,14 @@ def test_weights_that_are_not_the_model_s_are_refused(tmp_path):
 @pytest.mark.parametrize("kind", ["gpt2", "gemma2", "mamba"])
 def test_initial_weights_are_transformers_own_rules_by_seed_and_name(tmp_path, kind):
     theirs = type(save_other(tmp_path, kind))(read_model_config(Model(path=str(tmp_path))))
-    make = weight_maker(Model(path=str(tmp_path)), seed=5)
+    make, again, other = (initial_weights(Model(path=str(tmp_path)), seed) for seed in (5, 5, 6))
     for name, parameter in theirs.named_parameters():
-        weight = make(name, tuple(parameter.shape))
-        assert torch.equal(weight, weight_maker(Model(path=str(tmp_path)), seed=5)(name, tuple(parameter.shape)))
+        whole = Region.of_slice(tuple(parameter.shape), None)
+        weight = make(name, whole).view(parameter.shape)
+        assert torch.equal(weight, again(name, whole).view(parameter.shape))
         if parameter.std() > 0 and parameter.numel() > 1000:
             assert weight.std().item() == pytest.approx(parameter.std().item(), rel=0.1), name
-            assert not torch.equal(weight, weight_maker(Model(path=str(tmp_path)), seed=6)(name, ()))
+            assert not torch.equal(weight, other(name, whole).view(parameter.shape))
         elif parameter.std() == 0:
             assert torch.equal(weight, parameter.detach()), name
 

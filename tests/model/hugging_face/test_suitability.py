@@ -9,9 +9,10 @@ from tests.hugging_face import OTHERS, save_other
 from tests.run_ranks import small_config
 from trainer.config import Model
 from trainer.errors import ConfigError, InputError
-from trainer.model.build import parameter_shapes, partition_model, weight_maker
+from trainer.model.build import initial_weights, parameter_shapes, partition_model
 from trainer.model.hugging_face.causal_lm import CausalLM
 from trainer.model.hugging_face.suitability import require_causal, require_suitable, require_vocabulary
+from trainer.model.region import Region
 
 
 def error_line(folder, **changes):
@@ -92,10 +93,10 @@ def from_scratch(folder, dtype=torch.float32, **config):
     """The model of a config.json with its own first weights."""
     (folder / "config.json").write_text(json.dumps(config))
     settings = Model(path=str(folder))
-    make, model = weight_maker(settings, seed=5), CausalLM(settings)
+    make, model = initial_weights(settings, seed=5), CausalLM(settings)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(make(name, tuple(parameter.shape)))
+            parameter.copy_(make(name, Region.of_slice(tuple(parameter.shape), None)).view(parameter.shape))
     return model.to(dtype)
 
 

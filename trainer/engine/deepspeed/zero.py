@@ -18,7 +18,7 @@ from trainer.engine.deepspeed.gradients import deepspeed_clips
 from trainer.engine.deepspeed.muon import import_uncompiled
 from trainer.engine.deepspeed.offload import home_of_weights, offload_settings
 from trainer.errors import ConfigError
-from trainer.model.build import LanguageModel
+from trainer.model.build import LanguageModel, undrawn
 from trainer.model.hugging_face.causal_lm import CausalLM
 from trainer.model.moe import Experts
 from trainer.model.partition import Partition
@@ -94,17 +94,20 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def construction(config: Pretrain, mesh: Mesh, partition: Partition) -> Iterator[None]:
     """Where the model is built: at stage 3 each parameter is cut among ranks as soon as it exists."""
     if config.parallel.zero_stage < 3:
-        with mesh.device:
+        with mesh.device, undrawn():
             yield
         return
     import deepspeed
     from deepspeed.utils import groups
 
     # Without `dtype`: given one, DeepSpeed 0.19.8 makes every parameter bf16 on a CPU, also for fp32.
-    with deepspeed.zero.Init(
-        config_dict_or_path=deepspeed_config(config, mesh, partition),
-        remote_device=home_of_weights(config, mesh),
-        data_parallel_group=groups.get_data_parallel_group() if mesh.tensor > 1 else None,
+    with (
+        deepspeed.zero.Init(
+            config_dict_or_path=deepspeed_config(config, mesh, partition),
+            remote_device=home_of_weights(config, mesh),
+            data_parallel_group=groups.get_data_parallel_group() if mesh.tensor > 1 else None,
+        ),
+        undrawn(),
     ):
         yield
 
