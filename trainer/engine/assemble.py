@@ -14,7 +14,7 @@ from trainer.engine.deepspeed.unsent import weights_unsent
 from trainer.engine.float8 import to_float8
 from trainer.engine.optimizers.build import build_optimizer
 from trainer.engine.sequence import spread_sequence
-from trainer.model.build import LanguageModel, build_model, partition_model
+from trainer.model.build import LanguageModel, partition_model
 from trainer.model.loss import logit_losses
 from trainer.model.moe import keep_eager
 from trainer.model.partition import Partition
@@ -46,13 +46,11 @@ def assemble(config: Pretrain, model: Model, shapes: dict[str, tuple[int, ...]],
 
 
 def _assemble(config: Pretrain, model: Model, mesh: Mesh, partition: Partition) -> Assembly:
-    with zero.construction(config, mesh, partition):
-        module = build_model(model)
+    module = zero.build_own_part(config, model, mesh, partition)
     if config.train.precision == "fp8":
         to_float8(module)
     module.set_activation_checkpointing(config.train.activation_checkpointing)
     spread_sequence(module, mesh)
-    zero.deal_experts(module, mesh, partition)
     if config.autocasts:
         autocast(module, mesh.device)
     optimizer = build_optimizer(config.optimizer, model, module.named_parameters())

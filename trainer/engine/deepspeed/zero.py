@@ -5,22 +5,20 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
-from trainer.config import Pretrain
+from trainer.config import Model, Pretrain
 from trainer.config.batches import accumulation_steps, micro_batch_of
 from trainer.config.training import fills_buckets
 from trainer.engine.deepspeed.gradients import deepspeed_clips
 from trainer.engine.deepspeed.muon import import_uncompiled
 from trainer.engine.deepspeed.offload import home_of_weights, offload_settings
+from trainer.engine.deepspeed.tensor_parallel import cut_empty, deal_experts
 from trainer.errors import ConfigError
-from trainer.model.build import LanguageModel, undrawn
+from trainer.model.build import LanguageModel, build_model, undrawn
 from trainer.model.hugging_face.causal_lm import CausalLM
-from trainer.model.moe import Experts
 from trainer.model.partition import Partition
 from trainer.ranks.mesh import Mesh
 
@@ -90,13 +88,29 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def build_own_part(config: Pretrain, model: Model, mesh: Mesh, partition: Partition) -> LanguageModel:
+    """What this rank holds of `model`, in memory that means nothing yet.
+
+    At stage 3, each parameter is cut among ranks as soon as it exists; then tensor-parallel slices are `initialize`'s.
+    """
+    with undrawn():
+        if config.parallel.zero_stage == 3:
+            with _construction(config, mesh, partition):
+                module = build_model(model)
+            deal_experts(module, mesh, partition)
+        elif mesh.tensor > 1:
+            with torch.device("meta"):
+                module = build_model(model)
+            cut_empty(module, mesh, partition, deepspeed_config(config, mesh, partition))
+        else:
+            with mesh.device:
+                module = build_model(model)
+    return module
+
+
 @contextlib.contextmanager
-def construction(config: Pretrain, mesh: Mesh, partition: Partition) -> Iterator[None]:
-    """Where the model is built: at stage 3 each parameter is cut among ranks as soon as it exists."""
-    if config.parallel.zero_stage < 3:
-        with mesh.device, undrawn():
-            yield
-        return
+def _construction(config: Pretrain, mesh: Mesh, partition: Partition) -> Iterator[None]:
+    """Where parameters are built at stage 3."""
     import deepspeed
     from deepspeed.utils import groups
 
@@ -110,31 +124,6 @@ def construction(config: Pretrain, mesh: Mesh, partition: Partition) -> Iterator
         undrawn(),
     ):
         yield
-
-
-@torch.no_grad()
-def deal_experts(model: LanguageModel, mesh: Mesh, partition: Partition) -> None:
-    """Leaves each tensor-parallel rank its share of every layer's experts, which AutoTP doesn't know how to cut."""
-    if mesh.tensor == 1:
-        return
-    from deepspeed.module_inject.layers import ColumnParallel, RowParallel
-    from deepspeed.runtime.zero.partition_parameters import GatheredParameters
-    from deepspeed.utils import groups
-
-    group = groups.get_tensor_model_parallel_group()
-    for prefix, module in model.named_modules():
-        if not isinstance(module, Experts):
-            continue
-        held = partition.slice_of(f"{prefix}.down_proj")
-        assert held is not None
-        for name, parameter in list(module.named_parameters()):
-            with GatheredParameters([parameter], enabled=hasattr(parameter, "ds_tensor")):
-                own = nn.Parameter(parameter.data[held.start : held.stop].clone())
-            own.tensor_model_parallel = True  # type: ignore[attr-defined]  # or DeepSpeed's norm would count one rank's
-            setattr(module, name, own)
-        module.hold(
-            held.start, partial(ColumnParallel.apply, group), lambda sums: RowParallel.apply(group, sums, False)
-        )
 
 
 def initialize(
