@@ -119,8 +119,8 @@ def start(corpus, run_dir):
 
 def end(process):
     """The exit code and what was printed to stderr."""
-    _, told = process.communicate(timeout=240)
-    return process.returncode, told
+    _, printed = process.communicate(timeout=240)
+    return process.returncode, printed
 
 
 def waits_in_a_collective(log):
@@ -135,9 +135,9 @@ def test_a_stopped_rank_is_named_and_the_same_command_goes_on(corpus, tmp_path):
     wait_for_step(disturbed, 30)
     stopped = pid_of(disturbed, 1)
     os.kill(stopped, signal.SIGSTOP)
-    code, told = end(launcher)
-    assert code == 1, told
-    (line,) = [line for line in told.splitlines() if line.startswith("banyan: ")]
+    code, printed = end(launcher)
+    assert code == 1, printed
+    (line,) = [line for line in printed.splitlines() if line.startswith("banyan: ")]
     assert f"rank 1 (host {os.uname().nodename}, pid {stopped}) gives no sign of life" in line
     assert waits_in_a_collective(log_of(disturbed, 0))
     with pytest.raises(ProcessLookupError):
@@ -158,9 +158,9 @@ def test_rank_0_may_be_the_silent_one(corpus, tmp_path):
     ranks.processes[1].join(120)
     assert ranks.processes[1].exitcode == 1
     ranks.kill()
-    told = log_of(tmp_path, 1)
-    assert f"rank 0 (host {os.uname().nodename}, pid {ranks.processes[0].pid}) gives no sign of life" in told
-    assert waits_in_a_collective(told)
+    printed = log_of(tmp_path, 1)
+    assert f"rank 0 (host {os.uname().nodename}, pid {ranks.processes[0].pid}) gives no sign of life" in printed
+    assert waits_in_a_collective(printed)
 
 
 def stuck_in_loader(config):

@@ -36,7 +36,7 @@ def test_all_that_was_measured_is_told():
     [(2, {"parallel__zero_stage": 2}), pytest.param(1, {"data__mask_documents": True}, marks=pytest.mark.full)],
 )
 def test_measured_once_then_kept_and_else_the_run_is_one_with_that_number(corpus, tmp_path, ranks, changes):
-    measured, given = tmp_path / "measured", tmp_path / "told"
+    measured, given = tmp_path / "measured", tmp_path / "given"
     config = small_config(corpus, measured, train__micro_batch_size="auto", train__stop_at=2, **changes)
     assert run_ranks(pretrain, config, ranks) == [85] * ranks
     record = json.loads((measured / "micro_batch.json").read_text())
@@ -58,7 +58,7 @@ def test_measured_once_then_kept_and_else_the_run_is_one_with_that_number(corpus
 
 @pytest.mark.full
 def test_a_run_with_the_measured_size_is_the_run_that_was_told_it(corpus, tmp_path):
-    measured, given = tmp_path / "measured", tmp_path / "told"
+    measured, given = tmp_path / "measured", tmp_path / "given"
     assert run_ranks(pretrain, small_config(corpus, measured, train__micro_batch_size="auto"), 1) == [0]
     size = json.loads((measured / "micro_batch.json").read_text())["micro_batch_size"]
     assert run_ranks(pretrain, small_config(corpus, given, train__micro_batch_size=size), 1) == [0]

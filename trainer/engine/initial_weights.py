@@ -36,19 +36,19 @@ def open_initial_weights(
     Refuses a folder that doesn't fit the model, or whose tokenizer isn't that of the data.
     """
     if model.path is not None and has_weights(Path(model.path)):
-        origin = hf_folder(Path(model.path))
-        mesh.main_finds(lambda: check_tokenizer(origin, manifest, key="model.path"))
+        init_folder = hf_folder(Path(model.path))
+        mesh.main_finds(lambda: check_tokenizer(init_folder, manifest, key="model.path"))
         weights, place = open_inner_weights(model, shapes)
     elif model.init_from is not None:
-        origin = find_init_folder(model.init_from)
-        require_fit(model, origin, sequence_length)
-        mesh.main_finds(lambda: check_tokenizer(origin, manifest, key="model.init_from"))
-        weights, place = open_weights(origin, shapes, mesh, tied=model.tie_word_embeddings)
+        init_folder = find_init_folder(model.init_from)
+        require_fit(model, init_folder, sequence_length)
+        mesh.main_finds(lambda: check_tokenizer(init_folder, manifest, key="model.init_from"))
+        weights, place = open_weights(init_folder, shapes, mesh, tied=model.tie_word_embeddings)
     else:
         return None
     if mesh.is_main:
         unchecked = (
-            "" if origin.tokenizer else "; it holds no tokenizer.json, so that its ids are the data's is assumed"
+            "" if init_folder.tokenizer else "; it holds no tokenizer.json, so that its ids are the data's is assumed"
         )
         print(f"initial weights from {place}{unchecked}", flush=True)
 
@@ -69,22 +69,22 @@ def seeded_weights(model: Model, seed: int) -> Source:
 
 
 def open_weights(
-    origin: InitFolder, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh, *, tied: bool
+    init_folder: InitFolder, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh, *, tied: bool
 ) -> tuple[Source, str]:
     """The weights of a folder, checked against the model's `shapes`, and where they lie."""
-    if origin.kind == "hf":
-        folder = FolderReader(origin.folder)
+    if init_folder.kind == "hf":
+        folder = FolderReader(init_folder.folder)
         mesh.main_finds(lambda: check_head(folder, tied=tied))
-        return folder.read, str(origin.folder)
-    if origin.kind == "run":
-        newest, _ = find_newest(origin.folder, mesh)
+        return folder.read, str(init_folder.folder)
+    if init_folder.kind == "run":
+        newest, _ = find_newest(init_folder.folder, mesh)
     else:
-        newest = origin.folder
+        newest = init_folder.folder
         problem = mesh.first(find_problem(newest, part=mesh.rank, parts=mesh.world_size))
         if problem:
             raise InputError(f"model.init_from={newest}: not whole ({problem}); choose another checkpoint.")
     if newest is None:
-        raise InputError(f"model.init_from={origin.folder}: the run has no checkpoint yet; choose another.")
+        raise InputError(f"model.init_from={init_folder.folder}: the run has no checkpoint yet; choose another.")
     reader = CheckpointReader(newest)
     reader.check_shapes(dict(shapes))
     return reader.read, str(newest)
@@ -99,14 +99,14 @@ def check_head(folder: FolderReader, *, tied: bool) -> None:
         )
 
 
-def check_tokenizer(origin: InitFolder, manifest: Manifest, *, key: str) -> None:
+def check_tokenizer(init_folder: InitFolder, manifest: Manifest, *, key: str) -> None:
     """Refuses data written with another tokenizer than the one that the weights know."""
-    if origin.tokenizer is None or tokenizer_sha256(origin.tokenizer) == manifest.tokenizer_sha256:
+    if init_folder.tokenizer is None or tokenizer_sha256(init_folder.tokenizer) == manifest.tokenizer_sha256:
         return
-    if ids_of(origin.tokenizer) != ids_of(manifest.folder / "tokenizer" / "tokenizer.json"):
+    if ids_of(init_folder.tokenizer) != ids_of(manifest.folder / "tokenizer" / "tokenizer.json"):
         raise ConfigError(
-            f"{key}={origin.folder}: {manifest.folder} was written with another tokenizer; prepare the text "
-            f"with data.tokenizer.path={origin.tokenizer.parent}."
+            f"{key}={init_folder.folder}: {manifest.folder} was written with another tokenizer; prepare the text "
+            f"with data.tokenizer.path={init_folder.tokenizer.parent}."
         )
 
 

@@ -83,7 +83,7 @@ def fingerprint(environment: Mapping[str, str]) -> str:
     import torch
 
     compiler = Path(shutil.which(environment.get("CXX", "c++")) or "none").resolve()
-    told = (
+    parts = (
         sys.version,
         sys.prefix,
         torch.__version__,
@@ -97,7 +97,7 @@ def fingerprint(environment: Mapping[str, str]) -> str:
         platform.machine(),
         " ".join(sorted(instructions())),
     )
-    return hashlib.sha256("\n".join(told).encode(errors="replace")).hexdigest()[:16]
+    return hashlib.sha256("\n".join(parts).encode(errors="replace")).hexdigest()[:16]
 
 
 def _complaint(error: BaseException) -> str:

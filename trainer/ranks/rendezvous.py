@@ -126,9 +126,9 @@ def _address_towards(host: str) -> str:
     """This machine's address on the way to `host`; empty if there is no way. Nothing is sent."""
     for address in _addresses(host, 1):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((address, 1))
-            return str(probe.getsockname()[0])
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as unsent:
+            unsent.connect((address, 1))
+            return str(unsent.getsockname()[0])
     return ""
 
 

@@ -182,9 +182,9 @@ def test_an_index_that_is_no_array_of_ours_is_refused(copy, content, version):
         edit_manifest(copy, lambda content: content.update(version=1))
         edit_manifest(copy, lambda content: [shard.pop("index_sha256") for shard in content["shards"]])
     (copy / "shard-000000.index").write_bytes(content)
-    told = error_line(look, copy)
-    assert "shard-000000.index" in told
-    assert f'banyan data index {copy}"' in told
+    line = error_line(look, copy)
+    assert "shard-000000.index" in line
+    assert f'banyan data index {copy}"' in line
     assert any("shard-000000.index" in problem for problem in verify(read_manifest(copy)))
 
 

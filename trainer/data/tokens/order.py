@@ -207,19 +207,19 @@ def extend(segments: list[Segment], *, first: int, rows: Iterable[Rows], weights
     fingerprint, goes on at its own counter (also one that rested), and a new one begins at 0: nothing repeats or is
     lost. Segments from `first` on belonged to steps that a resume discards.
     """
-    kept = [segment for segment in segments if segment.first < first]
+    earlier = [segment for segment in segments if segment.first < first]
     counters: dict[str, int] = {}
-    for index, segment in enumerate(kept):
-        until = kept[index + 1].first if index + 1 < len(kept) else first
+    for index, segment in enumerate(earlier):
+        until = earlier[index + 1].first if index + 1 < len(earlier) else first
         for name, counter in segment.counters_at(until).items():
             counters[segment.shares[name].fingerprint] = counter
     whole, shares = integer_weights(weights), {}
     for dataset in rows:
         start = counters.get(dataset.fingerprint, 0)
         shares[dataset.name] = Share(dataset.fingerprint, whole[dataset.name], start)
-    if kept and mixture_of(kept[-1]) == mixture_of(Segment(first, shares)):
-        return kept
-    return [*kept, Segment(first, shares)]
+    if earlier and mixture_of(earlier[-1]) == mixture_of(Segment(first, shares)):
+        return earlier
+    return [*earlier, Segment(first, shares)]
 
 
 def mixture_of(segment: Segment) -> dict[str, tuple[str, int]]:

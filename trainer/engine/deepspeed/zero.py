@@ -133,7 +133,7 @@ def initialize(
     import deepspeed
 
     import_uncompiled()
-    with contextlib.redirect_stdout(io.StringIO()):  # AutoTP says there what it was told
+    with contextlib.redirect_stdout(io.StringIO()):  # AutoTP prints its settings there
         engine, _, _, _ = deepspeed.initialize(
             model=model,
             optimizer=optimizer,

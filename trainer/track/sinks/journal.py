@@ -134,8 +134,8 @@ def cut_metrics(run_dir: Path, step: int) -> None:
     """Cuts metrics.jsonl and samples.jsonl to the rows up to `step`, atomically; step 0 starts both anew."""
     for path in (run_dir / METRICS, run_dir / SAMPLES):
         if path.exists():
-            kept = [row for row in read_rows(path) if step > 0 and row["step"] <= step]
-            write_text(path, "".join(encode(row) + "\n" for row in kept))
+            restored = [row for row in read_rows(path) if step > 0 and row["step"] <= step]
+            write_text(path, "".join(encode(row) + "\n" for row in restored))
 
 
 def metric_row(*, step: int, tokens: int, metrics: Mapping[str, float]) -> Row:

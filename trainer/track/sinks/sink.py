@@ -17,13 +17,13 @@ Row = dict[str, Any]
 class Start:
     """What a sink is opened with: a run as it begins, or goes on after `start_step`.
 
-    `resolved` is the resolved configuration, `facts` what was found out at the start: dataset fingerprints, git commit,
-    world size, parameter count.
+    `stored_config` is the configuration as config.yaml has it, `facts` what was found out at the start: dataset
+    fingerprints, git commit, world size, parameter count.
     """
 
     run_dir: Path
     config: Pretrain
-    resolved: dict[str, Any]
+    stored_config: dict[str, Any]
     facts: dict[str, Any]
     start_step: int
     total_steps: int

@@ -241,7 +241,7 @@ def make_plan(start: Start) -> WandbSettings:
         run_dir=start.run_dir,
         name=start.config.run.name or start.run_dir.resolve().name,
         settings=start.config.track.wandb,
-        config={**start.resolved, "facts": start.facts},
+        config={**start.stored_config, "facts": start.facts},
     )
 
 
@@ -269,11 +269,11 @@ def choose_mode(settings: Wandb, *, say: Callable[[str], None] = lambda line: No
 
     Online without a key is a ConfigError.
     """
-    wanted, origin = settings.mode, "track.wandb.mode"
+    wanted, named_by = settings.mode, "track.wandb.mode"
     if wanted == "auto" and (named := os.environ.get("WANDB_MODE", "").lower()):
         if named not in ENVIRONMENT_MODES:
             raise ConfigError(f"WANDB_MODE={named}: not known; set it to online, offline or disabled.")
-        wanted, origin = ENVIRONMENT_MODES[named], "WANDB_MODE"
+        wanted, named_by = ENVIRONMENT_MODES[named], "WANDB_MODE"
     if wanted in ("offline", "disabled"):
         return wanted
     problem = _key_problem()
@@ -281,7 +281,7 @@ def choose_mode(settings: Wandb, *, say: Callable[[str], None] = lambda line: No
         return "online"
     if wanted == "online":
         raise ConfigError(
-            f"{origin}=online: {problem}. Set WANDB_API_KEY or run `wandb login`, or set track.wandb.mode=offline."
+            f"{named_by}=online: {problem}. Set WANDB_API_KEY or run `wandb login`, or set track.wandb.mode=offline."
         )
     say(f"W&B: {problem}, so the run is recorded offline; `banyan sync` uploads it once there is one.")
     return "offline"
