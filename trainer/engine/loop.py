@@ -228,9 +228,9 @@ class Trainer:
 
     def _log_step(self, step: int, loss_sum: torch.Tensor, targets: int) -> None:
         self.watchdog.beat("log")
-        total = loss_sum.double().cpu()
+        total = loss_sum.double()
         if self.mesh.world_size > 1:
-            torch.distributed.all_reduce(total, group=self.mesh.control)
+            torch.distributed.all_reduce(total)  # on the device's own network, behind what it has to do
         self._guard.after_step(step, synchronise=True)
         loss = total.item() / self.mesh.tensor / max(1, targets)  # tensor-parallel peers have the same losses
         if not math.isfinite(loss):

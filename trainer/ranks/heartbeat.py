@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -76,10 +77,14 @@ class HeartbeatFiles:
             finally:
                 os.close(descriptor)
 
-    def read(self) -> list[Sign]:
-        """The last sign of every rank. OSError if this rank's own file can't be touched: then nothing is known."""
-        now = self._now()
-        return [self._read(rank, now) for rank in range(self._world_size)]
+    def read(self, between: Callable[[], object] = lambda: None) -> list[Sign]:
+        """The last sign of every rank; `between` is called before each. OSError if this rank's own file can't be
+        touched: then nothing is known."""
+        now, signs = self._now(), []
+        for rank in range(self._world_size):
+            between()
+            signs.append(self._read(rank, now))
+        return signs
 
     def read_rank(self, rank: int) -> Sign:
         """The last sign of one rank; OSError likewise."""

@@ -13,13 +13,19 @@ from typing import TypeVar
 
 import torch
 import torch.distributed
+import xxhash
 
 from trainer.errors import BanyanError, ConfigError
+from trainer.machine.process import raise_file_limit
 from trainer.ranks import messages
 from trainer.ranks.extensions import choose_folder, load_cpu_op
 from trainer.ranks.rendezvous import keep_to_interface, open_store
 
 T = TypeVar("T")
+
+LAZY_GLOO = "TORCH_GLOO_LAZY_INIT"
+"""Ranks connect when they first have something to send: 6 descriptors for a group of any size, in place of one for each
+rank, and no exchange of addresses through the store that grows with the square of their number (docs/SCALE.md)."""
 
 TIMEOUT = timedelta(minutes=30)
 """Longest wait in a collective; the watchdog (watchdog.py) notices a hang before, and says more."""
@@ -94,7 +100,10 @@ class Mesh:
 
     def first(self, problem: str | None) -> str | None:
         """The problem of the lowest rank that has one, on every rank."""
-        return next((found for found in self.gather(problem) if found), None)
+        lowest = torch.tensor([self.rank if problem else self.world_size])
+        torch.distributed.all_reduce(lowest, op=torch.distributed.ReduceOp.MIN, group=self.control)
+        source = int(lowest.item())
+        return messages.broadcast(problem, self.control, source=source) if source < self.world_size else None
 
     def leave(self) -> None:
         """Ends the process group; every rank must have come here."""
@@ -120,6 +129,7 @@ def join(*, tensor: int = 1, sequence: int = 1, hang_timeout_s: float = 0.0) -> 
         )
     if cuda:
         torch.cuda.set_device(local_rank)
+    raise_file_limit()
     choose_folder()
     if not cuda:
         load_cpu_op()
@@ -130,8 +140,8 @@ def join(*, tensor: int = 1, sequence: int = 1, hang_timeout_s: float = 0.0) -> 
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     mesh = Mesh(rank, world_size, local_rank, device, control, tensor, sequence)
     if tensor > 1:
-        _require_one_node(mesh)
         groups._init_tp_mesh_device(tensor_model_parallel_size=tensor)  # rank = data_rank · tensor + tensor_rank
+        _require_one_node(mesh, groups.get_tensor_model_parallel_group())
     return mesh
 
 
@@ -141,6 +151,7 @@ def _join_group(device: torch.device | None, timeout: timedelta) -> torch.distri
     BanyanError if the peers don't come.
     """
     keep_to_interface(os.environ)
+    os.environ.setdefault(LAZY_GLOO, "1")
     world_size = int(os.environ["WORLD_SIZE"])
     try:
         torch.distributed.init_process_group(
@@ -158,15 +169,22 @@ def _join_group(device: torch.device | None, timeout: timedelta) -> torch.distri
         raise BanyanError(f"rank {os.environ['RANK']} {what}: {str(error).splitlines()[0]}") from error
 
 
-def _require_one_node(mesh: Mesh) -> None:
-    """Refuses tensor-parallel peers on several nodes: every layer would wait for the network."""
-    nodes = mesh.gather((socket.gethostname(), mesh.rank - mesh.local_rank))  # one host may stand for several nodes
-    for first in range(0, mesh.world_size, mesh.tensor):
-        if len(set(nodes[first : first + mesh.tensor])) > 1:
-            raise ConfigError(
-                f"parallel.tensor={mesh.tensor}: ranks {first} to {first + mesh.tensor - 1} share layers but aren't on "
-                "one node; start a multiple of parallel.tensor ranks on each node, or lower parallel.tensor."
-            )
+def _require_one_node(mesh: Mesh, peers: torch.distributed.ProcessGroup) -> None:
+    """Refuses tensor-parallel `peers` on several nodes: every layer would wait for the network. Each asks its own."""
+    node = f"{socket.gethostname()}/{mesh.rank - mesh.local_rank}"  # one host may stand for several nodes
+    own = torch.tensor([xxhash.xxh3_64_intdigest(node.encode()) >> 1], device=mesh.device)
+    nodes = [torch.empty_like(own) for _ in range(mesh.tensor)]
+    torch.distributed.all_gather(nodes, own, group=peers)
+    first = mesh.rank - mesh.tensor_rank
+    apart = not all(torch.equal(node, own) for node in nodes)
+    problem = mesh.first(
+        f"parallel.tensor={mesh.tensor}: ranks {first} to {first + mesh.tensor - 1} share layers but aren't on one "
+        "node; start a multiple of parallel.tensor ranks on each node, or lower parallel.tensor."
+        if apart
+        else None
+    )
+    if problem:
+        raise ConfigError(problem)
 
 
 def seed_everything(seed: int, *, deterministic: bool) -> None:

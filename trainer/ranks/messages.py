@@ -28,17 +28,17 @@ def decode(message: bytes) -> Any:
     return _untagged(json.loads(message))
 
 
-def broadcast(value: Any, group: torch.distributed.ProcessGroup) -> Any:
-    """Rank 0's `value`, on every rank of the world; `group` is one on CPU tensors. Other ranks' values are left aside.
+def broadcast(value: Any, group: torch.distributed.ProcessGroup, *, source: int = 0) -> Any:
+    """The `value` of rank `source`, on every rank of the world; `group` is one on CPU tensors.
 
-    An error on rank 0 that has no form here is raised there alone.
+    Other ranks' values are left aside. An error that has no form here is raised on the source alone.
     """
-    is_source = torch.distributed.get_rank() == 0
+    is_source = torch.distributed.get_rank() == source
     message = encode(value) if is_source else b""
     size = torch.tensor([len(message)])
-    torch.distributed.broadcast(size, src=0, group=group)
+    torch.distributed.broadcast(size, src=source, group=group)
     content = _as_tensor(message) if is_source else torch.empty(int(size.item()), dtype=torch.uint8)
-    torch.distributed.broadcast(content, src=0, group=group)
+    torch.distributed.broadcast(content, src=source, group=group)
     return decode(_as_bytes(content))
 
 

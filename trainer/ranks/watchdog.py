@@ -1,8 +1,9 @@
 """Notices a hang: a rank that is stopped or stuck, a network that is gone, while all others wait in a collective.
 
-The training thread says `beat` wherever it gets on; a thread of every rank writes that down (heartbeat.py). A rank that
-hasn't moved for health.hang_timeout_s reads what the others wrote. Where no rank has moved, or one gives no sign of
-life, each rank that still can writes its stacks to its log, and its process ends, which no collective can prevent.
+The training thread says `beat` wherever it gets on; a thread of every rank writes that down (heartbeat.py). A few ranks
+(READERS) read what all others wrote, when they haven't moved for health.hang_timeout_s. Where no rank has moved, or one
+gives no sign of life, one of them says so in a file, and each rank that still can writes its stacks to its log, and its
+process ends, which no collective can prevent.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ SIGN_S = 30.0  # at most, between signs of life
 WAKE_S = 1.0
 LAST_RESORT_S = 60.0  # in which the process ends, whatever its ending is stuck in
 NAMED = 8  # ranks that a report names at most
+READERS = 16  # ranks, far from each other, that look at all others; were all to look, work would grow as their square
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Watchdog:
         if self._timeout_s == 0:
             return
         self._rank, self._world_size = mesh.rank, mesh.world_size
+        self._is_reader = is_reader(mesh.rank, mesh.world_size)
         self._logs = run_dir / "logs"
         self._files = HeartbeatFiles(run_dir, mesh.rank, mesh.world_size)
         mesh.main_finds(self._files.clear)
@@ -85,7 +88,7 @@ class Watchdog:
         faulthandler.cancel_dump_traceback_later()
 
     def _watch(self) -> None:
-        woke = signed = time.monotonic()
+        woke = self._signed = time.monotonic()
         was_idle = False
         while not self._ended.wait(min(self._sign_s, WAKE_S)):
             now = time.monotonic()
@@ -93,13 +96,19 @@ class Watchdog:
                 self._excused = now  # this process was stopped itself; others may have been, too
             woke = now
             is_idle = self._idle_s() >= self._timeout_s
-            due = now - signed >= self._sign_s
-            if due:
-                signed = now
-                self._sign()
+            due = self._sign_if_due()
             if (due or is_idle > was_idle) and (report := self._find_hang(is_idle=is_idle)):
                 self._end(report)
             was_idle = is_idle
+
+    def _sign_if_due(self) -> bool:
+        """Gives a sign of life unless the last one is young enough; whether it did."""
+        now = time.monotonic()
+        if now - self._signed < self._sign_s:
+            return False
+        self._signed = now
+        self._sign()
+        return True
 
     def _sign(self, *, hung: bool = False) -> None:
         """Gives a sign of life. Should this thread not come by again, since another one keeps Python's lock, a thread
@@ -125,12 +134,12 @@ class Watchdog:
         return time.monotonic() - max(self._beat.time, self._excused)
 
     def _find_hang(self, *, is_idle: bool) -> str | None:
-        """The report of a hang that another rank has noticed, or this one does, which looks only while it is idle."""
+        """The report of a hang that another rank has noticed, or a reader does, which looks only while it is idle."""
         report = self._files.announced()
-        if report or not is_idle:
+        if report or not is_idle or not self._is_reader:
             return report
         try:
-            found = judge(self._files.read(), self._timeout_s)
+            found = judge(self._files.read(between=self._sign_if_due), self._timeout_s)
         except OSError:
             return None
         if found is None:
@@ -150,8 +159,13 @@ class Watchdog:
         os._exit(HangError.exit_code)
 
     def _wait_for_stacks(self) -> None:
-        """Returns once every rank that lives has written its stacks; the first to end has the launcher end all."""
+        """Returns once every rank that lives has written its stacks; the first to end has the launcher end all.
+
+        Readers look; others wait as long as a rank may take to hear of a hang.
+        """
         deadline = time.monotonic() + self._sign_s + WAKE_S
+        if not self._is_reader:
+            time.sleep(max(0.0, deadline - time.monotonic()))
         for rank in range(self._world_size):
             while time.monotonic() < deadline and self._is_awaited(rank):
                 time.sleep(WAKE_S / 10)
@@ -162,6 +176,11 @@ class Watchdog:
         except OSError:
             return False
         return not is_silent(sign, self._timeout_s) and sign.heartbeat is not None and not sign.heartbeat.hung
+
+
+def is_reader(rank: int, world_size: int) -> bool:
+    """Whether a rank is one of at most READERS that look at all others: evenly spread, so that some outlive a node."""
+    return rank % -(-world_size // READERS) == 0
 
 
 def is_silent(sign: Sign, timeout_s: float) -> bool:

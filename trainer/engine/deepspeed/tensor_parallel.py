@@ -18,7 +18,7 @@ from trainer.model.partition import Partition
 from trainer.ranks.mesh import Mesh
 
 
-def cut_empty(model: LanguageModel, mesh: Mesh, partition: Partition, settings: dict[str, Any]) -> None:
+def cut_empty(module: LanguageModel, mesh: Mesh, partition: Partition, settings: dict[str, Any]) -> None:
     """Cuts a model on the meta device as DeepSpeed's `settings` say; then it takes this rank's memory for its slices.
 
     The engine doesn't cut it again.
@@ -29,10 +29,10 @@ def cut_empty(model: LanguageModel, mesh: Mesh, partition: Partition, settings: 
     from deepspeed.utils import groups
 
     set_autotp_mode(training=True)  # which `deepspeed.initialize` would do later
-    deal_experts(model, mesh, partition)
+    deal_experts(module, mesh, partition)
     config = get_tensor_parallel_config(settings)
     cutter = AutoTP(
-        module=model,
+        module=module,
         all_reduce_linears=(),
         prefix="",
         state_dict=None,
@@ -41,25 +41,25 @@ def cut_empty(model: LanguageModel, mesh: Mesh, partition: Partition, settings: 
         keep_module_on_host=False,
         partition_config=config.get_partition_config_object(),
         vocab_parallel_lm_head=False,
-        model_config=getattr(model, "config", None),
+        model_config=getattr(module, "config", None),
         tp_grain_size=config.tensor_parallel.tp_grain_size,
         training_mode=True,
     )
     cutter.set_tensor_parallel_config(mesh.tensor, groups.get_tensor_model_parallel_group())
     cutter.update_linear_policies()
-    cutter._replace_module(model)
-    _take_memory(model, mesh.device)
-    cutter.register_replicated_grad_hooks(model)
-    model.ds_autotp_parsed = True  # type: ignore[assignment]
+    cutter._replace_module(module)
+    _take_memory(module, mesh.device)
+    cutter.register_replicated_grad_hooks(module)
+    module.ds_autotp_parsed = True  # type: ignore[assignment]
 
 
-def _take_memory(model: LanguageModel, device: torch.device) -> None:
+def _take_memory(module: LanguageModel, device: torch.device) -> None:
     """Gives parameters on meta memory on a device. They become other objects: what AutoTP wrote on them is copied."""
-    marks = {name: vars(parameter).copy() for name, parameter in model.named_parameters()}
-    model.to_empty(device=device)
-    if isinstance(model, CausalLM):
-        model.inner.tie_weights()
-    for name, parameter in model.named_parameters():
+    marks = {name: vars(parameter).copy() for name, parameter in module.named_parameters()}
+    module.to_empty(device=device)
+    if isinstance(module, CausalLM):
+        module.inner.tie_weights()
+    for name, parameter in module.named_parameters():
         vars(parameter).update(marks[name])
 
 
