@@ -45,8 +45,11 @@ def write_corpus(folder: Path) -> list[Path]:
 
 
 def digests(output: Path) -> dict[str, str]:
-    """The hash of each file that prepare wrote."""
-    return {name: hashlib.sha256(content).hexdigest() for name, content in sorted(shard_files(output).items())}
+    """For each split the hash of its files' hashes."""
+    splits: dict[str, dict[str, str]] = {}
+    for name, content in sorted(shard_files(output).items()):
+        splits.setdefault(name.partition("/")[0], {})[name] = hashlib.sha256(content).hexdigest()
+    return {split: hashlib.sha256(json.dumps(files).encode()).hexdigest() for split, files in splits.items()}
 
 
 def measure(folder: Path, name: str, **more: int) -> dict[str, str]:
