@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from launch.ray import cluster, paths
 from trainer.config import Prepare
-from trainer.data.text.workers import AHEAD, Item, Map, Result
+from trainer.data.text.workers import AHEAD, Item, Map, Result, Work
 from trainer.errors import BanyanError, ConfigError
 
 RETRIES = 10  # of an item whose worker or node was lost
@@ -49,8 +49,8 @@ def spread(workers: int, cpus: float, folder: str | None) -> Map:
 
     task: Any = ray.remote(num_cpus=cpus, max_retries=RETRIES)(call)
 
-    def map_items(function: Any, items: Sequence[Item]) -> Iterator[Result]:
-        shared = ray.put(function)
+    def map_items(work: Work[Item, Result], items: Iterable[Item]) -> Iterator[Result]:
+        shared = ray.put(work)
         running: deque[Any] = deque()
         try:
             for item in items:

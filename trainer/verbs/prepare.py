@@ -1,40 +1,54 @@
 """Text → token shards: `banyan prepare data.input=PATH data.output=DIR` writes DIR/train, DIR/validation and so on.
 
-Reading, tokenizer, shards: each stage leaves its work in DIR/partial as it goes, so that the same command continues
-after any end, kill -9 included, and writes the same bytes.
+Reading, shuffle, tokenizer, shards: each stage is a map over work items that leave their results in DIR/partial, so
+that the same command continues after any end, kill -9 included, and writes the same bytes. This process holds sums, and
+nothing of a document: its memory doesn't grow with them. Equal documents meet in one bucket of the shuffle.
 """
 
 from __future__ import annotations
 
 import datetime
-import functools
+import json
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import xxhash
 
 from trainer.config import Data, Prepare
 from trainer.config.knobs import deciding_values
 from trainer.config.values import check_values
-from trainer.data.text import document_store
+from trainer.data.text.collect import Collect, Reading, WorkItem, work_items
+from trainer.data.text.document_store import DocumentStore, sample_texts
 from trainer.data.text.file_names import as_utf8, escape
-from trainer.data.text.filters import DUPLICATE, first_occurrences
+from trainer.data.text.parts import Part, Splits, part_texts, split_in_parts, texts_path
 from trainer.data.text.plan import FILE as PLAN_FILE
-from trainer.data.text.plan import PARTIAL, SPLITS, PreparationPlan, exclusive, read_progress, write_plan
-from trainer.data.text.progress import ProgressBar, bytes_in_words
-from trainer.data.text.shard_job import Packing, ShardJob, make_shard
+from trainer.data.text.plan import (
+    LAYOUT,
+    PARTIAL,
+    SPLITS,
+    PreparationPlan,
+    begin_partial,
+    exclusive,
+    read_progress,
+    write_plan,
+)
+from trainer.data.text.progress import ProgressBar, in_words
+from trainer.data.text.shard_job import MakeShard, ShardJob, Written
+from trainer.data.text.shared_work import Share, share_work
+from trainer.data.text.shuffle import FindDuplicates, KeepOrder, ShuffleBucket, Stored, training_texts
 from trainer.data.text.sources import Found, Source, find_sources
-from trainer.data.text.split import cut_into_shards, held_out, shuffle_order
-from trainer.data.text.workers import Map, available_cores, processes
+from trainer.data.text.split import Buckets, shard_ranges
+from trainer.data.text.workers import Map, Work, available_cores, in_process, processes
 from trainer.data.tokens.encoder import try_tokenizer
-from trainer.data.tokens.manifest import Manifest, Shard, SourceGroup, read_manifest, write_manifest
+from trainer.data.tokens.manifest import Manifest, SourceGroup, write_manifest
 from trainer.data.tokens.round_trip import Loss
 from trainer.data.tokens.shards import open_shards
 from trainer.data.tokens.tokenizer import (
@@ -46,29 +60,52 @@ from trainer.data.tokens.tokenizer import (
     train_tokenizer,
 )
 from trainer.data.tokens.training_text import TrainingText
-from trainer.errors import ConfigError, InputError
+from trainer.errors import ConfigError, InputError, StorageError
 from trainer.machine.credentials import masked
-from trainer.machine.durable import make_folder
+from trainer.machine.durable import make_folder, write_json
+from trainer.machine.json_file import Malformed, from_json, read_json
 from trainer.machine.terminal import one_line
 from trainer.rules.pretrain import require
 
 CHECKED_BYTES = 2**20  # text on which the tokenizer is tried
 MOST_LOSS = 0.5  # of these bytes that may not come back from their ids
+UNPACKED = 4  # times that a packed source is larger, about
+
+
+@dataclass(frozen=True)
+class Maps:
+    """How work items are mapped over: `spread` to all workers, or `here`, one after the other in this process."""
+
+    spread: Map
+    here: Map
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The accepted documents of each split, in the order of their shards, and what became of the others."""
+    """The accepted documents in the order of their shards, in parts, and what became of the others."""
 
-    splits: dict[str, document_store.Documents]
+    stored: Stored
+    splits: Splits
+    parts: tuple[Part, ...]
     rejected: dict[str, int]
     first_rejected: dict[str, str]  # by reason: file and place of the first
     unused: dict[str, int]  # what was left out within files
     documents_read: int
 
+    def documents_of(self, split: str) -> int:
+        """How many documents a split has."""
+        return sum(part.splits[split].documents for part in self.parts)
 
-def main(config: Prepare, map_items: Map | None = None) -> int:
-    """Runs `banyan prepare`; 0 when done. `map_items` replaces the map over processes (Ray passes in its own)."""
+    def bytes_of(self, split: str) -> int:
+        """UTF-8 bytes of a split."""
+        return sum(part.splits[split].bytes for part in self.parts)
+
+
+def main(config: Prepare, map_items: Map | None = None, share: Share | None = None) -> int:
+    """Runs `banyan prepare`; 0 when done. `map_items` replaces the map over processes (Ray passes in its own).
+
+    With a `share` this is one of several processes, perhaps on other machines, that prepare the folder together.
+    """
     output = _check(config)
     config = replace(config, data=_in_utf8(config.data))
     data = config.data
@@ -76,37 +113,46 @@ def main(config: Prepare, map_items: Map | None = None) -> int:
     plan = PreparationPlan.of(_settings(config), found.sources)
     _say("sources", _describe(found))
     make_folder(output)
-    with exclusive(output):
+    with exclusive(output, shared=share is not None) as alone, ExitStack() as stack:
         progress = read_progress(output, plan)
         if progress == "finished":
             return _up_to_date(output)
-        if progress == "begun":
+        if progress == "begun" and share is None:
             _say("continue", f"the same prepare was interrupted; what it left in {escape(output / PARTIAL)} is used")
-        with processes(data.workers or available_cores()) as own_map:
-            _prepare(config, output, found, plan, map_items or own_map)
+        make_folder(output / PARTIAL)
+        if progress == "new":
+            write_plan(output, plan, finished=False)
+        own_map = stack.enter_context(processes(data.workers or available_cores()))
+        maps = Maps(map_items or own_map, in_process)
+        try:
+            if share is not None:
+                shared = stack.enter_context(share_work(output / PARTIAL / "claims", share))
+                maps = Maps(shared(maps.spread), shared(maps.here))
+            _prepare(config, output, found.sources, plan, maps, shared=share is not None)
+        except (InputError, ConfigError, StorageError, OSError) as error:
+            if share is not None and read_progress(output, plan) == "finished":
+                return _up_to_date(output)  # others were faster, and have tidied up
+            if isinstance(error, InputError | ConfigError) and alone():
+                _withdraw(output)  # the mend changes the plan, and mustn't meet this one
+            raise
     return 0
 
 
-def _prepare(config: Prepare, output: Path, found: Found, plan: PreparationPlan, map_items: Map) -> None:
+def _prepare(
+    config: Prepare, output: Path, sources: tuple[Source, ...], plan: PreparationPlan, maps: Maps, *, shared: bool
+) -> None:
     """The stages, top to bottom."""
-    data, partial, sources = config.data, output / PARTIAL, found.sources
-    try:
-        make_folder(partial)
-        write_plan(output, plan, finished=False)
-        items = _collect(sources, partial, data, map_items)
-        corpus = _arrange(items, partial, sources, config)
-        tokenizer = _tokenizer(config, corpus, partial)
-        engine = _engine(tokenizer, corpus, partial, allow_loss=data.tokenizer.allow_loss)
-    except (InputError, ConfigError):
-        _withdraw(output)  # the mend changes the plan, and mustn't meet this one
-        raise
-    written = _write_shards(data, output, corpus, tokenizer, engine, map_items)
-    for split in reversed(written):  # train's manifest comes last
-        tokenizer.save(output / split / "tokenizer", scratch=partial)
-        write_manifest(_manifest(config, output / split, sources, corpus, tokenizer, written[split]), scratch=partial)
-    write_plan(output, plan, finished=True)
-    shutil.rmtree(partial, ignore_errors=True)
-    _summarise(output, corpus)
+    data = config.data
+    items = work_items(sources, data.text_field)
+    store = _store(config, output / PARTIAL, sources)
+    begin_partial(output, _layout(items, store.buckets), alone=not shared)
+    reading = _collect(items, store, sources, data, maps.spread)
+    corpus = _arrange(reading, store, sources, data, maps.spread)
+    tokenizer, engine = _tokenizer(config, corpus, maps.here)
+    written = _write_shards(data, output, corpus, tokenizer, engine, maps.spread)
+    finish = Finish(config, output, sources, plan, corpus, tokenizer, written)
+    for _ in maps.here(finish, [output]):
+        _summarise(output, corpus, written)
 
 
 # ------------------------------------------------------------------------------------------------------ the outset
@@ -178,79 +224,178 @@ def _withdraw(output: Path) -> None:
 # ------------------------------------------------------------------------------------------------------ the stages
 
 
-def _collect(sources: tuple[Source, ...], partial: Path, data: Data, map_items: Map) -> int:
-    """Stores every source's documents; returns the number of work items."""
-    batches = document_store.work_items(sources)
-    work = functools.partial(
-        document_store.collect_documents,
-        folder=partial,
-        text_field=data.text_field,
-        most_bytes=data.most_document_bytes,
-    )
-    with ProgressBar("read", sum(batch.bytes for batch in batches)) as progress:
-        for size in map_items(work, batches):
-            progress.advance(bytes=size)
-    return len(batches)
-
-
-def _arrange(items: int, partial: Path, sources: tuple[Source, ...], config: Prepare) -> Corpus:
-    """Drops duplicates, splits and orders what was stored."""
+def _store(config: Prepare, partial: Path, sources: tuple[Source, ...]) -> DocumentStore:
+    """Where and how documents are stored; in how many buckets, follows from the sources' sizes alone."""
+    size = sum(source.bytes * (UNPACKED if source.packing else 1) for source in sources)
     data = config.data
-    documents, rejections = document_store.load(partial, items)
-    documents_read = len(documents) + rejections.counts.total()
-    if data.deduplicate:
-        is_first = first_occurrences(documents.hash)
-        if not is_first.all():
-            first = int(np.flatnonzero(~is_first)[0])
-            place = f"{sources[documents.source[first]].name}, record {documents.record[first]}"
-            rejections.add(DUPLICATE, place, int((~is_first).sum()))
-        documents = documents.take(is_first)
-    if not len(documents):
-        what = _counts(rejections.counts) or "the files hold none"
-        where = "; ".join(f"{reason}: first {place}" for reason, place in sorted(rejections.first.items()))
+    return DocumentStore(
+        partial, Buckets.for_bytes(size), config.seed, deduplicate=data.deduplicate, shuffled=data.shuffle_documents
+    )
+
+
+def _layout(items: list[WorkItem], buckets: Buckets) -> dict[str, Any]:
+    """How the work is cut: what was stored of the same plan, but cut in another way, can't be gone on with."""
+    cuts = [[item.pieces[0].number, item.pieces[0].start] for item in items]
+    return {"items": len(items), "cuts": xxhash.xxh3_128_hexdigest(json.dumps(cuts).encode()), **asdict(buckets)}
+
+
+def _collect(
+    items: list[WorkItem], store: DocumentStore, sources: tuple[Source, ...], data: Data, map_items: Map
+) -> Reading:
+    """Stores every source's documents; returns what they add up to."""
+    work = Collect(store, data.text_field, data.most_document_bytes)
+    reading = Reading()
+    with ProgressBar("read", sum(item.bytes for item in items)) as progress:
+        for item, collected in zip(items, map_items(work, items), strict=True):
+            reading.add(item, collected)
+            progress.advance(bytes=item.bytes)
+    reading.refuse_files_without_text(sources, data.text_field, data.most_document_bytes)
+    return reading
+
+
+def _arrange(reading: Reading, store: DocumentStore, sources: tuple[Source, ...], data: Data, map_items: Map) -> Corpus:
+    """Orders what was stored, without duplicates, in parts."""
+    stored = Stored(store, tuple(reading.lines_before))
+    splits = Splits(data.validation_fraction, data.test_fraction, data.shard_bytes)
+    with ProgressBar("shuffle" if store.shuffled else "order", reading.bytes) as progress:
+        order = _shuffle if store.shuffled else _keep_order
+        parts = []
+        for part in order(stored, splits, reading, map_items):
+            parts.append(part)
+            progress.advance(bytes=part.bytes)
+    reading.tell_duplicates(sources)
+    corpus = Corpus(
+        stored,
+        splits,
+        tuple(parts),
+        rejected=dict(sorted(reading.rejected.items())),
+        first_rejected=reading.first_rejected,
+        unused=dict(reading.unused),
+        documents_read=sum(corpus_part.documents for part in parts for corpus_part in part.splits.values())
+        + reading.rejected.total(),
+    )
+    _check_splits(corpus, data)
+    return corpus
+
+
+def _shuffle(stored: Stored, splits: Splits, reading: Reading, map_items: Map) -> Iterator[Part]:
+    """Each bucket as a part. A file of stored documents is removed once its last bucket is in order."""
+    store = stored.store
+    buckets = range(store.buckets.count)
+    for bucket, part in enumerate(map_items(ShuffleBucket(stored, splits), buckets)):
+        reading.add_duplicates(part.duplicates, part.first_duplicate)
+        file = store.buckets.file_of(bucket)
+        if bucket == store.buckets.last_in(file):
+            for item in stored.items:
+                store.documents_path(item, file).unlink(missing_ok=True)
+        yield part
+
+
+def _keep_order(stored: Stored, splits: Splits, reading: Reading, map_items: Map) -> Iterator[Part]:
+    """Each work item that was read as a part."""
+    dropped = []
+    if stored.store.deduplicate:
+        for found in map_items(FindDuplicates(stored), range(stored.store.buckets.count)):
+            reading.add_duplicates(found.count, found.first)
+            dropped.append(found.count)
+    yield from map_items(KeepOrder(stored, splits, tuple(dropped)), stored.items)
+
+
+def _check_splits(corpus: Corpus, data: Data) -> None:
+    """InputError where a split has no document."""
+    held = {split: corpus.documents_of(split) for split in corpus.splits.names}
+    documents = sum(held.values())
+    if not documents:
+        what = _counts(corpus.rejected) or "the files hold none"
+        where = "; ".join(f"{reason}: first {place}" for reason, place in sorted(corpus.first_rejected.items()))
         raise InputError(f"data.input: no document to prepare ({what}{f'; {where}' if where else ''}).")
-    validation = held_out(documents.hash, data.validation_fraction)
-    test = held_out(documents.hash, data.validation_fraction + data.test_fraction) & ~validation
-    splits = {"train": documents.take(~validation & ~test)}
-    if data.validation_fraction:
-        splits["validation"] = documents.take(validation)
-    if data.test_fraction:
-        splits["test"] = documents.take(test)
-    for split, part in splits.items():
-        if not len(part):
+    for split, count in held.items():
+        if not count:
             raise InputError(
                 f"data.{'test' if split == 'test' else 'validation'}_fraction="
                 f"{data.test_fraction if split == 'test' else data.validation_fraction}: none of the "
-                f"{len(documents):,} documents falls into {split}: change it (0 makes no such set), or give more "
+                f"{documents:,} documents falls into {split}: change it (0 makes no such set), or give more "
                 "documents."
             )
-    if data.shuffle_documents:
-        splits = {split: part.take(shuffle_order(part.hash, config.seed)) for split, part in splits.items()}
-    return Corpus(
-        splits,
-        rejected=dict(sorted(rejections.counts.items())),
-        first_rejected=rejections.first,
-        unused={what: count for what, count in rejections.unused.items() if count},
-        documents_read=documents_read,
-    )
 
 
-def _tokenizer(config: Prepare, corpus: Corpus, partial: Path) -> Tokenizer:
-    """The tokenizer: loaded, or as an interrupted run trained it, or trained on the training documents."""
-    wanted = config.data.tokenizer
+def _training_texts(corpus: Corpus) -> Iterator[bytes]:
+    """The training documents in the order of the shuffle, whether or not the shards are in it."""
+    store = corpus.stored.store
+    if not store.shuffled:
+        yield from training_texts(corpus.stored, corpus.splits)
+        return
+    for part in split_in_parts(corpus.parts, "train"):
+        yield from part_texts(store, "train", part)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Who encodes, and why (tokens/encoder.py, Trial)."""
+
+    engine: str
+    why: str
+
+
+@dataclass(frozen=True)
+class ChooseEncoder(Work[str, Encoding]):
+    """Trains the tokenizer, unless one is given, and tries it on a sample of the input."""
+
+    config: Prepare
+    corpus: Corpus
+    given: Tokenizer | None
+
+    @property
+    def folder(self) -> Path:
+        """Where the workers load the tokenizer from, whatever becomes of the one that was given."""
+        return self.corpus.stored.store.folder / "tokenizer"
+
+    def note(self, item: str) -> Path:
+        """Who encodes, and why."""
+        return self.corpus.stored.store.folder / f"{item}.json"
+
+    def __call__(self, item: str) -> Encoding:
+        """Reads the sample. InputError where the tokenizer can't say most of it."""
+        note = self.note(item)
+        try:
+            return from_json(Encoding, read_json(note))
+        except FileNotFoundError:
+            pass
+        except Malformed as error:
+            raise self.corpus.stored.store.unreadable(note, error) from error
+        if (self.folder / "tokenizer.json").exists():
+            tokenizer = load_tokenizer(self.folder)
+        else:
+            tokenizer = self.given or _train(self.config, self.corpus)
+            tokenizer.save(self.folder)
+        trial = try_tokenizer(tokenizer, sample_texts(_training_texts(self.corpus), CHECKED_BYTES))
+        _check_loss(tokenizer, trial.loss, allow=self.config.data.tokenizer.allow_loss)
+        encoding = Encoding(trial.engine, trial.why)
+        write_json(note, asdict(encoding))
+        return encoding
+
+
+def _tokenizer(config: Prepare, corpus: Corpus, map_items: Map) -> tuple[Tokenizer, str]:
+    """The tokenizer, loaded or trained on the training documents, and who encodes.
+
+    gigatoken must prove itself on a sample of the input, and that must come back from its ids.
+    """
+    wanted, given = config.data.tokenizer, None
     if wanted.path is not None:
-        tokenizer = load_tokenizer(wanted.path, wanted.end_of_text)
-        _say(
-            "tokenizer", f"{tokenizer.name}: {tokenizer.vocab_size:,} tokens, documents end in {tokenizer.end_of_text}"
-        )
-        return tokenizer
-    folder = partial / "tokenizer"
-    if (folder / "tokenizer.json").exists():
-        return load_tokenizer(folder)
-    sample = _shuffled(corpus.splits["train"], config.seed)
-    total = min(wanted.train.sample_bytes, int(sample.length.sum()))
-    with ProgressBar("tokenizer", total) as progress:
-        texts = _counted(document_store.sample_texts(partial, sample, wanted.train.sample_bytes), progress)
+        given = load_tokenizer(wanted.path, wanted.end_of_text)
+        _say("tokenizer", f"{given.name}: {given.vocab_size:,} tokens, documents end in {given.end_of_text}")
+    work = ChooseEncoder(config, corpus, given)
+    (encoding,) = map_items(work, ["encoder"])
+    warning = "" if encoding.engine == "gigatoken" else "WARNING: dozens of times slower; "
+    _say("encode", f"{warning}with {encoding.engine}: {encoding.why}")
+    return given or load_tokenizer(work.folder), encoding.engine
+
+
+def _train(config: Prepare, corpus: Corpus) -> Tokenizer:
+    """Trains a tokenizer on the first training documents in the order of the shuffle."""
+    wanted = config.data.tokenizer
+    with ProgressBar("tokenizer", min(wanted.train.sample_bytes, corpus.bytes_of("train"))) as progress:
+        texts = _counted(sample_texts(_training_texts(corpus), wanted.train.sample_bytes), progress)
         training = TrainingText(texts, memory_bytes=wanted.train.memory_bytes)
         tokenizer = train_tokenizer(training, vocab_size=wanted.train.vocab_size, name=config.data.name)
     if training.stopped:
@@ -260,21 +405,10 @@ def _tokenizer(config: Prepare, corpus: Corpus, partial: Path) -> Tokenizer:
             f"data.tokenizer.train.memory_bytes={wanted.train.memory_bytes}; with more it sees more",
         )
     tokenizer = replace(tokenizer, name=f"{config.data.name}-bpe-{tokenizer.vocab_size}")
-    tokenizer.save(folder)
     short = tokenizer.vocab_size < wanted.train.vocab_size
     less = f" (less than the {wanted.train.vocab_size:,} wanted: the text holds no more pairs)" if short else ""
     _say("tokenizer", f"{tokenizer.name}: byte-level BPE, {tokenizer.vocab_size:,} tokens{less}")
     return tokenizer
-
-
-def _engine(tokenizer: Tokenizer, corpus: Corpus, partial: Path, *, allow_loss: bool) -> str:
-    """Who encodes. gigatoken must prove itself on a sample of the input, and that must come back from its ids."""
-    sample = _shuffled(corpus.splits["train"], seed=0)
-    trial = try_tokenizer(tokenizer, document_store.sample_texts(partial, sample, CHECKED_BYTES))
-    _check_loss(tokenizer, trial.loss, allow=allow_loss)
-    warning = "" if trial.engine == "gigatoken" else "WARNING: dozens of times slower; "
-    _say("encode", f"{warning}with {trial.engine}: {trial.why}")
-    return trial.engine
 
 
 def _check_loss(tokenizer: Tokenizer, loss: Loss, *, allow: bool) -> None:
@@ -292,40 +426,49 @@ def _check_loss(tokenizer: Tokenizer, loss: Loss, *, allow: bool) -> None:
 
 def _write_shards(
     data: Data, output: Path, corpus: Corpus, tokenizer: Tokenizer, engine: str, map_items: Map
-) -> dict[str, list[Shard]]:
-    """Encodes and writes the shards of every split."""
-    partial = output / PARTIAL
-    packing = Packing(
-        partial=partial,
-        tokenizer=_tokenizer_for_workers(tokenizer, partial),
+) -> dict[str, list[Written]]:
+    """Encodes and writes the shards of every split. A part's texts are removed with the last shard made of them."""
+    store = corpus.stored.store
+    work = MakeShard(
+        store=store,
+        tokenizer=store.folder / "tokenizer",
         end_of_text=tokenizer.end_of_text,
         engine=engine,
         dtype=tokenizer.dtype,
         block_tokens=data.block_tokens,
     )
-    jobs = []
-    for split, documents in corpus.splits.items():
-        make_folder(output / split)
-        for number, rows in enumerate(cut_into_shards(documents.length, data.shard_bytes)):
-            jobs.append(ShardJob(output / split / f"shard-{number:06d}.tar", documents.take(rows)))
-    written: dict[str, list[Shard]] = {split: [] for split in corpus.splits}
-    with ProgressBar("encode", sum(int(job.documents.length.sum()) for job in jobs)) as progress:
-        for job, shard in zip(jobs, map_items(functools.partial(make_shard, packing=packing), jobs), strict=True):
-            written[job.path.parent.name].append(shard)
-            progress.advance(bytes=shard.text_bytes, tokens=shard.tokens)
+    jobs = list(_shard_jobs(output, corpus))
+    last_use = {part.part: number for number, job in enumerate(jobs) for part in job.parts}
+    written: dict[str, list[Written]] = {split: [] for split in corpus.splits.names}
+    with ProgressBar("encode", sum(job.stop - job.start for job in jobs)) as progress:
+        for number, (job, shard) in enumerate(zip(jobs, map_items(work, jobs), strict=True)):
+            written[job.split].append(shard)
+            for part in job.parts:
+                if last_use[part.part] == number:
+                    texts_path(store, part.part).unlink(missing_ok=True)
+            progress.advance(bytes=shard.shard.text_bytes, tokens=shard.shard.tokens)
     return written
 
 
-def _tokenizer_for_workers(tokenizer: Tokenizer, partial: Path) -> Path:
-    """A folder to load exactly this tokenizer from, whatever becomes of the one that was given."""
-    folder = partial / "tokenizer"
-    if not (folder / "tokenizer.json").exists():
-        tokenizer.save(folder)
-    return folder
-
-
-def _shuffled(documents: document_store.Documents, seed: int) -> document_store.Documents:
-    return documents.take(shuffle_order(documents.hash, seed))
+def _shard_jobs(output: Path, corpus: Corpus) -> Iterator[ShardJob]:
+    """All shards to make: train's last, so that its parts can be let go of one by one."""
+    for split in reversed(corpus.splits.names):
+        make_folder(output / split)
+        parts, first = split_in_parts(corpus.parts, split), 0
+        ends = [*(part.first_byte for part in parts[1:]), corpus.bytes_of(split)]
+        long = [
+            (part.first_byte + start, length)
+            for part in parts
+            for start, length in corpus.parts[part.part].splits[split].long
+        ]
+        ranges = shard_ranges(ends[-1], corpus.splits.shard_bytes, long)
+        for number, (start, stop) in enumerate(ranges):
+            while ends[first] <= start:
+                first += 1
+            last = first
+            while last < len(parts) and parts[last].first_byte < stop:
+                last += 1
+            yield ShardJob(output / split / f"shard-{number:06d}.tar", start, stop, tuple(parts[first:last]))
 
 
 def _counted(texts: Iterator[bytes], progress: ProgressBar) -> Iterator[bytes]:
@@ -337,37 +480,61 @@ def _counted(texts: Iterator[bytes], progress: ProgressBar) -> Iterator[bytes]:
 # --------------------------------------------------------------------------------------------------------- the end
 
 
-def _manifest(
-    config: Prepare,
-    folder: Path,
-    sources: tuple[Source, ...],
-    corpus: Corpus,
-    tokenizer: Tokenizer,
-    shards: list[Shard],
-) -> Manifest:
-    groups = groupby(sources, key=lambda source: source.given)
-    return Manifest(
-        folder=folder,
-        name=config.data.name,
-        dtype=tokenizer.dtype,
-        tokenizer_name=tokenizer.name,
-        tokenizer_sha256=tokenizer.sha256,
-        vocab_size=tokenizer.vocab_size,
-        end_of_text=tokenizer.end_of_text_id,
-        special_ids=tokenizer.special_ids,
-        shards=tuple(shards),
-        rejected=corpus.rejected,
-        documents_read=corpus.documents_read,
-        sources=tuple(
-            SourceGroup(given, config.data.licence, tuple(source.name for source in group)) for given, group in groups
-        ),
-        prepared={
-            "command": [masked(typed) for typed in sys.argv],
-            "version": _version(),
-            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            **_settings(config),
-        },
-    )
+@dataclass(frozen=True)
+class Finish(Work[Path, None]):
+    """Writes the manifests and the last word on the plan, and tidies up."""
+
+    config: Prepare
+    output: Path
+    sources: tuple[Source, ...]
+    plan: PreparationPlan
+    corpus: Corpus
+    tokenizer: Tokenizer
+    written: dict[str, list[Written]]
+
+    def note(self, item: Path) -> Path:
+        """The plan, which says that it is finished."""
+        return item / PLAN_FILE
+
+    def is_done(self, item: Path) -> bool:
+        """Whether somebody has tidied up, which comes after the last word."""
+        return not (item / PARTIAL / LAYOUT).exists()
+
+    def __call__(self, item: Path) -> None:
+        """Makes the output whole."""
+        partial = item / PARTIAL
+        if read_progress(item, self.plan) != "finished":
+            for split in reversed(self.written):  # train's manifest comes last
+                self.tokenizer.save(item / split / "tokenizer", scratch=partial)
+                write_manifest(self._manifest(item / split), scratch=partial)
+            write_plan(item, self.plan, finished=True)
+        shutil.rmtree(partial, ignore_errors=True)
+
+    def _manifest(self, folder: Path) -> Manifest:
+        data, tokenizer = self.config.data, self.tokenizer
+        groups = groupby(self.sources, key=lambda source: source.given)
+        return Manifest(
+            folder=folder,
+            name=data.name,
+            dtype=tokenizer.dtype,
+            tokenizer_name=tokenizer.name,
+            tokenizer_sha256=tokenizer.sha256,
+            vocab_size=tokenizer.vocab_size,
+            end_of_text=tokenizer.end_of_text_id,
+            special_ids=tokenizer.special_ids,
+            shards=tuple(written.shard for written in self.written[folder.name]),
+            rejected=self.corpus.rejected,
+            documents_read=self.corpus.documents_read,
+            sources=tuple(
+                SourceGroup(given, data.licence, tuple(source.name for source in group)) for given, group in groups
+            ),
+            prepared={
+                "command": [masked(typed) for typed in sys.argv],
+                "version": _version(),
+                "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                **_settings(self.config),
+            },
+        )
 
 
 def _version() -> str:
@@ -378,9 +545,9 @@ def _version() -> str:
         return "not installed"
 
 
-def _summarise(output: Path, corpus: Corpus) -> None:
+def _summarise(output: Path, corpus: Corpus, written: dict[str, list[Written]]) -> None:
     """Prints what came of it: every document that was read is in a split or among the rejected."""
-    for split in corpus.splits:
+    for split, shards in written.items():
         manifest = read_manifest(output / split)
         _say(
             split,
@@ -388,7 +555,7 @@ def _summarise(output: Path, corpus: Corpus) -> None:
             f"({manifest.tokens / manifest.text_bytes:.3f} tokens per byte) in {len(manifest.shards)} shards: "
             f"{escape(output / split)}",
         )
-        _warn_of_empty_documents(manifest)
+        _tell_of_wordless(manifest, shards)
     _say("rejected", f"{_counts(corpus.rejected) or 'none'}, of {corpus.documents_read:,} documents read")
     for reason in corpus.rejected:
         _say("", f"{reason}: first {corpus.first_rejected[reason]}")
@@ -396,19 +563,12 @@ def _summarise(output: Path, corpus: Corpus) -> None:
         _say("left out", f"{count:,} {what}")
 
 
-def _warn_of_empty_documents(manifest: Manifest) -> None:
+def _tell_of_wordless(manifest: Manifest, shards: list[Written]) -> None:
     """Counts the documents of which the tokenizer makes no token but the end of text, and names the first."""
-    count, first = 0, ""
-    for reader in open_shards(manifest):
-        lengths = reader.lengths()
-        empty = np.flatnonzero(lengths == 1)
-        count += len(empty)
-        if len(empty) and not first:
-            start = int(lengths[: empty[0]].sum(dtype=np.int64))
-            (document,) = reader.documents(start, start + 1)
-            first = f"{one_line(manifest.source_name(document.source))}, record {document.record}"
-        reader.close()
+    count = sum(shard.wordless for shard in shards)
     if count:
+        source, record = next(shard.first_wordless for shard in shards if shard.first_wordless is not None)
+        first = f"{one_line(manifest.source_name(source))}, record {record}"
         what = f"{count:,} document{'s' * (count > 1)} of {manifest.folder.name}"
         _say("tokenizer", f"WARNING: of {what} no token is left but the end of text; the first is {first}")
 

@@ -1,233 +1,318 @@
-"""Accepted documents between reading them and knowing their order, on disk, one item per batch of sources.
+"""Accepted documents on disk between reading them and knowing their order, by buckets of the shuffle.
 
-An item is `item-000000.text` (the documents' bytes, end to end) and `item-000000.npz` (one row per document and the
-rejected counts). The second is written last: where it is, the item is whole and a restart skips it.
+Equal documents have equal hashes, so one place in the shuffle and one bucket: a bucket's documents can be shuffled and
+rid of duplicates without a look at the others. A work item stores what it accepted in files of consecutive buckets:
+
+    read-000012-03.documents = piece, piece, …, index, end
+    piece = rows (ROW, sorted by place), then their texts in that order
+    index = int64 (pieces, 4): bucket, offset, rows, bytes of text
+    end   = MAGIC, number of pieces, xxh3-64 of the index
+
+so that a bucket is read as one piece of each file, or a few. Without a shuffle texts are in `read-000012.text`, in the
+order of their sources, and the pieces are rows alone.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
-from collections import Counter, deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+import os
+import struct
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 import xxhash
 
-from trainer.data.text.documents import Rejected, read_documents
-from trainer.data.text.sources import Source
-from trainer.data.tokens.npy import read_npz
+from trainer.data.text.filters import first_occurrences
+from trainer.data.text.split import Buckets, shuffle_place
 from trainer.data.tokens.training_text import whole_characters
 from trainer.errors import InputError
-from trainer.machine.durable import replacing
-from trainer.machine.json_file import Count, Malformed, from_json, parse_json
+from trainer.machine.json_file import Malformed, open_regular
 
-LEAST_ITEM_BYTES = 8 * 2**20
-MOST_ITEMS = 4096
-SIGNED = ("source", "record", "offset", "length")
-# Columns of a table on disk: kind of numbers, and how many of them a row has, if more than one
-STORED: dict[str, tuple[type, int | None]] = {
-    **dict.fromkeys(SIGNED, (np.int64, None)),
-    "hash": (np.uint64, 2),
-    **dict.fromkeys(("rejected", "first_rejected", "unused"), (np.uint8, None)),
-}
-READ_BYTES = 16 * 2**20  # of texts that are read together
+ROW = np.dtype(
+    [
+        ("place", "<u8"),  # what rows are sorted by: place in the shuffle; in a part, first byte in its split
+        ("high", "<u8"),  # of the text's xxh3-128
+        ("low", "<u8"),
+        ("source", "<i8"),
+        ("record", "<i8"),
+        ("offset", "<i8"),  # of the text in its file
+        ("length", "<i8"),
+    ]
+)
+_ROW = struct.Struct("<QQQqqqq")
+_WORDS = struct.Struct(">QQ")
+_END = struct.Struct("<8sQQ")
+MAGIC = b"BNYNDOC1"
+INDEX_ROW = 4 * 8  # bytes
+
+RUN_BYTES = 256 * 2**20  # of text, sorted in memory
+RUN_ROWS = 2**21
+READ_BYTES = 16 * 2**20  # of texts that are read together, from a few files
+GATHERED_BYTES = 64 * 2**20  # of texts that are read together, from the files of all items
+SPAN_BYTES = 2**20  # of neighbouring texts that are read at once
+
+
+def hashes_of(rows: np.ndarray) -> np.ndarray:
+    """(rows, 2) uint64: xxh3-128, high word first."""
+    return np.column_stack((rows["high"], rows["low"]))
 
 
 @dataclass(frozen=True)
-class WorkItem:
-    """A work item: consecutive sources, the first of which has number `first_source`."""
+class DocumentStore:
+    """Where stored documents are, and how they are stored."""
 
-    number: int
-    first_source: int
-    sources: tuple[Source, ...]
+    folder: Path
+    buckets: Buckets
+    seed: int
+    deduplicate: bool
+    shuffled: bool
 
-    @property
-    def bytes(self) -> int:
-        """Size of the source files."""
-        return sum(source.bytes for source in self.sources)
+    def documents_path(self, item: int, file: int) -> Path:
+        """Documents of consecutive buckets that a work item accepted."""
+        return self.folder / f"read-{item:06d}-{file:02d}.documents"
+
+    def text_path(self, item: int) -> Path:
+        """The texts that a work item accepted, if there is no shuffle."""
+        return self.folder / f"read-{item:06d}.text"
+
+    def holding(self, item: int, bucket: int) -> Path:
+        """The file that holds a bucket's documents of a work item."""
+        return self.documents_path(item, self.buckets.file_of(bucket))
+
+    def unreadable(self, path: Path, why: object) -> InputError:
+        """The refusal of a file that isn't what was written."""
+        return InputError(f"{path}: can't be read ({why}); remove {self.folder}, and start the same command again.")
 
 
-@dataclass(frozen=True)
-class Documents:
-    """A table of stored documents: columns (documents,); `hash` (documents, 2) is xxh3-128, high word first."""
-
-    item: np.ndarray
-    source: np.ndarray
-    record: np.ndarray
-    offset: np.ndarray
-    length: np.ndarray
-    hash: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.item)
-
-    def take(self, rows: np.ndarray | slice) -> Documents:
-        """These rows, in this order."""
-        return Documents(*(getattr(self, column.name)[rows] for column in fields(self)))
+# ---------------------------------------------------------------------------------------------------------- writing
 
 
 @dataclass
-class Rejections:
-    """What holds no document: records by reason with the first place of each, and members of tars beside a text."""
+class Duplicates:
+    """How many documents were dropped as duplicates, and (source, record) of the first of them."""
 
-    counts: Counter[str] = field(default_factory=Counter)
-    first: dict[str, str] = field(default_factory=dict)
-    unused: Counter[str] = field(default_factory=Counter)
+    count: int = 0
+    first: tuple[int, int] | None = None
 
-    def add(self, reason: str, place: str, count: int = 1) -> None:
-        """Counts records that were rejected for `reason`, the first at `place`."""
-        self.counts[reason] += count
-        self.first.setdefault(reason, place)
-
-
-def work_items(sources: tuple[Source, ...]) -> list[WorkItem]:
-    """Sources → work items: small files together, so that a million of them isn't a million items."""
-    wanted = max(LEAST_ITEM_BYTES, sum(source.bytes for source in sources) // MOST_ITEMS)
-    found: list[WorkItem] = []
-    first, size = 0, 0
-    for number, source in enumerate(sources):
-        if size and size + source.bytes > wanted:
-            found.append(WorkItem(len(found), first, sources[first:number]))
-            first, size = number, 0
-        size += source.bytes
-    return [*found, WorkItem(len(found), first, sources[first:])]
+    def add(self, rows: np.ndarray) -> None:
+        """Counts these."""
+        self.count += len(rows)
+        if len(rows):
+            first = rows[np.lexsort((rows["record"], rows["source"]))[0]]
+            place = int(first["source"]), int(first["record"])
+            self.first = min(self.first or place, place)
 
 
-def text_path(folder: Path, item: int) -> Path:
-    """Where an item's text is."""
-    return folder / f"item-{item:06d}.text"
+class DocumentWriter:
+    """Writes the documents of a work item, given in source order, into `files`, one for each file of buckets.
 
-
-def table_path(folder: Path, item: int) -> Path:
-    """Where an item's table is; its presence says that the item is whole."""
-    return folder / f"item-{item:06d}.npz"
-
-
-def collect_documents(batch: WorkItem, *, folder: Path, text_field: str, most_bytes: int) -> int:
-    """Stores the documents of a batch, unless they are there already; returns the bytes of its source files."""
-    if table_path(folder, batch.number).exists():
-        return batch.bytes
-    rows: list[tuple[int, int, int, int, bytes]] = []
-    rejections = Rejections()
-    offset = 0
-    with replacing(text_path(folder, batch.number)) as file:
-        for number, source in enumerate(batch.sources, start=batch.first_source):
-            for record, document in read_documents(source, text_field, most_bytes, rejections.unused):
-                if isinstance(document, Rejected):
-                    first = document.reason not in rejections.first
-                    rejections.add(
-                        document.reason, ", ".join(filter(None, (source.name, str(document)))) if first else ""
-                    )
-                    continue
-                file.write(document)
-                rows.append((number, record, offset, len(document), xxhash.xxh3_128_digest(document)))
-                offset += len(document)
-    _write_table(folder, batch.number, rows, rejections)
-    return batch.bytes
-
-
-def _write_table(folder: Path, item: int, rows: list[tuple[int, int, int, int, bytes]], rejections: Rejections) -> None:
-    source, record, offset, length, hashes = zip(*rows, strict=True) if rows else ((), (), (), (), ())
-    with replacing(table_path(folder, item)) as file:
-        np.savez(
-            file,
-            source=np.array(source, np.int64),
-            record=np.array(record, np.int64),
-            offset=np.array(offset, np.int64),
-            length=np.array(length, np.int64),
-            hash=np.frombuffer(b"".join(hashes), ">u8").reshape(-1, 2).astype(np.uint64),
-            rejected=_as_json(rejections.counts),
-            first_rejected=_as_json(rejections.first),
-            unused=_as_json(rejections.unused),
-        )
-
-
-def _as_json(content: dict[str, Any]) -> np.ndarray:
-    return np.frombuffer(json.dumps(content).encode(), np.uint8)
-
-
-def load(folder: Path, items: int) -> tuple[Documents, Rejections]:
-    """The table of all stored documents, by source and record, and what was rejected."""
-    tables = []
-    rejections = Rejections()
-    for item in range(items):
-        try:
-            stored = read_npz(table_path(folder, item), STORED)
-            counts, unused = (_read_object(stored.pop(name), Count) for name in ("rejected", "unused"))
-            first = _read_object(stored.pop("first_rejected"), str)
-            _check_columns(stored, text_path(folder, item))
-            if first.keys() != counts.keys():
-                raise Malformed("its rejected documents don't fit each other")
-        except Malformed as error:
-            raise InputError(
-                f"{table_path(folder, item)}: can't be read ({error}); remove {folder}, and start the same command "
-                "again."
-            ) from error
-        tables.append(Documents(item=np.full(len(stored["source"]), item, np.int64), **stored))
-        for reason, count in counts.items():
-            rejections.add(reason, first[reason], count)
-        rejections.unused.update(unused)
-    joined = (np.concatenate([getattr(table, column.name) for table in tables]) for column in fields(Documents))
-    return Documents(*joined), rejections
-
-
-def _read_object(content: np.ndarray, kind: Any) -> dict[str, Any]:
-    """_as_json's inverse; Malformed unless all values are of a `kind`."""
-    found: dict[str, Any] = from_json(dict[str, kind], parse_json(content.tobytes()))
-    return found
-
-
-def _check_columns(columns: dict[str, np.ndarray], text: Path) -> None:
-    """Malformed unless a table's columns fit each other and its text, which holds the documents end to end."""
-    lengths = columns["length"]
-    if len({len(column) for column in columns.values()}) != 1 or any((columns[name] < 0).any() for name in SIGNED):
-        raise Malformed("its columns don't fit each other")
-    whole = text.is_file() and int(lengths.sum()) == text.stat().st_size
-    if not whole or not np.array_equal(columns["offset"], np.cumsum(lengths) - lengths):
-        raise Malformed(f"{text.name} holds other documents")
-
-
-def read_texts(folder: Path, documents: Documents) -> Iterator[list[bytes]]:
-    """The texts of `documents`, in their order, each in a list of its own: whoever pops it holds it alone.
-
-    They are read by groups of `READ_BYTES`, or one document, and the files of a group front to back.
+    With `text` the texts go there instead, in the order in which they are given. A document that came before, within
+    RUN_BYTES, is dropped and counted, unless duplicates may stay.
     """
-    groups = np.cumsum(documents.length) // READ_BYTES
+
+    def __init__(self, store: DocumentStore, files: Sequence[BinaryIO], text: BinaryIO | None = None) -> None:
+        self.documents = 0
+        self.text_bytes = 0
+        self.duplicates = Duplicates()
+        self._store = store
+        self._files = files
+        self._text = text
+        self._written = 0  # bytes of `text`
+        self._index: list[list[tuple[int, int, int, int]]] = [[] for _ in files]
+        self._begin_run()
+
+    def _begin_run(self) -> None:
+        self._rows, self._texts = bytearray(), bytearray()
+
+    def add(self, source: int, record: int, text: bytes) -> None:
+        """Stores a document."""
+        digest = xxhash.xxh3_128_digest(text)
+        if self._text is None:
+            offset = len(self._texts)
+            self._texts += text
+        else:
+            offset = self._written
+            self._written += self._text.write(text)
+        place = shuffle_place(digest, self._store.seed)
+        self._rows += _ROW.pack(place, *_WORDS.unpack(digest), source, record, offset, len(text))
+        if len(self._texts) >= RUN_BYTES or len(self._rows) >= RUN_ROWS * ROW.itemsize:
+            self._end_run()
+
+    def close(self) -> None:
+        """Writes what is left, and the indices."""
+        self._end_run()
+        for file, pieces in zip(self._files, self._index, strict=True):
+            index = np.array(pieces, "<i8").tobytes()
+            file.write(index)
+            file.write(_END.pack(MAGIC, len(pieces), xxhash.xxh3_64_intdigest(index)))
+
+    def _end_run(self) -> None:
+        if not self._rows:
+            return
+        rows = np.frombuffer(bytes(self._rows), ROW)
+        rows = rows[np.argsort(rows["place"], kind="stable")]
+        if self._store.deduplicate:
+            kept = first_occurrences(hashes_of(rows))
+            self.duplicates.add(rows[~kept])
+            rows = rows[kept]
+        self.documents += len(rows)
+        self.text_bytes += int(rows["length"].sum())
+        buckets = self._store.buckets
+        edges = np.searchsorted(buckets.of(rows["place"]), np.arange(buckets.count + 1))
+        for bucket in np.flatnonzero(np.diff(edges)).tolist():
+            self._write_piece(bucket, rows[edges[bucket] : edges[bucket + 1]].copy())
+        self._begin_run()
+
+    def _write_piece(self, bucket: int, rows: np.ndarray) -> None:
+        number = self._store.buckets.file_of(bucket)
+        file, begin, size = self._files[number], self._files[number].tell(), 0
+        places = zip(rows["offset"].tolist(), rows["length"].tolist(), strict=True)
+        if self._text is None:
+            size = int(rows["length"].sum())
+            rows["offset"] = begin + rows.nbytes + np.cumsum(rows["length"]) - rows["length"]
+        file.write(rows.tobytes())
+        if self._text is None:
+            texts = memoryview(self._texts)
+            file.writelines(texts[offset : offset + length] for offset, length in places)
+        self._index[number].append((bucket, begin, len(rows), size))
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+def read_pieces(store: DocumentStore, item: int, bucket: int) -> Iterator[np.ndarray]:
+    """The rows of a bucket in a work item's file, piece by piece. InputError unless the file is whole and ours."""
+    path = store.holding(item, bucket)
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            for _, offset, count, text_bytes in _read_index(file, size, bucket):
+                file.seek(offset)
+                rows = np.frombuffer(file.read(count * ROW.itemsize), ROW).copy()
+                _check_rows(rows, store, bucket, offset + rows.nbytes if text_bytes else None, text_bytes)
+                yield rows
+    except (OSError, ValueError) as error:
+        raise store.unreadable(path, getattr(error, "strerror", None) or error) from error
+
+
+def _read_index(file: BinaryIO, size: int, bucket: int) -> list[tuple[int, int, int, int]]:
+    """The index' rows of a bucket. Malformed unless it is whole and all pieces lie in the file."""
+    if size < _END.size:
+        raise Malformed("cut short")
+    file.seek(size - _END.size)
+    magic, count, hashed = _END.unpack(file.read(_END.size))
+    begin = size - _END.size - count * INDEX_ROW
+    if magic != MAGIC or begin < 0:
+        raise Malformed("cut short, or not stored documents")
+    file.seek(begin)
+    content = file.read(count * INDEX_ROW)
+    if xxhash.xxh3_64_intdigest(content) != hashed:
+        raise Malformed("its index is damaged")
+    index = np.frombuffer(content, "<i8").reshape(-1, 4)
+    if len(index) and (index.min() < 0 or index.max() > size):
+        raise Malformed("its index points outside")
+    ends = index[:, 1] + index[:, 2] * ROW.itemsize + index[:, 3]
+    if [0, *ends.tolist()] != [*index[:, 1].tolist(), begin]:
+        raise Malformed("its pieces don't follow each other")
+    return [tuple(row) for row in index[index[:, 0] == bucket].tolist()]
+
+
+def _check_rows(rows: np.ndarray, store: DocumentStore, bucket: int, begin: int | None, size: int) -> None:
+    """Malformed unless rows are a bucket's, sorted, with their texts end to end from `begin`."""
+    lengths, places = rows["length"], rows["place"]
+    signed = [rows[name] for name in ("source", "record", "offset", "length")]
+    if any((column < 0).any() or (column > 2**53).any() for column in signed):
+        raise Malformed("its rows don't fit each other")
+    if (places[1:] < places[:-1]).any() or (store.buckets.of(places) != bucket).any():
+        raise Malformed("its rows are another bucket's")
+    if begin is not None:
+        ends = begin + np.cumsum(lengths)
+        if not np.array_equal(rows["offset"], ends - lengths) or ends[-1] != begin + size:
+            raise Malformed("its texts don't fit its rows")
+
+
+def read_texts(
+    rows: np.ndarray,
+    files: np.ndarray,
+    path_of: Callable[[int], Path],
+    store: DocumentStore,
+    group_bytes: int = READ_BYTES,
+) -> Iterator[list[bytes]]:
+    """The texts of `rows` in their order, each in a list of its own: whoever pops it holds it alone.
+
+    `files` (rows,) says which file a row's text is in. Texts are read by groups of `group_bytes`, or one document, and
+    the files of a group front to back. InputError where a text isn't the one that was stored.
+    """
+    groups = np.cumsum(rows["length"]) // group_bytes
     starts = np.flatnonzero(np.diff(groups, prepend=-1)).tolist()
-    for first, stop in itertools.pairwise([*starts, len(documents)]):
-        texts = _read_group(folder, documents.take(slice(first, stop)))
+    for first, stop in itertools.pairwise([*starts, len(rows)]):
+        texts = _read_group(rows[first:stop], files[first:stop], path_of, store)
         while texts:
             yield [texts.popleft()]
 
 
-def _read_group(folder: Path, documents: Documents) -> deque[bytes]:
-    """The texts of `documents`, in their order; the files are read front to back."""
-    texts: list[bytes] = [b""] * len(documents)
-    order = np.lexsort((documents.offset, documents.item))
-    for item, rows in itertools.groupby(order.tolist(), key=lambda row: int(documents.item[row])):
-        with open(text_path(folder, item), "rb") as file:
-            for row in rows:
-                file.seek(int(documents.offset[row]))
-                texts[row] = file.read(int(documents.length[row]))
+def _read_group(
+    rows: np.ndarray, files: np.ndarray, path_of: Callable[[int], Path], store: DocumentStore
+) -> deque[bytes]:
+    texts: list[bytes] = [b""] * len(rows)
+    hashes = hashes_of(rows).astype(">u8").tobytes()
+    order = np.lexsort((rows["offset"], files))
+    numbers, offsets, lengths = files[order].tolist(), rows["offset"][order].tolist(), rows["length"][order].tolist()
+    spans = _spans(numbers, offsets, lengths)
+    for number, of_file in itertools.groupby(spans, key=lambda span: numbers[span[0]]):
+        path = path_of(number)
+        try:
+            with open_regular(path) as file:
+                for first, stop in of_file:
+                    begin = offsets[first]
+                    content = memoryview(_read_at(file, begin, offsets[stop - 1] + lengths[stop - 1] - begin))
+                    for place in range(first, stop):
+                        row, start = int(order[place]), offsets[place] - begin
+                        text = bytes(content[start : start + lengths[place]])
+                        if xxhash.xxh3_128_digest(text) != hashes[16 * row : 16 * row + 16]:
+                            raise Malformed("it holds another text than was stored")
+                        texts[row] = text
+        except (OSError, Malformed) as error:
+            raise store.unreadable(path, getattr(error, "strerror", None) or error) from error
     return deque(texts)
 
 
-def sample_texts(folder: Path, documents: Documents, most_bytes: int) -> Iterator[bytes]:
-    """The first texts of `documents` that fit in `most_bytes` together.
+def _spans(files: list[int], offsets: list[int], lengths: list[int]) -> Iterator[tuple[int, int]]:
+    """Ranges of rows, sorted by file and offset, whose texts lie end to end and make up SPAN_BYTES, or one document."""
+    first = 0
+    for row in range(1, len(files) + 1):
+        if (
+            row == len(files)
+            or files[row] != files[first]
+            or offsets[row] != offsets[row - 1] + lengths[row - 1]
+            or offsets[row] + lengths[row] - offsets[first] > SPAN_BYTES
+        ):
+            yield first, row
+            first = row
+
+
+def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
+    """`size` bytes; Malformed if the file has fewer, before room is made for them."""
+    if offset + size > os.fstat(file.fileno()).st_size:
+        raise Malformed("cut short")
+    file.seek(offset)
+    return file.read(size)
+
+
+def sample_texts(texts: Iterable[bytes], most_bytes: int) -> Iterator[bytes]:
+    """The first texts that fit in `most_bytes` together.
 
     Where these are less than half of that, as much of the next text as fits comes after them.
     """
-    ends = np.cumsum(documents.length)
-    whole = int(np.searchsorted(ends, most_bytes, side="right"))
-    for (text,) in read_texts(folder, documents.take(slice(0, whole))):
+    room = most_bytes
+    for text in texts:
+        if len(text) > room:
+            if 2 * room > most_bytes:
+                yield whole_characters(text[:room])
+            return
+        room -= len(text)
         yield text
-    room = most_bytes - (int(ends[whole - 1]) if whole else 0)
-    if 2 * room > most_bytes and whole < len(documents):
-        item, offset = int(documents.item[whole]), int(documents.offset[whole])
-        with open(text_path(folder, item), "rb") as file:
-            file.seek(offset)
-            yield whole_characters(file.read(room))

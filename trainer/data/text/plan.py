@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Any
 
 from trainer.data.text.sources import Source
 from trainer.errors import ConfigError
-from trainer.machine.durable import write_json
+from trainer.machine.durable import make_folder, write_json
 from trainer.machine.environment import as_stored
 from trainer.machine.json_file import Malformed, from_json, read_json, shown
 
 FILE = "plan.json"
+LAYOUT = "layout.json"  # in PARTIAL: how the work is cut into items and stored
+LAYOUT_VERSION = 1  # raise it when what is in PARTIAL is written otherwise
 VERSION = 2  # raise it when the same settings and inputs would give other shards
 SPLITS = ("train", "validation", "test")
 PARTIAL = "partial"
@@ -97,14 +100,48 @@ def _changed_input(before: dict[tuple[str, str], list[Any]], now: dict[tuple[str
     return f"{shown(gone[1])} of data.input={shown(gone[0])} is gone" if gone else "data.input is in another order"
 
 
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Keeps a second prepare out of `folder`. The lock goes with the process, however that ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def begin_partial(folder: Path, layout: dict[str, Any], *, alone: bool) -> None:
+    """Makes PARTIAL ready: what was stored in another way, by another version, or not to its end, is removed.
+
+    Not `alone`, another process may be writing there: then ConfigError if it is stored in another way.
+    """
+    partial = folder / PARTIAL
+    path, wanted = partial / LAYOUT, {"version": LAYOUT_VERSION, **layout}
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise ConfigError(f"data.output={folder}: another prepare is writing there; wait for it to end.") from error
+        found = read_json(path)
+    except (FileNotFoundError, Malformed):
+        found = None
+    if found == wanted:
+        for left in partial.glob("*.tmp") if alone else ():
+            left.unlink(missing_ok=True)
+        return
+    if alone:
+        shutil.rmtree(partial, ignore_errors=True)
+        make_folder(partial)
+    elif found is not None:
+        raise ConfigError(f"{path}: another version of Banyan began there; remove {partial}, and start again.")
+    write_json(path, wanted)
+
+
+@contextmanager
+def exclusive(folder: Path, *, shared: bool = False) -> Iterator[Callable[[], bool]]:
+    """Keeps a second prepare out of `folder`, or with `shared` all but others that share it.
+
+    The lock goes with the process, however that ends. Yields a function that says whether nobody else is there (any
+    more); from then on nobody comes.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+
+    def lock(kind: int) -> bool:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    try:
+        if not lock(fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
+            raise ConfigError(f"data.output={folder}: another prepare is writing there; wait for it to end.")
+        yield lambda: not shared or lock(fcntl.LOCK_EX)
     finally:
         os.close(descriptor)

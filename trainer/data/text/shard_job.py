@@ -1,76 +1,123 @@
-"""One shard, from stored documents to the finished tar: read them, encode them, pack them into blocks, write."""
+"""One shard, from parts in order to the finished tar: read them, encode them, pack them into blocks, write."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from trainer.data.text.document_store import Documents, read_texts
-from trainer.data.tokens.blocks import Block, Document
+from trainer.data.text.document_store import DocumentStore, hashes_of
+from trainer.data.text.parts import PartInSplit, read_rows, texts_of
+from trainer.data.text.workers import Work
 from trainer.data.tokens.encoder import Encoder
 from trainer.data.tokens.manifest import Shard
 from trainer.data.tokens.shard_index import index_path
 from trainer.data.tokens.shard_writer import write_shard
 from trainer.data.tokens.tokenizer import load_tokenizer
-from trainer.errors import ConfigError, InputError
+from trainer.errors import ConfigError
 from trainer.machine.durable import write_json
-from trainer.machine.json_file import Malformed, from_json, read_json
+from trainer.machine.json_file import Count, Malformed, from_json, read_json
 
 
 @dataclass(frozen=True)
-class Packing:
-    """What all shards of a prepare have in common. `engine` is what encodes (tokens/encoder.py, try_tokenizer).
+class ShardJob:
+    """A work item: the shard to write, of the documents that begin in the bytes [start, stop) of its split.
 
-    `partial` is the folder of what isn't finished: the stored documents, notes of shards, temporary files.
+    `parts` are those that hold them.
     """
 
-    partial: Path
+    path: Path
+    start: int
+    stop: int
+    parts: tuple[PartInSplit, ...]
+
+    @property
+    def split(self) -> str:
+        """The split that it is of."""
+        return self.path.parent.name
+
+
+@dataclass(frozen=True)
+class Written:
+    """A shard, and how many of its documents are no token but the end of text, with (source, record) of the first."""
+
+    shard: Shard
+    wordless: Count
+    first_wordless: tuple[Count, ...] | None
+
+
+@dataclass(frozen=True)
+class MakeShard(Work[ShardJob, Written]):
+    """Writes a shard, unless it is there already. `engine` is what encodes (tokens/encoder.py, try_tokenizer).
+
+    The note of a shard, among the stored documents, remembers its hash and counts.
+    """
+
+    store: DocumentStore
     tokenizer: Path
     end_of_text: str
     engine: str
     dtype: str
     block_tokens: int
 
+    def note(self, item: ShardJob) -> Path:
+        """Hash and counts of a shard."""
+        return self.store.folder / f"{item.split}-{item.path.stem}.json"
 
-@dataclass(frozen=True)
-class ShardJob:
-    """A work item: the shard to write, and its documents in order."""
+    def __call__(self, item: ShardJob) -> Written:
+        """Reads, encodes and writes."""
+        finished = self._finished(item)
+        if finished is not None:
+            return finished
+        encoder = _encoder(self.tokenizer, self.end_of_text, self.engine)
+        rows = read_rows(self.store, item.split, item.parts, item.start, item.stop)
+        wordless = _Wordless()
+        blocks = wordless.watch(
+            pack(rows, texts_of(self.store, item.parts, rows), encoder, self.block_tokens, self.dtype)
+        )
+        shard = write_shard(item.path, blocks, dtype=self.dtype, scratch=self.store.folder)
+        written = Written(shard, wordless.count, wordless.first)
+        write_json(self.note(item), asdict(written))
+        return written
 
-    path: Path
-    documents: Documents
+    def _finished(self, item: ShardJob) -> Written | None:
+        """The shard as an earlier run left it, if it did. InputError where its note can't be."""
+        note = self.note(item)
+        if not item.path.is_file() or not index_path(item.path).is_file():
+            return None
+        try:
+            written = from_json(Written, read_json(note))
+            shard, first = written.shard, written.first_wordless
+            if first is not None and len(first) != 2:
+                raise Malformed("its first place doesn't fit")
+        except FileNotFoundError:
+            return None
+        except Malformed as error:
+            raise self.store.unreadable(note, error) from error
+        described = shard.file == item.path.name and shard.index_sha256 is not None
+        return written if described and item.path.stat().st_size == shard.bytes else None
 
 
-def make_shard(job: ShardJob, *, packing: Packing) -> Shard:
-    """Writes the shard, unless it is there already; a note in `partial` remembers its hash and counts."""
-    note = packing.partial / f"{job.path.parent.name}-{job.path.stem}.json"
-    finished = _finished(job, note)
-    if finished is not None:
-        return finished
-    encoder = _encoder(packing.tokenizer, packing.end_of_text, packing.engine)
-    blocks = pack(job.documents, packing.partial, encoder, packing.block_tokens, packing.dtype)
-    shard = write_shard(job.path, blocks, dtype=packing.dtype, scratch=packing.partial)
-    write_json(note, asdict(shard))
-    return shard
+class _Wordless:
+    """Counts the documents that are no token but the end of text."""
 
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: tuple[int, int] | None = None
 
-def _finished(job: ShardJob, note: Path) -> Shard | None:
-    """The shard as an earlier run left it, if it did. InputError where its note or its index can't be."""
-    if not job.path.is_file() or not index_path(job.path).is_file():
-        return None
-    try:
-        shard = from_json(Shard, read_json(note))
-    except FileNotFoundError:
-        return None
-    except Malformed as error:
-        raise InputError(f"{note}: can't be read ({error}); remove it, and start the same command again.") from error
-    described = shard.file == job.path.name and shard.index_sha256 is not None
-    whole = job.path.stat().st_size == shard.bytes and shard.documents == len(job.documents)
-    return shard if described and whole else None
+    def watch(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """The same blocks."""
+        for block in blocks:
+            empty = np.flatnonzero(block.lengths == 1)
+            if len(empty) and self.first is None:
+                document = block.documents[int(empty[0])]
+                self.first = document.source, document.record
+            self.count += len(empty)
+            yield block
 
 
 @lru_cache(maxsize=1)
@@ -79,24 +126,28 @@ def _encoder(tokenizer: Path, end_of_text: str, engine: str) -> Encoder:
     return Encoder(load_tokenizer(tokenizer, end_of_text), engine)
 
 
-def pack(documents: Documents, folder: Path, encoder: Encoder, block_tokens: int, dtype: str) -> Iterator[Block]:
+def pack(
+    rows: np.ndarray, texts: Iterable[list[bytes]], encoder: Encoder, block_tokens: int, dtype: str
+) -> Iterator[Block]:
     """The documents, encoded, as blocks of whole ones: closed before they would exceed `block_tokens`.
+
+    `rows` (ROW) say where the documents are from, `texts` are in the same order, each in a list of its own.
 
     Never more than one document's text and tokens is held, besides a block's and some smaller texts.
     """
     first, block = 0, _OpenBlock(dtype)
-    for row, text in enumerate(read_texts(folder, documents)):
+    for row, text in enumerate(texts):
         for piece in _ids(encoder, text.pop()):
             block.add(piece)
         before = block.end_document(encoder.tokenizer.end_of_text_id)
         if before and block.size > block_tokens:
-            yield block.close(before, documents.take(slice(first, row)))
+            yield block.close(before, rows[first:row])
             first = row
         if block.size >= block_tokens:  # no other document can join it
-            yield block.close(len(block.lengths), documents.take(slice(first, row + 1)))
+            yield block.close(len(block.lengths), rows[first : row + 1])
             first = row + 1
     if block.lengths:
-        yield block.close(len(block.lengths), documents.take(slice(first, len(documents))))
+        yield block.close(len(block.lengths), rows[first:])
 
 
 def _ids(encoder: Encoder, text: bytes) -> Iterator[np.ndarray]:
@@ -134,7 +185,7 @@ class _OpenBlock:
         self.size = len(self._tokens)
         return len(self.lengths) - 1
 
-    def close(self, count: int, documents: Documents) -> Block:
+    def close(self, count: int, rows: np.ndarray) -> Block:
         """The first `count` documents as a block; the others stay."""
         lengths = np.array(self.lengths[:count], np.uint32)
         size = int(lengths.sum(dtype=np.int64))
@@ -143,11 +194,11 @@ class _OpenBlock:
             rest, tokens = tokens, tokens[:size]
             del rest[:size]
         self._tokens, self.lengths, self.size = rest, self.lengths[count:], len(rest)
-        return Block(np.frombuffer(tokens, self._dtype), lengths, _origins(documents))
+        return Block(np.frombuffer(tokens, self._dtype), lengths, _origins(rows))
 
 
-def _origins(documents: Documents) -> list[Document]:
-    columns = (documents.source, documents.record, documents.length, documents.hash[:, 0], documents.hash[:, 1])
+def _origins(rows: np.ndarray) -> list[Document]:
+    columns = (rows["source"], rows["record"], rows["length"], *hashes_of(rows).T)
     return [
         Document(source, record, length, f"{high:016x}{low:016x}")
         for source, record, length, high, low in zip(*(column.tolist() for column in columns), strict=True)

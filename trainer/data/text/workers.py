@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import chain, islice
 from multiprocessing import connection, get_context, parent_process
-from typing import Any, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 from trainer.errors import BanyanError
 
@@ -21,19 +24,36 @@ Result = TypeVar("Result")
 AHEAD = 2  # items handed out for each worker, so that none waits for the parent
 
 
-class Map(Protocol):
-    """Applies a picklable function to work items and yields the results in their order.
+class Work(ABC, Generic[Item, Result]):
+    """A picklable function of work items, whose results stay on disk.
 
-    An item may be run more than once (a lost node, a restart), so the function must be idempotent.
+    An item may be run more than once (a lost node, a restart), even at the same time: each time the same is written,
+    and the second time at once what was written before is read.
     """
 
-    def __call__(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    @abstractmethod
+    def __call__(self, item: Item) -> Result:
+        """Does an item, unless it is done; returns its result."""
+
+    @abstractmethod
+    def note(self, item: Item) -> Path:
+        """The file that is written last when an item is done. Its name tells it from all other items."""
+
+    def is_done(self, item: Item) -> bool:
+        """Whether an item is done, as far as a glance can tell."""
+        return self.note(item).exists()
+
+
+class Map(Protocol):
+    """Does work items and yields the results in their order."""
+
+    def __call__(self, work: Work[Item, Result], items: Iterable[Item]) -> Iterator[Result]:
         """Results in the order of `items`; the first failure is raised and the rest is dropped."""
 
 
-def in_process(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+def in_process(work: Work[Item, Result], items: Iterable[Item]) -> Iterator[Result]:
     """The map of one worker: this process."""
-    yield from map(function, items)
+    yield from map(work, items)
 
 
 @contextmanager
@@ -45,10 +65,12 @@ def processes(count: int) -> Iterator[Map]:
     # Spawned, not forked: the parent has threads (progress bar, tokenizers), and a forked lock may never open.
     executor = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin_worker)
 
-    def spread(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        if len(items) <= 1:
-            return in_process(function, items)
-        return _ordered(executor, function, items, ahead=AHEAD * count)
+    def spread(work: Work[Item, Result], items: Iterable[Item]) -> Iterator[Result]:
+        coming = iter(items)
+        first = list(islice(coming, 2))
+        if len(first) <= 1:
+            return in_process(work, first)
+        return _ordered(executor, work, chain(first, coming), ahead=AHEAD * count)
 
     try:
         yield spread
@@ -57,13 +79,13 @@ def processes(count: int) -> Iterator[Map]:
 
 
 def _ordered(
-    executor: ProcessPoolExecutor, function: Callable[[Item], Result], items: Sequence[Item], *, ahead: int
+    executor: ProcessPoolExecutor, work: Work[Item, Result], items: Iterable[Item], *, ahead: int
 ) -> Iterator[Result]:
     """Results in order, with at most `ahead` items handed out at a time."""
     running: deque[Future[Any]] = deque()
     try:
         for item in items:
-            running.append(executor.submit(function, item))
+            running.append(executor.submit(work, item))
             if len(running) == ahead:
                 yield running.popleft().result()
         while running:
