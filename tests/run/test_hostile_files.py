@@ -1,10 +1,9 @@
 """The small files of run directories and of prepare's unfinished work, written by an enemy: a line for each."""
 
-import io
 import json
 import os
+import re
 import shutil
-import zipfile
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from tests.corpus import write_texts
 from tests.prepared import configure, prepare, shard_files, write_jsonl
 from trainer.config import Wandb
 from trainer.data.text import document_store
+from trainer.data.text.parts import rows_path
 from trainer.data.text.plan import PreparationPlan, read_progress, write_plan
 from trainer.data.tokens.order import PERIOD
 from trainer.errors import BanyanError, ConfigError, InputError, StorageError
@@ -221,62 +221,94 @@ def texts(tmp_path_factory):
 
 
 @pytest.fixture
-def begun(texts, tmp_path, monkeypatch):
+def stopped(texts, tmp_path, monkeypatch):
+    """Gives an output whose prepare ended as a stage began, and what it would have become."""
+
+    def prepare_until(stage):
+        whole = shard_files(prepare(texts, tmp_path / "whole"))
+        with monkeypatch.context() as patch:
+            patch.setattr(f"trainer.verbs.prepare.{stage}", lambda *_, **__: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                main(configure(texts, tmp_path / "out"))
+        return tmp_path / "out", whole
+
+    return prepare_until
+
+
+@pytest.fixture
+def begun(stopped):
     """An output whose prepare was killed once all shards were written; and what it would have become."""
-    whole = shard_files(prepare(texts, tmp_path / "whole"))
-    with monkeypatch.context() as patch:
-        patch.setattr("trainer.verbs.prepare.write_manifest", lambda *_, **__: os.kill(os.getpid(), 0) or 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            main(configure(texts, tmp_path / "out"))
-    return tmp_path / "out", whole
+    return stopped("write_manifest")
 
 
-def bomb(columns):
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in columns:
-            array = io.BytesIO()
-            np.save(array, np.zeros(10**6, np.int64))
-            archive.writestr(f"{name}.npy", array.getvalue())
-    return file.getvalue()
-
-
-def resave(change):
+def garble(place, byte=0x7F):
     def damage(path):
-        with np.load(path) as stored:
-            columns = dict(stored)
-        change(columns)
-        with path.open("wb") as file:
-            np.savez(file, **columns)
+        content = bytearray(path.read_bytes())
+        content[place] ^= byte
+        path.write_bytes(content)
 
     return damage
 
 
-TABLES = [
+def change_row(column, value, row=3):
+    def damage(path):
+        content = bytearray(path.read_bytes())
+        rows = np.frombuffer(content, document_store.ROW, count=len(content) // document_store.ROW.itemsize)
+        rows[column][row] = value
+        path.write_bytes(content)
+
+    return damage
+
+
+ROWS = [
     lambda path: path.write_bytes(b""),
     lambda path: path.write_bytes(path.read_bytes()[:-30]),
-    lambda path: path.write_bytes(path.read_bytes().replace(b"'<i8'", b"'|O8'")),
-    lambda path: path.write_bytes(path.read_bytes().replace(b"(30,)", b"(-3,)")),
-    lambda path: path.write_bytes(bomb(document_store.STORED)),
-    resave(lambda columns: columns.pop("hash")),
-    resave(lambda columns: columns.update(offset=columns["offset"] + 1)),
-    resave(lambda columns: columns.update(length=-columns["length"])),
-    resave(lambda columns: columns.update(source=columns["source"] - 1)),
-    resave(lambda columns: columns.update(record=columns["record"][:-1])),
-    resave(lambda columns: columns.update(hash=columns["hash"].ravel())),
-    resave(lambda columns: columns.update(length=columns["length"].astype(float))),
-    resave(lambda columns: columns.update(length=np.full(30, 2**62))),
+    lambda path: path.write_bytes(path.read_bytes() * 2),
+    lambda path: (path.unlink(), path.mkdir()),
+    change_row("length", -1),
+    change_row("length", 2**62),
+    change_row("length", 10**9),
+    change_row("source", -1),
+    change_row("record", -(2**63)),
+    change_row("offset", 2**60),
+    change_row("place", 7),
 ]
 
 
-@pytest.mark.parametrize("damage", TABLES)
-def test_a_table_of_documents_that_cant_be_is_refused_and_the_mend_mends(begun, texts, damage):
-    output, whole = begun
-    damage(document_store.table_path(output / "partial", 0))
-    assert "item-000000.npz: can't be read" in error_line(main, configure(texts, output), kind=InputError)
+@pytest.mark.parametrize("damage", [*ROWS, change_row("offset", 1), change_row("high", 1)])
+def test_rows_of_a_part_that_cant_be_are_refused_and_the_mend_mends(stopped, texts, damage):
+    output, whole = stopped("ChooseEncoder")
+    damage(rows_path(output / "partial", 0, "train"))
+    line = refusal(main, configure(texts, output), kind=InputError)
+    assert re.search(r"part-000000(-train.rows|.text): can't be read \(.*; remove .*/partial, and start the same", line)
     shutil.rmtree(output / "partial")
     prepare(texts, output)
     assert shard_files(output) == whole
+
+
+STORED = [*ROWS, garble(-1), garble(-9), garble(-20), garble(-60), garble(-400), garble(0), garble(100)]
+
+
+@pytest.mark.parametrize("damage", STORED)
+def test_stored_documents_that_cant_be_are_refused_and_the_mend_mends(stopped, texts, damage):
+    output, whole = stopped("ShuffleBucket")
+    damage(output / "partial" / "read-000000-00.documents")
+    line = refusal(main, configure(texts, output), kind=InputError)
+    assert re.search(r"read-000000-00.documents: can't be read \(.*; remove .*/partial, and start the same", line)
+    shutil.rmtree(output / "partial")
+    prepare(texts, output)
+    assert shard_files(output) == whole
+
+
+NOTES = {"read-000000": "ShuffleBucket", "part-000000": "ChooseEncoder", "encoder": "MakeShard"}
+
+
+@pytest.mark.parametrize("content", [*NO_JSON, {"documents": -1}, {"splits": {"train": {"documents": 1}}}])
+@pytest.mark.parametrize("name", NOTES)
+def test_a_note_of_a_stage_that_cant_be_is_refused(stopped, texts, name, content):
+    output, _ = stopped(NOTES[name])
+    put(output / "partial" / f"{name}.json", content)
+    assert f"{name}.json: can't be read" in refusal(main, configure(texts, output), kind=InputError)
 
 
 @pytest.mark.parametrize("content", [*NO_JSON, {"file": "../x"}, {"file": "shard-000000.tar", "bytes": -1}])
@@ -286,11 +318,14 @@ def test_a_note_that_cant_be_is_refused(begun, texts, content):
     assert "train-shard-000000.json: can't be read" in error_line(main, configure(texts, output), kind=InputError)
 
 
-def test_shards_of_an_interrupted_prepare_of_the_former_version_get_their_hashes(begun, texts):
+@pytest.mark.parametrize("layout", [None, b"", {"version": 0}])
+def test_what_another_version_of_prepare_left_is_begun_anew(begun, texts, layout):
     output, whole = begun
-    for note in (output / "partial").glob("train-shard-*.json"):
-        content = json.loads(note.read_text())
-        del content["index_sha256"]
-        note.write_text(json.dumps(content))
+    for path in (output / "partial").iterdir():
+        if path.is_file():
+            path.unlink()
+    (output / "partial" / "item-000000.npz").write_bytes(b"PK")
+    if layout is not None:
+        put(output / "partial" / "layout.json", layout)
     prepare(texts, output)
     assert shard_files(output) == whole

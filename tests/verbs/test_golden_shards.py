@@ -13,6 +13,7 @@ import pytest
 
 from tests.corpus import write_texts
 from tests.prepared import prepare, shard_files, write_folder, write_jsonl
+from trainer.data.text import collect, document_store, parts, split
 
 GOLDEN = Path(__file__).with_name("golden_shards.json")
 SETTINGS = {
@@ -59,6 +60,21 @@ def measure(folder: Path, name: str, **more: int) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_shards_are_the_golden_ones(tmp_path, name):
+    assert measure(tmp_path, name) == json.loads(GOLDEN.read_text())[name]
+
+
+CUTS = [(name, 5000) for name in ("usual", "seed", "unshuffled", "large_documents")]
+CUTS += [pytest.param(name, size, marks=pytest.mark.full) for name in SETTINGS for size in (400, 1500)]
+
+
+@pytest.mark.parametrize(("name", "size"), CUTS)
+def test_however_the_work_is_cut_shards_are_the_golden_ones(tmp_path, monkeypatch, name, size):
+    """Files are read in ranges of `size` bytes; there are dozens of buckets, and a dozen documents to a run."""
+    monkeypatch.setattr(collect, "LEAST_ITEM_BYTES", size)
+    monkeypatch.setattr(split, "BUCKET_BYTES", 5 * size)
+    monkeypatch.setattr(document_store, "RUN_BYTES", 2 * size)
+    monkeypatch.setattr(document_store, "READ_BYTES", 3 * size)
+    monkeypatch.setattr(parts, "BLOCK_ROWS", 3)
     assert measure(tmp_path, name) == json.loads(GOLDEN.read_text())[name]
 
 

@@ -265,11 +265,11 @@ def test_memory_is_bounded_by_the_largest_document(kind, megabytes, tmp_path):
 RUN = """
 import json, sys
 from tests.prepared import configure
-from trainer.data.text import document_store
+from trainer.data.text import collect
 from trainer.verbs.prepare import main
 
 if __name__ == "__main__":
-    document_store.LEAST_ITEM_BYTES = 50_000
+    collect.LEAST_ITEM_BYTES = 50_000
     print(main(configure(json.loads(sys.argv[1]), sys.argv[2], workers=2, validation_fraction=0.1)))
 """
 

@@ -26,7 +26,7 @@ from trainer.config import Data, Prepare
 from trainer.config.knobs import deciding_values
 from trainer.config.values import check_values
 from trainer.data.text.collect import Collect, Reading, WorkItem, work_items
-from trainer.data.text.document_store import DocumentStore, sample_texts
+from trainer.data.text.document_store import Damaged, DocumentStore, sample_texts
 from trainer.data.text.file_names import as_utf8, escape
 from trainer.data.text.parts import Part, Splits, part_texts, split_in_parts, texts_path
 from trainer.data.text.plan import FILE as PLAN_FILE
@@ -132,7 +132,7 @@ def main(config: Prepare, map_items: Map | None = None, share: Share | None = No
         except (InputError, ConfigError, StorageError, OSError) as error:
             if share is not None and read_progress(output, plan) == "finished":
                 return _up_to_date(output)  # others were faster, and have tidied up
-            if isinstance(error, InputError | ConfigError) and alone():
+            if isinstance(error, InputError | ConfigError) and not isinstance(error, Damaged) and alone():
                 _withdraw(output)  # the mend changes the plan, and mustn't meet this one
             raise
     return 0

@@ -5,7 +5,7 @@ rid of duplicates without a look at the others. A work item stores what it accep
 
     read-000012-03.documents = piece, piece, …, index, end
     piece = rows (ROW, sorted by place), then their texts in that order
-    index = int64 (pieces, 4): bucket, offset, rows, bytes of text
+    index = int64 (pieces, 5): bucket, offset, rows, bytes of text, hash of the rows
     end   = MAGIC, number of pieces, xxh3-64 of the index
 
 so that a bucket is read as one piece of each file, or a few. Without a shuffle texts are in `read-000012.text`, in the
@@ -47,13 +47,18 @@ _ROW = struct.Struct("<QQQqqqq")
 _WORDS = struct.Struct(">QQ")
 _END = struct.Struct("<8sQQ")
 MAGIC = b"BNYNDOC1"
-INDEX_ROW = 4 * 8  # bytes
+INDEX_COLUMNS = 5
+INDEX_ROW = INDEX_COLUMNS * 8  # bytes
 
 RUN_BYTES = 256 * 2**20  # of text, sorted in memory
 RUN_ROWS = 2**21
 READ_BYTES = 16 * 2**20  # of texts that are read together, from a few files
 GATHERED_BYTES = 64 * 2**20  # of texts that are read together, from the files of all items
 SPAN_BYTES = 2**20  # of neighbouring texts that are read at once
+
+
+class Damaged(InputError):
+    """Something that prepare has written isn't what it wrote."""
 
 
 def hashes_of(rows: np.ndarray) -> np.ndarray:
@@ -83,9 +88,9 @@ class DocumentStore:
         """The file that holds a bucket's documents of a work item."""
         return self.documents_path(item, self.buckets.file_of(bucket))
 
-    def unreadable(self, path: Path, why: object) -> InputError:
+    def unreadable(self, path: Path, why: object) -> Damaged:
         """The refusal of a file that isn't what was written."""
-        return InputError(f"{path}: can't be read ({why}); remove {self.folder}, and start the same command again.")
+        return Damaged(f"{path}: can't be read ({why}); remove {self.folder}, and start the same command again.")
 
 
 # ---------------------------------------------------------------------------------------------------------- writing
@@ -122,7 +127,7 @@ class DocumentWriter:
         self._files = files
         self._text = text
         self._written = 0  # bytes of `text`
-        self._index: list[list[tuple[int, int, int, int]]] = [[] for _ in files]
+        self._index: list[list[tuple[int, ...]]] = [[] for _ in files]
         self._begin_run()
 
     def _begin_run(self) -> None:
@@ -174,11 +179,17 @@ class DocumentWriter:
         if self._text is None:
             size = int(rows["length"].sum())
             rows["offset"] = begin + rows.nbytes + np.cumsum(rows["length"]) - rows["length"]
-        file.write(rows.tobytes())
+        content = rows.tobytes()
+        file.write(content)
         if self._text is None:
             texts = memoryview(self._texts)
             file.writelines(texts[offset : offset + length] for offset, length in places)
-        self._index[number].append((bucket, begin, len(rows), size))
+        self._index[number].append((bucket, begin, len(rows), size, _hash(content)))
+
+
+def _hash(content: bytes) -> int:
+    """xxh3-64 without its last bit, so that it fits int64."""
+    return xxhash.xxh3_64_intdigest(content) >> 1
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
@@ -190,16 +201,19 @@ def read_pieces(store: DocumentStore, item: int, bucket: int) -> Iterator[np.nda
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
-            for _, offset, count, text_bytes in _read_index(file, size, bucket):
+            for _, offset, count, text_bytes, hashed in _read_index(file, size, bucket):
                 file.seek(offset)
-                rows = np.frombuffer(file.read(count * ROW.itemsize), ROW).copy()
+                content = file.read(count * ROW.itemsize)
+                if _hash(content) != hashed:
+                    raise Malformed("its rows are damaged")
+                rows = np.frombuffer(content, ROW).copy()
                 _check_rows(rows, store, bucket, offset + rows.nbytes if text_bytes else None, text_bytes)
                 yield rows
     except (OSError, ValueError) as error:
         raise store.unreadable(path, getattr(error, "strerror", None) or error) from error
 
 
-def _read_index(file: BinaryIO, size: int, bucket: int) -> list[tuple[int, int, int, int]]:
+def _read_index(file: BinaryIO, size: int, bucket: int) -> list[tuple[int, ...]]:
     """The index' rows of a bucket. Malformed unless it is whole and all pieces lie in the file."""
     if size < _END.size:
         raise Malformed("cut short")
@@ -212,8 +226,8 @@ def _read_index(file: BinaryIO, size: int, bucket: int) -> list[tuple[int, int, 
     content = file.read(count * INDEX_ROW)
     if xxhash.xxh3_64_intdigest(content) != hashed:
         raise Malformed("its index is damaged")
-    index = np.frombuffer(content, "<i8").reshape(-1, 4)
-    if len(index) and (index.min() < 0 or index.max() > size):
+    index = np.frombuffer(content, "<i8").reshape(-1, INDEX_COLUMNS)
+    if len(index) and (index.min() < 0 or index[:, 1:4].max() > size):
         raise Malformed("its index points outside")
     ends = index[:, 1] + index[:, 2] * ROW.itemsize + index[:, 3]
     if [0, *ends.tolist()] != [*index[:, 1].tolist(), begin]:

@@ -1,7 +1,8 @@
 """Documents in their final order, in parts: of each split the rows, and a file of texts that the rows point into.
 
 A part is a bucket of the shuffle or, without one, a work item. `part-000007-train.rows` has the rows (ROW; `place` is
-the first byte of a document in its split of the part), `part-000007.json`, written last, what they add up to.
+the first byte of a document in its split of the part) and then xxh3-64 of each BLOCK_ROWS of them; `part-000007.json`,
+written last, says what they add up to.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import xxhash
 
 from trainer.data.text.document_store import ROW, DocumentStore, hashes_of, read_texts
 from trainer.data.text.split import held_out
 from trainer.machine.durable import replacing, write_json
 from trainer.machine.json_file import Count, Malformed, from_json, open_regular, read_json
 
-STRETCH_ROWS = 2**16
+BLOCK_ROWS = 2**12  # that are read together, and have a hash
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,12 @@ def write_rows(store: DocumentStore, part: int, split: str, rows: np.ndarray, sh
     rows = rows.copy()
     lengths = rows["length"]
     rows["place"] = np.cumsum(lengths) - lengths
+    content = rows.tobytes()
+    size = BLOCK_ROWS * ROW.itemsize
+    hashes = [xxhash.xxh3_64_intdigest(content[first : first + size]) for first in range(0, len(content), size)]
     with replacing(rows_path(store.folder, part, split)) as file:
-        file.write(rows.tobytes())
+        file.write(content)
+        file.write(np.array(hashes, "<u8").tobytes())
     long = rows[lengths > shard_bytes // 2]
     pairs = zip(long["place"].tolist(), long["length"].tolist(), strict=True)
     return PartOfSplit(len(rows), int(lengths.sum()), tuple(pairs))
@@ -158,57 +164,74 @@ def read_rows(store: DocumentStore, split: str, parts: Sequence[PartInSplit], st
 
 
 def _rows_between(file: BinaryIO, part: PartInSplit, start: int, stop: int) -> np.ndarray:
-    if os.fstat(file.fileno()).st_size != part.documents * ROW.itemsize:
-        raise Malformed("cut short, or of another prepare")
+    """The rows that begin in the bytes [start, stop) of the split: found by halves, and checked."""
+    _check_size(file, part)
 
     def begins_at(number: int) -> int:
         file.seek(number * ROW.itemsize)
-        return int(np.frombuffer(file.read(ROW.itemsize), ROW)["place"][0])
+        return part.first_byte + int(np.frombuffer(file.read(ROW.itemsize), ROW)["place"][0])
 
     everything = range(part.documents)
-    first = bisect_left(everything, start - part.first_byte, key=begins_at)
-    last = bisect_left(everything, stop - part.first_byte, lo=first, key=begins_at)
-    rows = _check_rows(_read_stretch(file, first, last))
+    first = bisect_left(everything, start, key=begins_at)
+    last = bisect_left(everything, stop, lo=first, key=begins_at)
+    before, after = max(0, first - 1), min(part.documents, last + 1)
+    rows = _read_blocks(file, part, before, after)
     rows["place"] += np.uint64(part.first_byte)
-    return rows
+    inside = (rows["place"] >= start) & (rows["place"] < stop)
+    if inside.sum() != last - first or not inside[first - before : last - before].all():
+        raise Malformed("its rows aren't in order")
+    return rows[inside]
 
 
-def _read_stretch(file: BinaryIO, first: int, stop: int) -> np.ndarray:
-    """Some rows of a file."""
-    file.seek(first * ROW.itemsize)
-    content = file.read((stop - first) * ROW.itemsize)
-    if len(content) != (stop - first) * ROW.itemsize:
-        raise Malformed("cut short")
-    return np.frombuffer(content, ROW).copy()
+def _check_size(file: BinaryIO, part: PartInSplit) -> None:
+    blocks = -(-part.documents // BLOCK_ROWS)
+    if os.fstat(file.fileno()).st_size != part.documents * ROW.itemsize + 8 * blocks:
+        raise Malformed("cut short, or of another prepare")
 
 
-def _check_rows(rows: np.ndarray) -> np.ndarray:
-    """The same rows; Malformed unless each begins where the one before ends."""
+def _read_blocks(file: BinaryIO, part: PartInSplit, first: int, stop: int) -> np.ndarray:
+    """The rows [first, stop) of a file. Malformed unless the blocks that they are in are as they were written."""
+    blocks = range(first // BLOCK_ROWS, -(-stop // BLOCK_ROWS))
+    file.seek(part.documents * ROW.itemsize + 8 * blocks.start)
+    hashes = np.frombuffer(file.read(8 * len(blocks)), "<u8").tolist()
+    found = []
+    for block, hashed in zip(blocks, hashes, strict=True):
+        begin = block * BLOCK_ROWS
+        file.seek(begin * ROW.itemsize)
+        content = file.read(ROW.itemsize * (min(part.documents, begin + BLOCK_ROWS) - begin))
+        if xxhash.xxh3_64_intdigest(content) != hashed:
+            raise Malformed("its rows are damaged")
+        found.append(np.frombuffer(content, ROW))
+    rows = np.concatenate(found)[first - blocks.start * BLOCK_ROWS : stop - blocks.start * BLOCK_ROWS]
+    lengths = rows["length"].astype(np.uint64)
     signed = [rows[name] for name in ("source", "record", "offset", "length")]
-    ends = rows["place"] + rows["length"].astype(np.uint64)
-    if any((column < 0).any() or (column > 2**53).any() for column in signed) or (rows["place"][1:] != ends[:-1]).any():
+    if any((column < 0).any() or (column > 2**53).any() for column in signed):
         raise Malformed("its rows don't fit each other")
+    if not np.array_equal(rows["place"][1:], (rows["place"] + lengths)[:-1]):
+        raise Malformed("its rows don't follow each other")
     return rows
 
 
 def texts_of(store: DocumentStore, parts: Sequence[PartInSplit], rows: np.ndarray) -> Iterator[list[bytes]]:
     """The texts of rows as `read_rows` gives them, each in a list of its own."""
-    firsts = np.array([part.first_byte for part in parts], np.uint64)
     numbers = np.array([part.part for part in parts], np.int64)
-    files = numbers[np.searchsorted(firsts, rows["place"], side="right") - 1] if len(parts) else numbers
+    if len(parts) == 1:
+        files = np.full(len(rows), numbers[0])
+    else:
+        firsts = np.array([part.first_byte for part in parts], np.uint64)
+        files = numbers[np.searchsorted(firsts, rows["place"], side="right") - 1]
     yield from read_texts(rows, files, lambda part: texts_path(store, part), store)
 
 
 def part_texts(store: DocumentStore, split: str, part: PartInSplit) -> Iterator[bytes]:
-    """All texts of a part's split, in order; rows are read a stretch at a time."""
+    """All texts of a part's split, in order; rows are read block by block."""
     path = rows_path(store.folder, part.part, split)
     try:
         with open_regular(path) as file:
-            for first in range(0, part.documents, STRETCH_ROWS):
-                rows = _check_rows(_read_stretch(file, first, min(part.documents, first + STRETCH_ROWS)))
-                for text in read_texts(
-                    rows, np.full(len(rows), part.part), lambda _: texts_path(store, part.part), store
-                ):
+            _check_size(file, part)
+            for first in range(0, part.documents, BLOCK_ROWS):
+                rows = _read_blocks(file, part, first, min(part.documents, first + BLOCK_ROWS))
+                for text in texts_of(store, [part], rows):
                     yield text.pop()
     except (OSError, Malformed) as error:
         raise store.unreadable(path, getattr(error, "strerror", None) or error) from error
