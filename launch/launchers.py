@@ -77,6 +77,13 @@ def _start_locally(verb: Verb, config: Any, arguments: Sequence[str], check: Cal
     return local.run(config.launch, command, lambda: run_here(verb, config), check)
 
 
+def _prepare_locally(verb: Verb, config: Any) -> int:
+    from launch.slurm import array
+    from trainer.verbs import prepare
+
+    return prepare.main(config, share=array.share_of(os.environ))
+
+
 def _submit_to_slurm(verb: Verb, config: Any, arguments: Sequence[str], check: Callable[[int], None]) -> int:
     from launch.slurm import launcher
 
@@ -110,7 +117,7 @@ def _prepare_on_ray(verb: Verb, config: Any) -> int:
 
 
 LAUNCHERS: dict[str, Launcher] = {
-    "local": Launcher(_start_locally, run_here),
+    "local": Launcher(_start_locally, _prepare_locally),
     "slurm": Launcher(_submit_to_slurm, _prepare_on_slurm, _bind_cores),
     "ray": Launcher(_start_on_ray, _prepare_on_ray),
 }

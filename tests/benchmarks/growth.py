@@ -3,8 +3,8 @@
 python -m tests.benchmarks.growth [--documents 100000 1000000] [--words 16] [--workers 2] [--folder DIR]
 
 Documents are synthetic and small, of `--words` words, one in ten a copy of an earlier one, in files of JSON lines.
-Memory is the highest resident set. Reads are what the kernel was asked for by all processes together, as a multiple of
-the text; opens and reads of stored documents are counted by an audit hook, in a run with one worker (`--count`).
+Memory is the highest resident set; disk what lies below the output; reads what the workers asked the kernel for.
+`--count` counts opens and reads of stored documents instead, by an audit hook, with one worker.
 """
 
 from __future__ import annotations
@@ -75,8 +75,7 @@ class Watch:
             self.driver = max(self.driver, _status(self._pid, "VmHWM"))
             for child in _children(self._pid):
                 self.worker = max(self.worker, _status(child, "VmHWM"))
-            for pid in (self._pid, *_children(self._pid)):
-                self.read[pid] = max(self.read.get(pid, 0), _reads(pid))
+                self.read[child] = max(self.read.get(child, 0), _reads(child))
             self.disk = max(self.disk, _bytes_below(self._folder))
 
 
@@ -134,7 +133,7 @@ def measure(documents: int, words: int, workers: int, folder: Path) -> dict[str,
         "worker_bytes": watch.worker,
         "disk_bytes": watch.disk,
         "output_bytes": _bytes_below(output),
-        "read_bytes": sum(watch.read.values()),
+        "read_bytes": sum(watch.read.values()),  # by the workers
     }
 
 

@@ -54,7 +54,9 @@ RUN_BYTES = 256 * 2**20  # of text, sorted in memory
 RUN_ROWS = 2**21
 READ_BYTES = 16 * 2**20  # of texts that are read together, from a few files
 GATHERED_BYTES = 64 * 2**20  # of texts that are read together, from the files of all items
+ROW_COST = 200  # bytes of memory for a text besides its own
 SPAN_BYTES = 2**20  # of neighbouring texts that are read at once
+GAP_BYTES = 2**14  # between neighbours: texts that were dropped
 
 
 class Damaged(InputError):
@@ -261,7 +263,7 @@ def read_texts(
     `files` (rows,) says which file a row's text is in. Texts are read by groups of `group_bytes`, or one document, and
     the files of a group front to back. InputError where a text isn't the one that was stored.
     """
-    groups = np.cumsum(rows["length"]) // group_bytes
+    groups = np.cumsum(rows["length"] + ROW_COST) // group_bytes
     starts = np.flatnonzero(np.diff(groups, prepend=-1)).tolist()
     for first, stop in itertools.pairwise([*starts, len(rows)]):
         texts = _read_group(rows[first:stop], files[first:stop], path_of, store)
@@ -296,13 +298,13 @@ def _read_group(
 
 
 def _spans(files: list[int], offsets: list[int], lengths: list[int]) -> Iterator[tuple[int, int]]:
-    """Ranges of rows, sorted by file and offset, whose texts lie end to end and make up SPAN_BYTES, or one document."""
+    """Ranges of rows, sorted by file and offset, to read at once: SPAN_BYTES and gaps of GAP_BYTES, or one document."""
     first = 0
     for row in range(1, len(files) + 1):
         if (
             row == len(files)
             or files[row] != files[first]
-            or offsets[row] != offsets[row - 1] + lengths[row - 1]
+            or offsets[row] - offsets[row - 1] - lengths[row - 1] > GAP_BYTES
             or offsets[row] + lengths[row] - offsets[first] > SPAN_BYTES
         ):
             yield first, row

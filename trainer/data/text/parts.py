@@ -87,11 +87,10 @@ def texts_path(store: DocumentStore, part: int) -> Path:
 
 
 def write_rows(store: DocumentStore, part: int, split: str, rows: np.ndarray, shard_bytes: int) -> PartOfSplit:
-    """Writes the rows of a split, in order, whose `offset`s are in the texts."""
-    rows = rows.copy()
+    """Writes the rows of a split, in order, whose `offset`s are in the texts; their `place`s are changed."""
     lengths = rows["length"]
     rows["place"] = np.cumsum(lengths) - lengths
-    content = rows.tobytes()
+    content = np.ascontiguousarray(rows).view(np.uint8).data
     size = BLOCK_ROWS * ROW.itemsize
     hashes = [xxhash.xxh3_64_intdigest(content[first : first + size]) for first in range(0, len(content), size)]
     with replacing(rows_path(store.folder, part, split)) as file:

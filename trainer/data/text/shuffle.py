@@ -56,6 +56,7 @@ class Stored:
                 found.append(rows)
                 items.append(np.full(len(rows), item, np.int64))
         joined = np.concatenate(found)
+        found.clear()
         order = np.argsort(joined["place"], kind="stable")
         joined = joined[order]
         kept = first_occurrences(hashes_of(joined)) if self.store.deduplicate else np.ones(len(joined), bool)
