@@ -149,3 +149,49 @@ def test_a_requeued_prepare_goes_on_and_writes_the_same_shards(cluster, tmp_path
     log = (tmp_path / f"banyan-prepare-{job}.log").read_text()
     assert (ended["JobState"], ended["Restarts"]) == ("COMPLETED", "1"), log
     assert shard_files(tmp_path / "out") == shard_files(prepare(texts, tmp_path / "calm", workers=2))
+
+
+def test_a_job_array_prepares_together_whatever_becomes_of_its_elements(cluster, tmp_path):
+    """Three elements on three nodes: one is killed and queued again, one is cancelled for good."""
+    texts = [write_jsonl(tmp_path / f"{n}.jsonl", write_texts(2500, seed=n)) for n in range(4)]
+    export = f"--export=ALL,BANYAN_SETUP={write_setup(tmp_path)}"
+    keys = ["data.validation_fraction=0.0", "data.shard_bytes=20000", "data.block_tokens=1000", "data.name=custom"]
+    out = tmp_path / "out"
+    array = cluster.submit(
+        "--array=0-2",
+        "--cpus-per-task=3",
+        export,
+        str(SCRIPTS / "prepare.sbatch"),
+        *keys,
+        f"data.input=[{','.join(map(str, texts))}]",
+        f"data.output={out}",
+        "data.tokenizer.train.vocab_size=300",
+        folder=tmp_path,
+    )
+
+    def elements():
+        return [job for job in cluster.jobs() if job.get("ArrayJobId") == array and "-" not in job["ArrayTaskId"]]
+
+    def logs():
+        return "\n".join(path.read_text() for path in sorted(tmp_path.glob("banyan-prepare-*.log")))
+
+    cluster.wait_for(lambda: len(list(out.glob("train/*.tar"))) > 3, "shards", 120)
+    first, second, third = sorted(job["JobId"] for job in elements())
+    cluster.run(["scancel", "--signal=KILL", "--full", second])
+    cluster.run(["scancel", third])
+    cluster.wait_for(lambda: cluster.job(first)["JobState"] == "COMPLETED", "the first element", 240)
+    assert shard_files(out) == shard_files(prepare(texts, tmp_path / "calm", workers=2)), logs()
+    assert {path.name for path in out.iterdir()} == {"train", "plan.json"}, logs()
+    again = cluster.submit(
+        "--array=1",
+        "--cpus-per-task=1",
+        export,
+        str(SCRIPTS / "prepare.sbatch"),
+        *keys,
+        f"data.input=[{','.join(map(str, texts))}]",
+        f"data.output={out}",
+        "data.tokenizer.train.vocab_size=300",
+        folder=tmp_path,
+    )
+    assert cluster.wait(again)["JobState"] == "COMPLETED"
+    assert "up to date" in logs()

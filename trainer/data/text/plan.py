@@ -137,6 +137,10 @@ def exclusive(folder: Path, *, shared: bool = False) -> Iterator[Callable[[], bo
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError:  # a file system of several machines without locks: those that share need none
+            if not shared:
+                raise
+            return kind == fcntl.LOCK_SH
         return True
 
     try:
