@@ -14,6 +14,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,10 @@ STAGE = re.compile(r"^(read|shuffle|tokenizer|encode) .* in ([0-9.]+) s \(", re.
 
 
 def write_corpus(folder: Path, documents: int, words: int) -> int:
-    """Writes the files; returns the bytes of their texts."""
+    """Writes the files, unless they are there; returns the bytes of their texts."""
+    size_file = folder / ".bytes"
+    if size_file.exists():
+        return int(size_file.read_text())
     folder.mkdir(parents=True, exist_ok=True)
     draw, size = random.Random(documents), 0
     for first in range(0, documents, FILE_DOCUMENTS):
@@ -42,6 +46,7 @@ def write_corpus(folder: Path, documents: int, words: int) -> int:
                 text = f"document {name} " + " ".join(random.Random(name).choices(VOCABULARY, k=words))
                 size += len(text)
                 file.write(f'{{"text": "{text}"}}\n')
+    size_file.write_text(str(size))
     return size
 
 
@@ -116,6 +121,7 @@ def measure(documents: int, words: int, workers: int, folder: Path) -> dict[str,
     """One corpus, prepared."""
     source, output = folder / f"corpus-{documents}", folder / f"out-{documents}"
     text = write_corpus(source, documents, words)
+    shutil.rmtree(output, ignore_errors=True)
     command = [sys.executable, "-P", "-m", "launch", "prepare", *settings(source, output, workers)]
     began = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -145,6 +151,7 @@ def count(documents: int, words: int, folder: Path) -> dict[str, Any]:
 
     source, output = folder / f"corpus-{documents}", folder / f"counted-{documents}"
     write_corpus(source, documents, words)
+    shutil.rmtree(output, ignore_errors=True)
     counts: Counter[str] = Counter()
 
     def see(event: str, arguments: tuple[Any, ...]) -> None:
@@ -172,15 +179,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--documents", type=int, nargs="+", default=[10**5, 10**6])
     parser.add_argument("--words", type=int, default=16)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--folder", type=Path, help="where to write; a temporary folder by default")
+    parser.add_argument("--folder", type=Path, help="where to write, and to find the corpora again; else temporary")
     parser.add_argument("--count", action="store_true", help="count opens and reads, in one process")
     given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
         for documents in given.documents:
             if given.count:
-                found = count(documents, given.words, Path(folder))
+                found = count(documents, given.words, folder)
             else:
-                found = measure(documents, given.words, given.workers, Path(folder))
+                found = measure(documents, given.words, given.workers, folder)
             print(json.dumps(found), flush=True)
     return 0
 

@@ -261,6 +261,36 @@ def test_memory_is_bounded_by_the_largest_document(kind, megabytes, tmp_path):
         assert peak - before < 150e6 + 12 * len(text)
 
 
+PEAK = """
+import json, sys
+from tests.prepared import configure
+from trainer.config import Tokenizer, TokenizerTrain
+from trainer.data.text import collect, document_store, split
+from trainer.verbs.prepare import main
+
+if __name__ == "__main__":
+    collect.LEAST_ITEM_BYTES, split.BUCKET_BYTES, document_store.READ_BYTES = 100_000, 200_000, 100_000
+    tokenizer = Tokenizer(train=TokenizerTrain(vocab_size=300, sample_bytes=100_000))
+    settings = {"shard_bytes": 100_000, "block_tokens": 2**15, "workers": 2, "tokenizer": tokenizer}
+    main(configure([sys.argv[1]], sys.argv[2], **settings))
+    print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.parametrize(("few", "many"), [(10**4, 8 * 10**4), pytest.param(10**5, 10**6, marks=pytest.mark.full)])
+def test_memory_of_the_driver_does_not_grow_with_the_documents(few, many, tmp_path):
+    """A table of them would take 181 bytes a document, at its peak. (A single item is done by the driver itself.)"""
+    (tmp_path / "peak.py").write_text(PEAK)
+    peaks = []
+    for count in (few, many):
+        path = tmp_path / f"{count}.jsonl"
+        path.write_text("".join(f'{{"text": "document {number}"}}\n' for number in range(count)))
+        command = [sys.executable, tmp_path / "peak.py", path, tmp_path / f"out-{count}"]
+        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.getcwd()}, capture_output=True, text=True)
+        peaks.append(1024 * int(done.stdout.splitlines()[-1]))
+    assert peaks[1] - peaks[0] < 60 * (many - few)
+
+
 # ---- interruption
 
 RUN = """
@@ -433,6 +463,19 @@ def test_a_full_disk_is_one_line_and_prepare_continues(folder, output, tmp_path,
     assert str(tmp_path / "out") in line
     assert not list((tmp_path / "out").rglob("*.tmp"))
     assert main(config) == 0
+    assert shard_files(tmp_path / "out") == shard_files(output)
+
+
+def test_a_file_that_grows_no_further_is_one_line_and_prepare_continues(folder, output, tmp_path):
+    """Here a limit of the process: what is written up to it is never taken for a whole file."""
+    (tmp_path / "run.py").write_text(RUN.replace("25_000, 70_000", "10**9, 10**9"))
+    start_it = f"ulimit -f 20; exec {sys.executable} {tmp_path / 'run.py'} '[\"{folder}\"]' {tmp_path / 'out'} 1"
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(["bash", "-c", start_it], env=environment, capture_output=True, text=True)
+    assert "StorageError" in done.stderr.splitlines()[-1]
+    assert "the file is larger than the disk allows" in done.stderr.splitlines()[-1]
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+    assert main(configure(folder, tmp_path / "out", validation_fraction=0.1)) == 0
     assert shard_files(tmp_path / "out") == shard_files(output)
 
 

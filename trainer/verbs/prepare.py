@@ -25,10 +25,10 @@ import xxhash
 from trainer.config import Data, Prepare
 from trainer.config.knobs import deciding_values
 from trainer.config.values import check_values
-from trainer.data.text.collect import Collect, Reading, WorkItem, work_items
+from trainer.data.text.collect import Collect, Totals, WorkItem, work_items
 from trainer.data.text.document_store import Damaged, DocumentStore, sample_texts
 from trainer.data.text.file_names import as_utf8, escape
-from trainer.data.text.parts import Part, Splits, part_texts, split_in_parts, texts_path
+from trainer.data.text.parts import OrderedPart, Splits, part_texts, split_in_parts, texts_path
 from trainer.data.text.plan import FILE as PLAN_FILE
 from trainer.data.text.plan import (
     LAYOUT,
@@ -86,7 +86,7 @@ class Corpus:
 
     stored: Stored
     splits: Splits
-    parts: tuple[Part, ...]
+    parts: tuple[OrderedPart, ...]
     rejected: dict[str, int]
     first_rejected: dict[str, str]  # by reason: file and place of the first
     unused: dict[str, int]  # what was left out within files
@@ -146,8 +146,8 @@ def _prepare(
     items = work_items(sources, data.text_field)
     store = _store(config, output / PARTIAL, sources)
     begin_partial(output, _layout(items, store.buckets), alone=not shared)
-    reading = _collect(items, store, sources, data, maps.spread)
-    corpus = _arrange(reading, store, sources, data, maps.spread)
+    totals = _collect(items, store, sources, data, maps.spread)
+    corpus = _arrange(totals, store, sources, data, maps.spread)
     tokenizer, engine = _tokenizer(config, corpus, maps.here)
     written = _write_shards(data, output, corpus, tokenizer, engine, maps.spread)
     finish = Finish(config, output, sources, plan, corpus, tokenizer, written)
@@ -241,49 +241,49 @@ def _layout(items: list[WorkItem], buckets: Buckets) -> dict[str, Any]:
 
 def _collect(
     items: list[WorkItem], store: DocumentStore, sources: tuple[Source, ...], data: Data, map_items: Map
-) -> Reading:
+) -> Totals:
     """Stores every source's documents; returns what they add up to."""
     work = Collect(store, data.text_field, data.most_document_bytes)
-    reading = Reading()
+    totals = Totals()
     with ProgressBar("read", sum(item.bytes for item in items)) as progress:
         for item, collected in zip(items, map_items(work, items), strict=True):
-            reading.add(item, collected)
+            totals.add(item, collected)
             progress.advance(bytes=item.bytes)
-    reading.refuse_files_without_text(sources, data.text_field, data.most_document_bytes)
-    return reading
+    totals.refuse_files_without_text(sources, data.text_field, data.most_document_bytes)
+    return totals
 
 
-def _arrange(reading: Reading, store: DocumentStore, sources: tuple[Source, ...], data: Data, map_items: Map) -> Corpus:
+def _arrange(totals: Totals, store: DocumentStore, sources: tuple[Source, ...], data: Data, map_items: Map) -> Corpus:
     """Orders what was stored, without duplicates, in parts."""
-    stored = Stored(store, tuple(reading.lines_before))
+    stored = Stored(store, tuple(totals.records_before))
     splits = Splits(data.validation_fraction, data.test_fraction, data.shard_bytes)
-    with ProgressBar("shuffle" if store.shuffled else "order", reading.bytes) as progress:
+    with ProgressBar("shuffle" if store.shuffled else "order", totals.bytes) as progress:
         order = _shuffle if store.shuffled else _keep_order
         parts = []
-        for part in order(stored, splits, reading, map_items):
+        for part in order(stored, splits, totals, map_items):
             parts.append(part)
             progress.advance(bytes=part.bytes)
-    reading.tell_duplicates(sources)
+    totals.tell_duplicates(sources)
     corpus = Corpus(
         stored,
         splits,
         tuple(parts),
-        rejected=dict(sorted(reading.rejected.items())),
-        first_rejected=reading.first_rejected,
-        unused=dict(reading.unused),
-        documents_read=sum(corpus_part.documents for part in parts for corpus_part in part.splits.values())
-        + reading.rejected.total(),
+        rejected=dict(sorted(totals.rejected.items())),
+        first_rejected=totals.first_rejected,
+        unused=dict(totals.unused),
+        documents_read=sum(split.documents for part in parts for split in part.splits.values())
+        + totals.rejected.total(),
     )
     _check_splits(corpus, data)
     return corpus
 
 
-def _shuffle(stored: Stored, splits: Splits, reading: Reading, map_items: Map) -> Iterator[Part]:
+def _shuffle(stored: Stored, splits: Splits, totals: Totals, map_items: Map) -> Iterator[OrderedPart]:
     """Each bucket as a part. A file of stored documents is removed once its last bucket is in order."""
     store = stored.store
     buckets = range(store.buckets.count)
     for bucket, part in enumerate(map_items(ShuffleBucket(stored, splits), buckets)):
-        reading.add_duplicates(part.duplicates, part.first_duplicate)
+        totals.add_duplicates(part.duplicates, part.first_duplicate)
         file = store.buckets.file_of(bucket)
         if bucket == store.buckets.last_in(file):
             for item in stored.items:
@@ -291,12 +291,12 @@ def _shuffle(stored: Stored, splits: Splits, reading: Reading, map_items: Map) -
         yield part
 
 
-def _keep_order(stored: Stored, splits: Splits, reading: Reading, map_items: Map) -> Iterator[Part]:
+def _keep_order(stored: Stored, splits: Splits, totals: Totals, map_items: Map) -> Iterator[OrderedPart]:
     """Each work item that was read as a part."""
     dropped = []
     if stored.store.deduplicate:
         for found in map_items(FindDuplicates(stored), range(stored.store.buckets.count)):
-            reading.add_duplicates(found.count, found.first)
+            totals.add_duplicates(found.count, found.first)
             dropped.append(found.count)
     yield from map_items(KeepOrder(stored, splits, tuple(dropped)), stored.items)
 

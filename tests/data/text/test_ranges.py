@@ -41,11 +41,11 @@ def records(reader):
 
 def read_in(source, edges):
     """All records of ranges with these edges, numbered through."""
-    found, lines = [], 0
+    found, before = [], 0
     for start, stop in itertools.pairwise([0, *edges, None]):
         reader = PieceReader(Piece(0, source, start, stop), "text", 1000, Counter())
-        found += [(lines + number, document) for number, document in records(reader)]
-        lines += reader.lines
+        found += [(before + number, document) for number, document in records(reader)]
+        before += reader.records
     return found
 
 

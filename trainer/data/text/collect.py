@@ -50,20 +50,20 @@ class FirstRejected:
     line: Count | None
     what: str
 
-    def place(self, lines_before: int) -> str:
+    def place(self, records_before: int) -> str:
         """Where it is, and what is wrong with it."""
-        line = "" if self.line is None else f"line {lines_before + self.line + 1}"
+        line = "" if self.line is None else f"line {records_before + self.line + 1}"
         return ", ".join(filter(None, (self.source, ": ".join(filter(None, (line, self.what))))))
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What became of a work item: `lines` are those of a range, `documents` and `bytes` what was stored.
+    """What became of a work item: `records` is how many numbers a range took, `documents` and `bytes` what was stored.
 
     `first_duplicate` is (source, record), the record as numbered in the range.
     """
 
-    lines: Count
+    records: Count
     documents: Count
     bytes: Count
     duplicates: Count
@@ -129,7 +129,7 @@ class Collect(Work[WorkItem, Collected]):
         store = self.store
         rejected, unused = Counter[str](), Counter[str]()
         first: dict[str, FirstRejected] = {}
-        lines = 0
+        records = 0
         with ExitStack() as open_files:
             paths = [store.documents_path(item.number, file) for file in range(store.buckets.files)]
             files = [open_files.enter_context(replacing(path)) for path in paths]
@@ -144,11 +144,11 @@ class Collect(Work[WorkItem, Collected]):
                     rejected[document.reason] += 1
                     if document.reason not in first:
                         first[document.reason] = _first(piece, record, document)
-                lines += reader.lines
+                records += reader.records
             writer.close()
         duplicates = writer.duplicates
         return Collected(
-            lines=lines,
+            records=records,
             documents=writer.documents,
             bytes=writer.text_bytes,
             duplicates=duplicates.count,
@@ -174,7 +174,7 @@ def _checked(collected: Collected) -> Collected:
 
 
 @dataclass
-class Reading:
+class Totals:
     """What all work items hold together: counts, the first place of each, and where the ranges of files begin."""
 
     documents: int = 0
@@ -184,38 +184,38 @@ class Reading:
     rejected: Counter[str] = field(default_factory=Counter)
     first_rejected: dict[str, str] = field(default_factory=dict)
     unused: Counter[str] = field(default_factory=Counter)
-    lines_before: list[int] = field(default_factory=list)  # of each item: lines of its file in earlier ranges
+    records_before: list[int] = field(default_factory=list)  # of each item: those of its file in earlier ranges
     _range_of: int | None = None
-    _lines: int = 0  # in the ranges of that source, so far
+    _records: int = 0  # in the ranges of that source, so far
     _with_text: dict[int, bool] = field(default_factory=dict)  # by source of which there are ranges
 
     def add(self, item: WorkItem, collected: Collected) -> None:
         """Counts the next item."""
         if item.part_of is None or item.part_of != self._range_of:
-            self._lines = 0
+            self._records = 0
         self._range_of = item.part_of
-        self.lines_before.append(self._lines)
+        self.records_before.append(self._records)
         self.documents += collected.documents
         self.bytes += collected.bytes
         self.rejected.update(collected.rejected)
         self.unused.update(collected.unused)
         for reason, first in collected.first_rejected.items():
-            self.first_rejected.setdefault(reason, first.place(self._lines))
-        self.add_duplicates(collected.duplicates, collected.first_duplicate, self._lines)
+            self.first_rejected.setdefault(reason, first.place(self._records))
+        self.add_duplicates(collected.duplicates, collected.first_duplicate, self._records)
         if item.part_of is not None:
             text = bool(collected.documents or collected.duplicates or EMPTY in collected.rejected)
             self._with_text[item.part_of] = text or self._with_text.get(item.part_of, False)
-        self._lines += collected.lines
+        self._records += collected.records
 
-    def add_duplicates(self, count: int, first: tuple[int, ...] | None, lines_before: int = 0) -> None:
+    def add_duplicates(self, count: int, first: tuple[int, ...] | None, records_before: int = 0) -> None:
         """Counts documents that are dropped since an earlier one is the same."""
         self.duplicates += count
         if first is not None:
-            place = first[0], first[1] + lines_before
+            place = first[0], first[1] + records_before
             self.first_duplicate = min(self.first_duplicate or place, place)
 
     def refuse_files_without_text(self, sources: tuple[Source, ...], text_field: str, most_bytes: int) -> None:
-        """Refuses a file that was read in ranges and holds no text at all, as reading it in one would."""
+        """Refuses a file that was read in ranges and holds no text at all, as totals it in one would."""
         for number, with_text in self._with_text.items():
             if not with_text:
                 for _ in read_documents(sources[number], text_field, most_bytes):

@@ -256,14 +256,14 @@ def read_texts(
     files: np.ndarray,
     path_of: Callable[[int], Path],
     store: DocumentStore,
-    group_bytes: int = READ_BYTES,
+    group_bytes: int | None = None,
 ) -> Iterator[list[bytes]]:
     """The texts of `rows` in their order, each in a list of its own: whoever pops it holds it alone.
 
     `files` (rows,) says which file a row's text is in. Texts are read by groups of `group_bytes`, or one document, and
     the files of a group front to back. InputError where a text isn't the one that was stored.
     """
-    groups = np.cumsum(rows["length"] + ROW_COST) // group_bytes
+    groups = np.cumsum(rows["length"] + ROW_COST) // (group_bytes or READ_BYTES)
     starts = np.flatnonzero(np.diff(groups, prepend=-1)).tolist()
     for first, stop in itertools.pairwise([*starts, len(rows)]):
         texts = _read_group(rows[first:stop], files[first:stop], path_of, store)

@@ -58,7 +58,7 @@ class PartOfSplit:
 
 
 @dataclass(frozen=True)
-class Part:
+class OrderedPart:
     """A part, by split, and the duplicates that were dropped for it, of which the first is (source, record)."""
 
     splits: dict[str, PartOfSplit]
@@ -101,17 +101,17 @@ def write_rows(store: DocumentStore, part: int, split: str, rows: np.ndarray, sh
     return PartOfSplit(len(rows), int(lengths.sum()), tuple(pairs))
 
 
-def write_note(store: DocumentStore, number: int, part: Part) -> Part:
+def write_note(store: DocumentStore, number: int, part: OrderedPart) -> OrderedPart:
     """Writes what a part adds up to; returns it."""
     write_json(note_path(store.folder, number), asdict(part))
     return part
 
 
-def read_note(store: DocumentStore, number: int, splits: Splits) -> Part | None:
+def read_note(store: DocumentStore, number: int, splits: Splits) -> OrderedPart | None:
     """What a part adds up to, if it is finished. InputError where that can't be."""
     path = note_path(store.folder, number)
     try:
-        part = from_json(Part, read_json(path))
+        part = from_json(OrderedPart, read_json(path))
         first, pairs = part.first_duplicate, [pair for split in part.splits.values() for pair in split.long]
         if list(part.splits) != splits.names or any(len(pair) != 2 for pair in (*pairs, first or (0, 0))):
             raise Malformed("its splits or its places don't fit")
@@ -134,7 +134,7 @@ class PartInSplit:
     documents: int
 
 
-def split_in_parts(parts: Sequence[Part], split: str) -> list[PartInSplit]:
+def split_in_parts(parts: Sequence[OrderedPart], split: str) -> list[PartInSplit]:
     """The parts that hold documents of a split, in order."""
     found, first_byte = [], 0
     for number, part in enumerate(parts):

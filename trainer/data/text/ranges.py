@@ -62,12 +62,12 @@ def _has_lines(source: Source, text_field: str) -> bool:
 class PieceReader:
     """Iterates over a piece's records as read_documents does; in a range they are numbered from its own first line.
 
-    `lines` is how many lines the range has, once it is read; `unused` counts a tar's members beside the text. A range
-    isn't refused for holding no text: the others may.
+    `records` is how many numbers a range takes, its lines, once it is read; `unused` counts a tar's members beside the
+    text. A range isn't refused for holding no text: the others may.
     """
 
     def __init__(self, piece: Piece, text_field: str, most_bytes: int, unused: Counter[str]) -> None:
-        self.lines = 0
+        self.records = 0
         self._piece = piece
         self._settings = text_field, most_bytes
         self._unused = unused
@@ -94,7 +94,7 @@ class PieceReader:
         file.seek(begin)
         while content := file.read(PIECE if left is None else min(PIECE, left)):
             left = None if left is None else left - len(content)
-            self.lines += content.count(b"\n")
+            self.records += content.count(b"\n")
             yield content
 
 

@@ -27,7 +27,7 @@ from trainer.data.text.document_store import (
     read_texts,
 )
 from trainer.data.text.filters import first_occurrences
-from trainer.data.text.parts import Part, Splits, note_path, read_note, texts_path, write_note, write_rows
+from trainer.data.text.parts import OrderedPart, Splits, note_path, read_note, texts_path, write_note, write_rows
 from trainer.data.text.workers import Work
 from trainer.machine.durable import replacing, write_json
 from trainer.machine.json_file import Count, Malformed, from_json, open_regular, read_json
@@ -37,22 +37,22 @@ DROPPED = np.dtype([("item", "<i8"), ("offset", "<i8")])
 
 @dataclass(frozen=True)
 class Stored:
-    """All that was read: the store, and for each work item how many lines its file has before it."""
+    """All that was read: the store, and for each work item how many records its file has before it."""
 
     store: DocumentStore
-    lines_before: tuple[int, ...]
+    records_before: tuple[int, ...]
 
     @property
     def items(self) -> range:
         """Numbers of the work items."""
-        return range(len(self.lines_before))
+        return range(len(self.records_before))
 
     def bucket(self, bucket: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows of a bucket, in order; the item that each is of; and whether it stays. (rows,) each."""
         found, items = [np.empty(0, ROW)], [np.empty(0, np.int64)]
         for item in self.items:
             for rows in read_pieces(self.store, item, bucket):
-                rows["record"] += self.lines_before[item]
+                rows["record"] += self.records_before[item]
                 found.append(rows)
                 items.append(np.full(len(rows), item, np.int64))
         joined = np.concatenate(found)
@@ -64,7 +64,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class ShuffleBucket(Work[int, Part]):
+class ShuffleBucket(Work[int, OrderedPart]):
     """Makes a part of a bucket."""
 
     stored: Stored
@@ -74,7 +74,7 @@ class ShuffleBucket(Work[int, Part]):
         """What the part adds up to."""
         return note_path(self.stored.store.folder, item)
 
-    def __call__(self, item: int) -> Part:
+    def __call__(self, item: int) -> OrderedPart:
         """Writes its rows, and its texts unless they are in order already."""
         store = self.stored.store
         part = read_note(store, item, self.splits)
@@ -94,7 +94,7 @@ class ShuffleBucket(Work[int, Part]):
                 chosen["offset"] = written + np.cumsum(chosen["length"]) - chosen["length"]
                 written += int(chosen["length"].sum())
                 shares[split] = write_rows(store, item, split, chosen, self.splits.shard_bytes)
-        return write_note(store, item, Part(shares, duplicates.count, duplicates.first))
+        return write_note(store, item, OrderedPart(shares, duplicates.count, duplicates.first))
 
 
 # --------------------------------------------------------------------------------------------------- in source order
@@ -149,7 +149,7 @@ def dropped_path(store: DocumentStore, bucket: int) -> Path:
 
 
 @dataclass(frozen=True)
-class KeepOrder(Work[int, Part]):
+class KeepOrder(Work[int, OrderedPart]):
     """Makes a part of a work item that was read: `dropped` says how many duplicates each bucket has."""
 
     stored: Stored
@@ -160,7 +160,7 @@ class KeepOrder(Work[int, Part]):
         """What the part adds up to."""
         return note_path(self.stored.store.folder, item)
 
-    def __call__(self, item: int) -> Part:
+    def __call__(self, item: int) -> OrderedPart:
         """Writes its rows, and its texts unless they are in order already."""
         store = self.stored.store
         part = read_note(store, item, self.splits)
@@ -171,13 +171,13 @@ class KeepOrder(Work[int, Part]):
             pieces += read_pieces(store, item, bucket)
         rows = np.concatenate(pieces)
         rows = rows[np.argsort(rows["offset"], kind="stable")]
-        rows["record"] += self.stored.lines_before[item]
+        rows["record"] += self.stored.records_before[item]
         rows = rows[~np.isin(rows["offset"], np.concatenate([np.empty(0, np.int64), *self._dropped_of(item)]))]
         masks = self.splits.masks(rows)
         shares = {
             split: write_rows(store, item, split, rows[mask], self.splits.shard_bytes) for split, mask in masks.items()
         }
-        return write_note(store, item, Part(shares))
+        return write_note(store, item, OrderedPart(shares))
 
     def _dropped_of(self, item: int) -> Iterator[np.ndarray]:
         """Offsets of an item's documents that are dropped."""
