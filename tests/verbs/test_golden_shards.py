@@ -13,7 +13,7 @@ import pytest
 
 from tests.corpus import write_texts
 from tests.prepared import prepare, shard_files, write_folder, write_jsonl
-from trainer.data.text import collect, document_store, parts, split
+from trainer.data.text import collect, document_store, parts, shuffle, split
 
 GOLDEN = Path(__file__).with_name("golden_shards.json")
 SETTINGS = {
@@ -74,6 +74,7 @@ def test_however_the_work_is_cut_shards_are_the_golden_ones(tmp_path, monkeypatc
     monkeypatch.setattr(split, "BUCKET_BYTES", 5 * size)
     monkeypatch.setattr(document_store, "RUN_BYTES", 2 * size)
     monkeypatch.setattr(document_store, "READ_BYTES", 3 * size)
+    monkeypatch.setattr(shuffle, "GATHERED_BYTES", 2 * size)
     monkeypatch.setattr(parts, "BLOCK_ROWS", 3)
     assert measure(tmp_path, name) == json.loads(GOLDEN.read_text())[name]
 

@@ -11,6 +11,8 @@ them by place keeps the order of equal ones.
 from __future__ import annotations
 
 import functools
+import os
+import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ import numpy as np
 from trainer.data.text.document_store import (
     GATHERED_BYTES,
     ROW,
+    ROW_COST,
     DocumentStore,
     Duplicates,
     hashes_of,
@@ -29,7 +32,7 @@ from trainer.data.text.document_store import (
 from trainer.data.text.filters import first_occurrences
 from trainer.data.text.parts import OrderedPart, Splits, note_path, read_note, texts_path, write_note, write_rows
 from trainer.data.text.workers import Work
-from trainer.machine.durable import replacing, write_json
+from trainer.machine.durable import replacing, storage_errors, write_json
 from trainer.machine.json_file import Count, Malformed, from_json, open_regular, read_json
 
 DROPPED = np.dtype([("item", "<i8"), ("offset", "<i8")])
@@ -88,13 +91,46 @@ class ShuffleBucket(Work[int, OrderedPart]):
         with replacing(texts_path(store, item)) as file:
             for split, mask in self.splits.masks(rows).items():
                 chosen = rows[mask]
-                path_of = functools.partial(store.holding, bucket=item)
-                for text in read_texts(chosen, items[mask], path_of, store, GATHERED_BYTES):
+                for text in _gather(store, item, chosen, items[mask]):
                     file.write(text.pop())
                 chosen["offset"] = written + np.cumsum(chosen["length"]) - chosen["length"]
                 written += int(chosen["length"].sum())
                 shares[split] = write_rows(store, item, split, chosen, self.splits.shard_bytes)
         return write_note(store, item, OrderedPart(shares, duplicates.count, duplicates.first))
+
+
+def _gather(store: DocumentStore, bucket: int, rows: np.ndarray, items: np.ndarray) -> Iterator[list[bytes]]:
+    """The texts of a bucket's rows in order, each in a list of its own.
+
+    All that fit in memory are read as they lie, a piece from each file. More than that is first copied, by runs that
+    fit, each in order, so that every stretch of the order is a piece of each run.
+    """
+    path_of = functools.partial(store.holding, bucket=bucket)
+    runs = list(_runs(rows, items))
+    if len(runs) <= 1:
+        yield from read_texts(rows, items, path_of, store, 2 * GATHERED_BYTES)
+        return
+    scratch = texts_path(store, bucket).with_suffix(f".{platform.node()[:64]}-{os.getpid()}.tmp")
+    copied = rows.copy()
+    scratch.unlink(missing_ok=True)
+    try:
+        with storage_errors(scratch), open(scratch, "xb") as file:
+            for run in runs:
+                lengths = rows["length"][run]
+                copied["offset"][run] = file.tell() + np.cumsum(lengths) - lengths
+                for text in read_texts(rows[run], items[run], path_of, store, 2 * GATHERED_BYTES):
+                    file.write(text.pop())
+        yield from read_texts(copied, np.zeros(len(rows), np.int64), lambda _: scratch, store, GATHERED_BYTES)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _runs(rows: np.ndarray, items: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of about GATHERED_BYTES that lie together, as their numbers in order."""
+    as_they_lie = np.lexsort((rows["offset"], items))
+    groups = np.cumsum(rows["length"][as_they_lie] + ROW_COST) // GATHERED_BYTES
+    for run in np.split(as_they_lie, np.flatnonzero(np.diff(groups)) + 1):
+        yield np.sort(run)
 
 
 # --------------------------------------------------------------------------------------------------- in source order
