@@ -72,6 +72,7 @@ def test_however_the_work_is_cut_shards_are_the_golden_ones(tmp_path, monkeypatc
     """Files are read in ranges of `size` bytes; there are dozens of buckets, and a dozen documents to a run."""
     monkeypatch.setattr(collect, "LEAST_ITEM_BYTES", size)
     monkeypatch.setattr(split, "BUCKET_BYTES", 5 * size)
+    monkeypatch.setattr(split, "FILE_BYTES", 12 * size)
     monkeypatch.setattr(document_store, "RUN_BYTES", 2 * size)
     monkeypatch.setattr(document_store, "READ_BYTES", 3 * size)
     monkeypatch.setattr(shuffle, "GATHERED_BYTES", 2 * size)

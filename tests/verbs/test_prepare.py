@@ -301,7 +301,7 @@ from trainer.data.text import collect, shared_work, split
 from trainer.verbs.prepare import main
 
 if __name__ == "__main__":
-    collect.LEAST_ITEM_BYTES, split.BUCKET_BYTES = 25_000, 70_000
+    collect.LEAST_ITEM_BYTES, split.BUCKET_BYTES, split.FILE_BYTES = 25_000, 70_000, 70_000
     shared_work.BEAT_S, shared_work.STALE_S, shared_work.POLL_S = 0.1, 1.5, (0.05, 0.2)
     inputs, output, workers = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     print(main(configure(inputs, output, workers=workers, validation_fraction=0.1), share=share_of(os.environ)))
@@ -468,7 +468,7 @@ def test_a_full_disk_is_one_line_and_prepare_continues(folder, output, tmp_path,
 
 def test_a_file_that_grows_no_further_is_one_line_and_prepare_continues(folder, output, tmp_path):
     """Here a limit of the process: what is written up to it is never taken for a whole file."""
-    (tmp_path / "run.py").write_text(RUN.replace("25_000, 70_000", "10**9, 10**9"))
+    (tmp_path / "run.py").write_text(RUN.replace("25_000, 70_000, 70_000", "10**9, 10**9, 10**9"))
     start_it = f"ulimit -f 20; exec {sys.executable} {tmp_path / 'run.py'} '[\"{folder}\"]' {tmp_path / 'out'} 1"
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     done = subprocess.run(["bash", "-c", start_it], env=environment, capture_output=True, text=True)

@@ -146,6 +146,9 @@ def _prepare(
     items = work_items(sources, data.text_field)
     store = _store(config, output / PARTIAL, sources)
     begin_partial(output, _layout(items, store.buckets), alone=not shared)
+    if shared and read_progress(output, plan) == "finished":  # and tidied up, just before we began
+        _up_to_date(output)
+        return
     totals = _collect(items, store, sources, data, maps.spread)
     corpus = _arrange(totals, store, sources, data, maps.spread)
     tokenizer, engine = _tokenizer(config, corpus, maps.here)

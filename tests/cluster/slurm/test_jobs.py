@@ -153,7 +153,7 @@ def test_a_requeued_prepare_goes_on_and_writes_the_same_shards(cluster, tmp_path
 
 def test_a_job_array_prepares_together_whatever_becomes_of_its_elements(cluster, tmp_path):
     """Three elements on three nodes: one is killed and queued again, one is cancelled for good."""
-    texts = [write_jsonl(tmp_path / f"{n}.jsonl", write_texts(2500, seed=n)) for n in range(4)]
+    texts = [write_jsonl(tmp_path / f"{n}.jsonl", write_texts(1500, seed=n)) for n in range(4)]
     export = f"--export=ALL,BANYAN_SETUP={write_setup(tmp_path)}"
     keys = ["data.validation_fraction=0.0", "data.shard_bytes=20000", "data.block_tokens=1000", "data.name=custom"]
     out = tmp_path / "out"

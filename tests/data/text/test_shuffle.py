@@ -34,6 +34,7 @@ sys.addaudithook(_see)
 def cut_small(monkeypatch):
     monkeypatch.setattr(collect, "LEAST_ITEM_BYTES", 20_000)
     monkeypatch.setattr(split, "BUCKET_BYTES", 50_000)
+    monkeypatch.setattr(split, "FILE_BYTES", 100_000)
 
 
 def test_stored_documents_are_opened_twice_for_each_bucket_and_their_texts_read_once(tmp_path, cut_small, monkeypatch):
@@ -88,6 +89,7 @@ def test_the_first_of_equal_documents_in_source_order_stays_however_the_work_is_
 ):
     monkeypatch.setattr(collect, "LEAST_ITEM_BYTES", size)
     monkeypatch.setattr(split, "BUCKET_BYTES", size)
+    monkeypatch.setattr(split, "FILE_BYTES", 2 * size)
     monkeypatch.setattr(document_store, "RUN_ROWS", 7)
     draw = random.Random(0)
     texts = [[f"text {draw.randrange(40)} of them" for _ in range(60)] for _ in range(3)]

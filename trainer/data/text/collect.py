@@ -21,7 +21,8 @@ from trainer.machine.durable import replacing, write_json
 from trainer.machine.json_file import Count, Malformed, from_json, read_json
 
 LEAST_ITEM_BYTES = 8 * 2**20
-MOST_ITEMS = 4096  # about
+USUAL_ITEM_BYTES = 32 * 2**20  # where that leaves FEW_ITEMS at least
+FEW_ITEMS, MOST_ITEMS = 64, 4096  # about
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class Collected:
 
 def work_items(sources: tuple[Source, ...], text_field: str) -> list[WorkItem]:
     """Sources → work items: small files together, so that a million of them isn't a million items; large ones cut."""
-    wanted = max(LEAST_ITEM_BYTES, sum(source.bytes for source in sources) // MOST_ITEMS)
+    total = sum(source.bytes for source in sources)
+    wanted = max(LEAST_ITEM_BYTES, min(USUAL_ITEM_BYTES, total // FEW_ITEMS), total // MOST_ITEMS)
     found: list[WorkItem] = []
     gathered: list[Piece] = []
     size = 0

@@ -11,7 +11,8 @@ import xxhash
 
 BUCKET_BYTES = 128 * 2**20  # of text in a bucket, about, as long as there are no more than MOST_BUCKETS
 MOST_BUCKETS = 2048
-MOST_FILES = 16  # that a work item stores its documents in
+FILE_BYTES = 256 * 2**20  # of text in the same file of all work items, about, as long as these have MOST_FILES at most
+MOST_FILES = 16
 
 
 def held_out(hashes: np.ndarray, fraction: float) -> np.ndarray:
@@ -43,7 +44,7 @@ class Buckets:
     def for_bytes(size: int) -> Buckets:
         """As many as `size` bytes of text ask for."""
         count = min(MOST_BUCKETS, max(1, -(-size // BUCKET_BYTES)))
-        return Buckets(count, min(MOST_FILES, count))
+        return Buckets(count, min(MOST_FILES, count, max(1, -(-size // FILE_BYTES))))
 
     def of(self, places: np.ndarray) -> np.ndarray:
         """The buckets of places (documents,) uint64 → (documents,) int64."""
