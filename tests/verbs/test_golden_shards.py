@@ -76,6 +76,7 @@ def test_however_the_work_is_cut_shards_are_the_golden_ones(tmp_path, monkeypatc
     monkeypatch.setattr(document_store, "RUN_BYTES", 2 * size)
     monkeypatch.setattr(document_store, "READ_BYTES", 3 * size)
     monkeypatch.setattr(shuffle, "GATHERED_BYTES", 2 * size)
+    monkeypatch.setattr(shuffle, "FEW_RUNS", 1)
     monkeypatch.setattr(parts, "BLOCK_ROWS", 3)
     assert measure(tmp_path, name) == json.loads(GOLDEN.read_text())[name]
 

@@ -35,6 +35,7 @@ from trainer.data.text.workers import Work
 from trainer.machine.durable import replacing, storage_errors, write_json
 from trainer.machine.json_file import Count, Malformed, from_json, open_regular, read_json
 
+FEW_RUNS = 4
 DROPPED = np.dtype([("item", "<i8"), ("offset", "<i8")])
 
 
@@ -102,13 +103,13 @@ class ShuffleBucket(Work[int, OrderedPart]):
 def _gather(store: DocumentStore, bucket: int, rows: np.ndarray, items: np.ndarray) -> Iterator[list[bytes]]:
     """The texts of a bucket's rows in order, each in a list of its own.
 
-    All that fit in memory are read as they lie, a piece from each file. More than that is first copied, by runs that
-    fit, each in order, so that every stretch of the order is a piece of each run.
+    What fits in memory, or FEW_RUNS times that, is read a piece from each file, in as many rounds. More than that is
+    first copied, as it lies, by runs that fit and are each in order: so a round is a piece of each run.
     """
     path_of = functools.partial(store.holding, bucket=bucket)
     runs = list(_runs(rows, items))
-    if len(runs) <= 1:
-        yield from read_texts(rows, items, path_of, store, 2 * GATHERED_BYTES)
+    if len(runs) <= FEW_RUNS:
+        yield from read_texts(rows, items, path_of, store, GATHERED_BYTES)
         return
     scratch = texts_path(store, bucket).with_suffix(f".{platform.node()[:64]}-{os.getpid()}.tmp")
     copied = rows.copy()
