@@ -279,7 +279,7 @@ ROWS = [
 def test_rows_of_a_part_that_cant_be_are_refused_and_the_mend_mends(stopped, texts, damage):
     output, whole = stopped("ChooseEncoder")
     damage(rows_path(output / "partial", 0, "train"))
-    line = refusal(main, configure(texts, output), kind=InputError)
+    line = error_line(main, configure(texts, output), kind=InputError)
     assert re.search(r"part-000000(-train.rows|.text): can't be read \(.*; remove .*/partial, and start the same", line)
     shutil.rmtree(output / "partial")
     prepare(texts, output)
@@ -293,7 +293,7 @@ STORED = [*ROWS, garble(-1), garble(-9), garble(-20), garble(-60), garble(-400),
 def test_stored_documents_that_cant_be_are_refused_and_the_mend_mends(stopped, texts, damage):
     output, whole = stopped("ShuffleBucket")
     damage(output / "partial" / "read-000000-00.documents")
-    line = refusal(main, configure(texts, output), kind=InputError)
+    line = error_line(main, configure(texts, output), kind=InputError)
     assert re.search(r"read-000000-00.documents: can't be read \(.*; remove .*/partial, and start the same", line)
     shutil.rmtree(output / "partial")
     prepare(texts, output)
@@ -308,7 +308,7 @@ NOTES = {"read-000000": "ShuffleBucket", "part-000000": "ChooseEncoder", "encode
 def test_a_note_of_a_stage_that_cant_be_is_refused(stopped, texts, name, content):
     output, _ = stopped(NOTES[name])
     put(output / "partial" / f"{name}.json", content)
-    assert f"{name}.json: can't be read" in refusal(main, configure(texts, output), kind=InputError)
+    assert f"{name}.json: can't be read" in error_line(main, configure(texts, output), kind=InputError)
 
 
 @pytest.mark.parametrize("content", [*NO_JSON, {"file": "../x"}, {"file": "shard-000000.tar", "bytes": -1}])

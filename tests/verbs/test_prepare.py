@@ -264,13 +264,13 @@ def test_memory_is_bounded_by_the_largest_document(kind, megabytes, tmp_path):
 PEAK = """
 import json, sys
 from tests.prepared import configure
-from trainer.config import Tokenizer, TokenizerTrain
+from trainer.config import TokenizerSettings, TokenizerTrain
 from trainer.data.text import collect, document_store, split
 from trainer.verbs.prepare import main
 
 if __name__ == "__main__":
     collect.LEAST_ITEM_BYTES, split.BUCKET_BYTES, document_store.READ_BYTES = 100_000, 200_000, 100_000
-    tokenizer = Tokenizer(train=TokenizerTrain(vocab_size=300, sample_bytes=100_000))
+    tokenizer = TokenizerSettings(train=TokenizerTrain(vocab_size=300, sample_bytes=100_000))
     settings = {"shard_bytes": 100_000, "block_tokens": 2**15, "workers": 2, "tokenizer": tokenizer}
     main(configure([sys.argv[1]], sys.argv[2], **settings))
     print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))

@@ -40,7 +40,7 @@ from trainer.data.text.plan import (
     read_progress,
     write_plan,
 )
-from trainer.data.text.progress import ProgressBar, in_words
+from trainer.data.text.progress import ProgressBar, bytes_in_words
 from trainer.data.text.shard_job import MakeShard, ShardJob, Written
 from trainer.data.text.shared_work import Share, share_work
 from trainer.data.text.shuffle import FindDuplicates, KeepOrder, ShuffleBucket, Stored, training_texts
@@ -48,7 +48,7 @@ from trainer.data.text.sources import Found, Source, find_sources
 from trainer.data.text.split import Buckets, shard_ranges
 from trainer.data.text.workers import Map, Work, available_cores, in_process, processes
 from trainer.data.tokens.encoder import try_tokenizer
-from trainer.data.tokens.manifest import Manifest, SourceGroup, write_manifest
+from trainer.data.tokens.manifest import Manifest, SourceGroup, read_manifest, write_manifest
 from trainer.data.tokens.round_trip import Loss
 from trainer.data.tokens.shards import open_shards
 from trainer.data.tokens.tokenizer import (
@@ -558,7 +558,7 @@ def _summarise(output: Path, corpus: Corpus, written: dict[str, list[Written]]) 
             f"({manifest.tokens / manifest.text_bytes:.3f} tokens per byte) in {len(manifest.shards)} shards: "
             f"{escape(output / split)}",
         )
-        _tell_of_wordless(manifest, shards)
+        _warn_of_empty_documents(manifest, shards)
     _say("rejected", f"{_counts(corpus.rejected) or 'none'}, of {corpus.documents_read:,} documents read")
     for reason in corpus.rejected:
         _say("", f"{reason}: first {corpus.first_rejected[reason]}")
@@ -566,7 +566,7 @@ def _summarise(output: Path, corpus: Corpus, written: dict[str, list[Written]]) 
         _say("left out", f"{count:,} {what}")
 
 
-def _tell_of_wordless(manifest: Manifest, shards: list[Written]) -> None:
+def _warn_of_empty_documents(manifest: Manifest, shards: list[Written]) -> None:
     """Counts the documents of which the tokenizer makes no token but the end of text, and names the first."""
     count = sum(shard.wordless for shard in shards)
     if count:

@@ -151,47 +151,39 @@ def test_a_requeued_prepare_goes_on_and_writes_the_same_shards(cluster, tmp_path
     assert shard_files(tmp_path / "out") == shard_files(prepare(texts, tmp_path / "calm", workers=2))
 
 
-def test_a_job_array_prepares_together_whatever_becomes_of_its_elements(cluster, tmp_path):
-    """Three elements on three nodes: one is killed and queued again, one is cancelled for good."""
+@pytest.mark.parametrize("victim", ["requeued", pytest.param("cancelled", marks=pytest.mark.full)])
+def test_a_job_array_prepares_together_whatever_becomes_of_its_elements(cluster, tmp_path, victim):
+    """A requeued element takes up what it had claimed; of a cancelled one others do it, after a minute without a sign."""
     texts = [write_jsonl(tmp_path / f"{n}.jsonl", write_texts(1500, seed=n)) for n in range(4)]
-    export = f"--export=ALL,BANYAN_SETUP={write_setup(tmp_path)}"
-    keys = ["data.validation_fraction=0.0", "data.shard_bytes=20000", "data.block_tokens=1000", "data.name=custom"]
     out = tmp_path / "out"
-    array = cluster.submit(
-        "--array=0-2",
-        "--cpus-per-task=3",
-        export,
-        str(SCRIPTS / "prepare.sbatch"),
-        *keys,
-        f"data.input=[{','.join(map(str, texts))}]",
-        f"data.output={out}",
-        "data.tokenizer.train.vocab_size=300",
-        folder=tmp_path,
-    )
+    keys = ["data.validation_fraction=0.0", "data.shard_bytes=20000", "data.block_tokens=1000", "data.name=custom"]
+    keys += [f"data.input=[{','.join(map(str, texts))}]", f"data.output={out}", "data.tokenizer.train.vocab_size=300"]
+    export = f"--export=ALL,BANYAN_SETUP={write_setup(tmp_path)}"
 
-    def elements():
-        return [job for job in cluster.jobs() if job.get("ArrayJobId") == array and "-" not in job["ArrayTaskId"]]
+    def submit(elements):
+        options = [f"--array={elements}", "--cpus-per-task=3", export]
+        return cluster.submit(*options, str(SCRIPTS / "prepare.sbatch"), *keys, folder=tmp_path)
 
-    def logs():
+    def element(array, number):
+        jobs = [job for job in cluster.jobs() if job.get("ArrayJobId") == array]
+        return next((job for job in jobs if job["ArrayTaskId"] == number), None)
+
+    def log():
         return "\n".join(path.read_text() for path in sorted(tmp_path.glob("banyan-prepare-*.log")))
 
+    array = submit("0-1")
     cluster.wait_for(lambda: len(list(out.glob("train/*.tar"))) > 3, "shards", 120)
-    first, second, third = sorted(job["JobId"] for job in elements())
-    cluster.run(["scancel", "--signal=KILL", "--full", second])
-    cluster.run(["scancel", third])
-    cluster.wait_for(lambda: cluster.job(first)["JobState"] == "COMPLETED", "the first element", 240)
-    assert shard_files(out) == shard_files(prepare(texts, tmp_path / "calm", workers=2)), logs()
-    assert {path.name for path in out.iterdir()} == {"train", "plan.json"}, logs()
-    again = cluster.submit(
-        "--array=1",
-        "--cpus-per-task=1",
-        export,
-        str(SCRIPTS / "prepare.sbatch"),
-        *keys,
-        f"data.input=[{','.join(map(str, texts))}]",
-        f"data.output={out}",
-        "data.tokenizer.train.vocab_size=300",
-        folder=tmp_path,
-    )
-    assert cluster.wait(again)["JobState"] == "COMPLETED"
-    assert "up to date" in logs()
+    job = element(array, "1")["JobId"]
+    if victim == "requeued":
+        cluster.run(["scontrol", "requeue", job])
+        cluster.start_now(job)
+    else:
+        cluster.run(["scancel", f"{array}_1"])
+    cluster.wait_for(lambda: element(array, "0")["JobState"] == "COMPLETED", "the other element", 240)
+    if victim == "requeued":
+        assert cluster.wait(job, timeout_s=120)["JobState"] == "COMPLETED", log()
+    assert shard_files(out) == shard_files(prepare(texts, tmp_path / "calm", workers=2)), log()
+    assert {path.name for path in out.iterdir()} == {"train", "plan.json"}, log()
+    late = submit("7")
+    cluster.wait_for(lambda: (element(late, "7") or {}).get("JobState") == "COMPLETED", "a late element", 60)
+    assert "up to date" in log()

@@ -14,7 +14,8 @@ from tests.prepared import configure, prepare, write_jsonl
 from trainer.data.text import collect, document_store, split
 from trainer.data.text.document_store import ROW, DocumentStore, DocumentWriter, Duplicates, read_pieces
 from trainer.data.text.split import Buckets
-from trainer.data.tokens.shards import open_shards, read_manifest
+from trainer.data.tokens.manifest import read_manifest
+from trainer.data.tokens.shards import open_shards
 from trainer.verbs.prepare import main
 
 WATCHED: list[Counter] = []

@@ -13,6 +13,7 @@ import numpy as np
 from trainer.data.text.document_store import DocumentStore, hashes_of
 from trainer.data.text.parts import PartInSplit, read_rows, texts_of
 from trainer.data.text.workers import Work
+from trainer.data.tokens.blocks import Block, Document
 from trainer.data.tokens.encoder import Encoder
 from trainer.data.tokens.manifest import Shard
 from trainer.data.tokens.shard_index import index_path
