@@ -42,7 +42,7 @@ from trainer.data.text.plan import (
 )
 from trainer.data.text.progress import ProgressBar, bytes_in_words
 from trainer.data.text.shard_job import MakeShard, ShardJob, Written
-from trainer.data.text.shared_work import Share, share_work
+from trainer.data.text.shared_work import WorkShare, share_work
 from trainer.data.text.shuffle import FindDuplicates, KeepOrder, ShuffleBucket, Stored, training_texts
 from trainer.data.text.sources import Found, Source, find_sources
 from trainer.data.text.split import Buckets, shard_ranges
@@ -101,7 +101,7 @@ class Corpus:
         return sum(part.splits[split].bytes for part in self.parts)
 
 
-def main(config: Prepare, map_items: Map | None = None, share: Share | None = None) -> int:
+def main(config: Prepare, map_items: Map | None = None, share: WorkShare | None = None) -> int:
     """Runs `banyan prepare`; 0 when done. `map_items` replaces the map over processes (Ray passes in its own).
 
     With a `share` this is one of several processes, perhaps on other machines, that prepare the folder together.
@@ -238,7 +238,7 @@ def _store(config: Prepare, partial: Path, sources: tuple[Source, ...]) -> Docum
 
 def _layout(items: list[WorkItem], buckets: Buckets) -> dict[str, Any]:
     """How the work is cut: what was stored of the same plan, but cut in another way, can't be gone on with."""
-    cuts = [[item.pieces[0].number, item.pieces[0].start] for item in items]
+    cuts = [[item.ranges[0].number, item.ranges[0].start] for item in items]
     return {"items": len(items), "cuts": xxhash.xxh3_128_hexdigest(json.dumps(cuts).encode()), **asdict(buckets)}
 
 

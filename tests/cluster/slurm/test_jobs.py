@@ -153,7 +153,7 @@ def test_a_requeued_prepare_goes_on_and_writes_the_same_shards(cluster, tmp_path
 
 @pytest.mark.parametrize("victim", ["requeued", pytest.param("cancelled", marks=pytest.mark.full)])
 def test_a_job_array_prepares_together_whatever_becomes_of_its_elements(cluster, tmp_path, victim):
-    """A requeued element takes up what it had claimed; of a cancelled one others do it, after a minute without a sign."""
+    """A requeued element takes up what it had claimed; a cancelled one's is done by others, after a minute."""
     texts = [write_jsonl(tmp_path / f"{n}.jsonl", write_texts(1500, seed=n)) for n in range(4)]
     out = tmp_path / "out"
     keys = ["data.validation_fraction=0.0", "data.shard_bytes=20000", "data.block_tokens=1000", "data.name=custom"]

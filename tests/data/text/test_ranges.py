@@ -10,7 +10,7 @@ import pytest
 from tests.prepared import configure, write_jsonl
 from trainer.data.text import collect
 from trainer.data.text.documents import Rejected, read_documents
-from trainer.data.text.ranges import Piece, PieceReader, pieces_of
+from trainer.data.text.ranges import RangeReader, SourceRange, source_ranges
 from trainer.data.text.sources import find_sources
 from trainer.errors import InputError
 from trainer.verbs.prepare import main
@@ -43,7 +43,7 @@ def read_in(source, edges):
     """All records of ranges with these edges, numbered through."""
     found, before = [], 0
     for start, stop in itertools.pairwise([0, *edges, None]):
-        reader = PieceReader(Piece(0, source, start, stop), "text", 1000, Counter())
+        reader = RangeReader(SourceRange(0, source, start, stop), "text", 1000, Counter())
         found += [(before + number, document) for number, document in records(reader)]
         before += reader.records
     return found
@@ -73,10 +73,10 @@ def test_a_line_longer_than_many_ranges_is_read_once(tmp_path):
 
 def test_only_plain_lines_are_cut(tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", ["text"] * 100)
-    pieces = pieces_of(3, source_of(path), 500, "text")
-    assert len(pieces) == source_of(path).bytes // 500
-    assert [piece.start for piece in pieces[1:]] == [piece.stop for piece in pieces[:-1]]
-    assert (pieces[0].start, pieces[-1].stop, sum(piece.bytes for piece in pieces)) == (0, None, source_of(path).bytes)
+    ranges = source_ranges(3, source_of(path), 500, "text")
+    assert len(ranges) == source_of(path).bytes // 500
+    assert [span.start for span in ranges[1:]] == [span.stop for span in ranges[:-1]]
+    assert (ranges[0].start, ranges[-1].stop, sum(span.bytes for span in ranges)) == (0, None, source_of(path).bytes)
     lines = path.read_bytes()
     for name, content in (
         ("b.json", lines),
@@ -86,8 +86,8 @@ def test_only_plain_lines_are_cut(tmp_path):
     ):
         (tmp_path / name).write_bytes(content)
         source = source_of(tmp_path / name)
-        assert (len(pieces_of(0, source, 500, "text")) > 1) == (name in ("b.json", "c.txt"))
-    assert len(pieces_of(0, replace(source_of(path), packing=".gz"), 500, "text")) == 1
+        assert (len(source_ranges(0, source, 500, "text")) > 1) == (name in ("b.json", "c.txt"))
+    assert len(source_ranges(0, replace(source_of(path), packing=".gz"), 500, "text")) == 1
 
 
 def test_places_of_rejected_and_duplicate_records_count_from_the_files_begin(tmp_path, monkeypatch, capsys):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trainer.data.text import shared_work
-from trainer.data.text.shared_work import Claims, Share, share_work
+from trainer.data.text.shared_work import Claims, WorkShare, share_work
 from trainer.data.text.workers import Work, in_process
 from trainer.errors import InputError
 from trainer.machine.durable import write_text
@@ -49,17 +49,17 @@ def run(work, share, count=20):
 
 
 def test_one_alone_does_all_shares(tmp_path):
-    assert run(Square(tmp_path), Share(2, 5, "x")) == [n * n for n in range(20)]
+    assert run(Square(tmp_path), WorkShare(2, 5, "x")) == [n * n for n in range(20)]
     assert [int(line) for line in (tmp_path / "log").read_text().splitlines()] == [*range(8, 20), *range(8)]
     assert list((tmp_path / "claims").iterdir()) == []
-    assert run(Square(tmp_path), Share(0, 1, "y"), 0) == []
+    assert run(Square(tmp_path), WorkShare(0, 1, "y"), 0) == []
 
 
 def test_several_do_each_item_once_and_all_get_all_results(tmp_path):
     results = {}
 
     def element(number):
-        results[number] = run(Square(tmp_path, f"e{number}", slow_s=0.01), Share(number, 3, f"e{number}"), 30)
+        results[number] = run(Square(tmp_path, f"e{number}", slow_s=0.01), WorkShare(number, 3, f"e{number}"), 30)
 
     threads = [threading.Thread(target=element, args=(number,)) for number in range(3)]
     for thread in threads:
@@ -92,12 +92,12 @@ def test_what_an_element_that_was_killed_had_claimed_is_done_by_others(tmp_path,
     monkeypatch.setattr(shared_work, "STALE_S", 0.2)
     dead = Claims(tmp_path / "claims", "dead")
     assert all(dead.take(f"{item}.txt") for item in (0, 3, 4))
-    assert run(Square(tmp_path), Share(0, 2, "alive")) == [n * n for n in range(20)]
+    assert run(Square(tmp_path), WorkShare(0, 2, "alive")) == [n * n for n in range(20)]
 
 
 def test_a_failure_ends_an_element_and_lets_go_of_its_claims(tmp_path):
     with pytest.raises(InputError, match="item 5"):
-        run(Square(tmp_path, fails_at=5), Share(0, 2, "x"))
+        run(Square(tmp_path, fails_at=5), WorkShare(0, 2, "x"))
     assert list((tmp_path / "claims").iterdir()) == []
 
 
@@ -109,4 +109,4 @@ def test_a_failure_does_not_count_if_the_item_was_done_by_another(tmp_path):
                 raise InputError("its documents are gone: another was faster")
             return super().__call__(item)
 
-    assert run(Beaten(tmp_path), Share(0, 2, "x")) == [n * n for n in range(20)]
+    assert run(Beaten(tmp_path), WorkShare(0, 2, "x")) == [n * n for n in range(20)]

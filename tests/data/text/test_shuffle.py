@@ -49,7 +49,7 @@ def test_stored_documents_are_opened_twice_for_each_bucket_and_their_texts_read_
         return read_at(file, offset, size)
 
     monkeypatch.setattr(document_store, "_read_at", counted)
-    path = write_jsonl(tmp_path / "a.jsonl", write_texts(3000))
+    path = write_jsonl(tmp_path / "a.jsonl", write_texts(1500))
     size, counts = path.stat().st_size, Counter()
     WATCHED.append(counts)
     try:

@@ -3,7 +3,7 @@
 import pytest
 
 from launch.slurm.array import share_of
-from trainer.data.text.shared_work import Share
+from trainer.data.text.shared_work import WorkShare
 from trainer.errors import ConfigError
 
 ARRAY = {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_COUNT": "4"}
@@ -11,7 +11,7 @@ ARRAY = {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_T
 
 def test_an_element_begins_with_its_own_share():
     shares = [share_of({**ARRAY, "SLURM_ARRAY_TASK_ID": str(number)}) for number in (3, 4, 5, 6)]
-    assert shares == [Share(number, 4, f"12_{number + 3}") for number in range(4)]
+    assert shares == [WorkShare(number, 4, f"12_{number + 3}") for number in range(4)]
     assert share_of({**ARRAY, "SLURM_ARRAY_TASK_ID": "103"}).number < 4
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from trainer.data.text.document_store import DocumentStore, DocumentWriter
 from trainer.data.text.documents import Rejected, read_documents
 from trainer.data.text.filters import DUPLICATE, EMPTY
-from trainer.data.text.ranges import Piece, PieceReader, pieces_of
+from trainer.data.text.ranges import RangeReader, SourceRange, source_ranges
 from trainer.data.text.sources import Source
 from trainer.data.text.workers import Work
 from trainer.errors import InputError
@@ -30,17 +30,17 @@ class WorkItem:
     """Consecutive sources, or a range of one."""
 
     number: int
-    pieces: tuple[Piece, ...]
+    ranges: tuple[SourceRange, ...]
 
     @property
     def bytes(self) -> int:
         """Size of the source files."""
-        return sum(piece.bytes for piece in self.pieces)
+        return sum(span.bytes for span in self.ranges)
 
     @property
     def part_of(self) -> int | None:
         """The source that this is a range of."""
-        return None if self.pieces and self.pieces[0].is_whole else self.pieces[0].number
+        return None if self.ranges and self.ranges[0].is_whole else self.ranges[0].number
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def work_items(sources: tuple[Source, ...], text_field: str) -> list[WorkItem]:
     total = sum(source.bytes for source in sources)
     wanted = max(LEAST_ITEM_BYTES, min(USUAL_ITEM_BYTES, total // FEW_ITEMS), total // MOST_ITEMS)
     found: list[WorkItem] = []
-    gathered: list[Piece] = []
+    gathered: list[SourceRange] = []
     size = 0
 
     def end_item() -> None:
@@ -90,13 +90,13 @@ def work_items(sources: tuple[Source, ...], text_field: str) -> list[WorkItem]:
         size = 0
 
     for number, source in enumerate(sources):
-        pieces = pieces_of(number, source, wanted, text_field)
-        if len(pieces) > 1 or (size and size + source.bytes > wanted):
+        ranges = source_ranges(number, source, wanted, text_field)
+        if len(ranges) > 1 or (size and size + source.bytes > wanted):
             end_item()
-        if len(pieces) > 1:
-            found += [WorkItem(len(found) + place, (piece,)) for place, piece in enumerate(pieces)]
+        if len(ranges) > 1:
+            found += [WorkItem(len(found) + place, (span,)) for place, span in enumerate(ranges)]
         else:
-            gathered += pieces
+            gathered += ranges
             size += source.bytes
     end_item()
     return found
@@ -137,15 +137,15 @@ class Collect(Work[WorkItem, Collected]):
             files = [open_files.enter_context(replacing(path)) for path in paths]
             text = None if store.shuffled else open_files.enter_context(replacing(store.text_path(item.number)))
             writer = DocumentWriter(store, files, text)
-            for piece in item.pieces:
-                reader = PieceReader(piece, self.text_field, self.most_bytes, unused)
+            for span in item.ranges:
+                reader = RangeReader(span, self.text_field, self.most_bytes, unused)
                 for record, document in reader:
                     if not isinstance(document, Rejected):
-                        writer.add(piece.number, record, document)
+                        writer.add(span.number, record, document)
                         continue
                     rejected[document.reason] += 1
                     if document.reason not in first:
-                        first[document.reason] = _first(piece, record, document)
+                        first[document.reason] = _first(span, record, document)
                 records += reader.records
             writer.close()
         duplicates = writer.duplicates
@@ -161,10 +161,10 @@ class Collect(Work[WorkItem, Collected]):
         )
 
 
-def _first(piece: Piece, record: int, document: Rejected) -> FirstRejected:
-    if piece.is_whole:
-        return FirstRejected(piece.source.name, None, str(document))
-    return FirstRejected(piece.source.name, record, str(document.at("")))
+def _first(span: SourceRange, record: int, document: Rejected) -> FirstRejected:
+    if span.is_whole:
+        return FirstRejected(span.source.name, None, str(document))
+    return FirstRejected(span.source.name, record, str(document.at("")))
 
 
 def _checked(collected: Collected) -> Collected:

@@ -145,7 +145,9 @@ def split_in_parts(parts: Sequence[OrderedPart], split: str) -> list[PartInSplit
     return found
 
 
-def read_rows(store: DocumentStore, split: str, parts: Sequence[PartInSplit], start: int, stop: int) -> np.ndarray:
+def read_split_rows(
+    store: DocumentStore, split: str, parts: Sequence[PartInSplit], start: int, stop: int
+) -> np.ndarray:
     """Rows of the documents that begin in the bytes [start, stop) of a split, in order; `place` is in the split.
 
     `source`, `offset` and so on are as stored; of which part a row is follows from its place. InputError where a file
@@ -211,8 +213,8 @@ def _read_blocks(file: BinaryIO, part: PartInSplit, first: int, stop: int) -> np
     return rows
 
 
-def texts_of(store: DocumentStore, parts: Sequence[PartInSplit], rows: np.ndarray) -> Iterator[list[bytes]]:
-    """The texts of rows as `read_rows` gives them, each in a list of its own."""
+def split_texts(store: DocumentStore, parts: Sequence[PartInSplit], rows: np.ndarray) -> Iterator[list[bytes]]:
+    """The texts of rows as `read_split_rows` gives them, each in a list of its own."""
     numbers = np.array([part.part for part in parts], np.int64)
     if len(parts) == 1:
         files = np.full(len(rows), numbers[0])
@@ -230,7 +232,7 @@ def part_texts(store: DocumentStore, split: str, part: PartInSplit) -> Iterator[
             _check_size(file, part)
             for first in range(0, part.documents, BLOCK_ROWS):
                 rows = _read_blocks(file, part, first, min(part.documents, first + BLOCK_ROWS))
-                for text in texts_of(store, [part], rows):
+                for text in split_texts(store, [part], rows):
                     yield text.pop()
     except (OSError, Malformed) as error:
         raise store.unreadable(path, getattr(error, "strerror", None) or error) from error

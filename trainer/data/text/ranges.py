@@ -1,4 +1,4 @@
-"""Large files in pieces: byte ranges of JSON lines, each read by itself. A line belongs to the range it begins in."""
+"""Large files in parts: byte ranges of JSON lines, each read by itself. A line belongs to the range it begins in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer.errors import InputError
 
 
 @dataclass(frozen=True)
-class Piece:
+class SourceRange:
     """A source, or those lines of it that begin in the bytes [start, stop): `stop` is None for the last ones."""
 
     number: int  # of the source
@@ -35,13 +35,13 @@ class Piece:
         return (self.source.bytes if self.stop is None else self.stop) - self.start
 
 
-def pieces_of(number: int, source: Source, wanted_bytes: int, text_field: str) -> list[Piece]:
+def source_ranges(number: int, source: Source, wanted_bytes: int, text_field: str) -> list[SourceRange]:
     """A source, or ranges of about `wanted_bytes` where it is larger and can be read from any line."""
     count = source.bytes // wanted_bytes
     if count < 2 or not _has_lines(source, text_field):
-        return [Piece(number, source)]
+        return [SourceRange(number, source)]
     edges = [source.bytes * edge // count for edge in range(count)]
-    return [Piece(number, source, *edge) for edge in zip(edges, [*edges[1:], None], strict=True)]
+    return [SourceRange(number, source, *edge) for edge in zip(edges, [*edges[1:], None], strict=True)]
 
 
 def _has_lines(source: Source, text_field: str) -> bool:
@@ -59,22 +59,22 @@ def _has_lines(source: Source, text_field: str) -> bool:
     return source.kind == "jsonl" or is_json_lines(head, whole=False, text_field=field)
 
 
-class PieceReader:
-    """Iterates over a piece's records as read_documents does; in a range they are numbered from its own first line.
+class RangeReader:
+    """Iterates over a range's records as read_documents does; in a range they are numbered from its own first line.
 
     `records` is how many numbers a range takes, its lines, once it is read; `unused` counts a tar's members beside the
     text. A range isn't refused for holding no text: the others may.
     """
 
-    def __init__(self, piece: Piece, text_field: str, most_bytes: int, unused: Counter[str]) -> None:
+    def __init__(self, span: SourceRange, text_field: str, most_bytes: int, unused: Counter[str]) -> None:
         self.records = 0
-        self._piece = piece
+        self._range = span
         self._settings = text_field, most_bytes
         self._unused = unused
 
     def __iter__(self) -> Iterator[tuple[int, bytes | Rejected]]:
-        source = self._piece.source
-        if self._piece.is_whole:
+        source = self._range.source
+        if self._range.is_whole:
             yield from read_documents(source, *self._settings, self._unused)
             return
         lenient = replace(source, strict=False, kind="text")
@@ -86,7 +86,7 @@ class PieceReader:
 
     def _content(self, file: BinaryIO) -> Iterator[bytes]:
         """The bytes of the lines that begin in the range."""
-        start, stop = self._piece.start, self._piece.stop
+        start, stop = self._range.start, self._range.stop
         begin = _line_start(file, start, stop)
         if stop is not None and begin >= stop:
             return

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.data.text.document_store import DocumentStore, hashes_of
-from trainer.data.text.parts import PartInSplit, read_rows, texts_of
+from trainer.data.text.parts import PartInSplit, read_split_rows, split_texts
 from trainer.data.text.workers import Work
 from trainer.data.tokens.blocks import Block, Document
 from trainer.data.tokens.encoder import Encoder
@@ -75,10 +75,10 @@ class MakeShard(Work[ShardJob, Written]):
         if finished is not None:
             return finished
         encoder = _encoder(self.tokenizer, self.end_of_text, self.engine)
-        rows = read_rows(self.store, item.split, item.parts, item.start, item.stop)
+        rows = read_split_rows(self.store, item.split, item.parts, item.start, item.stop)
         wordless = _Wordless()
         blocks = wordless.watch(
-            pack(rows, texts_of(self.store, item.parts, rows), encoder, self.block_tokens, self.dtype)
+            pack(rows, split_texts(self.store, item.parts, rows), encoder, self.block_tokens, self.dtype)
         )
         shard = write_shard(item.path, blocks, dtype=self.dtype, scratch=self.store.folder)
         written = Written(shard, wordless.count, wordless.first)

@@ -23,7 +23,7 @@ POLL_S = (0.2, 5.0)  # the first wait for others, and the longest
 
 
 @dataclass(frozen=True)
-class Share:
+class WorkShare:
     """One of `count` processes that share the work; `owner` is its name, the same after a restart."""
 
     number: int
@@ -100,7 +100,7 @@ class Claims:
 
 
 @contextmanager
-def share_work(folder: Path, share: Share) -> Iterator[Callable[[Map], Map]]:
+def share_work(folder: Path, share: WorkShare) -> Iterator[Callable[[Map], Map]]:
     """Makes of a map one that does this process' share of the items, and what of the others' shares nobody does.
 
     `folder` is where the claims are.
@@ -149,7 +149,7 @@ class _Forgiving(Work[Item, tuple[Item, Result]]):
 
 
 def _share(
-    work: Work[Item, Result], items: Sequence[Item], own_map: Map, claims: Claims, share: Share
+    work: Work[Item, Result], items: Sequence[Item], own_map: Map, claims: Claims, share: WorkShare
 ) -> Iterator[Result]:
     """Results in order. The first items that are looked at are this process' share; then come those after it."""
     first = len(items) * share.number // share.count if share.count else 0
