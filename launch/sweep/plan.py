@@ -75,7 +75,9 @@ class SweepPlan:
             ),
             *([f"checkpoint.fork_from={fork_from}"] if fork_from else []),
         ]
-        return last_of_each([*BY_DEFAULT, f"track.wandb.group={self.name}", *self.settings(values), *ours])
+        # Thousands of trials would leave thousands of times three. Under pbt and hyperband, trials go on from older ones.
+        keep = [] if self.reports_saved else ["checkpoint.keep=1"]
+        return last_of_each([*BY_DEFAULT, *keep, f"track.wandb.group={self.name}", *self.settings(values), *ours])
 
     def settings(self, values: Values) -> list[str]:
         """What the user typed for pretrain, and a trial's values."""

@@ -37,6 +37,7 @@ class ParzenSearcher(Searcher):
         self._known = known
         self._next = 0
         self._asked: dict[str, optuna.Trial] = {}
+        self._reports: dict[str, dict[int, float]] = {}  # Optuna copies all trials where one is asked for
 
     def suggest(self, trial_id: str) -> Any:
         """What Tune is to try next, or that all has been."""
@@ -53,6 +54,7 @@ class ParzenSearcher(Searcher):
         """Tells Optuna of a report."""
         if LOSS in result:
             self._asked[trial_id].report(result[LOSS], result[STEP])
+            self._reports.setdefault(trial_id, {}).setdefault(result[STEP], result[LOSS])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells Optuna how a trial ended: only one that took all its steps has a final loss."""
@@ -60,7 +62,7 @@ class ParzenSearcher(Searcher):
 
         trial = self._asked.pop(trial_id)
         ended = (result or {}).get(ENDED)
-        reports = self._study.trials[trial.number].intermediate_values
+        reports = self._reports.pop(trial_id, {})
         if error or ended in (trials.FAILED, INTERRUPTED):
             self._study.tell(trial, state=TrialState.FAIL)
         elif ended == trials.FINISHED and reports:

@@ -10,7 +10,9 @@ import pytest
 
 from tests.corpus import make_dataset, make_tokenizer
 from tests.run_ranks import fail_ranks, pretrain, run_ranks, small_config
-from trainer.config import EvaluateVerb
+from trainer.config import Data, EvaluateVerb
+from trainer.data.tokens.dataset import open_validation
+from trainer.run.summary import too_large_to_sample
 
 
 def evaluate_into(argument):
@@ -102,3 +104,19 @@ def test_step_that_was_not_saved_is_refused_with_those_that_were(trained, tmp_pa
     assert codes == [2, 2]
     assert "checkpoint.step=7: not in" in errors[0]
     assert "5, 10" in errors[0]
+
+
+def test_rows_that_are_left_out_are_said(trained, corpus, tmp_path):
+    config, path = verb(trained), tmp_path / "scores.txt"
+    config.evaluate.rows = 5
+    assert run_ranks(evaluate_into, (config, path), 1) == [0]
+    total = open_validation(Data(path=str(corpus), sequence_length=32))[0].rows.total
+    assert f"validation: the first 5 of {total} rows are scored (evaluate.rows=0 takes all)\n" in path.read_text()
+    assert f"({5 * 32} tokens of" in path.read_text()
+
+
+def test_a_model_that_is_too_large_for_a_rank_has_no_sample():
+    assert too_large_to_sample(1000) is None
+    assert too_large_to_sample(70_553_000_000) == (
+        "no sample: the weights take 282 GB in one process; banyan generate makes one"
+    )

@@ -53,7 +53,9 @@ class Evaluate:
     """Evaluation during and after training."""
 
     every: int = knob(500, "Steps between evaluations; 0: never, not even at the end.", "steps", common=True)
-    rows: int = knob(0, "Most rows of a validation set, from its start; 0 takes all.", "rows")
+    rows: int = knob(
+        4096, "Most rows of a validation set, from its start, and it is said where there are more; 0 takes all.", "rows"
+    )
     micro_batch_size: int = knob(8, "Rows that a rank takes through the model at once.", "rows", low=1)
     test: bool = knob(False, "Score the test set, data.path/test, once: when training has ended.")
     watch: str = knob("validation", "Validation set that patience and keep_best look at.")

@@ -27,6 +27,19 @@ class Score:
     tokens: int
 
 
+def scored_rows(dataset: Dataset, settings: Evaluate) -> int:
+    """How many rows of a set are scored: evaluate.rows of them, from its start, or all."""
+    return min(settings.rows or dataset.rows.total, dataset.rows.total)
+
+
+def cut_in_words(dataset: Dataset, settings: Evaluate) -> str | None:
+    """Says that evaluate.rows leaves out rows of a set; None where all are scored."""
+    rows = scored_rows(dataset, settings)
+    if rows == dataset.rows.total:
+        return None
+    return f"{dataset.name}: the first {rows:,} of {dataset.rows.total:,} rows are scored (evaluate.rows=0 takes all)"
+
+
 @torch.no_grad()
 def score(
     objective: Objective,
@@ -42,7 +55,7 @@ def score(
     Row losses are laid into one vector and summed in row order in double precision, so the world size doesn't show.
     Bits per byte take the dataset's own ratio of tokens to bytes. `beat` is called before each batch.
     """
-    rows = min(settings.rows or dataset.rows.total, dataset.rows.total)
+    rows = scored_rows(dataset, settings)
     losses, targets = torch.zeros(2, rows, dtype=torch.float64)
     batches = validation_batches(
         dataset,

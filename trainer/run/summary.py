@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import torch
 
 from trainer.checkpoint.reader import find_checkpoint
@@ -22,6 +23,8 @@ from trainer.run import directory as run_directory
 from trainer.track.metrics import perplexity
 from trainer.track.tracker import Tracker
 
+MOST_SAMPLED_BYTES = 16e9  # of fp32 weights: minutes to read and check, at a gigabyte a second
+
 
 def announce_end(
     run_dir: Path,
@@ -29,6 +32,7 @@ def announce_end(
     progress: Progress,
     training: list[Dataset],
     scores: list[tuple[Dataset, Score]],
+    parameters: int,
     tracker: Tracker,
 ) -> None:
     """Prints what came out, keeps it as summary.txt, and logs the sample and the yardstick. Rank 0 calls it."""
@@ -53,7 +57,9 @@ def announce_end(
             side = "above" if yardstick >= score.loss else "below"
             difference = f"{abs(yardstick - score.loss):.4f} {side} ours"
             lines.append(f"  an interpolated bigram model: {yardstick:.4f} nats, {difference}")
-    if config.evaluate.prompt is not None:
+    if config.evaluate.prompt is not None and (reason := too_large_to_sample(parameters)):
+        lines.append(reason)
+    elif config.evaluate.prompt is not None:
         sample = as_stored(config.evaluate.prompt) + sample_text(run_dir, config)
         tracker.text(step=progress.step, name="sample", text=sample)
         lines += ["", "sample:", *(f"  | {line}" for line in sample.splitlines()), ""]
@@ -67,6 +73,14 @@ def announce_end(
     write_text(run_dir / "summary.txt", "\n".join(lines) + "\n")
     for line in lines:
         tracker.note(line)
+
+
+def too_large_to_sample(parameters: int) -> str | None:
+    """Why no sample is made of a model: other ranks wait while rank 0 holds it whole, in fp32, in its memory."""
+    size = 4 * parameters
+    if size <= MOST_SAMPLED_BYTES and size <= psutil.virtual_memory().available / 2:
+        return None
+    return f"no sample: the weights take {size / 1e9:,.0f} GB in one process; banyan generate makes one"
 
 
 def sample_text(run_dir: Path, config: Pretrain) -> str:

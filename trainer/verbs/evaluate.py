@@ -18,7 +18,7 @@ from trainer.config.values import check_values
 from trainer.data.tokens.dataset import Dataset, check_run_tokenizer, open_dataset, open_validation
 from trainer.engine.bf16 import autocast
 from trainer.errors import ConfigError
-from trainer.evaluate.loss import score
+from trainer.evaluate.loss import cut_in_words, score
 from trainer.evaluate.trained_model import load_model
 from trainer.objective.build import build_objective
 from trainer.ranks.mesh import join
@@ -51,6 +51,8 @@ def main(config: EvaluateVerb) -> int:
         objective = build_objective(run.objective, run.data, end_of_text=dataset.manifest.end_of_text)
         result = score(objective, model, dataset, config.evaluate, mesh)
         if mesh.is_main:
+            if cut := cut_in_words(dataset, config.evaluate):
+                print(cut)
             print(
                 f"{dataset.name}: {result.loss:.6f} nats per token, perplexity {perplexity(result.loss):.4f}, "
                 f"{result.bits_per_byte:.6f} bits per byte ({result.tokens:,} tokens of {dataset.manifest.folder})",

@@ -36,7 +36,7 @@ from trainer.engine.initial_weights import open_initial_weights, seeded_weights
 from trainer.engine.loop import Progress, Trainer
 from trainer.engine.targets import Step, counted_steps, fixed_steps
 from trainer.errors import STOPPED
-from trainer.evaluate.loss import LossEvaluator, Score
+from trainer.evaluate.loss import LossEvaluator, Score, cut_in_words
 from trainer.machine.durable import write_json
 from trainer.machine.process import keep_freed_memory
 from trainer.model.build import (
@@ -145,6 +145,8 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     if mesh.is_main:
         if reader:
             print(f"going on from {reader.folder}", flush=True)
+        for cut in filter(None, (cut_in_words(dataset, config.evaluate) for dataset in validation + test)):
+            print(cut, flush=True)
         remove_attempts(run_dir)
         run_directory.write_description(run_dir, config, training[0].manifest.folder / "tokenizer")
         write_json(run_dir / HISTORY, history.to_json())
@@ -201,7 +203,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
         if reason is None:
             scores = [*evaluation.latest, *score_test(dataclasses.replace(evaluation, sets=test), progress, tracker)]
         if tracker is not None and reason is None:
-            announce_end(run_dir, config, progress, training, scores, tracker)
+            announce_end(run_dir, config, progress, training, scores, parameters, tracker)
         elif tracker is not None:
             run_directory.record_stop(run_dir, str(reason), progress.step)
             stops.honour()

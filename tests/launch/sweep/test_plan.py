@@ -153,3 +153,14 @@ def test_a_ladder_of_constant_aspect_deepens():
     ladder = Ladder(widths=[64, 128, 256], tokens_per_parameter=[1.0, 2.0], aspect=64.0)
     layers = [rung.values["model.num_hidden_layers"] for rung in rungs_of(ladder, model)]
     assert layers == ["1", "1", "2", "2", "4", "4"]
+
+
+def test_a_trial_keeps_one_checkpoint_unless_others_go_on_from_older_ones(small):
+    plan, _ = plan_of(*small, LR, STEPS)
+    run_dir = plan.folder / "trials" / "00000"
+    for changed, keep in (
+        (plan, ["checkpoint.keep=1"]),
+        (dataclasses.replace(plan, reports_saved=True), []),
+        (dataclasses.replace(plan, overrides=(*plan.overrides, "checkpoint.keep=5")), ["checkpoint.keep=5"]),
+    ):
+        assert [each for each in changed.arguments({}, run_dir=run_dir) if each.startswith("checkpoint.keep")] == keep

@@ -1,6 +1,8 @@
 import json
 import math
 import os
+import random
+import types
 
 import pytest
 
@@ -10,6 +12,8 @@ from trainer.track.sinks.journal import (
     SAMPLES,
     Journal,
     cut_metrics,
+    encode,
+    end_of_step,
     metric_row,
     read_metrics,
     read_rows,
@@ -82,9 +86,38 @@ def test_garbage_in_the_middle_is_named_and_left_alone(tmp_path):
         file.write("garbage\n")
     write_run(tmp_path, [20])
     content = (tmp_path / METRICS).read_bytes()
-    with pytest.raises(InputError, match=r"metrics\.jsonl, line 2: .*Remove that line"):
+    with pytest.raises(InputError, match=r"metrics\.jsonl, byte \d+: .*Remove that line"):
         cut_metrics(tmp_path, 20)
+    with pytest.raises(InputError, match=r"metrics\.jsonl, line 2: .*Remove that line"):
+        read_rows(tmp_path / METRICS)
     assert (tmp_path / METRICS).read_bytes() == content
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_cut_is_found_without_reading_all_rows(tmp_path, seed):
+    draw, path = random.Random(seed), tmp_path / METRICS
+    steps = sorted(draw.choices(range(1, 60), k=draw.randint(0, 80)))
+    rows = [{"step": step, "tokens": 1, "time": 0.0, "x" * draw.choice([1, 10, 9000]): 1.0} for step in steps]
+    torn = draw.choice([b"", b'{"step": 99, "tok', b"\n"])
+    content = b"".join(encode(row).encode() + b"\n" for row in rows) + torn
+    for step in (1, 20, 59, 100):
+        path.write_bytes(content)
+        assert [row["step"] for row in read_rows(path, after=step)] == [each for each in steps if each > step]
+        cut_metrics(tmp_path, step)
+        assert steps_of(path) == [each for each in steps if each <= step]
+
+
+def test_the_end_of_a_step_costs_a_few_reads_of_a_long_journal(tmp_path):
+    path = tmp_path / METRICS
+    path.write_text("".join(encode({"step": step, "tokens": step, "time": 0.0}) + "\n" for step in range(1, 100_001)))
+    with path.open("rb", buffering=0) as file:
+        reads = []
+        counted = types.SimpleNamespace(
+            seek=file.seek, readline=file.readline, read=lambda size: reads.append(size) or file.read(size)
+        )
+        file.seek(end_of_step(path, counted, 77_777))
+        assert json.loads(file.readline())["step"] == 77_778
+    assert sum(reads) < 200_000 < path.stat().st_size
 
 
 def test_a_full_disk_is_one_clear_error():

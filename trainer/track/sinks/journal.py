@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from trainer.errors import InputError, StorageError
-from trainer.machine.durable import require_plain_file, write_text
+from trainer.machine.durable import require_plain_file
 from trainer.machine.json_file import Count, Malformed, from_json, from_known, parse_json, read_regular
 from trainer.track.sinks.sink import Row, Sink, Start
 
@@ -23,6 +24,7 @@ METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 AXES = ("step", "tokens", "time")
 
+LOOK_BACK = 4096  # bytes, to the beginning of a line
 MOST_BYTES = 2**32  # of a journal: rows of a thousand bytes for four million logged steps
 
 
@@ -96,13 +98,13 @@ def encode(row: Mapping[str, Any]) -> str:
     return json.dumps({key: _finite(value) for key, value in row.items()}, allow_nan=False, ensure_ascii=False)
 
 
-def read_rows(path: Path) -> list[Row]:
-    """All whole rows of a journal, as written; none if there is no file.
+def read_rows(path: Path, *, after: int = 0) -> list[Row]:
+    """The whole rows of a journal, as written, of the steps after a step; none if there is no file.
 
     A last line that a kill cut short is ignored. Any other line that can't be read is an InputError.
     """
     try:
-        lines = read_regular(path, most_bytes=MOST_BYTES).split(b"\n")
+        lines = _content_after(path, after).split(b"\n")
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -122,20 +124,72 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def read_metrics(run_dir: Path) -> list[Row]:
-    """The rows of metrics.jsonl, with NaN for the values that were not finite."""
+def _content_after(path: Path, step: int) -> bytes:
+    if step <= 0:
+        return read_regular(path, most_bytes=MOST_BYTES)
+    require_plain_file(path)
+    with path.open("rb") as file:
+        file.seek(end_of_step(path, file, step))
+        return file.read(MOST_BYTES)
+
+
+def read_metrics(run_dir: Path, *, after: int = 0) -> list[Row]:
+    """The rows of metrics.jsonl of the steps after a step, with NaN for the values that were not finite."""
     return [
         {key: math.nan if value is None else value for key, value in row.items()}
-        for row in read_rows(run_dir / METRICS)
+        for row in read_rows(run_dir / METRICS, after=after)
     ]
 
 
 def cut_metrics(run_dir: Path, step: int) -> None:
-    """Cuts metrics.jsonl and samples.jsonl to the rows up to `step`, atomically; step 0 starts both anew."""
+    """Cuts metrics.jsonl and samples.jsonl to the rows up to `step`; step 0 starts both anew."""
     for path in (run_dir / METRICS, run_dir / SAMPLES):
-        if path.exists():
-            restored = [row for row in read_rows(path) if step > 0 and row["step"] <= step]
-            write_text(path, "".join(encode(row) + "\n" for row in restored))
+        if not path.exists():
+            continue
+        require_plain_file(path)
+        try:
+            with path.open("r+b") as file:
+                file.truncate(end_of_step(path, file, step) if step > 0 else 0)
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+
+def end_of_step(path: Path, file: BinaryIO, step: int) -> int:
+    """Where the rows up to `step` end in a journal, bytes from its start, and whole lines with them.
+
+    Rows are in the order of their steps, so it is found by halving: millions of rows cost a few reads. InputError if a
+    line that is looked at can't be read, but for a torn last one.
+    """
+    low, high = 0, file.seek(0, os.SEEK_END)
+    while low < high:
+        begin = _line_start(file, low, (low + high) // 2)
+        file.seek(begin)
+        line = file.readline()
+        if line.endswith(b"\n") and (not line.strip() or _step_of(path, line, begin) <= step):
+            low = begin + len(line)
+        else:
+            high = begin
+    return low
+
+
+def _line_start(file: BinaryIO, low: int, place: int) -> int:
+    """Where the line begins that holds the byte at `place`; at `low` one begins."""
+    while place > low:
+        begin = max(low, place - LOOK_BACK)
+        file.seek(begin)
+        before = file.read(place - begin).rfind(b"\n")
+        if before >= 0:
+            return begin + before + 1
+        place = begin
+    return low
+
+
+def _step_of(path: Path, line: bytes, place: int) -> int:
+    try:
+        return int(_parse(line)["step"])
+    except ValueError as error:
+        raise InputError(f"{path}, byte {place:,}: not a JSON row with a step. Remove that line.") from error
 
 
 def metric_row(*, step: int, tokens: int, metrics: Mapping[str, float]) -> Row:

@@ -92,6 +92,11 @@ class WandbRun(Sink):
         return not self._run.offline
 
     @property
+    def last_step(self) -> int:
+        """The last step of which the server has a row, as the run begins; -1 if it has none."""
+        return self._unsent.last_step
+
+    @property
     def url(self) -> str | None:
         """The run's page; None offline."""
         return self._run.url
@@ -169,15 +174,15 @@ class Unsent:
     """
 
     def __init__(self, last_row: Row | None) -> None:
-        self._last_step = -1 if last_row is None else int(last_row["step"])
+        self.last_step = -1 if last_row is None else int(last_row["step"])
         self._last_keys = set() if last_row is None else _metric_keys(last_row)
         self._passed = False
 
     def includes(self, row: Row) -> bool:
         """Whether the server lacks `row`; to be asked of every row in order."""
-        if self._passed or row["step"] > self._last_step:
+        if self._passed or row["step"] > self.last_step:
             return True
-        if row["step"] == self._last_step:
+        if row["step"] == self.last_step:
             self._passed = _metric_keys(_history_keys(row)) == self._last_keys
         return False
 
@@ -230,7 +235,7 @@ def open_sink(start: Start, say: Callable[[str], None]) -> Sink | None:
     """The W&B run; online, it is first sent the rows that a kill or a dead network kept from the server."""
     run = start_or_fall_back(make_plan(start), say=say)
     if run is not None and run.online:
-        for row in journal_rows(start.run_dir):
+        for row in journal_rows(start.run_dir, after=run.last_step - 1):
             run.log(row)
     return run
 
@@ -334,11 +339,10 @@ def find_credentials() -> Auth | None:
     return authenticate_session(host=host, source="banyan", prompt=False, update_session=False)
 
 
-def journal_rows(run_dir: Path) -> list[Row]:
-    """The rows of metrics.jsonl and samples.jsonl in the order in which they were logged."""
-    return sorted(
-        read_metrics(run_dir) + read_rows(run_dir / SAMPLES), key=lambda row: (row["step"], row.get("time", 0))
-    )
+def journal_rows(run_dir: Path, *, after: int = 0) -> list[Row]:
+    """The rows of metrics.jsonl and samples.jsonl of the steps after a step, in the order in which they were logged."""
+    rows = read_metrics(run_dir, after=after) + read_rows(run_dir / SAMPLES, after=after)
+    return sorted(rows, key=lambda row: (row["step"], row.get("time", 0)))
 
 
 def mark_superseded(run_dir: Path, *, keep: Path | None = None) -> int:
