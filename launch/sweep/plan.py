@@ -75,7 +75,7 @@ class SweepPlan:
             ),
             *([f"checkpoint.fork_from={fork_from}"] if fork_from else []),
         ]
-        # Thousands of trials would leave thousands of times three. Under pbt and hyperband, trials go on from older ones.
+        # Thousands of trials would leave three each. Under pbt and hyperband, trials go on from older ones.
         keep = [] if self.reports_saved else ["checkpoint.keep=1"]
         return last_of_each([*BY_DEFAULT, *keep, f"track.wandb.group={self.name}", *self.settings(values), *ours])
 
