@@ -11,7 +11,8 @@ import os
 from collections.abc import Iterator
 
 from trainer.checkpoint.object_store import ObjectStore
-from trainer.checkpoint.writer import CheckpointWriter, remove_attempts
+from trainer.checkpoint.retention import remove_attempts
+from trainer.checkpoint.writer import CheckpointWriter
 from trainer.config import Pretrain
 from trainer.config.batches import accumulation_steps, micro_batch_of
 from trainer.config.plain_values import with_values
