@@ -8,8 +8,8 @@ import pytest
 
 from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config, start_ranks
 from tests.states import assert_equal_states
+from trainer.checkpoint.find import find_problem
 from trainer.checkpoint.folders import folder_of, list_steps
-from trainer.checkpoint.reader import find_problem
 
 SHAPES = [*(pytest.param(*shape, marks=pytest.mark.full) for shape in [(1, 1), (1, 3), (2, 1)]), (2, 3)]
 STEPS = 14
@@ -35,13 +35,13 @@ def kill_when(ranks, ready, timeout_s=120, after_s=0.0):
 
 def pretrain_stuck_in_checkpoint(config):
     """The verb, whose writer never gets past its first files: the moment at which it is killed."""
-    from trainer.checkpoint import writer
+    from trainer.checkpoint import job as writing
 
     def hang(job):
         (job.attempt.parent / "writing").touch()
         time.sleep(600)
 
-    writer.complete = hang
+    writing.complete = hang
     return pretrain(config)
 
 
@@ -93,7 +93,7 @@ def test_many_kills_at_random_moments(corpus, tmp_path, world_size, stage, turn)
 
 def pretrain_writing_slowly(config):
     """The verb, whose checkpoints take so long that most moments of training are moments of writing, too."""
-    from trainer.checkpoint import writer
+    from trainer.checkpoint import job as writing
 
     draw = random.Random(os.getpid())
 
@@ -104,7 +104,7 @@ def pretrain_writing_slowly(config):
 
         return wait_and_work
 
-    writer.write_rank, writer.complete = slow(writer.write_rank), slow(writer.complete)
+    writing.write_rank, writing.complete = slow(writing.write_rank), slow(writing.complete)
     return pretrain(config)
 
 

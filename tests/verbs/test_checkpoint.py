@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from tests.run_ranks import pretrain, run_ranks, small_config
+from trainer.checkpoint.complete import describe
 from trainer.checkpoint.folders import folder_of
-from trainer.checkpoint.reader import describe
 from trainer.errors import ConfigError, InputError
 from trainer.verbs.checkpoint import main
 

@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -252,7 +252,8 @@ def encode(names: Names, columns: Columns) -> bytes:
     """A safetensors file of the columns."""
     from safetensors.numpy import save
 
-    text = json.dumps(asdict(names), separators=(",", ":")).encode()
+    slices = [cut and vars(cut) for cut in names.slices]
+    text = json.dumps(vars(names) | {"slices": slices}, separators=(",", ":")).encode()
     return bytes(save({**columns, NAMES: np.frombuffer(text, dtype=np.uint8)}))
 
 

@@ -62,6 +62,7 @@ class ObjectStore:
     def begin_upload(self, folder: Path) -> None:
         """Before any share of a whole checkpoint is copied: removes what isn't its own. Rank 0 calls it."""
         files, root = self._open()
+        read_complete(folder)  # refuses names that lead out of the folder
         target, content = f"{root}/{folder.name}", (folder / COMPLETE).read_bytes()
         if self._holds(f"{target}/{COMPLETE}", content) or self._holds(f"{target}/{UPLOADING}", content):
             return
