@@ -242,6 +242,27 @@ def test_a_copy_that_was_killed_goes_on_with_what_is_there(tmp_path, request, ki
     assert find_problem(folder_of(tmp_path / "other", 7)) is None
 
 
+def test_a_run_that_goes_on_finishes_the_copy_that_was_killed(tmp_path, folder_url, copied):
+    folder = write_as_ranks(tmp_path / "run", 7, large(6))
+    assert run_ranks(copy_and_die, (aws(), folder_url, "copy", folder, 4), 1) == [-signal.SIGKILL]
+    store, said = ObjectStore(folder_url), []
+    elsewhere = write_checkpoint(tmp_path / "elsewhere", 6)
+    with open_writer(tmp_path / "run", said, store=store) as writer:
+        writer.copy_again(elsewhere)  # what the run was forked from is another's
+        assert writer._job is None
+        writer.copy_again(folder)
+    assert store.steps() == [7]
+    assert len(copied) == len(set(copied)) == 8
+    with open_writer(tmp_path / "run", said, store=store) as writer:
+        writer.copy_again(folder)
+        assert writer._job is None  # it is there
+        writer.save(pieces(), {"step": 8}, last=True)
+    assert store.steps() == [7, 8]
+    assert list_steps(tmp_path / "run") == [7, 8]
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 2
+    assert not said
+
+
 def test_files_of_another_checkpoint_of_the_step_are_copied_anew(tmp_path, folder_url):
     folder = write_as_ranks(tmp_path / "run", 7, large(6))
     assert run_ranks(copy_and_die, (aws(), folder_url, "copy", folder, 4), 1) == [-signal.SIGKILL]

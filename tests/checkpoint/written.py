@@ -10,7 +10,6 @@ from trainer.checkpoint.data_file import DataFile, group_of
 from trainer.checkpoint.folders import folder_of
 from trainer.checkpoint.fragment import Fragment
 from trainer.checkpoint.job import Job
-from trainer.checkpoint.notes import Notes
 from trainer.checkpoint.snapshot import take_snapshot
 from trainer.checkpoint.writer import CheckpointWriter
 from trainer.config import Checkpoint
@@ -66,17 +65,15 @@ def write_as_ranks(run_dir, step, by_rank, *, writers=0, store=None, **state):
     """The folder of a checkpoint that ranks wrote, all in this process; `by_rank`: their fragments."""
     ranks = len(by_rank)
     target = folder_of(run_dir, step)
-    attempt = target.with_name(f"{target.name}.partial-0")
-    notes = Notes(attempt.with_name(f"{attempt.name}_notes"))
-    os.makedirs(attempt)
-    os.makedirs(notes.folder)
+    folder = target.with_name(f"{target.name}.partial-0")
+    os.makedirs(folder / target.name)
+    os.makedirs(folder / "notes")
     snapshots = [take_snapshot(fragments, rank) for rank, fragments in enumerate(by_rank)]
     groups = [group_of(rank, ranks, writers) for rank in range(ranks)]
     jobs = [
         Job(
-            attempt=attempt,
+            folder=folder,
             target=target,
-            notes=notes,
             rank=rank,
             world_size=ranks,
             data_file=DataFile(group.start, tuple(snapshots[member].elements for member in group)),

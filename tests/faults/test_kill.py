@@ -38,7 +38,7 @@ def pretrain_stuck_in_checkpoint(config):
     from trainer.checkpoint import job as writing
 
     def hang(job):
-        (job.attempt.parent / "writing").touch()
+        (job.target.parent / "writing").touch()
         time.sleep(600)
 
     writing.complete = hang
@@ -108,11 +108,11 @@ def pretrain_writing_slowly(config):
     return pretrain(config)
 
 
-def kill_while_saving(corpus, folder, world_size, stage, kills, seed):
+def kill_while_saving(corpus, folder, world_size, stage, kills, seed, writers=0):
     """Kills a run at random moments of its asynchronous saves, then lets it end: it must be as if nothing had been."""
     calm, disturbed = folder / "calm", folder / "disturbed"
     config = configure(corpus, calm, stage)
-    config.checkpoint.every, config.train.steps = 2, 40
+    config.checkpoint.every, config.checkpoint.writers, config.train.steps = 2, writers, 40
     assert run_ranks(pretrain, config, world_size) == [0] * world_size
 
     config.run.dir = str(disturbed)
@@ -128,8 +128,9 @@ def kill_while_saving(corpus, folder, world_size, stage, kills, seed):
     assert [row["step"] for row in read_metrics(disturbed)] == list(range(1, 41))
 
 
-def test_three_kills_at_random_moments_of_asynchronous_saves(corpus, tmp_path):
-    kill_while_saving(corpus, tmp_path, 2, 1, kills=3, seed=0)
+@pytest.mark.parametrize("writers", [pytest.param(0, marks=pytest.mark.full), 1])
+def test_three_kills_at_random_moments_of_asynchronous_saves(corpus, tmp_path, writers):
+    kill_while_saving(corpus, tmp_path, 2, 1, kills=3, seed=0, writers=writers)
 
 
 @pytest.mark.full

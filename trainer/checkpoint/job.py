@@ -42,17 +42,16 @@ class MergedIndex:
 class Job:
     """`run` is what the thread does; `retain` and `retain_copies` what rank 0 does once it is whole, here and there."""
 
-    attempt: Path
+    folder: Path  # of the attempt and the notes; gone when it has ended
     target: Path
-    notes: Notes
     rank: int
     world_size: int
-    data_file: DataFile
-    snapshot: Snapshot | None
-    state: dict[str, Any]
-    retain: Callable[[], None]
-    retain_copies: Callable[[], None]
     say: Callable[[str], None]
+    retain_copies: Callable[[], None]
+    retain: Callable[[], None] = lambda: None
+    data_file: DataFile | None = None
+    snapshot: Snapshot | None = None  # None: the checkpoint is whole already, and only to be copied
+    state: dict[str, Any] = field(default_factory=dict)
     store: ObjectStore | None = None
     merged: MergedIndex = field(default_factory=MergedIndex)
     problem: str | None = None  # why this rank's part wasn't written
@@ -64,6 +63,19 @@ class Job:
     stop: threading.Event = field(default_factory=threading.Event)  # some rank has failed: wait for it no longer
     thread: threading.Thread = field(init=False)
 
+    def __post_init__(self) -> None:
+        self._only_copies = self.snapshot is None
+
+    @property
+    def attempt(self) -> Path:
+        """The checkpoint before it is whole."""
+        return self.folder / self.target.name
+
+    @property
+    def notes(self) -> Notes:
+        """What ranks tell each other."""
+        return Notes(self.folder / "notes")
+
     def start(self) -> None:
         """Begins, in a thread that doesn't keep the process alive."""
         self.thread = threading.Thread(target=self.run, name="checkpoint-writer", daemon=True)
@@ -71,7 +83,7 @@ class Job:
 
     def run(self) -> None:
         """Writes this rank's part; on rank 0, completes the checkpoint. Then the same for the object store."""
-        self.problem = problem_of(lambda: write_rank(self))
+        self.problem = None if self._only_copies else problem_of(lambda: write_rank(self))
         self.snapshot = None  # gives the host memory back
         if self.problem:
             problem_of(lambda: self.notes.fail(self.rank, str(self.problem)))
@@ -85,17 +97,24 @@ class Job:
 
     def _finish(self) -> None:
         """Rank 0's part after its own."""
-        problem = self._wait_for(WRITTEN, self.problem) or problem_of(lambda: complete(self))
+        problem = None if self._only_copies else self._complete()
         if problem:
-            shutil.rmtree(self.attempt, ignore_errors=True)  # its space may be what is missing
             self.failure = not_written(self.target, problem)
-        else:
-            self.retain()
-            if self.store is not None and (problem := self._copy(self.store)):
-                self.failure = f"{self.target}: whole, but not copied to checkpoint.dir={self.store.url} ({problem})."
-        self.notes.remove()
+        elif self.store is not None and (problem := self._copy(self.store)):
+            self.failure = f"{self.target}: whole, but not copied to checkpoint.dir={self.store.url} ({problem})."
+        self.remove_folder()  # after a failure its space may be what is missing
         if self.failure:
             self.say(self.failure)
+
+    def remove_folder(self) -> None:
+        """Removes the notes, and what there is of an attempt that failed."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _complete(self) -> str | None:
+        problem = self._wait_for(WRITTEN, self.problem) or problem_of(lambda: complete(self))
+        if problem is None:
+            self.retain()
+        return problem
 
     def _wait_for(self, kind: str, own: str | None) -> str | None:
         if own:
@@ -134,6 +153,7 @@ def not_written(target: Path, problem: str) -> str:
 def write_rank(job: Job) -> None:
     """Writes one rank's part durably, and then the note that it is there: a line of JSON, and the rank's index."""
     assert job.snapshot is not None
+    assert job.data_file is not None
     hashed = job.data_file.write(job.attempt, job.rank, job.snapshot.tensors)
     index = encode(job.snapshot.names, job.snapshot.columns)
     line = {"file": job.data_file.name, "part": asdict(hashed), "index": xxhash.xxh3_128_hexdigest(index)}
@@ -143,7 +163,7 @@ def write_rank(job: Job) -> None:
 def complete(job: Job) -> None:
     """Makes a checkpoint of an attempt that every rank has written: index, state, COMPLETE, then its name."""
     folder, target = job.attempt, job.target
-    lines = [_read_note(job.notes.path(rank, WRITTEN)) for rank in range(job.world_size)]
+    lines = [read_note(job.notes.path(rank, WRITTEN)) for rank in range(job.world_size)]
     parts: dict[str, list[Hashed]] = {}
     for line in lines:
         parts.setdefault(line["file"], []).append(Hashed(**line["part"]))
@@ -159,7 +179,8 @@ def complete(job: Job) -> None:
     sync(target.parent)
 
 
-def _read_note(path: Path) -> dict[str, Any]:
+def read_note(path: Path) -> dict[str, Any]:
+    """The first line of the note that a rank has written its part."""
     with path.open("rb") as file:
         return dict(json.loads(file.readline()))
 

@@ -1,13 +1,12 @@
 """Notes that ranks leave each other while a checkpoint is written: files in a folder, since threads run no collectives.
 
-The folder is beside the attempt, is gone when the checkpoint is written, and is removed with what killed writers left.
+The folder is beside the attempt's, and goes with it: when the checkpoint is written, or with what killed writers left.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import threading
 from pathlib import Path
 
@@ -60,7 +59,3 @@ class Notes:
                 break
             pause = min(LATEST_S, pause * 1.5)
         return False
-
-    def remove(self) -> None:
-        """Removes them all, on rank 0."""
-        shutil.rmtree(self.folder, ignore_errors=True)

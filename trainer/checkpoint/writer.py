@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,10 +9,9 @@ from types import TracebackType
 from typing import Any
 
 from trainer.checkpoint.data_file import DataFile, group_of
-from trainer.checkpoint.folders import folder_of
+from trainer.checkpoint.folders import folder_of, step_of
 from trainer.checkpoint.fragment import Fragment
 from trainer.checkpoint.job import Job, MergedIndex, not_written
-from trainer.checkpoint.notes import Notes
 from trainer.checkpoint.object_store import ObjectStore
 from trainer.checkpoint.retention import retain
 from trainer.checkpoint.snapshot import take_snapshot
@@ -63,17 +61,16 @@ class CheckpointWriter:
         if failure is None:
             snapshot = take_snapshot(fragments, self._mesh.rank)
             self._job = Job(
-                attempt=folder,
+                folder=folder,
                 target=target,
-                notes=_notes_of(folder),
                 rank=self._mesh.rank,
                 world_size=self._mesh.world_size,
+                say=lambda line: None if last else self._say(f"{line} The run goes on, and the next save tries again."),
+                retain_copies=lambda: self._retain_copies(best),
+                retain=lambda: self._retain(best),
                 data_file=self._data_file(snapshot.elements),
                 snapshot=snapshot,
                 state=state,
-                retain=lambda: self._retain(best),
-                retain_copies=lambda: self._retain_copies(best),
-                say=lambda line: None if last else self._say(f"{line} The run goes on, and the next save tries again."),
                 store=self._store,
                 merged=self._merged,
             )
@@ -85,6 +82,41 @@ class CheckpointWriter:
             self._say(f"{failure} The run goes on, and the next save tries again.")
         if failure and last:
             raise StorageError(f"{failure} Mend that, and start the same command again.")
+
+    def copy_again(self, folder: Path) -> None:
+        """Begins to copy a checkpoint of this run to the object store if it isn't there: the former start was killed.
+
+        Every rank calls it, before the first save.
+        """
+        store = self._store
+        if store is None or folder.parent != self._run_dir / "checkpoints":
+            return
+        attempt, problem = self._mesh.from_main(
+            self._begin_copy(store, folder) if self._mesh.is_main else (folder, None)
+        )
+        if problem:
+            if self._mesh.is_main:
+                self._say(f"{folder}: not copied to checkpoint.dir={store.url} ({problem}).")
+        elif attempt is not None:
+            self._job = Job(
+                folder=attempt,
+                target=folder,
+                rank=self._mesh.rank,
+                world_size=self._mesh.world_size,
+                say=self._say,
+                retain_copies=lambda: None,
+                store=store,
+            )
+            self._job.start()
+
+    @staticmethod
+    def _begin_copy(store: ObjectStore, folder: Path) -> tuple[Path | None, str | None]:
+        """The folder for notes, None if the checkpoint is there; or why it can't be made or known."""
+        there: list[int] = []
+        problem = problem_of(lambda: there.extend(store.steps()))
+        if problem or step_of(folder.name) in there:
+            return None, problem
+        return _begin(folder)
 
     def _data_file(self, elements: int) -> DataFile:
         """The file that this rank writes to; where ranks share files, they tell each other how much each has."""
@@ -107,8 +139,7 @@ class CheckpointWriter:
             self._settle_copy(job)
         job.thread.join()
         if self._mesh.is_main and problem:
-            shutil.rmtree(job.attempt, ignore_errors=True)  # what others wrote after rank 0 had removed it
-            job.notes.remove()
+            job.remove_folder()  # what others wrote after rank 0 had removed it
         return self._mesh.from_main(job.failure)
 
     def _settle_copy(self, job: Job) -> None:
@@ -145,11 +176,11 @@ class CheckpointWriter:
 
 
 def _begin(target: Path) -> tuple[Path, str | None]:
-    """Makes the folders of an attempt at `target` and of its notes, and says why it couldn't."""
+    """Makes the folder of an attempt at `target`, with one for notes, and says why it couldn't."""
     folder = target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")
-    problem = problem_of(lambda: folder.mkdir(parents=True)) or problem_of(lambda: _notes_of(folder).folder.mkdir())
-    return folder, problem
 
+    def make() -> None:
+        (folder / target.name).mkdir(parents=True)
+        (folder / "notes").mkdir()
 
-def _notes_of(attempt: Path) -> Notes:
-    return Notes(attempt.with_name(f"{attempt.name}_notes"))
+    return folder, problem_of(make)

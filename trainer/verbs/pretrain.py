@@ -174,6 +174,8 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     state = {"history": history.to_json(), "tokenizer_sha256": training[0].manifest.tokenizer_sha256}
     say = tracker.note if tracker is not None else print
     writer = CheckpointWriter(run_dir, mesh, config.checkpoint, say, object_store)
+    if reader:
+        writer.copy_again(reader.folder)
     trainer = Trainer(
         config=config,
         mesh=mesh,
