@@ -7,8 +7,8 @@ import numpy as np
 
 from trainer.checkpoint.complete import COMPLETE, STATE, describe
 from trainer.checkpoint.data_file import DataFile
-from trainer.checkpoint.index import FP32_BYTES, INDEX, LONGS, WORDS, Names, encode
-from trainer.checkpoint.merge import merge
+from trainer.checkpoint.index import FP32_BYTES, INDEX, LONGS, WORDS, IndexNames, encode
+from trainer.checkpoint.merge import merge_indexes
 from trainer.checkpoint.state import FORMAT
 from trainer.config import Model
 from trainer.model.partition import Partition
@@ -94,12 +94,12 @@ class LargeRun:
 
     def own_index(self, rank):
         """What a rank says of itself."""
-        return encode(Names(self.shapes, KINDS, tuple(self.slices), ()), self.rows_of(rank))
+        return encode(IndexNames(self.shapes, KINDS, tuple(self.slices), ()), self.rows_of(rank))
 
     def index(self):
         """The index of the checkpoint, merged by the writer's own code."""
         files = [DataFile(rank, (0,)).name for rank in range(self.ranks)]
-        return merge(map(self.own_index, range(self.ranks)), files)
+        return merge_indexes(map(self.own_index, range(self.ranks)), files)
 
     def write(self, folder, with_data=()):
         """A folder as rank 0 leaves it, but for the tensors: files of zeros for the ranks in `with_data` only."""

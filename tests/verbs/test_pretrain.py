@@ -338,7 +338,7 @@ def test_damaged_checkpoint_is_passed_over_for_the_newest_whole_one(corpus, save
         content[-100] ^= 1
         tensors.write_bytes(content)
     elif damage == "missing":
-        (newest / "rank-00000.json").unlink()
+        (newest / "index.safetensors").unlink()
     else:
         (newest / "COMPLETE").unlink()
     assert run_ranks(pretrain, small_config(corpus, run_dir, checkpoint__every=2), 1) == [0]

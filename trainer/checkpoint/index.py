@@ -43,7 +43,7 @@ Columns = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Names:
+class IndexNames:
     """What the numbers in the columns refer to, by place; `parameters` by name, with the shape of the whole."""
 
     parameters: dict[str, tuple[Count, ...]]
@@ -53,7 +53,7 @@ class Names:
 
 
 @dataclass(frozen=True)
-class Run:
+class Pieces:
     """`count` pieces of `size` elements on end in the flattened `slice`, from `start` on; see the module."""
 
     slice: Slice | None
@@ -72,7 +72,7 @@ class Index:
     """
 
     def __init__(
-        self, names: Names, columns: Columns, parts: list[tuple[str, str]], files: Mapping[str, StoredFile]
+        self, names: IndexNames, columns: Columns, parts: list[tuple[str, str]], files: Mapping[str, StoredFile]
     ) -> None:
         """`parts`: file and tensor of each."""
         self.shapes: dict[str, tuple[int, ...]] = names.parameters
@@ -83,7 +83,7 @@ class Index:
         self._check_rows(names, max((files[file].bytes for file in names.files), default=0))
         self._groups = self._find_groups(names)
 
-    def find(self, parameter: str, kind: str, region: Region) -> Iterator[Run]:
+    def find(self, parameter: str, kind: str, region: Region) -> Iterator[Pieces]:
         """Runs of the pieces that have elements of `region`, cut to these; none if the parameter isn't held."""
         column = self._columns
         for cut, first, last in self._groups.get((parameter, kind), ()):
@@ -101,7 +101,7 @@ class Index:
                 low, high = max(0, (start - begin) // size), min(count, -((begin - stop) // size))
                 part, step = int(column["part"][row]), int(column["step"][row])
                 offset = int(column["offset"][row])
-                yield Run(cut, begin + low * size, size, high - low, part + low * step, step, offset)
+                yield Pieces(cut, begin + low * size, size, high - low, part + low * step, step, offset)
 
     def holds(self, parameter: str, kind: str) -> bool:
         """Whether there is anything of this kind of the parameter."""
@@ -125,7 +125,7 @@ class Index:
 
     # ------------------------------------------------------------------------------------------------------ checks
 
-    def _check_names(self, names: Names, files: Mapping[str, StoredFile]) -> None:
+    def _check_names(self, names: IndexNames, files: Mapping[str, StoredFile]) -> None:
         for file in names.files:
             if file not in files:
                 raise Malformed(f"{shown(file)} isn't named by COMPLETE")
@@ -140,7 +140,7 @@ class Index:
         if not names.parameters:
             raise Malformed("it holds no parameter")
 
-    def _check_rows(self, names: Names, most_bytes: int) -> None:
+    def _check_rows(self, names: IndexNames, most_bytes: int) -> None:
         column = self._columns
         limits = {"parameter": len(names.parameters), "kind": len(names.kinds), "slice": len(names.slices)}
         if math.prod(limits.values()) > MOST_ELEMENTS:
@@ -156,7 +156,7 @@ class Index:
         last = part + (count - 1) * column["step"]
         _require(column, "step", (last >= 0) & (last < len(self.parts)) & ((column["step"] != 0) | (count == 1)))
 
-    def _find_groups(self, names: Names) -> dict[tuple[str, str], list[tuple[Slice | None, int, int]]]:
+    def _find_groups(self, names: IndexNames) -> dict[tuple[str, str], list[tuple[Slice | None, int, int]]]:
         """Rows [first, last) of each slice, by parameter and kind. Malformed unless they hold each element once."""
         column, kinds, slices = self._columns, len(names.kinds), len(names.slices)
         if not len(column["start"]):
@@ -248,7 +248,7 @@ def _tile(shape: tuple[int, ...], cuts: list[Slice | None]) -> bool:
 # ------------------------------------------------------------------------------------------------------------ files
 
 
-def encode(names: Names, columns: Columns) -> bytes:
+def encode(names: IndexNames, columns: Columns) -> bytes:
     """A safetensors file of the columns."""
     from safetensors.numpy import save
 
@@ -268,7 +268,7 @@ def read_index(path: Path, files: Mapping[str, StoredFile]) -> Index:
     text = columns.pop(NAMES)
     if text.nbytes > MOST_NAMES_BYTES:
         raise Malformed(f"{NAMES}: larger than {MOST_NAMES_BYTES:,} bytes")
-    names = from_json(Names, parse_json(text.tobytes()))
+    names = from_json(IndexNames, parse_json(text.tobytes()))
     _require(columns, FILE, (columns[FILE] >= 0) & (columns[FILE] < len(names.files)))
     parts = [(names.files[file], part_name(number)) for number, file in enumerate(columns.pop(FILE).tolist())]
     return Index(names, columns, parts, files)

@@ -20,7 +20,7 @@ import xxhash
 from trainer.checkpoint.complete import COMPLETE, STATE, Hashed, StoredFile, describe
 from trainer.checkpoint.data_file import DataFile
 from trainer.checkpoint.index import INDEX, encode
-from trainer.checkpoint.merge import merge
+from trainer.checkpoint.merge import merge_indexes
 from trainer.checkpoint.notes import Notes
 from trainer.checkpoint.object_store import ObjectStore
 from trainer.checkpoint.snapshot import Snapshot
@@ -190,6 +190,6 @@ def _merged_index(job: Job, lines: list[dict[str, Any]]) -> bytes:
     ranks = [f"{line['file']} {line['index']}" for line in lines]
     if ranks != job.merged.ranks:
         indexes = (job.notes.path(rank, WRITTEN).read_bytes().partition(b"\n")[2] for rank in range(job.world_size))
-        job.merged.content = merge(indexes, [line["file"] for line in lines])
+        job.merged.content = merge_indexes(indexes, [line["file"] for line in lines])
         job.merged.ranks = ranks
     return job.merged.content

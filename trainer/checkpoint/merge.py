@@ -8,7 +8,7 @@ from itertools import islice
 
 import numpy as np
 
-from trainer.checkpoint.index import FILE, LONGS, NAMES, ORDER, WORDS, Columns, Names, encode
+from trainer.checkpoint.index import FILE, LONGS, NAMES, ORDER, WORDS, Columns, IndexNames, encode
 from trainer.errors import StorageError
 from trainer.machine.json_file import from_json
 from trainer.model.partition import Slice
@@ -16,7 +16,7 @@ from trainer.model.partition import Slice
 AT_ONCE = 64  # ranks whose rows are sorted first: what remains of them is small
 
 
-def merge(indexes: Iterable[bytes], files: list[str]) -> bytes:
+def merge_indexes(indexes: Iterable[bytes], files: list[str]) -> bytes:
     """The checkpoint's index of every rank's (`encode`), in order; `files`: in which file each rank's part is."""
     numbering = _Numbering()
     merged: list[Columns] = []
@@ -25,7 +25,7 @@ def merge(indexes: Iterable[bytes], files: list[str]) -> bytes:
         merged.append(compress(_joined(batch)))
     rows = compress(_joined(merged))
     distinct = {name: place for place, name in enumerate(dict.fromkeys(files))}
-    names = Names(numbering.shapes, tuple(numbering.kinds), tuple(numbering.slices), tuple(distinct))
+    names = IndexNames(numbering.shapes, tuple(numbering.kinds), tuple(numbering.slices), tuple(distinct))
     return encode(names, {**rows, FILE: np.array([distinct[name] for name in files], dtype=np.int32)})
 
 
@@ -46,11 +46,11 @@ class _Numbering:
         columns = load(content)
         text = columns.pop(NAMES).tobytes()
         if text not in self._known:
-            self._known[text] = self._places(from_json(Names, json.loads(text)))
+            self._known[text] = self._places(from_json(IndexNames, json.loads(text)))
         places = self._known[text]
         return columns | {name: places[name][columns[name]] for name in places}
 
-    def _places(self, names: Names) -> Columns:
+    def _places(self, names: IndexNames) -> Columns:
         """For each number of one rank, that of all."""
         for name, shape in names.parameters.items():
             if self.shapes.setdefault(name, shape) != shape:

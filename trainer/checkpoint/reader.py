@@ -23,7 +23,7 @@ import torch
 
 from trainer.checkpoint.complete import STATE, read_complete
 from trainer.checkpoint.fragment import WEIGHT
-from trainer.checkpoint.index import INDEX, Index, Run, read_index
+from trainer.checkpoint.index import INDEX, Index, Pieces, read_index
 from trainer.checkpoint.malformed import MEND, explained
 from trainer.checkpoint.state import read_format, read_state
 from trainer.checkpoint.version_1 import read_rank_indexes
@@ -110,7 +110,7 @@ class CheckpointReader:
         shape = self.shapes[parameter]
         return self.read(parameter, kind, Region.of_slice(shape, None)).view(shape)
 
-    def _copy_run(self, region: Region, result: torch.Tensor, run: Run) -> int:
+    def _copy_run(self, region: Region, result: torch.Tensor, run: Pieces) -> int:
         """Copies what a run has of a region into `result`; the number of elements."""
         copied, into = 0, result.numpy()
         for number in range(run.count):
@@ -125,7 +125,7 @@ class CheckpointReader:
                 copied += copy(region, result, held, _storage(values))
         return copied
 
-    def _piece(self, run: Run, number: int) -> npt.NDArray[np.float32]:
+    def _piece(self, run: Pieces, number: int) -> npt.NDArray[np.float32]:
         part = self._part(run.part + number * run.step)
         if run.offset + run.size > part.size:
             raise InputError(f"part {run.part + number * run.step} has no {run.offset + run.size:,} elements")

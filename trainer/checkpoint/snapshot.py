@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from trainer.checkpoint.fragment import Fragment
-from trainer.checkpoint.index import LONGS, WORDS, Columns, Names
+from trainer.checkpoint.index import LONGS, WORDS, Columns, IndexNames
 from trainer.model.partition import Slice
 
 
@@ -18,7 +18,7 @@ class Snapshot:
     """Tensors in the order in which they are written, end to end, and rows of the index that say so."""
 
     tensors: list[torch.Tensor]
-    names: Names
+    names: IndexNames
     columns: Columns
 
     @property
@@ -54,7 +54,7 @@ def take_snapshot(fragments: Iterable[Fragment], rank: int) -> Snapshot:
     columns: Columns = {
         name: column.astype(kind) for name, column, kind in zip(WORDS + LONGS, table, types, strict=True)
     }
-    return Snapshot(tensors, Names(parameters, tuple(kinds), tuple(slices), ()), columns)
+    return Snapshot(tensors, IndexNames(parameters, tuple(kinds), tuple(slices), ()), columns)
 
 
 def _host_copy(view: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 
 from trainer.checkpoint.complete import StoredFile
-from trainer.checkpoint.index import LONGS, MOST_DIMENSIONS, VISIBLE, WORDS, Index, Names, check_slice
+from trainer.checkpoint.index import LONGS, MOST_DIMENSIONS, VISIBLE, WORDS, Index, IndexNames, check_slice
 from trainer.checkpoint.malformed import MEND, explained
 from trainer.errors import InputError
 from trainer.machine.bare_name import bare_name
@@ -86,5 +86,5 @@ def _index_of(fragments: list[FragmentRecord], files: Mapping[str, StoredFile]) 
     columns["size"][:] = [each.stop - each.start for each in held]
     columns["part"][:] = np.arange(count)
     columns["count"][:] = 1
-    names = Names(shapes, tuple(kinds), tuple(slices), tuple(dict.fromkeys(each.file for each in held)))
+    names = IndexNames(shapes, tuple(kinds), tuple(slices), tuple(dict.fromkeys(each.file for each in held)))
     return Index(names, columns, [(each.file, each.tensor) for each in held], files)
