@@ -21,7 +21,7 @@ from tests.checkpoint.written import (
 from tests.run_ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
 from tests.states import assert_equal_states
 from trainer.checkpoint import object_store, transfer
-from trainer.checkpoint.complete import read_complete
+from trainer.checkpoint.complete import in_order, read_complete
 from trainer.checkpoint.find import find_problem
 from trainer.checkpoint.folders import folder_of, list_steps
 from trainer.checkpoint.fragment import Fragment
@@ -196,6 +196,12 @@ def test_shares_are_each_file_once(files, ranks):
     shares = [share_of(names, rank, ranks) for rank in range(ranks)]
     assert sorted(name for share in shares for name in share) == sorted(names)
     assert max(map(len, shares)) <= -(-files // ranks)
+
+
+def test_a_rank_copies_what_it_wrote(tmp_path):
+    folder = write_as_ranks(tmp_path, 7, large(5))
+    names = in_order(read_complete(folder))
+    assert [share_of(names, rank, 5)[0] for rank in range(5)] == [f"rank-{rank:05d}.safetensors" for rank in range(5)]
 
 
 def copy_and_die(arguments):

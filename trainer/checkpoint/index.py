@@ -77,7 +77,6 @@ class Index:
         """`parts`: file and tensor of each."""
         self.shapes: dict[str, tuple[int, ...]] = names.parameters
         self.parts = parts
-        self._slices = names.slices
         self._columns = columns
         self._check_names(names, files)
         self._check_rows(names, max((files[file].bytes for file in names.files), default=0))
@@ -85,23 +84,24 @@ class Index:
 
     def find(self, parameter: str, kind: str, region: Region) -> Iterator[Pieces]:
         """Runs of the pieces that have elements of `region`, cut to these; none if the parameter isn't held."""
-        column = self._columns
         for cut, first, last in self._groups.get((parameter, kind), ()):
             if cut and region.slice and cut.dim != region.slice.dim:
                 raise InputError(f"{parameter} ({kind}) is cut along dimension {cut.dim}, not {region.slice.dim}")
             start, stop = region.span_in(cut)
             if start >= stop:
                 continue
-            starts = column["start"][first:last]
-            rows = range(
-                first + int(starts.searchsorted(start, "right")) - 1, first + int(starts.searchsorted(stop, "left"))
-            )
-            for row in rows:
-                begin, size, count = int(column["start"][row]), int(column["size"][row]), int(column["count"][row])
-                low, high = max(0, (start - begin) // size), min(count, -((begin - stop) // size))
-                part, step = int(column["part"][row]), int(column["step"][row])
-                offset = int(column["offset"][row])
-                yield Pieces(cut, begin + low * size, size, high - low, part + low * step, step, offset)
+            starts = self._columns["start"][first:last]
+            low, high = int(starts.searchsorted(start, "right")) - 1, int(starts.searchsorted(stop, "left"))
+            for row in range(first + low, first + high):
+                yield self._within(row, cut, start, stop)
+
+    def _within(self, row: int, cut: Slice | None, start: int, stop: int) -> Pieces:
+        """The pieces of a row that have elements of [start, stop)."""
+        begin, size, count, part, step, offset = (
+            int(self._columns[name][row]) for name in ("start", "size", "count", "part", "step", "offset")
+        )
+        low, high = max(0, (start - begin) // size), min(count, -((begin - stop) // size))
+        return Pieces(cut, begin + low * size, size, high - low, part + low * step, step, offset)
 
     def holds(self, parameter: str, kind: str) -> bool:
         """Whether there is anything of this kind of the parameter."""
