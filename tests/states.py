@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from trainer.checkpoint.reader import CheckpointReader, find_checkpoint
+from trainer.checkpoint.find import find_checkpoint
+from trainer.checkpoint.reader import CheckpointReader
 
 
 def read_state(run_dir: Path, step: int | None = None) -> dict[tuple[str, str], torch.Tensor]:

@@ -14,7 +14,7 @@ import torch
 from tests.corpus import make_dataset
 from tests.hugging_face import load_model
 from tests.run_ranks import pretrain, run_ranks, small_config
-from trainer.checkpoint.reader import find_checkpoint
+from trainer.checkpoint.find import find_checkpoint
 from trainer.config import Export
 from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.errors import ConfigError

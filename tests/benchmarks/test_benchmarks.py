@@ -81,6 +81,11 @@ def test_start_benchmark_writes_what_it_prints(tmp_path):
     assert set(read(tmp_path, "start")["starts"]) >= {"banyan --help", "to the first step", "resume to the next step"}
 
 
+def test_checkpoint_benchmark_writes_what_it_prints(tmp_path):
+    assert "the same shape" in run("checkpoint", "--tiny", "--ranks", 8, 16, "--rounds", 1, "--output", tmp_path)
+    assert list(read(tmp_path, "checkpoint")["found"]) == ["8", "16"]
+
+
 @pytest.mark.full
 def test_saves_are_timed(tmp_path):
     run("start", "--tiny", "--rounds", 1, "--saves", 2, "--output", tmp_path)

@@ -66,7 +66,8 @@ def shuffled(shapes):
 
 
 def test_some_shapes_hand_on_what_they_loaded(corpus, tmp_path):
-    assert_handed_on(corpus, tmp_path / "run", [(4, 3, 2), (2, 1, 2), (4, 2, 1), (2, 0, 2)], **ODD)
+    shapes = [(4, 3, 2), (2, 1, 2), (4, 2, 1), (2, 0, 2)]
+    assert_handed_on(corpus, tmp_path / "run", shapes, checkpoint__writers=3, **ODD)
 
 
 @pytest.mark.full

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
-from tests.checkpoint.written import WEIGHT, pieces, region, write_checkpoint
+from tests.checkpoint.written import WEIGHT, pieces, region, write_as_ranks, write_checkpoint
+from trainer.checkpoint.find import find_checkpoint, find_problem
 from trainer.checkpoint.folders import folder_of
 from trainer.checkpoint.fragment import Fragment
-from trainer.checkpoint.reader import CheckpointReader, find_checkpoint, find_problem, read_weights
-from trainer.checkpoint.writer import take_snapshot, write_rank
+from trainer.checkpoint.reader import CheckpointReader, read_weights
 from trainer.errors import InputError
 from trainer.model.partition import Slice
 from trainer.model.region import Region
@@ -48,17 +49,24 @@ def test_newest_whole_checkpoint_is_found_by_looking(tmp_path):
         find_checkpoint(tmp_path / "empty", None)
 
 
-def test_reader_of_the_documentation_reads_slices_and_ranges(tmp_path):
+@pytest.mark.parametrize("writers", [0, 3, 1])
+def test_reader_of_the_documentation_reads_slices_and_ranges(tmp_path, writers):
     page = Path(__file__).parents[2] / "docs" / "CHECKPOINTS.md"
     code = page.read_text().partition("```python\n")[2].partition("```")[0]
     names = {}
     exec(code, names)
     matrix = torch.arange(24, dtype=torch.float32).view(4, 6)
-    for rank, (left, right) in enumerate([(0, 3), (3, 6)]):
-        regions = [Region((4, 6), Slice(1, left, right), start, stop) for start, stop in ((0, 5), (5, 12))]
-        held = [Fragment("cut", region, {"fp32": region.cut(matrix)}) for region in regions]
-        write_rank(tmp_path, rank, take_snapshot([*held, *pieces(10)[rank::2]], f"rank-{rank:05d}.safetensors"))
-    found = names["read"](tmp_path)
+    halves = [(Slice(1, left, right), start) for start in (0, 6) for left, right in ((0, 3), (3, 6))]
+    regions = [Region((4, 6), cut, start, start + 6) for cut, start in halves]
+    by_rank = [[Fragment("cut", region, {"fp32": region.cut(matrix)})] for region in regions]
+    for rank, more in enumerate(([], pieces(10)[:1], [], pieces(10)[1:])):
+        by_rank[rank] += more
+    folder = write_as_ranks(tmp_path, 1, by_rank, writers=writers)
+    assert len(list(folder.glob("rank-*"))) == (writers or 4)
+    with safe_open(folder / "index.safetensors", "np") as index:
+        rows = list(zip(*(index.get_tensor(name).tolist() for name in names["COLUMNS"]), strict=True))
+    assert rows[:2] == [(0, 0, 0, 0, 2, 2, 0, 6, 0), (0, 0, 1, 1, 2, 2, 0, 6, 0)]  # as the page says
+    found = names["read"](folder)
     assert torch.equal(torch.from_numpy(found["cut"]), matrix)
     assert torch.equal(torch.from_numpy(found["odd"]).view(-1), WEIGHT)
-    assert torch.equal(torch.from_numpy(names["read"](tmp_path, "exp_avg")["odd"]).view(-1), -WEIGHT)
+    assert torch.equal(torch.from_numpy(names["read"](folder, "exp_avg")["odd"]).view(-1), -WEIGHT)

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from tests.checkpoint.written import WEIGHT, open_writer, pieces, region, write_checkpoint
-from trainer.checkpoint import writer as writing
+from trainer.checkpoint import job as writing
+from trainer.checkpoint.find import find_newest, find_problem
 from trainer.checkpoint.folders import folder_of, list_steps
 from trainer.checkpoint.fragment import Fragment
-from trainer.checkpoint.reader import CheckpointReader, find_newest, find_problem
-from trainer.checkpoint.writer import retain
+from trainer.checkpoint.reader import CheckpointReader
+from trainer.checkpoint.retention import retain
+from trainer.checkpoint.writer import CheckpointWriter
 from trainer.errors import StorageError
 
 
@@ -111,16 +113,16 @@ def write_on_two_ranks(folder):
     mine = pieces(40)[mesh.rank :: 2]
     write = writing.write_rank
 
-    def fail(attempt, rank, snapshot):
-        if rank == 1 and "step-00000002" in attempt.name:
+    def fail(job):
+        if job.rank == 1 and "step-00000002" in job.attempt.name:
             raise OSError(28, "No space left on device")
-        write(attempt, rank, snapshot)
+        write(job)
 
     writing.write_rank = fail
-    before = Path.write_text
-    Path.write_text = lambda path, text: None if path.suffix == ".failed" else before(path, text)
+    before = Path.write_bytes
+    Path.write_bytes = lambda path, content: before(path, content) if path.suffix != ".failed~" else 1 / 0
     said = []
-    writer = writing.CheckpointWriter(folder, mesh, Checkpoint(keep=9), said.append)
+    writer = CheckpointWriter(folder, mesh, Checkpoint(keep=9), said.append)
     for step in (1, 2, 3):
         writer.save(mine, {"step": step}, last=step == 3)
     newest, _ = find_newest(folder, mesh)

@@ -9,7 +9,8 @@ import yaml
 from tests.engine.reference import assert_same_course, train_plainly
 from tests.run_ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
 from tests.states import assert_equal_states
-from trainer.checkpoint.reader import find_checkpoint, read_weights
+from trainer.checkpoint.find import find_checkpoint
+from trainer.checkpoint.reader import read_weights
 from trainer.engine.bf16 import autocast
 from trainer.model.decoder import Transformer
 

@@ -15,7 +15,7 @@ from tests.run_ranks import fail_ranks, pretrain, read_metrics, run_ranks, small
 from tests.states import assert_equal_states
 from tests.verbs.test_evaluate import evaluate_into, read_scores
 from tests.verbs.test_evaluate import verb as evaluate_verb
-from trainer.checkpoint.reader import find_checkpoint
+from trainer.checkpoint.find import find_checkpoint
 from trainer.config import Export, Model
 from trainer.errors import ConfigError
 from trainer.evaluate import trained_model as trained

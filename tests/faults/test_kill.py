@@ -8,8 +8,8 @@ import pytest
 
 from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config, start_ranks
 from tests.states import assert_equal_states
+from trainer.checkpoint.find import find_problem
 from trainer.checkpoint.folders import folder_of, list_steps
-from trainer.checkpoint.reader import find_problem
 
 SHAPES = [*(pytest.param(*shape, marks=pytest.mark.full) for shape in [(1, 1), (1, 3), (2, 1)]), (2, 3)]
 STEPS = 14
@@ -35,13 +35,13 @@ def kill_when(ranks, ready, timeout_s=120, after_s=0.0):
 
 def pretrain_stuck_in_checkpoint(config):
     """The verb, whose writer never gets past its first files: the moment at which it is killed."""
-    from trainer.checkpoint import writer
+    from trainer.checkpoint import job as writing
 
     def hang(job):
-        (job.attempt.parent / "writing").touch()
+        (job.target.parent / "writing").touch()
         time.sleep(600)
 
-    writer.complete = hang
+    writing.complete = hang
     return pretrain(config)
 
 
@@ -93,7 +93,7 @@ def test_many_kills_at_random_moments(corpus, tmp_path, world_size, stage, turn)
 
 def pretrain_writing_slowly(config):
     """The verb, whose checkpoints take so long that most moments of training are moments of writing, too."""
-    from trainer.checkpoint import writer
+    from trainer.checkpoint import job as writing
 
     draw = random.Random(os.getpid())
 
@@ -104,15 +104,15 @@ def pretrain_writing_slowly(config):
 
         return wait_and_work
 
-    writer.write_rank, writer.complete = slow(writer.write_rank), slow(writer.complete)
+    writing.write_rank, writing.complete = slow(writing.write_rank), slow(writing.complete)
     return pretrain(config)
 
 
-def kill_while_saving(corpus, folder, world_size, stage, kills, seed):
+def kill_while_saving(corpus, folder, world_size, stage, kills, seed, writers=0):
     """Kills a run at random moments of its asynchronous saves, then lets it end: it must be as if nothing had been."""
     calm, disturbed = folder / "calm", folder / "disturbed"
     config = configure(corpus, calm, stage)
-    config.checkpoint.every, config.train.steps = 2, 40
+    config.checkpoint.every, config.checkpoint.writers, config.train.steps = 2, writers, 40
     assert run_ranks(pretrain, config, world_size) == [0] * world_size
 
     config.run.dir = str(disturbed)
@@ -128,8 +128,9 @@ def kill_while_saving(corpus, folder, world_size, stage, kills, seed):
     assert [row["step"] for row in read_metrics(disturbed)] == list(range(1, 41))
 
 
-def test_three_kills_at_random_moments_of_asynchronous_saves(corpus, tmp_path):
-    kill_while_saving(corpus, tmp_path, 2, 1, kills=3, seed=0)
+@pytest.mark.parametrize("writers", [pytest.param(0, marks=pytest.mark.full), 1])
+def test_three_kills_at_random_moments_of_asynchronous_saves(corpus, tmp_path, writers):
+    kill_while_saving(corpus, tmp_path, 2, 1, kills=3, seed=0, writers=writers)
 
 
 @pytest.mark.full

@@ -64,5 +64,6 @@ def reseal_checkpoint(folder: Path) -> None:
             file = folder / Path(name).name
             with contextlib.suppress(OSError, ValueError):
                 body = read(file)
+                described.pop("parts", None)
                 described |= {"bytes": len(body), "xxh3_128": xxhash.xxh3_128_hexdigest(body)}
         path.write_text(json.dumps(content))

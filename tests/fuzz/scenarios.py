@@ -25,7 +25,7 @@ DATASET = (
     *("data/*/tokenizer/tokenizer.json", "data/*/tokenizer/tokenizer_config.json"),
 )
 CHECKPOINT = (
-    *("run/checkpoints/*/COMPLETE", "run/checkpoints/*/state.json", "run/checkpoints/*/rank-*.json"),
+    *("run/checkpoints/*/COMPLETE", "run/checkpoints/*/state.json", "run/checkpoints/*/index.safetensors"),
     *("run/checkpoints/*/rank-*.safetensors",),
 )
 RUN_FILES = (

@@ -4,11 +4,13 @@ import json
 import os
 import shutil
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from tests.run_ranks import pretrain, run_ranks, small_config
+from trainer.checkpoint.complete import describe
 from trainer.checkpoint.folders import folder_of
-from trainer.checkpoint.reader import describe
 from trainer.errors import ConfigError, InputError
 from trainer.verbs.checkpoint import main
 
@@ -43,31 +45,51 @@ def test_verify_prints_a_line_per_damage_and_fails(run_dir, capsys):
     content[-5] ^= 1
     tensors.write_bytes(content)
     os.truncate(folder / "rank-00001.safetensors", 100)
-    (folder / "rank-00001.json").unlink()
+    (folder / "index.safetensors").unlink()
     assert main(["verify", str(run_dir)]) == 2
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert lines[0] == f"{folder}: rank-00000.safetensors doesn't match its hash"
-    assert lines[1] == f"{folder}: rank-00001.json is missing"
-    assert "rank-00001.safetensors has 100 bytes of" in lines[2]
+    assert "rank-00001.safetensors has 100 bytes of" in lines[1]
+    assert lines[2] == f"{folder}: index.safetensors is missing"
     assert ": OK, " in lines[3]
+
+
+def drop(rows):
+    return {name: column[:-1] for name, column in rows.items()}
+
+
+def double(rows):
+    return {name: np.concatenate([column[:1], column]) for name, column in rows.items()}
+
+
+def shorten(rows):
+    return rows | {"size": rows["size"] - (np.arange(len(rows["size"])) == 0)}
+
+
+def move(rows):
+    return rows | {"offset": rows["offset"] + 1000}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda fragments: fragments.pop(), "slices don't make it whole"),
-        (lambda fragments: fragments.append(fragments[0]), "are twice"),
-        (lambda fragments: fragments[0].update(stop=fragments[0]["stop"] - 1), "expected"),
+        (drop, "slices don't make it whole"),
+        (double, "are twice"),
+        (shorten, "are missing"),
+        (move, "rank-00001.safetensors: rank-00001 has "),
     ],
 )
 def test_verify_sees_what_hashes_don_t(run_dir, capsys, change, message):
     folder = folder_of(run_dir, 4)
-    content = json.loads((folder / "rank-00000.json").read_text())
-    change(content["fragments"])
-    (folder / "rank-00000.json").write_text(json.dumps(content))
+    index = load_file(folder / "index.safetensors")
+    names = {name: index.pop(name) for name in ("names", "file")}
+    save_file(
+        {name: np.ascontiguousarray(column) for name, column in (change(index) | names).items()},
+        folder / "index.safetensors",
+    )
     complete = json.loads((folder / "COMPLETE").read_text())
-    complete["files"]["rank-00000.json"] = describe(folder / "rank-00000.json")
+    complete["files"]["index.safetensors"] = describe(folder / "index.safetensors")
     (folder / "COMPLETE").write_text(json.dumps(complete))
     assert main(["verify", str(folder)]) == 2
     assert message in capsys.readouterr().out

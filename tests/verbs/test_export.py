@@ -9,7 +9,7 @@ import torch
 from tests.hugging_face import load_model, some_tokens
 from tests.run_ranks import pretrain, run_ranks, small_config
 from tests.states import read_state
-from trainer.checkpoint.reader import find_checkpoint
+from trainer.checkpoint.find import find_checkpoint
 from trainer.config import Export
 from trainer.errors import ConfigError, InputError
 from trainer.evaluate import trained_model as trained

@@ -338,7 +338,7 @@ def test_damaged_checkpoint_is_passed_over_for_the_newest_whole_one(corpus, save
         content[-100] ^= 1
         tensors.write_bytes(content)
     elif damage == "missing":
-        (newest / "rank-00000.json").unlink()
+        (newest / "index.safetensors").unlink()
     else:
         (newest / "COMPLETE").unlink()
     assert run_ranks(pretrain, small_config(corpus, run_dir, checkpoint__every=2), 1) == [0]
@@ -423,16 +423,16 @@ def test_second_run_in_a_directory_is_refused_and_the_first_goes_on(corpus, tmp_
 
 def pretrain_with_held_writer(config):
     """The verb, none of whose checkpoint files are written before a file `release` is there."""
-    from trainer.checkpoint import writer
+    from trainer.checkpoint import job as writing
 
-    write = writer.write_rank
+    write = writing.write_rank
 
     def hold(*arguments):
         while not (Path(config.run.dir) / "release").exists():
             time.sleep(0.01)
         write(*arguments)
 
-    writer.write_rank = hold
+    writing.write_rank = hold
     return pretrain(config)
 
 

@@ -1,139 +1,26 @@
-"""Writes checkpoints: the training thread copies its state to host memory, a thread of each rank makes that durable.
-
-Threads run no collectives. Each rank's writes rank-N.safetensors, then rank-N.json (or rank-N.failed), into the
-attempt's folder; rank 0's waits for all of them, writes state.json and COMPLETE, and renames the folder.
-"""
+"""Writes checkpoints: the training thread copies its state to host memory, a thread of each rank makes that durable."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import threading
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
-
-from trainer.checkpoint.folders import PARTIAL, folder_of, list_steps
+from trainer.checkpoint.data_file import DataFile, group_of
+from trainer.checkpoint.folders import folder_of, step_of
 from trainer.checkpoint.fragment import Fragment
+from trainer.checkpoint.job import Job, MergedIndex, not_written
 from trainer.checkpoint.object_store import ObjectStore
-from trainer.checkpoint.reader import COMPLETE, FORMAT, STATE, describe, kept_steps
+from trainer.checkpoint.retention import retain
+from trainer.checkpoint.snapshot import take_snapshot
 from trainer.config import Checkpoint
 from trainer.errors import StorageError
-from trainer.machine.durable import problem_of, sync, write_json
+from trainer.machine.durable import problem_of
 from trainer.ranks.mesh import Mesh
 
-POLL_S = 0.02
 LAST_WAIT_S = 30.0  # that a run which ends by an error waits for what is being written
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What one rank writes: copies of its fragments in host memory, by key, and the index that describes them."""
-
-    tensors: dict[str, torch.Tensor]
-    index: list[dict[str, Any]]
-
-
-def take_snapshot(fragments: Iterable[Fragment], file: str) -> Snapshot:
-    """Copies `fragments`, which are to be written to `file`; the copies are finished when it returns."""
-    tensors: dict[str, torch.Tensor] = {}
-    index = []
-    for fragment in fragments:
-        region = fragment.region
-        for kind, view in fragment.views.items():
-            key = f"{kind}:{fragment.parameter}:{region.start}"
-            tensors[key] = _host_copy(view.detach())
-            index.append(
-                {
-                    "parameter": fragment.parameter,
-                    "shape": list(region.shape),
-                    "slice": asdict(region.slice) if region.slice else None,
-                    "start": region.start,
-                    "stop": region.stop,
-                    "kind": kind,
-                    "file": file,
-                    "tensor": key,
-                }
-            )
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return Snapshot(tensors, index)
-
-
-def _host_copy(view: torch.Tensor) -> torch.Tensor:
-    if view.device.type != "cuda":
-        return view.clone(memory_format=torch.contiguous_format)  # .cpu() would alias
-    copy = torch.empty(view.shape, dtype=view.dtype, pin_memory=True)
-    return copy.copy_(view, non_blocking=True)
-
-
-@dataclass
-class Job:
-    """One checkpoint on its way from host memory to the disk, on one rank; `run` is what the thread does.
-
-    `then` is rank 0's work once the checkpoint is whole; it returns what went wrong with it, in a line.
-    """
-
-    attempt: Path
-    target: Path
-    rank: int
-    world_size: int
-    snapshot: Snapshot | None
-    state: dict[str, Any]
-    then: Callable[[], str | None]
-    say: Callable[[str], None]
-    problem: str | None = None  # why this rank's files weren't written
-    failure: str | None = None  # on rank 0: what went wrong on any rank, in a line
-    written: threading.Event = field(default_factory=threading.Event)
-    stop: threading.Event = field(default_factory=threading.Event)  # some rank has failed: wait for it no longer
-    thread: threading.Thread = field(init=False)
-
-    def start(self) -> None:
-        """Begins, in a thread that doesn't keep the process alive."""
-        self.thread = threading.Thread(target=self.run, name="checkpoint-writer", daemon=True)
-        self.thread.start()
-
-    def run(self) -> None:
-        """Writes this rank's files; on rank 0, completes the checkpoint."""
-        self.problem = problem_of(self._write)
-        self.snapshot = None  # gives the host memory back
-        if self.problem:
-            problem_of(lambda: (self.attempt / f"rank-{self.rank:05d}.failed").write_text(str(self.problem), "utf-8"))
-        self.written.set()
-        if self.rank == 0:
-            problem = self._wait_for_ranks() or problem_of(lambda: complete(self))
-            if problem:
-                shutil.rmtree(self.attempt, ignore_errors=True)  # its space may be what is missing
-                self.failure = not_written(self.target, problem)
-            else:
-                self.failure = self.then()
-            if self.failure:
-                self.say(self.failure)
-
-    def _write(self) -> None:
-        assert self.snapshot is not None
-        write_rank(self.attempt, self.rank, self.snapshot)
-
-    def _wait_for_ranks(self) -> str | None:
-        """Returns once every rank's files are there, or with the problem of one that failed."""
-        missing = set(range(self.world_size))
-        while missing:
-            for rank in sorted(missing):
-                if self.rank == rank and self.problem:
-                    return self.problem
-                failed = self.attempt / f"rank-{rank:05d}.failed"
-                if failed.exists():
-                    return f"rank {rank}: {failed.read_text('utf-8')}"
-                if (self.attempt / f"rank-{rank:05d}.json").exists():
-                    missing.discard(rank)
-            if missing and self.stop.wait(POLL_S):
-                return "another rank failed"
-        return None
 
 
 class CheckpointWriter:
@@ -157,6 +44,7 @@ class CheckpointWriter:
         self._say = say
         self._store = store
         self._job: Job | None = None
+        self._merged = MergedIndex()
 
     def save(
         self, fragments: Iterable[Fragment], state: dict[str, Any], *, best: int | None = None, last: bool = False
@@ -171,17 +59,22 @@ class CheckpointWriter:
         folder, problem = self._mesh.from_main(_begin(target) if self._mesh.is_main else (target, None))
         failure = not_written(target, problem) if problem else None
         if failure is None:
-            snapshot = take_snapshot(fragments, f"rank-{self._mesh.rank:05d}.safetensors")
+            snapshot = take_snapshot(fragments, self._mesh.rank)
             self._job = Job(
-                folder,
-                target,
-                self._mesh.rank,
-                self._mesh.world_size,
-                snapshot,
-                state,
-                then=lambda: self._retain_and_copy(target, best),
+                folder=folder,
+                target=target,
+                rank=self._mesh.rank,
+                world_size=self._mesh.world_size,
                 say=lambda line: None if last else self._say(f"{line} The run goes on, and the next save tries again."),
+                retain_copies=lambda: self._retain_copies(best),
+                retain=lambda: self._retain(best),
+                data_file=self._data_file(snapshot.elements),
+                snapshot=snapshot,
+                state=state,
+                store=self._store,
+                merged=self._merged,
             )
+            del snapshot  # the job gives its memory back
             self._job.start()
             if last or not self._settings.asynchronous:
                 failure = self._settle()
@@ -189,6 +82,49 @@ class CheckpointWriter:
             self._say(f"{failure} The run goes on, and the next save tries again.")
         if failure and last:
             raise StorageError(f"{failure} Mend that, and start the same command again.")
+
+    def copy_again(self, folder: Path) -> None:
+        """Begins to copy a checkpoint of this run to the object store if it isn't there: the former start was killed.
+
+        Every rank calls it, before the first save.
+        """
+        store = self._store
+        if store is None or folder.parent != self._run_dir / "checkpoints":
+            return
+        attempt, problem = self._mesh.from_main(
+            self._begin_copy(store, folder) if self._mesh.is_main else (folder, None)
+        )
+        if problem:
+            if self._mesh.is_main:
+                self._say(f"{folder}: not copied to checkpoint.dir={store.url} ({problem}).")
+        elif attempt is not None:
+            self._job = Job(
+                folder=attempt,
+                target=folder,
+                rank=self._mesh.rank,
+                world_size=self._mesh.world_size,
+                say=self._say,
+                retain_copies=lambda: None,
+                store=store,
+            )
+            self._job.start()
+
+    @staticmethod
+    def _begin_copy(store: ObjectStore, folder: Path) -> tuple[Path | None, str | None]:
+        """The folder for notes, None if the checkpoint is there; or why it can't be made or known."""
+        there: list[int] = []
+        problem = problem_of(lambda: there.extend(store.steps()))
+        if problem or step_of(folder.name) in there:
+            return None, problem
+        return _begin(folder)
+
+    def _data_file(self, elements: int) -> DataFile:
+        """The file that this rank writes to; where ranks share files, they tell each other how much each has."""
+        writers, mesh = self._settings.writers, self._mesh
+        if writers in (0, mesh.world_size):
+            return DataFile(mesh.rank, (elements,))
+        group = group_of(mesh.rank, mesh.world_size, writers)
+        return DataFile(group.start, tuple(mesh.gather(elements)[group.start : group.stop]))
 
     def _settle(self) -> str | None:
         """Waits until what is being written has ended, on every rank; why it failed, in a line, or None."""
@@ -199,24 +135,37 @@ class CheckpointWriter:
         problem = self._mesh.first(job.problem)
         if problem:
             job.stop.set()  # a full disk may have kept its rank from saying so
+        elif self._store is not None:
+            self._settle_copy(job)
         job.thread.join()
         if self._mesh.is_main and problem:
-            shutil.rmtree(job.attempt, ignore_errors=True)  # what others wrote after rank 0 had removed it
+            job.remove_folder()  # what others wrote after rank 0 had removed it
         return self._mesh.from_main(job.failure)
 
-    def _retain_and_copy(self, folder: Path, best: int | None) -> str | None:
-        """Removes what retention doesn't keep and copies the rest to checkpoint.dir; a line if it can't be copied."""
-        rule: dict[str, Any] = {"keep": self._settings.keep, "keep_every": self._settings.keep_every, "best": best}
-        if problem := problem_of(lambda: retain(self._run_dir, **rule)):
-            self._say(f"{folder.parent}: old checkpoints can't be removed ({problem}).")
-        if self._store is None:
-            return None
+    def _settle_copy(self, job: Job) -> None:
+        """Waits until every rank's share is in the object store, or one has failed."""
+        if self._mesh.is_main:
+            job.decided.wait()
+        if self._mesh.from_main(job.failure):
+            job.stop.set()
+        job.copied.wait()
+        if self._mesh.first(job.copy_problem):
+            job.stop.set()
+
+    def _retain(self, best: int | None) -> None:
+        """Removes what retention doesn't keep."""
+        if problem := problem_of(lambda: retain(self._run_dir, **self._rule(best))):
+            self._say(f"{self._run_dir / 'checkpoints'}: old checkpoints can't be removed ({problem}).")
+
+    def _retain_copies(self, best: int | None) -> None:
+        """The same in the object store."""
         store = self._store
-        if problem := problem_of(lambda: store.upload(folder)):
-            return f"{folder}: whole, but not copied to checkpoint.dir={store.url} ({problem})."
-        if problem := problem_of(lambda: store.retain(**rule)):
+        assert store is not None
+        if problem := problem_of(lambda: store.retain(**self._rule(best))):
             self._say(f"checkpoint.dir={store.url}: old checkpoints can't be removed ({problem}).")
-        return None
+
+    def _rule(self, best: int | None) -> dict[str, Any]:
+        return {"keep": self._settings.keep, "keep_every": self._settings.keep_every, "best": best}
 
     def __enter__(self) -> CheckpointWriter:
         return self
@@ -226,60 +175,12 @@ class CheckpointWriter:
             self._job.thread.join(LAST_WAIT_S)  # no longer: a peer may be dead
 
 
-def not_written(target: Path, problem: str) -> str:
-    """The line that says so."""
-    return f"{target}: not written ({problem}); earlier checkpoints are untouched."
-
-
 def _begin(target: Path) -> tuple[Path, str | None]:
-    """Makes the folder of an attempt at `target`, and says why it couldn't."""
+    """Makes the folder of an attempt at `target`, with one for notes, and says why it couldn't."""
     folder = target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")
-    return folder, problem_of(lambda: folder.mkdir(parents=True))
 
+    def make() -> None:
+        (folder / target.name).mkdir(parents=True)
+        (folder / "notes").mkdir()
 
-def write_rank(folder: Path, rank: int, snapshot: Snapshot) -> None:
-    """Writes one rank's two files durably; rank-NNNNN.json comes last, and says that both are there."""
-    from safetensors.torch import save_file
-
-    file = f"rank-{rank:05d}.safetensors"
-    save_file(snapshot.tensors, folder / file)
-    sync(folder / file)
-    content = {"fragments": snapshot.index, "files": {file: describe(folder / file)}}
-    write_json(folder / f"rank-{rank:05d}.json", content)
-
-
-def complete(job: Job) -> None:
-    """Makes a checkpoint of an attempt that every rank has written: COMPLETE, then its name."""
-    folder, target = job.attempt, job.target
-    write_json(folder / STATE, {"format": FORMAT, **job.state})
-    files: dict[str, Any] = {}
-    for rank in range(job.world_size):
-        name = f"rank-{rank:05d}.json"
-        files |= json.loads((folder / name).read_text("utf-8"))["files"]
-        files[name] = describe(folder / name)
-    files[STATE] = describe(folder / STATE)
-    write_json(folder / COMPLETE, {"files": files})
-    sync(folder)
-    if target.exists():
-        shutil.rmtree(target)  # of the same step, and broken: a whole one would have been resumed from
-    folder.rename(target)
-    sync(target.parent)
-
-
-def remove_attempts(run_dir: Path) -> None:
-    """Removes what killed writers left. Rank 0 calls it before the first save."""
-    root = run_dir / "checkpoints"
-    for entry in root.iterdir() if root.is_dir() else ():
-        if PARTIAL.fullmatch(entry.name):
-            shutil.rmtree(entry, ignore_errors=True)
-
-
-def retain(run_dir: Path, *, keep: int, keep_every: int, best: int | None) -> None:
-    """Removes all but the newest `keep` whole checkpoints, every `keep_every`-th, and the `best` one."""
-    whole = [step for step in list_steps(run_dir) if (folder_of(run_dir, step) / COMPLETE).is_file()]
-    for step in set(whole) - kept_steps(whole, keep=keep, keep_every=keep_every, best=best):
-        folder = folder_of(run_dir, step)
-        if folder.is_symlink():
-            continue  # what it leads to isn't the run's alone
-        (folder / COMPLETE).unlink()  # from here on it doesn't count, however far the removal comes
-        shutil.rmtree(folder, ignore_errors=True)
+    return folder, problem_of(make)

@@ -38,6 +38,13 @@ class Checkpoint:
     asynchronous: bool = knob(
         True, "Train on while a checkpoint is written; off, each save waits until it is durable.", common=True
     )
+    writers: int = knob(
+        0,
+        "Files that the ranks' tensors are written to, each by ranks that follow each other: as many as nodes gives a "
+        "file per node; 0: every rank has its own.",
+        "files",
+        later=True,
+    )
     dir: Optional[str] = knob(
         None, "URL, as s3://BUCKET/RUN, that checkpoints are copied to as well and fetched from at a start."
     )

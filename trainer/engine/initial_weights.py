@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
+from trainer.checkpoint.find import find_newest, find_problem
 from trainer.checkpoint.fragment import WEIGHT
-from trainer.checkpoint.reader import CheckpointReader, find_newest, find_problem
+from trainer.checkpoint.reader import CheckpointReader
 from trainer.config import Model
 from trainer.data.tokens.manifest import Manifest
 from trainer.data.tokens.tokenizer import tokenizer_sha256

@@ -32,7 +32,7 @@ class WeightAverage(Hook):
         """From the checkpoint's average; from the weights in a new run, or where the average is new to it."""
         self._averages = {place: weight.detach().clone() for place, weight in self._weights.items()}
         for (parameter, region), average in self._averages.items():
-            if reader is not None and (parameter, EMA) in reader.pieces:
+            if reader is not None and reader.holds(parameter, EMA):
                 average.copy_(reader.read(parameter, EMA, region))
 
     @torch.no_grad()

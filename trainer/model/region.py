@@ -63,6 +63,22 @@ class Region:
             whole = whole.narrow(self.slice.dim, self.slice.start, self.slice.stop - self.slice.start)
         return whole.reshape(-1)[self.start : self.stop]
 
+    def span_in(self, piece: Slice | None) -> tuple[int, int]:
+        """[start, stop) in the flattened `piece` (None: all), from the first to the last element common to both.
+
+        (0, 0) if there is none. Two slices must be of the same dimension.
+        """
+        if piece == self.slice:
+            return self.start, self.stop
+        cut = self.slice or piece
+        places: list[int] = []
+        for to, of in _pairs(self, Region.of_slice(self.shape, piece), cut.dim if cut else 0):
+            top, bottom = max(to.top, of.top), min(to.bottom, of.bottom)
+            left, right = max(to.left, of.left), min(to.right, of.right)
+            if top < bottom and left < right:
+                places += [of.place(top, left), of.place(bottom - 1, right - 1)]
+        return (min(places), max(places) + 1) if places else (0, 0)
+
     def rectangles(self, dim: int) -> list[Rectangle]:
         """The region in the matrix (product of the dimensions before `dim`, product of the rest): at most three."""
         inner = math.prod(self.shape[dim + 1 :])

@@ -79,7 +79,7 @@ def enter_run_directory(config: Pretrain, mesh: Mesh, lock: RunLock) -> Path:
 
 def fetch_newest(object_store: ObjectStore, run_dir: Path, mesh: Mesh, check: Callable[[Path], None]) -> None:
     """Fetches what checkpoint.dir has that is whole, newer than the run directory's and passes `check`; says so."""
-    for line in mesh.main_finds(lambda: object_store.fetch_newest(run_dir, check)):
+    for line in object_store.fetch_newest(run_dir, mesh, check):
         if mesh.is_main:
             print(f"banyan: {line}", flush=True)
 
@@ -87,7 +87,7 @@ def fetch_newest(object_store: ObjectStore, run_dir: Path, mesh: Mesh, check: Ca
 def copy_last(object_store: ObjectStore | None, reader: CheckpointReader | None, mesh: Mesh) -> None:
     """Where nothing is left to train: copies the last checkpoint to checkpoint.dir if the former start couldn't."""
     if object_store is not None and reader is not None:
-        mesh.main_finds(lambda: object_store.upload_if_missing(reader.folder))
+        object_store.upload_if_missing(reader.folder, mesh)
 
 
 def settle_numbers(config: Pretrain, reader: CheckpointReader | None, mesh: Mesh) -> Pretrain:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from trainer.checkpoint.find import find_newest, find_problem
 from trainer.checkpoint.folders import folder_of, list_steps
-from trainer.checkpoint.reader import CheckpointReader, find_newest, find_problem
+from trainer.checkpoint.reader import CheckpointReader
 from trainer.config import AUTO, Pretrain, as_stored_values
 from trainer.config.plain_values import with_values
 from trainer.config.values import check_values

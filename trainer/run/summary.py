@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from trainer.checkpoint.reader import find_checkpoint
+from trainer.checkpoint.find import find_checkpoint
 from trainer.config import Pretrain
 from trainer.data.tokens.bigram import bigram_loss
 from trainer.data.tokens.dataset import Dataset

@@ -11,23 +11,18 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from trainer.checkpoint.complete import read_complete
+from trainer.checkpoint.find import find_problem, find_problems
 from trainer.checkpoint.folders import PARTIAL, folder_of, list_steps, step_of
 from trainer.checkpoint.fragment import WEIGHT
-from trainer.checkpoint.reader import (
-    FP32,
-    FP32_BYTES,
-    CheckpointReader,
-    find_problem,
-    find_problems,
-    read_complete,
-    read_state,
-)
+from trainer.checkpoint.index import FP32_BYTES
+from trainer.checkpoint.reader import CheckpointReader
+from trainer.checkpoint.state import read_state
 from trainer.data.tokens.history import History
 from trainer.engine.loop import Progress
 from trainer.errors import ConfigError, InputError
 from trainer.machine.terminal import show
 from trainer.model.partition import cut_dimension
-from trainer.model.region import find_gap
 from trainer.run.subcommand import choose_command
 
 SHAPES = ((1, 0, 1), (2, 1, 1), (8, 1, 1), (8, 3, 1), (8, 1, 2), (64, 3, 1))  # ranks, ZeRO stage, tensor degree
@@ -79,7 +74,7 @@ def _verify(folders: list[Path]) -> int:
 
 
 def _problems(folder: Path) -> Iterator[str]:
-    """What is wrong with files, and if nothing is, with what they hold."""
+    """What is wrong with files, and if nothing is, with what they hold: the reader looks for every element."""
     damaged = False
     for problem in find_problems(folder):
         damaged = True
@@ -90,24 +85,11 @@ def _problems(folder: Path) -> Iterator[str]:
         reader = CheckpointReader(folder)
         reader.stated("progress", Progress.from_json)
         reader.stated("history", History.from_json)
-        yield from _gaps(reader)
+        yield from reader.part_problems()
+        if not any(kind == WEIGHT for _, kind in reader.kinds):
+            yield f"no weights: it holds {', '.join(sorted({kind for _, kind in reader.kinds})) or 'nothing'}"
     except InputError as error:
         yield f"can't be read ({error})"
-
-
-def _gaps(reader: CheckpointReader) -> Iterator[str]:
-    """What the files lack of the parameters, and what of theirs isn't as the indices say."""
-    kinds = {kind for _, kind in reader.kinds}
-    for (parameter, kind), pieces in reader.pieces.items():
-        gap = find_gap(reader.shapes[parameter], [piece.region for piece in pieces])
-        if gap:
-            yield f"{parameter} ({kind}): {gap}"
-        for piece in pieces:
-            dtype, shape = reader.stored(piece)
-            if (dtype, shape) != (FP32, [piece.region.count]):
-                yield f"{piece.file}: {piece.tensor} is {dtype} {shape}; {FP32} [{piece.region.count}] expected"
-    if WEIGHT not in kinds:
-        yield f"no weights: it holds {', '.join(sorted(kinds)) or 'nothing'}"
 
 
 # ------------------------------------------------------------------------------------------------------------ list

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
+from trainer.checkpoint.find import find_checkpoint
 from trainer.checkpoint.fragment import kind_of_weights
-from trainer.checkpoint.reader import find_checkpoint
 from trainer.config import Data, EvaluateVerb
 from trainer.config.values import check_values
 from trainer.data.tokens.dataset import Dataset, check_run_tokenizer, open_dataset, open_validation

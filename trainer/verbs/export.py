@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
+from trainer.checkpoint.find import find_checkpoint
 from trainer.checkpoint.folders import folder_of, list_steps
 from trainer.checkpoint.fragment import EMA, kind_of_weights
-from trainer.checkpoint.reader import CheckpointReader, find_checkpoint
+from trainer.checkpoint.reader import CheckpointReader
 from trainer.config import Export, Model
 from trainer.config.values import check_values
 from trainer.data.tokens.tokenizer import copy_tokenizer

@@ -13,8 +13,9 @@ from typing import TextIO
 
 import torch
 
+from trainer.checkpoint.find import find_checkpoint
 from trainer.checkpoint.fragment import kind_of_weights
-from trainer.checkpoint.reader import find_checkpoint, read_state
+from trainer.checkpoint.state import read_state
 from trainer.config import Generate
 from trainer.config.values import check_values
 from trainer.evaluate.sampling import Sampling, continue_text

@@ -11,7 +11,8 @@ import os
 from collections.abc import Iterator
 
 from trainer.checkpoint.object_store import ObjectStore
-from trainer.checkpoint.writer import CheckpointWriter, remove_attempts
+from trainer.checkpoint.retention import remove_attempts
+from trainer.checkpoint.writer import CheckpointWriter
 from trainer.config import Pretrain
 from trainer.config.batches import accumulation_steps, micro_batch_of
 from trainer.config.plain_values import with_values
@@ -175,6 +176,8 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     state = {"history": history.to_json(), "tokenizer_sha256": training[0].manifest.tokenizer_sha256}
     say = tracker.note if tracker is not None else print
     writer = CheckpointWriter(run_dir, mesh, config.checkpoint, say, object_store)
+    if reader:
+        writer.copy_again(reader.folder)
     trainer = Trainer(
         config=config,
         mesh=mesh,

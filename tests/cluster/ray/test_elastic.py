@@ -4,7 +4,7 @@ import pytest
 
 from tests.cluster.ray.daemons import ENDLESS, SMALL_RUN, calm_rows, ranks_of
 from tests.run_ranks import read_metrics
-from trainer.checkpoint.reader import list_steps
+from trainer.checkpoint.folders import list_steps
 
 CALM = {"train__batch_size": 32, "train__micro_batch_size": 8, "optimizer__lr": 3e-4}
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.cluster.ray.daemons import ENDLESS, SMALL_RUN, calm_rows, ranks_of, wait_until
 from tests.run_ranks import read_metrics
-from trainer.checkpoint.reader import list_steps
+from trainer.checkpoint.folders import list_steps
 
 PRETRAIN = ["pretrain", "launch=ray", *SMALL_RUN]
 STOP_WAIT = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "120"}})

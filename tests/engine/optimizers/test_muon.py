@@ -12,8 +12,9 @@ from tests.engine.reference import assert_same_course, train_model
 from tests.engine.test_moe import EXPERTS
 from tests.run_ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
 from tests.states import assert_equal_states
+from trainer.checkpoint.find import find_checkpoint
 from trainer.checkpoint.folders import list_steps
-from trainer.checkpoint.reader import CheckpointReader, find_checkpoint, read_weights
+from trainer.checkpoint.reader import CheckpointReader, read_weights
 from trainer.config.optimizers import OPTIMIZERS
 from trainer.engine.deepspeed.muon import import_uncompiled
 from trainer.errors import ConfigError

@@ -1,0 +1,96 @@
+"""A rank plans what it loads of a checkpoint of 70 billion parameters: little is opened, read, made and held for it."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+
+from tests.scale.opened import files_opened
+from tests.scale.stage_3 import KINDS, LLAMA_70B, LargeRun
+from trainer.checkpoint.complete import read_complete
+from trainer.checkpoint.find import find_problem
+from trainer.checkpoint.index import INDEX
+from trainer.checkpoint.reader import CheckpointReader
+
+RANKS = 4096
+MOST_INDEX_BYTES = 1_000_000
+MOST_BYTES_HELD = 50_000_000
+MOST_RUNS_PER_REGION = 8
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Checkpoints of 4,096 ranks without their tensors but for rank 1,234's (zeros), by tensor degree."""
+    folder = tmp_path_factory.mktemp("saved")
+    written = {}
+
+    def folder_of(tensor):
+        if tensor not in written:
+            run = LargeRun(RANKS, tensor)
+            written[tensor] = run.write(folder / f"tensor-{tensor}" / "step-00000001", with_data=[1234])
+        return written[tensor]
+
+    return folder_of
+
+
+def plan(reader, run, rank):
+    """Numbers of runs, pieces and parts that a rank of `run` would read, over all that it holds."""
+    runs = pieces = elements = 0
+    parts = np.zeros(RANKS, dtype=bool)
+    for name, region in run.regions_of(rank).items():
+        for kind in KINDS:
+            found = list(reader.index.find(name, kind, region))
+            assert len(found) <= MOST_RUNS_PER_REGION + 2
+            runs += len(found)
+            pieces += sum(each.count for each in found)
+            elements += region.count
+            for each in found:
+                parts[each.part : each.part + each.count * max(1, each.step) : max(1, each.step)] = True
+    return runs, pieces, int(parts.sum()), elements
+
+
+# (tensor degree that saved, ranks, tensor degree that load, most parts that a rank may read)
+SHAPES = [(1, 4096, 1, 1), (1, 2048, 1, 2), (1, 512, 1, 8), (1, 8, 1, 512), (1, 4096, 8, 9), (1, 8, 8, 4096)]
+SHAPES += [(8, 4096, 8, 8), (8, 1024, 8, 32), (8, 8, 8, 4096), (8, 512, 1, 16)]
+
+
+@pytest.mark.parametrize(("tensor", "ranks", "degree", "most_parts"), SHAPES)
+def test_a_rank_plans_what_it_needs(saved, tensor, ranks, degree, most_parts):
+    folder = saved(tensor)
+    assert (folder / INDEX).stat().st_size < MOST_INDEX_BYTES
+    run = LargeRun(ranks, degree)
+    tracemalloc.start()
+    with files_opened(folder) as opened:
+        reader = CheckpointReader(folder)
+        runs, pieces, parts, elements = plan(reader, run, ranks // 3)
+    _, held = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < MOST_BYTES_HELD  # as Python and numpy asked for; the index is the file system's
+    assert sorted(path.rpartition("/")[2] for path in opened) == ["COMPLETE", "state.json"]  # the index is mapped
+    assert parts <= most_parts
+    assert runs <= MOST_RUNS_PER_REGION * len(LLAMA_70B) * len(KINDS)
+    assert pieces >= parts
+    assert elements * ranks >= run.parameters * len(KINDS)
+
+
+def test_a_rank_at_the_same_shape_reads_its_own_part_only(saved):
+    run, reader = LargeRun(RANKS), CheckpointReader(saved(1))
+    for name, region in run.regions_of(1234).items():
+        assert not torch.count_nonzero(reader.read(name, "exp_avg", region))
+    assert set(reader._files) == {"rank-01234.safetensors"}
+
+
+def test_a_rank_looks_at_its_share_of_the_files(saved):
+    folder = saved(1)
+    assert find_problem(folder, part=1234, parts=RANKS, hashes=False) is None  # of all tensors only its own are there
+    assert find_problem(folder, part=1235, parts=RANKS, hashes=False) == "rank-01235.safetensors is missing"
+    assert len(read_complete(folder)) == RANKS + 2
+
+
+def test_every_element_is_once_in_the_index(saved):
+    reader = CheckpointReader(saved(8))
+    ends = reader.index.ends()
+    run = LargeRun(RANKS, 8)
+    assert [int(ends[rank]) for rank in (0, 7, 4095)] == [run.elements_of(rank) for rank in (0, 7, 4095)]
+    assert int(ends.sum()) == 3 * run.parameters
