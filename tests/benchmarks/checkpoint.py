@@ -25,7 +25,7 @@ from tests.benchmarks.contest import ROOT
 from tests.scale.stage_3 import KINDS, LLAMA_70B, LargeRun
 from trainer.checkpoint.data_file import DataFile
 from trainer.checkpoint.index import INDEX
-from trainer.checkpoint.job import WRITTEN, read_note
+from trainer.checkpoint.job import WRITTEN, read_written
 from trainer.checkpoint.merge import merge_indexes
 from trainer.checkpoint.notes import Notes
 from trainer.checkpoint.reader import CheckpointReader
@@ -66,7 +66,7 @@ def measure(run: LargeRun, rounds: int) -> dict[str, float]:
             line = {"file": files[rank], "part": {}, "index": xxhash.xxh3_128_hexdigest(index)}
             notes.leave(rank, WRITTEN, json.dumps(line).encode() + b"\n" + index)
         merging = _seconds(lambda: merge_indexes(iter(indexes), files), 1)
-        noting = _seconds(lambda: [read_note(notes.path(rank, WRITTEN)) for rank in range(run.ranks)], rounds)
+        noting = _seconds(lambda: [read_written(notes.path(rank, WRITTEN)) for rank in range(run.ranks)], rounds)
         saved = run.write(folder / "step-00000001")
         found: dict[str, float] = {
             "pieces, millions": run.pieces / 1e6,

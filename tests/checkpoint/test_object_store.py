@@ -25,7 +25,7 @@ from trainer.checkpoint.complete import in_order, read_complete
 from trainer.checkpoint.find import find_problem
 from trainer.checkpoint.folders import folder_of, list_steps
 from trainer.checkpoint.fragment import Fragment
-from trainer.checkpoint.object_store import UPLOADING, ObjectStore, share_of
+from trainer.checkpoint.object_store import UPLOADING, ObjectStore, names_of_share
 from trainer.checkpoint.reader import CheckpointReader
 from trainer.errors import ConfigError, StorageError
 from trainer.model.region import Region
@@ -193,7 +193,7 @@ def test_a_rank_whose_share_fails_leaves_no_complete(tmp_path, folder_url, monke
 @pytest.mark.parametrize(("files", "ranks"), [(9, 4), (7, 4), (5, 64), (11, 8), (4099, 4096), (1, 1)])
 def test_shares_are_each_file_once(files, ranks):
     names = [str(number) for number in range(files)]
-    shares = [share_of(names, rank, ranks) for rank in range(ranks)]
+    shares = [names_of_share(names, rank, ranks) for rank in range(ranks)]
     assert sorted(name for share in shares for name in share) == sorted(names)
     assert max(map(len, shares)) <= -(-files // ranks)
 
@@ -201,7 +201,9 @@ def test_shares_are_each_file_once(files, ranks):
 def test_a_rank_copies_what_it_wrote(tmp_path):
     folder = write_as_ranks(tmp_path, 7, large(5))
     names = in_order(read_complete(folder))
-    assert [share_of(names, rank, 5)[0] for rank in range(5)] == [f"rank-{rank:05d}.safetensors" for rank in range(5)]
+    assert [names_of_share(names, rank, 5)[0] for rank in range(5)] == [
+        f"rank-{rank:05d}.safetensors" for rank in range(5)
+    ]
 
 
 def copy_and_die(arguments):

@@ -163,7 +163,7 @@ def write_rank(job: Job) -> None:
 def complete(job: Job) -> None:
     """Makes a checkpoint of an attempt that every rank has written: index, state, COMPLETE, then its name."""
     folder, target = job.attempt, job.target
-    lines = [read_note(job.notes.path(rank, WRITTEN)) for rank in range(job.world_size)]
+    lines = [read_written(job.notes.path(rank, WRITTEN)) for rank in range(job.world_size)]
     parts: dict[str, list[Hashed]] = {}
     for line in lines:
         parts.setdefault(line["file"], []).append(Hashed(**line["part"]))
@@ -179,7 +179,7 @@ def complete(job: Job) -> None:
     sync(target.parent)
 
 
-def read_note(path: Path) -> dict[str, Any]:
+def read_written(path: Path) -> dict[str, Any]:
     """The first line of the note that a rank has written its part."""
     with path.open("rb") as file:
         return dict(json.loads(file.readline()))

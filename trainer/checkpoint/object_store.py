@@ -73,7 +73,7 @@ class ObjectStore:
         """Copies this rank's share of the files of a whole checkpoint, but for those that are there."""
         files, root = self._open()
         named = read_complete(folder)
-        for name in share_of(in_order(named), rank, ranks):
+        for name in names_of_share(in_order(named), rank, ranks):
             upload_file(files, folder / name, f"{root}/{folder.name}/{name}", named[name])
 
     def end_upload(self, folder: Path) -> None:
@@ -206,7 +206,7 @@ class ObjectStore:
         """Fetches this rank's share of the files that COMPLETE names; an error if one isn't whole."""
         files, root = self._open()
         named = read_complete(attempt)
-        for name in share_of(in_order(named), rank, ranks):
+        for name in names_of_share(in_order(named), rank, ranks):
             fetch_file(files, f"{root}/{attempt.name}/{name}", attempt / name, named[name])
 
     def _accept(self, attempt: Path, check: Callable[[Path], None]) -> None:
@@ -220,7 +220,7 @@ class ObjectStore:
             ) from error
 
 
-def share_of(names: list[str], rank: int, ranks: int) -> list[str]:
+def names_of_share(names: list[str], rank: int, ranks: int) -> list[str]:
     """What `rank` copies of files: of fewer than ranks, one each for ranks that are far apart."""
     count = len(names)
     if count < ranks:
