@@ -545,3 +545,18 @@ def test_other_names_are_no_steps(tmp_path, name):
     (tmp_path / "checkpoints" / "step-00000007").write_text("a file")
     assert step_of(name) is None
     assert list_steps(tmp_path) == []
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_an_index_that_is_no_file_isn_t_waited_for(folder, make):
+    (folder / INDEX).unlink()
+    make(folder / INDEX)
+    with pytest.raises(InputError, match="not a regular file"):
+        CheckpointReader(folder)
+
+
+def test_an_index_of_more_parts_than_any_run_has_ranks_is_refused_before_they_are_listed(folder):
+    columns = load_file(folder / INDEX)
+    save_file(columns | {"file": np.zeros(4_000_000, np.int32)}, folder / INDEX)
+    sign(folder)
+    assert "4,000,000 parts are more than" in refusal(look, folder)

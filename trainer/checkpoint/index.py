@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from trainer.checkpoint.complete import StoredFile
 from trainer.errors import InputError
-from trainer.machine.json_file import Count, Malformed, Matching, from_json, parse_json, shown
+from trainer.machine.json_file import Count, Malformed, Matching, from_json, open_regular, parse_json, shown
 from trainer.model.partition import Slice
 from trainer.model.region import Region, find_gap
 
@@ -37,6 +37,7 @@ FP32_BYTES = 4
 MOST_DIMENSIONS = 8
 MOST_NAMES_BYTES = 2**30
 MOST_ELEMENTS = 2**53
+MOST_PARTS = 2**18  # ranks of a run
 VISIBLE = "[!-~]+"  # ASCII
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -269,6 +270,8 @@ def read_index(path: Path, files: Mapping[str, StoredFile]) -> Index:
     if text.nbytes > MOST_NAMES_BYTES:
         raise Malformed(f"{NAMES}: larger than {MOST_NAMES_BYTES:,} bytes")
     names = from_json(IndexNames, parse_json(text.tobytes()))
+    if len(columns[FILE]) > MOST_PARTS:
+        raise Malformed(f"{FILE}: {len(columns[FILE]):,} parts are more than {MOST_PARTS:,}")
     _require(columns, FILE, (columns[FILE] >= 0) & (columns[FILE] < len(names.files)))
     parts = [(names.files[file], part_name(number)) for number, file in enumerate(columns.pop(FILE).tolist())]
     return Index(names, columns, parts, files)
@@ -279,6 +282,7 @@ def _map_columns(path: Path) -> Columns:
     from safetensors import SafetensorError, safe_open
 
     found: Columns = {}
+    open_regular(path).close()  # safetensors would wait for a pipe
     try:
         opened = safe_open(path, framework="pt")
         for name in (*WORDS, *LONGS, FILE, NAMES):
