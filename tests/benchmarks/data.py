@@ -136,12 +136,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     base = seconds["memory map, random rows"]
     rows = []
     for reader, taken in seconds.items():
-        against = [theirs[0] / ours[0] for ours, theirs in zip(taken, base, strict=True)]
+        against = [theirs[1] / ours[1] for ours, theirs in zip(taken, base, strict=True)]
         rates = [f"{statistics.median(tokens / 1e6 / pair[which] for pair in taken):.0f}" for which in (0, 1)]
         rows.append([reader, *rates, f"{statistics.median(against):.2f} ± {report.spread(against):.2f}"])
     print(f"\n{options.rounds} turns of {options.batches} batches of {ROWS} x {LENGTH + 1} tokens")
     print(report.machine_line(facts))
-    print(report.show(["reader", "Mtok/s", "Mtok / CPU-s", "× memory map"], rows), flush=True)
+    print(report.show(["reader", "Mtok/s", "Mtok / CPU-s", "× memory map, by CPU"], rows), flush=True)
     share = waiting_share(tiny=options.tiny)
     print(f"\nof a training step of the demonstration's model, {share:.3%} is spent waiting for data")
     content = {"machine": facts, "tokens_per_turn": tokens, "wall_and_cpu_seconds": seconds, "waiting_share": share}
