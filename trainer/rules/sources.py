@@ -9,7 +9,7 @@ from trainer.config import Data
 from trainer.data.text.encodings import ENCODINGS
 from trainer.data.text.reading import AUTO, Reading
 from trainer.data.text.sources import Input
-from trainer.errors import require
+from trainer.errors import ConfigError, require
 
 UNKNOWN = "unknown"  # the licence of a source that states none
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\r": "\r", r"\f": "\f", r"\\": "\\"}
@@ -17,11 +17,7 @@ _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\r": "\r", r"\f": "\f", r"\\": "\\"}
 
 def inputs_of(data: Data) -> list[Input]:
     """What prepare reads, data.input first and then data.sources in their order. ConfigError where that can't be."""
-    encoding = data.encoding.lower().replace("_", "-") if data.encoding.lower() != "shift_jis" else "shift_jis"
-    require(
-        encoding == AUTO or encoding in ENCODINGS,
-        f"data.encoding={data.encoding}: not known; choose one of {', '.join(ENCODINGS)}, or {AUTO}.",
-    )
+    encoding = _known_encoding(data.encoding)
     require(data.separator != "", "data.separator is empty: leave it out, or name what stands between documents.")
     base = Reading(
         text_field=data.text_field,
@@ -48,6 +44,15 @@ def inputs_of(data: Data) -> list[Input]:
         )
         inputs += [Input(given, f"{key}.input", reading, licence) for given in source.input]
     return inputs
+
+
+def _known_encoding(written: str) -> str:
+    """An encoding as ENCODINGS has it, in whatever case and with _ or -."""
+    names = {name.replace("_", "-"): name for name in (*ENCODINGS, AUTO)}
+    encoding = names.get(written.lower().replace("_", "-"))
+    if encoding is None:
+        raise ConfigError(f"data.encoding={written}: not known; choose one of {', '.join(ENCODINGS)}, or {AUTO}.")
+    return encoding
 
 
 def separator_of(written: str | None) -> bytes:
