@@ -5,6 +5,7 @@ import itertools
 import json
 import random
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.corpus import write_texts
-from tests.data.text.formats import arrow, crawl, jsonl, parquet, record, separated, table, wet
+from tests.data.text.formats import arrow, crawl, jsonl, page, parquet, record, separated, table, wet
 from tests.data.text.reading import find
 from tests.prepared import configure, prepare, shard_files, write_jsonl
 from trainer.data.text import collect
@@ -208,6 +209,22 @@ def test_only_what_can_be_read_from_the_middle_is_cut(tmp_path):
         ("f.jsonl", lines.decode().encode("utf-16"), False),
     ):
         assert (len(parts_of(write(tmp_path, name, content), 500)) > 1) == parts, name
+
+
+@pytest.mark.parametrize("mark", [b"\n", b"}\n"])
+def test_what_a_file_turns_out_to_hold_goes_before_the_separator_in_parts_too(mark, tmp_path):
+    for name, content in (
+        ("a.txt", jsonl(TEXTS)),
+        ("b.txt", page("\n\n".join(TEXTS))),
+        ("c.txt", b"<svg>\n" + b"<text>x</text>}\n" * 200),
+        ("d.txt", b"id,text\n" + b"1,x}\n" * 500),
+        ("f.py", b"print()}\n" * 500),
+    ):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        write(tmp_path / "in", name, content)
+        (source,) = find(tmp_path / "in" / name, separator=mark).sources
+        source = replace(source, strict=False)
+        assert_same(source, parts_of(source, 300))
 
 
 def test_where_a_pass_would_be_needed_nothing_is_cut_at_once(tmp_path):

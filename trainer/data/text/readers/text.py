@@ -19,66 +19,64 @@ from trainer.data.text.records import IN_WORDS, MENDS, Record, Rejected, checked
 from trainer.data.text.sources import Source, content_of
 from trainer.errors import InputError
 
+LINES, PAGE, SEPARATED, SINGLE = "lines", "page", "separated", "single"
+"""What a file may hold: JSON lines, HTML, documents between separators, or one (or what is none)."""
+
 
 def read(source: Source, part: Part, account: Account) -> Iterator[Record]:
     """The document of a file, its documents between separators, or the records of what else it turns out to hold."""
     reading = source.reading
     if not part.is_whole:
-        mark = _mark(source)
+        is_lines = _content(source) == LINES
         with open_file(source.address) as file:
-            content = bytes_of_part(file, part, mark)
-            if mark != reading.separator:
-                yield from json_lines.read_lines(content, reading, account)
-            else:
-                yield from _read_separated(content, reading, account)
+            content = bytes_of_part(file, part, b"\n" if is_lines else reading.separator)
+            yield from (json_lines.read_lines if is_lines else _read_separated)(content, reading, account)
         return
     with content_of(source) as unpacked:
         head, begun, is_all = beginning(unpacked, SNIFFED)
         content = chain(begun, unpacked)
         encoding = known_encoding(head, reading)
-        if encoding != UTF_8:
-            head = b"".join(to_utf8(iter([head]), encoding))
-        if _holds_json_lines(source, head, is_all=is_all):
-            yield from json_lines.read_content(source, begun[0] if begun else b"", content, account)
-            return
-        if reading.format is None and not is_code(source.file_name) and is_html(head):
+        decoded = head if encoding == UTF_8 else b"".join(to_utf8(iter([head]), encoding))
+        kind = _kind(source, decoded, is_all=is_all)
+        if kind == LINES:
+            yield from json_lines.read_content(source, head, content, account)
+        elif kind == PAGE:
             yield 0, html.read_whole(content, reading, account)
-            return
-        if encoding != UTF_8:
-            content = to_utf8(content, encoding)
-        records = _read_text(source, head, content, account, is_all=is_all)
-        yield from records if encoding == UTF_8 else counted(records, account, f"decoded from {encoding}")
+        else:
+            in_utf8 = content if encoding == UTF_8 else to_utf8(content, encoding)
+            if kind == SEPARATED:
+                records = _read_separated(in_utf8, reading, account)
+            else:
+                records = _read_single(source, what_else(source.file_name, decoded, reading, is_all=is_all), in_utf8)
+                account.records = 1
+            yield from records if encoding == UTF_8 else counted(records, account, f"decoded from {encoding}")
 
 
 def parts(source: Source, wanted_bytes: int) -> list[Part]:
     """Ranges of a file with separators, or of JSON lines under another name."""
-    return json_lines.line_parts(source, wanted_bytes) if _mark(source) else [WHOLE]
+    return json_lines.line_parts(source, wanted_bytes) if _content(source) in (LINES, SEPARATED) else [WHOLE]
 
 
-def _mark(source: Source) -> bytes:
-    """What ends a record in the file: data.separator, or where it holds JSON lines, a line feed."""
+def _content(source: Source) -> str:
+    """What a file in UTF-8 holds, by its beginning."""
     with content_of(source) as unpacked:
         head, _, is_all = beginning(unpacked, SNIFFED)
-    return b"\n" if _holds_json_lines(source, head, is_all=is_all) else source.reading.separator
+    return _kind(source, head, is_all=is_all)
 
 
-def _holds_json_lines(source: Source, head: bytes, *, is_all: bool) -> bool:
-    """Whether content is JSON lines; code, which may look like anything, only where they hold the text's field."""
-    if source.reading.format is not None:
-        return False
-    text_field = source.reading.text_field if is_code(source.file_name) else None
-    return is_json_lines(head, whole=is_all, text_field=text_field)
+def _kind(source: Source, head: bytes, *, is_all: bool) -> str:
+    """What content holds that begins with `head`; code, which may look like anything, is JSON lines with the field."""
+    reading, code = source.reading, is_code(source.file_name)
+    if reading.format is None:
+        if is_json_lines(head, whole=is_all, text_field=reading.text_field if code else None):
+            return LINES
+        if not code and is_html(head):
+            return PAGE
+    is_text = what_else(source.file_name, head, reading, is_all=is_all) is None
+    return SEPARATED if is_text and reading.separator and source.kind == "text" else SINGLE
 
 
-def _read_text(
-    source: Source, head: bytes, content: Iterator[bytes], account: Account, *, is_all: bool
-) -> Iterator[Record]:
-    reading = source.reading
-    what = what_else(source.file_name, head, reading, is_all=is_all)
-    if what is None and reading.separator:
-        yield from _read_separated(content, reading, account)
-        return
-    account.records = 1
+def _read_single(source: Source, what: str | None, content: Iterator[bytes]) -> Iterator[Record]:
     document = _document(source, what, content)
     if isinstance(document, Rejected) and _must_be_text(source, document.reason):
         raise InputError(
