@@ -5,9 +5,10 @@ import random
 
 import pytest
 import torch
+import xxhash
 
 from trainer.model import normal_tiles
-from trainer.model.normal_tiles import MOST_ELEMENTS, Tiling, draw_normal
+from trainer.model.normal_tiles import MOST_ELEMENTS, Tiling, draw_normal, draw_tile
 from trainer.model.partition import Slice
 from trainer.model.region import Region
 
@@ -99,3 +100,27 @@ def test_numbers_are_normal_and_tiles_differ():
     correlation = torch.corrcoef(first) - torch.eye(len(first))
     assert correlation.abs().max() * math.sqrt(4096) < 4.5
     assert torch.linalg.svdvals(matrix[:512, :512]).max() / 2 / math.sqrt(512) == pytest.approx(2, rel=0.05)
+
+
+def test_keys_that_agree_in_32_bits_of_their_hash_draw_other_numbers():
+    """torch's generator takes no more of a seed: at 70B thousands of tiles would be twins."""
+    found, tiling = {}, Tiling.of(512)
+    for number in range(300_000):
+        key = f"0/model.layers.0.mlp.up_proj.weight/{number}/0"
+        other = found.setdefault(xxhash.xxh3_64_intdigest(key.encode()) & 0xFFFFFFFF, key)
+        if other != key:
+            assert not torch.equal(draw_tile(key, tiling, 1.0), draw_tile(other, tiling, 1.0))
+            return
+    raise AssertionError("no two such keys")
+
+
+def test_no_number_begins_two_tiles():
+    """Of several seeds (also beyond 32 bits), parameters and places."""
+    heads = torch.cat(
+        [
+            whole((320, 2560), f"{seed}/{name}")[::32, ::512].flatten()
+            for seed in (0, 1, 2**32, 2**64 + 1)
+            for name in ("model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight", "lm_head.weight")
+        ]
+    )
+    assert len(heads.unique()) == 4 * 3 * 10 * 5

@@ -1,8 +1,10 @@
 """Normal numbers for a matrix, tile by tile, so that a part of it costs little more than itself.
 
-Each tile has a generator of its own, seeded by what the numbers are for and by the tile's place. Tiles are always drawn
-whole, also at an edge, since torch's `normal_` gives other numbers for another count. They differ between kinds of
-processor (torch has several algorithms), as they did when a matrix was drawn whole.
+Each tile has a generator of its own, keyed by what the numbers are for and by the tile's place, and is always drawn
+whole, also at an edge. The generator is numpy's Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as
+1, 2, 3", 2011), about 90 million numbers a second and thread. torch's is four times as fast, but takes 32 bits of a
+seed only, by which thousands of the four million tiles of a 70B model would be twins; and its `normal_` gives other
+numbers on processors without AVX2, by which replicas drawn on unlike hosts would differ, for nobody broadcasts them.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import xxhash
 from torch import Tensor
@@ -80,9 +83,8 @@ def _copy(tile: Tensor, top: int, left: int, rectangle: Rectangle, into: Tensor)
 
 def draw_tile(key: str, tiling: Tiling, std: float) -> Tensor:
     """A whole tile: (height, width) fp32."""
-    generator = torch.Generator("cpu").manual_seed(xxhash.xxh3_64_intdigest(key.encode()))
-    tile = torch.empty(tiling.height, tiling.width, dtype=torch.float32, device="cpu")
-    return tile.normal_(0.0, std, generator=generator)
+    generator = np.random.Generator(np.random.Philox(key=xxhash.xxh3_128_intdigest(key.encode())))
+    return torch.from_numpy(generator.standard_normal((tiling.height, tiling.width), dtype=np.float32)).mul_(std)
 
 
 def rectangles_of(region: Region) -> Iterator[Rectangle]:
