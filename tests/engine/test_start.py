@@ -24,12 +24,11 @@ def counting(config):
     from trainer.model import normal_tiles
 
     counts = {"built": 0, "drawn": 0, "sent": []}
-    build_own_part, draw_tile, assemble = zero.build_own_part, normal_tiles.draw_tile, verb.assemble
+    construct, draw_tile, assemble = zero.construct, normal_tiles.draw_tile, verb.assemble
 
-    def build(*arguments):
-        model = build_own_part(*arguments)
+    def build(config, mesh, model, partition):
+        construct(config, mesh, model, partition)
         counts["built"] = sum(parameter.numel() for parameter in model.parameters())
-        return model
 
     def draw(key, tiling, std):
         counts["drawn"] += tiling.height * tiling.width
@@ -54,7 +53,7 @@ def counting(config):
             setattr(torch.distributed, name, send)
         return assembly
 
-    zero.build_own_part, normal_tiles.draw_tile, verb.assemble = build, draw, watched
+    zero.construct, normal_tiles.draw_tile, verb.assemble = build, draw, watched
     code = pretrain(config)
     Path(f"{config.run.dir}-{os.environ['RANK']}.json").write_text(json.dumps(counts))
     return code
@@ -108,13 +107,12 @@ def pouring(config):
     """The verb, whose model is full of NaN before its state is restored."""
     from trainer.engine.deepspeed import zero
 
-    build_own_part = zero.build_own_part
+    construct = zero.construct
 
-    def build(*arguments):
-        model = build_own_part(*arguments)
+    def build(config, mesh, model, partition):
+        construct(config, mesh, model, partition)
         for parameter in model.parameters():
             getattr(parameter, "ds_tensor", parameter).data.fill_(math.nan)
-        return model
 
-    zero.build_own_part = build
+    zero.construct = build
     return pretrain(config)

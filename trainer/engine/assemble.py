@@ -10,11 +10,10 @@ import torch
 from trainer.config import Model, Pretrain
 from trainer.engine.bf16 import autocast
 from trainer.engine.deepspeed import fragments, zero
-from trainer.engine.deepspeed.unsent import weights_unsent
 from trainer.engine.float8 import to_float8
 from trainer.engine.optimizers.build import build_optimizer
 from trainer.engine.sequence import spread_sequence
-from trainer.model.build import LanguageModel, partition_model
+from trainer.model.build import LanguageModel, build_on_meta, partition_model
 from trainer.model.loss import logit_losses
 from trainer.model.moe import keep_eager
 from trainer.model.partition import Partition
@@ -41,16 +40,12 @@ def assemble(config: Pretrain, model: Model, shapes: dict[str, tuple[int, ...]],
     Its weights mean nothing until `fragments.restore` sets them, and its blocks aren't compiled yet.
     """
     partition = partition_model(model, shapes, mesh.tensor_rank, mesh.tensor)
-    with weights_unsent():
-        return _assemble(config, model, mesh, partition)
-
-
-def _assemble(config: Pretrain, model: Model, mesh: Mesh, partition: Partition) -> Assembly:
-    module = zero.build_own_part(config, model, mesh, partition)
+    module = build_on_meta(model)
     if config.train.precision == "fp8":
         to_float8(module)
     module.set_activation_checkpointing(config.train.activation_checkpointing)
     spread_sequence(module, mesh)
+    zero.construct(config, mesh, module, partition)
     if config.autocasts:
         autocast(module, mesh.device)
     optimizer = build_optimizer(config.optimizer, model, module.named_parameters())

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import torch
-from torch import nn
 
 from trainer.config import Model
 from trainer.model.decoder import Transformer
-from trainer.model.hugging_face.causal_lm import CausalLM, read_model_config
+from trainer.model.hugging_face.causal_lm import CausalLM, parameters_on_meta, read_model_config
 from trainer.model.hugging_face.inner_weights import InnerWeights
 from trainer.model.hugging_face.tensor_plan import PlannedPartition, check_plan
 from trainer.model.initialize import initial_elements
@@ -23,23 +20,13 @@ from trainer.model.sizes import count_active, head_width
 LanguageModel = Transformer | CausalLM
 
 
-def build_model(config: Model) -> LanguageModel:
-    """The model, in the context's place, with weights that mean nothing yet."""
-    return Transformer(config) if config.path is None else CausalLM(config)
-
-
-@contextlib.contextmanager
-def undrawn() -> Iterator[None]:
-    """While a model is built: layers of torch's don't draw weights, which something else sets afterwards."""
-    layers: list[Any] = [nn.Linear, nn.Embedding]
-    drawing = [layer.reset_parameters for layer in layers]
-    for layer in layers:
-        layer.reset_parameters = lambda self: None
-    try:
-        yield
-    finally:
-        for layer, draw in zip(layers, drawing, strict=True):
-            layer.reset_parameters = draw
+def build_on_meta(config: Model) -> LanguageModel:
+    """The model, its parameters on the meta device, where they take no memory; buffers have their values."""
+    if config.path is None:
+        with torch.device("meta"):
+            return Transformer(config)
+    with parameters_on_meta():
+        return CausalLM(config)
 
 
 def build_empty(config: Model, device: torch.device, dtype: torch.dtype) -> LanguageModel:
@@ -57,7 +44,8 @@ def build_empty(config: Model, device: torch.device, dtype: torch.dtype) -> Lang
 def parameter_shapes(config: Model) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter of the whole model, by name."""
     with torch.device("meta"):
-        return {name: tuple(parameter.shape) for name, parameter in build_model(config).named_parameters()}
+        model = Transformer(config) if config.path is None else CausalLM(config)
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
 def partition_model(config: Model, shapes: dict[str, tuple[int, ...]], rank: int, degree: int) -> Partition:

@@ -150,32 +150,32 @@ def create_moments(engine: Any, steps: int) -> None:
 
 @torch.no_grad()
 def restore(engine: Any, partition: Partition, source: Source, *, steps: int) -> None:
-    """Sets weights and moments of `engine` from `source`, at any stage; reads only what this rank holds."""
+    """Sets weights and moments of `engine` from `source`, at any stage; reads what this rank holds, and that once.
+
+    The weights that forward uses follow from those that the optimiser steps, as after each step: at stage 3 each rank
+    copies its partition, at stages 1 and 2 they are gathered, which is quicker than that all ranks read them all.
+    """
     create_moments(engine, steps)
+    stage = engine.zero_optimization_stage()
+    parameters = dict(engine.module.named_parameters())
     for fragment in held_fragments(engine, partition):
         for kind, view in fragment.views.items():
             view.copy_(source(fragment.parameter, kind, fragment.region))
+        if stage == 3:
+            _set_partition(parameters[fragment.parameter], fragment.views[WEIGHT])
     if muon.holds_whole_momenta(engine):
         muon.fill_whole_momenta(engine, partition, source)
-    if engine.zero_optimization_stage() > 0:
-        fill_weights(engine.module, partition, source)
+    if stage in (1, 2):
+        engine.optimizer.update_lp_params()
+
+
+def _set_partition(parameter: Any, weights: torch.Tensor) -> None:
+    """Sets stage 3's partition of the weight that forward uses, without the padding at its end."""
+    with weight_in_memory(parameter):
+        parameter.ds_tensor.data[: weights.numel()].copy_(weights)
+    drop_copy(parameter)
 
 
 def drop_copy(parameter: Any) -> None:
     """Drops the second copy that ZeRO++ hpZ keeps of a weight: it is stale, and made anew at the next gather."""
     parameter.ds_secondary_tensor = None
-
-
-@torch.no_grad()
-def fill_weights(model: nn.Module, partition: Partition, source: Source) -> None:
-    """Sets the weights that forward uses: this rank's slices, or at stage 3 its partitions of them."""
-    for name, parameter in model.named_parameters():
-        held = Region.of_slice(partition.shapes[name], partition.slice_of(name))
-        if hasattr(parameter, "ds_tensor"):
-            first, count = partition_range(parameter)
-            values = source(name, WEIGHT, replace(held, start=first, stop=first + count))
-            with weight_in_memory(parameter):
-                parameter.ds_tensor.data[:count].copy_(values)
-            drop_copy(parameter)
-        else:
-            parameter.data.copy_(source(name, WEIGHT, held).view(parameter.shape))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from trainer.config import Model, Pretrain
+from trainer.config import Pretrain
 from trainer.config.batches import accumulation_steps, micro_batch_of
 from trainer.config.training import fills_buckets
+from trainer.engine.deepspeed import storage, tensor_parallel
 from trainer.engine.deepspeed.gradients import deepspeed_clips
 from trainer.engine.deepspeed.muon import import_uncompiled
-from trainer.engine.deepspeed.offload import home_of_weights, offload_settings
-from trainer.engine.deepspeed.tensor_parallel import cut_empty, deal_experts
+from trainer.engine.deepspeed.offload import offload_settings
 from trainer.errors import ConfigError
-from trainer.model.build import LanguageModel, build_model, undrawn
+from trainer.model.build import LanguageModel
 from trainer.model.hugging_face.causal_lm import CausalLM
 from trainer.model.partition import Partition
 from trainer.ranks.mesh import Mesh
@@ -88,52 +86,26 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def build_own_part(config: Pretrain, model: Model, mesh: Mesh, partition: Partition) -> LanguageModel:
-    """What this rank holds of `model`, in memory that means nothing yet.
+def construct(config: Pretrain, mesh: Mesh, model: LanguageModel, partition: Partition) -> None:
+    """Gives a model on the meta device its parameters on this rank: cut as `partition` says, at stage 3 by ZeRO too.
 
-    At stage 3, each parameter is cut among ranks as soon as it exists; then tensor-parallel slices are `initialize`'s.
+    Their values mean nothing until `fragments.restore`.
     """
-    with undrawn():
-        if config.parallel.zero_stage == 3:
-            with _construction(config, mesh, partition):
-                module = build_model(model)
-            deal_experts(module, mesh, partition)
-        elif mesh.tensor > 1:
-            with torch.device("meta"):
-                module = build_model(model)
-            cut_empty(module, mesh, partition, deepspeed_config(config, mesh, partition))
-        else:
-            with mesh.device:
-                module = build_model(model)
-    return module
-
-
-@contextlib.contextmanager
-def _construction(config: Pretrain, mesh: Mesh, partition: Partition) -> Iterator[None]:
-    """Where parameters are built at stage 3."""
-    import deepspeed
-    from deepspeed.utils import groups
-
-    # Without `dtype`: given one, DeepSpeed 0.19.8 makes every parameter bf16 on a CPU, also for fp32.
-    with (
-        deepspeed.zero.Init(
-            config_dict_or_path=deepspeed_config(config, mesh, partition),
-            remote_device=home_of_weights(config, mesh),
-            data_parallel_group=groups.get_data_parallel_group() if mesh.tensor > 1 else None,
-        ),
-        undrawn(),
-    ):
-        yield
+    settings = deepspeed_config(config, mesh, partition)
+    add_hooks = tensor_parallel.cut(model, partition, settings) if mesh.tensor > 1 else None
+    storage.allocate(model, config, mesh, settings)
+    if add_hooks is not None:
+        add_hooks()
 
 
 def initialize(
     config: Pretrain, mesh: Mesh, model: LanguageModel, optimizer: torch.optim.Optimizer, partition: Partition
 ) -> Any:
-    """DeepSpeed's engine around model and optimiser; with tensor parallelism it cuts the model as `partition` says."""
+    """DeepSpeed's engine around a model that was constructed here, and its optimiser."""
     import deepspeed
 
     import_uncompiled()
-    with contextlib.redirect_stdout(io.StringIO()):  # AutoTP prints its settings there
+    with storage.without_exchange():
         engine, _, _, _ = deepspeed.initialize(
             model=model,
             optimizer=optimizer,

@@ -94,7 +94,7 @@ class CausalLM(nn.Module):
     def restore_buffers(self) -> None:
         """Gives buffers, such as rotary frequencies, their values in fp32 again: DeepSpeed casts them with the weights,
         and ZeRO-3 while the model is constructed."""
-        with _parameters_on_meta():
+        with parameters_on_meta():
             exact = build_inner(self.settings)
         for name, buffer in exact.named_buffers():
             owner, _, leaf = name.rpartition(".")
@@ -300,12 +300,12 @@ def _transformers() -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _parameters_on_meta() -> Iterator[None]:
+def parameters_on_meta() -> Iterator[None]:
     """Where modules are built with their buffers, and parameters that take no memory."""
     register = nn.Module.register_parameter
 
     def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        if parameter is not None:
+        if parameter is not None and not parameter.is_meta:  # one that is tied stays one
             parameter = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
         register(module, name, parameter)
 
