@@ -6,6 +6,7 @@ that alias DeepSpeed's own storage. Reading one takes a checkpoint, writing into
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import groupby
@@ -79,7 +80,7 @@ def _held_at_stage_3(engine: Any, partition: Partition, *, moments: bool) -> Ite
 def owned_fragments(
     engine: Any, partition: Partition, mesh: Mesh, extend: Callable[[Fragment], Fragment] = lambda fragment: fragment
 ) -> Iterator[Fragment]:
-    """What of `held_fragments` this rank writes: where others hold the same, each of them writes an even share.
+    """What of `held_fragments` this rank writes: where others hold the same, each of them writes a part.
 
     `extend` may add kinds of views to what is held. All data-parallel ranks hold the same at stage 0, and all
     tensor-parallel ones what isn't cut.
@@ -88,8 +89,24 @@ def owned_fragments(
     for fragment in map(extend, held_fragments(engine, partition)):
         index, count = (mesh.rank // mesh.tensor, mesh.world_size // mesh.tensor) if stage == 0 else (0, 1)
         if fragment.region.slice is None:
-            index, count = index * mesh.tensor + mesh.tensor_rank, count * mesh.tensor
-        yield fragment if count == 1 else fragment.share(index, count)
+            if stage in (1, 2):
+                # Peers' flat partitions end at different elements where their slices differ in size: an even share of
+                # each peer's fragment would leave out what lies between, and hold other elements twice.
+                fragment = _part_of_parameter(fragment, mesh.tensor_rank, mesh.tensor)
+            else:
+                index, count = index * mesh.tensor + mesh.tensor_rank, count * mesh.tensor
+        if fragment.region.count > 0:
+            yield fragment if count == 1 else fragment.share(index, count)
+
+
+def _part_of_parameter(fragment: Fragment, index: int, count: int) -> Fragment:
+    """What of a fragment lies in the `index`-th of `count` even parts of its parameter."""
+    region = fragment.region
+    size = math.prod(region.shape)
+    start = max(region.start, size * index // count)
+    stop = max(start, min(region.stop, size * (index + 1) // count))
+    views = {kind: view[start - region.start : stop - region.start] for kind, view in fragment.views.items()}
+    return Fragment(fragment.parameter, replace(region, start=start, stop=stop), views)
 
 
 def _moments(
