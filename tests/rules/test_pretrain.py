@@ -116,7 +116,13 @@ def test_batch_is_divided_by_data_ranks_alone():
             {"train__precision": "bf16", "parallel__zero_stage": 1, "model__num_experts": 8},
             "use parallel.zero_stage=3",
         ),
-        ({"parallel__tensor": 2}, "use parallel.tensor=1"),
+        ({"train__precision": "bf16", "parallel__zero_stage": 1, "parallel__tensor": 2}, "use parallel.zero_stage=3"),
+        ({"parallel__tensor": 2, "model__intermediate_size": 77}, "model.intermediate_size=77: ranks would"),
+        (
+            {"parallel__tensor": 2, "parallel__uneven_heads": True, "model__num_attention_heads": 9}
+            | {"model__num_key_value_heads": 3, "model__head_dim": 6},
+            "model.num_key_value_heads=3: ranks would",
+        ),
         ({"parallel__offload": "optimizer"}, "use parallel.offload=none"),
     ],
 )
@@ -124,6 +130,13 @@ def test_muon_where_deepspeed_s_is_another_is_refused(changes, mend):
     message = error_line(world_size=2, optimizer__name="muon", **changes)
     assert message.startswith("optimizer.name=muon with ")
     assert mend in message
+
+
+def test_muon_with_slices_of_one_size_is_not_refused():
+    even = {"parallel__tensor": 2, "model__num_key_value_heads": 4, "model__num_attention_heads": 4}
+    check_pretrain(config(optimizer__name="muon", **even), 2)
+    experts = {"model__num_experts": 4, "model__intermediate_size": 77}
+    check_pretrain(config(optimizer__name="muon", **even, **experts), 2)
 
 
 def test_offload_that_can_t_be_is_refused():

@@ -151,16 +151,38 @@ def check_muon(config: Pretrain) -> None:
         f"model.num_experts={config.model.num_experts}: DeepSpeed takes no stacked matrices there; use "
         "parallel.zero_stage=3.",
     )
-    require(
-        parallel.tensor == 1,
-        f"optimizer.name=muon with parallel.tensor={parallel.tensor}: DeepSpeed would orthogonalize each rank's slice "
-        "of a matrix instead of the matrix; use parallel.tensor=1 or optimizer=adamw.",
-    )
+    check_muon_cut(config)
     require(
         parallel.offload == "none",
         f"optimizer.name=muon with parallel.offload={parallel.offload}: DeepSpeed would clip the orthogonal update "
         "instead of the gradient; use parallel.offload=none or optimizer=adamw.",
     )
+
+
+def check_muon_cut(config: Pretrain) -> None:
+    """Refuses tensor parallelism with Muon where DeepSpeed doesn't say which matrix it updates, or peers would wait.
+
+    Peers gather each matrix together, so they must go through the same ones in the same order: slices of one size.
+    """
+    parallel, model = config.parallel, config.model
+    if parallel.tensor == 1:
+        return
+    require(
+        not config.train.in_bf16 or parallel.zero_stage != 1,
+        f"optimizer.name=muon with parallel.tensor={parallel.tensor}, train.precision={config.train.precision} and "
+        "parallel.zero_stage=1: DeepSpeed doesn't say there which matrix it orthogonalizes, so slices of one can't be "
+        "brought together; use parallel.zero_stage=3, or train.precision=fp32.",
+    )
+    sizes = {"model.num_key_value_heads": model.num_key_value_heads}
+    if model.num_experts == 0:
+        sizes["model.intermediate_size"] = model.intermediate_size
+    for key, size in sizes.items():
+        require(
+            size % parallel.tensor == 0,
+            f"optimizer.name=muon with parallel.tensor={parallel.tensor} and {key}={size}: ranks would hold slices of "
+            "different sizes and wait for each other forever when they bring matrices together; use a parallel.tensor "
+            "that divides it, or optimizer=adamw.",
+        )
 
 
 def check_float8(config: Pretrain) -> None:

@@ -110,6 +110,71 @@ def test_muon_of_matrices_that_ranks_can_t_share_evenly(corpus, tmp_path, world_
     assert_same_weights(tmp_path / "run", model, 10 * tolerance)
 
 
+TENSOR = [(w, t, z) for w, t in ((2, 2), (4, 2), (4, 4)) for z in range(4)]
+# Heads that four ranks can share, with norms and biases of their own, and a vocabulary that none can
+HEADS = {"num_key_value_heads": 4, "qk_norm": True, "qkv_bias": True, "vocab_size": 303}
+
+
+@pytest.fixture(scope="module")
+def references_of_heads(corpus, tmp_path_factory):
+    """The plain model and history, by experts: with them or without."""
+    found = {}
+    for experts in (False, True):
+        changes = {f"model__{key}": value for key, value in HEADS.items()} | (EXPERTS if experts else {})
+        found[experts] = train_model(configure(corpus, tmp_path_factory.mktemp("heads"), **changes))
+    return found
+
+
+@pytest.mark.parametrize(("world_size", "tensor", "stage"), sampled(TENSOR, [(2, 2, 0), (4, 2, 2), (2, 2, 3)]))
+@pytest.mark.parametrize("experts", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_muon_of_matrices_that_tensor_parallelism_cut(
+    corpus, tmp_path, references_of_heads, world_size, tensor, stage, experts
+):
+    """The norm, too: every step here is clipped by it."""
+    changes = {f"model__{key}": value for key, value in HEADS.items()} | (EXPERTS if experts else {})
+    layout = {"parallel__zero_stage": stage, "parallel__tensor": tensor}
+    config = configure(corpus, tmp_path / "run", **layout, **changes)
+    assert run_ranks(pretrain, config, world_size) == [0] * world_size
+    model, expected = references_of_heads[experts]
+    assert all(norm > 1.0 for _, norm in expected)
+    tolerance = TOLERANCE[computed_in("gram")]
+    assert_same_course(tmp_path / "run", expected, tolerance)
+    assert_same_weights(tmp_path / "run", model, 10 * tolerance)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("stage", range(4))
+def test_muon_with_and_without_tensor_parallelism_goes_on_in_the_other(corpus, tmp_path, stage):
+    changes = {f"model__{key}": value for key, value in HEADS.items()}
+    _, expected = train_model(configure(corpus, tmp_path / "plain", **changes))
+    cut = {"parallel__zero_stage": stage, "parallel__tensor": 2} | changes
+    assert run_ranks(pretrain, configure(corpus, tmp_path / "run", train__stop_at=3, **cut), 2) == [85, 85]
+    alone = configure(corpus, tmp_path / "run", train__stop_at=6, parallel__zero_stage=1, **changes)
+    assert run_ranks(pretrain, alone, 1) == [85]
+    assert run_ranks(pretrain, configure(corpus, tmp_path / "run", **cut), 2) == [0, 0]
+    assert_same_course(tmp_path / "run", expected, TOLERANCE[computed_in("gram")])
+
+
+@pytest.mark.full
+def test_muon_with_tensor_parallelism_resumes_to_the_bit(corpus, tmp_path):
+    changes = {f"model__{key}": value for key, value in HEADS.items()}
+    changes |= {"parallel__zero_stage": 2, "parallel__tensor": 2, "train__steps": 6}
+    assert run_ranks(pretrain, configure(corpus, tmp_path / "calm", **changes), 4) == [0] * 4
+    halfway = configure(corpus, tmp_path / "stopped", train__stop_at=3, **changes)
+    assert run_ranks(pretrain, halfway, 4) == [85] * 4
+    assert run_ranks(pretrain, configure(corpus, tmp_path / "stopped", **changes), 4) == [0] * 4
+    assert_equal_states(tmp_path / "calm", tmp_path / "stopped")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("stage", [0, 3])
+def test_muon_in_bf16_with_tensor_parallelism_stays_close(corpus, tmp_path, references_of_heads, stage):
+    changes = {f"model__{key}": value for key, value in HEADS.items()}
+    layout = {"parallel__zero_stage": stage, "parallel__tensor": 2, "train__precision": "bf16"}
+    assert run_ranks(pretrain, configure(corpus, tmp_path / "run", **layout, **changes), 2) == [0, 0]
+    assert_same_course(tmp_path / "run", references_of_heads[False][1], 1e-2)
+
+
 @pytest.mark.parametrize(("world_size", "stage"), sampled(SHAPES, [(2, 1)]))
 def test_muon_of_stacked_experts_equals_its_definition(corpus, tmp_path, world_size, stage):
     model, expected = train_model(configure(corpus, tmp_path / "plain", **EXPERTS))

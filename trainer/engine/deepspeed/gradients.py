@@ -60,8 +60,8 @@ class RawGradients:
         """Global norm of the gradients, on the device: the ranks' shares together, each element counted once."""
         if self._stage == 0:
             return self._norm_of_replicas()
-        own = total_norm(self._shares()).to(self._engine.device)
-        square = own.float().square()
+        cut, whole = (total_norm(self._shares(cut=cut)).float().square() for cut in (True, False))
+        square = (cut + whole / self._mesh.tensor).to(self._engine.device)  # what isn't cut is on every peer
         torch.distributed.all_reduce(square)
         return square.sqrt()
 
@@ -80,19 +80,26 @@ class RawGradients:
         torch.distributed.all_reduce(squares[0], group=groups.get_tensor_model_parallel_group())
         return (squares[0] + squares[1]).sqrt()
 
-    def _shares(self) -> list[torch.Tensor]:
-        """Stages 1 to 3: the parts of `tensors` that belong to this rank's partitions, without padding."""
+    def _shares(self, *, cut: bool) -> list[torch.Tensor]:
+        """Stages 1 to 3: the parts of `tensors` that belong to this rank's partitions, without padding.
+
+        Those of parameters that tensor parallelism cut, or of the others; without it all are others.
+        """
+        from deepspeed.runtime.utils import is_model_parallel_parameter
+
         zero = self._engine.optimizer
         shares = []
         if self._stage == 3:
             for group, parts in zero.averaged_gradients.items():
                 for parameter, part in zip(zero.fp16_groups[group], parts, strict=True):
-                    shares.append(part.view(-1)[: partition_range(parameter)[1]])
+                    if is_model_parallel_parameter(parameter) == cut:
+                        shares.append(part.view(-1)[: partition_range(parameter)[1]])
             return shares
         for group, (gradients, _, _) in self._held.items():
             for parameter, gradient in zip(zero.params_in_partition[group], gradients, strict=True):
-                address = parameter._hp_mapping.lp_fragment_address
-                shares.append(gradient.reshape(-1).narrow(0, address.start, address.numel))
+                if is_model_parallel_parameter(parameter) == cut:
+                    address = parameter._hp_mapping.lp_fragment_address
+                    shares.append(gradient.reshape(-1).narrow(0, address.start, address.numel))
         return shares
 
     def release(self) -> None:

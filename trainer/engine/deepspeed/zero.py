@@ -12,7 +12,7 @@ from trainer.config.batches import accumulation_steps, micro_batch_of
 from trainer.config.training import fills_buckets
 from trainer.engine.deepspeed import storage, tensor_parallel
 from trainer.engine.deepspeed.gradients import deepspeed_clips
-from trainer.engine.deepspeed.muon import import_uncompiled
+from trainer.engine.deepspeed.muon import import_uncompiled, orthogonalize_whole_matrices
 from trainer.engine.deepspeed.offload import offload_settings
 from trainer.errors import ConfigError
 from trainer.model.build import LanguageModel
@@ -114,6 +114,8 @@ def initialize(
         )
     if mesh.tensor > 1:
         engine.first_dataloader_check.remove()  # compares the first batch among peers, as pickles; ours are the same
+        if config.optimizer.name == "muon":
+            orthogonalize_whole_matrices(engine.module, partition)
     if config.parallel.zero_stage == 0 and mesh.world_size == mesh.tensor:
         engine.enable_backward_allreduce = False  # nobody to reduce with; it would copy all gradients, there and back
     if isinstance(model, CausalLM):
