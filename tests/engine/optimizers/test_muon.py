@@ -113,6 +113,7 @@ def test_muon_of_matrices_that_ranks_can_t_share_evenly(corpus, tmp_path, world_
 TENSOR = [(w, t, z) for w, t in ((2, 2), (4, 2), (4, 4)) for z in range(4)]
 # Heads that four ranks can share, with norms and biases of their own, and a vocabulary that none can
 HEADS = {"num_key_value_heads": 4, "qk_norm": True, "qkv_bias": True, "vocab_size": 303}
+FOUR_EXPERTS = EXPERTS | {"model__num_experts": 4}
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,7 @@ def references_of_heads(corpus, tmp_path_factory):
     """The plain model and history, by experts: with them or without."""
     found = {}
     for experts in (False, True):
-        changes = {f"model__{key}": value for key, value in HEADS.items()} | (EXPERTS if experts else {})
+        changes = {f"model__{key}": value for key, value in HEADS.items()} | (FOUR_EXPERTS if experts else {})
         found[experts] = train_model(configure(corpus, tmp_path_factory.mktemp("heads"), **changes))
     return found
 
@@ -131,7 +132,7 @@ def test_muon_of_matrices_that_tensor_parallelism_cut(
     corpus, tmp_path, references_of_heads, world_size, tensor, stage, experts
 ):
     """The norm, too: every step here is clipped by it."""
-    changes = {f"model__{key}": value for key, value in HEADS.items()} | (EXPERTS if experts else {})
+    changes = {f"model__{key}": value for key, value in HEADS.items()} | (FOUR_EXPERTS if experts else {})
     layout = {"parallel__zero_stage": stage, "parallel__tensor": tensor}
     config = configure(corpus, tmp_path / "run", **layout, **changes)
     assert run_ranks(pretrain, config, world_size) == [0] * world_size
