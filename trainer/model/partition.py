@@ -1,9 +1,9 @@
 """How the model is cut for tensor parallelism: which parameters, along which dimension, and where.
 
 Megatron-LM's way (Shoeybi et al. 2019, section 3): the projections into heads and into the feed-forward by outputs
-(column-parallel), those back to the residual stream by inputs (row-parallel), the head by vocabulary with its logits
-gathered. Embedding, router and norms are whole on every rank, and so is a head tied to the embedding. A layer's experts
-are dealt out whole: every rank sees all tokens and adds what its experts make of theirs.
+(column-parallel), those back to the residual stream by inputs (row-parallel), embedding and head by vocabulary, tied or
+not: what the embedding looks up is summed, logits are gathered. Router and norms are whole on every rank. A layer's
+experts are dealt out whole: every rank sees all tokens and adds what its experts make of theirs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ COLUMN = r".*\.(q|k|v|gate|up)_proj\.weight"
 ROW = r".*\.(o|down)_proj\.weight"
 BIAS = r".*\.(q|k|v)_proj\.bias"  # goes with its weight
 HEADS = r".*\.self_attn\.(q|k|v|o)_proj\.(weight|bias)"  # cut between heads: key and value heads with their queries
-HEAD = r"lm_head\.weight"
+VOCABULARY = r"(lm_head|model\.embed_tokens)\.weight"
 EXPERTS = r".*\.experts\.(gate_up|down)_proj"
 HEAD_NORM = r".*\.self_attn\.[qk]_norm\.weight"  # whole, but applied to a rank's own heads: gradients are partial
 
@@ -62,19 +62,19 @@ class Partition:
         return tuple(shape)
 
     def layer_specs(self) -> list[dict[str, Any]]:
-        """The cut as DeepSpeed's AutoTP wants it said (tensor_parallel.partition_config.layer_specs)."""
-        specs: list[dict[str, Any]] = [
+        """The cut as DeepSpeed's AutoTP wants it said (tensor_parallel.partition_config.layer_specs).
+
+        Embedding and head, of which it would leave one whole where they are tied, aren't its to cut.
+        """
+        return [
             {"patterns": [COLUMN + "$"], "partition_type": "column"},
             {"patterns": [ROW + "$"], "partition_type": "row"},
             {"patterns": [HEAD_NORM + "$"], "partition_type": "skip", "grad_allreduce": True},
         ]
-        if "lm_head.weight" in self.shapes:  # not so where it is tied to the embedding
-            specs.append({"patterns": [HEAD + "$"], "partition_type": "column", "gather_output": True})
-        return specs
 
 
 def cut_dimension(name: str) -> int | None:
-    """The dimension along which a parameter is cut, or None. A tied head has the embedding's name, and is whole."""
-    if any(re.fullmatch(pattern, name) for pattern in (COLUMN, BIAS, HEAD, EXPERTS)):
+    """The dimension along which a parameter is cut, or None. A tied head has the embedding's name."""
+    if any(re.fullmatch(pattern, name) for pattern in (COLUMN, BIAS, VOCABULARY, EXPERTS)):
         return 0
     return 1 if re.fullmatch(ROW, name) else None

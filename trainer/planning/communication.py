@@ -91,7 +91,8 @@ def _norm(layout: Layout) -> Iterator[Transfer]:
 
 
 def _tensor(layout: Layout) -> Iterator[Transfer]:
-    """Sums of what column- and row-parallel layers make, forward and backward, and the gathered logits."""
+    """Sums of what column- and row-parallel layers make, forward and backward, and of looked-up rows of the embedding;
+    the gathered logits."""
     model, micro_steps = layout.config.model, layout.micro_steps
     forward = 2  # out of attention, out of the feed-forward
     backward = 3 + (1 if model.num_experts else 2)  # into queries, keys, values; into gate and up, or all experts
@@ -104,11 +105,12 @@ def _tensor(layout: Layout) -> Iterator[Transfer]:
     if model.qk_norm:
         gain = head_width(model) * layout.weight_width
         yield Transfer("all_reduce", "tensor", gain, micro_steps * 2 * model.num_hidden_layers)
-    if not model.tie_word_embeddings:
-        yield Transfer("all_reduce", "tensor", layout.activation, micro_steps)
-        columns = layout.held["lm_head.weight"][0]
-        for chunk, count in _chunks(layout.tokens, model.loss_chunk):
-            yield Transfer("all_gather_into_tensor", "tensor", chunk * columns * layout.width, micro_steps * count)
+    looked_up = layout.tokens * model.hidden_size * layout.weight_width
+    yield Transfer("all_reduce", "tensor", looked_up, micro_steps)
+    yield Transfer("all_reduce", "tensor", layout.activation, micro_steps)
+    columns = layout.held.get("lm_head.weight", layout.held["model.embed_tokens.weight"])[0]
+    for chunk, count in _chunks(layout.tokens, model.loss_chunk):
+        yield Transfer("all_gather_into_tensor", "tensor", chunk * columns * layout.width, micro_steps * count)
 
 
 def _chunks(tokens: int, chunk: int) -> Iterator[tuple[int, int]]:

@@ -68,7 +68,7 @@ class Layout:
     def plain_head(self) -> bool:
         """Whether the loss finds the head's matrix whole, and needs no second pass for its gradient."""
         parallel = self.config.parallel
-        return parallel.zero_stage < 3 and (parallel.tensor == 1 or self.config.model.tie_word_embeddings)
+        return parallel.zero_stage < 3 and parallel.tensor == 1
 
     @property
     def tokens(self) -> int:

@@ -1,4 +1,4 @@
-"""Cuts a model on the meta device among tensor-parallel ranks: AutoTP's layers, and experts dealt out.
+"""Cuts a model on the meta device among tensor-parallel ranks: AutoTP's layers, the vocabulary, and experts dealt out.
 
 DeepSpeed would cut inside `initialize`, when the whole model has taken its memory on every rank. AutoTP's layers read
 shapes only, so they are made before any parameter has storage, and `initialize` finds the model cut.
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from trainer.model.build import LanguageModel
+from trainer.model.decoder import Transformer
 from trainer.model.moe import Experts
 from trainer.model.partition import Partition
 
@@ -32,6 +33,8 @@ def cut(module: LanguageModel, partition: Partition, settings: dict[str, Any]) -
 
     set_autotp_mode(training=True)
     _deal_experts(module, partition)
+    if isinstance(module, Transformer):
+        _cut_vocabulary(module)
     config = get_tensor_parallel_config(settings)
     autotp = AutoTP(
         module=module,
@@ -56,6 +59,25 @@ def cut(module: LanguageModel, partition: Partition, settings: dict[str, Any]) -
             autotp.register_replicated_grad_hooks(module)
 
     return add_hooks
+
+
+def _cut_vocabulary(model: Transformer) -> None:
+    """Leaves each tensor-parallel rank its rows of embedding and head, which stay one where they are tied.
+
+    Looked-up rows are summed over the ranks, all but one of which add zeros: exact. Logits are gathered.
+    """
+    from deepspeed.module_inject.layers import VocabParallelEmbedding, VocabParallelLinear
+    from deepspeed.utils import groups
+
+    group = groups.get_tensor_model_parallel_group()
+    embedding, tied = model.model.embed_tokens, model.lm_head.weight is model.model.embed_tokens.weight
+    # By this name DeepSpeed cuts rows evenly; by others between key and value heads, where these divide the vocabulary.
+    head = VocabParallelLinear(model.lm_head, group, name="lm_head")
+    head.gather_output = True
+    rows = VocabParallelEmbedding(embedding, group, tied_vocab_parallel_linear=head if tied else None, name="lm_head")
+    for layer in (head, rows):
+        layer.replaced = True  # AutoTP leaves it alone
+    model.lm_head, model.model.embed_tokens = head, rows
 
 
 @torch.no_grad()
