@@ -102,6 +102,49 @@ def test_peak_of_a_step(corpus, tmp_path, changes):
     assert_predicted(corpus, tmp_path / "run", ranks=2, **changes)
 
 
+def track_the_start(config):
+    """Builds and fills the model; rank 0 leaves the most bytes that were alive at once in both in start.json."""
+    from trainer.engine.assemble import assemble
+    from trainer.engine.deepspeed import fragments
+    from trainer.engine.initial_weights import seeded_weights
+    from trainer.model.build import parameter_shapes
+    from trainer.ranks.mesh import join
+
+    mesh = join(tensor=config.parallel.tensor)
+    with track_live_bytes() as construction:
+        assembly = assemble(config, config.model, parameter_shapes(config.model), mesh)
+    with track_live_bytes() as load:
+        source = seeded_weights(config.model, config.seed)
+        fragments.restore(assembly.engine, assembly.partition, source, steps=0)
+    if mesh.is_main:
+        Path(config.run.dir).mkdir()
+        Path(config.run.dir, "start.json").write_text(json.dumps([construction.peak, load.peak]))
+    return 0
+
+
+STARTS = [
+    *itertools.product((1, 2), (1,), range(4), ("fp32", "bf16"), ("adamw",), ("none",)),
+    *itertools.product((2, 4), (2,), range(4), ("fp32", "bf16"), ("adamw",), ("none",)),
+    *itertools.product((2,), (1,), (0, 1, 3), ("fp32",), ("muon",), ("none",)),
+    *((2, 1, stage, "fp32", "adamw", offload) for stage, offload in ((1, "optimizer"), (2, "optimizer"), (3, "all"))),
+]
+ALWAYS = [(2, 2, 2, "fp32", "adamw", "none"), (2, 1, 3, "bf16", "adamw", "none")]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "tensor", "stage", "precision", "optimizer", "offload"),
+    [pytest.param(*start, marks=() if start in ALWAYS else pytest.mark.full) for start in STARTS],
+)
+def test_peaks_of_construction_and_load(corpus, tmp_path, ranks, tensor, stage, precision, optimizer, offload):
+    layout = {"parallel__tensor": tensor, "parallel__zero_stage": stage, "parallel__offload": offload}
+    config = small_config(corpus, tmp_path / "run", train__precision=precision, train__batch_size=8, **SIZES, **layout)
+    config.optimizer.name, config.deepspeed, config.model.num_key_value_heads = optimizer, BUCKET, 4
+    assert run_ranks(track_the_start, config, ranks) == [0] * ranks
+    peaks = json.loads((tmp_path / "run" / "start.json").read_text())
+    moments = memory_of(layout_of(config, ranks)).moments
+    assert [moments["construction"], moments["load"]] == pytest.approx(peaks, rel=MARGIN)
+
+
 MATRIX = [
     *itertools.product(range(4), ("fp32", "bf16"), (1, 2), ("none", "selective", "full")),
 ]

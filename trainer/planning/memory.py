@@ -1,8 +1,10 @@
-"""Memory of a rank at each of the moments at which a step may need the most; a test holds it against measured peaks."""
+"""Memory of a rank at each of the moments at which a run may need the most: while it is built, while its state is
+loaded, and in a step. A test holds it against measured peaks."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trainer.planning.activations import Activations, activations_of
@@ -11,6 +13,9 @@ from trainer.planning.states import FP32, States, bucket_of, persistent, states_
 
 MARGIN = 0.10  # largest error of a prediction; tests/planning/test_memory.py holds it
 RUNTIME = 1_200_000_000  # bytes that CUDA's context, NCCL's buffers and cuBLAS's work spaces take on a GPU, about
+
+CONSTRUCTION, LOAD = "construction", "load"  # the moments before the first step
+EMPTY_YET = ("optimizer state", "averaged weights")  # states that construction hasn't made
 
 Parts = dict[str, int]  # bytes by what they hold
 
@@ -23,6 +28,7 @@ class Memory:
     parts: Parts
     host: Parts  # off the device: offloaded state
     runtime: int  # of the device's libraries, which no allocation of ours shows
+    moments: Mapping[str, int]  # tensors on the device at every moment
 
     @property
     def allocated(self) -> int:
@@ -36,10 +42,55 @@ class Memory:
 
 
 def memory_of(layout: Layout) -> Memory:
-    """The peak of a step of a layout."""
+    """The peak of a run in a layout: the largest of construction, load and the moments of a step."""
     states = states_of(layout)
-    moment, parts = max(_moments(layout, states).items(), key=lambda item: sum(item[1].values()))
-    return Memory(moment, parts, states.host, RUNTIME if layout.cuda else 0)
+    moments = {
+        CONSTRUCTION: _construction(layout, states),
+        LOAD: _load(layout, states),
+        **_moments(layout, states),
+    }
+    totals = {moment: sum(parts.values()) for moment, parts in moments.items()}
+    peak = max(totals, key=lambda moment: totals[moment])
+    return Memory(peak, moments[peak], states.host, RUNTIME if layout.cuda else 0, totals)
+
+
+def _construction(layout: Layout, states: States) -> Parts:
+    """While the model is built, and DeepSpeed makes its buffers of it: only this rank's slices ever take memory.
+
+    Stages 1 and 2 copy the weights into one buffer (on a GPU that hasn't the room, in the host's memory), then fill the
+    optimiser's gradients with zeros for a moment. Stage 3 has one parameter whole at a time.
+    """
+    stage = layout.config.parallel.zero_stage
+    parts = {name: size for name, size in states.device.items() if name not in EMPTY_YET}
+    if stage == 0:
+        return parts
+    if stage == 3:
+        parts = _without_copies(layout, parts)
+        return _added(parts, {"buffers": max(map(math.prod, layout.held.values())) * layout.weight_width})
+    if "gradients" not in states.host:
+        parts["gradients"] = max(parts.get("gradients", 0), layout.share * FP32)
+    weights = parts["weights"]
+    flattening = {"weights": weights, "buffers": weights}
+    return flattening if not layout.cuda and 2 * weights > sum(parts.values()) else parts
+
+
+def _load(layout: Layout, states: States) -> Parts:
+    """While weights and moments are set from a checkpoint, a folder or the seed: what is read comes piece by piece.
+
+    Pieces are in the host's memory, which on a CPU is the device's.
+    """
+    parallel = layout.config.parallel
+    piece = max(map(math.prod, layout.held.values())) * FP32
+    if parallel.zero_stage == 3:
+        piece = math.ceil(piece / layout.ranks)
+    return _added(_without_copies(layout, states.device), {} if layout.cuda else {"buffers": piece})
+
+
+def _without_copies(layout: Layout, parts: Parts) -> Parts:
+    """Without the small parameters that stage 3 keeps whole from its first step on."""
+    if layout.config.parallel.zero_stage < 3:
+        return dict(parts)
+    return parts | {"weights": parts["weights"] - persistent(layout) * layout.weight_width}
 
 
 def _moments(layout: Layout, states: States) -> dict[str, Parts]:
@@ -68,7 +119,11 @@ def _moments(layout: Layout, states: States) -> dict[str, Parts]:
 
 def _sum(states: States, *others: Parts) -> Parts:
     """Parts of the same name added up."""
-    parts = dict(states.device)
+    return _added(states.device, *others)
+
+
+def _added(parts: Parts, *others: Parts) -> Parts:
+    parts = dict(parts)
     for name, size in (item for other in others for item in other.items()):
         if size:
             parts[name] = parts.get(name, 0) + size

@@ -10,7 +10,7 @@ from trainer.model.sizes import count, count_active, decoder_shapes
 from trainer.planning.cluster import Cluster
 from trainer.planning.communication import transfers
 from trainer.planning.cost import DAY_S, Cost
-from trainer.planning.memory import MARGIN, Memory
+from trainer.planning.memory import CONSTRUCTION, LOAD, MARGIN, Memory
 from trainer.planning.scaling import ScalingPoint
 from trainer.planning.search import Candidate, Ranking
 from trainer.planning.time import StepTime
@@ -144,6 +144,11 @@ def _memory(memory: Memory, cluster: Cluster) -> Iterable[str]:
             yield f"           {name:<18}{size / GB:9.3f}"
     for name, size in memory.host.items():
         yield f"           {name:<18}{size / GB:9.3f}  off the device"
+    step = max(size for moment, size in memory.moments.items() if moment not in (CONSTRUCTION, LOAD))
+    yield (
+        f"           without the runtime: {memory.moments[CONSTRUCTION] / GB:.3g} at construction, "
+        f"{memory.moments[LOAD] / GB:.3g} at load, {step / GB:.3g} in a step"
+    )
 
 
 def _exchange(candidate: Candidate) -> Iterable[str]:

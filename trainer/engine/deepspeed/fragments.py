@@ -156,13 +156,14 @@ def create_moments(engine: Any, steps: int) -> None:
     inner = inner_optimizer(engine)
     for group, (flat, parameter) in enumerate(zip(_flat_partitions(engine), _first_parameters(engine), strict=True)):
         with group_in_memory(engine, group):
-            step = torch.tensor(float(steps), dtype=torch.float32, device=flat.device)
-            inner.state[flat] = {
-                "step": step,
-                **{kind: torch.zeros_like(flat) for kind in moments_of(inner, parameter)},
-            }
+            inner.state.pop(flat, None)  # DeepSpeed's: both needn't be there at once
             if getattr(parameter, "use_muon", False) and muon.holds_whole_momenta(engine):
                 inner.state[flat] = {"momentum_buffer": muon.whole_momenta(engine, group)}
+                continue
+            inner.state[flat] = {
+                "step": torch.tensor(float(steps), dtype=torch.float32, device=flat.device),
+                **{kind: torch.zeros_like(flat) for kind in moments_of(inner, parameter)},
+            }
 
 
 @torch.no_grad()
