@@ -77,7 +77,8 @@ def _cut_vocabulary(model: Transformer) -> None:
     rows = VocabParallelEmbedding(embedding, group, tied_vocab_parallel_linear=head if tied else None, name="lm_head")
     for layer in (head, rows):
         layer.replaced = True  # AutoTP leaves it alone
-    model.get_submodule("").lm_head, model.model.embed_tokens = head, rows
+    own = model.model
+    vars(model)["_modules"]["lm_head"], vars(own)["_modules"]["embed_tokens"] = head, rows
 
 
 @torch.no_grad()
