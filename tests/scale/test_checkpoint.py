@@ -67,7 +67,7 @@ def test_a_rank_plans_what_it_needs(saved, tensor, ranks, degree, most_parts):
     _, held = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held < MOST_BYTES_HELD  # as Python and numpy asked for; the index is the file system's
-    assert sorted(path.rpartition("/")[2] for path in opened) == ["COMPLETE", "state.json"]  # the index is mapped
+    assert sorted(path.rpartition("/")[2] for path in opened) == ["COMPLETE", INDEX, "state.json"]
     assert parts <= most_parts
     assert runs <= MOST_RUNS_PER_REGION * len(LLAMA_70B) * len(KINDS)
     assert pieces >= parts

@@ -90,7 +90,8 @@ def test_top_k_above_the_vocabulary_is_no_cut():
 
 
 def taken(model: Transformer, tokens: list[int], *, context_length: int = 64, **sampling: object) -> list[int]:
-    return list(generate_tokens(model, tokens, Sampling(**sampling), context_length=context_length, end_of_text=0))
+    never = model.config.vocab_size  # an end of text that isn't drawn
+    return list(generate_tokens(model, tokens, Sampling(**sampling), context_length=context_length, end_of_text=never))
 
 
 def test_greedy_tokens_are_those_of_the_full_forward():

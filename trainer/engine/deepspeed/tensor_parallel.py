@@ -61,7 +61,7 @@ def cut(module: LanguageModel, partition: Partition, settings: dict[str, Any]) -
     return add_hooks
 
 
-def _cut_vocabulary(model: Transformer) -> None:
+def _cut_vocabulary(module: Transformer) -> None:
     """Leaves each tensor-parallel rank its rows of embedding and head, which stay one where they are tied.
 
     Looked-up rows are summed over the ranks, all but one of which add zeros: exact. Logits are gathered.
@@ -70,15 +70,16 @@ def _cut_vocabulary(model: Transformer) -> None:
     from deepspeed.utils import groups
 
     group = groups.get_tensor_model_parallel_group()
-    embedding, tied = model.model.embed_tokens, model.lm_head.weight is model.model.embed_tokens.weight
+    embedding = module.model.embed_tokens
+    tied = module.lm_head.weight is embedding.weight
     # By this name DeepSpeed cuts rows evenly; by others between key and value heads, where these divide the vocabulary.
-    head = VocabParallelLinear(model.lm_head, group, name="lm_head")
+    head = VocabParallelLinear(module.lm_head, group, name="lm_head")
     head.gather_output = True
     rows = VocabParallelEmbedding(embedding, group, tied_vocab_parallel_linear=head if tied else None, name="lm_head")
     for layer in (head, rows):
         layer.replaced = True  # AutoTP leaves it alone
-    own = model.model
-    vars(model)["_modules"]["lm_head"], vars(own)["_modules"]["embed_tokens"] = head, rows
+    module.lm_head = head
+    module.get_submodule("model").embed_tokens = rows
 
 
 @torch.no_grad()
