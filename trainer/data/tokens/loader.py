@@ -21,6 +21,7 @@ ToBatch = Callable[..., "Batch"]
 
 PLACED_ROWS = 4096  # whose places are looked up at once: 0.4 µs a row, where 256 at once cost ten times that
 GATHERED_TOKENS = 2**19  # that are read at once, by one indexing of each shard; 25 MB or so are held ahead
+GATHERED_BATCHES = 64  # at most: with short rows, thousands of micro-batches would have to be read before the first
 IGNORED = -100  # target that has no loss
 
 
@@ -121,7 +122,8 @@ class Loader:
     @property
     def _slots_at_once(self) -> int:
         """Micro-batches that are read together."""
-        return max(1, GATHERED_TOKENS // (self.micro_batch_size * self.datasets[0].sequence_length))
+        fitting = GATHERED_TOKENS // (self.micro_batch_size * self.datasets[0].sequence_length)
+        return min(max(1, fitting), GATHERED_BATCHES)
 
     def _slots(self, position: int) -> Iterator[tuple[int, bool]]:
         """First position of each of this rank's chunks, and whether it counts."""
