@@ -11,6 +11,7 @@ from tests.scale.stage_3 import KINDS, LLAMA_70B, LargeRun
 from trainer.checkpoint.complete import read_complete
 from trainer.checkpoint.find import find_problem
 from trainer.checkpoint.index import INDEX
+from trainer.checkpoint.merge import merge_indexes
 from trainer.checkpoint.reader import CheckpointReader
 
 RANKS = 4096
@@ -92,5 +93,11 @@ def test_every_element_is_once_in_the_index(saved):
     reader = CheckpointReader(saved(8))
     ends = reader.index.ends()
     run = LargeRun(RANKS, 8)
-    assert [int(ends[rank]) for rank in (0, 7, 4095)] == [run.elements_of(rank) for rank in (0, 7, 4095)]
+    assert (ends == run.elements_of(range(RANKS))).all()
     assert int(ends.sum()) == 3 * run.parameters
+
+
+@pytest.mark.parametrize("tensor", [1, 8])
+def test_the_index_is_what_rank_0_merges_of_all(tensor):
+    run = LargeRun(128, tensor)
+    assert run.index() == merge_indexes(map(run.own_index, range(run.ranks)), run.files)
