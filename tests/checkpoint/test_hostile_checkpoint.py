@@ -392,6 +392,12 @@ def cut_in_two(columns, names, middle=4, second=1, dim=0):
     columns["size"][:] = [7 * middle, 7 * (9 - second), 7 * middle, 7 * (9 - second)]
 
 
+def some_left_out_and_as_many_twice(columns, names):
+    """Pieces whose sizes sum up to the parameter's, so that counting elements would find nothing."""
+    columns.update({key: np.repeat(columns[key], [3, 1]) for key in set(columns) - {"file"}})
+    columns["start"][:], columns["size"][:], columns["offset"][:] = [0, 15, 40, 0], [20, 20, 23, 63], [0, 20, 40, 63]
+
+
 # The checkpoint has two rows, of (63) fp32 and (63) exp_avg, in one file of 8,192 bytes, of which 4,096 are header
 BROKEN_INDEXES = {
     "no file of the folder": (name(files=["../rank-00000.safetensors"]), "isn't named by COMPLETE"),
@@ -433,9 +439,21 @@ BROKEN_INDEXES = {
     "a beginning that is missing": (put("start", [1, 0]), "elements 0 to 1 of it are missing"),
     "an end that is missing": (put("size", [62, 63]), "odd (fp32): elements from 62 of it are missing"),
     "an end beyond": (put("size", [64, 63]), "odd (fp32)"),
+    "some left out, as many twice": (some_left_out_and_as_many_twice, "odd (fp32): elements 15 to 20 of it are twice"),
     "before the file": (put("offset", [-1, 63]), "offset[0]: -1 can't be"),
     "behind the file": (put("offset", [2048, 63]), "offset[0]: 2048 can't be"),
-    "behind the tensor": (put("offset", [1000, 63]), "has no 1,063 elements"),
+    "behind the tensor": (
+        lambda columns, names: (
+            name(parameters={"odd": [20, 40]})(columns, names),
+            put("size", [800, 800])(columns, names),
+            put("offset", [800, 0])(columns, names),
+        ),
+        "has no 1,600 elements",
+    ),
+    "a gap in the tensor": (put("offset", [1000, 0]), "part 0: elements 63 to 1,000 belong to no piece"),
+    "a gap before all": (put("offset", [64, 1]), "part 0: elements 0 to 1 belong to no piece"),
+    "one piece over another": (put("offset", [0, 62]), "part 0: elements 62 to 63 belong to two pieces"),
+    "two pieces in one place": (put("offset", [0, 0]), "part 0: elements 0 to 63 belong to two pieces"),
     "other lengths": (put("start", [0, 0, 0]), "start is int64 [3]"),
     "no rows": (
         lambda columns, names: columns.update({key: columns[key][:0] for key in set(columns) - {"file"}}),
