@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.checkpoint.written import write_as_ranks
-from tests.scale.stage_3 import KINDS, LargeRun
+from tests.scale.large_run import KINDS, LargeRun
 from trainer.checkpoint.data_file import group_of
 from trainer.checkpoint.fragment import Fragment
 from trainer.checkpoint.index import LONGS, ORDER, WORDS

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.scale.large_run import KINDS, LLAMA_70B, LargeRun
 from tests.scale.opened import files_opened
-from tests.scale.stage_3 import KINDS, LLAMA_70B, LargeRun
 from trainer.checkpoint.complete import read_complete
 from trainer.checkpoint.find import find_problem
 from trainer.checkpoint.index import INDEX

@@ -1,12 +1,13 @@
-"""A checkpoint of a large run at ZeRO stage 3, without the run: what each rank would say of itself, merged."""
+"""A checkpoint of a large run with ZeRO, without the run: what each rank would say of itself, merged."""
 
 import json
 import math
+from itertools import accumulate
 
 import numpy as np
 
-from trainer.checkpoint.complete import COMPLETE, STATE, describe
-from trainer.checkpoint.data_file import DataFile
+from trainer.checkpoint.complete import COMPLETE, STATE, Hashed, StoredFile, describe, hash_range
+from trainer.checkpoint.data_file import PAGE, DataFile, group_of
 from trainer.checkpoint.index import FILE, FP32_BYTES, INDEX, LONGS, WORDS, IndexNames, encode
 from trainer.checkpoint.merge import AT_ONCE, compress
 from trainer.checkpoint.state import FORMAT
@@ -29,10 +30,14 @@ LLAMA_70B = decoder_shapes(
 
 
 class LargeRun:
-    """The layout of a run: DeepSpeed cuts what a tensor-parallel rank holds evenly, and pads the end."""
+    """The layout of a run: DeepSpeed cuts what a tensor-parallel rank holds evenly, and pads the end.
 
-    def __init__(self, ranks, tensor=1, shapes=LLAMA_70B):
-        self.ranks, self.tensor, self.shapes = ranks, tensor, shapes
+    At stage 3 that is each parameter, at stages 1 and 2 (`flat`) all of them end to end.
+    """
+
+    def __init__(self, ranks, tensor=1, shapes=LLAMA_70B, *, writers=0, flat=False):
+        self.ranks, self.tensor, self.shapes, self.flat = ranks, tensor, shapes, flat
+        self.groups = sorted({group_of(rank, ranks, writers) for rank in range(ranks)}, key=lambda group: group.start)
         partitions = [Partition(shapes, rank, tensor, kv_heads=8) for rank in range(tensor)]
         self.cuts = [[partition.slice_of(name) for name in shapes] for partition in partitions]
         self.slices = list(dict.fromkeys(cut for cuts in self.cuts for cut in cuts))
@@ -49,13 +54,34 @@ class LargeRun:
         """First elements and ends of what each of `ranks` writes of each parameter: a row for each rank."""
         data_rank, tensor_rank = np.divmod(np.asarray(ranks)[:, None], self.tensor)
         whole = self.sizes[tensor_rank[:, 0]]
-        size = -(-whole // (self.ranks // self.tensor))
-        start = np.minimum(whole, size * data_rank)
-        stop = np.minimum(whole, start + size)
         shared = np.array([cut is None for cut in self.cuts[0]])  # by all tensor-parallel peers
-        low = start + (stop - start) * tensor_rank // self.tensor
-        high = start + (stop - start) * (tensor_rank + 1) // self.tensor
+        if self.flat:
+            first, size = (each[tensor_rank[:, 0]] for each in self._flat_places())
+            start = np.clip(size * data_rank - first, 0, whole)
+            stop = np.clip(size * (data_rank + 1) - first, 0, whole)
+            low = np.maximum(start, whole * tensor_rank // self.tensor)
+            high = np.maximum(low, np.minimum(stop, whole * (tensor_rank + 1) // self.tensor))
+        else:
+            size = -(-whole // (self.ranks // self.tensor))
+            start = np.minimum(whole, size * data_rank)
+            stop = np.minimum(whole, start + size)
+            low = start + (stop - start) * tensor_rank // self.tensor
+            high = start + (stop - start) * (tensor_rank + 1) // self.tensor
         return np.where(shared, low, start), np.where(shared, high, stop)
+
+    def _flat_places(self):
+        """By tensor-parallel rank and parameter: where it begins in its flat buffer, and what of that each rank has.
+
+        Matrices are in one buffer and vectors in another, which DeepSpeed pads to twice the number of ranks.
+        """
+        first, size = np.zeros_like(self.sizes), np.zeros_like(self.sizes)
+        is_matrix = np.array([len(shape) > 1 for shape in self.shapes.values()])
+        data_ranks = self.ranks // self.tensor
+        for chosen in (is_matrix, ~is_matrix):
+            ends = self.sizes[:, chosen].cumsum(axis=1)
+            first[:, chosen] = ends - self.sizes[:, chosen]
+            size[:, chosen] = -(-ends[:, -1:] // (2 * data_ranks)) * 2
+        return first, size
 
     def regions_of(self, rank):
         """What a rank loads, by parameter: all that its peers hold as well, too."""
@@ -104,7 +130,7 @@ class LargeRun:
     @property
     def files(self):
         """The name of each rank's file."""
-        return [DataFile(rank, (0,)).name for rank in range(self.ranks)]
+        return [DataFile(group.start, ()).name for group in self.groups for _ in group]
 
     def index(self):
         """The index of the checkpoint: all ranks' rows made into runs by the writer's own code.
@@ -114,23 +140,28 @@ class LargeRun:
         batches = [self.rows_of(range(at, min(at + AT_ONCE, self.ranks))) for at in range(0, self.ranks, AT_ONCE)]
         some = [compress(batch) for batch in batches]
         rows = compress({name: np.concatenate([columns[name] for columns in some]) for name in WORDS + LONGS})
-        names = IndexNames(self.shapes, KINDS, tuple(self.slices), tuple(self.files))
-        return encode(names, {**rows, FILE: np.arange(self.ranks, dtype=np.int32)})
+        names = IndexNames(self.shapes, KINDS, tuple(self.slices), tuple(dict.fromkeys(self.files)))
+        files = np.arange(len(self.groups)).repeat([len(group) for group in self.groups])
+        return encode(names, {**rows, FILE: files.astype(np.int32)})
 
-    def write(self, folder, with_data=()):
+    def write(self, folder, with_data=(), state=None):
         """A folder as rank 0 leaves it, but for the tensors: files of zeros for the ranks in `with_data` only."""
         folder.mkdir(parents=True)
         (folder / INDEX).write_bytes(self.index())
-        (folder / STATE).write_text(json.dumps({"format": FORMAT}))
+        (folder / STATE).write_text(json.dumps({"format": FORMAT, **(state or {})}))
         files = {name: describe(folder / name) for name in (INDEX, STATE)}
-        for rank, elements in enumerate(self.elements_of(range(self.ranks)).tolist()):
-            file = DataFile(rank, (elements,))
-            size = len(file.header()) + -(-file.elements[0] * FP32_BYTES // 4096) * 4096
-            files[file.name] = {"bytes": size, "xxh3_128": "0" * 32}
-            if rank in with_data:
-                (folder / file.name).write_bytes(file.header())
-                with (folder / file.name).open("r+b") as zeros:
-                    zeros.truncate(size)
+        elements = self.elements_of(range(self.ranks)).tolist()
+        for group in self.groups:
+            file = DataFile(group.start, tuple(elements[rank] for rank in group))
+            header = file.header()
+            sizes = [-(-count * FP32_BYTES // PAGE) * PAGE for count in file.elements]
+            sizes[0] += len(header)
+            hashes = ["0" * 32] * len(group)
+            if not set(group).isdisjoint(with_data):
+                (folder / file.name).write_bytes(header.ljust(sum(sizes), b"\0"))
+                starts = [end - size for end, size in zip(accumulate(sizes), sizes, strict=True)]
+                hashes = [hash_range(folder / file.name, *piece) for piece in zip(starts, sizes, strict=True)]
+            files[file.name] = StoredFile.of_parts([Hashed(*part) for part in zip(sizes, hashes, strict=True)])
         (folder / COMPLETE).write_text(json.dumps({"files": files}))
         return folder
 
