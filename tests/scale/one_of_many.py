@@ -77,9 +77,8 @@ def start(given):
     from trainer.ranks import mesh
     from trainer.verbs import pretrain as verb
 
-    loader.PLACED_ROWS = (
-        64  # rows looked up ahead: of so small a dataset, thousands of ranks would see hundreds of epochs
-    )
+    # Rows looked up and read ahead: of so small a dataset, thousands of ranks would see thousands of epochs in them.
+    loader.PLACED_ROWS, loader.GATHERED_TOKENS = 32, 32 * config.data.sequence_length
     assert fake_pg.FakeStore  # importing it made the backend known
     counts = {"built": 0, "drawn": 0, "groups": 0, "safetensors": 0}
     store = CountingStore()

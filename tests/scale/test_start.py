@@ -145,6 +145,16 @@ def test_a_new_run_does_nothing_that_grows_with_the_ranks(data, tmp_path, reques
         assert_alike(by_size)
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("key", ["hpz", "sequence"])
+def test_neighbours_are_one_group_more(data, tmp_path, key):
+    config = configure(data, tmp_path / "run", parallel__zero_stage=3, train__micro_batch_size=1)
+    setattr(config.parallel, key, 8)
+    config.train.batch_size = max(SIZES)
+    for counts in play(config, max(SIZES), tmp_path / "notes"):
+        assert counts["groups"] == 3  # with gloo's of all ranks, and DeepSpeed's copy of the world
+
+
 def read_at_the_same_shape(ranks, tensor):
     """Whose parts are read by the ranks that `play` plays: their own and those of their peers. No others are there."""
     return [
