@@ -17,7 +17,7 @@ from trainer.model.partition import Partition
 
 MOST_OPENED = 50
 """Files that a rank may open on shared storage to begin, or to go on (docs/SCALE.md)."""
-MOST_OPENED_BY_RANK_0 = 70
+MOST_OPENED_BY_RANK_0 = 80
 """It also writes what describes the run: about 25 more, folders included, which it has synced."""
 MOST_DRAWN_AT_A_RESUME = 0
 MOST_EXCHANGED = 1000
