@@ -22,7 +22,7 @@ from typing import Any
 
 import xxhash
 
-from trainer.config import Data, Prepare
+from trainer.config import Data, Prepare, TextSource
 from trainer.config.knobs import deciding_values
 from trainer.config.values import check_values
 from trainer.data.text.collect import Collect, Totals, WorkItem, work_items
@@ -66,6 +66,7 @@ from trainer.machine.durable import make_folder, write_json
 from trainer.machine.json_file import Malformed, from_json, read_json
 from trainer.machine.terminal import one_line
 from trainer.rules.pretrain import require
+from trainer.rules.sources import inputs_of
 
 CHECKED_BYTES = 2**20  # text on which the tokenizer is tried
 MOST_LOSS = 0.5  # of these bytes that may not come back from their ids
@@ -90,6 +91,7 @@ class Corpus:
     rejected: dict[str, int]
     first_rejected: dict[str, str]  # by reason: file and place of the first
     unused: dict[str, int]  # what was left out within files
+    changed: dict[str, int]  # documents that weren't UTF-8 text, by what became of them
     documents_read: int
 
     def documents_of(self, split: str) -> int:
@@ -109,7 +111,7 @@ def main(config: Prepare, map_items: Map | None = None, share: WorkShare | None 
     output = _check(config)
     config = replace(config, data=_in_utf8(config.data))
     data = config.data
-    found = find_sources(data.input, data.include, data.exclude, output, data.text_field)
+    found = find_sources(inputs_of(data), data.include, data.exclude, output)
     plan = PreparationPlan.of(_settings(config), found.sources)
     _say("sources", _describe(found))
     make_folder(output)
@@ -143,13 +145,13 @@ def _prepare(
 ) -> None:
     """The stages, top to bottom."""
     data = config.data
-    items = work_items(sources, data.text_field)
+    items = work_items(sources)
     store = _store(config, output / PARTIAL, sources)
     begin_partial(output, _layout(items, store.buckets), alone=not shared)
     if shared and read_progress(output, plan) == "finished":  # and tidied up, just before we began
         _up_to_date(output)
         return
-    totals = _collect(items, store, sources, data, maps.spread)
+    totals = _collect(items, store, sources, maps.spread)
     corpus = _arrange(totals, store, sources, data, maps.spread)
     tokenizer, engine = _tokenizer(config, corpus, maps.here)
     written = _write_shards(data, output, corpus, tokenizer, engine, maps.spread)
@@ -166,7 +168,8 @@ def _check(config: Prepare) -> Path:
     check_values(config)
     data = config.data
     require(
-        bool(data.input), "data.input is empty: name files, folders or globs, or use data=stdlib for Python's library."
+        bool(data.input or data.sources),
+        "data.input is empty: name files, folders, globs or URLs, or use data=stdlib for Python's library.",
     )
     require(bool(data.output), "data.output is not set: name the folder that prepare shall write train/ and so on to.")
     require(
@@ -187,7 +190,28 @@ def _check(config: Prepare) -> Path:
 def _in_utf8(data: Data) -> Data:
     """The section with those texts of it that name no file as UTF-8, in any locale."""
     licence = None if data.licence is None else as_utf8(data.licence)
-    return replace(data, name=as_utf8(data.name), text_field=as_utf8(data.text_field), licence=licence)
+    language = None if data.language is None else as_utf8(data.language)
+    sources = {name: _source_in_utf8(source) for name, source in data.sources.items()}
+    return replace(
+        data,
+        name=as_utf8(data.name),
+        text_field=as_utf8(data.text_field),
+        licence=licence,
+        language=language,
+        sources=sources,
+    )
+
+
+def _source_in_utf8(source: TextSource) -> TextSource:
+    def in_utf8(text: str | None) -> str | None:
+        return None if text is None else as_utf8(text)
+
+    return replace(
+        source,
+        licence=in_utf8(source.licence),
+        language=in_utf8(source.language),
+        text_field=in_utf8(source.text_field),
+    )
 
 
 def _settings(config: Prepare) -> dict[str, Any]:
@@ -238,21 +262,19 @@ def _store(config: Prepare, partial: Path, sources: tuple[Source, ...]) -> Docum
 
 def _layout(items: list[WorkItem], buckets: Buckets) -> dict[str, Any]:
     """How the work is cut: what was stored of the same plan, but cut in another way, can't be gone on with."""
-    cuts = [[item.ranges[0].number, item.ranges[0].start] for item in items]
+    cuts = [[item.parts[0].number, item.parts[0].part.start] for item in items]
     return {"items": len(items), "cuts": xxhash.xxh3_128_hexdigest(json.dumps(cuts).encode()), **asdict(buckets)}
 
 
-def _collect(
-    items: list[WorkItem], store: DocumentStore, sources: tuple[Source, ...], data: Data, map_items: Map
-) -> Totals:
+def _collect(items: list[WorkItem], store: DocumentStore, sources: tuple[Source, ...], map_items: Map) -> Totals:
     """Stores every source's documents; returns what they add up to."""
-    work = Collect(store, data.text_field, data.most_document_bytes)
+    work = Collect(store)
     totals = Totals()
     with ProgressBar("read", sum(item.bytes for item in items)) as progress:
         for item, collected in zip(items, map_items(work, items), strict=True):
             totals.add(item, collected)
             progress.advance(bytes=item.bytes)
-    totals.refuse_files_without_text(sources, data.text_field, data.most_document_bytes)
+    totals.refuse_files_without_text(sources)
     return totals
 
 
@@ -274,6 +296,7 @@ def _arrange(totals: Totals, store: DocumentStore, sources: tuple[Source, ...], 
         rejected=dict(sorted(totals.rejected.items())),
         first_rejected=totals.first_rejected,
         unused=dict(totals.unused),
+        changed=dict(sorted(totals.changed.items())),
         documents_read=sum(split.documents for part in parts for split in part.splits.values())
         + totals.rejected.total(),
     )
@@ -515,7 +538,7 @@ class Finish(Work[Path, None]):
 
     def _manifest(self, folder: Path) -> Manifest:
         data, tokenizer = self.config.data, self.tokenizer
-        groups = groupby(self.sources, key=lambda source: source.given)
+        groups = groupby(self.sources, key=lambda source: (source.given, source.licence))
         return Manifest(
             folder=folder,
             name=data.name,
@@ -529,12 +552,14 @@ class Finish(Work[Path, None]):
             rejected=self.corpus.rejected,
             documents_read=self.corpus.documents_read,
             sources=tuple(
-                SourceGroup(given, data.licence, tuple(source.name for source in group)) for given, group in groups
+                SourceGroup(given, licence, tuple(source.name for source in group))
+                for (given, licence), group in groups
             ),
             prepared={
                 "command": [masked(typed) for typed in sys.argv],
                 "version": _version(),
                 "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                **({"changed": self.corpus.changed} if self.corpus.changed else {}),
                 **_settings(self.config),
             },
         )
@@ -564,6 +589,8 @@ def _summarise(output: Path, corpus: Corpus, written: dict[str, list[Written]]) 
         _say("", f"{reason}: first {corpus.first_rejected[reason]}")
     for what, count in corpus.unused.items():
         _say("left out", f"{count:,} {what}")
+    for what, count in corpus.changed.items():
+        _say("changed", f"{count:,} documents: {what}")
 
 
 def _warn_of_empty_documents(manifest: Manifest, shards: list[Written]) -> None:

@@ -19,8 +19,8 @@ from trainer.machine.json_file import Malformed, from_json, read_json, shown
 
 FILE = "plan.json"
 LAYOUT = "layout.json"  # in PARTIAL: how the work is cut into items and stored
-LAYOUT_VERSION = 1  # raise it when what is in PARTIAL is written otherwise
-VERSION = 2  # raise it when the same settings and inputs would give other shards
+LAYOUT_VERSION = 2  # raise it when what is in PARTIAL is written otherwise
+VERSION = 3  # raise it when the same settings and inputs would give other shards
 SPLITS = ("train", "validation", "test")
 PARTIAL = "partial"
 MOST_BYTES = 2**30  # of plan.json, which names every input file
