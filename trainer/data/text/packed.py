@@ -132,7 +132,7 @@ def lines(pieces: Iterable[bytes], most_bytes: int, end: bytes = b"\n") -> Itera
     yield b"".join(held) if size <= most_bytes else None
 
 
-def cut(pieces: Iterable[bytes], most_bytes: int, end: bytes) -> Iterator[bytes | None]:
+def separated(pieces: Iterable[bytes], most_bytes: int, end: bytes) -> Iterator[bytes | None]:
     """As `lines`, but where nothing stands after the last `end`, that is no line."""
     parts = lines(pieces, most_bytes, end)
     held = next(parts, b"")

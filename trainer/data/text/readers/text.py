@@ -10,7 +10,7 @@ from trainer.data.text.file_names import escape
 from trainer.data.text.files import open_file
 from trainer.data.text.filters import EMPTY, OTHER_FORMAT
 from trainer.data.text.formats import SNIFFED, is_code, is_html, is_json_lines, kind_by_name, other_format
-from trainer.data.text.packed import beginning, cut, whole
+from trainer.data.text.packed import beginning, separated, whole
 from trainer.data.text.readers import html, json_lines
 from trainer.data.text.readers.line_parts import bytes_of_part
 from trainer.data.text.readers.reader import Reader
@@ -117,7 +117,7 @@ def _must_be_text(source: Source, reason: str) -> bool:
 def _read_separated(content: Iterator[bytes], reading: Reading, account: Account) -> Iterator[Record]:
     """What stands between separators; after the last one nothing need stand."""
     account.records = 0
-    for number, text in enumerate(cut(content, reading.most_bytes, reading.separator)):
+    for number, text in enumerate(separated(content, reading.most_bytes, reading.separator)):
         account.records = number + 1
         document = too_large(reading.most_bytes, reading.most_bytes) if text is None else checked(without_mark(text))
         yield number, document.at("document", number) if isinstance(document, Rejected) else document
