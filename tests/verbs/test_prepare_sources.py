@@ -1,13 +1,20 @@
 """prepare over sources of every kind: the same shards, an account of every record, and refusals with exit code 2."""
 
+import bz2
+import gzip
 import json
+import re
+import time
 
 import pytest
 
 from tests.corpus import write_texts
-from tests.data.text.formats import crawl, every_format, jsonl, record, response, wet
+from tests.data.text.formats import arrow, crawl, every_format, jsonl, parquet, record, response, table, wet, wikipedia
+from tests.data.text.servers import RangeHandler, bucket_server, fill_bucket, served_folder
+from tests.killed import assert_same_after_kills
 from tests.prepared import configure, prepare, shard_files
 from trainer.config import TextSource
+from trainer.data.text import collect, remote
 from trainer.data.tokens.manifest import read_manifest
 from trainer.errors import ConfigError, InputError
 from trainer.verbs.prepare import main
@@ -113,3 +120,70 @@ def test_bad_sources_end_the_run_with_exit_code_2_and_one_line(tmp_path):
         assert error.value.exit_code == 2
         assert "\n" not in str(error.value)
         assert not (tmp_path / "out" / "train").exists()
+
+
+# ---- interruption
+
+
+def large_files(folder):
+    """A file of each kind that is read in parts where work items are small, and two that aren't."""
+    folder.mkdir()
+    texts = write_texts(500, seed=1)
+    for name, content in {
+        "a.parquet": parquet(write_texts(500, seed=2), rows=50, compression="none"),
+        "b.warc.gz": b"".join(map(gzip.compress, crawl(write_texts(500, seed=3)))),
+        "c.csv": table(write_texts(500, seed=4)),
+        "d.arrow": arrow(write_texts(500, seed=5), stream=False, rows=50),
+        "e.wet": b"".join([*wet(write_texts(500, seed=6)), b"garbage\n", record(b" ")]),
+        "f.jsonl.zst": every_format(texts)["lines.jsonl.zst"],
+        "g.xml.bz2": bz2.compress(wikipedia(write_texts(100, seed=7))),
+        "h.jsonl": jsonl([*texts[:100], *write_texts(200, seed=8)]) + b"no json\n",
+    }.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kills", "workers"), [(2, 2), *(pytest.param(15, workers, marks=pytest.mark.full) for workers in (1, 2, 3))]
+)
+def test_killed_at_random_moments_every_format_gives_the_same_bytes(kills, workers, tmp_path):
+    assert_same_after_kills([str(large_files(tmp_path / "in"))], tmp_path, kills=kills, workers=workers)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("workers", [1, 3])
+def test_killed_while_it_reads_over_http_prepare_gives_the_same_bytes(workers, tmp_path):
+    folder = large_files(tmp_path / "in")
+    with served_folder(folder, RangeHandler) as url:
+        names = [f"{url}/{path.name}" for path in sorted(folder.iterdir())]
+        assert_same_after_kills(names, tmp_path, kills=10, workers=workers)
+
+
+def test_a_bucket_that_goes_away_midway_ends_prepare_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(collect, "LEAST_ITEM_BYTES", 20_000)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr(remote, "BLOCK", 10_000)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_bytes(jsonl(write_texts(500)))
+    calm = prepare(tmp_path / "in" / "a.jsonl", tmp_path / "calm")
+    with bucket_server() as server:
+        bucket = fill_bucket(tmp_path / "in")
+        config, partial = configure(f"{bucket}/a.jsonl", tmp_path / "out"), tmp_path / "out" / "partial"
+        read = remote._RangeFile._range
+
+        def read_until_it_stops(*request):
+            if len(list(partial.glob("read-*.json"))) == 4:
+                server.stop()
+            return read(*request)
+
+        monkeypatch.setattr(remote._RangeFile, "_range", read_until_it_stops)
+        with pytest.raises(InputError) as error:
+            main(config)
+        assert error.value.exit_code == 2
+        assert re.match(rf"{bucket}/a.jsonl: can't be read, tried 6 times \(.*it continues\.$", str(error.value))
+        assert len(list(partial.glob("read-*.json"))) == 4
+        monkeypatch.setattr(remote._RangeFile, "_range", read)
+        server.start()
+        assert main(config) == 0
+    assert shard_files(tmp_path / "out") == shard_files(calm)
+    assert "was interrupted; what it left" in capsys.readouterr().out

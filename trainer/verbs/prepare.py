@@ -21,6 +21,7 @@ from trainer.config import Data, Prepare, TextSource
 from trainer.config.values import check_values
 from trainer.data.text.collect import Collect, Totals, WorkItem, work_items
 from trainer.data.text.corpus import Corpus
+from trainer.data.text.cuts import find_cuts
 from trainer.data.text.document_store import Damaged, DocumentStore
 from trainer.data.text.encoder_choice import ChooseEncoder
 from trainer.data.text.file_names import as_utf8, escape
@@ -38,6 +39,7 @@ from trainer.data.text.plan import (
     write_plan,
 )
 from trainer.data.text.progress import ProgressBar, bytes_in_words, say
+from trainer.data.text.remote import Unreachable
 from trainer.data.text.shard_job import MakeShard, ShardJob, Written
 from trainer.data.text.shared_work import WorkShare, share_work
 from trainer.data.text.shuffle import FindDuplicates, KeepOrder, ShuffleBucket, Stored
@@ -99,7 +101,8 @@ def main(config: Prepare, map_items: Map | None = None, share: WorkShare | None 
         except (InputError, ConfigError, StorageError, OSError) as error:
             if share is not None and read_progress(output, plan) == "finished":
                 return _up_to_date(output)  # others were faster, and have tidied up
-            if isinstance(error, InputError | ConfigError) and not isinstance(error, Damaged) and alone():
+            other_plan = isinstance(error, InputError | ConfigError) and not isinstance(error, Damaged | Unreachable)
+            if other_plan and alone():
                 _withdraw(output)  # the mend changes the plan, and mustn't meet this one
             raise
     return 0
@@ -110,12 +113,14 @@ def _prepare(
 ) -> None:
     """The stages, top to bottom."""
     data = config.data
-    items = work_items(sources)
     store = _store(config, output / PARTIAL, sources)
+    items = work_items(sources)
     begin_partial(output, _layout(items, store.buckets), alone=not shared)
     if shared and read_progress(output, plan) == "finished":  # and tidied up, just before we began
         _up_to_date(output)
         return
+    if cuts := find_cuts(sources, store, maps.spread):
+        items = work_items(sources, cuts)
     totals = _collect(items, store, sources, maps.spread)
     corpus = _arrange(totals, store, sources, data, maps.spread)
     tokenizer, engine = _tokenizer(config, corpus, maps.here)
@@ -220,7 +225,7 @@ def _store(config: Prepare, partial: Path, sources: tuple[Source, ...]) -> Docum
 
 
 def _layout(items: list[WorkItem], buckets: Buckets) -> dict[str, Any]:
-    """How the work is cut: what was stored of the same plan, but cut in another way, can't be gone on with."""
+    """How the work is cut, as far as is known at once: what was stored of the same plan, cut otherwise, is useless."""
     cuts = [[item.parts[0].number, item.parts[0].part.start] for item in items]
     return {"items": len(items), "cuts": xxhash.xxh3_128_hexdigest(json.dumps(cuts).encode()), **asdict(buckets)}
 

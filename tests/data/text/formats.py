@@ -125,7 +125,10 @@ def tar(texts):
 
 
 def every_format(texts):
-    """File name → content, for all formats and the encodings that need no naming; each holds the same documents."""
+    """File name → content, for all formats and the encodings that need no naming; each holds the same documents.
+
+    Those called corpus.txt are to be cut at SEPARATOR.
+    """
     files = {
         "lines.jsonl": jsonl(texts),
         "lines.ndjson": jsonl(texts, "utf-8-sig"),
@@ -146,4 +149,6 @@ def every_format(texts):
         "dump.xml": wikipedia(texts),
         "dump.xml.bz2": bz2.compress(wikipedia(texts)),
     }
-    return files | {f"lines.jsonl.{ending}": pack(jsonl(texts)) for ending, pack in PACK.items()}
+    for ending, pack in PACK.items():
+        files |= {f"lines.jsonl.{ending}": pack(jsonl(texts)), f"corpus.txt.{ending}": pack(separated(texts))}
+    return files | {"corpus.txt": separated(texts)}

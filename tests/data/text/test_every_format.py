@@ -1,10 +1,6 @@
 """One corpus in every format and several encodings gives the same documents: from the local disk, S3 and HTTP."""
 
 import functools
-import http.server
-import re
-import threading
-import uuid
 from itertools import pairwise
 
 import pytest
@@ -12,6 +8,7 @@ import pytest
 from tests.corpus import write_texts
 from tests.data.text.formats import PACK, SEPARATOR, epub, every_format, jsonl, page, separated, table
 from tests.data.text.reading import find, read
+from tests.data.text.servers import PlainHandler, RangeHandler, bucket_server, fill_bucket, served_folder
 from trainer.data.text import remote
 from trainer.data.text.documents import read_documents
 from trainer.data.text.reading import Account
@@ -25,24 +22,53 @@ TEXTS = [
 DOCUMENTS = [text.encode() for text in TEXTS]
 
 
+SINGLE = {number: (text, list(PACK)[number % len(PACK)]) for number, text in enumerate(TEXTS)}
+
+
 @functools.cache
 def files():
     return every_format(TEXTS)
 
 
+KINDS = {"jsonl": jsonl, "csv": table, "txt": separated}
+ENCODED = [(encoding, kind) for encoding in ("utf-8", "utf-16", "gb18030", "big5-hkscs") for kind in KINDS]
 NAMES = [
     *("lines.jsonl", "lines.ndjson", "utf16.jsonl", "table.csv", "table.tsv", "utf16.csv", "rows.parquet"),
     *("rows.arrow", "stream.arrow", "shard.tar", "crawl.warc", "crawl.warc.gz", "whole.warc.gz", "text.wet"),
     *("text.warc.wet.gz", "gb18030.warc", "dump.xml", "dump.xml.bz2", *(f"lines.jsonl.{ending}" for ending in PACK)),
+    *("corpus.txt", *(f"corpus.txt.{ending}" for ending in PACK)),
 ]
 
 
+def of_encoding(encoding):
+    """The texts as far as an encoding has their characters: big5 lacks some."""
+    texts = [text.replace("说", "説").replace("问题", "問題").replace("这", "這") for text in TEXTS]
+    return [text.encode(encoding, "ignore").decode(encoding) for text in texts]
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("every")
-    for name, content in files().items():
-        (path / name).write_bytes(content)
+def corpora(tmp_path_factory):
+    """every/ with a file of each format, named/ with one of each named encoding, single/ with a document to a file."""
+    path = tmp_path_factory.mktemp("corpora")
+    named = {f"{encoding}.{kind}": KINDS[kind](of_encoding(encoding), encoding=encoding) for encoding, kind in ENCODED}
+    single = {f"{number:02d}.txt.{pack}": PACK[pack](text.encode()) for number, (text, pack) in SINGLE.items()}
+    pages = {f"page-{number:02d}.html": page(text) for number, text in enumerate(TEXTS)}
+    books = {f"page-{number:02d}.zz.epub": epub([text]) for number, text in enumerate(TEXTS)}
+    for folder, contents in (("every", files()), ("named", named), ("single", single | pages | books)):
+        (path / folder).mkdir()
+        for name, content in contents.items():
+            (path / folder / name).write_bytes(content)
     return path
+
+
+@pytest.fixture(scope="module")
+def folder(corpora):
+    return corpora / "every"
+
+
+def read_separated(path, **how):
+    """All documents at `path`, those of text files cut at the separator."""
+    return read(path, separator=SEPARATOR.encode(), **how)
 
 
 def test_no_format_is_forgotten():
@@ -51,12 +77,12 @@ def test_no_format_is_forgotten():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_format_gives_the_same_documents_from_the_local_disk(name, folder):
-    assert read(folder / name) == DOCUMENTS
+    assert read_separated(folder / name) == DOCUMENTS
 
 
 def test_a_folder_with_all_formats_gives_all_documents_in_the_order_of_the_names(folder):
     account = Account()
-    assert read(folder, account=account) == DOCUMENTS * len(NAMES)
+    assert read_separated(folder, account=account) == DOCUMENTS * len(NAMES)
     extracted, decoded = account.changed["HTML to text by resiliparse"], account.changed["decoded from gb18030"]
     assert (extracted, decoded) == (4 * len(TEXTS), len(TEXTS))
     assert account.changed["decoded from utf-16"] == 2 * len(TEXTS)
@@ -64,17 +90,17 @@ def test_a_folder_with_all_formats_gives_all_documents_in_the_order_of_the_names
     assert account.unused["WARC records of the type request"] == 4 * len(TEXTS)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "gb18030", "big5-hkscs"])
-@pytest.mark.parametrize("kind", ["jsonl", "csv", "txt"])
-def test_every_named_encoding_gives_the_same_documents(encoding, kind, tmp_path):
-    texts = [text.replace("说", "説").replace("问题", "問題").replace("这", "這") for text in TEXTS]
-    texts = [text.encode(encoding, "ignore").decode(encoding) for text in texts]  # big5 hasn't all of them
-    write = {"jsonl": jsonl, "csv": lambda texts, encoding: table(texts, encoding=encoding), "txt": separated}[kind]
-    (tmp_path / f"x.{kind}").write_bytes(write(texts, encoding))
+def assert_named(base, encoding, kind):
+    texts = of_encoding(encoding)
     account = Account()
-    found = read(tmp_path / f"x.{kind}", encoding=encoding, separator=SEPARATOR.encode(), account=account)
-    assert found == [text.encode() for text in texts]
+    url = f"{base}/named/{encoding}.{kind}"
+    assert read_separated(url, encoding=encoding, account=account) == [text.encode() for text in texts]
     assert account.changed == ({} if encoding == "utf-8" else {f"decoded from {encoding}": len(texts)})
+
+
+@pytest.mark.parametrize(("encoding", "kind"), ENCODED)
+def test_every_named_encoding_gives_the_same_documents(encoding, kind, corpora):
+    assert_named(corpora, encoding, kind)
 
 
 def test_single_documents_in_files_of_their_own_are_the_same(tmp_path):
@@ -92,92 +118,50 @@ def test_single_documents_in_files_of_their_own_are_the_same(tmp_path):
             assert read(folder / "00") == DOCUMENTS[:1]
 
 
-def test_one_file_of_a_whole_corpus_is_cut_at_the_separator(tmp_path):
-    path = tmp_path / "wiki.txt"
-    path.write_bytes(separated(TEXTS) + SEPARATOR.encode())
-    for ending, pack in {"": bytes, **{f".{ending}": pack for ending, pack in PACK.items()}}.items():
-        packed = tmp_path / f"wiki.txt{ending}"
-        packed.write_bytes(pack(separated(TEXTS) + SEPARATOR.encode()))
-        assert read(packed, separator=SEPARATOR.encode()) == DOCUMENTS
-    assert read(tmp_path / "wiki.txt") == [path.read_bytes()]
+def test_one_file_of_a_whole_corpus_may_end_in_the_separator_and_without_one_is_a_document(folder, tmp_path):
+    (tmp_path / "wiki.txt").write_bytes(separated(TEXTS) + SEPARATOR.encode())
+    assert read_separated(tmp_path / "wiki.txt") == DOCUMENTS
+    assert read(folder / "corpus.txt.gz") == [separated(TEXTS)]
 
 
 # ---- from elsewhere
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    """Python's own server, which knows no ranges."""
-
-    def log_message(self, *_):
-        pass
-
-
-class RangeHandler(Handler):
-    """A server with ranges."""
-
-    def do_GET(self):
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if not asked:
-            super().do_GET()
-            return
-        with open(self.translate_path(self.path), "rb") as file:
-            content = file.read()
-        first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
-        self.send_response(206)
-        self.send_header("Content-Length", str(last - first + 1))
-        self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
-        self.end_headers()
-        self.wfile.write(content[first : last + 1])
-
-
-@pytest.fixture(scope="module", params=[Handler, RangeHandler], ids=["no ranges", "ranges"])
-def site(request, folder):
-    handler = functools.partial(request.param, directory=folder)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+@pytest.fixture(scope="module", params=[PlainHandler, RangeHandler], ids=["no ranges", "ranges"])
+def site(request, corpora):
+    with served_folder(corpora, request.param) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
-def bucket(folder):
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "id",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
-            patch.setenv(name, value)
-        import s3fs
-
-        name = f"texts-{uuid.uuid4().hex}"
-        files = s3fs.S3FileSystem(skip_instance_cache=True)
-        files.mkdir(name)
-        files.put([str(path) for path in sorted(folder.iterdir())], f"{name}/every/")
-        yield f"s3://{name}"
-        server.stop()
+def bucket(corpora):
+    with bucket_server():
+        yield fill_bucket(corpora)
 
 
-def test_every_format_gives_the_same_documents_over_http(site):
+def test_every_format_and_encoding_gives_the_same_documents_over_http(site):
     for name in NAMES:
-        assert read(f"{site}/{name}") == DOCUMENTS, name
+        assert read_separated(f"{site}/every/{name}") == DOCUMENTS, name
+    for encoding, kind in ENCODED:
+        assert_named(site, encoding, kind)
+    names = [f"{number:02d}.txt.{pack}" for number, (_, pack) in SINGLE.items()]
+    assert [read(f"{site}/single/{name}") for name in names] == [[document] for document in DOCUMENTS]
+    assert read(f"{site}/single/page-{{00..20}}{{.html,.zz.epub}}") == [one for one in DOCUMENTS for _ in range(2)]
 
 
-def test_every_format_gives_the_same_documents_over_s3(bucket, folder):
-    assert read(f"{bucket}/every") == DOCUMENTS * len(NAMES)
+def test_every_format_and_encoding_gives_the_same_documents_over_s3(bucket, folder):
+    assert read_separated(f"{bucket}/every") == DOCUMENTS * len(NAMES)
     assert read(f"{bucket}/every/*.warc*") == DOCUMENTS * sum(".warc" in name for name in NAMES)
+    for encoding, kind in ENCODED:
+        assert_named(bucket, encoding, kind)
+    assert read(f"{bucket}/single") == [*DOCUMENTS, *(one for one in DOCUMENTS for _ in range(2))]
     here, there = find(folder), find(f"{bucket}/every")
     assert [source.name for source in there.sources] == [source.name for source in here.sources]
     assert [source.bytes for source in there.sources] == [source.bytes for source in here.sources]
 
 
 def test_braces_name_several_files_anywhere(folder, site, bucket):
-    for base in (folder, site, f"{bucket}/every"):
+    for base in (folder, f"{site}/every", f"{bucket}/every"):
         found = find(f"{base}/{{lines.{{jsonl,ndjson}},table.csv}}", f"{base}/table.{{c..c}}sv")
         assert [source.file_name for source in found.sources] == ["lines.jsonl", "lines.ndjson", "table.csv"]
         assert [document for source in found.sources for _, document in read_documents(source)] == DOCUMENTS * 3

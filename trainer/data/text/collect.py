@@ -6,6 +6,7 @@ The note of an item is written last: where it is, the item is whole, and a resta
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -91,10 +92,18 @@ class Collected:
     changed: dict[str, Count]
 
 
-def work_items(sources: tuple[Source, ...]) -> list[WorkItem]:
-    """Sources → work items: small files together, so that a million of them isn't a million items; large ones cut."""
+def usual_bytes(sources: tuple[Source, ...]) -> int:
+    """How much of the sources a work item holds, about."""
     total = sum(source.bytes for source in sources)
-    wanted = max(LEAST_ITEM_BYTES, min(USUAL_ITEM_BYTES, total // FEW_ITEMS), total // MOST_ITEMS)
+    return max(LEAST_ITEM_BYTES, min(USUAL_ITEM_BYTES, total // FEW_ITEMS), total // MOST_ITEMS)
+
+
+def work_items(sources: tuple[Source, ...], cuts: Mapping[int, Sequence[Part]] | None = None) -> list[WorkItem]:
+    """Sources → work items: small files together, so that a million of them isn't a million items; large ones cut.
+
+    Where a source's `cuts` aren't given, it is cut if that can be known at once.
+    """
+    wanted = usual_bytes(sources)
     found: list[WorkItem] = []
     gathered: list[SourcePart] = []
     size = 0
@@ -107,7 +116,8 @@ def work_items(sources: tuple[Source, ...]) -> list[WorkItem]:
         size = 0
 
     for number, source in enumerate(sources):
-        parts = [SourcePart(number, source, part) for part in parts_of(source, wanted, at_once=True)]
+        given = (cuts or {}).get(number) or parts_of(source, wanted, at_once=True)
+        parts = [SourcePart(number, source, part) for part in given]
         if len(parts) > 1 or (size and size + source.bytes > wanted):
             end_item()
         if len(parts) > 1:

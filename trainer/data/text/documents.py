@@ -48,3 +48,8 @@ def parts_of(source: Source, wanted_bytes: int, *, at_once: bool = False) -> lis
     if reader.parts is None or source.bytes < 2 * wanted_bytes or (at_once and reader.parts_take_a_pass):
         return [WHOLE]
     return reader.parts(source, wanted_bytes)
+
+
+def takes_a_pass(source: Source) -> bool:
+    """Whether all of a source must be read to cut it."""
+    return READERS[source.kind].parts_take_a_pass

@@ -1,7 +1,7 @@
 """Files at a URL that fsspec knows (s3://, gs://, https://, hf://): listed, and read by ranges with back-off.
 
 A reader sees an ordinary file that it can seek in; what is read is asked for in blocks, and each request that fails is
-tried again. Whatever stays unreachable is an InputError in one line.
+tried again. Whatever stays unreachable is Unreachable, an error in one line.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ _EXTRAS = {"s3": "s3", "gs": "data", "http": "data", "https": "data", "hf": "dat
 Result = TypeVar("Result")
 
 
+class Unreachable(InputError):
+    """A file that can't be read now, but perhaps later: what was prepared so far is kept."""
+
+
 @dataclass(frozen=True)
 class RemoteStatus:
     """A file at a URL: its size (None if the server doesn't say), and a number that changes with its content."""
@@ -65,7 +69,7 @@ def is_remote(address: str) -> bool:
 
 
 def status_of(url: str) -> RemoteStatus:
-    """The file at `url`. InputError if there is none."""
+    """The file at `url`. Unreachable if there is none."""
     files, path = _file_system(url)
     return _status(url, _again(url, lambda: files.info(path)))
 
@@ -136,22 +140,22 @@ def _status(url: str, info: dict[str, Any]) -> RemoteStatus:
 
 
 def _again(url: str, request: Callable[[], Result]) -> Result:
-    """What a request answers, tried again with back-off; InputError if it fails for good."""
+    """What a request answers, tried again with back-off; Unreachable if it fails for good."""
     attempts = 1 if url.startswith(_TRYING_AGAIN) else ATTEMPTS
     for attempt in range(1, attempts + 1):
         try:
             return request()
         except (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as error:
             kind = "isn't there" if isinstance(error, FileNotFoundError) else "can't be read"
-            raise InputError(f"{shown_url(url)}: {kind} ({_line(error)}); {MEND}.") from error
+            raise Unreachable(f"{shown_url(url)}: {kind} ({_line(error)}); {MEND}.") from error
         except _WithoutRanges:
             raise
         except Exception as error:  # each library has exceptions of its own for a network that fails
             if "Credentials" in type(error).__name__:
-                raise InputError(f"{shown_url(url)}: can't be read ({_line(error)}); {MEND}.") from error
+                raise Unreachable(f"{shown_url(url)}: can't be read ({_line(error)}); {MEND}.") from error
             if attempt == attempts:
                 tried = f"can't be read, tried {ATTEMPTS} times" if attempts > 1 else "can't be read"
-                raise InputError(f"{shown_url(url)}: {tried} ({_line(error)}); {MEND}.") from error
+                raise Unreachable(f"{shown_url(url)}: {tried} ({_line(error)}); {MEND}.") from error
             time.sleep(FIRST_WAIT_S * 2 ** (attempt - 1))
     raise AssertionError
 
