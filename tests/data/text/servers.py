@@ -35,10 +35,17 @@ class RangeHandler(PlainHandler):
         self.wfile.write(content[first : last + 1])
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """A server that doesn't mind clients who hang up."""
+
+    def handle_error(self, request, client_address):
+        pass
+
+
 @contextmanager
 def served(handler):
     """The URL of a server whose requests are handled by `handler`."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -7,8 +7,9 @@ import pytest
 
 from tests.corpus import write_texts
 from tests.data.text.formats import PACK, SEPARATOR, epub, every_format, jsonl, page, separated, table
-from tests.data.text.reading import find, read
+from tests.data.text.reading import assert_refused, find, read
 from tests.data.text.servers import PlainHandler, RangeHandler, bucket_server, fill_bucket, served_folder
+from tests.data.text.stores import cloud_storage, hub
 from trainer.data.text import remote
 from trainer.data.text.documents import read_documents
 from trainer.data.text.reading import Account
@@ -158,6 +159,17 @@ def test_every_format_and_encoding_gives_the_same_documents_over_s3(bucket, fold
     here, there = find(folder), find(f"{bucket}/every")
     assert [source.name for source in there.sources] == [source.name for source in here.sources]
     assert [source.bytes for source in there.sources] == [source.bytes for source in here.sources]
+
+
+@pytest.mark.parametrize("store", [cloud_storage, hub])
+def test_google_cloud_storage_and_the_hugging_face_hub_give_the_same_documents(store, corpora):
+    with store(corpora) as base:
+        assert read_separated(f"{base}/every") == DOCUMENTS * len(NAMES)
+        assert read(f"{base}/single/*.html") == DOCUMENTS
+        assert read(f"{base}/every/{{rows.parquet,table.csv}}") == DOCUMENTS * 2
+        assert [source.name for source in find(f"{base}/every").sources] == sorted(NAMES)
+        assert_refused(f"{base}/every/gone.parquet", "gone.parquet")
+        assert_refused(f"{base}/gone/*.parquet", f"{base}/gone")
 
 
 def test_braces_name_several_files_anywhere(folder, site, bucket):
