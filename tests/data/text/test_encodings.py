@@ -65,6 +65,21 @@ def test_utf8_stays_utf8_when_guessing_is_allowed(tmp_path):
     assert detected_encoding("中".encode()[:-1]) is None
 
 
+@pytest.mark.parametrize("times", [0, 1, 3, 10])
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        *GUESSED,
+        ("shift_jis", "この関数は値を返しません。"),
+        ("euc-jp", "この関数は値を返しません。"),
+        ("euc-kr", "이 함수는 값을 반환하지 않습니다."),
+    ],
+)
+def test_a_guess_is_right_where_much_english_stands_around(encoding, text, times):
+    code = 'fn main() { let x: i32 = 5; println!("{}", x); } // ' * times
+    assert detected_encoding(f"{code}{text}\n{code}{text}".encode(ENCODINGS[encoding])) == encoding
+
+
 def test_bytes_that_are_no_character_reject_their_document_alone(tmp_path):
     lines = [json.dumps({"text": f"{number} {CHINESE}"}, ensure_ascii=False).encode("gb18030") for number in range(5)]
     lines[2] = lines[2][:20] + b"\xff\xff" + lines[2][20:]
@@ -83,6 +98,6 @@ def test_bytes_that_are_no_character_reject_their_document_alone(tmp_path):
 
 
 def test_the_missing_library_that_guesses_is_named(tmp_path, monkeypatch):
-    (tmp_path / "a.txt").write_bytes(CHINESE.encode("gb18030"))
+    (tmp_path / "a.txt").write_bytes(bytes(range(128, 256)))  # which looks like no language
     monkeypatch.setitem(sys.modules, "charset_normalizer", None)
     assert_refused(tmp_path, "charset_normalizer", 'pip install "banyan-train[data]"', encoding="auto")

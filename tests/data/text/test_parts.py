@@ -17,11 +17,16 @@ from tests.data.text.formats import arrow, crawl, jsonl, page, parquet, record, 
 from tests.data.text.reading import find
 from tests.prepared import configure, prepare, shard_files, write_jsonl
 from trainer.data.text import collect
+from trainer.data.text.collect import work_items
+from trainer.data.text.cuts import find_cuts
+from trainer.data.text.document_store import DocumentStore
 from trainer.data.text.documents import parts_of, read_documents
 from trainer.data.text.filters import TOO_LARGE
 from trainer.data.text.readers import line_parts
 from trainer.data.text.reading import WHOLE, Account, Part
 from trainer.data.text.records import Rejected
+from trainer.data.text.split import Buckets
+from trainer.data.text.workers import in_process
 from trainer.errors import InputError
 from trainer.verbs.prepare import main
 
@@ -238,6 +243,27 @@ def test_where_a_pass_would_be_needed_nothing_is_cut_at_once(tmp_path):
 # ---- in prepare
 
 
+@pytest.mark.parametrize(("name", "write_content"), [("a.csv", table), ("a.wet", lambda texts: b"".join(wet(texts)))])
+def test_a_file_that_must_be_read_to_be_cut_is_cut_once_if_it_is_a_large_share_of_all(
+    name, write_content, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(collect, "LEAST_ITEM_BYTES", 500)
+    large, small = write(tmp_path, name, write_content(TEXTS)), write(tmp_path, f"b{name}", write_content(TEXTS[:2]))
+    store = DocumentStore(tmp_path / "partial", Buckets(1, 1), 0, deduplicate=True, shuffled=True)
+    store.folder.mkdir()
+    (found,) = find_cuts((small, large), store, in_process).items()
+    assert found == (1, tuple(parts_of(large, 500)))
+    monkeypatch.setattr("trainer.data.text.cuts.parts_of", None)
+    assert find_cuts((small, large), store, in_process) == {1: found[1]}
+    assert find_cuts((replace(large, bytes=10**9),) * 65, store, in_process) == {}
+    items = work_items((small, large), {1: found[1]})
+    assert [item.parts[0].part for item in items if item.part_of == 1] == list(found[1])
+    for wrong in ("", "[]", '{"parts": []}', '{"parts": [{"start": 5, "stop": null, "bytes": 1}]}'):
+        (store.folder / "cuts-000001.json").write_text(wrong)
+        with pytest.raises(InputError, match=r"cuts-000001.json: can't be read"):
+            find_cuts((small, large), store, in_process)
+
+
 def test_places_of_rejected_and_duplicate_records_count_from_the_files_begin(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(collect, "LEAST_ITEM_BYTES", 100)
     lines = [json.dumps({"text": f"{number} of many texts"}) for number in range(60)]
@@ -262,10 +288,11 @@ def test_a_file_without_any_text_is_refused_as_if_it_were_read_in_one(tmp_path, 
     assert list((tmp_path / "out").iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.parquet", "a.arrow"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.parquet", "a.arrow", "a.csv", "a.warc.gz"])
 def test_prepare_writes_the_same_bytes_however_a_file_is_cut(name, tmp_path, monkeypatch):
     texts = write_texts(60)
-    write_content = {"a.jsonl": jsonl, "a.txt": separated, "a.parquet": parquet}
+    write_content = {"a.jsonl": jsonl, "a.txt": separated, "a.parquet": parquet, "a.csv": table}
+    write_content["a.warc.gz"] = lambda texts: b"".join(map(gzip.compress, crawl(texts)))
     (tmp_path / name).write_bytes(write_content.get(name, lambda texts: arrow(texts, stream=False))(texts))
     outputs = []
     for size in (10**6, 500, 1700):
