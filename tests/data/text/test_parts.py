@@ -1,5 +1,6 @@
 """A file in parts: however it is cut, they hold its records in their order, each once."""
 
+import bz2
 import gzip
 import itertools
 import json
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.corpus import write_texts
-from tests.data.text.formats import arrow, crawl, jsonl, page, parquet, record, separated, table, wet
+from tests.data.text.formats import arrow, crawl, jsonl, page, parquet, record, separated, table, wet, wikipedia
 from tests.data.text.reading import find
 from tests.prepared import configure, prepare, shard_files, write_jsonl
 from trainer.data.text import collect
@@ -22,7 +23,7 @@ from trainer.data.text.cuts import find_cuts
 from trainer.data.text.document_store import DocumentStore
 from trainer.data.text.documents import parts_of, read_documents
 from trainer.data.text.filters import TOO_LARGE
-from trainer.data.text.readers import line_parts
+from trainer.data.text.readers import line_parts, wiki_parts
 from trainer.data.text.reading import WHOLE, Account, Part
 from trainer.data.text.records import Rejected
 from trainer.data.text.split import Buckets
@@ -109,7 +110,36 @@ def test_json_lines_may_be_cut_at_any_byte(lines, edges):
         assert_same(source, edges_to_parts([edge for edge in edges if edge <= len(content)]))
 
 
+@given(st.lists(st.text(st.sampled_from("ab<>&é中\n"), max_size=9), min_size=1, max_size=8), st.data())
+@few
+def test_a_dump_may_be_cut_at_any_byte(texts, data):
+    content = wikipedia([f"x{text}" for text in texts])
+    with tempfile.TemporaryDirectory() as folder:
+        source = write(folder, "a.xml", content)
+        edges = data.draw(st.lists(st.integers(1, len(content) - 1), max_size=5))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(wiki_parts, "PIECE", data.draw(st.sampled_from([1, 7, 100, 2**20])))
+            assert_same(source, edges_to_parts(edges))
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 40, 1000])
+def test_a_packed_dump_may_be_cut_between_streams_wherever_those_end(size, tmp_path, monkeypatch):
+    content = wikipedia([f"text {number}" for number in range(5)])
+    streams = [bz2.compress(content[start : start + size]) for start in range(0, len(content), size)]
+    source = write(tmp_path, "a.xml.bz2", b"".join(streams))
+    starts = list(itertools.accumulate(map(len, streams)))[:-1]
+    for every in (1, 2, 7):
+        assert_same(source, edges_to_parts(starts[::every]))
+    parts = in_parts(source, 50)
+    assert [part.start for part in parts] == [0, *starts] or len(parts) > 5 or size > 40
+    assert_same(source, parts)
+
+
 # ---- where its reader cuts it
+
+
+def in_streams(content, size):
+    return b"".join(bz2.compress(content[start : start + size]) for start in range(0, len(content), size))
 
 
 def in_parts(source, wanted):
@@ -159,6 +189,9 @@ TEXTS = [f"document {number} " + "of some words " * (number % 7) for number in r
         ("whole.warc.gz", lambda texts: gzip.compress(b"".join(crawl(texts)))),
         ("a.wet", lambda texts: b"".join(wet(texts))),
         ("a.jsonl.gz", lambda texts: gzip.compress(jsonl(texts))),
+        ("a.xml", wikipedia),
+        ("a.xml.bz2", lambda texts: in_streams(wikipedia(texts), 1000)),
+        ("whole.xml.bz2", lambda texts: bz2.compress(wikipedia(texts))),
         ("a.txt", separated),
     ],
 )
@@ -169,7 +202,7 @@ def test_every_format_in_parts_holds_each_record_once(name, write_content, wante
     assert [document for _, document in joined(source, parts)] == [text.strip().encode() for text in TEXTS] or (
         [document for _, document in joined(source, parts)] == [text.encode() for text in TEXTS]
     )
-    can_be_cut = name not in ("stream.arrow", "whole.warc.gz", "a.jsonl.gz")
+    can_be_cut = name not in ("stream.arrow", "whole.warc.gz", "a.jsonl.gz", "whole.xml.bz2")
     assert (len(parts) > 1) == (can_be_cut and wanted < 3000) or wanted in (1000, 3000)
 
 

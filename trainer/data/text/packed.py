@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
@@ -28,6 +29,8 @@ _MAGIC = {  # none of them begins a UTF-8 text but bzip2's, after which comes th
     b"\xfd7zXZ\x00": ".xz",
 }
 _BZIP2 = (b"BZh", b"1AY&SY")
+_STREAM = re.compile(rb"BZh[1-9]1AY&SY")
+_STREAM_MARK = 10  # bytes of it
 
 
 class DamagedArchive(InputError):
@@ -52,7 +55,8 @@ def pieces(file: BinaryIO, name: str, packing: str, most_bytes: int = 0) -> Iter
     elif packing == ".xz":
         yield from _unpack_xz(name, file, max(XZ_MEMORY, most_bytes))
     elif packing == ".bz2":
-        yield from _unpack_bzip2(name, file)
+        for _, piece in bzip2_streams(file, name):
+            yield piece
     else:
         while piece := file.read(PIECE):
             yield piece
@@ -186,7 +190,8 @@ def _check_tail(name: str, file: BinaryIO) -> None:
 
 def _unpack_xz(name: str, file: BinaryIO, memory: int) -> Iterator[bytes]:
     try:
-        yield from _unpack_streams(name, file, lambda: lzma.LZMADecompressor(memlimit=memory))
+        for _, piece in _unpack_streams(name, file, lambda: lzma.LZMADecompressor(memlimit=memory)):
+            yield piece
     except lzma.LZMAError as error:
         if "Memory" in str(error):
             raise DamagedArchive(
@@ -196,7 +201,8 @@ def _unpack_xz(name: str, file: BinaryIO, memory: int) -> Iterator[bytes]:
         raise _damaged(name, error) from error
 
 
-def _unpack_bzip2(name: str, file: BinaryIO) -> Iterator[bytes]:
+def bzip2_streams(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
+    """What the streams of a bzip2 file hold from here on, in pieces, each with the byte at which its stream begins."""
     try:
         yield from _unpack_streams(name, file, bz2.BZ2Decompressor)
     except OSError as error:
@@ -205,20 +211,38 @@ def _unpack_bzip2(name: str, file: BinaryIO) -> Iterator[bytes]:
         raise _damaged(name, error) from error
 
 
-def _unpack_streams(name: str, file: BinaryIO, begin: Any) -> Iterator[bytes]:
+def next_bzip2_stream(file: BinaryIO, start: int, most_bytes: int) -> int | None:
+    """The first byte from `start` on, within `most_bytes`, at which a stream of bzip2 begins."""
+    file.seek(start)
+    held, begin = b"", start
+    while begin < start + most_bytes and (content := file.read(PIECE)):
+        held += content
+        if found := _STREAM.search(held):
+            return begin + found.start()
+        done = max(0, len(held) - _STREAM_MARK + 1)
+        held, begin = held[done:], begin + done
+    return None
+
+
+def _unpack_streams(name: str, file: BinaryIO, begin: Any) -> Iterator[tuple[int, bytes]]:
     """What the streams of a file hold that stand one after the other (Wikipedia's dumps have 100,000 of them)."""
-    unpacker, packed = begin(), b""
+    start = file.tell()
+    unpacker, packed, read = begin(), b"", start
     while packed or not unpacker.needs_input or (packed := file.read(PACKED_PIECE)):
+        read += len(packed)
         piece, packed = unpacker.decompress(packed, PIECE), b""
         if piece:
-            yield piece
+            yield start, piece
         if unpacker.eof:
             packed = unpacker.unused_data.lstrip(b"\0")  # xz pads with zeros
+            read -= len(packed)
             while not packed:
                 if not (packed := file.read(PACKED_PIECE)):
                     return
+                read += len(packed)
                 packed = packed.lstrip(b"\0")
-            unpacker = begin()
+                read -= len(packed)
+            unpacker, start = begin(), read
     raise DamagedArchive(f"{escape(name)}: cut short within a compressed stream; fetch or write it again.")
 
 

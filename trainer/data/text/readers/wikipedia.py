@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, BinaryIO, cast
 
 from trainer.data.text.file_names import escape
@@ -15,9 +16,10 @@ from trainer.data.text.filters import EMPTY, OTHER_FORMAT, TOO_DEEP
 from trainer.data.text.libraries import library
 from trainer.data.text.packed import Stream
 from trainer.data.text.readers.reader import Reader
+from trainer.data.text.readers.wiki_parts import content_of_part, wiki_parts
 from trainer.data.text.reading import Account, Part, Reading
 from trainer.data.text.records import Record, Rejected, checked_string, short, too_large
-from trainer.data.text.sources import Source, content_of
+from trainer.data.text.sources import Source
 from trainer.errors import InputError
 
 MOST_OPEN = 100  # brackets and tags of a page that aren't closed: the parser looks for the end of each
@@ -32,12 +34,16 @@ _BLANK_LINES = re.compile(r"\n{3,}")
 
 
 def read(source: Source, part: Part, account: Account) -> Iterator[Record]:
-    """The articles of a dump, in its order. InputError where it isn't XML, or is cut short."""
+    """The articles of a dump that begin in a part, in its order. InputError where it isn't XML, or is cut short."""
     etree = library("lxml.etree", "a Wikipedia dump")
     parser = library("mwparserfromhell", "a Wikipedia dump")
     account.records = 0
     media = {"file", "image", "category"}
-    with content_of(source) as content:
+    with content_of_part(source, part) as pieces:
+        first = next(pieces, None)
+        if first is None and not part.is_whole:
+            return
+        content = chain([first or b""], pieces)
         try:
             for element in _elements(etree, cast(BinaryIO, Stream(content))):
                 if _local(element) == "namespace":
@@ -157,4 +163,4 @@ def _is_dropped(node: Any, nodes: Any, media: set[str]) -> bool:
     return isinstance(node, nodes.Tag) and str(node.tag).strip().lower() in _DROPPED_TAGS
 
 
-READER = Reader(read)
+READER = Reader(read, wiki_parts)
