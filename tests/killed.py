@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from tests.prepared import prepare, shard_files
 
@@ -59,7 +58,7 @@ def kill_after_files(process, folder, files):
 def assert_same_after_kills(inputs, folder, *, kills, workers):
     """That prepare, killed at random moments, writes what it writes undisturbed."""
     program, killed = write_program(folder), folder / "killed"
-    calm = prepare([Path(name) for name in inputs], folder / "calm", validation_fraction=0.1)
+    calm = prepare(inputs, folder / "calm", validation_fraction=0.1)
     draw, hit = random.Random(), 0
     while hit < kills:
         with start(program, inputs, killed, workers=workers) as process:

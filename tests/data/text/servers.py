@@ -93,11 +93,11 @@ def bucket_server():
         server.stop()
 
 
-def fill_bucket(folder):
+def fill_bucket(folder, name=None):
     """A new bucket with the files of a folder; its URL."""
     import s3fs
 
-    name = f"texts-{uuid.uuid4().hex}"
+    name = name or f"texts-{uuid.uuid4().hex}"
     files = s3fs.S3FileSystem(skip_instance_cache=True)
     files.mkdir(name)
     files.put(f"{folder}/", f"{name}/", recursive=True)

@@ -74,11 +74,11 @@ class CloudStorageHandler(StoreHandler):
 
 
 class HubHandler(StoreHandler):
-    """hf://datasets/owner/texts/…"""
+    """hf://datasets/OWNER/NAME/…, under any name."""
 
     def do_GET(self):
         path = urllib.parse.unquote(self.path.partition("?")[0])
-        _, resolved, name = path.partition("/datasets/owner/texts/resolve/main/")
+        _, resolved, name = path.partition("/resolve/main/")
         if resolved:
             self.give(name)
         elif "/tree/main" in path:
@@ -87,8 +87,17 @@ class HubHandler(StoreHandler):
                 f"{folder}/" if folder else "", recursive="recursive=true" in self.path.lower()
             )
             self.reply([*(self._item(*found) for found in files), *map(self._folder, folders)])
-        elif path.startswith("/api/datasets/owner/texts"):
-            self.reply({"id": "owner/texts", "sha": "0" * 40, "private": False, "tags": [], "downloads": 0, "likes": 0})
+        elif path.startswith("/api/datasets/"):
+            self.reply(
+                {
+                    "id": "/".join(path.split("/")[3:5]),
+                    "sha": "0" * 40,
+                    "private": False,
+                    "tags": [],
+                    "downloads": 0,
+                    "likes": 0,
+                }
+            )
         else:
             self.send_error(404)
 
