@@ -1,5 +1,7 @@
 """prepare in processes of its own that can be killed: small work items, so that there is much to be killed in."""
 
+import bz2
+import gzip
 import json
 import os
 import random
@@ -9,6 +11,10 @@ import subprocess
 import sys
 import time
 
+import zstandard
+
+from tests.corpus import write_texts
+from tests.data.text.formats import arrow, crawl, jsonl, parquet, record, table, wet, wikipedia
 from tests.prepared import prepare, shard_files
 
 PROGRAM = """
@@ -68,3 +74,21 @@ def assert_same_after_kills(inputs, folder, *, kills, workers):
     with start(program, inputs, killed, workers=workers) as last:
         assert last.communicate()[0].endswith("\n0\n")
     assert shard_files(killed) == shard_files(calm)
+
+
+def large_files(folder):
+    """A file of each kind that is read in parts where work items are small, and two that aren't."""
+    folder.mkdir()
+    texts, dump = write_texts(500, seed=1), wikipedia(write_texts(500, seed=7))
+    for name, content in {
+        "a.parquet": parquet(write_texts(500, seed=2), rows=50, compression="none"),
+        "b.warc.gz": b"".join(map(gzip.compress, crawl(write_texts(500, seed=3)))),
+        "c.csv": table(write_texts(500, seed=4)),
+        "d.arrow": arrow(write_texts(500, seed=5), stream=False, rows=50),
+        "e.wet": b"".join([*wet(write_texts(500, seed=6)), b"garbage\n", record(b" ")]),
+        "f.jsonl.zst": zstandard.compress(jsonl(texts)),
+        "g.xml.bz2": b"".join(bz2.compress(dump[start : start + 20_000]) for start in range(0, len(dump), 20_000)),
+        "h.jsonl": jsonl([*texts[:100], *write_texts(200, seed=8)]) + b"no json\n",
+    }.items():
+        (folder / name).write_bytes(content)
+    return folder

@@ -15,7 +15,7 @@ import pytest
 
 from tests.corpus import make_tokenizer, write_texts
 from tests.data.tokens.published import sentencepiece, wordpiece
-from tests.killed import PROGRAM, assert_same_after_kills, kill_after_files, start, write_program
+from tests.killed import PROGRAM, assert_same_after_kills, kill_after_files, large_files, start, write_program
 from tests.prepared import configure, prepare, shard_files, write_folder, write_jsonl
 from trainer.config import TokenizerSettings, TokenizerTrain
 from trainer.data.tokens.manifest import SourceGroup, read_manifest
@@ -303,6 +303,7 @@ def test_killed_at_random_moments_prepare_continues_to_the_same_bytes(kills, wor
 def test_elements_of_an_array_that_are_killed_share_the_work_and_write_the_same_bytes(elements, kills, tmp_path):
     """Some that are killed come back, as requeued ones do; the last victim doesn't, and the others do its share."""
     inputs = [str(write_jsonl(tmp_path / f"{n}.jsonl", write_texts(300, seed=n))) for n in range(4)]
+    inputs.append(str(large_files(tmp_path / "others")))
     shared = tmp_path / "shared"
     calm = prepare(list(map(Path, inputs)), tmp_path / "calm", validation_fraction=0.1)
     run = functools.partial(start, write_program(tmp_path), inputs, shared, workers=1, elements=elements)

@@ -1,7 +1,5 @@
 """prepare over sources of every kind: the same shards, an account of every record, and refusals with exit code 2."""
 
-import bz2
-import gzip
 import json
 import re
 import time
@@ -9,9 +7,9 @@ import time
 import pytest
 
 from tests.corpus import write_texts
-from tests.data.text.formats import arrow, crawl, every_format, jsonl, parquet, record, response, table, wet, wikipedia
+from tests.data.text.formats import crawl, every_format, jsonl, record, response, wet
 from tests.data.text.servers import RangeHandler, bucket_server, fill_bucket, served_folder
-from tests.killed import assert_same_after_kills
+from tests.killed import assert_same_after_kills, large_files
 from tests.prepared import configure, prepare, shard_files
 from trainer.config import TextSource
 from trainer.data.text import collect, remote
@@ -123,24 +121,6 @@ def test_bad_sources_end_the_run_with_exit_code_2_and_one_line(tmp_path):
 
 
 # ---- interruption
-
-
-def large_files(folder):
-    """A file of each kind that is read in parts where work items are small, and two that aren't."""
-    folder.mkdir()
-    texts = write_texts(500, seed=1)
-    for name, content in {
-        "a.parquet": parquet(write_texts(500, seed=2), rows=50, compression="none"),
-        "b.warc.gz": b"".join(map(gzip.compress, crawl(write_texts(500, seed=3)))),
-        "c.csv": table(write_texts(500, seed=4)),
-        "d.arrow": arrow(write_texts(500, seed=5), stream=False, rows=50),
-        "e.wet": b"".join([*wet(write_texts(500, seed=6)), b"garbage\n", record(b" ")]),
-        "f.jsonl.zst": every_format(texts)["lines.jsonl.zst"],
-        "g.xml.bz2": bz2.compress(wikipedia(write_texts(100, seed=7))),
-        "h.jsonl": jsonl([*texts[:100], *write_texts(200, seed=8)]) + b"no json\n",
-    }.items():
-        (folder / name).write_bytes(content)
-    return folder
 
 
 @pytest.mark.parametrize(
