@@ -60,6 +60,15 @@ def served_folder(folder, handler):
     return served(functools.partial(handler, directory=folder))
 
 
+@contextmanager
+def made_anew(protocol):
+    """Without file systems that were made for other servers, now or later."""
+    kind = pytest.importorskip("fsspec").get_filesystem_class(protocol)
+    kind.clear_instance_cache()
+    yield
+    kind.clear_instance_cache()
+
+
 class BucketServer:
     """A server of S3 that can go away and come back with the same content."""
 
@@ -81,7 +90,7 @@ class BucketServer:
 def bucket_server():
     """A server of S3 that the environment names."""
     server = BucketServer(pytest.importorskip("moto.server"))
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, made_anew("s3"):
         for name, value in {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}",
             "AWS_ACCESS_KEY_ID": "id",

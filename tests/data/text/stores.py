@@ -5,10 +5,9 @@ import urllib.parse
 from contextlib import contextmanager
 from pathlib import Path
 
-import fsspec
 import pytest
 
-from tests.data.text.servers import RangeHandler, served_folder
+from tests.data.text.servers import RangeHandler, made_anew, served_folder
 
 
 class StoreHandler(RangeHandler):
@@ -113,7 +112,7 @@ def cloud_storage(folder):
     """The URL of a bucket of Google's with the files of a folder."""
     with served_folder(folder, CloudStorageHandler) as url, pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_EMULATOR_HOST", url)
-        with _anew("gs"):
+        with made_anew("gs"):
             yield "gs://texts"
 
 
@@ -125,14 +124,5 @@ def hub(folder):
         template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, url)
         patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         patch.setattr(constants, "ENDPOINT", url)
-        with _anew("hf"):
+        with made_anew("hf"):
             yield "hf://datasets/owner/texts"
-
-
-@contextmanager
-def _anew(protocol):
-    """Without file systems that were made for other servers, now or later."""
-    kind = fsspec.get_filesystem_class(protocol)
-    kind.clear_instance_cache()
-    yield
-    kind.clear_instance_cache()

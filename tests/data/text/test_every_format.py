@@ -1,12 +1,13 @@
 """One corpus in every format and several encodings gives the same documents: from the local disk, S3 and HTTP."""
 
 import functools
+import json
 from itertools import pairwise
 
 import pytest
 
 from tests.corpus import write_texts
-from tests.data.text.formats import PACK, SEPARATOR, epub, every_format, jsonl, page, separated, table
+from tests.data.text.formats import PACK, SEPARATOR, arrow, epub, every_format, jsonl, page, separated, table
 from tests.data.text.reading import assert_refused, find, read
 from tests.data.text.servers import PlainHandler, RangeHandler, bucket_server, fill_bucket, served_folder
 from tests.data.text.stores import cloud_storage, hub
@@ -49,13 +50,21 @@ def of_encoding(encoding):
 
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory):
-    """every/ with a file of each format, named/ with one of each named encoding, single/ with a document to a file."""
+    """every/ with a file of each format, named/ with one of each named encoding, single/ with a document to a file, saved/."""
     path = tmp_path_factory.mktemp("corpora")
     named = {f"{encoding}.{kind}": KINDS[kind](of_encoding(encoding), encoding=encoding) for encoding, kind in ENCODED}
     single = {f"{number:02d}.txt.{pack}": PACK[pack](text.encode()) for number, (text, pack) in SINGLE.items()}
     pages = {f"page-{number:02d}.html": page(text) for number, text in enumerate(TEXTS)}
     books = {f"page-{number:02d}.zz.epub": epub([text]) for number, text in enumerate(TEXTS)}
-    for folder, contents in (("every", files()), ("named", named), ("single", single | pages | books)):
+    saved = {f"data-0000{number}.arrow": arrow(TEXTS[number::2], stream=True) for number in range(2)}
+    state = json.dumps({"_data_files": [{"filename": name} for name in saved]}).encode()
+    saved |= {"state.json": state, "dataset_info.json": b"{}", "cache-1a2b.arrow": arrow(TEXTS, stream=True)}
+    for folder, contents in (
+        ("saved", saved),
+        ("every", files()),
+        ("named", named),
+        ("single", single | pages | books),
+    ):
         (path / folder).mkdir()
         for name, content in contents.items():
             (path / folder / name).write_bytes(content)
@@ -156,6 +165,7 @@ def test_every_format_and_encoding_gives_the_same_documents_over_s3(bucket, fold
     for encoding, kind in ENCODED:
         assert_named(bucket, encoding, kind)
     assert read(f"{bucket}/single") == [*DOCUMENTS, *(one for one in DOCUMENTS for _ in range(2))]
+    assert read(f"{bucket}/saved") == read(folder.parent / "saved") == [*DOCUMENTS[::2], *DOCUMENTS[1::2]]
     here, there = find(folder), find(f"{bucket}/every")
     assert [source.name for source in there.sources] == [source.name for source in here.sources]
     assert [source.bytes for source in there.sources] == [source.bytes for source in here.sources]

@@ -28,7 +28,9 @@ class Server(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_HEAD(self):
-        self.send_response(404 if "gone" in self.path else 403 if "forbidden" in self.path else 200)
+        self.requests["HEAD"] += 1
+        busy = "flaky" in self.path and self.requests["HEAD"] == 1
+        self.send_response(404 if "gone" in self.path else 403 if "forbidden" in self.path else 503 if busy else 200)
         self.send_header("Content-Length", str(len(CONTENT)))
         self.send_header("ETag", f'"{self.path}"')
         self.end_headers()

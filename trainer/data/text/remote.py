@@ -145,12 +145,13 @@ def _again(url: str, request: Callable[[], Result]) -> Result:
     for attempt in range(1, attempts + 1):
         try:
             return request()
-        except (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as error:
-            kind = "isn't there" if isinstance(error, FileNotFoundError) else "can't be read"
-            raise Unreachable(f"{shown_url(url)}: {kind} ({_line(error)}); {MEND}.") from error
         except _WithoutRanges:
             raise
-        except Exception as error:  # each library has exceptions of its own for a network that fails
+        except Exception as failure:  # each library has exceptions of its own for a network that fails
+            error = _reason(failure)
+            if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError | IsADirectoryError):
+                kind = "isn't there" if isinstance(error, FileNotFoundError) else "can't be read"
+                raise Unreachable(f"{shown_url(url)}: {kind} ({_line(error)}); {MEND}.") from error
             if "Credentials" in type(error).__name__:
                 raise Unreachable(f"{shown_url(url)}: can't be read ({_line(error)}); {MEND}.") from error
             if attempt == attempts:
@@ -158,6 +159,17 @@ def _again(url: str, request: Callable[[], Result]) -> Result:
                 raise Unreachable(f"{shown_url(url)}: {tried} ({_line(error)}); {MEND}.") from error
             time.sleep(FIRST_WAIT_S * 2 ** (attempt - 1))
     raise AssertionError
+
+
+def _reason(error: Exception) -> BaseException:
+    """The error itself, or what it hides: over HTTP, fsspec says of any failure that the file isn't there."""
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError) or not type(cause).__module__.startswith("aiohttp"):
+        return error
+    status = getattr(cause, "status", None)
+    if status in (401, 403):
+        return PermissionError(f"HTTP {status}")
+    return cause if cause is not None and (status is None or status in (408, 429) or status >= 500) else error
 
 
 def shown_url(url: str) -> str:

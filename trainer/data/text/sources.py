@@ -235,6 +235,8 @@ def _files_at_url(entry: Input, url: str, search: _Search, *, several: bool) -> 
         status = remote.status_of(url)
         return [_File(url, url if several else _last_part(url), strict=True, status=status)]
     files = []
+    states = [status.url for status in found if _last_part(status.url) == SAVED_STATE and not remote.has_glob(url)]
+    saved = {state.removesuffix(SAVED_STATE): _saved_dataset(state) for state in states}
     base = "" if several or remote.has_glob(url) else url.rstrip("/") + "/"
     for status in found:
         name = status.url.removeprefix(base)
@@ -243,6 +245,8 @@ def _files_at_url(entry: Input, url: str, search: _Search, *, several: bool) -> 
             continue
         if any(part.startswith(".") for part in inside.parts):
             search.others.add(HIDDEN, status.url)
+        elif (dataset := saved.get(status.url.removesuffix(inside.name))) and _is_cache(inside.name, dataset):
+            search.others.add(CACHES, status.url)
         elif remote.has_glob(url):
             files.append(_File(status.url, name, kind_by_name(inside.name) is None, status))
         elif _wanted(entry, status.url, search):
@@ -331,25 +335,30 @@ def _walk(entry: Input, folder: Path, search: _Search) -> list[str]:
             if os.path.islink(os.path.join(parent, name)) and not _inside(Path(parent) / name, folder):
                 search.others.add(LINKS, Path(parent) / name)
         wanted = [name for name in files if _wanted_in(entry, folder, Path(parent), inside, name, search)]
-        saved = _saved_dataset(Path(parent)) if SAVED_STATE in files else None
+        saved = _saved_dataset(os.path.join(parent, SAVED_STATE)) if SAVED_STATE in files else None
         for name in wanted:
-            if saved is not None and name.endswith(".arrow") and name not in saved:
+            if saved and _is_cache(name, saved):
                 search.others.add(CACHES, Path(parent) / name)
             else:
                 names.append(str(inside / name))
     return sorted(names)
 
 
-def _saved_dataset(folder: Path) -> set[str] | None:
-    """The files of the dataset that `datasets` saved in a folder; None if there is none. What is mapped later lies
-    beside them.
+def _saved_dataset(state: str) -> set[str] | None:
+    """The files of the dataset that `datasets` saved beside its `state`; None if that is another file of the same name.
+
+    What is mapped later lies beside them.
     """
     try:
-        with open(folder / SAVED_STATE, "rb") as file:
-            state = json.loads(file.read(MOST_STATE_BYTES))
-        return {entry["filename"] for entry in state["_data_files"]}
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        with open_file(state) as file:
+            return {entry["filename"] for entry in json.loads(file.read(MOST_STATE_BYTES))["_data_files"]}
+    except (ValueError, RecursionError, KeyError, TypeError):
         return None
+
+
+def _is_cache(name: str, saved: set[str]) -> bool:
+    """Whether an Arrow file isn't of the dataset saved beside it."""
+    return name.endswith(".arrow") and name not in saved
 
 
 def _wanted_in(entry: Input, folder: Path, parent: Path, inside: PurePosixPath, name: str, search: _Search) -> bool:
