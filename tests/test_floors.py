@@ -31,6 +31,7 @@ FLOORS = (
 SHARED_NAMES = (
     "main",  # of verbs and other programs
     "run",  # of launchers, and the recipes behind `main`
+    "find",  # of kinds of personal data
     *("build", "settings", "open_sink"),  # what each file of a kind has: optimisers, objectives, sinks
     *(
         "initialize",
@@ -175,7 +176,7 @@ def test_a_configuration_is_changed_by_making_another() -> None:
 
 def test_every_knob_of_prepare_says_whether_it_decides_the_shards() -> None:
     """A setting that was forgotten would make old output count as up to date."""
-    free = {"input", "include", "exclude", "output", "workers", "tokenizer"}  # inputs are compared file by file
+    free = {"input", "include", "exclude", "output", "workers", "tokenizer", "clean"}  # inputs are compared file by file
     training = {"path", "train", "validation", "sequence_length", "mask_documents", "shuffle_shards", "verify_bytes"}
     for item in dataclasses.fields(Data):
         decides = item.metadata.get("decides", False)

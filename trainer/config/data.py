@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from trainer.config.clean import Clean
 from trainer.config.knobs import knob, part
 
 
@@ -78,6 +79,7 @@ class Data:
         decides=True,
     )
     licence: Optional[str] = knob(None, "Licence of the sources, written into the manifest.", decides=True)
+    clean: Clean = part(Clean)
     tokenizer: TokenizerSettings = part(TokenizerSettings)
     validation_fraction: float = knob(
         0.01, "Share of documents held out, chosen by their hash.", common=True, high=0.5, decides=True

@@ -25,6 +25,7 @@ import xxhash
 from trainer.config import Data, Prepare
 from trainer.config.knobs import deciding_values
 from trainer.config.values import check_values
+from trainer.data.text.cleaning import Cleaning
 from trainer.data.text.collect import Collect, Totals, WorkItem, work_items
 from trainer.data.text.document_store import Damaged, DocumentStore, sample_texts
 from trainer.data.text.file_names import as_utf8, escape
@@ -65,6 +66,7 @@ from trainer.machine.credentials import masked
 from trainer.machine.durable import make_folder, write_json
 from trainer.machine.json_file import Malformed, from_json, read_json
 from trainer.machine.terminal import one_line
+from trainer.rules.clean import check_clean, clean_identity
 from trainer.rules.pretrain import require
 
 CHECKED_BYTES = 2**20  # text on which the tokenizer is tried
@@ -90,6 +92,7 @@ class Corpus:
     rejected: dict[str, int]
     first_rejected: dict[str, str]  # by reason: file and place of the first
     unused: dict[str, int]  # what was left out within files
+    changed: dict[str, int]  # what was changed in documents, and how often
     documents_read: int
 
     def documents_of(self, split: str) -> int:
@@ -165,6 +168,7 @@ def _check(config: Prepare) -> Path:
     """Refuses a configuration that can't work; returns the output folder."""
     check_values(config)
     data = config.data
+    check_clean(data.clean)
     require(
         bool(data.input), "data.input is empty: name files, folders or globs, or use data=stdlib for Python's library."
     )
@@ -192,7 +196,7 @@ def _in_utf8(data: Data) -> Data:
 
 def _settings(config: Prepare) -> dict[str, Any]:
     """The settings that determine the shards, by key: those whose knobs say so."""
-    settings = {"seed": config.seed, **deciding_values(config.data, "data.")}
+    settings = {"seed": config.seed, **deciding_values(config.data, "data."), **clean_identity(config.data.clean)}
     path = config.data.tokenizer.path
     if path is None:
         settings.pop("data.tokenizer.end_of_text")
@@ -246,7 +250,7 @@ def _collect(
     items: list[WorkItem], store: DocumentStore, sources: tuple[Source, ...], data: Data, map_items: Map
 ) -> Totals:
     """Stores every source's documents; returns what they add up to."""
-    work = Collect(store, data.text_field, data.most_document_bytes)
+    work = Collect(store, data.text_field, data.most_document_bytes, Cleaning.of(data.clean, len(items)))
     totals = Totals()
     with ProgressBar("read", sum(item.bytes for item in items)) as progress:
         for item, collected in zip(items, map_items(work, items), strict=True):
@@ -274,6 +278,7 @@ def _arrange(totals: Totals, store: DocumentStore, sources: tuple[Source, ...], 
         rejected=dict(sorted(totals.rejected.items())),
         first_rejected=totals.first_rejected,
         unused=dict(totals.unused),
+        changed=dict(sorted(totals.changed.items())),
         documents_read=sum(split.documents for part in parts for split in part.splits.values())
         + totals.rejected.total(),
     )
@@ -507,11 +512,21 @@ class Finish(Work[Path, None]):
         """Makes the output whole."""
         partial = item / PARTIAL
         if read_progress(item, self.plan) != "finished":
+            self._write_record(item, partial)
             for split in reversed(self.written):  # train's manifest comes last
                 self.tokenizer.save(item / split / "tokenizer", scratch=partial)
                 write_manifest(self._manifest(item / split), scratch=partial)
             write_plan(item, self.plan, finished=True)
         shutil.rmtree(partial, ignore_errors=True)
+
+    def _write_record(self, output: Path, partial: Path) -> None:
+        """Keeps what cleaning did, if it did anything."""
+        clean = self.config.data.clean
+        if clean.stages:
+            from trainer.data.clean.record import write_cleaning_record
+
+            names = [source.name for source in self.sources]
+            write_cleaning_record(output, partial, self.corpus.stored.records_before, names, clean)
 
     def _manifest(self, folder: Path) -> Manifest:
         data, tokenizer = self.config.data, self.tokenizer
@@ -535,6 +550,7 @@ class Finish(Work[Path, None]):
                 "command": [masked(typed) for typed in sys.argv],
                 "version": _version(),
                 "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                **({"changed": self.corpus.changed} if self.corpus.changed else {}),
                 **_settings(self.config),
             },
         )
@@ -564,6 +580,8 @@ def _summarise(output: Path, corpus: Corpus, written: dict[str, list[Written]]) 
         _say("", f"{reason}: first {corpus.first_rejected[reason]}")
     for what, count in corpus.unused.items():
         _say("left out", f"{count:,} {what}")
+    for what, count in corpus.changed.items():
+        _say("changed", f"{count:,} {what}")
 
 
 def _warn_of_empty_documents(manifest: Manifest, shards: list[Written]) -> None:

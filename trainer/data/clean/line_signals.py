@@ -23,6 +23,8 @@ from trainer.data.clean.characters import (
 )
 from trainer.data.clean.hashes import extended, key_of, slot_of, table_size
 
+SHORT = 30  # characters of a short row, usually
+
 NAMES = (
     "characters",
     "newlines",  # line feeds
@@ -61,7 +63,7 @@ _LF, _CR, _DOT, _ELLIPSIS, _BULLET, _DASH, _HASH = 0x0A, 0x0D, 0x2E, 0x2026, 0x2
 _OPEN, _CLOSE = 0x7B, 0x7D
 
 
-def line_signals(points: np.ndarray, *, short: int = 30) -> dict[str, int]:
+def line_signals(points: np.ndarray, *, short: int = SHORT) -> dict[str, int]:
     """The counts of a text, by NAMES: points (characters,) uint32. `short` rows have at most so many characters."""
     counts = _count(points, character_classes(), short)
     return dict(zip(NAMES, counts.tolist(), strict=True))

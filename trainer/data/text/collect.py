@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from trainer.data.text.cleaning import Cleaning, cleaned
 from trainer.data.text.document_store import DocumentStore, DocumentWriter
 from trainer.data.text.documents import Rejected, read_documents
 from trainer.data.text.filters import DUPLICATE, EMPTY
@@ -72,6 +73,7 @@ class Collected:
     rejected: dict[str, Count]
     first_rejected: dict[str, FirstRejected]
     unused: dict[str, Count]
+    changed: dict[str, Count]
 
 
 def work_items(sources: tuple[Source, ...], text_field: str) -> list[WorkItem]:
@@ -109,6 +111,7 @@ class Collect(Work[WorkItem, Collected]):
     store: DocumentStore
     text_field: str
     most_bytes: int
+    cleaning: Cleaning | None = None
 
     def note(self, item: WorkItem) -> Path:
         """Counts of an item."""
@@ -137,9 +140,12 @@ class Collect(Work[WorkItem, Collected]):
             files = [open_files.enter_context(replacing(path)) for path in paths]
             text = None if store.shuffled else open_files.enter_context(replacing(store.text_path(item.number)))
             writer = DocumentWriter(store, files, text)
+            cleaner = self.cleaning and open_files.enter_context(self.cleaning.cleaner(store.folder, item.number))
             for span in item.ranges:
                 reader = RangeReader(span, self.text_field, self.most_bytes, unused)
                 for record, document in reader:
+                    if cleaner and not isinstance(document, Rejected):
+                        document = cleaned(cleaner, span.number, record, document)
                     if not isinstance(document, Rejected):
                         writer.add(span.number, record, document)
                         continue
@@ -158,6 +164,7 @@ class Collect(Work[WorkItem, Collected]):
             rejected=dict(rejected),
             first_rejected=first,
             unused={what: count for what, count in unused.items() if count},
+            changed=dict(cleaner.changes) if cleaner else {},
         )
 
 
@@ -186,6 +193,7 @@ class Totals:
     rejected: Counter[str] = field(default_factory=Counter)
     first_rejected: dict[str, str] = field(default_factory=dict)
     unused: Counter[str] = field(default_factory=Counter)
+    changed: Counter[str] = field(default_factory=Counter)
     records_before: list[int] = field(default_factory=list)  # of each item: those of its file in earlier ranges
     _range_of: int | None = None
     _records: int = 0  # in the ranges of that source, so far
@@ -201,6 +209,7 @@ class Totals:
         self.bytes += collected.bytes
         self.rejected.update(collected.rejected)
         self.unused.update(collected.unused)
+        self.changed.update(collected.changed)
         for reason, first in collected.first_rejected.items():
             self.first_rejected.setdefault(reason, first.place(self._records))
         self.add_duplicates(collected.duplicates, collected.first_duplicate, self._records)
