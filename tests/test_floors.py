@@ -176,7 +176,8 @@ def test_a_configuration_is_changed_by_making_another() -> None:
 
 def test_every_knob_of_prepare_says_whether_it_decides_the_shards() -> None:
     """A setting that was forgotten would make old output count as up to date."""
-    free = {"input", "include", "exclude", "output", "workers", "tokenizer", "clean"}  # inputs are compared file by file
+    # inputs are compared file by file, and sections have knobs of their own
+    free = {"input", "include", "exclude", "output", "workers", "tokenizer", "clean", "near"}
     training = {"path", "train", "validation", "sequence_length", "mask_documents", "shuffle_shards", "verify_bytes"}
     for item in dataclasses.fields(Data):
         decides = item.metadata.get("decides", False)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config.clean import PERSONAL_KINDS, STAGES, Clean
+from trainer.config.data import Data
 from trainer.errors import ConfigError, InputError, require
 
 VERSION = 1  # raise it when the same settings would judge or change documents otherwise
@@ -85,3 +86,33 @@ def _needed(clean: Clean) -> dict[str, tuple[str, str]]:
 def _files(clean: Clean) -> dict[str, list[str]]:
     sections = {"block_list": clean.block_list.files, "contamination": clean.contamination.files}
     return {stage: files for stage, files in sections.items() if stage in clean.stages}
+
+
+def check_near(data: Data) -> None:
+    """Refuses a search for near-duplicates that can't work."""
+    if not data.near_duplicates:
+        return
+    require(data.deduplicate, "data.near_duplicates=true needs data.deduplicate=true: equal documents are near, too.")
+    require(
+        find_spec("numba") is not None,
+        'data.near_duplicates needs the package numba, which is missing: pip install "banyan-train[data]".',
+    )
+    for folder in data.near.against:
+        path = Path(folder).expanduser() / "near_duplicates" / "index.json"
+        require(
+            path.is_file(),
+            f"data.near.against: {folder} has no index; prepare it with data.near_duplicates=true data.near.index=true.",
+        )
+
+
+def near_identity(data: Data) -> dict[str, Any]:
+    """What else decides which documents are near: Unicode's version, and the indices that they are compared with."""
+    if not data.near_duplicates:
+        return {}
+    found: dict[str, Any] = {"Unicode": unicodedata.unidata_version}
+    for folder in data.near.against:
+        for name in ("index.json", "keys"):
+            path = Path(folder).expanduser() / "near_duplicates" / name
+            with path.open("rb") as file:
+                found[f"{path}'s sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found

@@ -29,6 +29,7 @@ from trainer.data.text.cleaning import Cleaning
 from trainer.data.text.collect import Collect, Totals, WorkItem, work_items
 from trainer.data.text.document_store import Damaged, DocumentStore, sample_texts
 from trainer.data.text.file_names import as_utf8, escape
+from trainer.data.text.near_dropped import NEAR_DUPLICATE
 from trainer.data.text.parts import OrderedPart, Splits, part_texts, split_in_parts, texts_path
 from trainer.data.text.plan import FILE as PLAN_FILE
 from trainer.data.text.plan import (
@@ -66,7 +67,7 @@ from trainer.machine.credentials import masked
 from trainer.machine.durable import make_folder, write_json
 from trainer.machine.json_file import Malformed, from_json, read_json
 from trainer.machine.terminal import one_line
-from trainer.rules.clean import check_clean, clean_identity
+from trainer.rules.clean import check_clean, check_near, clean_identity, near_identity
 from trainer.rules.pretrain import require
 
 CHECKED_BYTES = 2**20  # text on which the tokenizer is tried
@@ -153,7 +154,7 @@ def _prepare(
         _up_to_date(output)
         return
     totals = _collect(items, store, sources, data, maps.spread)
-    corpus = _arrange(totals, store, sources, data, maps.spread)
+    corpus = _arrange(totals, store, sources, data, maps)
     tokenizer, engine = _tokenizer(config, corpus, maps.here)
     written = _write_shards(data, output, corpus, tokenizer, engine, maps.spread)
     finish = Finish(config, output, sources, plan, corpus, tokenizer, written)
@@ -169,6 +170,7 @@ def _check(config: Prepare) -> Path:
     check_values(config)
     data = config.data
     check_clean(data.clean)
+    check_near(data)
     require(
         bool(data.input), "data.input is empty: name files, folders or globs, or use data=stdlib for Python's library."
     )
@@ -196,7 +198,7 @@ def _in_utf8(data: Data) -> Data:
 
 def _settings(config: Prepare) -> dict[str, Any]:
     """The settings that determine the shards, by key: those whose knobs say so."""
-    settings = {"seed": config.seed, **deciding_values(config.data, "data."), **clean_identity(config.data.clean)}
+    settings = {"seed": config.seed, **deciding_values(config.data, "data."), **clean_identity(config.data.clean), **near_identity(config.data)}
     path = config.data.tokenizer.path
     if path is None:
         settings.pop("data.tokenizer.end_of_text")
@@ -260,14 +262,16 @@ def _collect(
     return totals
 
 
-def _arrange(totals: Totals, store: DocumentStore, sources: tuple[Source, ...], data: Data, map_items: Map) -> Corpus:
+def _arrange(totals: Totals, store: DocumentStore, sources: tuple[Source, ...], data: Data, maps: Maps) -> Corpus:
     """Orders what was stored, without duplicates, in parts."""
     stored = Stored(store, tuple(totals.records_before))
     splits = Splits(data.validation_fraction, data.test_fraction, data.shard_bytes)
+    if data.near_duplicates:
+        _find_near_duplicates(stored, totals, sources, data, maps)
     with ProgressBar("shuffle" if store.shuffled else "order", totals.bytes) as progress:
         order = _shuffle if store.shuffled else _keep_order
         parts = []
-        for part in order(stored, splits, totals, map_items):
+        for part in order(stored, splits, totals, maps.spread):
             parts.append(part)
             progress.advance(bytes=part.bytes)
     totals.tell_duplicates(sources)
@@ -284,6 +288,28 @@ def _arrange(totals: Totals, store: DocumentStore, sources: tuple[Source, ...], 
     )
     _check_splits(corpus, data)
     return corpus
+
+
+def _find_near_duplicates(
+    stored: Stored, totals: Totals, sources: tuple[Source, ...], data: Data, maps: Maps
+) -> None:
+    """Finds the documents that are nearly the same as another, and counts them."""
+    from trainer.data.near.find import find_near_duplicates
+    from trainer.data.near.minhash import Scheme
+
+    near = data.near
+    found = find_near_duplicates(stored, near, maps.spread, maps.here)
+    if found.first is not None:
+        source, record = found.first
+        totals.rejected[NEAR_DUPLICATE] += found.dropped
+        totals.first_rejected[NEAR_DUPLICATE] = f"{sources[source].name}, record {record}"
+    scheme = Scheme(near.words, near.bands, near.rows)
+    chances = ", ".join(f"{scheme.found(s):.2f} at {s:.2f}" for s in (0.7, 0.8, 0.9))
+    _say(
+        "near",
+        f"{found.dropped:,} documents dropped, {sum(found.sizes.values()):,} clusters, {found.near_pairs:,} of "
+        f"{found.compared:,} pairs near; chance that two meet, by similarity: {chances}",
+    )
 
 
 def _shuffle(stored: Stored, splits: Splits, totals: Totals, map_items: Map) -> Iterator[OrderedPart]:
@@ -520,13 +546,17 @@ class Finish(Work[Path, None]):
         shutil.rmtree(partial, ignore_errors=True)
 
     def _write_record(self, output: Path, partial: Path) -> None:
-        """Keeps what cleaning did, if it did anything."""
+        """Keeps what was cleaned, and what is near to something else."""
         clean = self.config.data.clean
         if clean.stages:
             from trainer.data.clean.record import write_cleaning_record
 
             names = [source.name for source in self.sources]
             write_cleaning_record(output, partial, self.corpus.stored.records_before, names, clean)
+        if self.config.data.near_duplicates:
+            from trainer.data.near.find import write_near_record
+
+            write_near_record(output, self.corpus.stored.store, self.config.data.near)
 
     def _manifest(self, folder: Path) -> Manifest:
         data, tokenizer = self.config.data, self.tokenizer

@@ -6,11 +6,14 @@ Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Te
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+
+import numpy as np
 
 from trainer.config.clean import C4, C4Paragraphs
 from trainer.data.clean import c4_lines
 from trainer.data.clean.c4_lines import CURLY, ELLIPSIS, JAVASCRIPT, LOREM, POLICIES, SQUARE, TERMINAL, line_table
-from trainer.data.clean.document import CleanedDocument, Verdict
+from trainer.data.clean.document import CleanedDocument, Counted, Verdict
 from trainer.data.clean.english.sentences import count_sentences
 
 NAME = "c4"
@@ -30,20 +33,15 @@ class C4Stage:
 
     def __call__(self, document: CleanedDocument) -> Verdict | None:
         """Changes the text to the lines that stay."""
-        settings, text = self._settings, document.text
+        settings, text, counted = self._settings, document.text, document.counted
         kept: list[str] = []
-        sentences, enough = 0, settings.lowest_sentences or 0
-        table = line_table(document.counted.points).tolist()
-        for start, stop, flags, words, longest in table:
-            if longest > self._longest:
-                continue
-            line = text[start:stop]
+        words_left, sentences, enough = 0, 0, settings.lowest_sentences or 0
+        for start, stop, flags, words in self._worth_a_look(counted):
+            line, known = text[start:stop], words
             if flags & SQUARE and settings.citations:
-                line, flags = self._without_citations(line, flags)
-            if settings.terminal_punctuation and (not flags & TERMINAL or flags & ELLIPSIS):
-                continue
-            if words < self._words:
-                continue
+                line, flags, known = self._without_citations(line, flags, words)
+                if settings.terminal_punctuation and (not flags & TERMINAL or flags & ELLIPSIS):
+                    continue
             if flags & LOREM and settings.lorem_ipsum:
                 return Verdict(f"{NAME}.lorem_ipsum", 1, 0)
             if flags & JAVASCRIPT and settings.javascript:
@@ -55,22 +53,41 @@ class C4Stage:
             if sentences < enough:
                 sentences += count_sentences(line, enough)
             kept.append(line)
+            words_left = words_left + known if known >= 0 <= words_left else -1
         document.signals[f"{NAME}.sentences"] = min(sentences, enough)
         if sentences < enough:
             return Verdict(f"{NAME}.sentences", sentences, enough)
         document.change("\n".join(kept).strip(), f"{NAME}: lines taken out or stripped")
+        if words_left >= 0 and document.counted is not counted:
+            document.counted.word_count = words_left
         return None
 
-    def _without_citations(self, line: str, flags: int) -> tuple[str, int]:
+    def _worth_a_look(self, counted: Counted) -> Iterator[list[int]]:
+        """Lines that stay unless a phrase is in them: start, stop, flags, and words, or -1 where these aren't known."""
+        table = line_table(counted.points)
+        start, stop, flags, words, longest = table.T
+        stays = (longest <= self._longest) & (words >= self._words)
+        if self._settings.terminal_punctuation:
+            citations = (flags & SQUARE != 0) & self._settings.citations
+            stays &= (flags & (TERMINAL | ELLIPSIS) == TERMINAL) | citations
+        table = table[stays][:, :4]
+        if "words" in counted.__dict__:
+            starts = counted.words.starts
+            table[:, 3] = np.searchsorted(starts, table[:, 1]) - np.searchsorted(starts, table[:, 0])
+        else:
+            table[:, 3] = -1
+        yield from table.tolist()
+
+    def _without_citations(self, line: str, flags: int, words: int) -> tuple[str, int, int]:
         """A line without citations, and what is true of it then."""
         shorter = CITATION.sub("", line)
         if shorter == line:
-            return line, flags
+            return line, flags, words
         kept = flags & ~(TERMINAL | ELLIPSIS | CURLY | 0xFF)
         lower = shorter.lower()
         phrases = sum(1 << bit for bit, phrase in enumerate(c4_lines.PHRASES) if phrase in lower)
         ends = TERMINAL * shorter.endswith(ENDS) | ELLIPSIS * shorter.endswith("...")
-        return shorter, kept | ends | phrases | CURLY * ("{" in shorter)
+        return shorter, kept | ends | phrases | CURLY * ("{" in shorter), -1
 
 
 class C4ParagraphsStage:

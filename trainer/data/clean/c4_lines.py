@@ -6,9 +6,9 @@ A line ends where str.splitlines ends it, and is looked at without white space a
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from trainer.data.clean.characters import LINE_BREAK, SPACE, character_classes
+from trainer.data.compiled import compiled
 
 PHRASES = (
     "javascript",
@@ -44,7 +44,7 @@ def _phrase_table() -> tuple[np.ndarray, np.ndarray]:
 _LETTERS, _ENDS = _phrase_table()
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _folded(point: np.uint32) -> np.uint32:
     """A capital's small letter, as far as phrases in ASCII can tell."""
     if 0x41 <= point <= 0x5A:
@@ -52,7 +52,19 @@ def _folded(point: np.uint32) -> np.uint32:
     return np.uint32(0x6B) if point == _KELVIN else point
 
 
-@njit(nogil=True, cache=True)
+@compiled
+def _may_begin(first: np.uint32, second: np.uint32) -> bool:
+    """Whether two letters begin a phrase: ja, lo, te, pr, co, us."""
+    if second == 0x61:
+        return first == 0x6A
+    if second == 0x6F:
+        return first == 0x6C or first == 0x63
+    if second == 0x65:
+        return first == 0x74
+    return (second == 0x72 and first == 0x70) or (second == 0x73 and first == 0x75)
+
+
+@compiled
 def _phrases_at(points: np.ndarray, place: int, stop: int, letters: np.ndarray, ends: np.ndarray) -> int:
     """The bits of the phrases that begin at a place."""
     found, begin = 0, 0
@@ -68,7 +80,7 @@ def _phrases_at(points: np.ndarray, place: int, stop: int, letters: np.ndarray, 
     return found
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _lines(points: np.ndarray, classes: np.ndarray, letters: np.ndarray, ends: np.ndarray) -> np.ndarray:
     total, begin, count = len(points), 0, 0
     most = 0
@@ -98,8 +110,7 @@ def _lines(points: np.ndarray, classes: np.ndarray, letters: np.ndarray, ends: n
             elif point == 0x5B:
                 flags |= SQUARE
             else:
-                small = _folded(point)
-                if small == 0x6A or small == 0x6C or small == 0x74 or small == 0x70 or small == 0x63 or small == 0x75:
+                if place + 1 < stop and _may_begin(_folded(point), _folded(points[place + 1])):
                     flags |= _phrases_at(points, place, stop, letters, ends)
         if stop > start:
             last = points[stop - 1]

@@ -39,7 +39,7 @@ class ChineseWebStage:
             {
                 "characters": lines["characters"],
                 "line_length": lines["row_characters"] / max(1, lines["rows"]),
-                "han": lines["han"] / max(1, lines["characters"]),
+                "han": counted.kinds["han"] / max(1, lines["characters"]),
                 "repeated_grams": repeated_share(np.asarray(counted.points), spans, RUN),
             },
         )

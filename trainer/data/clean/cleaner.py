@@ -105,7 +105,7 @@ class Cleaner:
         """Notes a rejected document, as long as there is room for its rule; the first of a rule is cut to fit."""
         used, text = self._kept[verdict.rule], document.text
         size = len(text.encode("utf-8"))
-        if used and used + size > self._share or not self._share:
+        if (used and used + size > self._share) or not self._share:
             return
         cut = size > self._share
         if cut:

@@ -38,7 +38,7 @@ class CodeStage:
             {
                 "line_length": lines["longest_line"],
                 "mean_line_length": lines["characters"] / max(1, lines["lines"]),
-                "alphabetic": lines["alphabetic"] / characters,
+                "alphabetic": document.counted.kinds["alphabetic"] / characters,
                 "generated": int(GENERATED.search(head) is not None),
             },
         )

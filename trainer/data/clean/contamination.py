@@ -16,13 +16,13 @@ from typing import IO, Any
 
 import numpy as np
 import zstandard
-from numba import njit
 
 from trainer.config.clean import Contamination
 from trainer.data.clean.document import CleanedDocument, Verdict
 from trainer.data.clean.hashes import slot_of, table_size
 from trainer.data.clean.plain_words import plain_runs, plain_words
 from trainer.data.clean.repeated_runs import runs_of
+from trainer.data.compiled import compiled
 from trainer.errors import InputError
 
 NAME = "contamination"
@@ -108,7 +108,7 @@ def _strings(value: Any) -> Iterator[str]:
             waiting.extend(each.values() if isinstance(each, dict) else each)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _fill(keys: np.ndarray, sets: np.ndarray, runs: np.ndarray, owners: np.ndarray) -> None:
     for place in range(len(runs)):
         slot = slot_of(keys, runs[place], len(keys))
@@ -117,7 +117,7 @@ def _fill(keys: np.ndarray, sets: np.ndarray, runs: np.ndarray, owners: np.ndarr
             sets[slot] = owners[place]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _look_up(runs: np.ndarray, keys: np.ndarray, sets: np.ndarray) -> tuple[int, int]:
     """How many runs are in the table, and the set of the first."""
     met, first = 0, -1

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from trainer.data.clean.characters import code_points
-from trainer.data.clean.line_signals import line_signals
+from trainer.data.clean.line_signals import kind_signals, line_signals
 from trainer.data.clean.word_signals import gram_signals
 from trainer.data.clean.words import WordSpans, splitter
 
@@ -50,6 +50,16 @@ class Counted:
     def lines(self) -> dict[str, int]:
         """Counts of characters, lines and paragraphs (line_signals.py)."""
         return line_signals(self.points)
+
+    @cached_property
+    def kinds(self) -> dict[str, int]:
+        """Counts of characters by kind (line_signals.py)."""
+        return kind_signals(self.points)
+
+    @cached_property
+    def word_count(self) -> int:
+        """How many words it has."""
+        return len(self.words)
 
     @cached_property
     def grams(self) -> dict[str, int]:

@@ -36,6 +36,6 @@ class FinewebQualityStage:
                 "short_lines": lines["short_rows"] / rows,
                 "duplicate_characters": lines["duplicate_row_characters"]
                 / max(1, lines["characters"] - lines["newlines"]),
-                "newlines": lines["newlines"] / max(1, len(counted.words)),
+                "newlines": lines["newlines"] / max(1, counted.word_count),
             },
         )

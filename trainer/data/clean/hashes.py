@@ -8,7 +8,8 @@ n²/2^65; what hangs on it here is a count of duplicates.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from trainer.data.compiled import compiled
 
 BASE = np.uint64(0x9E3779B97F4A7C55)
 OFFSET = np.uint64(0xD6E8FEB86659FD93)  # added to a code point, so that leading zeros count
@@ -17,13 +18,13 @@ HALF = np.uint64(32)
 ONE = np.uint64(1)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@compiled
 def extended(hashed: np.uint64, point: np.uint32) -> np.uint64:
     """The hash of a run with one character more."""
-    return hashed * BASE + np.uint64(point) * MIX + OFFSET
+    return hashed * BASE + np.uint64(point) + OFFSET
 
 
-@njit(nogil=True, cache=True, inline="always")
+@compiled
 def key_of(hashed: np.uint64) -> np.uint64:
     """A hash whose low bits depend on all of it; never 0, which marks a free slot."""
     key = hashed * MIX
@@ -31,7 +32,7 @@ def key_of(hashed: np.uint64) -> np.uint64:
     return key if key != np.uint64(0) else ONE
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def table_size(entries: int) -> int:
     """Slots of a table for so many entries: a power of two, at most half full."""
     size = 16
@@ -40,7 +41,7 @@ def table_size(entries: int) -> int:
     return size
 
 
-@njit(nogil=True, cache=True, inline="always")
+@compiled
 def slot_of(table: np.ndarray, key: np.uint64, size: int) -> int:
     """Where a key is in a table of `size` slots, or the free slot where it belongs."""
     slot = np.int64(key & np.uint64(size - 1))
@@ -53,5 +54,5 @@ def hash_of(text: str) -> int:
     """The hash of a text, in plain Python: what compiled code makes of its characters."""
     hashed = 0
     for letter in text:
-        hashed = (hashed * int(BASE) + ord(letter) * int(MIX) + int(OFFSET)) % 2**64
+        hashed = (hashed * int(BASE) + ord(letter) + int(OFFSET)) % 2**64
     return hashed

@@ -8,7 +8,6 @@ line feeds, of the whole text; "lines" as str.splitlines has them; and "rows" at
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from trainer.data.clean.characters import (
     ALPHABETIC,
@@ -22,6 +21,7 @@ from trainer.data.clean.characters import (
     character_classes,
 )
 from trainer.data.clean.hashes import extended, key_of, slot_of, table_size
+from trainer.data.compiled import compiled
 
 SHORT = 30  # characters of a short row, usually
 
@@ -30,13 +30,6 @@ NAMES = (
     "newlines",  # line feeds
     "hashes",  # number signs
     "ellipses",  # "..." and "…"
-    "spaces",  # characters of white space
-    "alphabetic",  # letters of any script
-    "alphanumeric",
-    "digits",
-    "uppercase",
-    "han",  # Chinese characters
-    "braces",  # { and }
     "paragraphs",
     "duplicate_paragraphs",  # paragraphs that came before in the text
     "duplicate_paragraph_characters",
@@ -53,14 +46,20 @@ NAMES = (
     "duplicate_row_characters",
     "row_characters",  # in all rows
 )
+KIND_NAMES = (
+    "spaces",  # characters of white space
+    "alphabetic",  # letters of any script
+    "alphanumeric",
+    "digits",
+    "uppercase",
+    "han",  # Chinese characters
+)
 (
-    _CHARACTERS, _NEWLINES, _HASHES, _ELLIPSES, _SPACES, _ALPHABETIC, _ALPHANUMERIC, _DIGITS, _UPPERCASE, _HAN,
-    _BRACES, _PARAGRAPHS, _DUP_PARAGRAPHS, _DUP_PARAGRAPH_CHARS, _RUNS, _DUP_RUNS, _DUP_RUN_CHARS, _LINES, _BULLETS,
+    _CHARACTERS, _NEWLINES, _HASHES, _ELLIPSES, _PARAGRAPHS, _DUP_PARAGRAPHS, _DUP_PARAGRAPH_CHARS, _RUNS, _DUP_RUNS, _DUP_RUN_CHARS, _LINES, _BULLETS,
     _ELLIPSIS_LINES, _LONGEST, _ROWS, _TERMINAL_ROWS, _SHORT_ROWS, _DUP_ROW_CHARS, _ROW_CHARS,
 ) = range(len(NAMES))  # fmt: skip
 
 _LF, _CR, _DOT, _ELLIPSIS, _BULLET, _DASH, _HASH = 0x0A, 0x0D, 0x2E, 0x2026, 0x2022, 0x2D, 0x23
-_OPEN, _CLOSE = 0x7B, 0x7D
 
 
 def line_signals(points: np.ndarray, *, short: int = SHORT) -> dict[str, int]:
@@ -69,7 +68,12 @@ def line_signals(points: np.ndarray, *, short: int = SHORT) -> dict[str, int]:
     return dict(zip(NAMES, counts.tolist(), strict=True))
 
 
-@njit(nogil=True, cache=True)
+def kind_signals(points: np.ndarray) -> dict[str, int]:
+    """How many characters of a text are of each kind, by KIND_NAMES."""
+    return dict(zip(KIND_NAMES, _count_kinds(points, character_classes()).tolist(), strict=True))
+
+
+@compiled
 def _seen_before(table: np.ndarray, hashed: np.uint64, size: int) -> bool:
     """Whether a hash is in the table, in which it is from now on."""
     key = key_of(hashed)
@@ -80,31 +84,39 @@ def _seen_before(table: np.ndarray, hashed: np.uint64, size: int) -> bool:
     return False
 
 
-@njit(nogil=True, cache=True)
-def _count_characters(points: np.ndarray, classes: np.ndarray, counts: np.ndarray) -> None:
-    dots = 0
+@compiled
+def _count_characters(points: np.ndarray, counts: np.ndarray) -> None:
+    dots, newlines, hashes, ellipses = 0, 0, 0, 0
     for point in points:
-        kind = classes[point]
-        counts[_SPACES] += (kind & SPACE) != 0
-        counts[_ALPHABETIC] += (kind & ALPHABETIC) != 0
-        counts[_ALPHANUMERIC] += (kind & ALPHANUMERIC) != 0
-        counts[_DIGITS] += (kind & DIGIT) != 0
-        counts[_UPPERCASE] += (kind & UPPER) != 0
-        counts[_HAN] += (kind & HAN) != 0
-        counts[_NEWLINES] += point == _LF
-        counts[_HASHES] += point == _HASH
-        counts[_BRACES] += (point == _OPEN) | (point == _CLOSE)
-        if point == _DOT:
+        newlines += point == _LF
+        hashes += point == _HASH
+        ellipses += point == _ELLIPSIS
+    for place in range(len(points)):
+        if points[place] == _DOT:
             dots += 1
             if dots == 3:
-                counts[_ELLIPSES] += 1
+                ellipses += 1
                 dots = 0
         else:
             dots = 0
-            counts[_ELLIPSES] += point == _ELLIPSIS
+    counts[_NEWLINES], counts[_HASHES], counts[_ELLIPSES] = newlines, hashes, ellipses
 
 
-@njit(nogil=True, cache=True)
+@compiled
+def _count_kinds(points: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    counts = np.zeros(len(KIND_NAMES), np.int64)
+    for point in points:
+        kind = classes[point]
+        counts[0] += (kind & SPACE) != 0
+        counts[1] += (kind & ALPHABETIC) != 0
+        counts[2] += (kind & ALPHANUMERIC) != 0
+        counts[3] += (kind & DIGIT) != 0
+        counts[4] += (kind & UPPER) != 0
+        counts[5] += (kind & HAN) != 0
+    return counts
+
+
+@compiled
 def _count_paragraphs(points: np.ndarray, classes: np.ndarray, counts: np.ndarray) -> None:
     begin, end = 0, len(points)
     while begin < end and classes[points[begin]] & SPACE:
@@ -130,7 +142,7 @@ def _count_paragraphs(points: np.ndarray, classes: np.ndarray, counts: np.ndarra
         place += 1
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _count_runs_and_rows(points: np.ndarray, classes: np.ndarray, short: int, counts: np.ndarray) -> None:
     """Both end at line feeds; a run may be empty at the text's ends alone, and a row may not be blank."""
     total = len(points)
@@ -159,7 +171,7 @@ def _count_runs_and_rows(points: np.ndarray, classes: np.ndarray, short: int, co
         start, hashed, blank = place + 1, np.uint64(0), True
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _count_lines(points: np.ndarray, classes: np.ndarray, counts: np.ndarray) -> None:
     total, start = len(points), 0
     while start < total:
@@ -182,11 +194,11 @@ def _count_lines(points: np.ndarray, classes: np.ndarray, counts: np.ndarray) ->
         start = stop + (2 if windows else 1)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _count(points: np.ndarray, classes: np.ndarray, short: int) -> np.ndarray:
     counts = np.zeros(len(NAMES), np.int64)
     counts[_CHARACTERS] = len(points)
-    _count_characters(points, classes, counts)
+    _count_characters(points, counts)
     _count_paragraphs(points, classes, counts)
     _count_runs_and_rows(points, classes, short, counts)
     _count_lines(points, classes, counts)

@@ -5,12 +5,14 @@ A word is a run of letters and digits in small letters; each Chinese character i
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
-from numba import njit
 
 from trainer.data.clean.characters import ALPHANUMERIC, HAN, character_classes, code_points
 from trainer.data.clean.hashes import extended, key_of
 from trainer.data.clean.repeated_runs import runs_of
+from trainer.data.compiled import compiled
 
 
 def plain_runs(text: str, size: int) -> np.ndarray:
@@ -20,25 +22,42 @@ def plain_runs(text: str, size: int) -> np.ndarray:
 
 def plain_words(text: str) -> np.ndarray:
     """The hashes of a text's words: uint64 (words,)."""
-    return _words(code_points(text.lower()), character_classes())
+    return _words(code_points(text), _letters())
 
 
-@njit(nogil=True, cache=True)
-def _words(points: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    total = len(points)
-    hashes = np.empty(total, np.uint64)
-    count, place = 0, 0
-    while place < total:
-        kind = classes[points[place]]
-        if not kind & (ALPHANUMERIC | HAN):
-            place += 1
+ALONE = np.uint32(1 << 31)  # marks a character that is a word by itself
+
+
+@cache
+def _letters() -> np.ndarray:
+    """What each code point is in a word: 0 if it is in none, else its small letter, with ALONE if Chinese."""
+    classes = character_classes()
+    letters = np.zeros(len(classes), np.uint32)
+    for point in np.flatnonzero(classes & (ALPHANUMERIC | HAN)).tolist():
+        letters[point] = ord(chr(point).lower()[0])
+    letters[(classes & HAN) != 0] |= ALONE
+    letters.flags.writeable = False
+    return letters
+
+
+@compiled
+def _words(points: np.ndarray, letters: np.ndarray) -> np.ndarray:
+    hashes = np.empty(len(points), np.uint64)
+    count, hashed, inside = 0, np.uint64(0), False
+    for point in points:
+        letter = letters[point]
+        if letter - np.uint32(1) < ALONE - np.uint32(1):  # neither 0 nor ALONE
+            hashed = extended(hashed, letter)
+            inside = True
             continue
-        hashed = extended(np.uint64(0), points[place])
-        place += 1
-        if not kind & HAN:
-            while place < total and (classes[points[place]] & (ALPHANUMERIC | HAN)) == ALPHANUMERIC:
-                hashed = extended(hashed, points[place])
-                place += 1
+        if inside:
+            hashes[count] = key_of(hashed)
+            count += 1
+            hashed, inside = np.uint64(0), False
+        if letter:
+            hashes[count] = key_of(extended(np.uint64(0), letter))
+            count += 1
+    if inside:
         hashes[count] = key_of(hashed)
         count += 1
     return hashes[:count].copy()

@@ -31,10 +31,10 @@ class RatiosStage:
 
     def __call__(self, document: CleanedDocument) -> Verdict | None:
         """The first bound that is broken."""
-        lines = document.counted.lines
+        lines, kinds = document.counted.lines, document.counted.kinds
         characters = max(1, lines["characters"])
         values: dict[str, float] = {"characters": lines["characters"]}
-        values |= {kind: lines[kind] / characters for kind in ("alphabetic", "digits", "uppercase", "spaces", "han")}
-        values["symbols"] = (lines["characters"] - lines["alphanumeric"] - lines["spaces"]) / characters
+        values |= {kind: kinds[kind] / characters for kind in ("alphabetic", "digits", "uppercase", "spaces", "han")}
+        values["symbols"] = (lines["characters"] - kinds["alphanumeric"] - kinds["spaces"]) / characters
         values["longest_line"] = lines["longest_line"]
         return self._limits.verdict(document, values)

@@ -1,8 +1,8 @@
 """What cleaning did, kept beside the shards once prepare ends:
 
-    rejected/RULE.jsonl.zst      rejected documents with rule, value, limit, file and record: a sample, bounded by bytes
-    documents/NNNNNN.rows.zst    what became of each document that was read: OUTCOME, in source order
-    documents/NNNNNN.signals.zst with data.clean.signals: all values that rules decide by
+rejected/RULE.jsonl.zst      rejected documents with rule, value, limit, file and record: a sample, bounded by bytes
+documents/NNNNNN.rows.zst    what became of each document that was read: OUTCOME, in source order
+documents/NNNNNN.signals.zst with data.clean.signals: all values that rules decide by
 """
 
 from __future__ import annotations

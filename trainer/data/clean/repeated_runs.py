@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from trainer.data.clean.hashes import extended, key_of, slot_of, table_size
 from trainer.data.clean.words import WordSpans
+from trainer.data.compiled import compiled
 
 
 def repeated_share(points: np.ndarray, words: WordSpans, size: int) -> float:
@@ -16,7 +16,7 @@ def repeated_share(points: np.ndarray, words: WordSpans, size: int) -> float:
     return float(_repeated(run_hashes(points, words.starts, words.stops, size)))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def word_hashes(points: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
     """The hash of each word: uint64 (words,)."""
     hashes = np.empty(len(starts), np.uint64)
@@ -28,7 +28,7 @@ def word_hashes(points: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np
     return hashes
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def runs_of(hashes: np.ndarray, size: int) -> np.ndarray:
     """The hash of each run of `size` words: uint64 (words - size + 1,); of all words where there are fewer."""
     count = max(1, len(hashes) - size + 1)
@@ -42,13 +42,13 @@ def runs_of(hashes: np.ndarray, size: int) -> np.ndarray:
     return runs
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def run_hashes(points: np.ndarray, starts: np.ndarray, stops: np.ndarray, size: int) -> np.ndarray:
     """The hash of each run of `size` words of a text."""
     return runs_of(word_hashes(points, starts, stops), size)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _repeated(runs: np.ndarray) -> float:
     size = table_size(len(runs))
     table = np.zeros(size, np.uint64)

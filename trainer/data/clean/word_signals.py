@@ -7,11 +7,11 @@ in the most frequent n-gram count the blanks between its words; those in repeate
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from trainer.data.clean.characters import ALPHABETIC, PUNCTUATION, character_classes
 from trainer.data.clean.hashes import BASE, extended, hash_of, key_of, slot_of, table_size
 from trainer.data.clean.words import WordSpans
+from trainer.data.compiled import compiled
 
 TOP = (2, 3, 4)  # sizes of the n-grams of which the most frequent counts
 REPEATED = (5, 6, 7, 8, 9, 10)  # sizes of those of which all repeated ones count
@@ -23,7 +23,11 @@ NAMES = (
     "stop_words",  # how many of the stop words occur
     "longest_word",  # characters
 )
-GRAM_NAMES = (*(f"top_{size}_gram_characters" for size in TOP), *(f"repeated_{size}_gram_characters" for size in REPEATED))
+GRAM_NAMES = (
+    *(f"top_{size}_gram_characters" for size in TOP),
+    *(f"repeated_{size}_gram_characters" for size in REPEATED),
+)
+_POWERS = np.array([pow(int(BASE), exponent, 2**64) for exponent in range(64)], np.uint64)
 _WORDS, _PLAIN, _PLAIN_CHARS, _ALPHABETIC, _STOP, _LONGEST = range(len(NAMES))
 
 
@@ -40,10 +44,10 @@ def word_signals(points: np.ndarray, words: WordSpans, stop_words: np.ndarray) -
 
 def gram_signals(points: np.ndarray, words: WordSpans) -> dict[str, int]:
     """The counts of a text's n-grams, by GRAM_NAMES; 0 of sizes for which there are too few words."""
-    return dict(zip(GRAM_NAMES, _count_grams(points, words.starts, words.stops).tolist(), strict=True))
+    return dict(zip(GRAM_NAMES, _count_grams(points, words.starts, words.stops, _POWERS).tolist(), strict=True))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _count_words(
     points: np.ndarray, classes: np.ndarray, starts: np.ndarray, stops: np.ndarray, stop_words: np.ndarray
 ) -> np.ndarray:
@@ -76,17 +80,25 @@ def _count_words(
     return counts
 
 
-@njit(nogil=True, cache=True)
-def _count_grams(points: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+@compiled
+def _power(exponent: int, base_powers: np.ndarray) -> np.uint64:
+    """BASE to the power of a word's length."""
+    power = base_powers[exponent % len(base_powers)]
+    for _ in range(exponent // len(base_powers)):
+        power *= base_powers[-1] * BASE
+    return power
+
+
+@compiled
+def _count_grams(points: np.ndarray, starts: np.ndarray, stops: np.ndarray, base_powers: np.ndarray) -> np.ndarray:
     words = len(starts)
     counts = np.zeros(len(GRAM_NAMES), np.int64)
     hashes, powers = np.empty(words, np.uint64), np.empty(words, np.uint64)
     for word in range(words):
-        hashed, power = np.uint64(0), np.uint64(1)
+        hashed = np.uint64(0)
         for place in range(starts[word], stops[word]):
             hashed = extended(hashed, points[place])
-            power *= BASE
-        hashes[word], powers[word] = hashed, power
+        hashes[word], powers[word] = hashed, _power(stops[word] - starts[word], base_powers)
     lengths = stops - starts
     grams, blanks = hashes.copy(), hashes.copy()  # of the n-gram that begins at a word, without and with blanks
     sizes = lengths.copy()
@@ -112,7 +124,7 @@ def _count_grams(points: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> n
     return counts
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _most_frequent(
     hashes: np.ndarray, sizes: np.ndarray, count: int, n: int, table: np.ndarray, slots: np.ndarray, seen: np.ndarray
 ) -> int:
@@ -134,7 +146,7 @@ def _most_frequent(
     return 0
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _repeated(hashes: np.ndarray, sizes: np.ndarray, count: int, n: int, table: np.ndarray) -> int:
     """Characters in n-grams that came before; after one of these the search goes on behind it."""
     characters, first = 0, 0

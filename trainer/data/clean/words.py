@@ -13,10 +13,10 @@ from functools import cache
 from typing import Protocol
 
 import numpy as np
-from numba import njit
 
 from trainer.data.clean.characters import HAN, SPACE, character_classes
 from trainer.data.clean.english.chunks import EnglishChunks
+from trainer.data.compiled import compiled
 
 SPLITTERS = ("english", "chinese", "characters", "spaces")
 
@@ -77,7 +77,7 @@ def _split_characters(text: str, points: np.ndarray) -> tuple[np.ndarray, np.nda
     return _runs(points, character_classes(), HAN)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _runs(points: np.ndarray, classes: np.ndarray, alone: int) -> tuple[np.ndarray, np.ndarray]:
     """Runs between white space; characters of the classes `alone` are words by themselves."""
     total = len(points)

@@ -7,14 +7,14 @@ up to 64 characters is cut is one number, a bit for each character that a word b
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from trainer.data.clean.characters import SPACE, character_classes
 from trainer.data.clean.english.pieces import english_pieces
 from trainer.data.clean.english.plain_chunks import plain_cuts, plain_rules
 from trainer.data.clean.hashes import extended, hash_of, key_of, slot_of
+from trainer.data.compiled import compiled
 
-SLOTS = 2**19  # of the table of chunks: 8 MB
+SLOTS = 2**20  # of the table of chunks: 16 MB
 MOST_CHUNKS = SLOTS // 2
 LONGEST = 64  # characters of a chunk whose cuts are one number
 MOST_LONG, MOST_REMEMBERED = 10_000, 1000  # longer ones that are remembered, and their characters
@@ -59,9 +59,7 @@ class EnglishChunks:
     ) -> None:
         """Fills in the cuts of the chunks that weren't known; those of chunks too long for a number go to `long`."""
         new: dict[str, int] = {}
-        for chunk, start, stop in zip(
-            missing.tolist(), starts[missing].tolist(), stops[missing].tolist(), strict=True
-        ):
+        for chunk, start, stop in zip(missing.tolist(), starts[missing].tolist(), stops[missing].tolist(), strict=True):
             piece = text[start:stop]
             if stop - start > LONGEST:
                 long.append((chunk, self._long_begins(piece)))
@@ -106,7 +104,7 @@ def _begins(pieces: list[str]) -> list[int]:
     return begins
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _insert(keys: np.ndarray, cuts: np.ndarray, used: np.ndarray, hashes: np.ndarray, new: np.ndarray) -> None:
     """Puts chunks into the table, and counts the slots that takes."""
     for number in range(len(hashes)):
@@ -117,7 +115,7 @@ def _insert(keys: np.ndarray, cuts: np.ndarray, used: np.ndarray, hashes: np.nda
         cuts[slot] = new[number]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _find_chunks(
     points: np.ndarray,
     classes: np.ndarray,
@@ -180,7 +178,7 @@ def _find_chunks(
     return starts[:count], stops[:count], cuts[:count], missing[:unknown]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _words(
     starts: np.ndarray,
     stops: np.ndarray,

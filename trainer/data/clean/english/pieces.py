@@ -11,6 +11,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+LONGEST_SUFFIX = 12  # characters, and more than any but a row of full stops
 RULES = Path(__file__).with_name("rules.json")
 
 
@@ -67,8 +68,7 @@ class EnglishPieces:
                 before.append(text[:first])
                 text = text[first:]
                 break
-            found = self.suffix(text[first:])
-            last = len(found[0]) if found else 0
+            last = self._suffix_of(text[first:])
             if last and text[:-last] in exceptions:
                 after.append(text[-last:])
                 text = text[:-last]
@@ -84,6 +84,11 @@ class EnglishPieces:
                 after.append(text[-last:])
                 text = text[:-last]
         return text, before, after
+
+    def _suffix_of(self, text: str) -> int:
+        """Characters of a suffix, or 0. All but a row of full stops are short, so that the end alone is searched."""
+        found = self.suffix(text, 0 if text.endswith("..") else max(0, len(text) - LONGEST_SUFFIX))
+        return len(found[0]) if found else 0
 
     def _split_infixes(self, text: str) -> list[str]:
         pieces, start = [], 0

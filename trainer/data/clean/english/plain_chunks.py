@@ -10,10 +10,10 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from trainer.data.clean.english.pieces import EnglishPieces
 from trainer.data.clean.hashes import extended, hash_of, key_of, slot_of, table_size
+from trainer.data.compiled import compiled
 
 PLAIN = 1  # is decided here at all
 PREFIX = 2  # one word at the beginning of a chunk
@@ -109,12 +109,12 @@ def _pair(first: int, second: int) -> int:
     return int(_pair_hash(np.uint64(first), np.uint64(second)))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _pair_hash(first: np.uint64, second: np.uint64) -> np.uint64:
     return key_of(first) * np.uint64(0x9FB21C651E98DF25) + second
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _hash(points: np.ndarray, start: int, stop: int) -> np.uint64:
     hashed = np.uint64(0)
     for place in range(start, stop):
@@ -122,7 +122,7 @@ def _hash(points: np.ndarray, start: int, stop: int) -> np.uint64:
     return hashed
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _find(table: np.ndarray, points: np.ndarray, start: int, stop: int) -> int:
     """The slot of a stretch of text in a table, or -1."""
     if stop - start > _LONGEST_LISTED:
@@ -132,7 +132,7 @@ def _find(table: np.ndarray, points: np.ndarray, start: int, stop: int) -> int:
     return slot if table[slot] == key else -1
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _prefix(points: np.ndarray, start: int, stop: int, kinds: np.ndarray) -> int:
     """Characters of the prefix of a chunk, or 0."""
     first = points[start]
@@ -146,7 +146,7 @@ def _prefix(points: np.ndarray, start: int, stop: int, kinds: np.ndarray) -> int
     return dots if dots > 1 else 0
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _suffix(points: np.ndarray, start: int, stop: int, kinds: np.ndarray, units: np.ndarray) -> int:
     """Characters of the suffix of a chunk, or 0; the pattern looks no further back than `start`."""
     if start >= stop:
@@ -178,7 +178,7 @@ def _suffix(points: np.ndarray, start: int, stop: int, kinds: np.ndarray, units:
     return 0
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _infix(points: np.ndarray, place: int, stop: int, kinds: np.ndarray) -> int:
     """Characters of the infix at a place inside a chunk, or 0."""
     point, before = points[place], kinds[points[place - 1]]
@@ -211,7 +211,7 @@ def _infix(points: np.ndarray, place: int, stop: int, kinds: np.ndarray) -> int:
     return 0
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _may_be_url(points: np.ndarray, start: int, stop: int, kinds: np.ndarray) -> bool:
     """Whether a stretch may be a URL: it has a full stop, two small letters and an end or :/?#, or is like an address.
 
@@ -235,7 +235,7 @@ def _may_be_url(points: np.ndarray, start: int, stop: int, kinds: np.ndarray) ->
     return dots >= 3 and digits
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def plain_cuts(
     points: np.ndarray,
     start: int,
@@ -301,7 +301,7 @@ def plain_cuts(
     return cuts if _stays_apart(points, start, stop, cuts, pairs) else np.uint64(0)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _stays_apart(points: np.ndarray, start: int, stop: int, cuts: np.uint64, pairs: np.ndarray) -> bool:
     """Whether no two words begin an exception that has to be put together again."""
     if cuts == np.uint64(1):

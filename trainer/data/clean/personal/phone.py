@@ -34,7 +34,9 @@ def is_phone(written: str, regions: tuple[str, ...]) -> bool:
     if written.startswith("+"):
         return _is_valid(phonenumbers, written, None)
     mobile = "CN" in regions and re.fullmatch(r"1[3-9]\d{9}", written) is not None
-    grouped = re.fullmatch(r"\(?\d{2,5}\)?[-. ]?(?:\d{2,8}[-. ]){0,3}\d{3,8}", written) and re.search(r"[-. )]", written)
+    grouped = re.fullmatch(r"\(?\d{2,5}\)?[-. ]?(?:\d{2,8}[-. ]){0,3}\d{3,8}", written) and re.search(
+        r"[-. )]", written
+    )
     if not mobile and not grouped:
         return False
     return any(_is_valid(phonenumbers, written, region) for region in regions)
