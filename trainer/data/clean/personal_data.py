@@ -8,9 +8,10 @@ from functools import partial
 from trainer.config.clean import Personal
 from trainer.data.clean.document import CleanedDocument, Verdict
 from trainer.data.clean.personal import card, chinese_id, email, iban, ip, key, phone
+from trainer.data.clean.personal.clues import Clues, find_clues
 from trainer.data.clean.personal.span import Span
 
-Find = Callable[[str], Iterable[Span]]
+Find = Callable[[str, Clues], Iterable[Span]]
 
 # Where two kinds begin at one place and are as long, the first stands.
 KINDS = {"key": key, "email": email, "iban": iban, "chinese_id": chinese_id, "card": card, "ip": ip, "phone": phone}
@@ -29,7 +30,8 @@ class PersonalStage:
     def __call__(self, document: CleanedDocument) -> Verdict | None:
         """Changes the text, and counts each kind."""
         text = document.text
-        spans = [(span, kind) for kind, find in self._find.items() for span in find(text)]
+        clues = find_clues(document.counted.points)
+        spans = [(span, kind) for kind, find in self._find.items() for span in find(text, clues)]
         if not spans:
             return None
         pieces, place = [], 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from trainer.data.clean.personal.span import Span, digit_runs, luhn
+from trainer.data.clean.personal.clues import Clues
+from trainer.data.clean.personal.span import Span, luhn
 
 PLACEHOLDER = "<card>"
 # Visa, Mastercard, American Express, Discover, JCB, Diners Club, UnionPay; Luhn alone passes a tenth of all numbers.
@@ -18,14 +19,18 @@ _KNOWN = re.compile(
     r"|3(?:0[0-5]|[68]\d)\d{11}"
     r"|62\d{14,17})\Z"
 )
-_LAYOUT = re.compile(r"\d{12,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,4}(?:\1\d{1,3})?|\d{4}([ -])\d{6}\2\d{4,5}")
+_LAYOUT = re.compile(
+    r"(?<![0-9A-Za-z])(?:\d{12,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,4}(?:\1\d{1,3})?|\d{4}([ -])\d{6}\2\d{4,5})(?![0-9A-Za-z])",
+    re.ASCII,
+)
+LEAST_DIGITS = 12
 
 
-def find(text: str) -> Iterator[Span]:
+def find(text: str, clues: Clues) -> Iterator[Span]:
     """The card numbers in a text, written together or in the groups that cards have."""
-    for run in digit_runs(text):
-        for found in _LAYOUT.finditer(run[0]):
-            digits = re.sub(r"[ -]", "", found[0])
-            whole = not run[0][found.end() : found.end() + 1].isdigit() and not run[0][: found.start()][-1:].isdigit()
-            if whole and _KNOWN.match(digits) and luhn(digits):
-                yield Span(run.start() + found.start(), run.start() + found.end())
+    for stretch in clues.stretches:
+        if stretch.digits >= LEAST_DIGITS:
+            for found in _LAYOUT.finditer(text, stretch.start, stretch.stop + 1):
+                digits = found[0].replace(" ", "").replace("-", "")
+                if _KNOWN.match(digits) and luhn(digits):
+                    yield Span(*found.span())

@@ -6,6 +6,7 @@ import datetime
 import re
 from collections.abc import Iterator
 
+from trainer.data.clean.personal.clues import Clues
 from trainer.data.clean.personal.span import Span
 
 PLACEHOLDER = "<chinese-id>"
@@ -14,11 +15,13 @@ CHECK_DIGITS = "10X98765432"
 _NUMBER = re.compile(r"(?<![0-9A-Za-z])[1-8][0-9]{5}(?:18|19|20)[0-9]{9}[0-9Xx](?![0-9A-Za-z])")
 
 
-def find(text: str) -> Iterator[Span]:
+def find(text: str, clues: Clues) -> Iterator[Span]:
     """The numbers in a text whose check digit and date are right."""
-    for found in _NUMBER.finditer(text):
-        if is_chinese_id(found[0]):
-            yield Span(*found.span())
+    for stretch in clues.stretches:
+        if stretch.digits >= len(WEIGHTS):
+            for found in _NUMBER.finditer(text, stretch.start, stretch.stop + 2):
+                if is_chinese_id(found[0]):
+                    yield Span(*found.span())
 
 
 def is_chinese_id(number: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from trainer.data.clean.personal.clues import Clues
 from trainer.data.clean.personal.span import Span
 
 PLACEHOLDER = "<email>"
@@ -14,7 +15,7 @@ _DOMAIN = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+(?:[A
 _EDGES = ".'`*/=!#$%&?^{|}~-"  # of a local part that are text around it
 
 
-def find(text: str) -> Iterator[Span]:
+def find(text: str, clues: Clues) -> Iterator[Span]:
     """The addresses in a text, from left to right."""
     at, last = text.find("@"), 0
     while at >= 0:

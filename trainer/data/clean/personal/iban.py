@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from trainer.data.clean.personal.clues import Clues
 from trainer.data.clean.personal.span import Span
 
 PLACEHOLDER = "<iban>"
@@ -32,11 +33,12 @@ LENGTHS = {
 _CANDIDATE = re.compile(r"(?<![0-9A-Za-z])[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]){11,30}")
 
 
-def find(text: str) -> Iterator[Span]:
+def find(text: str, clues: Clues) -> Iterator[Span]:
     """The account numbers in a text, written together or in groups."""
-    for found in _CANDIDATE.finditer(text):
-        length = LENGTHS.get(found[0][:2])
-        if length is None:
+    for start in clues.codes:
+        length = LENGTHS.get(text[start : start + 2])
+        found = _CANDIDATE.match(text, start) if length is not None else None
+        if length is None or found is None:
             continue
         end, taken = 0, 0
         while end < len(found[0]) and taken < length:

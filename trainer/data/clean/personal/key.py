@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from trainer.data.clean.personal.clues import Clues
 from trainer.data.clean.personal.span import Span
 
 PLACEHOLDER = "<key>"
@@ -40,7 +41,7 @@ _ASSIGNED = re.compile(
 )
 
 
-def find(text: str) -> Iterator[Span]:
+def find(text: str, clues: Clues) -> Iterator[Span]:
     """The keys in a text."""
     for marks, pattern in _KNOWN:
         if any(mark in text for mark in marks):

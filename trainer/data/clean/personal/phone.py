@@ -7,21 +7,28 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from types import ModuleType
 
-from trainer.data.clean.personal.span import Span, digit_runs
+from trainer.data.clean.personal.clues import Clues
+from trainer.data.clean.personal.span import Span
 from trainer.data.text.libraries import library
 
 PLACEHOLDER = "<phone>"
+# Digits with what people write between them; (?<!\d) and not \b, which fails between a digit and a Chinese character.
+_RUN = re.compile(r"(?<![\dA-Za-z.])\+?\(?\d[\d\-. ()]{5,}\d(?![\dA-Za-z])", re.ASCII)
 LEAST_DIGITS, MOST_DIGITS = 7, 15  # ITU-T E.164
+_GROUPS = re.compile(r"\(?\d{2,5}\)?[-. ]?(?:\d{2,8}[-. ]){0,3}\d{3,8}")
 _DATE = re.compile(r"(?:1[89]|20)\d\d[-. ]\d{1,2}[-. ]\d{1,2}\b|\d{1,2}[-. ]\d{1,2}[-. ](?:1[89]|20)\d\d\b")
 
 
-def find(text: str, regions: Sequence[str]) -> Iterator[Span]:
+def find(text: str, clues: Clues, regions: Sequence[str]) -> Iterator[Span]:
     """The phone numbers in a text. Without + or a region's way of writing it, a number is no phone number."""
-    for run in digit_runs(text):
-        written = run[0].rstrip("-. (")
-        digits = sum(letter.isdigit() for letter in written)
-        if LEAST_DIGITS <= digits <= MOST_DIGITS and not _DATE.match(written) and is_phone(written, tuple(regions)):
-            yield Span(run.start(), run.start() + len(written))
+    for stretch in clues.stretches:
+        if stretch.digits < LEAST_DIGITS:
+            continue
+        for run in _RUN.finditer(text, stretch.start, stretch.stop + 1):
+            written = run[0].rstrip("-. (")
+            digits = sum(letter.isdigit() for letter in written)
+            if LEAST_DIGITS <= digits <= MOST_DIGITS and not _DATE.match(written) and is_phone(written, tuple(regions)):
+                yield Span(run.start(), run.start() + len(written))
 
 
 @lru_cache(maxsize=2**14)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 
@@ -12,15 +10,6 @@ class Span(NamedTuple):
 
     start: int
     stop: int
-
-
-# Digits with what people write between them; (?<!\d) and not \b, which fails between a digit and a Chinese character.
-_RUN = re.compile(r"(?<![\dA-Za-z])\+?\(?\d[\d\-. ()]{5,}[\dXx](?![\dA-Za-z])", re.ASCII)
-
-
-def digit_runs(text: str) -> Iterator[re.Match[str]]:
-    """Runs of seven digits or more, with blanks, dots, hyphens and brackets inside: what numbers are looked for in."""
-    return _RUN.finditer(text)
 
 
 def luhn(digits: str) -> bool:
