@@ -30,6 +30,4 @@ class Near:
         [], "Outputs of prepare with an index: what is near to theirs is dropped.", later=True, decides=True
     )
     index: bool = knob(False, "Keep the signatures, for data.near.against of later data.", later=True, decides=True)
-    memory_bytes: int = knob(
-        2**30, "Memory for the keys that a worker sorts at once.", "bytes", low=2**20, later=True
-    )
+    memory_bytes: int = knob(2**30, "Memory for the keys that a worker sorts at once.", "bytes", low=2**20, later=True)

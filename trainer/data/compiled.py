@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 
@@ -33,11 +33,12 @@ def _keep_results() -> None:
     here = Path(__file__).parent
     files = sorted(path for room in ROOMS for path in (here / room).rglob("*.py"))
     sources = hashlib.sha256(b"".join(path.read_bytes() for path in (Path(__file__), *files))).hexdigest()
-    numba.config.CACHE_DIR = str(cache_folder(os.environ, "compiled") / sources[:16])
+    settings: Any = numba.config
+    settings.CACHE_DIR = str(cache_folder(os.environ, "compiled") / sources[:16])
 
 
 def compiled(function: Function) -> Function:
     """The function, compiled for the types of its arguments when it is first called with them."""
     _keep_results()
-    made: Function = numba.njit(nogil=True, cache=True)(function)
-    return made
+    made: Any = numba.njit(nogil=True, cache=True)(function)
+    return cast(Function, made)

@@ -101,7 +101,8 @@ def check_near(data: Data) -> None:
         path = Path(folder).expanduser() / "near_duplicates" / "index.json"
         require(
             path.is_file(),
-            f"data.near.against: {folder} has no index; prepare it with data.near_duplicates=true data.near.index=true.",
+            f"data.near.against: {folder} has no index; prepare it with data.near_duplicates=true and "
+            "data.near.index=true.",
         )
 
 

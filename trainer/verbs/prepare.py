@@ -198,7 +198,12 @@ def _in_utf8(data: Data) -> Data:
 
 def _settings(config: Prepare) -> dict[str, Any]:
     """The settings that determine the shards, by key: those whose knobs say so."""
-    settings = {"seed": config.seed, **deciding_values(config.data, "data."), **clean_identity(config.data.clean), **near_identity(config.data)}
+    settings = {
+        "seed": config.seed,
+        **deciding_values(config.data, "data."),
+        **clean_identity(config.data.clean),
+        **near_identity(config.data),
+    }
     path = config.data.tokenizer.path
     if path is None:
         settings.pop("data.tokenizer.end_of_text")
@@ -290,9 +295,7 @@ def _arrange(totals: Totals, store: DocumentStore, sources: tuple[Source, ...], 
     return corpus
 
 
-def _find_near_duplicates(
-    stored: Stored, totals: Totals, sources: tuple[Source, ...], data: Data, maps: Maps
-) -> None:
+def _find_near_duplicates(stored: Stored, totals: Totals, sources: tuple[Source, ...], data: Data, maps: Maps) -> None:
     """Finds the documents that are nearly the same as another, and counts them."""
     from trainer.data.near.find import find_near_duplicates
     from trainer.data.near.minhash import Scheme

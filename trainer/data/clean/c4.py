@@ -65,7 +65,7 @@ class C4Stage:
     def _worth_a_look(self, counted: Counted) -> Iterator[list[int]]:
         """Lines that stay unless a phrase is in them: start, stop, flags, and words, or -1 where these aren't known."""
         table = line_table(counted.points)
-        start, stop, flags, words, longest = table.T
+        _start, _stop, flags, words, longest = table.T
         stays = (longest <= self._longest) & (words >= self._words)
         if self._settings.terminal_punctuation:
             citations = (flags & SQUARE != 0) & self._settings.citations

@@ -3,8 +3,8 @@
     with Cleaner(clean, folder, number, share) as cleaner:
         kept = cleaner.clean(source, record, text)      # bytes, or why it is rejected
 
-It leaves `cleaned-000012.rows` (OUTCOME of each document, in order), `cleaned-000012.jsonl.zst` (rejected documents) and
-with clean.signals `cleaned-000012.signals` (float64, a row for each document).
+It leaves `cleaned-000012.rows` (OUTCOME of each document, in order), `cleaned-000012.jsonl.zst` (rejected documents)
+and with clean.signals `cleaned-000012.signals` (float64, a row for each document).
 """
 
 from __future__ import annotations
@@ -20,39 +20,10 @@ import zstandard
 
 from trainer.config.clean import Clean
 from trainer.data.clean.document import CleanedDocument, Counted, Verdict
+from trainer.data.clean.record import LEVEL, OUTCOME, outcomes_path, rejected_path, signals_path
 from trainer.data.clean.stages import build_stages
 from trainer.data.text.filters import EMPTY
 from trainer.machine.durable import write_bytes
-
-OUTCOME = np.dtype(
-    [
-        ("source", "<i8"),
-        ("record", "<i8"),  # in the work item's part of the source
-        ("high", "<u8"),  # of the xxh3-128 of the text as it came
-        ("low", "<u8"),
-        ("new_high", "<u8"),  # of the text as it was left
-        ("new_low", "<u8"),
-        ("rule", "S56"),  # that rejected it; empty if it was kept
-        ("value", "<f8"),
-        ("limit", "<f8"),
-    ]
-)
-LEVEL = 3  # of zstd
-
-
-def outcomes_path(folder: Path, item: int) -> Path:
-    """What became of the documents of a work item."""
-    return folder / f"cleaned-{item:06d}.rows"
-
-
-def rejected_path(folder: Path, item: int) -> Path:
-    """Rejected documents of a work item."""
-    return folder / f"cleaned-{item:06d}.jsonl.zst"
-
-
-def signals_path(folder: Path, item: int) -> Path:
-    """Signals of the documents of a work item."""
-    return folder / f"cleaned-{item:06d}.signals"
 
 
 class Cleaner:

@@ -59,10 +59,10 @@ def run_table(files: tuple[str, ...], size: int) -> tuple[np.ndarray, np.ndarray
     found: list[np.ndarray] = []
     owners: list[np.ndarray] = []
     for number, file in enumerate(files):
-        runs = [plain_runs(text, size) for text in texts_of_file(Path(file)) if len(plain_words(text)) >= size]
-        if not runs:
+        of_texts = [plain_runs(text, size) for text in texts_of_file(Path(file)) if len(plain_words(text)) >= size]
+        if not of_texts:
             raise InputError(f"data.clean.contamination.files: {file} has no text of {size} words or more.")
-        of_file = np.unique(np.concatenate(runs))
+        of_file = np.unique(np.concatenate(of_texts))
         found.append(of_file)
         owners.append(np.full(len(of_file), number, np.int32))
     if not found:

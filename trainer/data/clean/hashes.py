@@ -47,7 +47,7 @@ def slot_of(table: np.ndarray, key: np.uint64, size: int) -> int:
     slot = np.int64(key & np.uint64(size - 1))
     while table[slot] != np.uint64(0) and table[slot] != key:
         slot = (slot + 1) & (size - 1)
-    return slot
+    return int(slot)
 
 
 def hash_of(text: str) -> int:

@@ -18,11 +18,39 @@ import numpy as np
 import zstandard
 
 from trainer.config.clean import Clean
-from trainer.data.clean.cleaner import LEVEL, OUTCOME, outcomes_path, rejected_path, signals_path
 from trainer.errors import InputError
 from trainer.machine.durable import make_folder, replacing
 
 REJECTED, DOCUMENTS = "rejected", "documents"
+OUTCOME = np.dtype(
+    [
+        ("source", "<i8"),
+        ("record", "<i8"),  # in the work item's part of the source
+        ("high", "<u8"),  # of the xxh3-128 of the text as it came
+        ("low", "<u8"),
+        ("new_high", "<u8"),  # of the text as it was left
+        ("new_low", "<u8"),
+        ("rule", "S56"),  # that rejected it; empty if it was kept
+        ("value", "<f8"),
+        ("limit", "<f8"),
+    ]
+)
+LEVEL = 3  # of zstd
+
+
+def outcomes_path(folder: Path, item: int) -> Path:
+    """What became of the documents of a work item."""
+    return folder / f"cleaned-{item:06d}.rows"
+
+
+def rejected_path(folder: Path, item: int) -> Path:
+    """Rejected documents of a work item."""
+    return folder / f"cleaned-{item:06d}.jsonl.zst"
+
+
+def signals_path(folder: Path, item: int) -> Path:
+    """Signals of the documents of a work item."""
+    return folder / f"cleaned-{item:06d}.signals"
 
 
 def write_cleaning_record(

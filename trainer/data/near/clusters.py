@@ -23,7 +23,7 @@ from trainer.machine.json_file import Count, Malformed, from_json, read_json
 
 @dataclass(frozen=True)
 class Clusters:
-    """What all buckets add up to. `sizes` are the clusters by their number of documents; `first` is (source, record)."""
+    """What all buckets add up to: `sizes` counts clusters by their documents; `first` dropped is (source, record)."""
 
     compared: Count
     near_pairs: Count
@@ -52,9 +52,7 @@ class FindClusters(Work[str, Clusters]):
             pass
         except Malformed as error:
             raise store.unreadable(note, error) from error
-        pairs = np.concatenate(
-            [np.empty(0, JUDGED), *(self._judged(bucket) for bucket in range(self.buckets))]
-        )
+        pairs = np.concatenate([np.empty(0, JUDGED), *(self._judged(bucket) for bucket in range(self.buckets))])
         compared = sum(self.compare(bucket).compared for bucket in range(self.buckets))
         numbers, places = np.unique(np.concatenate([pairs["first"], pairs["second"]]), return_inverse=True)
         roots = _roots(len(numbers), places[: len(pairs)], places[len(pairs) :])
@@ -95,12 +93,8 @@ class FindClusters(Work[str, Clusters]):
         survivors = order[np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))]
         members["first_of_cluster"][order] = begins
         members["stays"][order] = begins & ~earlier[roots_of_own[order]]
-        members["survivor_source"][order] = np.where(
-            earlier[roots_of_own[order]], -1, documents["source"][survivors]
-        )
-        members["survivor_record"][order] = np.where(
-            earlier[roots_of_own[order]], -1, documents["record"][survivors]
-        )
+        members["survivor_source"][order] = np.where(earlier[roots_of_own[order]], -1, documents["source"][survivors])
+        members["survivor_record"][order] = np.where(earlier[roots_of_own[order]], -1, documents["record"][survivors])
         return members
 
     def _write(self, numbers: np.ndarray, members: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """All stages of finding near-duplicates, top to bottom, and what is kept of it beside the shards.
 
-    near_duplicates/members.zst     the documents in clusters: MEMBER, in source order
-    near_duplicates/index.json …    with data.near.index, the signatures of all that stayed (index.py)
+near_duplicates/members.zst     the documents in clusters: MEMBER, in source order
+near_duplicates/index.json …    with data.near.index, the signatures of all that stayed (index.py)
 """
 
 from __future__ import annotations
@@ -16,18 +16,15 @@ from trainer.config.near import Near
 from trainer.data.near.candidates import FindCandidates
 from trainer.data.near.clusters import Clusters, FindClusters
 from trainer.data.near.compare import ComparePairs
-from trainer.data.near.index import FOLDER, open_index, write_index
+from trainer.data.near.index import open_index, write_index
 from trainer.data.near.minhash import Scheme
 from trainer.data.near.sign import SignBucket
 from trainer.data.near.signed import SignedStore
 from trainer.data.text.document_store import DocumentStore
-from trainer.data.text.near_dropped import MEMBER, is_dropped, read_members
+from trainer.data.text.near_dropped import FOLDER, MEMBER, MEMBERS, is_dropped, read_members
 from trainer.data.text.shuffle import Stored
 from trainer.data.text.workers import Map
-from trainer.errors import InputError
 from trainer.machine.durable import make_folder, replacing
-
-MEMBERS = "members.zst"
 
 
 def find_near_duplicates(stored: Stored, near: Near, spread: Map, here: Map) -> Clusters:
@@ -67,15 +64,3 @@ def _kept_signatures(store: DocumentStore, scheme: Scheme) -> Iterator[np.ndarra
     for bucket in range(store.buckets.count):
         stays = ~is_dropped(signed.documents(bucket), read_members(store.folder, bucket))
         yield signed.signatures(bucket, scheme.places)[stays]
-
-
-def read_near_record(output: Path) -> np.ndarray:
-    """The documents in clusters of an output of prepare: MEMBER; none where nobody looked for them."""
-    path = output / FOLDER / MEMBERS
-    if not path.exists():
-        return np.empty(0, MEMBER)
-    try:
-        with zstandard.open(path, "rb") as file:
-            return np.frombuffer(file.read(), MEMBER)
-    except (OSError, ValueError, zstandard.ZstdError) as error:
-        raise InputError(f"{path}: can't be read ({error}); prepare the data again.") from error

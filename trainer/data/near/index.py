@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from trainer.data.near.minhash import SEED, VERSION, Scheme, band_keys
+from trainer.data.text.near_dropped import FOLDER
 from trainer.errors import InputError
 from trainer.machine.durable import make_folder, replacing, write_json
 from trainer.machine.json_file import Count, Malformed, from_json, read_json
 
-FOLDER = "near_duplicates"
 EARLIER = 1 << 63  # numbers of documents of indices are from here on
 MOST_OF_AN_INDEX = 2**48
 

@@ -63,7 +63,7 @@ def estimated(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def jaccard(first: np.ndarray, second: np.ndarray) -> float:
-    """Shingles that two documents share, of all they have: both sorted and without repetition; 0 where both are empty."""
+    """Shingles that two documents share, of all they have: both sorted, each once; 0 where both are empty."""
     shared = _shared(first, second)
     every = len(first) + len(second) - shared
     return shared / every if every else 0.0

@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import zstandard
 
+from trainer.errors import InputError
+
+FOLDER, MEMBERS = "near_duplicates", "members.zst"  # beside the shards
 NEAR_DUPLICATE = "near_duplicate"  # nearly the same as another document, which stays
 MEMBER = np.dtype(
     [
@@ -49,3 +53,15 @@ def is_dropped(rows: np.ndarray, members: np.ndarray) -> np.ndarray:
             return found
         found[same] |= dropped["low"][first[same]] == rows["low"][same]
         first = first + 1
+
+
+def read_near_record(output: Path) -> np.ndarray:
+    """The documents in clusters of an output of prepare: MEMBER; none where nobody looked for them."""
+    path = output / FOLDER / MEMBERS
+    if not path.exists():
+        return np.empty(0, MEMBER)
+    try:
+        with zstandard.open(path, "rb") as file:
+            return np.frombuffer(file.read(), MEMBER)
+    except (OSError, ValueError, zstandard.ZstdError) as error:
+        raise InputError(f"{path}: can't be read ({error}); prepare the data again.") from error

@@ -1,7 +1,7 @@
-"""How chunks of plain characters are cut, in compiled code: pieces.py's rules for ASCII and the usual quotes and dashes.
+"""How chunks of plain characters are cut, in compiled code: pieces.py's rules for ASCII, usual quotes and dashes.
 
-A chunk that these don't decide (what may be a URL; currencies; other characters; exceptions to be put together again) is
-left to pieces.py. The tables are made by asking its rules, character by character.
+A chunk that these don't decide (what may be a URL; currencies; other characters; exceptions to be put together again)
+is left to pieces.py. The tables are made by asking its rules, character by character.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def _suffix(points: np.ndarray, start: int, stop: int, kinds: np.ndarray, units:
             return 1
         pair = stop - 3 >= start and kinds[points[stop - 2]] & UPPER and kinds[points[stop - 3]] & UPPER
         return 1 if pair else 0
-    if (last == _SMALL_S or last == _LARGE_S) and stop - 2 >= start and kinds[points[stop - 2]] & QUOTE:
+    if (last in (_SMALL_S, _LARGE_S)) and stop - 2 >= start and kinds[points[stop - 2]] & QUOTE:
         return 2
     if kinds[last] & SUFFIX:
         return 1
@@ -183,9 +183,9 @@ def _infix(points: np.ndarray, place: int, stop: int, kinds: np.ndarray) -> int:
     """Characters of the infix at a place inside a chunk, or 0."""
     point, before = points[place], kinds[points[place - 1]]
     after = kinds[points[place + 1]]
-    if before & DIGIT and (point == _PLUS or point == _HYPHEN or point == _STAR or point == _CARET):
-        if after & DIGIT or points[place + 1] == _HYPHEN:
-            return 1
+    power = before & DIGIT and point in (_PLUS, _HYPHEN, _STAR, _CARET)
+    if power and (after & DIGIT or points[place + 1] == _HYPHEN):
+        return 1
     if point == _STOP:
         dots = 1
         while place + dots < stop and points[place + dots] == _STOP:
@@ -197,7 +197,7 @@ def _infix(points: np.ndarray, place: int, stop: int, kinds: np.ndarray) -> int:
         return 1 if before & LETTER and after & LETTER else 0
     if not before & (LETTER | DIGIT):
         return 0
-    if point == _HYPHEN or point == _EN_DASH or point == _EM_DASH or point == _TILDE:
+    if point in (_HYPHEN, _EN_DASH, _EM_DASH, _TILDE):
         if after & LETTER:
             return 1
         length = 1
@@ -206,7 +206,7 @@ def _infix(points: np.ndarray, place: int, stop: int, kinds: np.ndarray) -> int:
         most = 3 if point == _HYPHEN else 2 if point == _EM_DASH else 1
         inside = 1 < length <= most and place + length < stop and kinds[points[place + length]] & LETTER
         return length if inside else 0
-    if point == _COLON or point == _LESS or point == _MORE or point == _EQUALS or point == _SLASH:
+    if point in (_COLON, _LESS, _MORE, _EQUALS, _SLASH):
         return 1 if after & LETTER else 0
     return 0
 
@@ -230,7 +230,7 @@ def _may_be_url(points: np.ndarray, start: int, stop: int, kinds: np.ndarray) ->
             if end == stop:
                 return True
             point = points[end]
-            if point == _COLON or point == _SLASH or point == _QUESTION or point == _HASH:
+            if point in (_COLON, _SLASH, _QUESTION, _HASH):
                 return True
     return dots >= 3 and digits
 

@@ -39,13 +39,13 @@ def find_clues(points: np.ndarray) -> Clues:
 
 @compiled
 def _is_digit(point: np.uint32) -> bool:
-    return 0x30 <= point <= 0x39
+    return bool(0x30 <= point <= 0x39)
 
 
 @compiled
 def _is_hexadecimal(point: np.uint32) -> bool:
     small = point | np.uint32(0x20)
-    return 0x30 <= point <= 0x39 or 0x61 <= small <= 0x66 or point == 0x3A
+    return bool(0x30 <= point <= 0x39 or 0x61 <= small <= 0x66 or point == 0x3A)
 
 
 @compiled
@@ -63,10 +63,10 @@ def _scan(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
         if not _is_digit(point):
             place += 1
             continue
-        if place >= 2 and place + 1 < total and _is_digit(points[place + 1]):
-            if 0x41 <= points[place - 1] <= 0x5A and 0x41 <= points[place - 2] <= 0x5A:
-                codes[coded] = place - 2
-                coded += 1
+        code = place >= 2 and place + 1 < total and _is_digit(points[place + 1])
+        if code and 0x41 <= points[place - 1] <= 0x5A and 0x41 <= points[place - 2] <= 0x5A:
+            codes[coded] = place - 2
+            coded += 1
         begin, stop, digits, dots, dots_inside = place, place, 0, 0, 0
         while begin > 0 and (points[begin - 1] == 0x28 or points[begin - 1] == 0x2B):  # ( and + before the first digit
             begin -= 1
