@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from trainer.config.clean import Clean
 from trainer.config.knobs import knob, part
+from trainer.config.near import Near
 
 
 @dataclass
@@ -139,6 +141,7 @@ class Data:
         "Licences that are refused, as glob patterns, such as CC-BY-NC*; `unknown` is for sources without one.",
         later=True,
     )
+    clean: Clean = part(Clean)
     tokenizer: TokenizerSettings = part(TokenizerSettings)
     validation_fraction: float = knob(
         0.01, "Share of documents held out, chosen by their hash.", common=True, high=0.5, decides=True
@@ -147,6 +150,10 @@ class Data:
         0.0, "Share of documents kept for a test set, by their hash; evaluate.test.", high=0.5, decides=True, later=True
     )
     deduplicate: bool = knob(True, "Drop exact duplicates of documents.", decides=True)
+    near_duplicates: bool = knob(
+        False, "Drop documents that are nearly the same as another (data.near).", later=True, decides=True
+    )
+    near: Near = part(Near)
     shuffle_documents: bool = knob(True, "Shuffle documents globally by (seed, hash).", decides=True)
     shard_bytes: int = knob(256 * 2**20, "Text that goes into a shard, about.", "bytes", low=1, decides=True)
     block_tokens: int = knob(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trainer.data.clean.fate import find_fates
 from trainer.data.tokens.manifest import Manifest, datasets_in, read_manifest
 from trainer.data.tokens.shard_index import build_index, hash_index, write_index
 from trainer.data.tokens.shards import ShardReader, Shards, open_shards
@@ -34,6 +35,7 @@ HELP = """usage: banyan data COMMAND …
   stats DIR [LENGTH …]     totals, rejections, licences, lengths of documents, rows and tails at sequence lengths
   index DIR                build the indices again from the tars
   at RUN_DIR step=N        the documents that a run trained on at step N
+  why DIR id=FILE:RECORD   what became of a document of prepare's input, also id=HASH (xxh3-128 of its text)
 
 DIR is a folder of token shards, or an output of prepare.
 """
@@ -197,10 +199,22 @@ def _at(arguments: list[str]) -> int:
     return print_step(require_run_dir(arguments[0]), read_step(arguments[1]))
 
 
+def _why(arguments: list[str]) -> int:
+    """Prints what became of a document."""
+    if len(arguments) != 2 or not arguments[1].startswith("id="):
+        raise ConfigError("usage: banyan data why DIR id=FILE:RECORD, with a file of data.input and a record of it.")
+    output = Path(arguments[0]).expanduser()
+    found = find_fates(output, [read_manifest(folder) for folder in datasets_in(output)], arguments[1][3:])
+    for line in found:
+        show(one_line(line))
+    return 0 if found else 2
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "verify": _verify,
     "show": _show,
     "index": _index,
     "stats": _stats,
     "at": _at,
+    "why": _why,
 }

@@ -19,6 +19,7 @@ import xxhash
 
 from trainer.config import Data, Prepare, TextSource
 from trainer.config.values import check_values
+from trainer.data.text.cleaning import Cleaning
 from trainer.data.text.collect import Collect, Totals, WorkItem, work_items
 from trainer.data.text.corpus import Corpus
 from trainer.data.text.cuts import find_cuts
@@ -26,6 +27,7 @@ from trainer.data.text.document_store import Damaged, DocumentStore
 from trainer.data.text.encoder_choice import ChooseEncoder
 from trainer.data.text.file_names import as_utf8, escape
 from trainer.data.text.finish import Finish
+from trainer.data.text.near_dropped import NEAR_DUPLICATE
 from trainer.data.text.parts import OrderedPart, Splits, split_in_parts, texts_path
 from trainer.data.text.plan import FILE as PLAN_FILE
 from trainer.data.text.plan import (
@@ -56,6 +58,7 @@ from trainer.data.tokens.tokenizer import (
 )
 from trainer.errors import ConfigError, InputError, StorageError
 from trainer.machine.durable import make_folder
+from trainer.rules.clean import check_clean, check_near
 from trainer.rules.pretrain import require
 from trainer.rules.sources import inputs_of
 
@@ -121,8 +124,8 @@ def _prepare(
         return
     if cuts := find_cuts(sources, store, maps.spread):
         items = work_items(sources, cuts)
-    totals = _collect(items, store, sources, maps.spread)
-    corpus = _arrange(totals, store, sources, data, maps.spread)
+    totals = _collect(items, store, sources, data, maps.spread)
+    corpus = _arrange(totals, store, sources, data, maps)
     tokenizer, engine = _tokenizer(config, corpus, maps.here)
     written = _write_shards(data, output, corpus, tokenizer, engine, maps.spread)
     finish = Finish(config, output, sources, plan, corpus, tokenizer, written)
@@ -137,6 +140,8 @@ def _check(config: Prepare) -> Path:
     """Refuses a configuration that can't work; returns the output folder."""
     check_values(config)
     data = config.data
+    check_clean(data.clean)
+    check_near(data)
     require(
         bool(data.input or data.sources),
         "data.input is empty: name files, folders, globs or URLs, or use data=stdlib for Python's library.",
@@ -230,9 +235,11 @@ def _layout(items: list[WorkItem], buckets: Buckets) -> dict[str, Any]:
     return {"items": len(items), "cuts": xxhash.xxh3_128_hexdigest(json.dumps(cuts).encode()), **asdict(buckets)}
 
 
-def _collect(items: list[WorkItem], store: DocumentStore, sources: tuple[Source, ...], map_items: Map) -> Totals:
+def _collect(
+    items: list[WorkItem], store: DocumentStore, sources: tuple[Source, ...], data: Data, map_items: Map
+) -> Totals:
     """Stores every source's documents; returns what they add up to."""
-    work = Collect(store)
+    work = Collect(store, Cleaning.of(data.clean, len(items)))
     totals = Totals()
     with ProgressBar("read", sum(item.bytes for item in items)) as progress:
         for item, collected in zip(items, map_items(work, items), strict=True):
@@ -242,14 +249,16 @@ def _collect(items: list[WorkItem], store: DocumentStore, sources: tuple[Source,
     return totals
 
 
-def _arrange(totals: Totals, store: DocumentStore, sources: tuple[Source, ...], data: Data, map_items: Map) -> Corpus:
+def _arrange(totals: Totals, store: DocumentStore, sources: tuple[Source, ...], data: Data, maps: Maps) -> Corpus:
     """Orders what was stored, without duplicates, in parts."""
     stored = Stored(store, tuple(totals.records_before))
     splits = Splits(data.validation_fraction, data.test_fraction, data.shard_bytes)
+    if data.near_duplicates:
+        _find_near_duplicates(stored, totals, sources, data, maps)
     with ProgressBar("shuffle" if store.shuffled else "order", totals.bytes) as progress:
         order = _shuffle if store.shuffled else _keep_order
         parts = []
-        for part in order(stored, splits, totals, map_items):
+        for part in order(stored, splits, totals, maps.spread):
             parts.append(part)
             progress.advance(bytes=part.bytes)
     totals.tell_duplicates(sources)
@@ -266,6 +275,26 @@ def _arrange(totals: Totals, store: DocumentStore, sources: tuple[Source, ...], 
     )
     _check_splits(corpus, data)
     return corpus
+
+
+def _find_near_duplicates(stored: Stored, totals: Totals, sources: tuple[Source, ...], data: Data, maps: Maps) -> None:
+    """Finds the documents that are nearly the same as another, and counts them."""
+    from trainer.data.near.find import find_near_duplicates
+    from trainer.data.near.minhash import Scheme
+
+    near = data.near
+    found = find_near_duplicates(stored, near, maps.spread, maps.here)
+    if found.first is not None:
+        source, record = found.first
+        totals.rejected[NEAR_DUPLICATE] += found.dropped
+        totals.first_rejected[NEAR_DUPLICATE] = f"{sources[source].name}, record {record}"
+    scheme = Scheme(near.words, near.bands, near.rows)
+    chances = ", ".join(f"{scheme.found(s):.2f} at {s:.2f}" for s in (0.7, 0.8, 0.9))
+    say(
+        "near",
+        f"{found.dropped:,} documents dropped, {sum(found.sizes.values()):,} clusters, {found.near_pairs:,} of "
+        f"{found.compared:,} pairs near; chance that two meet, by similarity: {chances}",
+    )
 
 
 def _shuffle(stored: Stored, splits: Splits, totals: Totals, map_items: Map) -> Iterator[OrderedPart]:

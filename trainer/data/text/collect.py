@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from trainer.data.text.cleaning import Cleaning, cleaned
 from trainer.data.text.document_store import DocumentStore, DocumentWriter
 from trainer.data.text.documents import parts_of, read_documents
 from trainer.data.text.filters import DUPLICATE, EMPTY
@@ -134,6 +135,7 @@ class Collect(Work[WorkItem, Collected]):
     """Stores the documents of a work item, unless they are there already."""
 
     store: DocumentStore
+    cleaning: Cleaning | None = None
 
     def note(self, item: WorkItem) -> Path:
         """Counts of an item."""
@@ -162,8 +164,11 @@ class Collect(Work[WorkItem, Collected]):
             files = [open_files.enter_context(replacing(path)) for path in paths]
             text = None if store.shuffled else open_files.enter_context(replacing(store.text_path(item.number)))
             writer = DocumentWriter(store, files, text)
+            cleaner = self.cleaning and open_files.enter_context(self.cleaning.cleaner(store.folder, item.number))
             for part in item.parts:
                 for record, document in read_documents(part.source, account, part.part):
+                    if cleaner and not isinstance(document, Rejected):
+                        document = cleaned(cleaner, part.number, record, document)
                     if not isinstance(document, Rejected):
                         writer.add(part.number, record, document)
                         continue
@@ -173,6 +178,7 @@ class Collect(Work[WorkItem, Collected]):
                 records = 0 if part.part.is_whole else account.records
             writer.close()
         duplicates = writer.duplicates
+        changed = account.changed + (cleaner.changes if cleaner else Counter())
         return Collected(
             records=records,
             documents=writer.documents,
@@ -182,7 +188,7 @@ class Collect(Work[WorkItem, Collected]):
             rejected=dict(rejected),
             first_rejected=first,
             unused={what: count for what, count in account.unused.items() if count},
-            changed={what: count for what, count in account.changed.items() if count},
+            changed={what: count for what, count in changed.items() if count},
         )
 
 

@@ -19,7 +19,7 @@ class Corpus:
     rejected: dict[str, int]
     first_rejected: dict[str, str]  # by reason: file and place of the first
     unused: dict[str, int]  # what was left out within files
-    changed: dict[str, int]  # documents that weren't UTF-8 text, by what became of them
+    changed: dict[str, int]  # documents that aren't as their source has them, by what was done
     documents_read: int
 
     def documents_of(self, split: str) -> int:

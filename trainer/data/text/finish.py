@@ -53,11 +53,25 @@ class Finish(Work[Path, None]):
         """Makes the output whole."""
         partial = item / PARTIAL
         if read_progress(item, self.plan) != "finished":
+            self._write_record(item, partial)
             for split in reversed(self.written):  # train's manifest comes last
                 self.tokenizer.save(item / split / "tokenizer", scratch=partial)
                 write_manifest(self._manifest(item / split), scratch=partial)
             write_plan(item, self.plan, finished=True)
         shutil.rmtree(partial, ignore_errors=True)
+
+    def _write_record(self, output: Path, partial: Path) -> None:
+        """Keeps what was cleaned, and what is near to something else."""
+        clean = self.config.data.clean
+        if clean.stages:
+            from trainer.data.clean.record import write_cleaning_record
+
+            names = [source.name for source in self.sources]
+            write_cleaning_record(output, partial, self.corpus.stored.records_before, names, clean)
+        if self.config.data.near_duplicates:
+            from trainer.data.near.find import write_near_record
+
+            write_near_record(output, self.corpus.stored.store, self.config.data.near)
 
     def _manifest(self, folder: Path) -> Manifest:
         data, tokenizer = self.config.data, self.tokenizer

@@ -13,6 +13,8 @@ from typing import Any
 
 from trainer.config import Prepare
 from trainer.config.knobs import deciding_values
+from trainer.data.clean.identity import clean_identity
+from trainer.data.near.identity import near_identity
 from trainer.data.text.sources import Source
 from trainer.data.tokens.tokenizer import find_tokenizer, tokenizer_sha256
 from trainer.errors import ConfigError
@@ -31,7 +33,12 @@ MOST_BYTES = 2**30  # of plan.json, which names every input file
 
 def deciding_settings(config: Prepare) -> dict[str, Any]:
     """The settings that determine the shards, by key: those whose knobs say so."""
-    settings = {"seed": config.seed, **deciding_values(config.data, "data.")}
+    settings = {
+        "seed": config.seed,
+        **deciding_values(config.data, "data."),
+        **clean_identity(config.data.clean),
+        **near_identity(config.data),
+    }
     path = config.data.tokenizer.path
     if path is None:
         settings.pop("data.tokenizer.end_of_text")

@@ -1,0 +1,121 @@
+"""What became of a document of prepare's input: in which shard it is, or which rule or other document kept it out.
+
+It is told from what lies beside the shards: their own lists of documents, documents/ where the text was cleaned
+(record.py), near_duplicates/ where such were looked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trainer.data.clean.record import DOCUMENTS, REJECTED, read_outcomes
+from trainer.data.text.near_dropped import read_near_record
+from trainer.data.tokens.manifest import Manifest
+from trainer.data.tokens.shards import Shards
+from trainer.errors import ConfigError, InputError
+
+HASH = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class DocumentId:
+    """What is asked for: documents with this hash, or a record of the sources with these numbers."""
+
+    hash: str | None
+    sources: tuple[int, ...] = ()
+    record: int = 0
+
+    def is_at(self, source: int, record: int) -> bool:
+        """Whether it is this record."""
+        return source in self.sources and record == self.record
+
+
+def find_fates(output: Path, datasets: Sequence[Manifest], wanted: str) -> list[str]:
+    """A line for each document that `wanted` names, FILE:RECORD or a hash; ConfigError where that can't be."""
+    names = [name for group in datasets[0].sources for name in group.files]
+    document = _parse(wanted, names)
+    cleaned = (output / DOCUMENTS).is_dir()
+    lines = _in_outcomes(output, datasets, names, document) if cleaned else []
+    if not cleaned:
+        lines = _in_shards(datasets, names, document) or _near(output, names, document)
+        if not lines:
+            lines = [f"{wanted}: in no shard: rejected when it was read, or the same as an earlier document."]
+    if not lines:
+        raise InputError(f"{output}: no record of {wanted}: a record that holds no text, or none of this input.")
+    return lines
+
+
+def _parse(wanted: str, names: list[str]) -> DocumentId:
+    if HASH.fullmatch(wanted):
+        return DocumentId(wanted)
+    name, _, record = wanted.rpartition(":")
+    if not name or not record.isdecimal():
+        raise ConfigError(f"id={wanted}: neither FILE:RECORD (records count from 0) nor 32 hexadecimal digits.")
+    sources = tuple(number for number, each in enumerate(names) if each == name)
+    if not sources:
+        raise ConfigError(f"id={wanted}: no file of data.input has the name {name}; the first is {names[0]}.")
+    return DocumentId(None, sources, int(record))
+
+
+def _in_outcomes(output: Path, datasets: Sequence[Manifest], names: list[str], document: DocumentId) -> list[str]:
+    """From the list of all documents that were cleaned."""
+    lines = []
+    for rows in read_outcomes(output):
+        if document.hash is None:
+            chosen = np.isin(rows["source"], document.sources) & (rows["record"] == document.record)
+        else:
+            high, low = int(document.hash[:16], 16), int(document.hash[16:], 16)
+            chosen = (rows["high"] == np.uint64(high)) & (rows["low"] == np.uint64(low))
+            chosen |= (rows["new_high"] == np.uint64(high)) & (rows["new_low"] == np.uint64(low))
+        for row in rows[chosen]:
+            lines.append(_line(output, datasets, names, row))
+    return lines
+
+
+def _line(output: Path, datasets: Sequence[Manifest], names: list[str], row: np.void) -> str:
+    source, record = int(row["source"]), int(row["record"])
+    place, rule = f"{names[source]}, record {record}", row["rule"].decode()
+    if rule:
+        sample = output / REJECTED / f"{rule}.jsonl.zst"
+        kept = f"; some that were rejected so are in {sample}" if sample.exists() else ""
+        return f"{place}: rejected by {rule}: {row['value']:.6g}, the limit is {row['limit']:.6g}{kept}"
+    before, after = (
+        f"{int(row[high]):016x}{int(row[low]):016x}" for high, low in (("high", "low"), ("new_high", "new_low"))
+    )
+    changed = "changed" if before != after else "as it was"
+    found = _in_shards(datasets, names, DocumentId(None, (source,), record)) or _near(output, names, DocumentId(after))
+    if not found:
+        found = [f"the same text as {line}" for line in _in_shards(datasets, names, DocumentId(after))]
+    return f"{place}: {changed} by cleaning; {'; '.join(found) or 'dropped with its near or exact duplicates'}"
+
+
+def _in_shards(datasets: Sequence[Manifest], names: list[str], document: DocumentId) -> list[str]:
+    """From the lists of documents in the shards."""
+    lines = []
+    for manifest in datasets:
+        for shard, reader in zip(manifest.shards, Shards(manifest), strict=True):
+            for span in reader.documents(0, shard.tokens):
+                if document.is_at(span.source, span.record) or document.hash == span.xxh3:
+                    place = f"{names[span.source]}, record {span.record}"
+                    lines.append(f"{place}: in {manifest.folder / shard.file}, tokens {span.start:,} to {span.stop:,}")
+    return lines
+
+
+def _near(output: Path, names: list[str], document: DocumentId) -> list[str]:
+    """From the list of documents that are near to another."""
+    lines = []
+    for row in read_near_record(output):
+        hashed = f"{int(row['high']):016x}{int(row['low']):016x}"
+        if row["stays"] or not (document.hash == hashed or document.is_at(int(row["source"]), int(row["record"]))):
+            continue
+        survivor = "a document of data.near.against"
+        if row["survivor_source"] >= 0:
+            survivor = f"{names[int(row['survivor_source'])]}, record {int(row['survivor_record'])}"
+        place = f"{names[int(row['source'])]}, record {int(row['record'])}"
+        lines.append(f"{place}: nearly the same as {survivor}, which stays; {int(row['size']):,} such documents")
+    return lines

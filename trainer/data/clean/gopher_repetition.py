@@ -1,0 +1,34 @@
+"""Gopher's repetition rules, as datatrove's GopherRepetitionFilter has them: same values, same order."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from trainer.config.clean import GopherRepetition
+from trainer.data.clean.document import CleanedDocument, Limits, Verdict
+from trainer.data.clean.word_signals import REPEATED, TOP
+
+NAME = "gopher_repetition"
+
+
+class GopherRepetitionStage:
+    """Rejects texts in which lines, paragraphs or runs of words come again. Shares are of all characters."""
+
+    def __init__(self, settings: GopherRepetition) -> None:
+        self._limits = Limits(NAME, asdict(settings), {})
+
+    def __call__(self, document: CleanedDocument) -> Verdict | None:
+        """The first rule that is broken."""
+        lines, grams = document.counted.lines, document.counted.grams
+        characters = max(1, lines["characters"])
+        values = {
+            "duplicate_paragraphs": lines["duplicate_paragraphs"] / lines["paragraphs"],
+            "duplicate_paragraph_characters": lines["duplicate_paragraph_characters"] / characters,
+            "duplicate_lines": lines["duplicate_runs"] / lines["runs"],
+            "duplicate_line_characters": lines["duplicate_run_characters"] / characters,
+        }
+        for size in TOP:
+            values[f"top_{size}_gram"] = grams[f"top_{size}_gram_characters"] / characters
+        for size in REPEATED:
+            values[f"repeated_{size}_grams"] = grams[f"repeated_{size}_gram_characters"] / characters
+        return self._limits.verdict(document, values)

@@ -1,0 +1,1 @@
+"""Personal data and secrets in texts: a file for each kind."""
