@@ -101,9 +101,9 @@ VERBS: dict[str, Verb] = {
         ),
         Verb(
             "data",
-            "Check, show or index token shards; show what a training step was made of.",
+            "Check, show or index token shards; show what a training step was made of; check annotated data.",
             "trainer.verbs.data",
-            "verify|show|index|stats DIR, or at RUN_DIR step=N",
+            "verify|show|index|stats DIR, at RUN_DIR step=N, or labels FILE",
         ),
         Verb(
             "checkpoint",
