@@ -106,6 +106,12 @@ VERBS: dict[str, Verb] = {
             "verify|show|index|stats DIR, at RUN_DIR step=N, or labels FILE",
         ),
         Verb(
+            "report",
+            "Write the card of prepared data, as a page and as Markdown.",
+            "trainer.verbs.report",
+            "DATA_DIR [output=FOLDER] [track.wandb.KEY=VALUE] …",
+        ),
+        Verb(
             "checkpoint",
             "Check, list or show checkpoints; show what a load takes.",
             "trainer.verbs.checkpoint",

@@ -161,10 +161,10 @@ def _unpacked(path: Path) -> Iterator[BinaryIO]:
     with packed:
         if path.suffix == ".gz":
             with gzip.open(packed) as file:
-                yield file
+                yield file  # type: ignore[misc]
         elif path.suffix == ".zst":
             with zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True) as stream:
-                yield io.BufferedReader(stream)  # type: ignore[arg-type]
+                yield io.BufferedReader(stream)
         else:
             yield packed
 
