@@ -101,9 +101,15 @@ VERBS: dict[str, Verb] = {
         ),
         Verb(
             "data",
-            "Check, show or index token shards; show what a training step was made of.",
+            "Check, show or index token shards; show what a training step was made of; check annotated data.",
             "trainer.verbs.data",
-            "verify|show|index|stats DIR, or at RUN_DIR step=N",
+            "verify|show|index|stats DIR, at RUN_DIR step=N, or labels FILE",
+        ),
+        Verb(
+            "report",
+            "Write the card of prepared data, as a page and as Markdown.",
+            "trainer.verbs.report",
+            "DATA_DIR [output=FOLDER] [track.wandb.KEY=VALUE] …",
         ),
         Verb(
             "checkpoint",

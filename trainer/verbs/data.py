@@ -1,23 +1,33 @@
 """Look at token shards: `banyan data verify|show|index|stats DIR`, `banyan data at RUN_DIR step=N`.
 
+Check annotated data: `banyan data labels FILE`.
+
 DIR is a dataset (it holds manifest.json) or an output of prepare, whose train and validation are both looked at.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from trainer.data.clean.fate import find_fates
+from trainer.data.labels import settings as label_settings
+from trainer.data.labels.accuracy import compare_with_gold
+from trainer.data.labels.agreement import find_disagreements, measure_agreement
+from trainer.data.labels.records import read_labels
 from trainer.data.tokens.manifest import Manifest, datasets_in, read_manifest
 from trainer.data.tokens.shard_index import build_index, hash_index, write_index
 from trainer.data.tokens.shards import ShardReader, Shards, open_shards
 from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.data.tokens.verify import verify
 from trainer.errors import ConfigError, InputError
+from trainer.machine.durable import write_json
 from trainer.machine.terminal import one_line, show
+from trainer.report.labels import LabelReport, label_report_as_json, label_report_lines
 from trainer.run.directory import require_run_dir
 from trainer.run.subcommand import choose_command
 
@@ -36,6 +46,8 @@ HELP = """usage: banyan data COMMAND …
   index DIR                build the indices again from the tars
   at RUN_DIR step=N        the documents that a run trained on at step N
   why DIR id=FILE:RECORD   what became of a document of prepare's input, also id=HASH (xxh3-128 of its text)
+  labels FILE [gold=FILE]  annotated data: schema, accuracy against a gold set, agreement between annotators;
+                           `banyan data labels --help` lists its settings
 
 DIR is a folder of token shards, or an output of prepare.
 """
@@ -208,6 +220,42 @@ def _why(arguments: list[str]) -> int:
     for line in found:
         show(one_line(line))
     return 0 if found else 2
+# ---------------------------------------------------------------------------------------------------------- labels
+
+
+def _labels(arguments: list[str]) -> int:
+    """Checks annotated data, and measures accuracy and agreement; 2 if a record isn't as the schema says."""
+    if arguments[:1] in ([], ["-h"], ["--help"]):
+        print(label_settings.HELP, end="")
+        return 0 if arguments else 2
+    settings = label_settings.read_settings(arguments)
+    labelled = read_labels(settings.file, settings.stated.kind, settings.names, settings.schema)
+    files = [labelled]
+    if settings.gold is not None:
+        files.append(read_labels(settings.gold, labelled.schema.kind, settings.names, settings.schema))
+    whole = not any(file.wrong for file in files)
+    report = LabelReport(
+        labelled,
+        compare_with_gold(*files) if whole and settings.gold is not None else None,
+        measure_agreement(labelled, settings.distance) if whole else None,
+        find_disagreements(labelled) if whole else [],
+    )
+    if settings.json not in (None, "-"):
+        write_json(Path(settings.json).expanduser(), label_report_as_json(report))
+    if settings.json == "-":
+        show(json.dumps(label_report_as_json(report), indent=1, ensure_ascii=False))
+    elif whole:
+        for line in label_report_lines(report, settings.listed):
+            show(line)
+    for file in files:
+        for problem in file.problems[: settings.listed]:
+            show(one_line(f"{file.path}, {problem}"), file=sys.stderr)
+        if file.wrong:
+            raise InputError(
+                f"{file.path}: {file.wrong:,} problem{'s' * (file.wrong > 1)} in {file.records:,} records; mend them: "
+                "accuracy and agreement can only be told of records that are as the schema says."
+            )
+    return 0
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
@@ -217,4 +265,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "stats": _stats,
     "at": _at,
     "why": _why,
+    "labels": _labels,
 }

@@ -1,0 +1,1 @@
+"""Annotated data: schemas, accuracy against a gold set, agreement between annotators."""
