@@ -177,6 +177,7 @@ def test_every_knob_of_prepare_says_whether_it_decides_the_shards() -> None:
     """A setting that was forgotten would make old output count as up to date."""
     free = {"input", "include", "exclude", "output", "workers", "tokenizer"}  # inputs are compared file by file
     training = {"path", "train", "validation", "sequence_length", "mask_documents", "shuffle_shards", "verify_bytes"}
+    training |= {"packing", "long_documents"}
     for item in dataclasses.fields(Data):
         decides = item.metadata.get("decides", False)
         assert decides != (item.name in free | training | {"prefetch"}), item.name

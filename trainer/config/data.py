@@ -100,6 +100,20 @@ class Data:
     )
     sequence_length: int = knob(256, "Tokens in a row of training data.", "tokens", common=True, low=1)
     mask_documents: bool = knob(False, "Attention stays inside a document and positions restart.", common=True)
+    packing: str = knob(
+        "stream",
+        "How documents become rows: stream joins and cuts them anywhere; whole lays each, whole, into a row by best "
+        "fit, and they don't see each other.",
+        common=True,
+        choices=("stream", "whole"),
+        later=True,
+    )
+    long_documents: str = knob(
+        "cut",
+        "With packing=whole, documents longer than a row are cut into rows, or rejected.",
+        choices=("cut", "reject"),
+        later=True,
+    )
     shuffle_shards: int = knob(16, "Shards that form a window in which rows are shuffled.", "shards", low=1)
     verify_bytes: int = knob(
         16 * 2**30,
@@ -107,3 +121,8 @@ class Data:
         "bytes",
     )
     prefetch: int = knob(4, "Micro-batches read ahead of use.", low=1)
+
+    @property
+    def separates_documents(self) -> bool:
+        """Whether documents of a row don't see each other."""
+        return self.mask_documents or self.packing == "whole"

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from trainer.checkpoint.object_store import ObjectStore
 from trainer.checkpoint.reader import CheckpointReader
-from trainer.config import Model, Pretrain
+from trainer.config import Data, Model, Pretrain
 from trainer.config.plain_values import with_values
 from trainer.data.tokens.dataset import (
     Dataset,
     find_damage,
     find_missing_file,
 )
+from trainer.data.tokens.packing import WHOLE
 from trainer.engine.bf16 import device_multiplies_bf16
 from trainer.engine.float8 import require_float8
 from trainer.engine.loop import Progress
@@ -48,6 +49,16 @@ def fit_to_data(config: Pretrain, model_config: Model, training: list[Dataset], 
             f"{'choose one of ' + ', '.join(names) if names else 'give data.validation.NAME.path'}."
         )
     return config
+
+
+def check_packing(data: Data, training: list[Dataset]) -> None:
+    """Refuses data.mask_documents where the end-of-text token, by which it knows documents, may be inside one."""
+    for dataset in training:
+        if data.mask_documents and data.packing != WHOLE and dataset.manifest.has_targets:
+            raise ConfigError(
+                f"data.mask_documents=true: documents of {dataset.manifest.folder} may hold end-of-text tokens; use "
+                "data.packing=whole, which masks them from each other, or data.mask_documents=false."
+            )
 
 
 def check_shards(datasets: list[Dataset], most_bytes: int, mesh: Mesh) -> None:

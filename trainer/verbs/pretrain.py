@@ -61,6 +61,7 @@ from trainer.run.micro_batch import find_micro_batch
 from trainer.run.open import (
     already_finished,
     already_stopped,
+    check_packing,
     check_shards,
     copy_last,
     enter_run_directory,
@@ -101,10 +102,11 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     seed_everything(config.seed, deterministic=config.train.deterministic)
     mesh.main_finds(lambda: choose_mode(config.track.wandb))  # refuses online without a key
 
-    training = open_training(config.data)
+    training = open_training(config.data, config.seed)
     validation = open_validation(config.data) if config.evaluate.every > 0 else []
     test = [open_test(config.data)] if config.evaluate.test else []
     require_same_tokenizer(training + validation + test)
+    check_packing(config.data, training)
     config = fit_to_data(config, model_config, training, validation)
     check_shards(training + validation + test, config.data.verify_bytes, mesh)
     run_dir = enter_run_directory(config, mesh, lock)
@@ -146,6 +148,8 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     if mesh.is_main:
         if reader:
             print(f"going on from {reader.folder}", flush=True)
+        for line in filter(None, (dataset.describe_packing() for dataset in training)):
+            print(line, flush=True)
         for cut in filter(None, (cut_in_words(dataset, config.evaluate) for dataset in validation + test)):
             print(cut, flush=True)
         remove_attempts(run_dir)
@@ -159,7 +163,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
     held = reader.read if reader else init_weights or seeded_weights(model_config, config.seed)
     fragments.restore(engine, assembly.partition, held, steps=progress.step)
     require_causal(engine.module, config.data.sequence_length)
-    if config.data.mask_documents:
+    if config.data.separates_documents:
         require_separation(engine.module, config.data.sequence_length)
     if config.train.compile:
         compile_parts(engine.module)
@@ -232,7 +236,7 @@ def open_steps(
         prefetch=config.data.prefetch,
     )
     micro_steps, per_row = accumulation_steps(config, mesh.data_size), objective.targets_per_row()
-    if per_row is None:
+    if per_row is None or any(dataset.is_uneven for dataset in training):
         return counted_steps(loader.batches(position), micro_steps=micro_steps, mesh=mesh)
     return fixed_steps(loader.batches(position), micro_steps=micro_steps, targets=per_row * config.train.batch_size)
 
