@@ -70,6 +70,28 @@ class Data:
     text_field: str = knob(
         "text", "Field of a .jsonl record, or member of a .tar sample, that holds the text.", common=True, decides=True
     )
+    format: Optional[str] = knob(
+        None,
+        "What a record is: text; chat (messages, ShareGPT or Alpaca), of which the answers are learnt; or "
+        "prompt_completion, of which the completion is.",
+        common=True,
+        choices=("text", "chat", "prompt_completion"),
+        later=True,
+        decides=True,
+    )
+    chat_template: Optional[str] = knob(
+        None,
+        "chatml, or a file with a Jinja template; by default the tokenizer's own, or chatml where it has none.",
+        later=True,
+        decides=True,
+    )
+    bad_records: str = knob(
+        "refuse",
+        "A chat or prompt that can't be learnt from is refused by name; or reject: counted, and left out.",
+        choices=("refuse", "reject"),
+        later=True,
+        decides=True,
+    )
     most_document_bytes: int = knob(
         2**27,
         "Largest document that is read; larger ones are counted as too_large, or refused by name.",
@@ -121,6 +143,11 @@ class Data:
         "bytes",
     )
     prefetch: int = knob(4, "Micro-batches read ahead of use.", low=1)
+
+    @property
+    def has_examples(self) -> bool:
+        """Whether prepare reads examples, of which not all tokens are learnt, rather than text."""
+        return self.format not in (None, "text")
 
     @property
     def separates_documents(self) -> bool:

@@ -25,6 +25,10 @@ import xxhash
 from trainer.config import Data, Prepare
 from trainer.config.knobs import deciding_values
 from trainer.config.values import check_values
+from trainer.data.examples.formats import CHAT, texts_in
+from trainer.data.examples.read import REFUSE, ExampleReader
+from trainer.data.examples.render import special_tokens_of
+from trainer.data.examples.template import CHATML, read_template
 from trainer.data.text.collect import Collect, Totals, WorkItem, work_items
 from trainer.data.text.document_store import Damaged, DocumentStore, sample_texts
 from trainer.data.text.file_names import as_utf8, escape
@@ -41,7 +45,7 @@ from trainer.data.text.plan import (
     write_plan,
 )
 from trainer.data.text.progress import ProgressBar, bytes_in_words
-from trainer.data.text.shard_job import MakeShard, ShardJob, Written
+from trainer.data.text.shard_job import Examples, MakeShard, ShardJob, Written
 from trainer.data.text.shared_work import WorkShare, share_work
 from trainer.data.text.shuffle import FindDuplicates, KeepOrder, ShuffleBucket, Stored, training_texts
 from trainer.data.text.sources import Found, Source, find_sources
@@ -91,6 +95,18 @@ class Corpus:
     first_rejected: dict[str, str]  # by reason: file and place of the first
     unused: dict[str, int]  # what was left out within files
     documents_read: int
+
+    def with_rejected(self, written: dict[str, list[Written]]) -> Corpus:
+        """With the examples that couldn't be rendered among the rejected. InputError where none is left to train on."""
+        rejected, first = Counter(self.rejected), dict(self.first_rejected)
+        for shard in (shard for shards in written.values() for shard in shards):
+            rejected.update(shard.rejected)
+            for reason, place in shard.first_rejected.items():
+                first.setdefault(reason, place)
+        if not any(shard.shard.documents for shard in written["train"]):
+            where = "; ".join(f"{reason}: first {place}" for reason, place in sorted(first.items()))
+            raise InputError(f"data.input: no document to prepare ({_counts(rejected)}; {where}).")
+        return replace(self, rejected=dict(sorted(rejected.items())), first_rejected=first)
 
     def documents_of(self, split: str) -> int:
         """How many documents a split has."""
@@ -143,7 +159,7 @@ def _prepare(
 ) -> None:
     """The stages, top to bottom."""
     data = config.data
-    items = work_items(sources, data.text_field)
+    items = work_items(sources, data.text_field, whole=data.has_examples)
     store = _store(config, output / PARTIAL, sources)
     begin_partial(output, _layout(items, store.buckets), alone=not shared)
     if shared and read_progress(output, plan) == "finished":  # and tidied up, just before we began
@@ -152,7 +168,9 @@ def _prepare(
     totals = _collect(items, store, sources, data, maps.spread)
     corpus = _arrange(totals, store, sources, data, maps.spread)
     tokenizer, engine = _tokenizer(config, corpus, maps.here)
-    written = _write_shards(data, output, corpus, tokenizer, engine, maps.spread)
+    names = tuple(source.name for source in sources)
+    written = _write_shards(data, output, corpus, tokenizer, engine, names, maps.spread)
+    corpus = corpus.with_rejected(written)
     finish = Finish(config, output, sources, plan, corpus, tokenizer, written)
     for _ in maps.here(finish, [output]):
         _summarise(output, corpus, written)
@@ -194,6 +212,9 @@ def _settings(config: Prepare) -> dict[str, Any]:
     """The settings that determine the shards, by key: those whose knobs say so."""
     settings = {"seed": config.seed, **deciding_values(config.data, "data.")}
     path = config.data.tokenizer.path
+    if config.data.chat_template is not None:
+        template = read_template(config.data.chat_template)
+        settings["data.chat_template"] = xxhash.xxh3_128_hexdigest(template.encode())
     if path is None:
         settings.pop("data.tokenizer.end_of_text")
         return settings
@@ -246,7 +267,12 @@ def _collect(
     items: list[WorkItem], store: DocumentStore, sources: tuple[Source, ...], data: Data, map_items: Map
 ) -> Totals:
     """Stores every source's documents; returns what they add up to."""
-    work = Collect(store, data.text_field, data.most_document_bytes)
+    examples = (
+        ExampleReader(str(data.format), data.text_field, data.most_document_bytes, data.bad_records == REFUSE)
+        if data.has_examples
+        else None
+    )
+    work = Collect(store, data.text_field, data.most_document_bytes, examples)
     totals = Totals()
     with ProgressBar("read", sum(item.bytes for item in items)) as progress:
         for item, collected in zip(items, map_items(work, items), strict=True):
@@ -332,6 +358,24 @@ def _training_texts(corpus: Corpus) -> Iterator[bytes]:
         yield from part_texts(store, "train", part)
 
 
+def _plain_texts(data: Data, corpus: Corpus) -> Iterator[bytes]:
+    """The training documents as text, which examples are stored around."""
+    documents = _training_texts(corpus)
+    if not data.has_examples:
+        return documents
+    return (text for document in documents for text in texts_in(document))
+
+
+def with_template(tokenizer: Tokenizer, data: Data) -> Tokenizer:
+    """The tokenizer with the chat template that the data ask for, and the special tokens that this writes."""
+    if data.format != CHAT and data.chat_template is None:
+        return tokenizer
+    if data.chat_template is None and tokenizer.chat_template is not None:
+        return tokenizer
+    template = read_template(data.chat_template or CHATML)
+    return replace(tokenizer, chat_template=template).with_special(special_tokens_of(template))
+
+
 @dataclass(frozen=True)
 class Encoding:
     """Who encodes, and why (tokens/encoder.py, Trial)."""
@@ -369,9 +413,10 @@ class ChooseEncoder(Work[str, Encoding]):
         if (self.folder / "tokenizer.json").exists():
             tokenizer = load_tokenizer(self.folder)
         else:
-            tokenizer = self.given or _train(self.config, self.corpus)
+            tokenizer = self.given or with_template(_train(self.config, self.corpus), self.config.data)
             tokenizer.save(self.folder)
-        trial = try_tokenizer(tokenizer, sample_texts(_training_texts(self.corpus), CHECKED_BYTES))
+        texts = _plain_texts(self.config.data, self.corpus)
+        trial = try_tokenizer(tokenizer, sample_texts(texts, CHECKED_BYTES))
         _check_loss(tokenizer, trial.loss, allow=self.config.data.tokenizer.allow_loss)
         encoding = Encoding(trial.engine, trial.why)
         write_json(note, asdict(encoding))
@@ -385,7 +430,7 @@ def _tokenizer(config: Prepare, corpus: Corpus, map_items: Map) -> tuple[Tokeniz
     """
     wanted, given = config.data.tokenizer, None
     if wanted.path is not None:
-        given = load_tokenizer(wanted.path, wanted.end_of_text)
+        given = with_template(load_tokenizer(wanted.path, wanted.end_of_text), config.data)
         _say("tokenizer", f"{given.name}: {given.vocab_size:,} tokens, documents end in {given.end_of_text}")
     work = ChooseEncoder(config, corpus, given)
     (encoding,) = map_items(work, ["encoder"])
@@ -398,7 +443,7 @@ def _train(config: Prepare, corpus: Corpus) -> Tokenizer:
     """Trains a tokenizer on the first training documents in the order of the shuffle."""
     wanted = config.data.tokenizer
     with ProgressBar("tokenizer", min(wanted.train.sample_bytes, corpus.bytes_of("train"))) as progress:
-        texts = _counted(sample_texts(_training_texts(corpus), wanted.train.sample_bytes), progress)
+        texts = _counted(sample_texts(_plain_texts(config.data, corpus), wanted.train.sample_bytes), progress)
         training = TrainingText(texts, memory_bytes=wanted.train.memory_bytes)
         tokenizer = train_tokenizer(training, vocab_size=wanted.train.vocab_size, name=config.data.name)
     if training.stopped:
@@ -428,7 +473,13 @@ def _check_loss(tokenizer: Tokenizer, loss: Loss, *, allow: bool) -> None:
 
 
 def _write_shards(
-    data: Data, output: Path, corpus: Corpus, tokenizer: Tokenizer, engine: str, map_items: Map
+    data: Data,
+    output: Path,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    engine: str,
+    sources: tuple[str, ...],
+    map_items: Map,
 ) -> dict[str, list[Written]]:
     """Encodes and writes the shards of every split. A part's texts are removed with the last shard made of them."""
     store = corpus.stored.store
@@ -439,6 +490,7 @@ def _write_shards(
         engine=engine,
         dtype=tokenizer.dtype,
         block_tokens=data.block_tokens,
+        examples=Examples(sources, data.bad_records == REFUSE) if data.has_examples else None,
     )
     jobs = list(_shard_jobs(output, corpus))
     last_use = {part.part: number for number, job in enumerate(jobs) for part in job.parts}
@@ -552,9 +604,11 @@ def _summarise(output: Path, corpus: Corpus, written: dict[str, list[Written]]) 
     """Prints what came of it: every document that was read is in a split or among the rejected."""
     for split, shards in written.items():
         manifest = read_manifest(output / split)
+        learnt = f" ({manifest.targets:,} of them targets)" if manifest.has_targets else ""
         _say(
             split,
-            f"{manifest.documents:,} documents, {manifest.tokens:,} tokens, {bytes_in_words(manifest.text_bytes)} "
+            f"{manifest.documents:,} documents, {manifest.tokens:,} tokens{learnt}, "
+            f"{bytes_in_words(manifest.text_bytes)} "
             f"({manifest.tokens / manifest.text_bytes:.3f} tokens per byte) in {len(manifest.shards)} shards: "
             f"{escape(output / split)}",
         )

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from trainer.data.examples.read import ExampleReader
 from trainer.data.text.document_store import DocumentStore, DocumentWriter
 from trainer.data.text.documents import Rejected, read_documents
 from trainer.data.text.filters import DUPLICATE, EMPTY
@@ -74,8 +75,11 @@ class Collected:
     unused: dict[str, Count]
 
 
-def work_items(sources: tuple[Source, ...], text_field: str) -> list[WorkItem]:
-    """Sources → work items: small files together, so that a million of them isn't a million items; large ones cut."""
+def work_items(sources: tuple[Source, ...], text_field: str, *, whole: bool = False) -> list[WorkItem]:
+    """Sources → work items: small files together, so that a million of them isn't a million items; large ones cut.
+
+    With `whole` none is cut.
+    """
     total = sum(source.bytes for source in sources)
     wanted = max(LEAST_ITEM_BYTES, min(USUAL_ITEM_BYTES, total // FEW_ITEMS), total // MOST_ITEMS)
     found: list[WorkItem] = []
@@ -90,7 +94,7 @@ def work_items(sources: tuple[Source, ...], text_field: str) -> list[WorkItem]:
         size = 0
 
     for number, source in enumerate(sources):
-        ranges = source_ranges(number, source, wanted, text_field)
+        ranges = [SourceRange(number, source)] if whole else source_ranges(number, source, wanted, text_field)
         if len(ranges) > 1 or (size and size + source.bytes > wanted):
             end_item()
         if len(ranges) > 1:
@@ -109,6 +113,7 @@ class Collect(Work[WorkItem, Collected]):
     store: DocumentStore
     text_field: str
     most_bytes: int
+    examples: ExampleReader | None = None  # reads the sources instead, each whole
 
     def note(self, item: WorkItem) -> Path:
         """Counts of an item."""
@@ -139,7 +144,7 @@ class Collect(Work[WorkItem, Collected]):
             writer = DocumentWriter(store, files, text)
             for span in item.ranges:
                 reader = RangeReader(span, self.text_field, self.most_bytes, unused)
-                for record, document in reader:
+                for record, document in self.examples.read(span.source) if self.examples else reader:
                     if not isinstance(document, Rejected):
                         writer.add(span.number, record, document)
                         continue
