@@ -203,10 +203,11 @@ def _prepare(verb: Verb, config: Any) -> int:
 def check(verb: Verb, config: Any, world_size: int) -> None:
     """Refuses, before anything is started, what the configuration alone shows can't be honoured."""
     from trainer.config.values import check_values
+    from trainer.rules.finetune import check_finetune
     from trainer.rules.pretrain import check_pretrain
 
-    if verb.name == "pretrain":
-        check_pretrain(config, world_size)
+    if verb.trains:
+        (check_finetune if verb.name == "finetune" else check_pretrain)(config, world_size)
         if not rank_environment.is_rank(os.environ):
             from launch.memory_check import check_memory
 

@@ -16,6 +16,8 @@ class Verb:
     on_ranks: bool = False
     starts_others: bool = False
     """Whether it starts commands of its own: its main takes what was typed as well."""
+    trains: bool = False
+    """Whether it makes a run directory, and goes on in it."""
     outlives_console: bool = False
     """Whether its work goes on when nobody reads what it prints: for others that is all their work."""
     unlisted: tuple[str, ...] = ()
@@ -52,6 +54,17 @@ VERBS: dict[str, Verb] = {
             _OVERRIDES,
             on_ranks=True,
             outlives_console=True,
+            trains=True,
+        ),
+        Verb(
+            "finetune",
+            "Adapt a model that exists to more data; the same command again goes on. Takes all of pretrain's keys.",
+            "trainer.verbs.finetune",
+            "model.init_from=RUN_OR_FOLDER data.path=DIR " + _OVERRIDES,
+            on_ranks=True,
+            outlives_console=True,
+            trains=True,
+            unlisted=(*_PREPARING, "data.format", "track", "launch.nodes", "launch.gpus_per_node", "launch.time"),
         ),
         Verb(
             "plan",

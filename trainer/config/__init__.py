@@ -12,7 +12,18 @@ from trainer.config.plan import PlanSettings
 from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track, Wandb
 from trainer.config.sweep import Ladder, Search
 from trainer.config.training import AUTO, ObjectiveSettings, Optimizer, Parallel, Schedule, Train
-from trainer.config.verbs import VERBS, EvaluateVerb, Export, ExportSettings, Generate, Plan, Prepare, Pretrain, Sweep
+from trainer.config.verbs import (
+    VERBS,
+    EvaluateVerb,
+    Export,
+    ExportSettings,
+    Finetune,
+    Generate,
+    Plan,
+    Prepare,
+    Pretrain,
+    Sweep,
+)
 
 __all__ = [
     "AUTO",
@@ -24,6 +35,7 @@ __all__ = [
     "EvaluateVerb",
     "Export",
     "ExportSettings",
+    "Finetune",
     "Generate",
     "Health",
     "Ladder",

@@ -50,6 +50,11 @@ class Pretrain:
 
 
 @dataclass
+class Finetune(Pretrain):
+    """Configuration of `banyan finetune`: pretrain's, with other defaults (conf/finetune.yaml)."""
+
+
+@dataclass
 class Sweep(Pretrain):
     """Configuration of `banyan sweep`: that of the trials, and what is searched for."""
 
@@ -120,6 +125,7 @@ class Export:
 VERBS: dict[str, type] = {
     "prepare": Prepare,
     "pretrain": Pretrain,
+    "finetune": Finetune,
     "plan": Plan,
     "sweep": Sweep,
     "evaluate": EvaluateVerb,

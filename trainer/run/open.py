@@ -14,6 +14,7 @@ from trainer.data.tokens.dataset import (
     Dataset,
     find_damage,
     find_missing_file,
+    widest,
 )
 from trainer.data.tokens.packing import WHOLE
 from trainer.engine.bf16 import device_multiplies_bf16
@@ -32,10 +33,10 @@ from trainer.run.resume import with_kept_precision
 
 def fit_to_data(config: Pretrain, model_config: Model, training: list[Dataset], validation: list[Dataset]) -> Pretrain:
     """With the vocabulary filled in; refuses a model or an evaluation that the data don't fit."""
-    manifest = training[0].manifest
+    manifest = widest(training).manifest
     if model_config.path is not None:
         require_vocabulary(model_config, manifest.vocab_size, manifest.folder)
-    elif config.model.vocab_size is None:
+    elif config.model.vocab_size is None or (config.model.init_from and config.model.vocab_size < manifest.vocab_size):
         config = with_values(config, {"model.vocab_size": manifest.vocab_size})
     elif config.model.vocab_size < manifest.vocab_size:
         raise ConfigError(

@@ -19,6 +19,7 @@ from trainer.data.tokens.shard_index import build_index, unfitting
 from trainer.data.tokens.shards import Shards, find_missing
 from trainer.data.tokens.token_rows import GatheredRows, TokenRows
 from trainer.data.tokens.tokenizer import sha256_of, tokenizer_sha256
+from trainer.data.tokens.tokenizer_ids import extends
 from trainer.errors import InputError
 
 
@@ -320,11 +321,18 @@ def open_validation(data: Data) -> list[Dataset]:
     ]
 
 
+def widest(datasets: list[Dataset]) -> Dataset:
+    """The first set that has the largest vocabulary: a run takes its tokenizer."""
+    return max(datasets, key=lambda dataset: dataset.manifest.vocab_size)
+
+
 def require_same_tokenizer(datasets: list[Dataset]) -> None:
-    """Refuses sets that weren't all written with one tokenizer."""
-    reference = datasets[0].manifest
+    """Refuses sets that weren't all written with one tokenizer, or with one from which it grew by added tokens."""
+    reference = widest(datasets).manifest
     for dataset in datasets:
-        if dataset.manifest.tokenizer_sha256 != reference.tokenizer_sha256:
+        if dataset.manifest.tokenizer_sha256 == reference.tokenizer_sha256:
+            continue
+        if not extends(reference.tokenizer_file, dataset.manifest.tokenizer_file):
             raise InputError(
                 f"{dataset.manifest.folder}: written with another tokenizer than {reference.folder}; "
                 f"prepare it again with data.tokenizer.path={reference.folder / 'tokenizer'}."
