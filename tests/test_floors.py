@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("launch",),
     ("trainer.verbs",),
-    ("trainer.run",),
+    ("trainer.run", "trainer.export"),
     ("trainer.evaluate", "trainer.report"),
     ("trainer.engine", "trainer.planning"),
     ("trainer.checkpoint", "trainer.objective", "trainer.rules"),
@@ -32,6 +32,7 @@ SHARED_NAMES = (
     "main",  # of verbs and other programs
     "run",  # of launchers, and the recipes behind `main`
     *("build", "settings", "open_sink"),  # what each file of a kind has: optimisers, objectives, sinks
+    *("folder_suffix", "write"),  # what each format of export has
     *(
         "initialize",
         "check_tokenizer",

@@ -109,6 +109,12 @@ class ExportSettings:
     output: Optional[str] = knob(None, "New folder to write; by default export/step-N in the run's.", common=True)
     dtype: str = knob("fp32", "Numbers of the written weights.", common=True, choices=("fp32", "bf16"))
     average_last: int = knob(1, "Write the mean of this many checkpoints, the last ones.", common=True, low=1)
+    gguf_type: str = knob(
+        "f16", "Numbers of a GGUF file's matrices.", common=True, choices=("f32", "f16", "q8_0", "q4_0")
+    )
+    loss_rows: int = knob(
+        256, "Rows of each validation set on which format=int8 measures its loss; 0: all of them.", "rows"
+    )
     shard_bytes: int = knob(4 * 2**30, "Most bytes of weights in one file; a larger tensor has one alone.", low=1)
 
 
@@ -118,7 +124,16 @@ class Export:
 
     run: Run = part(Run)
     checkpoint: Checkpoint = part(Checkpoint)
-    format: str = knob("hf", "What is written: hf, a folder that transformers loads.", common=True, choices=("hf",))
+    path: Optional[str] = knob(
+        None, "Hugging Face folder to write in another format, in the place of a run.", common=True
+    )
+    format: str = knob(
+        "hf",
+        "What is written: hf, a folder that transformers loads; gguf, a file for llama.cpp; int8, such a folder with "
+        "matrices in 8 bits.",
+        common=True,
+        choices=("hf", "gguf", "int8"),
+    )
     export: ExportSettings = part(ExportSettings)
 
 
