@@ -2,6 +2,7 @@
 
 banyan export run.dir=runs/NAME format=hf
 banyan export run.dir=runs/NAME format=hf export.output=DIR export.dtype=bf16 export.average_last=5
+banyan export run.dir=runs/NAME format=peft      adapters alone, for PeftModel.from_pretrained
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ import torch
 from trainer.checkpoint.find import find_checkpoint
 from trainer.checkpoint.folders import folder_of, list_steps
 from trainer.checkpoint.fragment import EMA, kind_of_weights
-from trainer.checkpoint.reader import CheckpointReader
-from trainer.config import Export, Model
+from trainer.config import Adapt, Export, Model
 from trainer.config.values import check_values
 from trainer.data.tokens.tokenizer import copy_tokenizer
-from trainer.errors import ConfigError, InputError
+from trainer.errors import ConfigError, InputError, require
+from trainer.evaluate.merged import WholeWeights
 from trainer.machine.durable import storage_errors, sync, write_json
 from trainer.model.hugging_face.architecture import stored_tensors, write_architecture
 from trainer.model.hugging_face.folder import read_own_config
 from trainer.model.hugging_face.tensor_files import StoredAs, Tensor, write_tensors
+from trainer.model.peft_folder import write_adapters
 from trainer.model.region import Region
 from trainer.run.directory import load_run_tokenizer, read_config, require_run_dir, require_tokenizer_of
 
@@ -40,13 +42,18 @@ def main(config: Export) -> int:
     run = read_config(run_dir)
     tokenizer = load_run_tokenizer(run_dir)
     settings = config.export
-    readers = open_last(run_dir, config.checkpoint.step, settings.average_last)
+    readers = open_last(run_dir, config.checkpoint.step, settings.average_last, run.model, run.adapt)
     kind = kind_of_weights(config.checkpoint)
     for reader in readers:
         reader.require(kind)
     step = readers[0].state["step"]
     require_tokenizer_of(readers[0].folder, readers[0].state, tokenizer)
     name, dtype = DTYPES[settings.dtype]
+    if config.format == "peft":
+        require(run.adapt.name == "lora", f"format=peft: {run_dir} trained all weights, not adapters; use format=hf.")
+        require(
+            settings.average_last == 1, "export.average_last with format=peft: a mean of factors is no adapter; use 1."
+        )
     architecture, generation = describe_model(
         run_dir,
         run.model,
@@ -54,18 +61,23 @@ def main(config: Export) -> int:
         end_of_text=tokenizer.end_of_text_id,
         dtype=name,
     )
-    target = Path(settings.output or default_output(run_dir, step, settings.average_last, kind)).absolute()
+    default = default_output(run_dir, step, settings.average_last, kind, config.format)
+    target = Path(settings.output or default).absolute()
     check_target(target)
 
     attempt = target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")
     try:
         with storage_errors(target):
             attempt.mkdir(parents=True)
-            written = write_tensors(
-                attempt, tensors_of(readers, stored_as(run.model), kind), dtype, settings.shard_bytes
-            )
-            write_json(attempt / "config.json", architecture)
-            write_json(attempt / "generation_config.json", generation)
+            if config.format == "peft":
+                base = readers[0].base_folder
+                written = write_adapters(attempt, readers[0].adapters(kind), run.adapt, base=base, dtype=dtype)
+            else:
+                written = write_tensors(
+                    attempt, tensors_of(readers, stored_as(run.model), kind), dtype, settings.shard_bytes
+                )
+                write_json(attempt / "config.json", architecture)
+                write_json(attempt / "generation_config.json", generation)
             copy_tokenizer(run_dir / "tokenizer", attempt)
             sync(attempt)
             attempt.rename(target)
@@ -79,10 +91,10 @@ def main(config: Export) -> int:
     return 0
 
 
-def open_last(run_dir: Path, step: int | None, count: int) -> list[CheckpointReader]:
+def open_last(run_dir: Path, step: int | None, count: int, model: Model, adapt: Adapt) -> list[WholeWeights]:
     """The checkpoint of `step`, or the newest whole one, and the `count` - 1 whole ones before it."""
     newest = find_checkpoint(run_dir, step)
-    readers = [CheckpointReader(newest)]
+    readers = [WholeWeights(newest, model, adapt)]
     earlier = [number for number in list_steps(run_dir) if folder_of(run_dir, number).name < newest.name]
     if len(earlier) + 1 < count:
         steps = ", ".join(map(str, [*earlier, readers[0].state["step"]]))
@@ -91,16 +103,20 @@ def open_last(run_dir: Path, step: int | None, count: int) -> list[CheckpointRea
             f"use {len(earlier) + 1}, and let runs keep more with checkpoint.keep."
         )
     for number in reversed(earlier[len(earlier) - count + 1 :]):
-        reader = CheckpointReader(find_checkpoint(run_dir, number))
+        reader = WholeWeights(find_checkpoint(run_dir, number), model, adapt)
         reader.check_shapes(readers[0].shapes)
         readers.append(reader)
     return readers
 
 
-def default_output(run_dir: Path, step: int, count: int, kind: str) -> Path:
+def default_output(run_dir: Path, step: int, count: int, kind: str, form: str = "hf") -> Path:
     """RUN/export/step-N, with the number of averaged checkpoints where there are several, and the kind of weights."""
     averaged = f"-average-{count}" if count > 1 else ""
-    return run_dir / "export" / f"step-{step:08d}{averaged}{'-ema' if kind == EMA else ''}"
+    return (
+        run_dir
+        / "export"
+        / f"step-{step:08d}{averaged}{'-ema' if kind == EMA else ''}{'-peft' if form == 'peft' else ''}"
+    )
 
 
 def check_target(target: Path) -> None:
@@ -114,7 +130,7 @@ def stored_as(model: Model) -> StoredAs:
     return stored_tensors if model.path is None else lambda name, shape: [(name, shape)]
 
 
-def tensors_of(readers: list[CheckpointReader], stored: StoredAs, kind: str) -> Iterator[Tensor]:
+def tensors_of(readers: list[WholeWeights], stored: StoredAs, kind: str) -> Iterator[Tensor]:
     """What Hugging Face wants on disk, in the order of the model, each to be read when it's written."""
     for parameter, shape in readers[0].shapes.items():
         start = 0
@@ -124,7 +140,7 @@ def tensors_of(readers: list[CheckpointReader], stored: StoredAs, kind: str) -> 
             start = stop
 
 
-def mean_of(readers: list[CheckpointReader], parameter: str, kind: str, region: Region) -> torch.Tensor:
+def mean_of(readers: list[WholeWeights], parameter: str, kind: str, region: Region) -> torch.Tensor:
     """A region's weights, averaged over checkpoints in fp64; 1-D, fp32."""
     first, *others = (reader.read(parameter, kind, region) for reader in readers)
     if not others:
@@ -147,7 +163,7 @@ def describe_model(
     return architecture, ids | {"do_sample": True}
 
 
-def describe_export(readers: list[CheckpointReader], model: Model, written: int, dtype: str) -> str:
+def describe_export(readers: list[WholeWeights], model: Model, written: int, dtype: str) -> str:
     """What was written, for the console."""
     steps = [reader.state["step"] for reader in readers]
     of = f"mean of steps {', '.join(map(str, steps))}" if len(steps) > 1 else f"step {steps[0]}"
