@@ -33,9 +33,7 @@ class LlamaCpp:
         """The ids of a text; of a rendered chat, whose special tokens are special."""
         return self._ask("/tokenize", content=text, add_special=False, parse_special=rendered)["tokens"]
 
-    def greedy(self, prompt: list[int], tokens: int, likeliest: int) -> list[dict[int, float]]:
-        """The log-probabilities of the `likeliest` next tokens, at each of `tokens` steps; the first is taken."""
-        asked = {"n_predict": tokens, "temperature": 0, "n_probs": likeliest, "cache_prompt": False}
-        answer = self._ask("/completion", prompt=prompt, **asked)
-        steps = answer["completion_probabilities"]
-        return [{found["id"]: found["logprob"] for found in step["top_logprobs"]} for step in steps]
+    def likeliest(self, prompt: list[int], count: int) -> dict[int, float]:
+        """The log-probabilities of the `count` likeliest tokens after a prompt, the first of them first."""
+        answer = self._ask("/completion", prompt=prompt, n_predict=1, temperature=0, n_probs=count)
+        return {found["id"]: found["logprob"] for found in answer["completion_probabilities"][0]["top_logprobs"]}

@@ -66,7 +66,9 @@ def rounded(model, kind):
 def test_logits_are_those_of_the_weights_that_the_file_can_hold(tmp_path, kind, numbers):
     from transformers import AutoModelForCausalLM
 
-    model = make_folder(tmp_path / "hf", kind, **({"head_dim": 128} if kind == "qwen3" else {}))  # the only one it reads
+    model = make_folder(
+        tmp_path / "hf", kind, **({"head_dim": 128} if kind == "qwen3" else {})
+    )  # the only one it reads
     file = export(tmp_path / "hf", tmp_path / "out", numbers) / f"model-{numbers.upper()}.gguf"
     theirs = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32).eval()
     assert (theirs(some_tokens()).logits - rounded(model, numbers)(some_tokens()).logits).abs().max() < 1e-4
@@ -210,11 +212,12 @@ def test_llama_cpp_continues_as_hugging_face_does(tmp_path, kind):
     make_folder(tmp_path / "hf", kind)
     file = export(tmp_path / "hf", tmp_path / "out", "f32") / "model-F32.gguf"
     model, tokens = load_model(tmp_path / "hf"), some_tokens(1, 12)[0].tolist()
-    for step in LlamaCpp(file).greedy(tokens, 8, 5):
-        expected = model(torch.tensor([tokens])).logits[0, -1].log_softmax(-1)
-        assert all(abs(expected[token] - found) < 1e-3 for token, found in step.items())
-        assert next(iter(step)) == int(expected.argmax())
-        tokens.append(next(iter(step)))
+    server = LlamaCpp(file)
+    for _ in range(8):
+        expected, found = model(torch.tensor([tokens])).logits[0, -1].log_softmax(-1), server.likeliest(tokens, 5)
+        assert all(abs(expected[token] - value) < 1e-3 for token, value in found.items())
+        assert next(iter(found)) == int(expected.argmax())
+        tokens.append(next(iter(found)))
 
 
 # -------------------------------------------------------------------------------------------------- bad input

@@ -4,6 +4,7 @@ Hydra composes YAML from conf/ onto these dataclasses (launch/compose.py), so an
 error. Nothing heavy is imported here.
 """
 
+from trainer.config.adapt import Adapt
 from trainer.config.data import Data, TokenizerSettings, TokenizerTrain, TrainingSet, ValidationSet
 from trainer.config.launch import Launch
 from trainer.config.model import OF_CAUSAL_LM, Model
@@ -29,6 +30,7 @@ __all__ = [
     "AUTO",
     "OF_CAUSAL_LM",
     "VERBS",
+    "Adapt",
     "Checkpoint",
     "Data",
     "Evaluate",

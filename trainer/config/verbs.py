@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from trainer.config.adapt import Adapt
 from trainer.config.data import Data
 from trainer.config.knobs import knob, part
 from trainer.config.launch import Launch
@@ -25,6 +26,7 @@ class Pretrain:
     data: Data = part(Data)
     train: Train = part(Train)
     objective: ObjectiveSettings = part(ObjectiveSettings)
+    adapt: Adapt = part(Adapt)
     optimizer: Optimizer = part(Optimizer)
     schedule: Schedule = part(Schedule)
     parallel: Parallel = part(Parallel)
@@ -129,10 +131,10 @@ class Export:
     )
     format: str = knob(
         "hf",
-        "What is written: hf, a folder that transformers loads; gguf, a file for llama.cpp; int8, such a folder with "
-        "matrices in 8 bits.",
+        "What is written: hf, a folder that transformers loads, adapters merged; gguf, a file for llama.cpp; int8, "
+        "such a folder with matrices in 8 bits; peft, adapters alone, as peft does.",
         common=True,
-        choices=("hf", "gguf", "int8"),
+        choices=("hf", "gguf", "int8", "peft"),
     )
     export: ExportSettings = part(ExportSettings)
 

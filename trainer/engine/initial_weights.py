@@ -41,6 +41,14 @@ def open_initial_weights(
 
     Refuses a folder that doesn't fit the model, or whose tokenizer isn't that of the data.
     """
+    found = find_initial_weights(model, manifest, shapes, mesh, sequence_length=sequence_length)
+    return None if found is None else found[0]
+
+
+def find_initial_weights(
+    model: Model, manifest: Manifest, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh, *, sequence_length: int
+) -> tuple[Source, InitFolder, Path] | None:
+    """open_initial_weights' source, the folder that was named, and the one in which the weights are."""
     wider = 0  # tokens that the data have and the weights don't know
     if model.path is not None and has_weights(Path(model.path)):
         init_folder = hf_folder(Path(model.path))
@@ -73,7 +81,7 @@ def open_initial_weights(
     def read(name: str, kind: str, region: Region) -> torch.Tensor:
         return weights(name, kind, region) if kind == WEIGHT else torch.zeros(region.count)
 
-    return read
+    return read, init_folder, Path(place.partition(" (its names")[0])
 
 
 def seeded_weights(model: Model, seed: int) -> Source:

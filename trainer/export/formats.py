@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from trainer.export import gguf_file, hugging_face, int8
+from trainer.export import gguf_file, hugging_face, int8, peft
 
-FORMATS: dict[str, ModuleType] = {"hf": hugging_face, "gguf": gguf_file, "int8": int8}
+FORMATS: dict[str, ModuleType] = {"hf": hugging_face, "gguf": gguf_file, "int8": int8, "peft": peft}

@@ -25,6 +25,7 @@ class ExportSource:
 
     `shapes` are those of its parameters, in the model's order, and `read` gives elements of one, fp32 and 1-D.
     `described` names the model in a few words. `score` is its loss on every validation set there is, by name.
+    `write_adapters(folder, dtype=…)` writes the adapters of one that was trained by them, and returns the bytes.
     """
 
     model: Model
@@ -36,6 +37,7 @@ class ExportSource:
     tokenizer_folder: Path
     described: str
     score: Callable[[LanguageModel], dict[str, Score]] = field(default=lambda model: {})
+    write_adapters: Callable[..., int] | None = None
 
     @property
     def stored_as(self) -> StoredAs:

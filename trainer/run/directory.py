@@ -44,7 +44,7 @@ DATA_KEYS = (
 # May never change: the weights, the moments, the order or the meaning of tokens would no longer fit.
 FIXED = (
     *("model.", "seed", "data.sequence_length", "data.packing", "data.long_documents", "data.shuffle_shards"),
-    "optimizer.name",
+    *("optimizer.name", "adapt."),
 )
 CONFIG = "config.yaml"
 PACKAGES = ("torch", "deepspeed", "numpy", "tokenizers", "safetensors", "wandb", "hydra-core")

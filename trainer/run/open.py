@@ -19,8 +19,10 @@ from trainer.data.tokens.dataset import (
 from trainer.data.tokens.packing import WHOLE
 from trainer.engine.bf16 import device_multiplies_bf16
 from trainer.engine.float8 import require_float8
+from trainer.engine.initial_weights import added_tokens
 from trainer.engine.loop import Progress
 from trainer.errors import STOPPED, ConfigError, InputError
+from trainer.model.hugging_face.init_folder import find_init_folder
 from trainer.model.hugging_face.suitability import (
     require_vocabulary,
 )
@@ -43,6 +45,9 @@ def fit_to_data(config: Pretrain, model_config: Model, training: list[Dataset], 
             f"model.vocab_size={config.model.vocab_size} is below the {manifest.vocab_size} of the tokenizer of "
             f"{manifest.folder}: leave it out or raise it."
         )
+    source = config.model.init_from
+    if config.adapt.name == "lora" and source and added_tokens(find_init_folder(source), manifest):
+        config = with_values(config, {"adapt.embeddings": True})
     names = [dataset.name for dataset in validation]
     if (config.evaluate.patience or config.checkpoint.keep_best) and config.evaluate.watch not in names:
         raise ConfigError(

@@ -83,7 +83,11 @@ def sample_text(run_dir: Path, config: Pretrain) -> str:
     """A continuation of evaluate.prompt by the newest checkpoint, on the CPU: the same at every ZeRO stage."""
     assert config.evaluate.prompt is not None
     model = load_model(
-        own_model(config.model, run_dir), find_checkpoint(run_dir, None), torch.device("cpu"), torch.float32
+        own_model(config.model, run_dir),
+        find_checkpoint(run_dir, None),
+        torch.device("cpu"),
+        torch.float32,
+        adapt=config.adapt,
     )
     sampling = Sampling(max_tokens=config.evaluate.prompt_tokens, seed=config.seed)
     context = config.data.sequence_length

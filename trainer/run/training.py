@@ -31,9 +31,7 @@ from trainer.data.tokens.history import History, total_steps_of
 from trainer.data.tokens.loader import Loader
 from trainer.data.tokens.order import Order
 from trainer.engine.assemble import assemble, compile_parts
-from trainer.engine.deepspeed import fragments
 from trainer.engine.deepspeed.offload import load_nvme_op
-from trainer.engine.initial_weights import open_initial_weights, seeded_weights
 from trainer.engine.loop import Progress, Trainer
 from trainer.engine.targets import Step, counted_steps, fixed_steps
 from trainer.errors import STOPPED
@@ -73,6 +71,7 @@ from trainer.run.resume import check_fetched, find_resume
 from trainer.run.saving import build_hooks, fragments_to_save, save
 from trainer.run.summary import announce_end
 from trainer.run.tracking import closing, device_name, measure_utilisation, open_tracker
+from trainer.run.weights import open_run_weights
 from trainer.track.sinks.wandb_run import choose_mode
 from trainer.track.tracker import Tracker
 
@@ -133,13 +132,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     mesh.main_finds(lambda: keep_model(run_dir, config.model, model_config, resumed=reader is not None))
     model_config = own_model(config.model, run_dir)
     shapes = parameter_shapes(model_config)
-    init_weights = (
-        None
-        if reader
-        else open_initial_weights(
-            config.model, widest(training).manifest, shapes, mesh, sequence_length=config.data.sequence_length
-        )
-    )
+    weights = open_run_weights(config, model_config, shapes, widest(training).manifest, reader, run_dir, mesh)
     micro_batch_size = find_micro_batch(config, model_config, mesh, run_dir, device_name(mesh))
     config = with_values(config, {"train.micro_batch_size": micro_batch_size})
     if mesh.is_main:
@@ -153,12 +146,11 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         run_directory.write_description(run_dir, config, widest(training).manifest.folder / "tokenizer")
         write_json(run_dir / HISTORY, history.to_json())
 
-    assembly = assemble(config, model_config, shapes, mesh)
+    assembly = assemble(config, model_config, weights.shapes, mesh)
     engine = assembly.engine
     if reader:
-        reader.check_shapes(shapes)
-    held = reader.read if reader else init_weights or seeded_weights(model_config, config.seed)
-    fragments.restore(engine, assembly.partition, held, steps=progress.step)
+        reader.check_shapes(weights.trained)
+    weights.restore(assembly, steps=progress.step)
     require_causal(engine.module, config.data.sequence_length)
     if config.data.separates_documents:
         require_separation(engine.module, config.data.sequence_length)

@@ -42,7 +42,7 @@ def main(config: EvaluateVerb) -> int:
     check_shards(sets, config.data.verify_bytes, mesh)
 
     dtype = torch.bfloat16 if run.has_bf16_weights else torch.float32
-    model = load_model(run.model, folder, mesh.device, dtype, kind=kind_of_weights(config.checkpoint))
+    model = load_model(run.model, folder, mesh.device, dtype, kind=kind_of_weights(config.checkpoint), adapt=run.adapt)
     if run.autocasts:
         autocast(model, mesh.device)
 

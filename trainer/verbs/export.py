@@ -4,6 +4,7 @@ banyan export run.dir=runs/NAME format=hf
 banyan export run.dir=runs/NAME format=hf export.output=DIR export.dtype=bf16 export.average_last=5
 banyan export run.dir=runs/NAME format=gguf export.gguf_type=q8_0
 banyan export path=HF_FOLDER format=int8 export.output=DIR
+banyan export run.dir=runs/NAME format=peft      adapters alone, for PeftModel.from_pretrained
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ import torch
 from trainer.checkpoint.find import find_checkpoint
 from trainer.checkpoint.folders import folder_of, list_steps
 from trainer.checkpoint.fragment import EMA, WEIGHT, kind_of_weights
-from trainer.checkpoint.reader import CheckpointReader
-from trainer.config import Evaluate, Export, Model, Pretrain
+from trainer.config import Adapt, Evaluate, Export, Model, Pretrain
 from trainer.config.names import as_name
 from trainer.config.values import check_values
 from trainer.data.tokens.dataset import open_validation
 from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.errors import BanyanError, ConfigError, InputError, require
 from trainer.evaluate.loss import Score, score
+from trainer.evaluate.merged import WholeWeights
 from trainer.export.formats import FORMATS
 from trainer.export.source import ExportSource
 from trainer.machine.durable import storage_errors, sync
@@ -36,6 +37,7 @@ from trainer.model.hugging_face.config_json import check_doors, read_config_json
 from trainer.model.hugging_face.folder import GENERATION, read_own_config
 from trainer.model.hugging_face.init_folder import find_init_folder
 from trainer.model.hugging_face.tensor_files import FolderReader
+from trainer.model.peft_folder import write_adapters
 from trainer.model.region import Region
 from trainer.model.sizes import decoder_shapes
 from trainer.objective.build import build_objective
@@ -76,7 +78,7 @@ def run_source(run_dir: Path, config: Export) -> tuple[ExportSource, Path]:
     run = read_config(run_dir)
     tokenizer = load_run_tokenizer(run_dir)
     count = config.export.average_last
-    readers = open_last(run_dir, config.checkpoint.step, count)
+    readers = open_last(run_dir, config.checkpoint.step, count, run.model, run.adapt)
     kind = kind_of_weights(config.checkpoint)
     for reader in readers:
         reader.require(kind)
@@ -84,6 +86,9 @@ def run_source(run_dir: Path, config: Export) -> tuple[ExportSource, Path]:
     architecture, generation = describe_model(
         run_dir, run.model, context_length=run.data.sequence_length, end_of_text=tokenizer.end_of_text_id
     )
+    adapters = None
+    if run.adapt.name == "lora" and count == 1:
+        adapters = partial(adapters_of, readers[0], kind, run.adapt)
     source = ExportSource(
         model=run.model,
         architecture=architecture,
@@ -94,6 +99,7 @@ def run_source(run_dir: Path, config: Export) -> tuple[ExportSource, Path]:
         tokenizer_folder=run_dir / "tokenizer",
         described=describe_weights(readers, run.model),
         score=partial(score_sets, run, rows=config.export.loss_rows),
+        write_adapters=adapters,
     )
     return source, default_output(run_dir, readers[0].state["step"], count, kind)
 
@@ -124,10 +130,10 @@ def folder_source(folder: Path, config: Export) -> ExportSource:
     )
 
 
-def open_last(run_dir: Path, step: int | None, count: int) -> list[CheckpointReader]:
+def open_last(run_dir: Path, step: int | None, count: int, model: Model, adapt: Adapt) -> list[WholeWeights]:
     """The checkpoint of `step`, or the newest whole one, and the `count` - 1 whole ones before it."""
     newest = find_checkpoint(run_dir, step)
-    readers = [CheckpointReader(newest)]
+    readers = [WholeWeights(newest, model, adapt)]
     earlier = [number for number in list_steps(run_dir) if folder_of(run_dir, number).name < newest.name]
     if len(earlier) + 1 < count:
         steps = ", ".join(map(str, [*earlier, readers[0].state["step"]]))
@@ -136,7 +142,7 @@ def open_last(run_dir: Path, step: int | None, count: int) -> list[CheckpointRea
             f"use {len(earlier) + 1}, and let runs keep more with checkpoint.keep."
         )
     for number in reversed(earlier[len(earlier) - count + 1 :]):
-        reader = CheckpointReader(find_checkpoint(run_dir, number))
+        reader = WholeWeights(find_checkpoint(run_dir, number), model, adapt)
         reader.check_shapes(readers[0].shapes)
         readers.append(reader)
     return readers
@@ -154,7 +160,12 @@ def check_target(target: Path) -> None:
         raise InputError(f"export.output={target}: something is there; remove it or choose another folder.")
 
 
-def mean_of(readers: list[CheckpointReader], parameter: str, kind: str, region: Region) -> torch.Tensor:
+def adapters_of(reader: WholeWeights, kind: str, adapt: Adapt, folder: Path, *, dtype: torch.dtype) -> int:
+    """Writes a checkpoint's adapters alone into a folder; the bytes of all."""
+    return write_adapters(folder, reader.adapters(kind), adapt, base=reader.base_folder, dtype=dtype)
+
+
+def mean_of(readers: list[WholeWeights], parameter: str, kind: str, region: Region) -> torch.Tensor:
     """A region's weights, averaged over checkpoints in fp64; 1-D, fp32."""
     first, *others = (reader.read(parameter, kind, region) for reader in readers)
     if not others:
@@ -177,7 +188,7 @@ def describe_model(
     return architecture, ids | {"do_sample": True}
 
 
-def describe_weights(readers: list[CheckpointReader], model: Model) -> str:
+def describe_weights(readers: list[WholeWeights], model: Model) -> str:
     """Which weights these are, for the console."""
     steps = [reader.state["step"] for reader in readers]
     of = f"mean of steps {', '.join(map(str, steps))}" if len(steps) > 1 else f"step {steps[0]}"

@@ -34,7 +34,7 @@ def main(config: Generate) -> int:
     require_tokenizer_of(checkpoint, read_state(checkpoint), tokenizer)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if run.train.in_bf16 else torch.float32
-    model = load_model(run.model, checkpoint, device, dtype, kind=kind_of_weights(config.checkpoint))
+    model = load_model(run.model, checkpoint, device, dtype, kind=kind_of_weights(config.checkpoint), adapt=run.adapt)
     prompt = config.prompt.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     sampling = Sampling(config.max_tokens, config.temperature, config.top_k, config.top_p, config.seed)
     pieces = continue_text(model, tokenizer, prompt, sampling, context_length=run.data.sequence_length)
