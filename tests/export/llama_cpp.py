@@ -34,6 +34,10 @@ class LlamaCpp:
         return self._ask("/tokenize", content=text, add_special=False, parse_special=rendered)["tokens"]
 
     def likeliest(self, prompt: list[int], count: int) -> dict[int, float]:
-        """The log-probabilities of the `count` likeliest tokens after a prompt, the first of them first."""
+        """The log-probabilities of the `count` likeliest tokens after a prompt, the first of them first.
+
+        {} where the first is the beginning of a character in several tokens, of which llama.cpp tells none.
+        """
         answer = self._ask("/completion", prompt=prompt, n_predict=1, temperature=0, n_probs=count)
-        return {found["id"]: found["logprob"] for found in answer["completion_probabilities"][0]["top_logprobs"]}
+        steps = answer.get("completion_probabilities") or [{"top_logprobs": []}]
+        return {found["id"]: found["logprob"] for found in steps[0]["top_logprobs"]}
