@@ -106,6 +106,12 @@ VERBS: dict[str, Verb] = {
             'run.dir=DIR prompt="…" [key=value] …',
         ),
         Verb(
+            "chat",
+            "Talk with a checkpoint, by its chat template.",
+            "trainer.verbs.chat",
+            "run.dir=DIR [key=value] …",
+        ),
+        Verb(
             "export",
             "Write a checkpoint as a Hugging Face folder.",
             "trainer.verbs.export",

@@ -15,6 +15,7 @@ from trainer.config.sweep import Ladder, Search
 from trainer.config.training import AUTO, ObjectiveSettings, Optimizer, Parallel, Schedule, Train
 from trainer.config.verbs import (
     VERBS,
+    Chat,
     EvaluateVerb,
     Export,
     ExportSettings,
@@ -31,6 +32,7 @@ __all__ = [
     "OF_CAUSAL_LM",
     "VERBS",
     "Adapt",
+    "Chat",
     "Checkpoint",
     "Data",
     "Evaluate",

@@ -96,8 +96,31 @@ class Generate:
 
     run: Run = part(Run)
     checkpoint: Checkpoint = part(Checkpoint)
+    path: Optional[str] = knob(None, "A Hugging Face folder, in the place of run.dir.", common=True)
     prompt: str = knob("", "Text to continue; taken as it is, no quoting for Hydra needed.", common=True)
+    prompts: Optional[str] = knob(
+        None, 'JSON lines to answer instead, each {"prompt": text} or {"messages": [...]}.', common=True
+    )
+    output: Optional[str] = knob(
+        None, "JSON lines that the answers to them go to; the same command again goes on.", common=True
+    )
     max_tokens: int = knob(128, "Most tokens to generate.", "tokens", common=True, low=1)
+    temperature: float = knob(0.8, "Flatness of the sampling; 0 takes the likeliest token.", common=True, high=100.0)
+    top_k: int = knob(0, "Sample among the k likeliest tokens; 0 is off.", common=True)
+    top_p: float = knob(1.0, "Sample among the likeliest tokens that hold this probability.", common=True, high=1.0)
+    seed: int = knob(0, "Seed of the sampling.", common=True, high=2**63 - 1)
+
+
+@dataclass
+class Chat:
+    """Configuration of `banyan chat`."""
+
+    run: Run = part(Run)
+    checkpoint: Checkpoint = part(Checkpoint)
+    path: Optional[str] = knob(None, "A Hugging Face folder, in the place of run.dir.", common=True)
+    prompt: str = knob("", "One message to answer; by default each line of standard input in turn.", common=True)
+    system: str = knob("", "What the model is told before.", common=True)
+    max_tokens: int = knob(256, "Most tokens of an answer.", "tokens", common=True, low=1)
     temperature: float = knob(0.8, "Flatness of the sampling; 0 takes the likeliest token.", common=True, high=100.0)
     top_k: int = knob(0, "Sample among the k likeliest tokens; 0 is off.", common=True)
     top_p: float = knob(1.0, "Sample among the likeliest tokens that hold this probability.", common=True, high=1.0)
@@ -147,5 +170,6 @@ VERBS: dict[str, type] = {
     "sweep": Sweep,
     "evaluate": EvaluateVerb,
     "generate": Generate,
+    "chat": Chat,
     "export": Export,
 }

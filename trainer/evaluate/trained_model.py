@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from trainer.checkpoint.fragment import WEIGHT
+from trainer.checkpoint.reader import read_weights
 from trainer.config import Adapt, Model
 from trainer.errors import InputError
 from trainer.evaluate.merged import WholeWeights
@@ -33,7 +35,11 @@ def load_model(
     check_numbers({name: getattr(config, name) for name in ARCHITECTURE}, f"{checkpoint}: its run's config.yaml")
     model = build_empty(config, device, dtype)
     missing = dict(model.named_parameters())
-    for name, weight in WholeWeights(checkpoint, config, adapt or Adapt()).weights(kind):
+    adapted = adapt is not None and adapt.name != "full"
+    weights = (
+        WholeWeights(checkpoint, config, adapt or Adapt()).weights if adapted else partial(read_weights, checkpoint)
+    )
+    for name, weight in weights(kind):
         parameter = missing.pop(name, None)
         if parameter is None or parameter.shape != weight.shape:
             raise InputError(
