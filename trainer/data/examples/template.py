@@ -62,7 +62,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def read_template(given: str) -> str:
+def read_template(given: str, key: str = "data.chat_template") -> str:
     """The text of a template by its name in NAMED, or of a file. InputError, naming the key, where there is none."""
     if given in NAMED:
         return NAMED[given]
@@ -71,5 +71,5 @@ def read_template(given: str) -> str:
         return read_regular(path, most_bytes=MOST_BYTES).decode("utf-8")
     except (OSError, Malformed, UnicodeDecodeError) as error:
         raise InputError(
-            f"data.chat_template={given}: no file with a Jinja template ({error}); name one, or {', '.join(NAMED)}."
+            f"{key}={given}: no file with a Jinja template ({error}); name one, or {', '.join(NAMED)}."
         ) from error

@@ -99,6 +99,18 @@ def join_parts(parts: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
     return kind(parts[DATA], parts["scale"].to(dtype), zero_point=parts["zero_point"], block_size=block, dtype=dtype)
 
 
+def read_parts(weight: str, tensors: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
+    """The parts of a weight."""
+    from safetensors import safe_open
+
+    parts = {}
+    for part in PARTS:
+        name = stored_part(weight, part)
+        with safe_open(tensors[name].file, framework="pt") as file:
+            parts[part] = file.get_tensor(name)
+    return parts
+
+
 def check_parts(weight: str, shape: tuple[int, ...], tensors: Mapping[str, StoredTensor], folder: Path) -> None:
     """InputError unless the parts of a weight are there, of the right sizes and kinds of numbers."""
     wanted = {"qdata": shape, "scale": (shape[0], 1), "zero_point": (shape[0], 1)}
