@@ -182,7 +182,7 @@ def _run_each(verb: Verb, options: Options) -> int:
 
 def _start(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
     """Runs the verb: here if it needs no ranks or this process is one, otherwise through the launcher."""
-    if verb.on_ranks:
+    if verb.on_ranks and (not verb.alone_without or getattr(config, verb.alone_without) is not None):
         check_keys(config.launch)
         if not rank_environment.is_rank(os.environ):
             launcher = LAUNCHERS[config.launch.name]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.corpus import write_texts
-from tests.export.conftest import WIDE, make_folder
 from tests.export.llama_cpp import LlamaCpp
+from tests.hf_folder import WIDE, make_folder
 from tests.hugging_face import load_model, some_tokens
 from trainer.config import Export
 from trainer.data.tokens.tokenizer import load_tokenizer
@@ -232,7 +232,8 @@ def test_what_no_file_can_describe_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_package_is_named(hf_folder, tmp_path, monkeypatch):
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    make_folder(tmp_path / "hf")
     monkeypatch.setitem(__import__("sys").modules, "gguf", None)
     with pytest.raises(ConfigError, match=r"needs the package gguf.*banyan-train\[adapt\]"):
-        export(hf_folder, tmp_path / "out")
+        export(tmp_path / "hf", tmp_path / "out")

@@ -15,6 +15,8 @@ from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track
 from trainer.config.sweep import Search
 from trainer.config.training import ObjectiveSettings, Optimizer, Parallel, Schedule, Train
 
+TEMPLATE_TEXT = "How chats are written: chatml, or a file with a Jinja template; by default the tokenizer's own."
+
 
 @dataclass
 class Pretrain:
@@ -104,6 +106,9 @@ class Generate:
     output: Optional[str] = knob(
         None, "JSON lines that the answers to them go to; the same command again goes on.", common=True
     )
+    batch_size: int = knob(8, "Prompts of a file that a rank continues together.", "prompts", common=True, low=1)
+    chat_template: Optional[str] = knob(None, TEMPLATE_TEXT)
+    launch: Launch = part(Launch)
     max_tokens: int = knob(128, "Most tokens to generate.", "tokens", common=True, low=1)
     temperature: float = knob(0.8, "Flatness of the sampling; 0 takes the likeliest token.", common=True, high=100.0)
     top_k: int = knob(0, "Sample among the k likeliest tokens; 0 is off.", common=True)
@@ -120,6 +125,7 @@ class Chat:
     path: Optional[str] = knob(None, "A Hugging Face folder, in the place of run.dir.", common=True)
     prompt: str = knob("", "One message to answer; by default each line of standard input in turn.", common=True)
     system: str = knob("", "What the model is told before.", common=True)
+    chat_template: Optional[str] = knob(None, TEMPLATE_TEXT, common=True)
     max_tokens: int = knob(256, "Most tokens of an answer.", "tokens", common=True, low=1)
     temperature: float = knob(0.8, "Flatness of the sampling; 0 takes the likeliest token.", common=True, high=100.0)
     top_k: int = knob(0, "Sample among the k likeliest tokens; 0 is off.", common=True)

@@ -1,15 +1,15 @@
-"""A file of prompts answered into another, JSON lines both: what was answered before a restart stays.
+"""A file of prompts, JSON lines: each line is checked before the first is answered, and read again when it is due.
 
-A line in is {"prompt": text} or {"messages": […]}; a line out has its number, a hash of it, and the answer. Each prompt
-has a seed of its own, so that an answer doesn't depend on the others, nor on where the work was interrupted.
+{"prompt": "text to continue"}
+{"messages": [{"role": "user", "content": "…"}], "tools": […]}
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,81 +17,94 @@ import xxhash
 
 from trainer.data.examples.faults import ExampleFault
 from trainer.data.examples.messages import check_turns
-from trainer.data.tokens.order import derive_key
 from trainer.errors import InputError
-from trainer.evaluate.sampling import Sampling
 from trainer.run.speaker import Speaker
+
+ANSWER, ANSWER_TOKENS, ANSWER_ENDED = "answer", "answer_tokens", "answer_ended"
+MOST_BYTES = 2**26  # of a line
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A line of the file: its fields, its ids, and the tokens that end an answer to it."""
+
+    record: dict[str, Any]
+    ids: list[int]
+    ends: frozenset[int]
 
 
 @dataclass(frozen=True)
 class PromptFile:
-    """Prompts at `path`, answers at `output`."""
+    """Prompts at `path`, for a model."""
 
     path: Path
-    output: Path
+    speaker: Speaker
 
-    def answer_all(self, speaker: Speaker, sampling: Sampling) -> tuple[int, int]:
-        """Answers what isn't answered yet; how many were before, and are now. InputError names a bad line."""
-        done = self._finished()
-        with self.output.open("ab") as out:
-            number = done - 1
-            for number, line in self._lines():
-                if number < done:
-                    continue
-                own = replace(sampling, seed=derive_key("prompt", sampling.seed, number) >> 1)
-                answer = "".join(self._answer(speaker, number, line, own))
-                record = {"number": number, "input": _hash(line), "answer": answer}
-                out.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-                out.flush()
-                os.fsync(out.fileno())
-        return done, number + 1
+    @cached_property
+    def places(self) -> list[tuple[int, int]]:
+        """Where each prompt's line begins, in bytes, and how many ids it has. InputError names a bad line."""
+        return [(offset, len(prompt.ids)) for offset, prompt in self._all()]
 
-    def _lines(self) -> Iterator[tuple[int, bytes]]:
+    @cached_property
+    def hash(self) -> str:
+        """xxh3 of the file."""
+        digest = xxhash.xxh3_128()
+        with self.path.open("rb") as file:
+            while content := file.read(2**20):
+                digest.update(content)
+        return digest.hexdigest()
+
+    @property
+    def longest_first(self) -> list[int]:
+        """The numbers of the prompts, those of like lengths together."""
+        return sorted(range(len(self.places)), key=lambda number: (-self.places[number][1], number))
+
+    def read(self, number: int) -> Prompt:
+        """A prompt."""
+        with self.path.open("rb") as file:
+            file.seek(self.places[number][0])
+            return self._prompt(number, file.readline())
+
+    def _all(self) -> Iterator[tuple[int, Prompt]]:
         try:
             with self.path.open("rb") as file:
-                yield from enumerate(line for line in file if line.strip())
+                number = offset = 0
+                while line := file.readline(MOST_BYTES):
+                    if line.strip():
+                        yield offset, self._prompt(number, line)
+                        number += 1
+                    offset += len(line)
         except OSError as error:
             raise InputError(f"prompts={self.path}: can't be read ({error.strerror}).") from error
 
-    def _answer(self, speaker: Speaker, number: int, line: bytes, sampling: Sampling) -> Iterator[str]:
+    def _prompt(self, number: int, line: bytes) -> Prompt:
         place = f"{self.path}, record {number + 1}"
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{place}: is not JSON; mend it.") from error
-        if isinstance(record, dict) and isinstance(record.get("prompt"), str):
-            yield from speaker.continue_prompt(record["prompt"], sampling)
-            return
-        if not isinstance(record, dict) or not _is_chat(record.get("messages")):
-            raise InputError(f'{place}: has neither a text "prompt" nor "messages" with role and content; mend it.')
+        if not isinstance(record, dict):
+            raise InputError(f"{place}: is no JSON object; mend it.")
+        taken = next((name for name in (ANSWER, ANSWER_TOKENS, ANSWER_ENDED) if name in record), None)
+        if taken:
+            raise InputError(f"{place}: has a field {taken} already, which the answer would overwrite; rename it.")
         try:
-            check_turns(record["messages"])
-            yield from speaker.answer(record["messages"], sampling)
-        except ExampleFault as fault:
-            raise InputError(f"{place}: {fault}; mend it.") from fault
+            return Prompt(record, *self._ids(record))
+        except (ExampleFault, InputError) as fault:
+            raise InputError(f"{place}: {str(fault).rstrip('.')}; mend it.") from fault
 
-    def _finished(self) -> int:
-        """Answers that are there, of the same prompts; a line that was cut short is removed."""
-        if not self.output.exists():
-            return 0
-        content = self.output.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with self.output.open("r+b") as file:
-                file.truncate(whole)
-        answers = content[:whole].splitlines()
-        for (number, line), answer in zip(self._lines(), answers, strict=False):
-            try:
-                found = json.loads(answer)
-                same = found["number"] == number and found["input"] == _hash(line)
-            except (ValueError, KeyError, TypeError):
-                same = False
-            if not same:
-                raise InputError(
-                    f"output={self.output}: line {number + 1} isn't the answer to that of {self.path}; choose another "
-                    "file, or remove it."
-                )
-        return len(answers)
+    def _ids(self, record: dict[str, Any]) -> tuple[list[int], frozenset[int]]:
+        speaker = self.speaker
+        if isinstance(record.get("prompt"), str):
+            ids = speaker.prompt_ids(record["prompt"])
+            if len(ids) > speaker.context_length:
+                raise InputError(f"{len(ids):,} tokens, but the model sees {speaker.context_length:,} at most")
+            return ids, speaker.ends
+        if not _is_chat(record.get("messages")):
+            raise InputError('has neither a text "prompt" nor "messages" with role and content')
+        check_turns(record["messages"])
+        tools = record["tools"] if isinstance(record.get("tools"), list) else None
+        return speaker.chat_ids(record["messages"], tools), speaker.chat_ends
 
 
 def _is_chat(messages: Any) -> bool:
@@ -99,7 +112,3 @@ def _is_chat(messages: Any) -> bool:
         isinstance(turn, dict) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str)
         for turn in messages
     )
-
-
-def _hash(line: bytes) -> str:
-    return xxhash.xxh3_64_hexdigest(line.strip())

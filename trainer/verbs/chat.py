@@ -21,7 +21,7 @@ from trainer.run.speaker import Speaker, open_speaker
 def main(config: Chat) -> int:
     """The verb: answers `prompt`, or each line of standard input in turn."""
     check_values(config)
-    speaker = open_speaker(config.run, config.checkpoint, config.path)
+    speaker = open_speaker(config.run, config.checkpoint, config.path, chat_template=config.chat_template)
     sampling = Sampling(config.max_tokens, config.temperature, config.top_k, config.top_p, config.seed)
     messages = [{"role": "system", "content": config.system}] if config.system else []
     for said in [config.prompt] if config.prompt else _lines():

@@ -1,6 +1,6 @@
-import dataclasses
+"""A small Hugging Face folder with a tokenizer and a chat template, as users have them."""
 
-import pytest
+import dataclasses
 
 from tests.corpus import make_tokenizer
 from tests.hugging_face import make_model
@@ -19,11 +19,3 @@ def make_folder(folder, kind="llama", tokenizer: Tokenizer | None = None, **chan
     model.save_pretrained(folder)
     dataclasses.replace(tokenizer, chat_template=NAMED["chatml"]).save(folder)
     return model
-
-
-@pytest.fixture(scope="session")
-def hf_folder(tmp_path_factory):
-    """A small Llama with a chat template."""
-    folder = tmp_path_factory.mktemp("hf") / "small"
-    make_folder(folder)
-    return folder
