@@ -182,7 +182,7 @@ def _run_each(verb: Verb, options: Options) -> int:
 
 def _start(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
     """Runs the verb: here if it needs no ranks or this process is one, otherwise through the launcher."""
-    if verb.on_ranks:
+    if verb.on_ranks and (not verb.alone_without or getattr(config, verb.alone_without) is not None):
         check_keys(config.launch)
         if not rank_environment.is_rank(os.environ):
             launcher = LAUNCHERS[config.launch.name]
@@ -203,10 +203,11 @@ def _prepare(verb: Verb, config: Any) -> int:
 def check(verb: Verb, config: Any, world_size: int) -> None:
     """Refuses, before anything is started, what the configuration alone shows can't be honoured."""
     from trainer.config.values import check_values
+    from trainer.rules.finetune import check_finetune
     from trainer.rules.pretrain import check_pretrain
 
-    if verb.name == "pretrain":
-        check_pretrain(config, world_size)
+    if verb.trains:
+        (check_finetune if verb.name == "finetune" else check_pretrain)(config, world_size)
         if not rank_environment.is_rank(os.environ):
             from launch.memory_check import check_memory
 

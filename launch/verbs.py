@@ -14,8 +14,12 @@ class Verb:
     module: str
     usage: str
     on_ranks: bool = False
+    alone_without: str = ""
+    """A key without which it doesn't run on ranks after all."""
     starts_others: bool = False
     """Whether it starts commands of its own: its main takes what was typed as well."""
+    trains: bool = False
+    """Whether it makes a run directory, and goes on in it."""
     outlives_console: bool = False
     """Whether its work goes on when nobody reads what it prints: for others that is all their work."""
     unlisted: tuple[str, ...] = ()
@@ -52,6 +56,17 @@ VERBS: dict[str, Verb] = {
             _OVERRIDES,
             on_ranks=True,
             outlives_console=True,
+            trains=True,
+        ),
+        Verb(
+            "finetune",
+            "Adapt a model that exists to more data; the same command again goes on. Takes all of pretrain's keys.",
+            "trainer.verbs.finetune",
+            "model.init_from=RUN_OR_FOLDER data.path=DIR " + _OVERRIDES,
+            on_ranks=True,
+            outlives_console=True,
+            trains=True,
+            unlisted=(*_PREPARING, "data.format", "track", "launch.nodes", "launch.gpus_per_node", "launch.time"),
         ),
         Verb(
             "plan",
@@ -88,13 +103,23 @@ VERBS: dict[str, Verb] = {
         ),
         Verb(
             "generate",
-            "Continue a prompt with a checkpoint.",
+            "Continue a prompt with a checkpoint or a Hugging Face folder, or a file of prompts on ranks.",
             "trainer.verbs.generate",
-            'run.dir=DIR prompt="…" [key=value] …',
+            'run.dir=DIR|path=DIR prompt="…"|prompts=FILE output=FILE [key=value] …',
+            on_ranks=True,
+            alone_without="prompts",
+            unlisted=("run.name", "checkpoint.every", "checkpoint.keep", "checkpoint.asynchronous"),
+        ),
+        Verb(
+            "chat",
+            "Talk with a checkpoint or a Hugging Face folder, by its chat template.",
+            "trainer.verbs.chat",
+            "run.dir=DIR|path=DIR [key=value] …",
+            unlisted=("run.name", "checkpoint.every", "checkpoint.keep", "checkpoint.asynchronous"),
         ),
         Verb(
             "export",
-            "Write a checkpoint as a Hugging Face folder.",
+            "Write a checkpoint as a Hugging Face folder, or in another format.",
             "trainer.verbs.export",
             "run.dir=DIR format=hf [key=value] …",
             unlisted=("run.name", "checkpoint.every", "checkpoint.keep"),

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("launch",),
     ("trainer.verbs",),
-    ("trainer.run",),
+    ("trainer.run", "trainer.export"),
     ("trainer.evaluate", "trainer.report"),
     ("trainer.engine", "trainer.planning"),
     ("trainer.checkpoint", "trainer.objective", "trainer.rules"),
@@ -34,6 +34,7 @@ SHARED_NAMES = (
     *("build", "settings", "open_sink"),  # what each file of a kind has: optimisers, objectives, sinks
     *("read", "parts"),  # the same: readers of sources
     "find",  # of kinds of personal data
+    *("folder_suffix", "write"),  # what each format of export has
     *(
         "initialize",
         "check_tokenizer",
@@ -181,6 +182,7 @@ def test_every_knob_of_prepare_says_whether_it_decides_the_shards() -> None:
     free |= {"refuse_licences"}  # which ends prepare, or changes nothing
     free |= {"clean", "near"}  # sections with knobs of their own
     training = {"path", "train", "validation", "sequence_length", "mask_documents", "shuffle_shards", "verify_bytes"}
+    training |= {"packing", "long_documents"}
     for item in dataclasses.fields(Data):
         decides = item.metadata.get("decides", False)
         assert decides != (item.name in free | training | {"prefetch"}), item.name

@@ -19,6 +19,7 @@ from typing import Any
 
 from launch.rank_group import FORWARDED, ExitStatus
 from launch.ray import cluster, paths
+from launch.verbs import VERBS
 from trainer.config import Launch
 from trainer.config.launchers import workers_of
 from trainer.run.directory import locate
@@ -37,9 +38,10 @@ def run(verb: str, config: Any, arguments: Sequence[str], check: Callable[[int],
     for size in sorted(set(sizes)):
         check(size)
     folder = paths.folder_of_ranks(config)
-    run_dir = locate(config) if verb == "pretrain" else None
+    trains = VERBS[verb].trains
+    run_dir = locate(config) if trains else None
     with cluster.connected():
-        demand = cluster.demand_of(config.launch, sizes, config.parallel.tensor if verb == "pretrain" else 1)
+        demand = cluster.demand_of(config.launch, sizes, config.parallel.tensor if trains else 1)
         cluster.require_room(demand)
 
         def attempt(received: Sequence[int]) -> ExitStatus:

@@ -50,6 +50,11 @@ def options_of(launch: Launch, run_dir: Path) -> dict[str, str | None]:
     return options | {name.replace("_", "-"): _as_text(value) for name, value in launch.sbatch.items()}
 
 
+def verb_setting(verb: str) -> dict[str, str]:
+    """The shell variable that names the verb, where it isn't pretrain."""
+    return {} if verb == "pretrain" else {"BANYAN_VERB": verb}
+
+
 def render(options: Mapping[str, str | None], settings: Mapping[str, str], arguments: Sequence[str]) -> str:
     """The script; `settings` are shell variables, `arguments` what the user typed after `banyan pretrain`."""
     text = (SCRIPTS / "pretrain.sbatch").read_text("utf-8")

@@ -20,8 +20,8 @@ from trainer.machine.durable import write_text
 from trainer.run import directory as run_directory
 
 
-def run(config: Pretrain, arguments: Sequence[str], check: Callable[[int], None]) -> int:
-    """Submits a run as one job, or as a chain of them, and says how to follow it; the exit code.
+def run(verb: str, config: Pretrain, arguments: Sequence[str], check: Callable[[int], None]) -> int:
+    """Submits a run of `verb` as one job, or as a chain of them, and says how to follow it; the exit code.
 
     `arguments` are what the user typed after the verb; `check` refuses what a number of ranks can't honour.
     """
@@ -30,7 +30,7 @@ def run(config: Pretrain, arguments: Sequence[str], check: Callable[[int], None]
     run_dir = run_directory.locate(config)
     options = batch_script.options_of(launch, run_dir)
     forwarded = [argument for argument in arguments if not argument.startswith("launch.dry_run=")]
-    script = batch_script.render(options, _settings(launch), forwarded)
+    script = batch_script.render(options, _settings(launch) | batch_script.verb_setting(verb), forwarded)
     if launch.dry_run:
         print(script, end="")
         return 0

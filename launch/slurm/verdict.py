@@ -81,7 +81,7 @@ def begin(arguments: Sequence[str], allocation: Allocation) -> Path | None:
     from trainer.data.tokens.history import total_steps_in
     from trainer.run import directory as run_directory
 
-    verb = VERBS["pretrain"]
+    verb = VERBS[os.environ.get("BANYAN_VERB", "pretrain")]
     options = read_options(verb, ["launch=slurm", *arguments])
     config = compose(verb.name, options.overrides, options.config_dir)
     check_allocation(config.launch, allocation)

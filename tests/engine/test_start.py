@@ -19,7 +19,7 @@ ALWAYS = [(2, 1, 3), (4, 4, 2)]
 
 def counting(config):
     """The verb, which leaves beside the run what each rank built, drew and sent until its first step."""
-    import trainer.verbs.pretrain as verb
+    import trainer.run.training as verb
     from trainer.engine.deepspeed import zero
     from trainer.model import normal_tiles
 

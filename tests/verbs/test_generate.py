@@ -10,15 +10,16 @@ import torch
 import yaml
 
 import trainer.evaluate.trained_model
+import trainer.run.speaker
 import trainer.verbs.generate
 from trainer.config import Generate, Model, Pretrain
 from trainer.data.tokens.tokenizer import Tokenizer, train_tokenizer
 from trainer.errors import ConfigError, InputError
 from trainer.evaluate.sampling import Sampling, continue_text, decode_stream, generate_tokens, sample
 from trainer.machine import streams
+from trainer.machine.terminal import write_stream
 from trainer.model.decoder import Transformer
 from trainer.model.initialize import initialize
-from trainer.verbs.generate import write_stream
 
 TEXTS = ["def main():\n    return 0\n", "森林里的树 🌳 và cây đa", "import os, sys\n"]
 
@@ -202,8 +203,8 @@ def run_dir(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(config)))
     tokenizer.save(tmp_path / "tokenizer")
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    monkeypatch.setattr(trainer.verbs.generate, "find_checkpoint", lambda folder, step: folder / f"step-{step}")
-    monkeypatch.setattr(trainer.verbs.generate, "read_state", lambda checkpoint: {"tokenizer_sha256": tokenizer.sha256})
+    monkeypatch.setattr(trainer.run.speaker, "find_checkpoint", lambda folder, step: folder / f"step-{step}")
+    monkeypatch.setattr(trainer.run.speaker, "read_state", lambda checkpoint: {"tokenizer_sha256": tokenizer.sha256})
     monkeypatch.setattr(trainer.evaluate.trained_model, "read_weights", lambda checkpoint, kind: weights.items())
     return tmp_path
 

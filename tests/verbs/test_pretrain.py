@@ -86,9 +86,10 @@ def test_stop_at_that_was_reached_before_trains_no_further(corpus, tmp_path):
 
 def pretrain_dying_in_summary(config):
     """The verb, killed after its last checkpoint, before its summary is written."""
+    import trainer.run.training
     import trainer.verbs.pretrain
 
-    trainer.verbs.pretrain.announce_end = lambda *arguments: os._exit(137)
+    trainer.run.training.announce_end = lambda *arguments: os._exit(137)
     return pretrain(config)
 
 

@@ -4,6 +4,7 @@ Hydra composes YAML from conf/ onto these dataclasses (launch/compose.py), so an
 error. Nothing heavy is imported here.
 """
 
+from trainer.config.adapt import Adapt
 from trainer.config.data import Data, TextSource, TokenizerSettings, TokenizerTrain, TrainingSet, ValidationSet
 from trainer.config.launch import Launch
 from trainer.config.model import OF_CAUSAL_LM, Model
@@ -12,18 +13,33 @@ from trainer.config.plan import PlanSettings
 from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track, Wandb
 from trainer.config.sweep import Ladder, Search
 from trainer.config.training import AUTO, ObjectiveSettings, Optimizer, Parallel, Schedule, Train
-from trainer.config.verbs import VERBS, EvaluateVerb, Export, ExportSettings, Generate, Plan, Prepare, Pretrain, Sweep
+from trainer.config.verbs import (
+    VERBS,
+    Chat,
+    EvaluateVerb,
+    Export,
+    ExportSettings,
+    Finetune,
+    Generate,
+    Plan,
+    Prepare,
+    Pretrain,
+    Sweep,
+)
 
 __all__ = [
     "AUTO",
     "OF_CAUSAL_LM",
     "VERBS",
+    "Adapt",
+    "Chat",
     "Checkpoint",
     "Data",
     "Evaluate",
     "EvaluateVerb",
     "Export",
     "ExportSettings",
+    "Finetune",
     "Generate",
     "Health",
     "Ladder",

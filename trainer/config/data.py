@@ -42,7 +42,8 @@ class TokenizerSettings:
     train: TokenizerTrain = part(TokenizerTrain)
 
 
-FORMATS = ("text", "jsonl", "csv", "tsv", "parquet", "arrow", "tar", "warc", "wikipedia", "html", "epub")
+FORMATS = ("text", "jsonl", "csv", "tsv", "parquet", "arrow", "tar", "warc", "wikipedia", "html", "epub")  # of files
+EXAMPLES = ("chat", "prompt_completion")  # what a record may be, besides a text
 
 
 @dataclass
@@ -53,7 +54,7 @@ class TextSource:
     licence: Optional[str] = knob(None, "Its licence, written into the manifest.")
     language: Optional[str] = knob(None, "Its language, such as en or zh, written into the manifest.")
     format: Optional[str] = knob(
-        None, "What its files hold; by default their names and contents say it.", choices=FORMATS
+        None, "What its files hold; by default their names and contents say it.", choices=(*FORMATS, *EXAMPLES)
     )
     text_field: Optional[str] = knob(None, "Field or column that holds its text.")
 
@@ -95,8 +96,11 @@ class Data:
     output: Optional[str] = knob(None, "Folder that prepare writes train/ and validation/ to.", common=True)
     format: Optional[str] = knob(
         None,
-        "What the files hold; by default their names and contents say it.",
-        choices=FORMATS,
+        "What the input holds. Text, in files of a format: by default their names and contents say which. Or examples "
+        "in JSON: chat (messages, ShareGPT or Alpaca), of which the answers are learnt; or prompt_completion, of which "
+        "the completion is.",
+        common=True,
+        choices=(*FORMATS, *EXAMPLES),
         later=True,
         decides=True,
     )
@@ -122,6 +126,19 @@ class Data:
         "resiliparse",
         "Who extracts the text of HTML.",
         choices=("resiliparse", "trafilatura"),
+        later=True,
+        decides=True,
+    )
+    chat_template: Optional[str] = knob(
+        None,
+        "chatml, or a file with a Jinja template; by default the tokenizer's own, or chatml where it has none.",
+        later=True,
+        decides=True,
+    )
+    bad_records: str = knob(
+        "refuse",
+        "A chat or prompt that can't be learnt from is refused by name; or reject: counted, and left out.",
+        choices=("refuse", "reject"),
         later=True,
         decides=True,
     )
@@ -168,6 +185,20 @@ class Data:
     )
     sequence_length: int = knob(256, "Tokens in a row of training data.", "tokens", common=True, low=1)
     mask_documents: bool = knob(False, "Attention stays inside a document and positions restart.", common=True)
+    packing: str = knob(
+        "stream",
+        "How documents become rows: stream joins and cuts them anywhere; whole lays each, whole, into a row by best "
+        "fit, and they don't see each other.",
+        common=True,
+        choices=("stream", "whole"),
+        later=True,
+    )
+    long_documents: str = knob(
+        "cut",
+        "With packing=whole, documents longer than a row are cut into rows, or rejected.",
+        choices=("cut", "reject"),
+        later=True,
+    )
     shuffle_shards: int = knob(16, "Shards that form a window in which rows are shuffled.", "shards", low=1)
     verify_bytes: int = knob(
         16 * 2**30,
@@ -175,3 +206,13 @@ class Data:
         "bytes",
     )
     prefetch: int = knob(4, "Micro-batches read ahead of use.", low=1)
+
+    @property
+    def has_examples(self) -> bool:
+        """Whether prepare reads examples, of which not all tokens are learnt, rather than text."""
+        return self.format in EXAMPLES
+
+    @property
+    def separates_documents(self) -> bool:
+        """Whether documents of a row don't see each other."""
+        return self.mask_documents or self.packing == "whole"

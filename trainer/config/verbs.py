@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from trainer.config.adapt import Adapt
 from trainer.config.data import Data
 from trainer.config.knobs import knob, part
 from trainer.config.launch import Launch
@@ -13,6 +14,8 @@ from trainer.config.plan import PlanSettings
 from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track
 from trainer.config.sweep import Search
 from trainer.config.training import ObjectiveSettings, Optimizer, Parallel, Schedule, Train
+
+TEMPLATE_TEXT = "How chats are written: chatml, or a file with a Jinja template; by default the tokenizer's own."
 
 
 @dataclass
@@ -25,6 +28,7 @@ class Pretrain:
     data: Data = part(Data)
     train: Train = part(Train)
     objective: ObjectiveSettings = part(ObjectiveSettings)
+    adapt: Adapt = part(Adapt)
     optimizer: Optimizer = part(Optimizer)
     schedule: Schedule = part(Schedule)
     parallel: Parallel = part(Parallel)
@@ -47,6 +51,11 @@ class Pretrain:
         So it is at stage 0, where DeepSpeed's own bf16 is wrong: it takes a step as the engine is made.
         """
         return self.train.in_bf16 and self.parallel.zero_stage == 0
+
+
+@dataclass
+class Finetune(Pretrain):
+    """Configuration of `banyan finetune`: pretrain's, with other defaults (conf/finetune.yaml)."""
 
 
 @dataclass
@@ -89,8 +98,35 @@ class Generate:
 
     run: Run = part(Run)
     checkpoint: Checkpoint = part(Checkpoint)
+    path: Optional[str] = knob(None, "A Hugging Face folder, in the place of run.dir.", common=True)
     prompt: str = knob("", "Text to continue; taken as it is, no quoting for Hydra needed.", common=True)
+    prompts: Optional[str] = knob(
+        None, 'JSON lines to answer instead, each {"prompt": text} or {"messages": [...]}.', common=True
+    )
+    output: Optional[str] = knob(
+        None, "JSON lines that the answers to them go to; the same command again goes on.", common=True
+    )
+    batch_size: int = knob(8, "Prompts of a file that a rank continues together.", "prompts", common=True, low=1)
+    chat_template: Optional[str] = knob(None, TEMPLATE_TEXT)
+    launch: Launch = part(Launch)
     max_tokens: int = knob(128, "Most tokens to generate.", "tokens", common=True, low=1)
+    temperature: float = knob(0.8, "Flatness of the sampling; 0 takes the likeliest token.", common=True, high=100.0)
+    top_k: int = knob(0, "Sample among the k likeliest tokens; 0 is off.", common=True)
+    top_p: float = knob(1.0, "Sample among the likeliest tokens that hold this probability.", common=True, high=1.0)
+    seed: int = knob(0, "Seed of the sampling.", common=True, high=2**63 - 1)
+
+
+@dataclass
+class Chat:
+    """Configuration of `banyan chat`."""
+
+    run: Run = part(Run)
+    checkpoint: Checkpoint = part(Checkpoint)
+    path: Optional[str] = knob(None, "A Hugging Face folder, in the place of run.dir.", common=True)
+    prompt: str = knob("", "One message to answer; by default each line of standard input in turn.", common=True)
+    system: str = knob("", "What the model is told before.", common=True)
+    chat_template: Optional[str] = knob(None, TEMPLATE_TEXT, common=True)
+    max_tokens: int = knob(256, "Most tokens of an answer.", "tokens", common=True, low=1)
     temperature: float = knob(0.8, "Flatness of the sampling; 0 takes the likeliest token.", common=True, high=100.0)
     top_k: int = knob(0, "Sample among the k likeliest tokens; 0 is off.", common=True)
     top_p: float = knob(1.0, "Sample among the likeliest tokens that hold this probability.", common=True, high=1.0)
@@ -104,6 +140,12 @@ class ExportSettings:
     output: Optional[str] = knob(None, "New folder to write; by default export/step-N in the run's.", common=True)
     dtype: str = knob("fp32", "Numbers of the written weights.", common=True, choices=("fp32", "bf16"))
     average_last: int = knob(1, "Write the mean of this many checkpoints, the last ones.", common=True, low=1)
+    gguf_type: str = knob(
+        "f16", "Numbers of a GGUF file's matrices.", common=True, choices=("f32", "f16", "q8_0", "q4_0")
+    )
+    loss_rows: int = knob(
+        256, "Rows of each validation set on which format=int8 measures its loss; 0: all of them.", "rows"
+    )
     shard_bytes: int = knob(4 * 2**30, "Most bytes of weights in one file; a larger tensor has one alone.", low=1)
 
 
@@ -113,16 +155,27 @@ class Export:
 
     run: Run = part(Run)
     checkpoint: Checkpoint = part(Checkpoint)
-    format: str = knob("hf", "What is written: hf, a folder that transformers loads.", common=True, choices=("hf",))
+    path: Optional[str] = knob(
+        None, "Hugging Face folder to write in another format, in the place of a run.", common=True
+    )
+    format: str = knob(
+        "hf",
+        "What is written: hf, a folder that transformers loads, adapters merged; gguf, a file for llama.cpp; int8, "
+        "such a folder with matrices in 8 bits; peft, adapters alone, as peft does.",
+        common=True,
+        choices=("hf", "gguf", "int8", "peft"),
+    )
     export: ExportSettings = part(ExportSettings)
 
 
 VERBS: dict[str, type] = {
     "prepare": Prepare,
     "pretrain": Pretrain,
+    "finetune": Finetune,
     "plan": Plan,
     "sweep": Sweep,
     "evaluate": EvaluateVerb,
     "generate": Generate,
+    "chat": Chat,
     "export": Export,
 }

@@ -13,6 +13,7 @@ from trainer.engine.deepspeed import fragments, zero
 from trainer.engine.float8 import to_float8
 from trainer.engine.optimizers.build import build_optimizer
 from trainer.engine.sequence import spread_sequence
+from trainer.model.adapters import add_adapters
 from trainer.model.build import LanguageModel, build_on_meta, partition_model
 from trainer.model.loss import logit_losses
 from trainer.model.moe import keep_eager
@@ -41,6 +42,8 @@ def assemble(config: Pretrain, model: Model, shapes: dict[str, tuple[int, ...]],
     """
     partition = partition_model(model, shapes, mesh.tensor_rank, mesh.tensor)
     module = build_on_meta(model)
+    if config.adapt.name == "lora":
+        add_adapters(module, config.adapt)
     if config.train.precision == "fp8":
         to_float8(module)
     module.set_activation_checkpointing(config.train.activation_checkpointing)
@@ -48,7 +51,8 @@ def assemble(config: Pretrain, model: Model, shapes: dict[str, tuple[int, ...]],
     zero.construct(config, mesh, module, partition)
     if config.autocasts:
         autocast(module, mesh.device)
-    optimizer = build_optimizer(config.optimizer, model, module.named_parameters())
+    trained = ((name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad)
+    optimizer = build_optimizer(config.optimizer, model, trained)
     return Assembly(zero.initialize(config, mesh, module, optimizer, partition), module, partition)
 
 

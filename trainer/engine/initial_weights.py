@@ -5,10 +5,12 @@ Every rank reads just what it holds. Moments begin at zero and steps at 0, as in
 
 from __future__ import annotations
 
-import json
+import functools
+import math
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,7 +20,7 @@ from trainer.checkpoint.reader import CheckpointReader
 from trainer.config import Model
 from trainer.data.tokens.manifest import Manifest
 from trainer.data.tokens.tokenizer import tokenizer_sha256
-from trainer.data.tokens.tokenizer_file import read_tokenizer, rust_errors
+from trainer.data.tokens.tokenizer_ids import extends, vocabulary_size
 from trainer.errors import ConfigError, InputError
 from trainer.model.build import initial_weights
 from trainer.model.hugging_face.architecture import EMBEDDING, HEAD
@@ -28,6 +30,9 @@ from trainer.model.hugging_face.tensor_files import FolderReader
 from trainer.model.region import Region, Source
 from trainer.ranks.mesh import Mesh
 
+ROWS = (EMBEDDING, HEAD)  # that have a row for each token
+MEAN_ROWS = 8192  # that are read at once
+
 
 def open_initial_weights(
     model: Model, manifest: Manifest, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh, *, sequence_length: int
@@ -36,15 +41,35 @@ def open_initial_weights(
 
     Refuses a folder that doesn't fit the model, or whose tokenizer isn't that of the data.
     """
+    found = find_initial_weights(model, manifest, shapes, mesh, sequence_length=sequence_length)
+    return None if found is None else found[0]
+
+
+def find_initial_weights(
+    model: Model, manifest: Manifest, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh, *, sequence_length: int
+) -> tuple[Source, InitFolder, Path] | None:
+    """open_initial_weights' source, the folder that was named, and the one in which the weights are."""
+    wider = 0  # tokens that the data have and the weights don't know
     if model.path is not None and has_weights(Path(model.path)):
         init_folder = hf_folder(Path(model.path))
         mesh.main_finds(lambda: check_tokenizer(init_folder, manifest, key="model.path"))
         weights, place = open_inner_weights(model, shapes)
     elif model.init_from is not None:
         init_folder = find_init_folder(model.init_from)
-        require_fit(model, init_folder, sequence_length)
+        stored = int(init_folder.architecture.get("vocab_size") or model.vocab_size or 0)
+        wider = max(0, manifest.vocab_size - stored) if init_folder.tokenizer else 0
+        fitting = replace(model, vocab_size=stored) if wider else model
+        require_fit(fitting, init_folder, sequence_length)
         mesh.main_finds(lambda: check_tokenizer(init_folder, manifest, key="model.init_from"))
-        weights, place = open_weights(init_folder, shapes, mesh, tied=model.tie_word_embeddings)
+        narrow = {name: (stored, *shape[1:]) if wider and name in ROWS else shape for name, shape in shapes.items()}
+        weights, place = open_weights(init_folder, narrow, mesh, tied=model.tie_word_embeddings)
+        added = added_tokens(init_folder, manifest)
+        if added:
+            weights = with_mean_rows(weights, narrow, added)
+        if added and mesh.is_main:
+            print(
+                f"{len(added):,} tokens are new to the weights: their rows begin as the mean of the others", flush=True
+            )
     else:
         return None
     if mesh.is_main:
@@ -56,7 +81,7 @@ def open_initial_weights(
     def read(name: str, kind: str, region: Region) -> torch.Tensor:
         return weights(name, kind, region) if kind == WEIGHT else torch.zeros(region.count)
 
-    return read
+    return read, init_folder, Path(place.partition(" (its names")[0])
 
 
 def seeded_weights(model: Model, seed: int) -> Source:
@@ -100,23 +125,53 @@ def check_head(folder: FolderReader, *, tied: bool) -> None:
         )
 
 
+def added_tokens(init_folder: InitFolder, manifest: Manifest) -> range:
+    """Ids that the data's tokenizer has and the weights' own doesn't know."""
+    if init_folder.tokenizer is None:
+        return range(0)
+    return range(vocabulary_size(init_folder.tokenizer), manifest.vocab_size)
+
+
+def with_mean_rows(weights: Source, shapes: Mapping[str, tuple[int, ...]], added: range) -> Source:
+    """`weights`, of these `shapes`, with rows of embedding and head for `added` tokens: the mean of those before them.
+
+    No seed has a part in it, nor how the model is cut. Shapes of regions that are asked for may have those rows.
+    """
+
+    @functools.cache
+    def mean_row(name: str) -> torch.Tensor:
+        width = math.prod(shapes[name][1:])
+        total = torch.zeros(width, dtype=torch.float64)
+        for first in range(0, added.start, MEAN_ROWS):
+            last = min(added.start, first + MEAN_ROWS)
+            part = weights(name, WEIGHT, Region(shapes[name], None, first * width, last * width))
+            total += part.view(-1, width).double().sum(0)
+        return (total / added.start).float()
+
+    def read(name: str, kind: str, region: Region) -> torch.Tensor:
+        if name not in ROWS or kind != WEIGHT:
+            return weights(name, kind, region)
+        width = math.prod(shapes[name][1:])
+        shift = region.slice.start * width if region.slice is not None else 0  # rows are cut, never columns
+        start, stop = region.start + shift, region.stop + shift
+        edges = sorted({min(max(edge, start), stop) for edge in (start, added.start * width, added.stop * width, stop)})
+        pieces = []
+        for first, last in pairwise(edges):
+            if added.start * width <= first < added.stop * width:
+                pieces.append(mean_row(name)[torch.arange(first, last) % width])
+            else:
+                pieces.append(weights(name, kind, Region(shapes[name], None, first, last)))
+        return torch.cat(pieces) if pieces else torch.empty(0)
+
+    return read
+
+
 def check_tokenizer(init_folder: InitFolder, manifest: Manifest, *, key: str) -> None:
-    """Refuses data written with another tokenizer than the one that the weights know."""
+    """Refuses data written with another tokenizer than the one that the weights know; it may have more tokens."""
     if init_folder.tokenizer is None or tokenizer_sha256(init_folder.tokenizer) == manifest.tokenizer_sha256:
         return
-    if ids_of(init_folder.tokenizer) != ids_of(manifest.folder / "tokenizer" / "tokenizer.json"):
+    if not extends(manifest.tokenizer_file, init_folder.tokenizer):
         raise ConfigError(
             f"{key}={init_folder.folder}: {manifest.folder} was written with another tokenizer; prepare the text "
             f"with data.tokenizer.path={init_folder.tokenizer.parent}."
         )
-
-
-def ids_of(file: Path) -> Any:
-    """What of a tokenizer.json decides which ids a text gets, however the file was written."""
-    from tokenizers import Tokenizer
-
-    content = read_tokenizer(file)[0]
-    with rust_errors(f"{file}: no tokenizer that `tokenizers` can read"):
-        content = json.loads(Tokenizer.from_str(content).to_str())
-    added = {token["id"]: token["content"] for token in content.get("added_tokens") or []}
-    return [content["model"], content.get("normalizer"), content.get("pre_tokenizer"), added]

@@ -15,16 +15,21 @@ from trainer.data.tokens.loader import IGNORED, validation_batches
 from trainer.engine.sequence import own_part
 from trainer.objective.build import Objective
 from trainer.ranks.mesh import Mesh
-from trainer.track.metrics import bits_per_byte
+from trainer.track.metrics import bits_per_byte, perplexity
 
 
 @dataclass(frozen=True)
 class Score:
-    """`loss` in nats per token over `tokens` targets."""
+    """`loss` in nats per token over `tokens` targets; no bits per byte where not all tokens of the text are targets."""
 
     loss: float
-    bits_per_byte: float
+    bits_per_byte: float | None
     tokens: int
+
+    def in_words(self) -> str:
+        """For the console, and summaries."""
+        bits = "" if self.bits_per_byte is None else f"{self.bits_per_byte:.4f} bits per byte, "
+        return f"{self.loss:.4f} nats per token, {bits}perplexity {perplexity(self.loss):.2f} ({self.tokens:,} tokens)"
 
 
 def scored_rows(dataset: Dataset, settings: Evaluate) -> int:
@@ -79,8 +84,10 @@ def score(
         for found in (losses, targets):
             torch.distributed.all_reduce(found, group=mesh.control)
     tokens = int(targets.sum().item())
-    loss = losses.sum().item() / tokens
+    loss = losses.sum().item() / max(1, tokens)
     manifest = dataset.manifest
+    if manifest.has_targets:
+        return Score(loss, None, tokens)
     bpb = bits_per_byte(nats_per_token=loss, tokens=manifest.tokens, text_bytes=manifest.text_bytes)
     return Score(loss, bpb, tokens)
 
@@ -114,5 +121,6 @@ class LossEvaluator:
         metrics = {}
         for dataset, result in self.latest:
             metrics[f"eval/{dataset.name}/loss"] = result.loss
-            metrics[f"eval/{dataset.name}/bits_per_byte"] = result.bits_per_byte
+            if result.bits_per_byte is not None:
+                metrics[f"eval/{dataset.name}/bits_per_byte"] = result.bits_per_byte
         return metrics

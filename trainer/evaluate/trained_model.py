@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from trainer.checkpoint.fragment import WEIGHT
 from trainer.checkpoint.reader import read_weights
-from trainer.config import Model
+from trainer.config import Adapt, Model
 from trainer.errors import InputError
+from trainer.evaluate.merged import WholeWeights
 from trainer.model.build import LanguageModel, build_empty
 from trainer.model.hugging_face.architecture import ARCHITECTURE
 from trainer.model.hugging_face.config_json import check_numbers
@@ -17,17 +19,27 @@ from trainer.model.hugging_face.config_json import check_numbers
 
 @torch.no_grad()
 def load_model(
-    config: Model, checkpoint: Path, device: torch.device, dtype: torch.dtype, *, kind: str = WEIGHT
+    config: Model,
+    checkpoint: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    kind: str = WEIGHT,
+    adapt: Adapt | None = None,
 ) -> LanguageModel:
     """The model with a checkpoint's weights, in evaluation mode, whatever shape of run saved them.
 
-    `kind` of fragment: the last weights, or their moving average.
+    `kind` of fragment: the last weights, or their moving average. `adapt` is the run's; adapters are merged.
     InputError if the checkpoint's parameters aren't the model's.
     """
     check_numbers({name: getattr(config, name) for name in ARCHITECTURE}, f"{checkpoint}: its run's config.yaml")
     model = build_empty(config, device, dtype)
     missing = dict(model.named_parameters())
-    for name, weight in read_weights(checkpoint, kind):
+    adapted = adapt is not None and adapt.name != "full"
+    weights = (
+        WholeWeights(checkpoint, config, adapt or Adapt()).weights if adapted else partial(read_weights, checkpoint)
+    )
+    for name, weight in weights(kind):
         parameter = missing.pop(name, None)
         if parameter is None or parameter.shape != weight.shape:
             raise InputError(

@@ -6,7 +6,9 @@ round, line separators and tags, which are invisible, and halves of surrogate pa
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable
 from typing import TextIO
 
 _BIDI = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
@@ -33,3 +35,20 @@ def show(text: str = "", *, end: str = "\n", file: TextIO | None = None) -> None
 def _escape(found: re.Match[str]) -> str:
     """A character as Python writes it: \\x1b, \\u202e."""
     return found[0].encode("ascii", "backslashreplace").decode() if found[0] > "\x7f" else ascii(found[0])[1:-1]
+
+
+def write_stream(pieces: Iterable[str], out: TextIO) -> None:
+    """Writes pieces as they come and ends the line; a terminal gets control characters escaped, a pipe as they are.
+
+    A reader that has gone away (`| head`) ends it quietly.
+    """
+    terminal = out.isatty()
+    try:
+        for piece in pieces:
+            out.write(safe(piece) if terminal else piece)
+            out.flush()
+        out.write("\n")
+        out.flush()
+    except BrokenPipeError:
+        # The interpreter flushes once more on its way out: let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())

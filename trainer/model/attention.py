@@ -111,6 +111,11 @@ class LayerCache:
         all_keys, all_values = self._buffers
         return all_keys[:, :, : self.length], all_values[:, :, : self.length]
 
+    def keep(self, rows: list[int]) -> None:
+        """Forgets all rows of the batch but these."""
+        if self._buffers is not None:
+            self._buffers = (self._buffers[0][rows], self._buffers[1][rows])
+
 
 class KeyValueCache:
     """What generation remembers of the tokens so far: a LayerCache for each block."""
@@ -122,6 +127,11 @@ class KeyValueCache:
     def length(self) -> int:
         """Tokens held."""
         return self.layers[0].length
+
+    def keep(self, rows: list[int]) -> None:
+        """Forgets all rows of the batch but these."""
+        for layer in self.layers:
+            layer.keep(rows)
 
 
 @lru_cache

@@ -94,7 +94,7 @@ class _Chunks(torch.autograd.Function):
         states = hidden.flatten(0, 1)
         matrix = weight.to(states.dtype)  # a copy under autocast
         grad_hidden = torch.empty_like(states)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         losses = []
         with torch.autocast(hidden.device.type, enabled=False):
             for part, wanted, room in zip(
@@ -103,7 +103,9 @@ class _Chunks(torch.autograd.Function):
                 found, grad_logits = _with_gradient((part @ matrix.T).requires_grad_(), wanted, z_loss, measure)
                 losses.append(found)
                 torch.mm(grad_logits, matrix, out=room)
-                if grad_logits.dtype == grad_weight.dtype:
+                if grad_weight is None:  # the head isn't trained
+                    pass
+                elif grad_logits.dtype == grad_weight.dtype:
                     grad_weight.addmm_(grad_logits.T, part)
                 else:
                     grad_weight += grad_logits.T @ part
@@ -118,7 +120,8 @@ class _Chunks(torch.autograd.Function):
         factor = gradient[0]
         torch._assert_async((gradient == factor).all(), "rows of several chunks must weigh the same in the loss")
         # In place: they are large, and nobody needs them again
-        return grad_hidden.mul_(factor).view(ctx.shape), grad_weight.mul_(factor).to(ctx.dtype), None, None, None, None
+        of_weight = None if grad_weight is None else grad_weight.mul_(factor).to(ctx.dtype)
+        return grad_hidden.mul_(factor).view(ctx.shape), of_weight, None, None, None, None
 
 
 @torch.enable_grad()

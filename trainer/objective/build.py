@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trainer.config import Data, ObjectiveSettings
 from trainer.data.tokens.loader import Batch
+from trainer.data.tokens.token_rows import GatheredRows
 from trainer.objective import causal
 
 # A model, or DeepSpeed's engine around one
@@ -23,8 +24,8 @@ class Objective(Protocol):
     is `IGNORED` counts for nothing.
     """
 
-    def to_batch(self, rows: np.ndarray, *, positions: np.ndarray) -> Batch:
-        """Rows of tokens (n, L + 1), which stand at `positions` (n,) of the run, as a batch.
+    def to_batch(self, rows: GatheredRows, *, positions: np.ndarray) -> Batch:
+        """Rows, which stand at `positions` (n,) of the run, as a batch: tokens (n, L + 1), or TokenRows of n.
 
         What becomes of a row may depend on its tokens and position alone, since the batch is cut into micro-batches.
         """

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from trainer.config import Data
-from trainer.data.tokens.loader import Batch
+from trainer.data.tokens.loader import IGNORED, Batch
+from trainer.data.tokens.token_rows import GatheredRows, TokenRows
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Causal:
     sequence_length: int
     end_of_text: int | None
 
-    def to_batch(self, rows: np.ndarray, *, positions: np.ndarray) -> Batch:
-        """Rows (n, L + 1) as a batch."""
+    def to_batch(self, rows: GatheredRows, *, positions: np.ndarray) -> Batch:
+        """Rows as a batch: tokens (n, L + 1), or rows of which not every target counts."""
         return to_batch(rows, positions=positions, end_of_text=self.end_of_text)
 
     def losses(self, model: Callable[..., Any], batch: Batch) -> Tensor:
@@ -31,7 +32,7 @@ class Causal:
         return losses
 
     def targets_per_row(self) -> int | None:
-        """Every token but a row's first is a target."""
+        """Every token but a row's first is a target, where the data don't say otherwise."""
         return self.sequence_length
 
 
@@ -40,11 +41,24 @@ def build(data: Data, end_of_text: int) -> Causal:
     return Causal(data.sequence_length, end_of_text if data.mask_documents else None)
 
 
-def to_batch(rows: np.ndarray, *, positions: np.ndarray, end_of_text: int | None) -> Batch:
-    """Rows (n, L + 1) → inputs and targets, which overlap in memory; `end_of_text` asks for document ids."""
+def to_batch(rows: GatheredRows, *, positions: np.ndarray, end_of_text: int | None) -> Batch:
+    """Rows (n, L + 1) → inputs and targets, which overlap in memory; `end_of_text` asks for document ids.
+
+    Packed rows have ids of their own. Targets that don't count are IGNORED.
+    """
+    if isinstance(rows, TokenRows):
+        return _counted_batch(rows, positions=positions, end_of_text=end_of_text)
     tokens = torch.from_numpy(rows.astype(np.int64))
     ids = None if end_of_text is None else document_ids(rows[:, :-1], end_of_text)
     return Batch(tokens[:, :-1], tokens[:, 1:], ids, positions)
+
+
+def _counted_batch(rows: TokenRows, *, positions: np.ndarray, end_of_text: int | None) -> Batch:
+    targets = torch.from_numpy(np.where(rows.counted, rows.targets.astype(np.int64), IGNORED))
+    ids = None if rows.document_ids is None else torch.from_numpy(rows.document_ids)
+    if ids is None and end_of_text is not None:
+        ids = document_ids(rows.inputs, end_of_text)
+    return Batch(torch.from_numpy(rows.inputs.astype(np.int64)), targets, ids, positions)
 
 
 def document_ids(inputs: np.ndarray, end_of_text: int) -> torch.Tensor:

@@ -74,7 +74,7 @@ def _attention(layout: Layout, *, fused: bool) -> int:
     saved = layout.tokens * (2 * queries + 2 * keys) * layout.width
     if model.qk_norm:
         saved += _norm(layout, queries + keys, fused=fused) - layout.tokens * (queries + keys) * layout.width
-    if layout.config.data.mask_documents and not layout.cuda:
+    if layout.config.data.separates_documents and not layout.cuda:
         saved += layout.micro_batch * layout.config.data.sequence_length**2 * layout.width  # the mask, to be added
     return saved + layout.tokens * queries // head_width(model) * 4
 
@@ -117,7 +117,7 @@ def _working(layout: Layout) -> int:
 def _ends(layout: Layout) -> int:
     """The last norm, the rotary tables in fp32, tokens and targets, and the head's copy in bf16."""
     model, data = layout.config.model, layout.config.data
-    rows = layout.micro_batch if data.mask_documents else 1
+    rows = layout.micro_batch if data.separates_documents else 1
     tables = 2 * 4 * rows * data.sequence_length * head_width(model)
     head = "embed_tokens" if model.tie_word_embeddings else "lm_head"
     ends = _norm(layout, model.hidden_size, fused=False) + tables + 2 * 8 * layout.tokens

@@ -9,6 +9,7 @@ from trainer.config.batches import data_ranks_of, micro_batch_in, micro_batch_of
 from trainer.config.launchers import range_of
 from trainer.config.values import check_values
 from trainer.errors import ConfigError, divisors, require
+from trainer.rules.adapt import check_adapt
 from trainer.rules.layouts import check_elastic, check_layout
 
 SHORTEST_HANG_S = 5  # below, a busy machine looks like a hang
@@ -130,6 +131,7 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
     else:
         check_causal_lm(config)
     check_data(config.data)
+    check_adapt(config)
     check_layout(config, world_size)
     train = config.train
     sizes = range_of(config.launch)

@@ -11,6 +11,7 @@ from trainer.data.text.reading import AUTO, Reading
 from trainer.data.text.sources import Input
 from trainer.errors import ConfigError, require
 
+JSON_LINES = "jsonl"  # what a folder's files of examples are; a file that is named may be a JSON array as well
 UNKNOWN = "unknown"  # the licence of a source that states none
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\r": "\r", r"\f": "\f", r"\\": "\\"}
 
@@ -22,7 +23,7 @@ def inputs_of(data: Data) -> list[Input]:
     base = Reading(
         text_field=data.text_field,
         most_bytes=data.most_document_bytes,
-        format=data.format,
+        format=JSON_LINES if data.has_examples else data.format,
         separator=separator_of(data.separator),
         encoding=encoding,
         html=data.html,
@@ -37,7 +38,7 @@ def inputs_of(data: Data) -> list[Input]:
         reading = Reading(
             text_field=source.text_field or base.text_field,
             most_bytes=base.most_bytes,
-            format=source.format or base.format,
+            format=base.format if data.has_examples else source.format or base.format,
             separator=base.separator,
             encoding=base.encoding,
             html=base.html,

@@ -37,9 +37,15 @@ FREE_SECTIONS = ("run", "parallel", "deepspeed", "checkpoint", "evaluate", "trac
 FREE_TRAIN = ("stop_at", "micro_batch_size", "compile", "activation_checkpointing", "deterministic")
 FREE_MODEL = ("name", "loss_chunk")
 # Of data, only these keys matter to training; what is trained on follows from the fingerprints.
-DATA_KEYS = ("path", "train", "validation", "sequence_length", "mask_documents", "shuffle_shards")
+DATA_KEYS = (
+    *("path", "train", "validation", "sequence_length", "mask_documents", "packing", "long_documents"),
+    "shuffle_shards",
+)
 # May never change: the weights, the moments, the order or the meaning of tokens would no longer fit.
-FIXED = ("model.", "seed", "data.sequence_length", "data.shuffle_shards", "optimizer.name")
+FIXED = (
+    *("model.", "seed", "data.sequence_length", "data.packing", "data.long_documents", "data.shuffle_shards"),
+    *("optimizer.name", "adapt."),
+)
 CONFIG = "config.yaml"
 PACKAGES = ("torch", "deepspeed", "numpy", "tokenizers", "safetensors", "wandb", "hydra-core")
 

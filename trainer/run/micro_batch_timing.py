@@ -136,7 +136,7 @@ def random_batch(config: Pretrain, size: int, mesh: Mesh) -> Batch:
     assert vocab_size is not None
     tokens = torch.randint(vocab_size, (size, time_steps + 1), generator=generator)
     ids = (torch.arange(time_steps) * 4 // time_steps).expand(size, -1).contiguous()
-    return Batch(tokens[:, :-1], tokens[:, 1:], ids if config.data.mask_documents else None, np.arange(size))
+    return Batch(tokens[:, :-1], tokens[:, 1:], ids if config.data.separates_documents else None, np.arange(size))
 
 
 def _timed(engine: Any, objective: Objective, batch: Batch, scale: float, mesh: Mesh) -> float:

@@ -8,17 +8,21 @@ from pathlib import Path
 
 from trainer.checkpoint.object_store import ObjectStore
 from trainer.checkpoint.reader import CheckpointReader
-from trainer.config import Model, Pretrain
+from trainer.config import Data, Model, Pretrain
 from trainer.config.plain_values import with_values
 from trainer.data.tokens.dataset import (
     Dataset,
     find_damage,
     find_missing_file,
+    widest,
 )
+from trainer.data.tokens.packing import WHOLE
 from trainer.engine.bf16 import device_multiplies_bf16
 from trainer.engine.float8 import require_float8
+from trainer.engine.initial_weights import added_tokens
 from trainer.engine.loop import Progress
 from trainer.errors import STOPPED, ConfigError, InputError
+from trainer.model.hugging_face.init_folder import find_init_folder
 from trainer.model.hugging_face.suitability import (
     require_vocabulary,
 )
@@ -31,16 +35,19 @@ from trainer.run.resume import with_kept_precision
 
 def fit_to_data(config: Pretrain, model_config: Model, training: list[Dataset], validation: list[Dataset]) -> Pretrain:
     """With the vocabulary filled in; refuses a model or an evaluation that the data don't fit."""
-    manifest = training[0].manifest
+    manifest = widest(training).manifest
     if model_config.path is not None:
         require_vocabulary(model_config, manifest.vocab_size, manifest.folder)
-    elif config.model.vocab_size is None:
+    elif config.model.vocab_size is None or (config.model.init_from and config.model.vocab_size < manifest.vocab_size):
         config = with_values(config, {"model.vocab_size": manifest.vocab_size})
     elif config.model.vocab_size < manifest.vocab_size:
         raise ConfigError(
             f"model.vocab_size={config.model.vocab_size} is below the {manifest.vocab_size} of the tokenizer of "
             f"{manifest.folder}: leave it out or raise it."
         )
+    source = config.model.init_from
+    if config.adapt.name == "lora" and source and added_tokens(find_init_folder(source), manifest):
+        config = with_values(config, {"adapt.embeddings": True})
     names = [dataset.name for dataset in validation]
     if (config.evaluate.patience or config.checkpoint.keep_best) and config.evaluate.watch not in names:
         raise ConfigError(
@@ -48,6 +55,16 @@ def fit_to_data(config: Pretrain, model_config: Model, training: list[Dataset], 
             f"{'choose one of ' + ', '.join(names) if names else 'give data.validation.NAME.path'}."
         )
     return config
+
+
+def check_packing(data: Data, training: list[Dataset]) -> None:
+    """Refuses data.mask_documents where the end-of-text token, by which it knows documents, may be inside one."""
+    for dataset in training:
+        if data.mask_documents and data.packing != WHOLE and dataset.manifest.has_targets:
+            raise ConfigError(
+                f"data.mask_documents=true: documents of {dataset.manifest.folder} may hold end-of-text tokens; use "
+                "data.packing=whole, which masks them from each other, or data.mask_documents=false."
+            )
 
 
 def check_shards(datasets: list[Dataset], most_bytes: int, mesh: Mesh) -> None:

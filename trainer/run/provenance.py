@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
+from trainer.data.tokens.blocks import DocumentSpan
 from trainer.data.tokens.dataset import Dataset, open_training
 from trainer.data.tokens.history import FILE, read_history, total_steps_of
 from trainer.data.tokens.order import Order
@@ -22,7 +25,7 @@ def print_step(run_dir: Path, step: int) -> int:
     if step > total_steps_of(config, history):
         raise InputError(f"step={step}: the run has {total_steps_of(config, history)} steps.")
     start, stop = history.positions_of(step)
-    training = open_training(config.data)
+    training = open_training(config.data, config.seed)
     order = Order(
         [dataset.rows for dataset in training],
         history.segments,
@@ -44,17 +47,29 @@ def print_step(run_dir: Path, step: int) -> int:
 
 def documents_in_row(dataset: Dataset, shard: int, row: int) -> Iterator[tuple[str, list[int]]]:
     """For each document that a row's inputs touch: a line that names it, and its tokens in the row."""
-    length = dataset.sequence_length
-    first, last = row * length, (row + 1) * length
-    tokens = dataset.row(shard, row)
-    for document in dataset.shards[shard].documents(first, last):
-        begin, end = max(first, document.start), min(last, document.stop)
-        source = dataset.manifest.source_name(document.source)
-        line = (
-            f"  {source}, record {document.record}: tokens {begin - document.start:,} to {end - document.start - 1:,} "
-            f"of {document.stop - document.start:,}"
-        )
-        yield line, tokens[begin - first : end - first].tolist()
+    dataset.gather_rows(np.array([shard]), np.array([row]))  # refuses a damaged one
+    reader = dataset.shards[shard]
+    for first, last in _stretches(dataset, shard, row):
+        for document in reader.documents(first, last):
+            begin, end = max(first, document.start), min(last, document.stop)
+            yield _line(dataset, document, begin, end), reader.read(begin, end).tolist()
+
+
+def _stretches(dataset: Dataset, shard: int, row: int) -> list[tuple[int, int]]:
+    """The stretches [first, last) of a shard's tokens that a row's inputs are."""
+    if dataset.packing is None:
+        return [(row * dataset.sequence_length, (row + 1) * dataset.sequence_length)]
+    starts, places = dataset.row_tables[shard].pieces_of(row)
+    return list(zip(starts.tolist(), (starts + places).tolist(), strict=True))
+
+
+def _line(dataset: Dataset, document: DocumentSpan, begin: int, end: int) -> str:
+    """Names a document, and which of its tokens are meant."""
+    source = dataset.manifest.source_name(document.source)
+    return (
+        f"  {source}, record {document.record}: tokens {begin - document.start:,} to {end - document.start - 1:,} "
+        f"of {document.stop - document.start:,}"
+    )
 
 
 def read_step(argument: str) -> int:

@@ -11,7 +11,7 @@ from trainer.checkpoint.reader import CheckpointReader
 from trainer.config import AUTO, Pretrain, as_stored_values
 from trainer.config.plain_values import with_values
 from trainer.config.values import check_values
-from trainer.data.tokens.dataset import Dataset, weights_of
+from trainer.data.tokens.dataset import Dataset, weights_of, widest
 from trainer.data.tokens.history import History, total_steps_of
 from trainer.data.tokens.order import extend, mixture_of
 from trainer.engine.loop import Progress
@@ -105,7 +105,7 @@ def check_remains(config: Pretrain, reader: CheckpointReader) -> None:
 
 def check_same_data(reader: CheckpointReader, config: Pretrain, training: list[Dataset], *, allow: bool) -> None:
     """Refuses another tokenizer; and other data or weights unless they are allowed and open a new segment."""
-    manifest = training[0].manifest
+    manifest = widest(training).manifest
     if reader.state["tokenizer_sha256"] != manifest.tokenizer_sha256:
         raise ConfigError(
             f"{manifest.folder}: written with another tokenizer than the run's; prepare it with "

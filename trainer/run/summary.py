@@ -20,7 +20,6 @@ from trainer.machine.environment import as_stored
 from trainer.model.hugging_face.folder import own_model
 from trainer.report.curves import draw_curves
 from trainer.run import directory as run_directory
-from trainer.track.metrics import perplexity
 from trainer.track.tracker import Tracker
 
 MOST_SAMPLED_BYTES = 16e9  # of fp32 weights: minutes to read and check, at a gigabyte a second
@@ -43,11 +42,8 @@ def announce_end(
         )
     lines.append(f"trained {progress.step:,} steps on {progress.tokens:,} tokens")
     for dataset, score in scores:
-        lines.append(
-            f"{dataset.name}: {score.loss:.4f} nats per token, {score.bits_per_byte:.4f} bits per byte, "
-            f"perplexity {perplexity(score.loss):.2f} ({score.tokens:,} tokens)"
-        )
-        if config.evaluate.bigram:
+        lines.append(f"{dataset.name}: {score.in_words()}")
+        if config.evaluate.bigram and not dataset.is_uneven and not any(other.is_uneven for other in training):
             yardstick = bigram_loss(training, dataset, rows=score.tokens // dataset.sequence_length)
             tracker.log(
                 step=progress.step,
@@ -87,7 +83,11 @@ def sample_text(run_dir: Path, config: Pretrain) -> str:
     """A continuation of evaluate.prompt by the newest checkpoint, on the CPU: the same at every ZeRO stage."""
     assert config.evaluate.prompt is not None
     model = load_model(
-        own_model(config.model, run_dir), find_checkpoint(run_dir, None), torch.device("cpu"), torch.float32
+        own_model(config.model, run_dir),
+        find_checkpoint(run_dir, None),
+        torch.device("cpu"),
+        torch.float32,
+        adapt=config.adapt,
     )
     sampling = Sampling(max_tokens=config.evaluate.prompt_tokens, seed=config.seed)
     context = config.data.sequence_length

@@ -220,6 +220,8 @@ def _why(arguments: list[str]) -> int:
     for line in found:
         show(one_line(line))
     return 0 if found else 2
+
+
 # ---------------------------------------------------------------------------------------------------------- labels
 
 

@@ -16,6 +16,7 @@ from trainer.checkpoint.fragment import kind_of_weights
 from trainer.config import Data, EvaluateVerb
 from trainer.config.values import check_values
 from trainer.data.tokens.dataset import Dataset, check_run_tokenizer, open_dataset, open_validation
+from trainer.data.tokens.packing import row_packing
 from trainer.engine.bf16 import autocast
 from trainer.errors import ConfigError
 from trainer.evaluate.loss import cut_in_words, score
@@ -41,7 +42,7 @@ def main(config: EvaluateVerb) -> int:
     check_shards(sets, config.data.verify_bytes, mesh)
 
     dtype = torch.bfloat16 if run.has_bf16_weights else torch.float32
-    model = load_model(run.model, folder, mesh.device, dtype, kind=kind_of_weights(config.checkpoint))
+    model = load_model(run.model, folder, mesh.device, dtype, kind=kind_of_weights(config.checkpoint), adapt=run.adapt)
     if run.autocasts:
         autocast(model, mesh.device)
 
@@ -53,9 +54,10 @@ def main(config: EvaluateVerb) -> int:
         if mesh.is_main:
             if cut := cut_in_words(dataset, config.evaluate):
                 print(cut)
+            bits = "" if result.bits_per_byte is None else f", {result.bits_per_byte:.6f} bits per byte"
             print(
-                f"{dataset.name}: {result.loss:.6f} nats per token, perplexity {perplexity(result.loss):.4f}, "
-                f"{result.bits_per_byte:.6f} bits per byte ({result.tokens:,} tokens of {dataset.manifest.folder})",
+                f"{dataset.name}: {result.loss:.6f} nats per token, perplexity {perplexity(result.loss):.4f}"
+                f"{bits} ({result.tokens:,} tokens of {dataset.manifest.folder})",
                 flush=True,
             )
     mesh.leave()
@@ -68,7 +70,12 @@ def open_sets(asked: Data, trained_on: Data) -> list[Dataset]:
         name = Path(asked.path).name
         return [
             open_dataset(
-                name, asked.path, key="data.path", split="validation", sequence_length=trained_on.sequence_length
+                name,
+                asked.path,
+                key="data.path",
+                split="validation",
+                sequence_length=trained_on.sequence_length,
+                packing=row_packing(trained_on, seed=0),
             )
         ]
     chosen = replace(trained_on, validation=asked.validation) if asked.validation else trained_on

@@ -1,14 +1,16 @@
-"""`banyan export`: a checkpoint, of any shape of run, as a folder that Hugging Face's transformers loads.
+"""`banyan export`: a checkpoint, of any shape of run, as a folder that transformers loads, or in another format.
 
 banyan export run.dir=runs/NAME format=hf
 banyan export run.dir=runs/NAME format=hf export.output=DIR export.dtype=bf16 export.average_last=5
+banyan export run.dir=runs/NAME format=gguf export.gguf_type=q8_0
+banyan export path=HF_FOLDER format=int8 export.output=DIR
+banyan export run.dir=runs/NAME format=peft      adapters alone, for PeftModel.from_pretrained
 """
 
 from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,72 +19,121 @@ import torch
 
 from trainer.checkpoint.find import find_checkpoint
 from trainer.checkpoint.folders import folder_of, list_steps
-from trainer.checkpoint.fragment import EMA, kind_of_weights
-from trainer.checkpoint.reader import CheckpointReader
-from trainer.config import Export, Model
+from trainer.checkpoint.fragment import EMA, WEIGHT, kind_of_weights
+from trainer.config import Adapt, Evaluate, Export, Model, Pretrain
+from trainer.config.names import as_name
 from trainer.config.values import check_values
-from trainer.data.tokens.tokenizer import copy_tokenizer
-from trainer.errors import ConfigError, InputError
-from trainer.machine.durable import storage_errors, sync, write_json
-from trainer.model.hugging_face.architecture import stored_tensors, write_architecture
-from trainer.model.hugging_face.folder import read_own_config
-from trainer.model.hugging_face.tensor_files import StoredAs, Tensor, write_tensors
+from trainer.data.tokens.dataset import open_validation
+from trainer.data.tokens.tokenizer import load_tokenizer
+from trainer.errors import BanyanError, ConfigError, InputError, require
+from trainer.evaluate.loss import Score, score
+from trainer.evaluate.merged import WholeWeights
+from trainer.export.formats import FORMATS
+from trainer.export.source import ExportSource
+from trainer.machine.durable import storage_errors, sync
+from trainer.model.build import LanguageModel
+from trainer.model.hugging_face.architecture import write_architecture
+from trainer.model.hugging_face.config_json import check_doors, read_config_json, read_json_object
+from trainer.model.hugging_face.folder import GENERATION, read_own_config
+from trainer.model.hugging_face.init_folder import find_init_folder
+from trainer.model.hugging_face.tensor_files import FolderReader
+from trainer.model.peft_folder import write_adapters
 from trainer.model.region import Region
+from trainer.model.sizes import decoder_shapes
+from trainer.objective.build import build_objective
+from trainer.ranks.mesh import Mesh
 from trainer.run.directory import load_run_tokenizer, read_config, require_run_dir, require_tokenizer_of
-
-DTYPES = {"fp32": ("float32", torch.float32), "bf16": ("bfloat16", torch.bfloat16)}
 
 
 def main(config: Export) -> int:
     """The verb: a temporary folder is filled, tensor by tensor, and renamed when it is whole."""
     check_values(config)
-    run_dir = require_run_dir(config.run.dir)
-    run = read_config(run_dir)
-    tokenizer = load_run_tokenizer(run_dir)
-    settings = config.export
-    readers = open_last(run_dir, config.checkpoint.step, settings.average_last)
-    kind = kind_of_weights(config.checkpoint)
-    for reader in readers:
-        reader.require(kind)
-    step = readers[0].state["step"]
-    require_tokenizer_of(readers[0].folder, readers[0].state, tokenizer)
-    name, dtype = DTYPES[settings.dtype]
-    architecture, generation = describe_model(
-        run_dir,
-        run.model,
-        context_length=run.data.sequence_length,
-        end_of_text=tokenizer.end_of_text_id,
-        dtype=name,
-    )
-    target = Path(settings.output or default_output(run_dir, step, settings.average_last, kind)).absolute()
-    check_target(target)
+    if config.path is not None:
+        source, target = folder_source(Path(config.path).expanduser(), config), None
+    else:
+        source, target = run_source(require_run_dir(config.run.dir), config)
+    form = FORMATS[config.format]
+    output = config.export.output or (target and f"{target}{form.folder_suffix(config.export)}")
+    require(output is not None, "export.output is not set: name a new folder to write.")
+    folder = Path(str(output)).absolute()
+    check_target(folder)
 
-    attempt = target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")
+    attempt = folder.with_name(f"{folder.name}.partial-{uuid.uuid4().hex[:8]}")
     try:
-        with storage_errors(target):
+        with storage_errors(folder):
             attempt.mkdir(parents=True)
-            written = write_tensors(
-                attempt, tensors_of(readers, stored_as(run.model), kind), dtype, settings.shard_bytes
-            )
-            write_json(attempt / "config.json", architecture)
-            write_json(attempt / "generation_config.json", generation)
-            copy_tokenizer(run_dir / "tokenizer", attempt)
+            written = form.write(attempt, source, config.export)
             sync(attempt)
-            attempt.rename(target)
-            sync(target.parent)
+            attempt.rename(folder)
+            sync(folder.parent)
     except BaseException:
         shutil.rmtree(attempt, ignore_errors=True)
         raise
-    print(
-        f"{target}: {architecture['architectures'][0]}, {describe_export(readers, run.model, written, settings.dtype)}"
-    )
+    print(f"{folder}: {written}")
     return 0
 
 
-def open_last(run_dir: Path, step: int | None, count: int) -> list[CheckpointReader]:
+def run_source(run_dir: Path, config: Export) -> tuple[ExportSource, Path]:
+    """The model of a run's checkpoints, and the folder that it is written to unless another is named."""
+    run = read_config(run_dir)
+    tokenizer = load_run_tokenizer(run_dir)
+    count = config.export.average_last
+    readers = open_last(run_dir, config.checkpoint.step, count, run.model, run.adapt)
+    kind = kind_of_weights(config.checkpoint)
+    for reader in readers:
+        reader.require(kind)
+    require_tokenizer_of(readers[0].folder, readers[0].state, tokenizer)
+    architecture, generation = describe_model(
+        run_dir, run.model, context_length=run.data.sequence_length, end_of_text=tokenizer.end_of_text_id
+    )
+    adapters = None
+    if run.adapt.name == "lora" and count == 1:
+        adapters = partial(adapters_of, readers[0], kind, run.adapt)
+    source = ExportSource(
+        model=run.model,
+        architecture=architecture,
+        generation=generation,
+        shapes=dict(readers[0].shapes),
+        read=lambda parameter, region: mean_of(readers, parameter, kind, region),
+        tokenizer=tokenizer,
+        tokenizer_folder=run_dir / "tokenizer",
+        described=describe_weights(readers, run.model),
+        score=partial(score_sets, run, rows=config.export.loss_rows),
+        write_adapters=adapters,
+    )
+    return source, default_output(run_dir, readers[0].state["step"], count, kind)
+
+
+def folder_source(folder: Path, config: Export) -> ExportSource:
+    """The model of a Hugging Face folder, of an architecture of ours."""
+    require(config.run.dir is None, "path and run.dir are both set: export one of them.")
+    require(
+        config.export.average_last == 1, "export.average_last: a Hugging Face folder holds one model; leave it out."
+    )
+    found = find_init_folder(str(folder))
+    require(found.kind == "hf", f"path={folder}: no Hugging Face folder; for a run give run.dir={folder}.")
+    tokenizer = load_tokenizer(folder)
+    model = Model(name=as_name(folder.resolve().name), **found.architecture)
+    architecture = read_config_json(folder)
+    generation = read_json_object(folder / GENERATION) if (folder / GENERATION).is_file() else {}
+    check_doors(generation, str(folder / GENERATION))
+    reader = FolderReader(folder)
+    return ExportSource(
+        model=model,
+        architecture={"bos_token_id": tokenizer.end_of_text_id, **architecture},
+        generation=generation,
+        shapes=decoder_shapes(model),
+        read=lambda parameter, region: reader.read(parameter, WEIGHT, region),
+        tokenizer=tokenizer,
+        tokenizer_folder=folder,
+        described=model.name,
+    )
+
+
+def open_last(run_dir: Path, step: int | None, count: int, model: Model, adapt: Adapt) -> list[WholeWeights]:
     """The checkpoint of `step`, or the newest whole one, and the `count` - 1 whole ones before it."""
     newest = find_checkpoint(run_dir, step)
-    readers = [CheckpointReader(newest)]
+    readers = [WholeWeights(newest, model, adapt)]
     earlier = [number for number in list_steps(run_dir) if folder_of(run_dir, number).name < newest.name]
     if len(earlier) + 1 < count:
         steps = ", ".join(map(str, [*earlier, readers[0].state["step"]]))
@@ -91,7 +142,7 @@ def open_last(run_dir: Path, step: int | None, count: int) -> list[CheckpointRea
             f"use {len(earlier) + 1}, and let runs keep more with checkpoint.keep."
         )
     for number in reversed(earlier[len(earlier) - count + 1 :]):
-        reader = CheckpointReader(find_checkpoint(run_dir, number))
+        reader = WholeWeights(find_checkpoint(run_dir, number), model, adapt)
         reader.check_shapes(readers[0].shapes)
         readers.append(reader)
     return readers
@@ -109,22 +160,12 @@ def check_target(target: Path) -> None:
         raise InputError(f"export.output={target}: something is there; remove it or choose another folder.")
 
 
-def stored_as(model: Model) -> StoredAs:
-    """Which tensors hold a parameter on disk: a Hugging Face model keeps its own."""
-    return stored_tensors if model.path is None else lambda name, shape: [(name, shape)]
+def adapters_of(reader: WholeWeights, kind: str, adapt: Adapt, folder: Path, *, dtype: torch.dtype) -> int:
+    """Writes a checkpoint's adapters alone into a folder; the bytes of all."""
+    return write_adapters(folder, reader.adapters(kind), adapt, base=reader.base_folder, dtype=dtype)
 
 
-def tensors_of(readers: list[CheckpointReader], stored: StoredAs, kind: str) -> Iterator[Tensor]:
-    """What Hugging Face wants on disk, in the order of the model, each to be read when it's written."""
-    for parameter, shape in readers[0].shapes.items():
-        start = 0
-        for name, size in stored(parameter, shape):
-            stop = start + torch.Size(size).numel()
-            yield Tensor(name, size, partial(mean_of, readers, parameter, kind, Region(shape, None, start, stop)))
-            start = stop
-
-
-def mean_of(readers: list[CheckpointReader], parameter: str, kind: str, region: Region) -> torch.Tensor:
+def mean_of(readers: list[WholeWeights], parameter: str, kind: str, region: Region) -> torch.Tensor:
     """A region's weights, averaged over checkpoints in fp64; 1-D, fp32."""
     first, *others = (reader.read(parameter, kind, region) for reader in readers)
     if not others:
@@ -136,19 +177,40 @@ def mean_of(readers: list[CheckpointReader], parameter: str, kind: str, region: 
 
 
 def describe_model(
-    run_dir: Path, model: Model, *, context_length: int, end_of_text: int, dtype: str
+    run_dir: Path, model: Model, *, context_length: int, end_of_text: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """config.json and generation_config.json: text begins after an end-of-text token, and ends with one."""
     ids = {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
     if model.path is not None:
         architecture, generation = read_own_config(run_dir)
-        return architecture | ids | {"dtype": dtype}, generation | ids
-    architecture = write_architecture(model, context_length=context_length, end_of_text=end_of_text, dtype=dtype)
+        return architecture | ids, generation | ids
+    architecture = write_architecture(model, context_length=context_length, end_of_text=end_of_text, dtype="float32")
     return architecture, ids | {"do_sample": True}
 
 
-def describe_export(readers: list[CheckpointReader], model: Model, written: int, dtype: str) -> str:
-    """What was written, for the console."""
+def describe_weights(readers: list[WholeWeights], model: Model) -> str:
+    """Which weights these are, for the console."""
     steps = [reader.state["step"] for reader in readers]
     of = f"mean of steps {', '.join(map(str, steps))}" if len(steps) > 1 else f"step {steps[0]}"
-    return f"{of} of {model.name}, {dtype}, {written:,} bytes of weights"
+    return f"{of} of {model.name}"
+
+
+def score_sets(run: Pretrain, model: LanguageModel, *, rows: int) -> dict[str, Score]:
+    """The loss of a model on the first rows of a run's validation sets, by name; {} where they are gone."""
+    try:
+        sets = open_validation(run.data)
+    except BanyanError as error:
+        print(f"no loss can be measured: {error}")
+        return {}
+    mesh = Mesh(rank=0, world_size=1, local_rank=0, device=torch.device("cpu"), control=None)  # type: ignore[arg-type]
+    settings = Evaluate(rows=rows)
+    return {
+        dataset.name: score(
+            build_objective(run.objective, run.data, end_of_text=dataset.manifest.end_of_text),
+            model,
+            dataset,
+            settings,
+            mesh,
+        )
+        for dataset in sets
+    }

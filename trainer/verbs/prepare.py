@@ -19,12 +19,13 @@ import xxhash
 
 from trainer.config import Data, Prepare, TextSource
 from trainer.config.values import check_values
+from trainer.data.examples.read import REFUSE, ExampleReader
 from trainer.data.text.cleaning import Cleaning
 from trainer.data.text.collect import Collect, Totals, WorkItem, work_items
 from trainer.data.text.corpus import Corpus
 from trainer.data.text.cuts import find_cuts
 from trainer.data.text.document_store import Damaged, DocumentStore
-from trainer.data.text.encoder_choice import ChooseEncoder
+from trainer.data.text.encoder_choice import ChooseEncoder, with_template
 from trainer.data.text.file_names import as_utf8, escape
 from trainer.data.text.finish import Finish
 from trainer.data.text.near_dropped import NEAR_DUPLICATE
@@ -40,14 +41,14 @@ from trainer.data.text.plan import (
     read_progress,
     write_plan,
 )
-from trainer.data.text.progress import ProgressBar, bytes_in_words, say
+from trainer.data.text.progress import ProgressBar, bytes_in_words, counts_in_words, say
 from trainer.data.text.remote import Unreachable
-from trainer.data.text.shard_job import MakeShard, ShardJob, Written
+from trainer.data.text.shard_job import Examples, MakeShard, ShardJob, Written
 from trainer.data.text.shared_work import WorkShare, share_work
 from trainer.data.text.shuffle import FindDuplicates, KeepOrder, ShuffleBucket, Stored
 from trainer.data.text.sources import Found, Source, find_sources
 from trainer.data.text.split import Buckets, shard_ranges
-from trainer.data.text.summary import counts_in_words, print_summary
+from trainer.data.text.summary import print_summary
 from trainer.data.text.workers import Map, available_cores, in_process, processes
 from trainer.data.tokens.manifest import read_manifest
 from trainer.data.tokens.shards import open_shards
@@ -59,6 +60,7 @@ from trainer.data.tokens.tokenizer import (
 from trainer.errors import ConfigError, InputError, StorageError
 from trainer.machine.durable import make_folder
 from trainer.rules.clean import check_clean, check_near
+from trainer.rules.examples import check_examples
 from trainer.rules.pretrain import require
 from trainer.rules.sources import inputs_of
 
@@ -117,17 +119,19 @@ def _prepare(
     """The stages, top to bottom."""
     data = config.data
     store = _store(config, output / PARTIAL, sources)
-    items = work_items(sources)
+    items = work_items(sources, whole=data.has_examples)
     begin_partial(output, _layout(items, store.buckets), alone=not shared)
     if shared and read_progress(output, plan) == "finished":  # and tidied up, just before we began
         _up_to_date(output)
         return
-    if cuts := find_cuts(sources, store, maps.spread):
+    if not data.has_examples and (cuts := find_cuts(sources, store, maps.spread)):
         items = work_items(sources, cuts)
     totals = _collect(items, store, sources, data, maps.spread)
     corpus = _arrange(totals, store, sources, data, maps)
     tokenizer, engine = _tokenizer(config, corpus, maps.here)
-    written = _write_shards(data, output, corpus, tokenizer, engine, maps.spread)
+    names = tuple(source.name for source in sources)
+    written = _write_shards(data, output, corpus, tokenizer, engine, names, maps.spread)
+    corpus = corpus.with_rejected(written)
     finish = Finish(config, output, sources, plan, corpus, tokenizer, written)
     for _ in maps.here(finish, [output]):
         print_summary(output, corpus, written)
@@ -142,6 +146,7 @@ def _check(config: Prepare) -> Path:
     data = config.data
     check_clean(data.clean)
     check_near(data)
+    check_examples(data)
     require(
         bool(data.input or data.sources),
         "data.input is empty: name files, folders, globs or URLs, or use data=stdlib for Python's library.",
@@ -239,7 +244,8 @@ def _collect(
     items: list[WorkItem], store: DocumentStore, sources: tuple[Source, ...], data: Data, map_items: Map
 ) -> Totals:
     """Stores every source's documents; returns what they add up to."""
-    work = Collect(store, Cleaning.of(data.clean, len(items)))
+    examples = ExampleReader(str(data.format), data.bad_records == REFUSE) if data.has_examples else None
+    work = Collect(store, Cleaning.of(data.clean, len(items)), examples)
     totals = Totals()
     with ProgressBar("read", sum(item.bytes for item in items)) as progress:
         for item, collected in zip(items, map_items(work, items), strict=True):
@@ -345,7 +351,7 @@ def _tokenizer(config: Prepare, corpus: Corpus, map_items: Map) -> tuple[Tokeniz
     """
     wanted, given = config.data.tokenizer, None
     if wanted.path is not None:
-        given = load_tokenizer(wanted.path, wanted.end_of_text)
+        given = with_template(load_tokenizer(wanted.path, wanted.end_of_text), config.data)
         say("tokenizer", f"{given.name}: {given.vocab_size:,} tokens, documents end in {given.end_of_text}")
     work = ChooseEncoder(config, corpus, given)
     (encoding,) = map_items(work, ["encoder"])
@@ -355,7 +361,13 @@ def _tokenizer(config: Prepare, corpus: Corpus, map_items: Map) -> tuple[Tokeniz
 
 
 def _write_shards(
-    data: Data, output: Path, corpus: Corpus, tokenizer: Tokenizer, engine: str, map_items: Map
+    data: Data,
+    output: Path,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    engine: str,
+    sources: tuple[str, ...],
+    map_items: Map,
 ) -> dict[str, list[Written]]:
     """Encodes and writes the shards of every split. A part's texts are removed with the last shard made of them."""
     store = corpus.stored.store
@@ -366,6 +378,7 @@ def _write_shards(
         engine=engine,
         dtype=tokenizer.dtype,
         block_tokens=data.block_tokens,
+        examples=Examples(sources, data.bad_records == REFUSE) if data.has_examples else None,
     )
     jobs = list(_shard_jobs(output, corpus))
     last_use = {part.part: number for number, job in enumerate(jobs) for part in job.parts}

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from trainer.data.examples.read import ExampleReader
 from trainer.data.text.cleaning import Cleaning, cleaned
 from trainer.data.text.document_store import DocumentStore, DocumentWriter
 from trainer.data.text.documents import parts_of, read_documents
@@ -99,10 +100,12 @@ def usual_bytes(sources: tuple[Source, ...]) -> int:
     return max(LEAST_ITEM_BYTES, min(USUAL_ITEM_BYTES, total // FEW_ITEMS), total // MOST_ITEMS)
 
 
-def work_items(sources: tuple[Source, ...], cuts: Mapping[int, Sequence[Part]] | None = None) -> list[WorkItem]:
+def work_items(
+    sources: tuple[Source, ...], cuts: Mapping[int, Sequence[Part]] | None = None, *, whole: bool = False
+) -> list[WorkItem]:
     """Sources → work items: small files together, so that a million of them isn't a million items; large ones cut.
 
-    Where a source's `cuts` aren't given, it is cut if that can be known at once.
+    Where a source's `cuts` aren't given, it is cut if that can be known at once; with `whole` none is cut.
     """
     wanted = usual_bytes(sources)
     found: list[WorkItem] = []
@@ -117,7 +120,7 @@ def work_items(sources: tuple[Source, ...], cuts: Mapping[int, Sequence[Part]] |
         size = 0
 
     for number, source in enumerate(sources):
-        given = (cuts or {}).get(number) or parts_of(source, wanted, at_once=True)
+        given = [WHOLE] if whole else (cuts or {}).get(number) or parts_of(source, wanted, at_once=True)
         parts = [SourcePart(number, source, part) for part in given]
         if len(parts) > 1 or (size and size + source.bytes > wanted):
             end_item()
@@ -136,6 +139,7 @@ class Collect(Work[WorkItem, Collected]):
 
     store: DocumentStore
     cleaning: Cleaning | None = None
+    examples: ExampleReader | None = None  # reads the sources instead, each whole
 
     def note(self, item: WorkItem) -> Path:
         """Counts of an item."""
@@ -166,7 +170,9 @@ class Collect(Work[WorkItem, Collected]):
             writer = DocumentWriter(store, files, text)
             cleaner = self.cleaning and open_files.enter_context(self.cleaning.cleaner(store.folder, item.number))
             for part in item.parts:
-                for record, document in read_documents(part.source, account, part.part):
+                reader = self.examples
+                records_read = reader.read(part.source) if reader else read_documents(part.source, account, part.part)
+                for record, document in records_read:
                     if cleaner and not isinstance(document, Rejected):
                         document = cleaned(cleaner, part.number, record, document)
                     if not isinstance(document, Rejected):

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from trainer.config import Prepare
+from trainer.config import Data, Prepare
+from trainer.data.examples.formats import CHAT, texts_in
+from trainer.data.examples.render import special_tokens_of
+from trainer.data.examples.template import CHATML, read_template
 from trainer.data.text.corpus import Corpus
 from trainer.data.text.document_store import sample_texts
 from trainer.data.text.progress import ProgressBar, bytes_in_words, say
@@ -60,20 +63,39 @@ class ChooseEncoder(Work[str, EncoderChoice]):
         if (self.folder / "tokenizer.json").exists():
             tokenizer = load_tokenizer(self.folder)
         else:
-            tokenizer = self.given or _train(self.config, self.corpus)
+            tokenizer = self.given or with_template(_train(self.config, self.corpus), self.config.data)
             tokenizer.save(self.folder)
-        trial = try_tokenizer(tokenizer, sample_texts(self.corpus.training_texts(), CHECKED_BYTES))
+        texts = _plain_texts(self.config.data, self.corpus)
+        trial = try_tokenizer(tokenizer, sample_texts(texts, CHECKED_BYTES))
         _check_loss(tokenizer, trial.loss, allow=self.config.data.tokenizer.allow_loss)
         encoding = EncoderChoice(trial.engine, trial.why)
         write_json(note, asdict(encoding))
         return encoding
 
 
+def with_template(tokenizer: Tokenizer, data: Data) -> Tokenizer:
+    """The tokenizer with the chat template that the data ask for, and the special tokens that this writes."""
+    if data.format != CHAT and data.chat_template is None:
+        return tokenizer
+    if data.chat_template is None and tokenizer.chat_template is not None:
+        return tokenizer
+    template = read_template(data.chat_template or CHATML)
+    return replace(tokenizer, chat_template=template).with_special(special_tokens_of(template))
+
+
+def _plain_texts(data: Data, corpus: Corpus) -> Iterator[bytes]:
+    """The training documents as text, which examples are stored around."""
+    documents = corpus.training_texts()
+    if not data.has_examples:
+        return documents
+    return (text for document in documents for text in texts_in(document))
+
+
 def _train(config: Prepare, corpus: Corpus) -> Tokenizer:
     """Trains a tokenizer on the first training documents in the order of the shuffle."""
     wanted = config.data.tokenizer
     with ProgressBar("tokenizer", min(wanted.train.sample_bytes, corpus.bytes_of("train"))) as progress:
-        texts = _counted(sample_texts(corpus.training_texts(), wanted.train.sample_bytes), progress)
+        texts = _counted(sample_texts(_plain_texts(config.data, corpus), wanted.train.sample_bytes), progress)
         training = TrainingText(texts, memory_bytes=wanted.train.memory_bytes)
         tokenizer = train_tokenizer(training, vocab_size=wanted.train.vocab_size, name=config.data.name)
     if training.stopped:

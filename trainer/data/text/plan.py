@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from trainer.config import Prepare
 from trainer.config.knobs import deciding_values
 from trainer.data.clean.identity import clean_identity
+from trainer.data.examples.template import read_template
 from trainer.data.near.identity import near_identity
 from trainer.data.text.sources import Source
 from trainer.data.tokens.tokenizer import find_tokenizer, tokenizer_sha256
@@ -39,6 +42,9 @@ def deciding_settings(config: Prepare) -> dict[str, Any]:
         **clean_identity(config.data.clean),
         **near_identity(config.data),
     }
+    if config.data.chat_template is not None:
+        template = read_template(config.data.chat_template)
+        settings["data.chat_template"] = xxhash.xxh3_128_hexdigest(template.encode())
     path = config.data.tokenizer.path
     if path is None:
         settings.pop("data.tokenizer.end_of_text")

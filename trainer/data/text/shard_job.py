@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from trainer.data.examples.blocks import ExamplePacker
+from trainer.data.examples.render import Renderer
 from trainer.data.text.document_store import DocumentStore, hashes_of
 from trainer.data.text.parts import PartInSplit, read_split_rows, split_texts
 from trainer.data.text.workers import Work
@@ -49,6 +52,20 @@ class Written:
     shard: Shard
     wordless: Count
     first_wordless: tuple[Count, ...] | None
+    rejected: dict[str, Count] = field(default_factory=dict)  # examples that couldn't be rendered, by reason
+    first_rejected: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a note has it."""
+        return {**asdict(self), "shard": self.shard.to_json()}
+
+
+@dataclass(frozen=True)
+class Examples:
+    """That documents are examples: the names of all sources, and whether one that can't be rendered is refused."""
+
+    sources: tuple[str, ...]
+    refuses: bool
 
 
 @dataclass(frozen=True)
@@ -64,6 +81,7 @@ class MakeShard(Work[ShardJob, Written]):
     engine: str
     dtype: str
     block_tokens: int
+    examples: Examples | None = None
 
     def note(self, item: ShardJob) -> Path:
         """Hash and counts of a shard."""
@@ -74,15 +92,28 @@ class MakeShard(Work[ShardJob, Written]):
         finished = self._finished(item)
         if finished is not None:
             return finished
-        encoder = _encoder(self.tokenizer, self.end_of_text, self.engine)
         rows = read_split_rows(self.store, item.split, item.parts, item.start, item.stop)
+        if self.examples is not None:
+            return self._write_examples(item, rows, self.examples)
+        encoder = _encoder(self.tokenizer, self.end_of_text, self.engine)
         wordless = _Wordless()
         blocks = wordless.watch(
             pack(rows, split_texts(self.store, item.parts, rows), encoder, self.block_tokens, self.dtype)
         )
         shard = write_shard(item.path, blocks, dtype=self.dtype, scratch=self.store.folder)
         written = Written(shard, wordless.count, wordless.first)
-        write_json(self.note(item), asdict(written))
+        write_json(self.note(item), written.to_json())
+        return written
+
+    def _write_examples(self, item: ShardJob, rows: np.ndarray, examples: Examples) -> Written:
+        """Renders and writes."""
+        packer = ExamplePacker(
+            _renderer(self.tokenizer, self.end_of_text), self.block_tokens, examples.sources, examples.refuses
+        )
+        blocks = packer.pack(_origins(rows), split_texts(self.store, item.parts, rows))
+        shard = write_shard(item.path, blocks, dtype=self.dtype, scratch=self.store.folder)
+        written = Written(shard, 0, None, dict(packer.rejected), packer.first)
+        write_json(self.note(item), written.to_json())
         return written
 
     def _finished(self, item: ShardJob) -> Written | None:
@@ -101,6 +132,12 @@ class MakeShard(Work[ShardJob, Written]):
             raise self.store.unreadable(note, error) from error
         described = shard.file == item.path.name and shard.index_sha256 is not None
         return written if described and item.path.stat().st_size == shard.bytes else None
+
+
+@lru_cache(maxsize=1)
+def _renderer(tokenizer: Path, end_of_text: str) -> Renderer:
+    """The renderer of this process, loaded once."""
+    return Renderer(load_tokenizer(tokenizer, end_of_text))
 
 
 class _Wordless:

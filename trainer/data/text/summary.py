@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 from trainer.data.text.corpus import Corpus
 from trainer.data.text.file_names import escape
-from trainer.data.text.progress import bytes_in_words, say
+from trainer.data.text.progress import bytes_in_words, counts_in_words, say
 from trainer.data.text.shard_job import Written
 from trainer.data.tokens.manifest import Manifest, read_manifest
 from trainer.machine.terminal import one_line
@@ -17,9 +16,11 @@ def print_summary(output: Path, corpus: Corpus, written: dict[str, list[Written]
     """Prints what came of it: every document that was read is in a split or among the rejected."""
     for split, shards in written.items():
         manifest = read_manifest(output / split)
+        learnt = f" ({manifest.targets:,} of them targets)" if manifest.has_targets else ""
         say(
             split,
-            f"{manifest.documents:,} documents, {manifest.tokens:,} tokens, {bytes_in_words(manifest.text_bytes)} "
+            f"{manifest.documents:,} documents, {manifest.tokens:,} tokens{learnt}, "
+            f"{bytes_in_words(manifest.text_bytes)} "
             f"({manifest.tokens / manifest.text_bytes:.3f} tokens per byte) in {len(manifest.shards)} shards: "
             f"{escape(output / split)}",
         )
@@ -41,8 +42,3 @@ def _warn_of_empty_documents(manifest: Manifest, shards: list[Written]) -> None:
         first = f"{one_line(manifest.source_name(source))}, record {record}"
         what = f"{count:,} document{'s' * (count > 1)} of {manifest.folder.name}"
         say("tokenizer", f"WARNING: of {what} no token is left but the end of text; the first is {first}")
-
-
-def counts_in_words(counts: Counter[str] | dict[str, int]) -> str:
-    """How many of each, as a phrase."""
-    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()) if count)

@@ -34,8 +34,12 @@ class DocumentSpan(Document):
 
 @dataclass(frozen=True)
 class Block:
-    """Whole documents: tokens (tokens,) with end-of-text ones, lengths (documents,) in tokens, and the documents."""
+    """Whole documents: tokens (tokens,) with end-of-text ones, lengths (documents,) in tokens, and the documents.
+
+    `targets`, (tokens,) bool, says which tokens are learnt; None: all of them.
+    """
 
     tokens: np.ndarray
     lengths: np.ndarray
     documents: list[Document]
+    targets: np.ndarray | None = None

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -14,26 +14,59 @@ from trainer.config import Data, Train
 from trainer.config.plain_values import Config, with_values
 from trainer.data.tokens.manifest import Manifest, read_manifest
 from trainer.data.tokens.order import Rows, rows_in
+from trainer.data.tokens.packing import Packing, RowTable, lay_out, row_packing
 from trainer.data.tokens.shard_index import build_index, unfitting
 from trainer.data.tokens.shards import Shards, find_missing
+from trainer.data.tokens.token_rows import GatheredRows, TokenRows
 from trainer.data.tokens.tokenizer import sha256_of, tokenizer_sha256
+from trainer.data.tokens.tokenizer_ids import extends
 from trainer.errors import InputError
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Token shards under a `name`, read as rows of `sequence_length` + 1 tokens."""
+    """Token shards under a `name`, read as rows of `sequence_length` + 1 tokens, or of whole documents (`packing`)."""
 
     name: str
     manifest: Manifest
     shards: Shards
     sequence_length: int
+    packing: Packing | None = None
 
     @cached_property
     def rows(self) -> Rows:
-        """What the order must know: rows per shard, as the manifest counts them, and the fingerprint."""
-        counts = tuple(rows_in(shard.tokens, self.sequence_length) for shard in self.manifest.shards)
+        """What the order must know: rows per shard, as the manifest counts them or packing makes them; fingerprint."""
+        if self.packing is not None:
+            counts = tuple(table.rows for table in self.row_tables)
+        else:
+            counts = tuple(rows_in(shard.tokens, self.sequence_length) for shard in self.manifest.shards)
         return Rows(self.name, self.manifest.fingerprint, counts)
+
+    @cached_property
+    def row_tables(self) -> list[RowTable]:
+        """Of each shard, the rows that its documents are packed into. Reads the lengths of all documents."""
+        assert self.packing is not None
+        return [
+            lay_out(shard.lengths(), row_length=self.sequence_length, packing=self.packing) for shard in self.shards
+        ]
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether rows differ in how many targets they have."""
+        return self.packing is not None or self.manifest.has_targets
+
+    def describe_packing(self) -> str | None:
+        """What became of the documents, in words; None where rows are cut from the stream."""
+        if self.packing is None:
+            return None
+        places = sum(int(table.places.sum()) for table in self.row_tables)
+        padding = 1 - places / max(1, self.rows.total * self.sequence_length)
+        rejected = sum(table.rejected for table in self.row_tables)
+        long = f"; {rejected:,} longer than a row are left out (data.long_documents=reject)" if rejected else ""
+        return (
+            f"{self.name}: {self.manifest.documents:,} whole documents in {self.rows.total:,} rows of "
+            f"{self.sequence_length:,}, {padding:.2%} of them padding{long}"
+        )
 
     @cached_property
     def _first_rows(self) -> np.ndarray:
@@ -53,6 +86,49 @@ class Dataset:
             self._refuse(tokens, shards, rows)
         return tokens
 
+    def gather_rows(self, shards: np.ndarray, rows: np.ndarray) -> GatheredRows:
+        """Rows of shards, both (n,): tokens (n, L + 1) as `gather` has them where every one counts, else TokenRows."""
+        if self.packing is not None:
+            return self._gather_packed(shards, rows)
+        tokens = self.gather(shards, rows)
+        if not self.manifest.has_targets:
+            return tokens
+        counted = np.empty((len(rows), self.sequence_length), bool)
+        following = np.arange(1, self.sequence_length + 1)
+        for shard in np.unique(shards).tolist():
+            chosen = np.flatnonzero(shards == shard)
+            places = (rows[chosen] * self.sequence_length)[:, None] + following
+            counted[chosen] = self.shards[shard].take_targets(places)
+        return TokenRows.of_tokens(tokens, counted)
+
+    def _gather_packed(self, shards: np.ndarray, rows: np.ndarray) -> TokenRows:
+        """Rows of whole documents, padded with end-of-text tokens that aren't targets."""
+        shape = (len(rows), self.sequence_length)
+        inputs, targets = (np.full(shape, self.manifest.end_of_text, self.manifest.dtype) for _ in range(2))
+        counted, ids = np.zeros(shape, bool), np.zeros(shape, np.int64)
+        for shard in np.unique(shards).tolist():
+            reader, table = self.shards[shard], self.row_tables[shard]
+            chosen = np.flatnonzero(shards == shard)
+            pieces = [table.pieces_of(int(row)) for row in rows[chosen]]
+            sizes = np.array([int(places.sum()) for _, places in pieces])
+            places = np.concatenate([_places(starts, lengths) for starts, lengths in pieces])
+            filled = np.arange(self.sequence_length) < sizes[:, None]
+            for array, values in (
+                (inputs, reader.take(places)),
+                (targets, reader.take(places + 1)),
+                (counted, reader.take_targets(places + 1)),
+                (ids, np.concatenate([np.repeat(np.arange(len(lengths)), lengths) for _, lengths in pieces])),
+            ):
+                part = array[chosen]
+                part[filled] = values
+                array[chosen] = part
+            padding = np.array([len(lengths) for _, lengths in pieces])
+            ids[chosen] = np.where(filled, ids[chosen], padding[:, None])
+        for array in (inputs, targets):
+            if array.size and int(array.max()) >= self.manifest.vocab_size:
+                self._refuse(array, shards, rows)
+        return TokenRows(inputs, targets, counted, ids)
+
     def _refuse(self, tokens: np.ndarray, shards: np.ndarray, rows: np.ndarray) -> NoReturn:
         """Names the first row with a token outside the vocabulary."""
         most = tokens.max(axis=1)
@@ -71,21 +147,40 @@ class Dataset:
         shards = np.searchsorted(self._first_rows, numbers, side="right") - 1
         return self.gather(shards, numbers - self._first_rows[shards])
 
+    def rows_in_file_order(self, numbers: np.ndarray) -> GatheredRows:
+        """As `gather_in_file_order`, with what counts of them, as `gather_rows`."""
+        shards = np.searchsorted(self._first_rows, numbers, side="right") - 1
+        return self.gather_rows(shards, numbers - self._first_rows[shards])
+
     def row(self, shard: int, row: int) -> np.ndarray:
         """One row of a shard: (L + 1,), as `gather`."""
         return self.gather(np.array([shard]), np.array([row]))[0]
 
 
-def open_dataset(name: str, path: str, *, key: str, split: str, sequence_length: int) -> Dataset:
+def _places(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The places [start, start + length) of all pieces, one after the other."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+
+
+def open_dataset(
+    name: str, path: str, *, key: str, split: str, sequence_length: int, packing: Packing | None = None
+) -> Dataset:
     """Opens token shards at `path`, or in its folder `split` if `path` is an output of prepare.
 
-    Their files aren't touched yet: each is checked when its first row is read, all of them by `find_missing_file`.
+    Their files aren't touched yet, but for `packing`, which reads the lengths of documents: each is checked when its
+    first row is read, all of them by `find_missing_file`.
     InputError, naming the configuration `key`, if there are none or they hold no whole row.
     """
     folder = find_folder(path, key=key, split=split)
     manifest = read_manifest(folder)
     check_tokenizer(manifest)
-    dataset = Dataset(name, manifest, Shards(manifest), sequence_length)
+    dataset = Dataset(name, manifest, Shards(manifest), sequence_length, packing)
+    if dataset.rows.total == 0 and packing is not None:
+        raise InputError(
+            f"{key}={path}: no document fits into a row of {sequence_length} tokens; set a larger data.sequence_length,"
+            " or data.long_documents=cut."
+        )
     if dataset.rows.total == 0:
         raise InputError(
             f"{key}={path}: no shard holds a whole row of {sequence_length} tokens (the largest has "
@@ -150,13 +245,13 @@ def check_tokenizer(manifest: Manifest) -> None:
         )
 
 
-def open_training(data: Data) -> list[Dataset]:
-    """The training sets: data.path alone, or the mixture data.train. All have one tokenizer."""
-    length = data.sequence_length
+def open_training(data: Data, seed: int = 0) -> list[Dataset]:
+    """The training sets: data.path alone, or the mixture data.train. All have one tokenizer. `seed` is the run's."""
+    how: dict[str, Any] = {"sequence_length": data.sequence_length, "packing": row_packing(data, seed)}
     if data.path:
-        return [open_dataset("train", data.path, key="data.path", split="train", sequence_length=length)]
+        return [open_dataset("train", data.path, key="data.path", split="train", **how)]
     sets = [
-        open_dataset(name, entry.path, key=f"data.train.{name}.path", split="train", sequence_length=length)
+        open_dataset(name, entry.path, key=f"data.train.{name}.path", split="train", **how)
         for name, entry in sorted(data.train.items())
     ]
     for position, dataset in enumerate(sets):
@@ -169,8 +264,10 @@ def open_training(data: Data) -> list[Dataset]:
     return sets
 
 
-def count_rows(data: Data) -> int:
-    """Rows of all training sets together, as their manifests count them; no shard is opened."""
+def count_rows(data: Data, seed: int = 0) -> int:
+    """Rows of all training sets together, as their manifests count them; no shard is opened, but for packing."""
+    if row_packing(data, seed) is not None:
+        return sum(dataset.rows.total for dataset in open_training(data, seed))
     paths = {"data.path": data.path} if data.path else {f"data.train.{n}.path": e.path for n, e in data.train.items()}
     manifests = [read_manifest(find_folder(str(path), key=key, split="train")) for key, path in paths.items()]
     return sum(rows_in(shard.tokens, data.sequence_length) for manifest in manifests for shard in manifest.shards)
@@ -182,7 +279,7 @@ def with_length(config: Config) -> Config:
     if train.epochs is None:
         return config
     data: Data = config.data  # type: ignore[attr-defined]
-    rows = math.ceil(round(train.epochs * count_rows(data), 6))
+    rows = math.ceil(round(train.epochs * count_rows(data, config.seed), 6))  # type: ignore[attr-defined]
     return with_values(config, {"train.tokens": rows * data.sequence_length})
 
 
@@ -196,7 +293,14 @@ def open_test(data: Data) -> Dataset:
             f"evaluate.test=true: no test set in {path}; prepare the text with data.test_fraction above 0, or leave "
             "evaluate.test out."
         )
-    return open_dataset("test", path, key="data.path", split="test", sequence_length=data.sequence_length)
+    return open_dataset(
+        "test",
+        path,
+        key="data.path",
+        split="test",
+        sequence_length=data.sequence_length,
+        packing=row_packing(data, seed=0),
+    )
 
 
 def open_validation(data: Data) -> list[Dataset]:
@@ -211,16 +315,24 @@ def open_validation(data: Data) -> list[Dataset]:
             key=f"data.validation.{name}.path",
             split="validation",
             sequence_length=data.sequence_length,
+            packing=row_packing(data, seed=0),  # the same rows for every seed, so that losses compare
         )
         for name, path in sorted(paths.items())
     ]
 
 
+def widest(datasets: list[Dataset]) -> Dataset:
+    """The first set that has the largest vocabulary: a run takes its tokenizer."""
+    return max(datasets, key=lambda dataset: dataset.manifest.vocab_size)
+
+
 def require_same_tokenizer(datasets: list[Dataset]) -> None:
-    """Refuses sets that weren't all written with one tokenizer."""
-    reference = datasets[0].manifest
+    """Refuses sets that weren't all written with one tokenizer, or with one from which it grew by added tokens."""
+    reference = widest(datasets).manifest
     for dataset in datasets:
-        if dataset.manifest.tokenizer_sha256 != reference.tokenizer_sha256:
+        if dataset.manifest.tokenizer_sha256 == reference.tokenizer_sha256:
+            continue
+        if not extends(reference.tokenizer_file, dataset.manifest.tokenizer_file):
             raise InputError(
                 f"{dataset.manifest.folder}: written with another tokenizer than {reference.folder}; "
                 f"prepare it again with data.tokenizer.path={reference.folder / 'tokenizer'}."

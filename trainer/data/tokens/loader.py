@@ -14,6 +14,7 @@ import torch
 from trainer.config.batches import chunk_of, rounds
 from trainer.data.tokens.dataset import Dataset
 from trainer.data.tokens.order import Order, Places
+from trainer.data.tokens.token_rows import GatheredRows, merge_rows
 from trainer.errors import InputError
 
 # Rows of tokens, and their positions → a batch: an objective's (trainer/objective/)
@@ -160,18 +161,17 @@ class Loader:
         batches = zip(whole.split(self.micro_batch_size), group.counts, strict=True)
         return [batch if counts else batch.without_targets(0) for batch, counts in batches]
 
-    def _gather(self, places: Places) -> np.ndarray:
-        """The rows at `places`: (rows, L + 1), of the widest dtype of the datasets."""
+    def _gather(self, places: Places) -> GatheredRows:
+        """The rows at `places`, of the widest dtype of the datasets."""
         by_fingerprint = {dataset.manifest.fingerprint: dataset for dataset in self.datasets}
         datasets = [by_fingerprint[self.order.fingerprints[number]] for number in np.unique(places.dataset).tolist()]
         if len(datasets) == 1:
-            return datasets[0].gather(places.shard, places.row)
-        dtype = np.result_type(*(dataset.manifest.dtype for dataset in datasets))
-        rows = np.empty((len(places.row), datasets[0].sequence_length + 1), dtype)
+            return datasets[0].gather_rows(places.shard, places.row)
+        parts = []
         for dataset in datasets:
             chosen = np.flatnonzero(places.dataset == self.order.fingerprints.index(dataset.manifest.fingerprint))
-            rows[chosen] = dataset.gather(places.shard[chosen], places.row[chosen])
-        return rows
+            parts.append((chosen, dataset.gather_rows(places.shard[chosen], places.row[chosen])))
+        return merge_rows(parts, len(places.row))
 
 
 def validation_batches(
@@ -185,5 +185,5 @@ def validation_batches(
     for base in range(0, rows, stride):
         first = base + rank * micro_batch_size
         numbers = np.minimum(first + np.arange(micro_batch_size), rows - 1)
-        batch = to_batch(dataset.gather_in_file_order(numbers), positions=numbers)
+        batch = to_batch(dataset.rows_in_file_order(numbers), positions=numbers)
         yield first, batch.without_targets(max(0, rows - first))

@@ -19,8 +19,9 @@ from trainer.machine.json_file import Count, Malformed, Sha256, Within, from_kno
 
 FILE = "manifest.json"
 FORMAT = "banyan-token-shards"
-VERSION = 2
-VERSIONS = (1, VERSION)  # that are read; the first had no hashes of indices
+VERSION = 3  # of shards that say which tokens are targets
+PLAIN_VERSION = 2  # of all others, so that earlier Banyans read them
+VERSIONS = (1, PLAIN_VERSION, VERSION)  # that are read; the first had no hashes of indices
 CONTENT_VERSION = 1  # of what the fingerprint hashes
 DTYPES = {"uint16": 2, "uint32": 4}  # bytes of a token
 MOST_BYTES = 2**30  # of manifest.json, which names every input file
@@ -32,7 +33,8 @@ AGAIN = 'Prepare the data again (or fetch them whole), then "banyan data verify"
 class Shard:
     """A shard file: sizes in bytes, sha256 of the tar, tokens (end-of-text ones included), documents, bytes of text.
 
-    `index_sha256` is of the numbers in the index; None if an earlier version wrote the shard.
+    `index_sha256` is of the numbers in the index; None if an earlier version wrote the shard. `targets` is how many
+    tokens are learnt; None if the shard doesn't say, which means all.
     """
 
     file: str
@@ -42,6 +44,11 @@ class Shard:
     documents: Count
     text_bytes: Count
     index_sha256: Sha256 | None = None
+    targets: Count | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As manifest.json has it: without `targets` where all tokens are."""
+        return {name: value for name, value in asdict(self).items() if name != "targets" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,16 @@ class Manifest:
         return sum(shard.text_bytes for shard in self.shards)
 
     @property
+    def has_targets(self) -> bool:
+        """Whether shards say which tokens are targets."""
+        return any(shard.targets is not None for shard in self.shards)
+
+    @property
+    def targets(self) -> int:
+        """Tokens in all shards that are learnt."""
+        return sum(shard.tokens if shard.targets is None else shard.targets for shard in self.shards)
+
+    @property
     def tokenizer_file(self) -> Path:
         """The dataset's tokenizer.json."""
         return self.folder / "tokenizer" / "tokenizer.json"
@@ -149,7 +166,7 @@ def write_manifest(manifest: Manifest, *, scratch: Path | None = None) -> None:
     """Writes manifest.json into the manifest's folder, durably. It comes last: with it the dataset is complete."""
     content = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION if manifest.has_targets else PLAIN_VERSION,
         "name": manifest.name,
         "fingerprint": manifest.fingerprint,
         "dtype": manifest.dtype,
@@ -165,7 +182,7 @@ def write_manifest(manifest: Manifest, *, scratch: Path | None = None) -> None:
         "text_bytes": manifest.text_bytes,
         "documents_read": manifest.documents_read,
         "rejected": manifest.rejected,
-        "shards": [asdict(shard) for shard in manifest.shards],
+        "shards": [shard.to_json() for shard in manifest.shards],
         "sources": [asdict(group) for group in manifest.sources],
         "prepared": manifest.prepared,
     }
@@ -234,6 +251,8 @@ def _check(path: Path, record: ManifestRecord, *, hashed: bool) -> None:
             raise Malformed(f"{shard.file}: {shard.bytes:,} bytes can't hold its tokens and documents")
         if hashed and shard.index_sha256 is None:
             raise Malformed(f"{shard.file}: index_sha256 is missing")
+        if shard.targets is not None and (shard.targets > shard.tokens or not hashed):
+            raise Malformed(f"{shard.file}: {shard.targets:,} targets can't be among its tokens")
     if len(files) != len(record.shards):
         raise Malformed("two shards have one name")
     for total in ("tokens", "documents", "text_bytes"):

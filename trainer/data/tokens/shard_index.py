@@ -1,7 +1,8 @@
 """The index of a shard, by which any token is a slice away: where each block's members lie in the tar.
 
-It is `shard-000000.index`, an .npy of int64 with a row for each block and the columns of `COLUMNS`. Others may have
-written it: it is checked against the manifest, by its hash where there is one, else against the tar itself.
+It is `shard-000000.index`, an .npy of int64 with a row for each block and the columns of `COLUMNS`, and one more where
+blocks say which tokens are targets. Others may have written it: it is checked against the manifest, by its hash where
+there is one, else against the tar itself.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -23,8 +24,11 @@ from trainer.machine.json_file import Malformed
 
 COLUMNS = ("tokens_offset", "tokens", "documents", "lengths_offset", "documents_offset", "documents_bytes")
 TOKENS_OFFSET, TOKENS, DOCUMENTS, LENGTHS_OFFSET, DOCUMENTS_OFFSET, DOCUMENTS_BYTES = range(len(COLUMNS))
+TARGETS_OFFSET = len(COLUMNS)  # of a shard with targets: the seventh column
 MEMBERS = ("tokens.npy", "lengths.npy", "documents.jsonl")
+TARGETS = "targets.npy"  # a bit for each token, least significant first
 LENGTH_TYPE = np.dtype(np.uint32)
+BITS_TYPE = np.dtype(np.uint8)
 INDEX_TYPE = np.dtype(np.int64)
 NPY_HEADER = 128  # bytes of the header of a 1-D .npy, as we write it
 LEAST_BLOCK = len(MEMBERS) * RECORD  # bytes in a tar
@@ -37,7 +41,7 @@ def index_path(tar: Path) -> Path:
 
 
 def write_index(tar: Path, index: np.ndarray, *, scratch: Path | None = None) -> None:
-    """Writes the index of `tar` beside it, atomically: (blocks, 6) int64, columns as in COLUMNS."""
+    """Writes the index of `tar` beside it, atomically: (blocks, 6 or 7) int64, columns as in COLUMNS."""
     with replacing(index_path(tar), scratch=scratch) as file:
         np.save(file, index)
 
@@ -48,32 +52,44 @@ def hash_index(index: np.ndarray) -> str:
 
 
 def as_index(rows: list[list[int]]) -> np.ndarray:
-    """Rows of numbers as an index: (blocks, 6) int64."""
-    return np.array(rows, INDEX_TYPE).reshape(-1, len(COLUMNS))
+    """Rows of numbers as an index: (blocks, 6) int64, or 7 columns with targets."""
+    return np.array(rows, INDEX_TYPE).reshape(len(rows), len(rows[0]) if rows else len(COLUMNS))
+
+
+def mask_bytes(tokens: Any) -> Any:
+    """Bytes that hold a bit for each token; of a number of tokens, or an array of numbers."""
+    return -(-tokens // 8)
 
 
 def build_index(tar: Path, dtype: str) -> np.ndarray:
-    """The index of a tar, from its headers alone: (blocks, 6) int64. InputError unless the tar is whole and ours."""
+    """The index of a tar, from its headers alone: (blocks, 6 or 7) int64. InputError unless it is whole and ours."""
     with open(tar, "rb") as file:
         return as_index([_row(tar, file, members, np.dtype(dtype)) for members in _blocks(tar)])
 
 
 def _row(tar: Path, file: BinaryIO, members: list[Member], kind: np.dtype) -> list[int]:
     """A block's row of the index, as its .npy headers tell."""
-    tokens, lengths, documents = members
+    tokens, lengths, documents, *more = members
     tokens_offset, token_count = _array_place(tar, file, tokens, kind)
     lengths_offset, document_count = _array_place(tar, file, lengths, LENGTH_TYPE)
-    return [tokens_offset, token_count, document_count, lengths_offset, documents.offset, documents.bytes]
+    row = [tokens_offset, token_count, document_count, lengths_offset, documents.offset, documents.bytes]
+    for targets in more:
+        targets_offset, size = _array_place(tar, file, targets, BITS_TYPE)
+        if size != mask_bytes(token_count):
+            raise InputError(f"{tar}: {targets.name} has {size:,} bytes for {token_count:,} tokens; prepare it again.")
+        row.append(targets_offset)
+    return row
 
 
 def _blocks(tar: Path) -> Iterator[list[Member]]:
-    """The blocks of a tar: the three members in the order of MEMBERS."""
+    """The blocks of a tar: the members in the order of MEMBERS, and in all blocks or in none the targets."""
     members = list(read_members(tar))
-    for first in range(0, len(members), len(MEMBERS)):
-        block = members[first : first + len(MEMBERS)]
+    wanted = (*MEMBERS, TARGETS) if any(member.name.endswith(f".{TARGETS}") for member in members[:4]) else MEMBERS
+    for first in range(0, len(members), len(wanted)):
+        block = members[first : first + len(wanted)]
         key = block[0].name.partition(".")[0]
         names = [member.name for member in block]
-        if names != [f"{key}.{member}" for member in MEMBERS]:
+        if names != [f"{key}.{member}" for member in wanted]:
             raise InputError(
                 f"{tar}: {', '.join(names)} is no block of tokens, lengths and documents; prepare it again."
             )
@@ -130,7 +146,7 @@ def _has_headers(file: BinaryIO, row: np.ndarray, kind: np.dtype) -> bool:
 
 
 def open_index(folder: Path, shard: Shard, kind: np.dtype) -> np.ndarray:
-    """The index of a shard of `folder`, checked: (blocks, 6) int64. InputError unless it is this shard's."""
+    """The index of a shard of `folder`, checked: (blocks, 6 or 7) int64. InputError unless it is this shard's."""
     index = _read_index(folder, shard, kind)
     if shard.index_sha256 is None and not _fits_tar(folder / shard.file, index, shard.bytes, kind):
         raise InputError(unfitting(folder, shard))
@@ -160,7 +176,8 @@ def _read_index(folder: Path, shard: Shard, kind: np.dtype) -> np.ndarray:
     path = index_path(folder / shard.file)
     mend = f'run "banyan data index {folder}".'
     try:
-        index = read_npy(path, INDEX_TYPE, len(COLUMNS), most_rows=shard.bytes // LEAST_BLOCK)
+        columns = len(COLUMNS) + (shard.targets is not None)
+        index = read_npy(path, INDEX_TYPE, columns, most_rows=shard.bytes // LEAST_BLOCK)
     except FileNotFoundError as error:
         raise InputError(f"{path}: the index of {shard.file} is missing; {mend}") from error
     except OSError as error:
@@ -182,11 +199,12 @@ def _read_index(folder: Path, shard: Shard, kind: np.dtype) -> np.ndarray:
 
 
 def _ends(index: np.ndarray, kind: np.dtype) -> np.ndarray:
-    """Where each member ends in the tar: (3, blocks)."""
-    return np.stack(
-        [
-            index[:, TOKENS_OFFSET] + index[:, TOKENS] * kind.itemsize,
-            index[:, LENGTHS_OFFSET] + index[:, DOCUMENTS] * LENGTH_TYPE.itemsize,
-            index[:, DOCUMENTS_OFFSET] + index[:, DOCUMENTS_BYTES],
-        ]
-    )
+    """Where each member ends in the tar: (3 or 4, blocks)."""
+    ends = [
+        index[:, TOKENS_OFFSET] + index[:, TOKENS] * kind.itemsize,
+        index[:, LENGTHS_OFFSET] + index[:, DOCUMENTS] * LENGTH_TYPE.itemsize,
+        index[:, DOCUMENTS_OFFSET] + index[:, DOCUMENTS_BYTES],
+    ]
+    if index.shape[1] > TARGETS_OFFSET:
+        ends.append(index[:, TARGETS_OFFSET] + mask_bytes(index[:, TOKENS]))
+    return np.stack(ends)

@@ -13,9 +13,11 @@ import numpy as np
 from trainer.data.tokens.blocks import Block
 from trainer.data.tokens.manifest import Shard
 from trainer.data.tokens.shard_index import (
+    COLUMNS,
     DOCUMENTS,
     LENGTH_TYPE,
     MEMBERS,
+    TARGETS,
     TOKENS,
     as_index,
     hash_index,
@@ -26,10 +28,13 @@ from trainer.machine.durable import replacing
 
 
 def write_shard(path: Path, blocks: Iterable[Block], *, dtype: str, scratch: Path | None = None) -> Shard:
-    """Writes a tar and its index, each atomically (by way of the folder `scratch`); equal blocks give equal bytes."""
+    """Writes a tar and its index, each atomically (by way of the folder `scratch`); equal blocks give equal bytes.
+
+    All blocks say which tokens are targets, or none does.
+    """
     number = path.stem.removeprefix("shard-")
     rows: list[list[int]] = []
-    text_bytes = 0
+    text_bytes, targets = 0, 0
     with replacing(path, scratch=scratch) as file:
         tar = _TarWriter(file)
         for block in blocks:
@@ -42,7 +47,11 @@ def write_shard(path: Path, blocks: Iterable[Block], *, dtype: str, scratch: Pat
             rows.append(
                 [tokens_offset, len(block.tokens), len(block.lengths), lengths_offset, documents_offset, len(lines)]
             )
+            if block.targets is not None:
+                targets += int(block.targets.sum())
+                rows[-1].append(tar.add_array(f"{key}.{TARGETS}", np.packbits(block.targets, bitorder="little")))
         tar.finish()
+    has_targets = bool(rows) and len(rows[0]) > len(COLUMNS)
     index = as_index(rows)
     write_index(path, index, scratch=scratch)
     return Shard(
@@ -53,6 +62,7 @@ def write_shard(path: Path, blocks: Iterable[Block], *, dtype: str, scratch: Pat
         documents=int(index[:, DOCUMENTS].sum()),
         text_bytes=text_bytes,
         index_sha256=hash_index(index),
+        targets=targets if has_targets else None,
     )
 
 

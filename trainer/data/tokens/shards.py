@@ -1,7 +1,8 @@
 """Token shards: WebDataset tars of blocks of whole documents, of which any token is a slice away.
 
 A block is three members: `KEY.tokens.npy` (every document ends in the end-of-text token), `KEY.lengths.npy` (tokens
-per document) and `KEY.documents.jsonl` (per document its source number, record, UTF-8 bytes and xxh3-128). Where they
+per document) and `KEY.documents.jsonl` (per document its source number, record, UTF-8 bytes and xxh3-128). Where not
+all tokens are learnt, a fourth says which: `KEY.targets.npy`, a bit for each token, least significant first. Where they
 lie says the index beside the tar.
 """
 
@@ -19,14 +20,17 @@ from trainer.data.tokens.blocks import Block, Document, DocumentSpan
 from trainer.data.tokens.manifest import Manifest, Shard
 from trainer.data.tokens.open_files import MOST_OPEN, OpenFile
 from trainer.data.tokens.shard_index import (
+    BITS_TYPE,
     DOCUMENTS,
     DOCUMENTS_BYTES,
     DOCUMENTS_OFFSET,
     LENGTH_TYPE,
     LENGTHS_OFFSET,
+    TARGETS_OFFSET,
     TOKENS,
     TOKENS_OFFSET,
     index_path,
+    mask_bytes,
     open_index,
 )
 from trainer.errors import InputError
@@ -42,6 +46,7 @@ class ShardReader:
             raise InputError(problem)
         self.path = folder / shard.file
         self.tokens = shard.tokens
+        self.has_targets = shard.targets is not None
         self.dtype = np.dtype(dtype)
         self.index = open_index(folder, shard, self.dtype)
         self._size = shard.bytes
@@ -86,6 +91,28 @@ class ShardReader:
             rows[place] = self.read(int(starts[place]), int(starts[place]) + length)
         return rows
 
+    def take(self, places: np.ndarray) -> np.ndarray:
+        """The tokens at `places`, of any shape and in any order: the same shape, the shard's dtype, a copy."""
+        blocks = self._blocks_at(places)
+        offsets = self.index[blocks, TOKENS_OFFSET] + (places - self._starts[blocks]) * self.dtype.itemsize
+        found = self._content()[offsets[..., None] + np.arange(self.dtype.itemsize)]
+        return np.ascontiguousarray(found).view(self.dtype)[..., 0]
+
+    def take_targets(self, places: np.ndarray) -> np.ndarray:
+        """Whether the tokens at `places` are targets: the same shape, bool."""
+        if not self.has_targets:
+            return np.ones(places.shape, bool)
+        blocks = self._blocks_at(places)
+        within = places - self._starts[blocks]
+        found = self._content()[self.index[blocks, TARGETS_OFFSET] + (within >> 3)]
+        return (found >> (within & 7).astype(np.uint8) & 1).astype(bool)
+
+    def _blocks_at(self, places: np.ndarray) -> np.ndarray:
+        """The block of each place. IndexError where there is none."""
+        if places.size and not 0 <= places.min() <= places.max() < self.tokens:
+            raise IndexError(f"{self.path}: tokens {places.min()} to {places.max()}, of {self.tokens}")
+        return self._ends.searchsorted(places, side="right")
+
     def lengths(self) -> np.ndarray:
         """Tokens of each document, end-of-text included: (documents,) uint32."""
         return np.concatenate([np.empty(0, LENGTH_TYPE), *map(self._checked_lengths, range(len(self.index)))])
@@ -106,7 +133,7 @@ class ShardReader:
     def block(self, number: int) -> Block:
         """A whole block; InputError where its documents.jsonl can't be read."""
         documents = [self._document(number, line) for line in self._block_lines(number)]
-        return Block(self._block_tokens(number), self._block_lengths(number), documents)
+        return Block(self._block_tokens(number), self._block_lengths(number), documents, self._block_targets(number))
 
     def _document(self, block: int, line: bytes) -> Document:
         try:
@@ -129,6 +156,17 @@ class ShardReader:
     def _block_tokens(self, block: int) -> np.ndarray:
         row = self.index[block]
         return self._slice(int(row[TOKENS_OFFSET]), int(row[TOKENS]), self.dtype)
+
+    def _block_targets(self, block: int) -> np.ndarray | None:
+        """(tokens,) bool, or None where all are. InputError where bits are set beyond the last token."""
+        if not self.has_targets:
+            return None
+        count = int(self.index[block, TOKENS])
+        bits = self._slice(int(self.index[block, TARGETS_OFFSET]), mask_bytes(count), BITS_TYPE)
+        found = np.unpackbits(bits, bitorder="little").astype(bool)
+        if found[count:].any():
+            raise InputError(f"{self.path}: block {block}: more targets than tokens; prepare it again.")
+        return found[:count]
 
     def _block_lengths(self, block: int) -> np.ndarray:
         offset, count = self.index[block, [LENGTHS_OFFSET, DOCUMENTS]].tolist()

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ USUAL_ENDS = (END_OF_TEXT, "<|end_of_text|>", "<|end▁of▁sentence|>", "</s>",
 NAMED_TOKENS = ("bos_token", "unk_token", "pad_token")
 SMALLEST_VOCABULARY = 257  # 256 bytes and the end-of-text token
 
-FILE, CONFIG = "tokenizer.json", "tokenizer_config.json"
-FILES = (FILE, CONFIG, "special_tokens_map.json", "chat_template.jinja")  # that are copied with a tokenizer
+FILE, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+FILES = (FILE, CONFIG, "special_tokens_map.json", TEMPLATE)  # that are copied with a tokenizer
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Tokenizer:
     content: str
     end_of_text: str
     named_tokens: tuple[tuple[str, str], ...] = ()  # bos, unk and pad, where a loaded tokenizer has them
+    chat_template: str | None = None  # Jinja
 
     @cached_property
     def engine(self) -> Any:
@@ -50,6 +51,17 @@ class Tokenizer:
         engine.no_truncation()
         engine.no_padding()
         engine.encode_special_tokens = True
+        return engine
+
+    @cached_property
+    def _rendered_engine(self) -> Any:
+        """The same, but that special tokens written out are special, as a chat template means them."""
+        from tokenizers import Tokenizer as Engine
+
+        engine = Engine.from_str(self._deterministic())
+        engine.no_truncation()
+        engine.no_padding()
+        engine.encode_special_tokens = False
         return engine
 
     def _deterministic(self) -> str:
@@ -95,6 +107,25 @@ class Tokenizer:
         with self._errors(text):
             return list(self.engine.encode(text, add_special_tokens=False).ids)
 
+    def encode_rendered(self, text: str) -> list[int]:
+        """Ids of what a chat template made: special tokens written out are special. No beginning or end is added."""
+        with self._errors(text):
+            return list(self._rendered_engine.encode(text, add_special_tokens=False).ids)
+
+    def with_special(self, tokens: Iterable[str]) -> Tokenizer:
+        """The tokenizer with further special tokens, whose ids follow all others; those that it has stay."""
+        loaded, following = json.loads(self.content), self.vocab_size
+        known = self.engine.get_vocab(with_added_tokens=True)
+        lacking = [token for token in tokens if token not in known]
+        if not lacking:
+            return self
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        loaded["added_tokens"] = [
+            *(loaded.get("added_tokens") or []),
+            *({"id": following + place, "content": token, **flags} for place, token in enumerate(lacking)),
+        ]
+        return replace(self, content=json.dumps(loaded, ensure_ascii=False, indent=2))
+
     def encode_pieces(self, text: bytes) -> list[np.ndarray]:
         """The same of a UTF-8 `text`, in pieces (tokens,) uint32: memory is bounded, however long the text."""
         with self._errors(text):
@@ -123,6 +154,8 @@ class Tokenizer:
             },
             scratch=scratch,
         )
+        if self.chat_template is not None:
+            write_bytes(folder / TEMPLATE, self.chat_template.encode(), scratch=scratch)
         write_bytes(folder / FILE, self.content.encode(), scratch=scratch)
 
 
@@ -170,6 +203,7 @@ def load_tokenizer(path: str | Path, end_of_text: str | None = None) -> Tokenize
         content=content,
         end_of_text=_find_end(file, vocabulary, end_of_text, _token_text(config.get("eos_token"))),
         named_tokens=tuple((key, text) for key in NAMED_TOKENS if (text := _token_text(config.get(key))) in vocabulary),
+        chat_template=_read_template(file.with_name(TEMPLATE), config.get("chat_template")),
     )
     with rust_errors(f"{file}: no tokenizer that `tokenizers` can read"):
         known = tokenizer.engine.get_vocab(with_added_tokens=True)
@@ -217,6 +251,16 @@ def _read_config(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{file}: no JSON object; mend or remove it.")
     return content
+
+
+def _read_template(file: Path, configured: Any) -> str | None:
+    """The chat template: of its own file, or as tokenizer_config.json has it, where several have names `default`."""
+    if file.is_file():
+        return read_text(file)
+    if isinstance(configured, list):
+        named = {entry.get("name"): entry.get("template") for entry in configured if isinstance(entry, dict)}
+        configured = named.get("default")
+    return configured if isinstance(configured, str) else None
 
 
 def _token_text(token: Any) -> str:

@@ -51,12 +51,15 @@ def _verify_shard(manifest: Manifest, shard: Shard) -> Iterator[str]:
     if not np.array_equal(built, reader.index):
         yield f'the index doesn\'t fit the tar; run "banyan data index {manifest.folder}".'
         return
-    text_bytes = 0
+    text_bytes, targets = 0, 0
     for number in range(len(built)):
         block = reader.block(number)
         for problem in _block_problems(block, manifest):
             yield f"block {number}: {problem}; prepare it again."
         text_bytes += sum(document.bytes for document in block.documents)
+        targets += 0 if block.targets is None else int(block.targets.sum())
+    if targets != (shard.targets or 0):
+        yield f"{targets:,} tokens are targets, {shard.targets or 0:,} expected by the manifest; prepare it again."
     if text_bytes != shard.text_bytes:
         yield f"{text_bytes:,} bytes of text, {shard.text_bytes:,} expected by the manifest; prepare it again."
 
@@ -71,5 +74,7 @@ def _block_problems(block: Block, manifest: Manifest) -> Iterator[str]:
     if len(block.tokens) and int(block.tokens.max()) >= manifest.vocab_size:
         yield f"token {int(block.tokens.max())} is outside the vocabulary of {manifest.vocab_size:,}"
     ends = np.flatnonzero(block.tokens == manifest.end_of_text) + 1
-    if not np.array_equal(ends, np.cumsum(block.lengths, dtype=np.int64)):
+    expected = np.cumsum(block.lengths, dtype=np.int64)
+    inside = block.targets is not None  # where turns of a chat may end in it as well
+    if not (np.isin(expected, ends).all() if inside else np.array_equal(ends, expected)):
         yield "the end-of-text tokens aren't where the documents' lengths put them"

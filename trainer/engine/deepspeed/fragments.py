@@ -26,13 +26,13 @@ from trainer.ranks.mesh import Mesh
 
 
 def held_fragments(engine: Any, partition: Partition, *, moments: bool = True) -> Iterator[Fragment]:
-    """All that this rank holds: fp32 weights and moments. At stage 0 that is all of its slices.
+    """All that this rank holds of what is trained: fp32 weights and moments. At stage 0 that is all of its slices.
 
     A new run has no `moments` before its first step.
     """
     stage = engine.zero_optimization_stage()
     inner = inner_optimizer(engine)
-    for name, parameter in engine.module.named_parameters():
+    for name, parameter in trained_parameters(engine):
         held = Region.of_slice(partition.shapes[name], partition.slice_of(name))
         if stage == 0:
             views = {WEIGHT: parameter.data.view(-1)}
@@ -56,12 +56,19 @@ def held_fragments(engine: Any, partition: Partition, *, moments: bool = True) -
         yield from _held_at_stage_3(engine, partition, moments=moments)
 
 
+def trained_parameters(engine: Any) -> Iterator[tuple[str, Any]]:
+    """Names and parameters that the optimiser steps: all but the base that adapters are beside."""
+    for name, parameter in engine.module.named_parameters():
+        if parameter.requires_grad:
+            yield name, parameter
+
+
 def _held_at_stage_3(engine: Any, partition: Partition, *, moments: bool) -> Iterator[Fragment]:
     """By group of DeepSpeed's, for one on NVMe is in memory only while its fragments are being used."""
     inner = inner_optimizer(engine)
     places = [
         (*engine.optimizer.grad_position[engine.optimizer.get_param_id(parameter)][:2], name, parameter)
-        for name, parameter in engine.module.named_parameters()
+        for name, parameter in trained_parameters(engine)
     ]
     for group, members in groupby(sorted(places, key=itemgetter(0, 1)), key=itemgetter(0)):
         with group_in_memory(engine, group):
@@ -134,7 +141,7 @@ def _flat_partitions(engine: Any) -> list[torch.Tensor]:
     DeepSpeed has one class for bf16 with fp32 accumulation at stage 1 (BF16_Optimizer), and others for the rest.
     """
     if engine.zero_optimization_stage() == 0:
-        return list(engine.module.parameters())
+        return [parameter for _, parameter in trained_parameters(engine)]
     for name in ("single_partition_of_fp32_groups", "fp32_groups_flat_partition", "fp32_partitioned_groups_flat"):
         if hasattr(engine.optimizer, name):
             return list(getattr(engine.optimizer, name))
@@ -144,7 +151,7 @@ def _flat_partitions(engine: Any) -> list[torch.Tensor]:
 def _first_parameters(engine: Any) -> list[nn.Parameter]:
     """A parameter of each of _flat_partitions: all of a flat partition are of one group."""
     if engine.zero_optimization_stage() == 0:
-        return list(engine.module.parameters())
+        return [parameter for _, parameter in trained_parameters(engine)]
     for name in ("bit16_groups", "bf16_groups", "fp16_groups"):
         if hasattr(engine.optimizer, name):
             return [group[0] for group in getattr(engine.optimizer, name)]
@@ -185,6 +192,22 @@ def restore(engine: Any, partition: Partition, source: Source, *, steps: int) ->
         muon.fill_whole_momenta(engine, partition, source)
     if stage in (1, 2):
         engine.optimizer.update_lp_params()
+
+
+@torch.no_grad()
+def restore_base(engine: Any, partition: Partition, source: Source) -> None:
+    """Sets the weights that aren't trained, of which every rank has all below stage 3, and at stage 3 its partition."""
+    stage = engine.zero_optimization_stage()
+    for name, parameter in engine.module.named_parameters():
+        if parameter.requires_grad:
+            continue
+        held = Region.of_slice(partition.shapes[name], partition.slice_of(name))
+        if stage < 3:
+            parameter.data.view(-1).copy_(source(name, WEIGHT, held))
+            continue
+        first, count = partition_range(parameter)
+        if count > 0:
+            _set_partition(parameter, source(name, WEIGHT, replace(held, start=first, stop=first + count)))
 
 
 def _set_partition(parameter: Any, weights: torch.Tensor) -> None:

@@ -42,6 +42,11 @@ class TokenCache:
         self._tokens = tokens if self._tokens is None else torch.cat((self._tokens, tokens), dim=1)
         return self._tokens
 
+    def keep(self, rows: list[int]) -> None:
+        """Forgets all rows of the batch but these."""
+        if self._tokens is not None:
+            self._tokens = self._tokens[rows]
+
 
 class CausalLM(nn.Module):
     """A Hugging Face model, built from the config.json of `settings.path`; weights are to be filled in."""

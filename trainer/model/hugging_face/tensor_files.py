@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from trainer.model.hugging_face.safetensors_folder import INDEX, SINGLE, find_te
 from trainer.model.region import Region, Storage, copy
 
 COMPARED_AT_ONCE = 2**24  # elements
-CODES = {torch.float32: "F32", torch.bfloat16: "BF16"}  # safetensors' names
+CODES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int8: "I8"}  # safetensors' names
 
 
 # -------------------------------------------------------------------------------------------------------------- reading
@@ -88,20 +89,31 @@ class FolderReader:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor to write; `load` gives its values, in fp32 and any shape, when it's its turn."""
+    """A tensor to write; `load` gives its values, in any shape, when it's its turn. `dtype`: None for the folder's."""
 
     name: str
     shape: tuple[int, ...]
     load: Callable[[], torch.Tensor]
+    dtype: torch.dtype | None = None
 
 
-def write_tensors(folder: Path, tensors: Iterable[Tensor], dtype: torch.dtype, shard_bytes: int) -> int:
-    """Writes tensors to files of at most `shard_bytes` (or one tensor), durably; the bytes of all. Holds one tensor."""
+def write_tensors(
+    folder: Path,
+    tensors: Iterable[Tensor],
+    dtype: torch.dtype,
+    shard_bytes: int,
+    *,
+    metadata: Mapping[str, str] = MappingProxyType({}),
+) -> int:
+    """Writes tensors to files of at most `shard_bytes` (or one tensor), durably; the bytes of all. Holds one tensor.
+
+    Each file's header says `metadata` besides.
+    """
     shards = list(_shards(tensors, dtype, shard_bytes))
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         file = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_file(folder / file, shard, dtype)
+        _write_file(folder / file, shard, dtype, metadata)
         weight_map |= {tensor.name: file for tensor in shard}
     total = sum(_bytes(tensor, dtype) for shard in shards for tensor in shard)
     if len(shards) > 1:
@@ -122,26 +134,30 @@ def _shards(tensors: Iterable[Tensor], dtype: torch.dtype, shard_bytes: int) -> 
     yield shard
 
 
-def _write_file(path: Path, tensors: list[Tensor], dtype: torch.dtype) -> None:
+def _write_file(path: Path, tensors: list[Tensor], dtype: torch.dtype, metadata: Mapping[str, str]) -> None:
     """A safetensors file: length of the header (u64), header (JSON, padded to 8 bytes), values one after the other.
 
     Written by hand because safetensors' own writer wants all tensors of a file in memory.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
     start = 0
     for tensor in tensors:
         stop = start + _bytes(tensor, dtype)
-        header[tensor.name] = {"dtype": CODES[dtype], "shape": list(tensor.shape), "data_offsets": [start, stop]}
+        header[tensor.name] = {
+            "dtype": CODES[tensor.dtype or dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, stop],
+        }
         start = stop
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors:
-            values = tensor.load().to(dtype).contiguous().view(-1)
+            values = tensor.load().to(tensor.dtype or dtype).contiguous().view(-1)
             file.write(values.view(torch.uint8).numpy().tobytes())
     sync(path)
 
 
 def _bytes(tensor: Tensor, dtype: torch.dtype) -> int:
-    return math.prod(tensor.shape) * dtype.itemsize
+    return math.prod(tensor.shape) * (tensor.dtype or dtype).itemsize

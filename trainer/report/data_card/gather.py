@@ -18,7 +18,7 @@ from trainer.data.tokens.manifest import Manifest, SourceGroup, datasets_in, rea
 from trainer.data.tokens.tokenizer import Tokenizer, load_tokenizer
 from trainer.errors import InputError
 from trainer.machine.json_file import Malformed, read_regular
-from trainer.report.data_card.card import CardSource, CardSplit, DataCard, KeptSample, Share
+from trainer.report.data_card.card import CardSource, CardSplit, DataCard, DocumentCounts, KeptSample
 from trainer.report.data_card.documents import MOST_LOOKED_AT, SeenDocument, count_lengths, seen_documents
 from trainer.report.data_card.funnel import make_funnel
 from trainer.report.data_card.languages import MOST_GUESSED, count_languages, open_guesser
@@ -102,7 +102,7 @@ def _split(manifest: Manifest) -> CardSplit:
 # ---------------------------------------------------------------------------------------------------------- sources
 
 
-def _count_sources(manifests: Sequence[Manifest]) -> tuple[list[Share], int]:
+def _count_sources(manifests: Sequence[Manifest]) -> tuple[list[DocumentCounts], int]:
     """What came from each input: counted, or where the splits are large estimated from even samples of them."""
     ends = list(accumulate(len(group.files) for group in manifests[0].sources))
     totals = [[0.0, 0.0, 0.0] for _ in ends]
@@ -126,10 +126,10 @@ def _count_sources(manifests: Sequence[Manifest]) -> tuple[list[Share], int]:
         for total, counts in zip(totals, seen, strict=True):
             for place, scale in enumerate(scales):
                 total[place] += counts[place] * scale
-    return [Share(*(round(count) for count in total)) for total in totals], looked_at
+    return [DocumentCounts(*(round(count) for count in total)) for total in totals], looked_at
 
 
-def _source(manifest: Manifest, group: SourceGroup, share: Share) -> CardSource:
+def _source(manifest: Manifest, group: SourceGroup, share: DocumentCounts) -> CardSource:
     return CardSource(group.input, len(group.files), group.licence, _stated_language(manifest, group), share)
 
 
@@ -148,7 +148,7 @@ def _stated_language(manifest: Manifest, group: SourceGroup) -> str | None:
 
 def _languages(
     manifests: Sequence[Manifest], tokenizer: Tokenizer, say: Callable[[str], None]
-) -> tuple[tuple[tuple[str, Share], ...], int]:
+) -> tuple[tuple[tuple[str, DocumentCounts], ...], int]:
     """The languages of documents at even distances of the training split, guessed, and how many documents that were."""
     try:
         guess = open_guesser()

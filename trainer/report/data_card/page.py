@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from trainer.data.text.progress import bytes_in_words
 from trainer.report.curves import readable_count
-from trainer.report.data_card.card import DataCard, FunnelStage, RemovedByRule, Share
+from trainer.report.data_card.card import DataCard, DocumentCounts, FunnelStage, RemovedByRule
 from trainer.report.data_card.funnel import DUPLICATES
 from trainer.report.data_card.markup import Content, Markup, bar, element, table
 from trainer.report.data_card.style import STYLE
@@ -149,7 +149,7 @@ def _rule_row(stage: FunnelStage, rule: RemovedByRule, read: int) -> list[Conten
 # ------------------------------------------------------------------------------------------------ sources, languages
 
 
-def _shares(share: Share, total: int) -> list[Content]:
+def _shares(share: DocumentCounts, total: int) -> list[Content]:
     return [
         f"{share.documents:,}",
         readable_count(share.tokens),

@@ -1,0 +1,91 @@
+"""The model of a Hugging Face folder, whole on this process, to answer with: its weights as they are, or in 8 bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.checkpoint.fragment import WEIGHT
+from trainer.config import Model
+from trainer.errors import InputError
+from trainer.model.build import LanguageModel, build_empty, parameter_shapes
+from trainer.model.decoder import Transformer
+from trainer.model.hugging_face import int8_weights
+from trainer.model.hugging_face.architecture import read_architecture, read_window
+from trainer.model.hugging_face.config_json import check_doors, read_config_json, read_json_object
+from trainer.model.hugging_face.folder import CONFIG, GENERATION
+from trainer.model.hugging_face.inner_folder import open_inner_weights
+from trainer.model.hugging_face.safetensors_folder import find_tensors, require_tensors
+from trainer.model.hugging_face.tensor_files import FolderReader
+from trainer.model.region import Region
+
+POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
+USUAL_CONTEXT = 2048  # tokens, where a folder doesn't say
+AS_IT_IS: dict[str, Any] = {int8_weights.CONFIG: None}  # in the place of that field, which is read here
+
+
+@torch.no_grad()
+def load_folder(folder: Path, device: torch.device) -> LanguageModel:
+    """The model in evaluation mode: our decoder where that is its architecture, else Hugging Face's own code."""
+    config = read_json_object(folder / CONFIG)
+    in_8_bits = int8_weights.is_int8(config, folder / CONFIG)
+    settings = _settings(folder, in_8_bits)
+    model = build_empty(settings, device, torch.float32)
+    names = int8_weights.quantized_names(model) if in_8_bits else []
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    if settings.path is None and not in_8_bits:
+        require_tensors(folder, settings)
+    plain = FolderReader(folder).read
+    if settings.path is not None and not in_8_bits:
+        plain, _ = open_inner_weights(settings, parameter_shapes(settings))
+    tensors = find_tensors(folder)
+    for name, parameter in list(model.named_parameters()):
+        shape = shapes[name]
+        if name not in names:
+            if in_8_bits and (name not in tensors or tensors[name].shape != shape):
+                raise InputError(f"{folder}: {name} isn't there, or not of the shape {shape}; export it again.")
+            parameter.copy_(plain(name, WEIGHT, Region.of_slice(shape, None)).view(shape))
+    for name in names:
+        int8_weights.check_parts(name, shapes[name], tensors, folder)
+        parts = int8_weights.read_parts(name, tensors)
+        inner: Any = model if isinstance(model, Transformer) else model.inner
+        module = inner.get_submodule(name.rpartition(".")[0])
+        weight = int8_weights.join_parts({part: values.to(device) for part, values in parts.items()}, torch.float32)
+        module.weight = torch.nn.Parameter(weight, requires_grad=False)
+    return model.eval()
+
+
+def _settings(folder: Path, in_8_bits: bool) -> Model:
+    """Our decoder's, if that computes the same for every row that the folder's positions allow."""
+    config = read_config_json(folder, AS_IT_IS if in_8_bits else {})
+    config.pop(int8_weights.CONFIG, None)
+    try:
+        architecture = read_architecture(config, folder / CONFIG)
+        window = read_window(config, folder / CONFIG)
+    except InputError:
+        return Model(path=str(folder), overrides=AS_IT_IS if in_8_bits else {})
+    if window is not None and window < context_of(folder):
+        return Model(path=str(folder), overrides=AS_IT_IS if in_8_bits else {})
+    return Model(**architecture)
+
+
+def context_of(folder: Path) -> int:
+    """The tokens that a folder's model sees at most."""
+    config = read_json_object(folder / CONFIG)
+    return next((config[key] for key in POSITIONS if type(config.get(key)) is int and config[key] > 0), USUAL_CONTEXT)
+
+
+def end_tokens_of(folder: Path) -> frozenset[int]:
+    """The tokens at which its model stops, by generation_config.json, or else by config.json: one, or a list."""
+    for name in (GENERATION, CONFIG):
+        if (folder / name).is_file():
+            fields = read_json_object(folder / name)
+            if name == GENERATION:
+                check_doors(fields, str(folder / name))
+            found = fields.get("eos_token_id")
+            ids = found if isinstance(found, list) else [found]
+            if found is not None and all(type(number) is int for number in ids):
+                return frozenset(ids)
+    return frozenset()

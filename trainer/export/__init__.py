@@ -1,0 +1,1 @@
+"""Formats that a model is written in: one file each, and a row in formats.py."""

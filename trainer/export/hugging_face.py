@@ -1,0 +1,36 @@
+"""format=hf: a folder that transformers loads, and all that reads its folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from trainer.config import ExportSettings
+from trainer.data.tokens.tokenizer import copy_tokenizer
+from trainer.export.source import ExportSource
+from trainer.machine.durable import write_json
+from trainer.model.hugging_face.tensor_files import write_tensors
+
+DTYPES = {"fp32": ("float32", torch.float32), "bf16": ("bfloat16", torch.bfloat16)}
+
+
+def folder_suffix(settings: ExportSettings) -> str:
+    """Nothing: it is the usual format."""
+    return ""
+
+
+def write(folder: Path, source: ExportSource, settings: ExportSettings) -> str:
+    """Fills the folder, tensor by tensor."""
+    name, dtype = DTYPES[settings.dtype]
+    written = write_tensors(folder, source.tensors(), dtype, settings.shard_bytes)
+    write_beside_weights(folder, source, {"dtype": name})
+    kind = source.architecture["architectures"][0]
+    return f"{kind}, {source.described}, {settings.dtype}, {written:,} bytes of weights"
+
+
+def write_beside_weights(folder: Path, source: ExportSource, changes: dict[str, object]) -> None:
+    """config.json with changes, generation_config.json, and the tokenizer's files."""
+    write_json(folder / "config.json", source.architecture | changes)
+    write_json(folder / "generation_config.json", source.generation)
+    copy_tokenizer(source.tokenizer_folder, folder)

@@ -1,0 +1,41 @@
+"""Adapters as peft writes them: adapter_model.safetensors and adapter_config.json, for PeftModel.from_pretrained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from trainer.config import Adapt
+from trainer.model.adapters import BASE, LORA_A, MAGNITUDE, is_adapter, lora_config
+
+PREFIX = "base_model.model."
+WEIGHTS = "adapter_model.safetensors"
+
+
+def peft_name(name: str) -> str:
+    """The name that peft stores a parameter under: without the adapter's own, `default`."""
+    if name.endswith(MAGNITUDE):
+        return PREFIX + name.removesuffix(".default.weight")
+    return PREFIX + (name.replace(".default.", ".") if is_adapter(name) else name.replace(BASE, "."))
+
+
+def write_adapters(
+    folder: Path, weights: Iterable[tuple[str, torch.Tensor]], adapt: Adapt, *, base: str, dtype: torch.dtype
+) -> int:
+    """Writes what was trained, by the names of the model with adapters, for a `base`; bytes of weights."""
+    from safetensors.torch import save_file
+
+    found = dict(weights)
+    layers = [name.removesuffix(LORA_A) for name in found if name.endswith(LORA_A)]
+    kinds = sorted({layer.rpartition(".")[2] for layer in layers})
+    config = lora_config(adapt, adapt.targets or kinds)
+    config.base_model_name_or_path = base
+    config.inference_mode = True
+    whole = sorted({name.split(".")[-2] for name in found if not is_adapter(name)})
+    config.modules_to_save = whole or None
+    config.save_pretrained(str(folder))
+    tensors = {peft_name(name): weight.to(dtype).contiguous() for name, weight in found.items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

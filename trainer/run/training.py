@@ -1,0 +1,238 @@
+"""Token shards → a trained model: what pretrain and finetune have in common, which is all but their defaults.
+
+Read `train` from top to bottom: it is the map of what happens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+from trainer.checkpoint.object_store import ObjectStore
+from trainer.checkpoint.retention import remove_attempts
+from trainer.checkpoint.writer import CheckpointWriter
+from trainer.config import Pretrain
+from trainer.config.batches import accumulation_steps, micro_batch_of
+from trainer.config.plain_values import with_values
+from trainer.data.tokens.dataset import (
+    Dataset,
+    open_test,
+    open_training,
+    open_validation,
+    require_same_tokenizer,
+    weights_of,
+    widest,
+    with_absolute_paths,
+    with_length,
+)
+from trainer.data.tokens.history import FILE as HISTORY
+from trainer.data.tokens.history import History, total_steps_of
+from trainer.data.tokens.loader import Loader
+from trainer.data.tokens.order import Order
+from trainer.engine.assemble import assemble, compile_parts
+from trainer.engine.deepspeed.offload import load_nvme_op
+from trainer.engine.loop import Progress, Trainer
+from trainer.engine.targets import Step, counted_steps, fixed_steps
+from trainer.errors import STOPPED
+from trainer.evaluate.loss import LossEvaluator, Score, cut_in_words
+from trainer.machine.durable import write_json
+from trainer.machine.process import keep_freed_memory
+from trainer.model.build import (
+    count_active_parameters,
+    parameter_shapes,
+)
+from trainer.model.hugging_face.folder import find_model, keep_model, own_model
+from trainer.model.hugging_face.suitability import (
+    require_causal,
+    require_separation,
+    require_suitable,
+)
+from trainer.objective.build import Objective, build_objective
+from trainer.ranks.mesh import Mesh, join, seed_everything
+from trainer.ranks.stop import StopRequests
+from trainer.ranks.watchdog import Watchdog
+from trainer.run import directory as run_directory
+from trainer.run.lock import RunLock
+from trainer.run.micro_batch import find_micro_batch
+from trainer.run.open import (
+    already_finished,
+    already_stopped,
+    check_packing,
+    check_shards,
+    copy_last,
+    enter_run_directory,
+    fetch_newest,
+    fit_to_data,
+    nothing_left,
+    settle_numbers,
+)
+from trainer.run.resume import check_fetched, find_resume
+from trainer.run.saving import build_hooks, fragments_to_save, save
+from trainer.run.summary import announce_end
+from trainer.run.tracking import closing, device_name, measure_utilisation, open_tracker
+from trainer.run.weights import open_run_weights
+from trainer.track.sinks.wandb_run import choose_mode
+from trainer.track.tracker import Tracker
+
+
+def run_rank(config: Pretrain) -> int:
+    """Runs one rank of a run whose configuration has been checked, or goes on with it; the exit code.
+
+    A signal ends it before its first step; after that it is a stop request.
+    """
+    with StopRequests() as stops, RunLock() as lock, Watchdog(config.health.hang_timeout_s) as watchdog:
+        return train(config, stops, lock, watchdog)
+
+
+def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog) -> int:
+    """The recipe."""
+    config = run_directory.with_absolute_places(config)
+    model_config = find_model(config.model, run_directory.locate(config))
+    require_suitable(model_config, config.train, config.parallel, sequence_length=config.data.sequence_length)
+    load_nvme_op(config.parallel)
+    mesh = join(
+        tensor=config.parallel.tensor, sequence=config.parallel.sequence, hang_timeout_s=config.health.hang_timeout_s
+    )
+    keep_freed_memory()
+    seed_everything(config.seed, deterministic=config.train.deterministic)
+    mesh.main_finds(lambda: choose_mode(config.track.wandb))  # refuses online without a key
+
+    training = open_training(config.data, config.seed)
+    validation = open_validation(config.data) if config.evaluate.every > 0 else []
+    test = [open_test(config.data)] if config.evaluate.test else []
+    require_same_tokenizer(training + validation + test)
+    check_packing(config.data, training)
+    config = fit_to_data(config, model_config, training, validation)
+    check_shards(training + validation + test, config.data.verify_bytes, mesh)
+    run_dir = enter_run_directory(config, mesh, lock)
+    watchdog.start(run_dir, mesh)
+    config = with_length(dataclasses.replace(config, data=with_absolute_paths(config.data)))
+
+    object_store = ObjectStore(config.checkpoint.dir) if config.checkpoint.dir else None
+    if object_store is not None:
+        fetch_newest(object_store, run_dir, mesh, lambda folder: check_fetched(folder, config, training))
+    reader = find_resume(run_dir, config, mesh, training)
+    config = settle_numbers(config, reader, mesh)
+    progress = reader.stated("progress", Progress.from_json) if reader else Progress()
+    history = (reader.stated("history", History.from_json) if reader else History([], [])).go_on(
+        step=progress.step,
+        position=progress.position,
+        batch_size=config.train.batch_size,
+        rows=[dataset.rows for dataset in training],
+        weights=weights_of(config.data),
+    )
+    total_steps = total_steps_of(config, history)
+    if nothing_left(run_dir, mesh, progress, total_steps):
+        copy_last(object_store, reader, mesh)
+        return already_finished(run_dir, mesh, progress)
+    if config.train.stop_at is not None and progress.step >= config.train.stop_at:
+        copy_last(object_store, reader, mesh)
+        return already_stopped(run_dir, mesh, progress)
+    mesh.main_finds(lambda: keep_model(run_dir, config.model, model_config, resumed=reader is not None))
+    model_config = own_model(config.model, run_dir)
+    shapes = parameter_shapes(model_config)
+    weights = open_run_weights(config, model_config, shapes, widest(training).manifest, reader, run_dir, mesh)
+    micro_batch_size = find_micro_batch(config, model_config, mesh, run_dir, device_name(mesh))
+    config = with_values(config, {"train.micro_batch_size": micro_batch_size})
+    if mesh.is_main:
+        if reader:
+            print(f"going on from {reader.folder}", flush=True)
+        for line in filter(None, (dataset.describe_packing() for dataset in training)):
+            print(line, flush=True)
+        for cut in filter(None, (cut_in_words(dataset, config.evaluate) for dataset in validation + test)):
+            print(cut, flush=True)
+        remove_attempts(run_dir)
+        run_directory.write_description(run_dir, config, widest(training).manifest.folder / "tokenizer")
+        write_json(run_dir / HISTORY, history.to_json())
+
+    assembly = assemble(config, model_config, weights.shapes, mesh)
+    engine = assembly.engine
+    if reader:
+        reader.check_shapes(weights.trained)
+    weights.restore(assembly, steps=progress.step)
+    require_causal(engine.module, config.data.sequence_length)
+    if config.data.separates_documents:
+        require_separation(engine.module, config.data.sequence_length)
+    if config.train.compile:
+        compile_parts(engine.module)
+
+    parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, model_config)
+    tracker = open_tracker(run_dir, config, mesh, training + validation, (parameters, active), progress, total_steps)
+    objective = build_objective(config.objective, config.data, end_of_text=widest(training).manifest.end_of_text)
+    evaluation = LossEvaluator(
+        objective, engine, validation, config.evaluate, mesh, beat=lambda: watchdog.beat("evaluate")
+    )
+    hooks = build_hooks(config, assembly, mesh)
+    for hook in hooks:
+        hook.begin(reader)
+    state = {"history": history.to_json(), "tokenizer_sha256": widest(training).manifest.tokenizer_sha256}
+    say = tracker.note if tracker is not None else print
+    writer = CheckpointWriter(run_dir, mesh, config.checkpoint, say, object_store)
+    if reader:
+        writer.copy_again(reader.folder)
+    trainer = Trainer(
+        config=config,
+        mesh=mesh,
+        engine=engine,
+        optimizer=assembly.optimizer,
+        objective=objective,
+        steps=open_steps(config, mesh, training, history, objective, progress.position),
+        progress=progress,
+        total_steps=total_steps,
+        pace=history.position_after if config.train.tokens is not None else None,
+        utilisation=measure_utilisation(config, model_config, mesh, active),
+        log=tracker,
+        evaluators=[evaluation],
+        save=lambda last: save(
+            writer, config, mesh, fragments_to_save(assembly, mesh, hooks), progress, state, last=last
+        ),
+        watchdog=watchdog,
+        hooks=hooks,
+    )
+    stops.attach(mesh, run_dir)
+    with closing(tracker) as ending, writer:
+        reason = trainer.run(stops)
+        if reason is None and not evaluation.latest and config.evaluate.every > 0:
+            evaluation.run()  # a run killed after its last checkpoint, before its summary was written
+        watchdog.beat("end")
+        if reason is None:
+            scores = [*evaluation.latest, *score_test(dataclasses.replace(evaluation, sets=test), progress, tracker)]
+        if tracker is not None and reason is None:
+            announce_end(run_dir, config, progress, training, scores, parameters, tracker)
+        elif tracker is not None:
+            run_directory.record_stop(run_dir, str(reason), progress.step)
+            stops.honour()
+            tracker.note(f"stopped ({reason}) after step {progress.step}, checkpointed; the same command goes on")
+        ending.exit_code = 0 if reason is None else STOPPED
+    mesh.leave()
+    return ending.exit_code
+
+
+def open_steps(
+    config: Pretrain, mesh: Mesh, training: list[Dataset], history: History, objective: Objective, position: int
+) -> Iterator[Step]:
+    """This rank's micro-batches from `position` on, by step, each step with the targets of its global batch."""
+    rows = [dataset.rows for dataset in training]
+    loader = Loader(
+        datasets=training,
+        order=Order(rows, history.segments, seed=config.seed, window=config.data.shuffle_shards),
+        batch_size=config.train.batch_size,
+        micro_batch_size=micro_batch_of(config.train, mesh.data_size),
+        rank=mesh.data_rank,
+        world_size=mesh.data_size,
+        to_batch=objective.to_batch,
+        prefetch=config.data.prefetch,
+    )
+    micro_steps, per_row = accumulation_steps(config, mesh.data_size), objective.targets_per_row()
+    if per_row is None or any(dataset.is_uneven for dataset in training):
+        return counted_steps(loader.batches(position), micro_steps=micro_steps, mesh=mesh)
+    return fixed_steps(loader.batches(position), micro_steps=micro_steps, targets=per_row * config.train.batch_size)
+
+
+def score_test(evaluation: LossEvaluator, progress: Progress, tracker: Tracker | None) -> list[tuple[Dataset, Score]]:
+    """Scores the test set once, at the end, where evaluate.test asks for it. Every rank calls it."""
+    metrics = evaluation.run() if evaluation.sets else {}
+    if tracker is not None and metrics:
+        tracker.log(step=progress.step, tokens=progress.tokens, metrics=metrics)
+    return evaluation.latest if evaluation.sets else []
