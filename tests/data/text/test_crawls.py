@@ -11,6 +11,7 @@ from tests.corpus import write_texts
 from tests.data.text.formats import crawl, page, record, response, wet
 from tests.data.text.reading import assert_refused, read
 from trainer.data.text.filters import BAD_RECORD, OTHER_FORMAT, TOO_LARGE, UNDECODABLE
+from trainer.data.text.readers import warc_records
 from trainer.data.text.readers.warc import OTHER_STATUS, OTHER_TYPE
 from trainer.data.text.reading import Account
 from trainer.data.text.records import Rejected
@@ -146,6 +147,28 @@ def test_a_record_above_the_bound_is_counted_and_passed_over(tmp_path):
     assert read(write(tmp_path, records), most_bytes=1000) == [b"a", Rejected(TOO_LARGE), b"b"]
     bomb = [gzip.compress(each) for each in (record(b"a"), record(bytes(2**26)), record(b"b"))]
     assert read(write(tmp_path, bomb), most_bytes=1000) == [b"a", Rejected(TOO_LARGE), b"b"]
+
+
+class CountedFile(io.BytesIO):
+    """A file that counts the bytes that are read of it."""
+
+    taken = 0
+
+    def read(self, size=-1):
+        content = super().read(size)
+        self.taken += len(content)
+        return content
+
+
+def test_a_packed_crawl_is_read_once(monkeypatch):
+    """Over a network each byte that is read again is paid for again."""
+    monkeypatch.setattr(warc_records, "PIECE", 3000)
+    content = b"".join(map(gzip.compress, crawl(TEXTS * 10)))
+    file = CountedFile(content)
+    assert (
+        sum(isinstance(record, warc_records.WarcRecord) for record in warc_records.records_in_file(file, 2**20)) == 601
+    )
+    assert file.taken < 1.01 * len(content) + 3000
 
 
 @PACKED

@@ -50,7 +50,7 @@ def of_encoding(encoding):
 
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory):
-    """every/ with a file of each format, named/ with one of each named encoding, single/ with a file to a document."""
+    """every/ has a file of each format, named/ one of each named encoding, single/ a document to a file; and saved/."""
     path = tmp_path_factory.mktemp("corpora")
     named = {f"{encoding}.{kind}": KINDS[kind](of_encoding(encoding), encoding=encoding) for encoding, kind in ENCODED}
     single = {f"{number:02d}.txt.{pack}": PACK[pack](text.encode()) for number, (text, pack) in SINGLE.items()}

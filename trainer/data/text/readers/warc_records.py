@@ -16,7 +16,7 @@ from trainer.data.text.packed import PIECE
 VERSION = b"WARC/1."
 MOST_HEADER = 2**16  # bytes of a record's header
 GZIP = b"\x1f\x8b\x08"
-PACKED_PIECE = 2**16
+PACKED_PIECE = 2**13  # bytes given to a decompressor at once: most members are smaller
 _FIRST_LINE = re.compile(rb"WARC/1\.[0-9]\r?\n")
 _BLANK = re.compile(rb"[\r\n]*")
 
@@ -53,11 +53,11 @@ def records_in_file(
     file: BinaryIO, most_bytes: int, start: int = 0, stop: int | None = None
 ) -> Iterator[WarcRecord | Damage]:
     """The records that begin in [start, stop) of a file, which is plain or gzip, best with a member to a record."""
-    packed = _is_gzip(file)
+    packed, window = _is_gzip(file), _Window(file)
     following: int | None = start
     while following is not None and (stop is None or following < stop):
         place = following
-        member = _Member(file, place) if packed else None
+        member = _Member(window, place) if packed else None
         stream = _Stream(member.pieces() if member else _pieces(file, place))
         held, damage = None, None  # the last record of a member is whole when the checksum after it fits
         try:
@@ -194,12 +194,27 @@ def _pieces(file: BinaryIO, place: int) -> Iterator[bytes]:
         yield piece
 
 
+class _Window:
+    """Bytes of a file by their place, which come one after the other: each stretch is read once, in one request."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._start = 0
+        self._held = b""
+
+    def at(self, place: int) -> bytes:
+        """Some bytes from `place` on; none at the end of the file."""
+        if not self._start <= place < self._start + len(self._held):
+            self._file.seek(place)
+            self._start, self._held = place, self._file.read(PIECE)
+        return self._held[place - self._start : place - self._start + PACKED_PIECE]
+
+
 class _Member:
     """A gzip member that begins at a byte of a file."""
 
-    def __init__(self, file: BinaryIO, place: int) -> None:
-        self._file = file
-        self._place = place
+    def __init__(self, window: _Window, place: int) -> None:
+        self._window = window
         self._unpacker = zlib.decompressobj(wbits=31)
         self._read = place  # the byte after what was given to the decompressor
 
@@ -208,8 +223,7 @@ class _Member:
         while not self._unpacker.eof:
             packed = self._unpacker.unconsumed_tail
             if not packed:
-                self._file.seek(self._read)
-                packed = self._file.read(PACKED_PIECE)
+                packed = self._window.at(self._read)
                 self._read += len(packed)
                 if not packed:
                     raise zlib.error("cut short")
@@ -222,8 +236,7 @@ class _Member:
         for _ in self.pieces():
             pass
         place = self._read - len(self._unpacker.unused_data)
-        self._file.seek(place)
-        while content := self._file.read(PIECE):
+        while content := self._window.at(place):
             if rest := content.lstrip(b"\0"):
                 return place + len(content) - len(rest)
             place += len(content)
@@ -249,7 +262,7 @@ def _next_member(file: BinaryIO, start: int) -> int | None:
     """The first byte from `start` on at which a gzip member begins that holds a record."""
     while (found := _find(file, start, GZIP)) is not None:
         try:
-            if next(_Member(file, found).pieces(), b"").startswith(VERSION):
+            if next(_Member(_Window(file), found).pieces(), b"").startswith(VERSION):
                 return found
         except zlib.error:
             pass
