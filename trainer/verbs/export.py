@@ -21,6 +21,7 @@ from trainer.checkpoint.folders import folder_of, list_steps
 from trainer.checkpoint.fragment import EMA, kind_of_weights
 from trainer.config import Adapt, Export, Model
 from trainer.config.values import check_values
+from trainer.data.examples.render import Renderer
 from trainer.data.tokens.tokenizer import copy_tokenizer
 from trainer.errors import ConfigError, InputError, require
 from trainer.evaluate.merged import WholeWeights
@@ -61,6 +62,8 @@ def main(config: Export) -> int:
         end_of_text=tokenizer.end_of_text_id,
         dtype=name,
     )
+    if tokenizer.chat_template is not None:  # where answers end, for whoever serves it
+        generation |= {"eos_token_id": Renderer(tokenizer).turn_ends}
     default = default_output(run_dir, step, settings.average_last, kind, config.format)
     target = Path(settings.output or default).absolute()
     check_target(target)
