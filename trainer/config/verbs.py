@@ -133,6 +133,12 @@ class ExportSettings:
 
     output: Optional[str] = knob(None, "New folder to write; by default export/step-N in the run's.", common=True)
     dtype: str = knob("fp32", "Numbers of the written weights.", common=True, choices=("fp32", "bf16"))
+    gguf: str = knob(
+        "f16",
+        "Numbers of a GGUF's matrices; rows that blocks of 32 don't divide stay f16.",
+        common=True,
+        choices=("f32", "f16", "q8_0", "q4_0"),
+    )
     average_last: int = knob(1, "Write the mean of this many checkpoints, the last ones.", common=True, low=1)
     shard_bytes: int = knob(4 * 2**30, "Most bytes of weights in one file; a larger tensor has one alone.", low=1)
 
@@ -145,9 +151,10 @@ class Export:
     checkpoint: Checkpoint = part(Checkpoint)
     format: str = knob(
         "hf",
-        "What is written: hf, a folder that transformers loads, adapters merged; peft, adapters alone, as peft does.",
+        "What is written: hf, a folder that transformers loads, adapters merged; peft, adapters alone, as peft does; "
+        "gguf, a file that llama.cpp runs.",
         common=True,
-        choices=("hf", "peft"),
+        choices=("hf", "peft", "gguf"),
     )
     export: ExportSettings = part(ExportSettings)
 

@@ -3,6 +3,7 @@
 banyan export run.dir=runs/NAME format=hf
 banyan export run.dir=runs/NAME format=hf export.output=DIR export.dtype=bf16 export.average_last=5
 banyan export run.dir=runs/NAME format=peft      adapters alone, for PeftModel.from_pretrained
+banyan export run.dir=runs/NAME format=gguf export.gguf=q8_0      for llama.cpp
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from trainer.config.values import check_values
 from trainer.data.examples.render import Renderer
 from trainer.data.tokens.tokenizer import copy_tokenizer
 from trainer.errors import ConfigError, InputError, require
+from trainer.evaluate.gguf_file import check_gguf, write_gguf
 from trainer.evaluate.merged import WholeWeights
 from trainer.machine.durable import storage_errors, sync, write_json
 from trainer.model.hugging_face.architecture import stored_tensors, write_architecture
@@ -50,6 +52,8 @@ def main(config: Export) -> int:
     step = readers[0].state["step"]
     require_tokenizer_of(readers[0].folder, readers[0].state, tokenizer)
     name, dtype = DTYPES[settings.dtype]
+    if config.format == "gguf":
+        check_gguf(run.model)
     if config.format == "peft":
         require(run.adapt.name == "lora", f"format=peft: {run_dir} trained all weights, not adapters; use format=hf.")
         require(
@@ -67,6 +71,7 @@ def main(config: Export) -> int:
     default = default_output(run_dir, step, settings.average_last, kind, config.format)
     target = Path(settings.output or default).absolute()
     check_target(target)
+    numbers = settings.gguf if config.format == "gguf" else settings.dtype
 
     attempt = target.with_name(f"{target.name}.partial-{uuid.uuid4().hex[:8]}")
     try:
@@ -75,6 +80,15 @@ def main(config: Export) -> int:
             if config.format == "peft":
                 base = readers[0].base_folder
                 written = write_adapters(attempt, readers[0].adapters(kind), run.adapt, base=base, dtype=dtype)
+            elif config.format == "gguf":
+                written = write_gguf(
+                    attempt / f"model-{settings.gguf}.gguf",
+                    whole_weights(readers, kind),
+                    run.model,
+                    tokenizer,
+                    numbers=settings.gguf,
+                    context_length=run.data.sequence_length,
+                )
             else:
                 written = write_tensors(
                     attempt, tensors_of(readers, stored_as(run.model), kind), dtype, settings.shard_bytes
@@ -88,9 +102,7 @@ def main(config: Export) -> int:
     except BaseException:
         shutil.rmtree(attempt, ignore_errors=True)
         raise
-    print(
-        f"{target}: {architecture['architectures'][0]}, {describe_export(readers, run.model, written, settings.dtype)}"
-    )
+    print(f"{target}: {architecture['architectures'][0]}, {describe_export(readers, run.model, written, numbers)}")
     return 0
 
 
@@ -118,7 +130,7 @@ def default_output(run_dir: Path, step: int, count: int, kind: str, form: str = 
     return (
         run_dir
         / "export"
-        / f"step-{step:08d}{averaged}{'-ema' if kind == EMA else ''}{'-peft' if form == 'peft' else ''}"
+        / f"step-{step:08d}{averaged}{'-ema' if kind == EMA else ''}{f'-{form}' if form != 'hf' else ''}"
     )
 
 
@@ -141,6 +153,12 @@ def tensors_of(readers: list[WholeWeights], stored: StoredAs, kind: str) -> Iter
             stop = start + torch.Size(size).numel()
             yield Tensor(name, size, partial(mean_of, readers, parameter, kind, Region(shape, None, start, stop)))
             start = stop
+
+
+def whole_weights(readers: list[WholeWeights], kind: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every parameter by name, whole, one at a time; the mean of several checkpoints'."""
+    for name, shape in readers[0].shapes.items():
+        yield name, mean_of(readers, name, kind, Region.of_slice(shape, None)).view(shape)
 
 
 def mean_of(readers: list[WholeWeights], parameter: str, kind: str, region: Region) -> torch.Tensor:
