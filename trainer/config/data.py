@@ -42,8 +42,8 @@ class TokenizerSettings:
     train: TokenizerTrain = part(TokenizerTrain)
 
 
-FORMATS = ("text", "jsonl", "csv", "tsv", "parquet", "arrow", "tar", "warc", "wikipedia", "html", "epub")  # of files
-EXAMPLES = ("chat", "prompt_completion")  # what a record may be, besides a text
+FORMATS = ("text", "jsonl", "csv", "tsv", "parquet", "arrow", "tar", "warc", "wikipedia", "html", "epub")
+EXAMPLES = ("chat", "prompt_completion")  # trainer/data/examples/formats.py
 
 
 @dataclass
@@ -96,9 +96,8 @@ class Data:
     output: Optional[str] = knob(None, "Folder that prepare writes train/ and validation/ to.", common=True)
     format: Optional[str] = knob(
         None,
-        "What the input holds. Text, in files of a format: by default their names and contents say which. Or examples "
-        "in JSON: chat (messages, ShareGPT or Alpaca), of which the answers are learnt; or prompt_completion, of which "
-        "the completion is.",
+        "What the files hold, by default as their names and contents say; or chat (messages, ShareGPT, Alpaca) or "
+        "prompt_completion: JSON lines or arrays, of which the answers or completions are learnt.",
         common=True,
         choices=(*FORMATS, *EXAMPLES),
         later=True,

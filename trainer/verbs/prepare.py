@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -41,14 +42,15 @@ from trainer.data.text.plan import (
     read_progress,
     write_plan,
 )
-from trainer.data.text.progress import ProgressBar, bytes_in_words, counts_in_words, say
+from trainer.data.text.progress import ProgressBar, bytes_in_words, say
+from trainer.data.text.reading import WHOLE
 from trainer.data.text.remote import Unreachable
 from trainer.data.text.shard_job import Examples, MakeShard, ShardJob, Written
 from trainer.data.text.shared_work import WorkShare, share_work
 from trainer.data.text.shuffle import FindDuplicates, KeepOrder, ShuffleBucket, Stored
 from trainer.data.text.sources import Found, Source, find_sources
 from trainer.data.text.split import Buckets, shard_ranges
-from trainer.data.text.summary import print_summary
+from trainer.data.text.summary import counts_in_words, print_summary
 from trainer.data.text.workers import Map, available_cores, in_process, processes
 from trainer.data.tokens.manifest import read_manifest
 from trainer.data.tokens.shards import open_shards
@@ -119,19 +121,20 @@ def _prepare(
     """The stages, top to bottom."""
     data = config.data
     store = _store(config, output / PARTIAL, sources)
-    items = work_items(sources, whole=data.has_examples)
+    whole = {number: [WHOLE] for number in range(len(sources))} if data.has_examples else None
+    items = work_items(sources, whole)
     begin_partial(output, _layout(items, store.buckets), alone=not shared)
     if shared and read_progress(output, plan) == "finished":  # and tidied up, just before we began
         _up_to_date(output)
         return
-    if not data.has_examples and (cuts := find_cuts(sources, store, maps.spread)):
+    if whole is None and (cuts := find_cuts(sources, store, maps.spread)):
         items = work_items(sources, cuts)
     totals = _collect(items, store, sources, data, maps.spread)
     corpus = _arrange(totals, store, sources, data, maps)
     tokenizer, engine = _tokenizer(config, corpus, maps.here)
     names = tuple(source.name for source in sources)
     written = _write_shards(data, output, corpus, tokenizer, engine, names, maps.spread)
-    corpus = corpus.with_rejected(written)
+    corpus = with_unrendered(corpus, written)
     finish = Finish(config, output, sources, plan, corpus, tokenizer, written)
     for _ in maps.here(finish, [output]):
         print_summary(output, corpus, written)
@@ -244,7 +247,7 @@ def _collect(
     items: list[WorkItem], store: DocumentStore, sources: tuple[Source, ...], data: Data, map_items: Map
 ) -> Totals:
     """Stores every source's documents; returns what they add up to."""
-    examples = ExampleReader(str(data.format), data.bad_records == REFUSE) if data.has_examples else None
+    examples = ExampleReader(str(data.format), refuses=data.bad_records == REFUSE) if data.has_examples else None
     work = Collect(store, Cleaning.of(data.clean, len(items)), examples)
     totals = Totals()
     with ProgressBar("read", sum(item.bytes for item in items)) as progress:
@@ -342,6 +345,19 @@ def _check_splits(corpus: Corpus, data: Data) -> None:
                 f"{documents:,} documents falls into {split}: change it (0 makes no such set), or give more "
                 "documents."
             )
+
+
+def with_unrendered(corpus: Corpus, written: dict[str, list[Written]]) -> Corpus:
+    """With the examples that couldn't be rendered among the rejected. InputError where none is left to train on."""
+    rejected, first = Counter(corpus.rejected), dict(corpus.first_rejected)
+    for shard in (shard for shards in written.values() for shard in shards):
+        rejected.update(shard.rejected)
+        for reason, place in shard.first_rejected.items():
+            first.setdefault(reason, place)
+    if not any(shard.shard.documents for shard in written["train"]):
+        where = "; ".join(f"{reason}: first {place}" for reason, place in sorted(first.items()))
+        raise InputError(f"data.input: no document to prepare ({counts_in_words(rejected)}; {where}).")
+    return replace(corpus, rejected=dict(sorted(rejected.items())), first_rejected=first)
 
 
 def _tokenizer(config: Prepare, corpus: Corpus, map_items: Map) -> tuple[Tokenizer, str]:

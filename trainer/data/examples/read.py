@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from trainer.data.examples.faults import NO_TARGET, ExampleFault
@@ -19,13 +20,13 @@ from trainer.errors import InputError
 
 REFUSE = "refuse"
 MEND = "mend the record, or set data.bad_records=reject to leave such ones out"
-JSON_KINDS = ("json", "jsonl", "text")
-"""What the name of a file of examples may say that it holds: a .txt may hold lines of JSON as well."""
+
+JSON_KINDS = ("json", "jsonl", "text")  # what a name may say: a .txt may hold lines of JSON as well
 
 
 @dataclass(frozen=True)
 class ExampleReader:
-    """What the records of a file must be: `format`, of READERS; chats are under data.text_field or a usual name.
+    """What records must be: `format`, of READERS; a chat is under the source's text_field, or a usual name.
 
     With `refuses`, a record that isn't is refused by name; else it is counted. One without a target is counted always.
     """
@@ -36,9 +37,16 @@ class ExampleReader:
     def read(self, source: Source) -> Iterator[tuple[int, bytes | Rejected]]:
         """The records of a source with their numbers from 0, as read_documents gives texts."""
         self._check_name(source)
-        with content_of(source) as content:
-            for record, place, found in self._records(source, content):
-                yield record, self._example(source, found, place)
+        with content_of(source) as pieces:
+            head, begun, _ = beginning(pieces, 2**12)
+            stream = chain(begun, pieces)
+            if without_mark(head).lstrip()[:1] == b"[":
+                for record, element in enumerate(self._array(source, stream)):
+                    yield record, self._example(source, element, "record", record)
+                return
+            for record, line in enumerate(lines(stream, source.reading.most_bytes)):
+                if line is None or line.strip():
+                    yield record, self._example(source, line, "line", record)
 
     def _check_name(self, source: Source) -> None:
         name = source.file_name
@@ -49,34 +57,15 @@ class ExampleReader:
                 "write one record to a line of a .jsonl, or leave the file out of data.input."
             )
 
-    def _records(
-        self, source: Source, content: Iterator[bytes]
-    ) -> Iterator[tuple[int, str, bytes | dict[str, Any] | None]]:
-        """Number, place in words and content of each record: a line, or an array's element."""
-        head, begun, _ = beginning(content, 2**12)
-        stream = self._chain(begun, content)
-        if without_mark(head).lstrip()[:1] == b"[":
-            for record, element in enumerate(self._array(source, stream)):
-                yield record, f"record {record + 1}", element
-            return
-        for record, line in enumerate(lines(stream, source.reading.most_bytes)):
-            if line is None or line.strip():
-                yield record, f"line {record + 1}", line
-
-    @staticmethod
-    def _chain(begun: list[bytes], content: Iterator[bytes]) -> Iterator[bytes]:
-        yield from begun
-        yield from content
-
-    def _array(self, source: Source, stream: Iterator[bytes]) -> list[Any]:
-        held, size, most_bytes = [], 0, source.reading.most_bytes
+    def _array(self, source: Source, stream: Iterable[bytes]) -> list[Any]:
+        held, size, most = [], 0, source.reading.most_bytes
         for piece in stream:
             held.append(piece)
             size += len(piece)
-            if size > most_bytes:
+            if size > most:
                 raise InputError(
-                    f"{escape(source.address)}: a JSON array of more than data.most_document_bytes={most_bytes}: "
-                    "write one record to a line instead, or raise that."
+                    f"{escape(source.address)}: a JSON array of more than data.most_document_bytes={most}: write one "
+                    "record to a line instead, or raise that."
                 )
         try:
             found = json.loads(without_mark(b"".join(held)))
@@ -86,21 +75,21 @@ class ExampleReader:
             ) from error
         return found if isinstance(found, list) else [found]
 
-    def _example(self, source: Source, content: Any, place: str) -> bytes | Rejected:
+    def _example(self, source: Source, content: Any, what: str, number: int) -> bytes | Rejected:
         if content is None:
-            return Rejected(TOO_LARGE, f"data.most_document_bytes={source.reading.most_bytes} or more").at(place)
+            return Rejected(TOO_LARGE, f"data.most_document_bytes={source.reading.most_bytes} or more").at(what, number)
         if isinstance(content, bytes):
             try:
                 content = json.loads(without_mark(content).decode("utf-8"))
             except UnicodeDecodeError:
-                return Rejected(UNDECODABLE, "not UTF-8").at(place)
+                return Rejected(UNDECODABLE, "not UTF-8").at(what, number)
             except (ValueError, RecursionError):
-                return Rejected(BAD_JSON, "is not JSON").at(place)
+                return Rejected(BAD_JSON, "is not JSON").at(what, number)
         if not isinstance(content, dict):
-            return Rejected(BAD_JSON, "is no JSON object").at(place)
+            return Rejected(BAD_JSON, "is no JSON object").at(what, number)
         try:
             return to_bytes(READERS[self.format](content, source.reading.text_field))
         except ExampleFault as fault:
             if self.refuses and fault.reason != NO_TARGET:
-                raise InputError(f"{escape(source.address)}, {place}: {fault}; {MEND}.") from fault
-            return Rejected(fault.reason, str(fault)).at(place)
+                raise InputError(f"{escape(source.address)}, {what} {number + 1}: {fault}; {MEND}.") from fault
+            return Rejected(fault.reason, str(fault)).at(what, number)

@@ -120,7 +120,7 @@ def work_items(
         size = 0
 
     for number, source in enumerate(sources):
-        given = [WHOLE] if whole else (cuts or {}).get(number) or parts_of(source, wanted, at_once=True)
+        given = (cuts or {}).get(number) or parts_of(source, wanted, at_once=True)
         parts = [SourcePart(number, source, part) for part in given]
         if len(parts) > 1 or (size and size + source.bytes > wanted):
             end_item()
@@ -170,9 +170,8 @@ class Collect(Work[WorkItem, Collected]):
             writer = DocumentWriter(store, files, text)
             cleaner = self.cleaning and open_files.enter_context(self.cleaning.cleaner(store.folder, item.number))
             for part in item.parts:
-                reader = self.examples
-                records_read = reader.read(part.source) if reader else read_documents(part.source, account, part.part)
-                for record, document in records_read:
+                records_of = self.examples.read(part.source) if self.examples else None
+                for record, document in records_of or read_documents(part.source, account, part.part):
                     if cleaner and not isinstance(document, Rejected):
                         document = cleaned(cleaner, part.number, record, document)
                     if not isinstance(document, Rejected):

@@ -65,8 +65,7 @@ class ChooseEncoder(Work[str, EncoderChoice]):
         else:
             tokenizer = self.given or with_template(_train(self.config, self.corpus), self.config.data)
             tokenizer.save(self.folder)
-        texts = _plain_texts(self.config.data, self.corpus)
-        trial = try_tokenizer(tokenizer, sample_texts(texts, CHECKED_BYTES))
+        trial = try_tokenizer(tokenizer, sample_texts(_plain_texts(self.config.data, self.corpus), CHECKED_BYTES))
         _check_loss(tokenizer, trial.loss, allow=self.config.data.tokenizer.allow_loss)
         encoding = EncoderChoice(trial.engine, trial.why)
         write_json(note, asdict(encoding))

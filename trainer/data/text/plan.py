@@ -42,10 +42,10 @@ def deciding_settings(config: Prepare) -> dict[str, Any]:
         **clean_identity(config.data.clean),
         **near_identity(config.data),
     }
+    path = config.data.tokenizer.path
     if config.data.chat_template is not None:
         template = read_template(config.data.chat_template)
         settings["data.chat_template"] = xxhash.xxh3_128_hexdigest(template.encode())
-    path = config.data.tokenizer.path
     if path is None:
         settings.pop("data.tokenizer.end_of_text")
         return settings

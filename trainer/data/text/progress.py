@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -17,11 +16,6 @@ MEGABYTE = 1e6
 def bytes_in_words(size: int) -> str:
     """A size in bytes as people say it."""
     return f"{size / MEGABYTE:,.1f} MB" if size >= MEGABYTE / 10 else f"{size / 1e3:,.1f} kB"
-
-
-def counts_in_words(counts: Mapping[str, int]) -> str:
-    """How many of each, as a phrase."""
-    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()) if count)
 
 
 def say(subject: str, what: str) -> None:

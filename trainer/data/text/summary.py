@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from trainer.data.text.corpus import Corpus
 from trainer.data.text.file_names import escape
-from trainer.data.text.progress import bytes_in_words, counts_in_words, say
+from trainer.data.text.progress import bytes_in_words, say
 from trainer.data.text.shard_job import Written
 from trainer.data.tokens.manifest import Manifest, read_manifest
 from trainer.machine.terminal import one_line
@@ -42,3 +43,8 @@ def _warn_of_empty_documents(manifest: Manifest, shards: list[Written]) -> None:
         first = f"{one_line(manifest.source_name(source))}, record {record}"
         what = f"{count:,} document{'s' * (count > 1)} of {manifest.folder.name}"
         say("tokenizer", f"WARNING: of {what} no token is left but the end of text; the first is {first}")
+
+
+def counts_in_words(counts: Counter[str] | dict[str, int]) -> str:
+    """How many of each, as a phrase."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()) if count)
