@@ -10,7 +10,7 @@ import hashlib
 import json
 import sys
 
-STOP_WORDS = "的 年 在 月 是 和 日 了 於 · 為 有 被 人 中 为 他 與 後 也 而 由".split()
+STOP_WORDS = ["的", "年", "在", "月", "是", "和", "日", "了", "於", "·", "為", "有", "被", "人", "中", "为", "他", "與", "後", "也", "而", "由"]
 TOP = ((2, 0.256), (3, 0.201), (4, 0.171))
 REPEATED = ((5, 0.198), (6, 0.182), (7, 0.167), (8, 0.154), (9, 0.140), (10, 0.127))
 
@@ -40,7 +40,9 @@ def filters(language):
     zh = {"language": "cmn_Hani"}
     off = {"dup_para_frac": 0, "dup_para_char_frac": 0, "dup_line_char_frac": 0}
     return {
-        "gopher_repetition": GopherRepetitionFilter(dup_line_frac=0.287, top_n_grams=TOP, dup_n_grams=REPEATED, **off, **zh),
+        "gopher_repetition": GopherRepetitionFilter(
+            dup_line_frac=0.287, top_n_grams=TOP, dup_n_grams=REPEATED, **off, **zh
+        ),
         "gopher_quality": GopherQualityFilter(
             min_avg_word_length=1,
             max_avg_word_length=5,

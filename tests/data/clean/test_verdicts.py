@@ -56,7 +56,10 @@ EITHER = {"empty", "fails"}  # of a text without words or lines: rejected, which
 
 
 def documents() -> dict[str, list[str]]:
-    return {"english": english_documents(450, seed=1) + english_documents(450, seed=3), "chinese": chinese_documents(100, seed=2)}
+    return {
+        "english": english_documents(450, seed=1) + english_documents(450, seed=3),
+        "chinese": chinese_documents(100, seed=2),
+    }
 
 
 def more_documents() -> dict[str, list[str]]:
