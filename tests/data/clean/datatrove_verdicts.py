@@ -2,15 +2,18 @@
 
     PYTHON tests/data/clean/datatrove_verdicts.py < documents.json > verdicts.json
 
-In are {"english": [text…], "chinese": [text…]}; out for each text of each language, by filter, the reason or "" where it
-stays; "words" is a hash of its words, and "c4_text" of what C4 leaves.
+In are {"english": [text…], "chinese": [text…]}; out for each text of each language, by filter, the reason or "" where
+it stays; "words" is a hash of its words, and "c4_text" of what C4 leaves.
 """
 
 import hashlib
 import json
 import sys
 
-STOP_WORDS = ["的", "年", "在", "月", "是", "和", "日", "了", "於", "·", "為", "有", "被", "人", "中", "为", "他", "與", "後", "也", "而", "由"]
+STOP_WORDS = [
+    "的", "年", "在", "月", "是", "和", "日", "了", "於", "·", "為", "有", "被", "人", "中", "为", "他", "與",
+    "後", "也", "而", "由",
+]  # fmt: skip
 TOP = ((2, 0.256), (3, 0.201), (4, 0.171))
 REPEATED = ((5, 0.198), (6, 0.182), (7, 0.167), (8, 0.154), (9, 0.140), (10, 0.127))
 

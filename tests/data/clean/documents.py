@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import random
 
-COMMON = ["the", "be", "to", "of", "and", "that", "have", "with", "a", "in", "it", "is", "was", "for", "on", "as", "are", "this", "by", "from", "at", "or", "not", "we", "they", "can"]
-NAMES = ["system", "river", "Memory", "process", "Table", "window", "harbour", "signal", "letter", "morning", "Question", "device", "answer", "people"]
-ODD = ["don't", "it's", "they'll", "can't", "O'Neil's", "cannot", "gonna", "U.S.", "e.g.", "i.e.", "Dr.", "Mr.", "a.m.", "10a.m.", "5km", "3.5GB", "10%", "$20", "US$5", "20€", "https://example.com/a?b=c#d", "www.example.org", "file.txt", "user@example.com", "fund-raising", "well-known", "x--y", "a/b/c", "foo_bar", "__init__", "#tag", "@name", "(see)", "[1]", "[edit]", "{x}", '"quoted"', "'single'", "“curly”", "‘it’", "it’s", "don’t", "—", "–", "…", "...", "..", "end.", "end!", "end?", "end.'", "1,000", "1.5", "v1.2.3", "10:30", ":-)", ":)", "^_^", "C++", "a.b", "A.B", "naïve", "café", "Straße", "İstanbul", "₂", "½", "中文", "テスト", "javascript", "JavaScript", "cookies", "+1", "-5", "5-6", "2*3", "a=b", "<tag>", "</tag>", "&", "&&", "||", "•", "-", "*", "~", "`", "^", "|", "\\", "word.Word", "word,word"]
+COMMON = [
+    "the", "be", "to", "of", "and", "that", "have", "with", "a", "in", "it", "is", "was", "for", "on", "as",
+    "are", "this", "by", "from", "at", "or", "not", "we", "they", "can",
+]  # fmt: skip
+NAMES = [
+    "system", "river", "Memory", "process", "Table", "window", "harbour", "signal", "letter", "morning",
+    "Question", "device", "answer", "people",
+]  # fmt: skip
+ODD = [
+    "don't", "it's", "they'll", "can't", "O'Neil's", "cannot", "gonna", "U.S.", "e.g.", "i.e.", "Dr.", "Mr.",
+    "a.m.", "10a.m.", "5km", "3.5GB", "10%", "$20", "US$5", "20€", "https://example.com/a?b=c#d",
+    "www.example.org", "file.txt", "user@example.com", "fund-raising", "well-known", "x--y", "a/b/c", "foo_bar",
+    "__init__", "#tag", "@name", "(see)", "[1]", "[edit]", "{x}", '"quoted"', "'single'", "“curly”", "‘it’",
+    "it’s", "don’t", "—", "–", "…", "...", "..", "end.", "end!", "end?", "end.'", "1,000", "1.5", "v1.2.3",
+    "10:30", ":-)", ":)", "^_^", "C++", "a.b", "A.B", "naïve", "café", "Straße", "İstanbul", "₂", "½", "中文",
+    "テスト", "javascript", "JavaScript", "cookies", "+1", "-5", "5-6", "2*3", "a=b", "<tag>", "</tag>", "&",
+    "&&", "||", "•", "-", "*", "~", "`", "^", "|", '\\', "word.Word", "word,word",
+]  # fmt: skip
 ENDS = [".", "!", "?", "...", "…", ",", ":", "", "", '"', ".'", " .", "。"]
 BREAKS = ["\n", "\n", "\n", "\n\n", "\n\n\n", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", " \n ", "\t"]
 PHRASES = [
@@ -19,7 +34,13 @@ PHRASES = [
     "Read more",
 ]
 
-ZH_WORDS = ["我们", "的", "年", "在", "月", "是", "和", "日", "了", "有", "被", "人", "中", "为", "他", "也", "而", "由", "内核", "系统", "开发", "文档", "处理", "进程", "内存", "管理", "使用", "一个", "这个", "可以", "因为", "所以", "如果", "问题", "时候", "中国", "北京", "大学", "学生", "老师", "研究", "技术", "数据", "模型", "语言", "训练", "fund-raising", "github.com", "GPL-2.0", "C++", "1.5", "100%", "2003-11-02", "於", "為", "與", "後", "他們", "說"]
+ZH_WORDS = [
+    "我们", "的", "年", "在", "月", "是", "和", "日", "了", "有", "被", "人", "中", "为", "他", "也", "而",
+    "由", "内核", "系统", "开发", "文档", "处理", "进程", "内存", "管理", "使用", "一个", "这个", "可以",
+    "因为", "所以", "如果", "问题", "时候", "中国", "北京", "大学", "学生", "老师", "研究", "技术", "数据",
+    "模型", "语言", "训练", "fund-raising", "github.com", "GPL-2.0", "C++", "1.5", "100%", "2003-11-02", "於",
+    "為", "與", "後", "他們", "說",
+]  # fmt: skip
 ZH_ENDS = ["。", "！", "？", "，", "；", "：", "", "…"]
 
 

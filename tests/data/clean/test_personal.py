@@ -43,7 +43,8 @@ def card() -> str:
 
 
 def chinese_id() -> str:
-    first = f"{DRAW.randint(11, 65)}{digits(4)}19{DRAW.randint(50, 99)}{DRAW.randint(10, 12)}{DRAW.randint(10, 28)}{digits(3)}"
+    birth = f"19{DRAW.randint(50, 99)}{DRAW.randint(10, 12)}{DRAW.randint(10, 28)}"
+    first = f"{DRAW.randint(11, 65)}{digits(4)}{birth}{digits(3)}"
     return first + CHECK_DIGITS[sum(w * int(d) for w, d in zip(WEIGHTS, first, strict=True)) % 11]
 
 
@@ -119,6 +120,9 @@ def test_private_keys_are_masked_whole():
 
 
 def test_check_digits():
-    assert is_chinese_id("11010519491231002X") and not is_chinese_id("11010519491231003X")
-    assert luhn("4111111111111111") and not luhn("4111111111111112")
-    assert is_iban("DE89370400440532013000") and not is_iban("DE89370400440532013001")
+    assert is_chinese_id("11010519491231002X")
+    assert not is_chinese_id("11010519491231003X")
+    assert luhn("4111111111111111")
+    assert not luhn("4111111111111112")
+    assert is_iban("DE89370400440532013000")
+    assert not is_iban("DE89370400440532013001")

@@ -63,7 +63,7 @@ class NearIndex:
         return places.astype(np.uint64) + np.uint64(EARLIER + self.place * MOST_OF_AN_INDEX)
 
 
-def open_index(output: Path, place: int, scheme: Scheme) -> NearIndex:
+def open_near_index(output: Path, place: int, scheme: Scheme) -> NearIndex:
     """The index in an output of prepare. InputError where there is none, or documents were signed otherwise."""
     folder = output / FOLDER
     try:
@@ -89,7 +89,7 @@ def open_index(output: Path, place: int, scheme: Scheme) -> NearIndex:
     return index
 
 
-def write_index(output: Path, chunks: Iterable[np.ndarray], scheme: Scheme, scratch: Path) -> None:
+def write_near_index(output: Path, chunks: Iterable[np.ndarray], scheme: Scheme, scratch: Path) -> None:
     """Keeps these signatures, uint32 (documents, places) in each chunk. Memory: 20 bytes for each document."""
     folder = output / FOLDER
     make_folder(folder)

@@ -13,7 +13,7 @@ _BETWEEN = (0x20, 0x28, 0x29, 0x2B, 0x2D, 0x2E)  # blank ( ) + - .
 
 
 @dataclass(frozen=True)
-class Stretch:
+class DigitStretch:
     """Characters [start, stop) that are digits, blanks, dots, hyphens, brackets and plus signs: four digits or more."""
 
     start: int
@@ -26,7 +26,7 @@ class Stretch:
 class Clues:
     """Stretches of digits; places of two capitals and two digits; how many colons stand between hexadecimal digits."""
 
-    stretches: tuple[Stretch, ...]
+    stretches: tuple[DigitStretch, ...]
     codes: tuple[int, ...]
     colons: int
 
@@ -34,7 +34,7 @@ class Clues:
 def find_clues(points: np.ndarray) -> Clues:
     """The clues in a text with these code points."""
     stretches, codes, colons = _scan(points)
-    return Clues(tuple(Stretch(*row) for row in stretches.tolist()), tuple(codes.tolist()), colons)
+    return Clues(tuple(DigitStretch(*row) for row in stretches.tolist()), tuple(codes.tolist()), colons)
 
 
 @compiled

@@ -31,7 +31,7 @@ def find(text: str, clues: Clues, regions: Sequence[str]) -> Iterator[Span]:
 
 
 def _in_run(run: str, begin: int, regions: tuple[str, ...]) -> Iterator[Span]:
-    """The phone numbers in a run of digits, which may be several numbers with blanks between them: the longest first."""
+    """The phone numbers in a run of digits, which may be several with blanks between them: the longest first."""
     parts = [(found.start(), found.end()) for found in _PART.finditer(run)]
     first = 0
     while first < len(parts):
