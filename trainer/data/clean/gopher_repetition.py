@@ -19,6 +19,8 @@ class GopherRepetitionStage:
 
     def __call__(self, document: CleanedDocument) -> Verdict | None:
         """The first rule that is broken."""
+        if not document.text:
+            return Verdict(f"{NAME}.characters", 0, 1)
         lines, grams = document.counted.lines, document.counted.grams
         characters = max(1, lines["characters"])
         values = {

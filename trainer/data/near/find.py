@@ -21,7 +21,7 @@ from trainer.data.near.minhash import Scheme
 from trainer.data.near.sign import SignBucket
 from trainer.data.near.signed import SignedStore
 from trainer.data.text.document_store import DocumentStore
-from trainer.data.text.near_dropped import FOLDER, MEMBER, MEMBERS, is_dropped, read_cluster_members
+from trainer.data.text.near_dropped import FOLDER, MEMBER, MEMBERS, is_dropped, read_near_members
 from trainer.data.text.shuffle import Stored
 from trainer.data.text.workers import Map
 from trainer.machine.durable import make_folder, replacing
@@ -52,7 +52,7 @@ def write_near_record(output: Path, store: DocumentStore, near: Near) -> None:
     """Keeps what was found beside the shards."""
     make_folder(output / FOLDER)
     buckets = range(store.buckets.count)
-    members = np.concatenate([np.empty(0, MEMBER), *(read_cluster_members(store.folder, bucket) for bucket in buckets)])
+    members = np.concatenate([np.empty(0, MEMBER), *(read_near_members(store.folder, bucket) for bucket in buckets)])
     members = members[np.lexsort((members["record"], members["source"]))]
     with replacing(output / FOLDER / MEMBERS, scratch=store.folder) as file:
         file.write(zstandard.ZstdCompressor(level=3).compress(members.tobytes()))
@@ -64,5 +64,5 @@ def write_near_record(output: Path, store: DocumentStore, near: Near) -> None:
 def _kept_signatures(store: DocumentStore, scheme: Scheme) -> Iterator[np.ndarray]:
     signed = SignedStore(store)
     for bucket in range(store.buckets.count):
-        stays = ~is_dropped(signed.documents(bucket), read_cluster_members(store.folder, bucket))
+        stays = ~is_dropped(signed.documents(bucket), read_near_members(store.folder, bucket))
         yield signed.signatures(bucket, scheme.places)[stays]

@@ -32,7 +32,7 @@ def members_path(folder: Path, bucket: int) -> Path:
     return folder / f"near-{bucket:06d}.members"
 
 
-def read_cluster_members(folder: Path, bucket: int) -> np.ndarray:
+def read_near_members(folder: Path, bucket: int) -> np.ndarray:
     """The documents of a bucket that are in a cluster; none where nobody looked for them."""
     path = members_path(folder, bucket)
     return np.frombuffer(path.read_bytes(), MEMBER) if path.exists() else np.empty(0, MEMBER)

@@ -30,7 +30,7 @@ from trainer.data.text.document_store import (
     read_texts,
 )
 from trainer.data.text.filters import first_occurrences
-from trainer.data.text.near_dropped import is_dropped, read_cluster_members
+from trainer.data.text.near_dropped import is_dropped, read_near_members
 from trainer.data.text.parts import OrderedPart, Splits, note_path, read_note, texts_path, write_note, write_rows
 from trainer.data.text.workers import Work
 from trainer.machine.durable import replacing, storage_errors, write_json
@@ -88,7 +88,7 @@ class ShuffleBucket(Work[int, OrderedPart]):
         rows, items, kept = self.stored.bucket(item)
         duplicates = Duplicates()
         duplicates.add(rows[~kept])
-        kept &= ~is_dropped(rows, read_cluster_members(store.folder, item))
+        kept &= ~is_dropped(rows, read_near_members(store.folder, item))
         rows, items = rows[kept], items[kept]
         shares, written = {}, 0
         with replacing(texts_path(store, item)) as file:
@@ -207,7 +207,7 @@ class KeepOrder(Work[int, OrderedPart]):
             return part
         pieces = [np.empty(0, ROW)]
         for bucket in range(store.buckets.count):
-            members = read_cluster_members(store.folder, bucket)
+            members = read_near_members(store.folder, bucket)
             pieces += (piece[~is_dropped(piece, members)] for piece in read_pieces(store, item, bucket))
         rows = np.concatenate(pieces)
         rows = rows[np.argsort(rows["offset"], kind="stable")]

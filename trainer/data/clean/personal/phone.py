@@ -15,6 +15,8 @@ PLACEHOLDER = "<phone>"
 # Digits with what people write between them; (?<!\d) and not \b, which fails between a digit and a Chinese character.
 _RUN = re.compile(r"(?<![\dA-Za-z.])\+?\(?\d[\d\-. ()]{5,}\d(?![\dA-Za-z])", re.ASCII)
 LEAST_DIGITS, MOST_DIGITS = 7, 15  # ITU-T E.164
+_PART = re.compile(r"[^ ]*\d\)?")  # between blanks
+MOST_PARTS = 5
 _GROUPS = re.compile(r"\(?\d{2,5}\)?[-. ]?(?:\d{2,8}[-. ]){0,3}\d{3,8}")
 _DATE = re.compile(r"(?:1[89]|20)\d\d[-. ]\d{1,2}[-. ]\d{1,2}\b|\d{1,2}[-. ]\d{1,2}[-. ](?:1[89]|20)\d\d\b")
 
@@ -25,10 +27,29 @@ def find(text: str, clues: Clues, regions: Sequence[str]) -> Iterator[Span]:
         if stretch.digits < LEAST_DIGITS:
             continue
         for run in _RUN.finditer(text, stretch.start, stretch.stop + 1):
-            written = run[0].rstrip("-. (")
-            digits = sum(letter.isdigit() for letter in written)
-            if LEAST_DIGITS <= digits <= MOST_DIGITS and not _DATE.match(written) and is_phone(written, tuple(regions)):
-                yield Span(run.start(), run.start() + len(written))
+            yield from _in_run(run[0], run.start(), tuple(regions))
+
+
+def _in_run(run: str, begin: int, regions: tuple[str, ...]) -> Iterator[Span]:
+    """The phone numbers in a run of digits, which may be several with blanks between them: the longest first."""
+    parts = [(found.start(), found.end()) for found in _PART.finditer(run)]
+    first = 0
+    while first < len(parts):
+        after = first + 1
+        for last in range(min(len(parts), first + MOST_PARTS), first, -1):
+            start, stop = parts[first][0], parts[last - 1][1]
+            if run[start] == "(" and ")" not in run[start:stop]:
+                start += 1  # the bracket is the text's
+            if _may_be_phone(run[start:stop], regions):
+                yield Span(begin + start, begin + stop)
+                after = last
+                break
+        first = after
+
+
+def _may_be_phone(written: str, regions: tuple[str, ...]) -> bool:
+    digits = sum(letter.isdigit() for letter in written)
+    return LEAST_DIGITS <= digits <= MOST_DIGITS and not _DATE.match(written) and is_phone(written, regions)
 
 
 @lru_cache(maxsize=2**14)
