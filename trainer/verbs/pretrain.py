@@ -198,7 +198,7 @@ def run(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog
         hooks=hooks,
     )
     stops.attach(mesh, run_dir)
-    with closing(tracker) as ending, writer:
+    with closing(tracker, run_dir) as ending, writer:
         reason = trainer.run(stops)
         if reason is None and not evaluation.latest and config.evaluate.every > 0:
             evaluation.run()  # a run killed after its last checkpoint, before its summary was written

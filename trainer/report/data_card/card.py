@@ -42,7 +42,7 @@ class FunnelStage:
 
 
 @dataclass(frozen=True)
-class Share:
+class TextShare:
     """Documents of one source, or of one language; estimated where only a sample of the documents was looked at."""
 
     documents: int
@@ -63,7 +63,7 @@ class CardSource:
     files: int
     licence: str | None
     language: str | None
-    share: Share
+    share: TextShare
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class DataCard:
     funnel: tuple[FunnelStage, ...]
     sources: tuple[CardSource, ...]
     looked_at: int
-    languages: tuple[tuple[str, Share], ...]
+    languages: tuple[tuple[str, TextShare], ...]
     language_documents: int
     lengths: LengthCounts | None
     domains: tuple[tuple[str, int], ...]
