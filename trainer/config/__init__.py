@@ -4,7 +4,7 @@ Hydra composes YAML from conf/ onto these dataclasses (launch/compose.py), so an
 error. Nothing heavy is imported here.
 """
 
-from trainer.config.data import Data, TokenizerSettings, TokenizerTrain, TrainingSet, ValidationSet
+from trainer.config.data import Data, TextSource, TokenizerSettings, TokenizerTrain, TrainingSet, ValidationSet
 from trainer.config.launch import Launch
 from trainer.config.model import OF_CAUSAL_LM, Model
 from trainer.config.plain_values import as_stored_values, as_values, flatten
@@ -40,6 +40,7 @@ __all__ = [
     "Schedule",
     "Search",
     "Sweep",
+    "TextSource",
     "TokenizerSettings",
     "TokenizerTrain",
     "Track",

@@ -246,7 +246,11 @@ def _domains(card: DataCard) -> Iterator[Markup]:
             [element("span", {"class": "wide"}, name), f"{count:,}", bar(count / highest, "other")]
             for name, count in card.domains
         ]
-        yield _section("Top domains", table(["Domain", "Documents", ""], rows))
+        yield _section(
+            "Top domains",
+            table(["Domain", "Documents", ""], rows),
+            _note("Of the documents that were read, duplicates included, by the addresses in their records."),
+        )
 
 
 def _clusters(card: DataCard) -> Iterator[Markup]:
