@@ -20,10 +20,11 @@ from trainer.machine.durable import write_text
 from trainer.run.directory import load_run_tokenizer, log_to_file
 from trainer.run.micro_batch import recorded
 from trainer.run.provenance import read_history
+from trainer.run.wandb_overrides import wandb_settings
 from trainer.track.sinks.journal import Journal
 from trainer.track.sinks.wandb_run import WandbSettings, journal_rows
 from trainer.verbs.prepare import main
-from trainer.verbs.sync import read_facts, read_plain_config, wandb_settings
+from trainer.verbs.sync import read_facts, read_plain_config
 
 NO_JSON = [b"", b"{", b"null", b"[]", b"3", b"\xff", b"[" * 10**5, b'{"a": 1, "a": 1}', b"9" * 5000]
 
@@ -159,10 +160,10 @@ def test_a_configuration_that_cant_be_is_refused_by_sync(tmp_path, content):
 def test_sync_resolves_nothing_that_is_stored(monkeypatch):
     monkeypatch.setenv("SECRET", "precious")
     stored = {"track": {"wandb": {"project": "${oc.env:SECRET}", "tags": ["${oc.env:SECRET}"], "mode": "online"}}}
-    assert "nothing is interpolated" in error_line(wandb_settings, stored, [], kind=ConfigError)
+    assert "nothing is interpolated" in error_line(wandb_settings, stored, [], "sync", kind=ConfigError)
     given = ["track.wandb.project=mine", "track.wandb.tags=[a]"]
-    assert wandb_settings(stored, given) == Wandb(project="mine", tags=["a"])
-    assert "project" in error_line(wandb_settings, {"track": {"wandb": {"project": 3}}}, [], kind=ConfigError)
+    assert wandb_settings(stored, given, "sync") == Wandb(project="mine", tags=["a"])
+    assert "project" in error_line(wandb_settings, {"track": {"wandb": {"project": 3}}}, [], "sync", kind=ConfigError)
 
 
 def test_nothing_is_appended_through_a_link(tmp_path):

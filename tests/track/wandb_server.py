@@ -1,4 +1,4 @@
-"""A W&B server on 127.0.0.1, just enough of one: GraphQL for starting and resuming runs, file_stream, uploads.
+"""A W&B server on 127.0.0.1, just enough of one: GraphQL for runs and artifacts, file_stream, uploads.
 
 with WandbServer() as server: os.environ["WANDB_BASE_URL"] = server.url
 """
@@ -60,11 +60,31 @@ class StoredRun:
         return [row["step"] for row in self.history if key in row]
 
 
+@dataclass
+class StoredArtifact:
+    """A version of an artifact: what is in it, which run made it, and which runs used it."""
+
+    name: str
+    kind: str
+    digest: str
+    metadata: dict
+    aliases: list[str]
+    made_by: str | None
+    manifest: dict = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    used_by: list[str] = field(default_factory=list)
+    committed: bool = False
+
+    def references(self) -> dict[str, str]:
+        return {path: entry["ref"] for path, entry in self.manifest["contents"].items() if "ref" in entry}
+
+
 class WandbServer:
     """`silent` makes every further request hang, `silent_upserts` only those that start a run."""
 
     def __init__(self) -> None:
         self.runs: dict[str, StoredRun] = {}
+        self.artifacts: list[StoredArtifact] = []  # whose places are their ids
         self.silent = False
         self.silent_upserts = False
         self.authorizations: set[str] = set()
@@ -147,6 +167,72 @@ class WandbServer:
         files = [{"name": f, "uploadUrl": f"{self.url}/put/{variables['run']}/{f}"} for f in variables["files"]]
         return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": files}}
 
+    def _ArtifactType(self, _: dict) -> dict:
+        return {"project": None}
+
+    def _CreateArtifact(self, variables: dict) -> dict:
+        """A new version, or the one with this content."""
+        given = variables["input"]
+        aliases = [alias["alias"] for alias in given["aliases"] or []]
+        made = StoredArtifact(
+            given["artifactCollectionName"],
+            given["artifactTypeName"],
+            given["digest"],
+            json.loads(given["metadata"] or "{}"),
+            aliases,
+            given["runName"],
+        )
+        same = [each for each in self.artifacts if (each.name, each.digest) == (made.name, made.digest)]
+        if same and given["enableDigestDeduplication"]:
+            made = same[0]
+        else:
+            self.artifacts.append(made)
+        state = "COMMITTED" if made.committed else "PENDING"
+        number = next(place for place, each in enumerate(self.artifacts) if each is made)
+        return {
+            "createArtifact": {
+                "artifact": {"id": f"A{number}", "state": state, "artifactSequence": {"latestArtifact": None}}
+            }
+        }
+
+    def _artifact(self, name: str) -> StoredArtifact:
+        return self.artifacts[int(name[1:])]
+
+    def _CreateArtifactManifest(self, variables: dict) -> dict:
+        url = f"{self.url}/put/{variables['artifactID']}/wandb_manifest.json"
+        file = {"id": "f", "uploadUrl": url, "uploadHeaders": []}
+        return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
+
+    def _CreateArtifactFiles(self, variables: dict) -> dict:
+        nodes = [
+            {
+                "storagePath": f"{file['artifactID']}/{file['name']}",
+                "uploadUrl": f"{self.url}/put/{file['artifactID']}/{file['name']}",
+                "uploadHeaders": [],
+                "uploadMultipartUrls": None,
+                "artifact": {"id": file["artifactID"]},
+            }
+            for file in variables["input"]["artifactFiles"]
+        ]
+        return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+
+    def _CommitArtifact(self, variables: dict) -> dict:
+        self._artifact(variables["artifactID"]).committed = True
+        return {"commitArtifact": {"artifact": {"id": variables["artifactID"], "digest": "d"}}}
+
+    def _UseArtifact(self, variables: dict) -> dict:
+        given = variables.get("input", variables)
+        self._artifact(given["artifactID"]).used_by.append(given["runName"])
+        return {"useArtifact": {"artifact": {"id": given["artifactID"]}}}
+
+    def upload(self, owner: str, name: str, content: bytes) -> None:
+        if owner in self.runs:
+            self.runs[owner].files.append(name)
+        elif name == "wandb_manifest.json":
+            self._artifact(owner).manifest = json.loads(content)
+        else:
+            self._artifact(owner).files[name] = content
+
     def stream(self, run_id: str, body: dict) -> None:
         run = self.runs[run_id]
         history = body.get("files", {}).get("wandb-history.jsonl")
@@ -186,10 +272,10 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
                 self._answer({})
 
         def do_PUT(self) -> None:
-            self._body()
+            content = self._body()
             server.hang_while_silent(server.silent)
-            _, _, run_id, name = self.path.split("/", 3)
-            server.runs[run_id].files.append(name)
+            _, _, owner, name = self.path.split("/", 3)
+            server.upload(owner, name, content)
             self._answer({})
 
         def log_message(self, *_: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,8 @@ from trainer.engine.loop import Progress, Utilisation
 from trainer.model.build import attention_sizes
 from trainer.ranks.mesh import Mesh
 from trainer.run import directory as run_directory
+from trainer.run.lineage import data_references, newest_complete
+from trainer.track.lineage import DATA_FACT
 from trainer.track.metrics import flops_per_token, peak_flops
 from trainer.track.sinks.sink import Start
 from trainer.track.tracker import Tracker
@@ -60,6 +63,7 @@ def open_tracker(
         return None
     parameters, active = sizes
     facts = {
+        DATA_FACT: [asdict(reference) for reference in data_references([each.manifest for each in datasets])],
         "fingerprints": {dataset.name: dataset.manifest.fingerprint for dataset in datasets},
         "git_commit": run_directory.git_commit(),
         "world_size": mesh.world_size,
@@ -88,11 +92,17 @@ def open_tracker(
 
 
 @contextlib.contextmanager
-def closing(tracker: Tracker | None) -> Iterator[SimpleNamespace]:
-    """Closes the tracker with the exit code that the body leaves in what it is given: 1 if it raises."""
+def closing(tracker: Tracker | None, run_dir: Path) -> Iterator[SimpleNamespace]:
+    """Closes the tracker with the exit code that the body leaves in what it is given: 1 if it raises.
+
+    Before that it names the run's newest checkpoint to it.
+    """
     ending = SimpleNamespace(exit_code=1)
     try:
         yield ending
     finally:
         if tracker is not None:
+            newest = newest_complete(run_dir)
+            if newest is not None:
+                tracker.checkpoint(*newest)
             tracker.close(exit_code=ending.exit_code, summary={})

@@ -194,7 +194,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     if config.evaluate.at_start and config.evaluate.every > 0 and progress.step == 0:
         score_before(run_dir, evaluation, mesh, tracker)
     stops.attach(mesh, run_dir)
-    with closing(tracker) as ending, writer:
+    with closing(tracker, run_dir) as ending, writer:
         reason = trainer.run(stops)
         if reason is None and not evaluation.latest and config.evaluate.every > 0:
             evaluation.run()  # a run killed after its last checkpoint, before its summary was written

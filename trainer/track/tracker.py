@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from trainer.machine.durable import write_json
@@ -56,6 +57,11 @@ class Tracker:
         row = sample_row(step=step, name=name, text=text)
         for sink in self._sinks:
             sink.sample(row)
+
+    def checkpoint(self, complete: Path, step: int) -> None:
+        """Names the last checkpoint of this process's part of the run, by its file COMPLETE."""
+        for sink in self._sinks:
+            sink.checkpoint(complete, step)
 
     def note(self, line: str) -> None:
         """Prints a line, above the progress bar if there is one."""

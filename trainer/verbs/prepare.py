@@ -43,7 +43,7 @@ from trainer.data.text.plan import (
     write_plan,
 )
 from trainer.data.text.progress import ProgressBar, bytes_in_words, say
-from trainer.data.text.reading import WHOLE
+from trainer.data.text.reading import KEPT_DOMAINS, WHOLE, most_frequent
 from trainer.data.text.remote import Unreachable
 from trainer.data.text.shard_job import Examples, MakeShard, ShardJob, Written
 from trainer.data.text.shared_work import WorkShare, share_work
@@ -279,6 +279,7 @@ def _arrange(totals: Totals, store: DocumentStore, sources: tuple[Source, ...], 
         first_rejected=totals.first_rejected,
         unused=dict(totals.unused),
         changed=dict(sorted(totals.changed.items())),
+        domains=most_frequent(totals.domains, KEPT_DOMAINS),
         documents_read=sum(split.documents for part in parts for split in part.splits.values())
         + totals.rejected.total(),
     )

@@ -9,16 +9,16 @@ folder for `wandb sync`.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.config import Wandb
-from trainer.config.stored import from_values, load_values
-from trainer.config.values import check_values
+from trainer.config.stored import load_values
 from trainer.errors import ConfigError, InputError
 from trainer.machine.json_file import Malformed, from_json, from_known, read_json
+from trainer.run.lineage import newest_complete
+from trainer.run.wandb_overrides import wandb_settings
+from trainer.track.lineage import read_references
 from trainer.track.sinks.journal import METRICS, Row
 from trainer.track.sinks.wandb_run import WandbSettings, choose_mode, journal_rows, mark_superseded, start_run
 from trainer.track.tracker import FACTS
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"sync takes one run directory, {len(folders)} given: {USAGE}.")
     run_dir = Path(folders[0])
     config = read_plain_config(run_dir)
-    settings = wandb_settings(config, [argument for argument in arguments if "=" in argument])
+    settings = wandb_settings(config, [argument for argument in arguments if "=" in argument], "sync")
     rows = read_journal(run_dir)
     name = (config.get("run") or {}).get("name") or run_dir.resolve().name
     plan = WandbSettings(
@@ -78,7 +78,11 @@ def main(arguments: list[str]) -> int:
 def send(plan: WandbSettings, rows: list[Row], mode: str) -> int:
     """Logs the rows that are missing there; returns the exit code."""
     run = start_run(plan, mode, say=print)
+    run.use_data(plan.config["facts"])
     sent = sum(run.log(row) for row in rows)
+    newest = newest_complete(plan.run_dir)
+    if newest is not None:
+        run.checkpoint(*newest)
     complete = run.close(exit_code=0, summary={})
     if mode == "online":
         if complete:
@@ -112,36 +116,6 @@ def read_plain_config(run_dir: Path) -> dict[str, Any]:
     return config
 
 
-def wandb_settings(config: dict[str, Any], overrides: list[str]) -> Wandb:
-    """track.wandb of the run, changed by `overrides`. The mode isn't the run's own: one syncs what trained offline."""
-    stored = {**((config.get("track") or {}).get("wandb") or {}), "mode": "auto"}
-    given = {}
-    known = {field.name for field in dataclasses.fields(Wandb)}
-    for override in overrides:
-        key = override.partition("=")[0]
-        if key.removeprefix("track.wandb.") not in known or not key.startswith("track.wandb."):
-            choices = ", ".join(f"track.wandb.{name}" for name in sorted(known))
-            raise ConfigError(f"{key}: not a key of sync; choose one of {choices}.")
-        given[key.removeprefix("track.wandb.")] = _typed(override.partition("=")[2])
-    values = {key: value for key, value in stored.items() if key in known} | given
-    for key, value in values.items():
-        if "${" in str(value):
-            raise ConfigError(f"track.wandb.{key}={value}: nothing is interpolated here; give track.wandb.{key}=VALUE.")
-    try:
-        settings = from_values(Wandb, values, "track.wandb.")
-    except ValueError as error:
-        raise ConfigError(f"{error}. Mend the value.") from error
-    check_values(settings, "track.wandb.")
-    return settings
-
-
-def _typed(text: str) -> str | list[str] | None:
-    """A value as it was typed: text, null or [a, b]."""
-    if text.startswith("[") and text.endswith("]"):
-        return [part.strip().strip("'\"") for part in text[1:-1].split(",") if part.strip()]
-    return None if text == "null" else text
-
-
 def read_journal(run_dir: Path) -> list[Row]:
     """All rows of the run; an InputError if there are none."""
     rows = journal_rows(run_dir)
@@ -155,6 +129,7 @@ def read_facts(run_dir: Path) -> dict[str, Any]:
     path = run_dir / FACTS
     try:
         facts = from_json(dict[str, Any], read_json(path))
+        read_references(facts)
     except FileNotFoundError:
         return {}
     except Malformed as error:

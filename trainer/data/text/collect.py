@@ -16,7 +16,7 @@ from trainer.data.text.cleaning import Cleaning, cleaned
 from trainer.data.text.document_store import DocumentStore, DocumentWriter
 from trainer.data.text.documents import parts_of, read_documents
 from trainer.data.text.filters import DUPLICATE, EMPTY
-from trainer.data.text.reading import WHOLE, Account, Part
+from trainer.data.text.reading import ITEM_DOMAINS, WHOLE, Account, Part, most_frequent
 from trainer.data.text.records import Rejected
 from trainer.data.text.sources import Source
 from trainer.data.text.workers import Work
@@ -92,6 +92,7 @@ class Collected:
     first_rejected: dict[str, FirstRejected]
     unused: dict[str, Count]
     changed: dict[str, Count]
+    domains: dict[str, Count]
 
 
 def usual_bytes(sources: tuple[Source, ...]) -> int:
@@ -194,6 +195,7 @@ class Collect(Work[WorkItem, Collected]):
             first_rejected=first,
             unused={what: count for what, count in account.unused.items() if count},
             changed={what: count for what, count in changed.items() if count},
+            domains=most_frequent(account.domains, ITEM_DOMAINS),
         )
 
 
@@ -221,6 +223,7 @@ class Totals:
     first_rejected: dict[str, str] = field(default_factory=dict)
     unused: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
+    domains: Counter[str] = field(default_factory=Counter)
     records_before: list[int] = field(default_factory=list)  # of each item: those of its file in earlier parts
     _part_of: int | None = None
     _records: int = 0  # in the parts of that source, so far
@@ -237,6 +240,7 @@ class Totals:
         self.rejected.update(collected.rejected)
         self.unused.update(collected.unused)
         self.changed.update(collected.changed)
+        self.domains.update(collected.domains)
         for reason, first in collected.first_rejected.items():
             self.first_rejected.setdefault(reason, first.in_words(reason, self._records))
         self.add_duplicates(collected.duplicates, collected.first_duplicate, self._records)

@@ -20,6 +20,7 @@ class Corpus:
     first_rejected: dict[str, str]  # by reason: file and place of the first
     unused: dict[str, int]  # what was left out within files
     changed: dict[str, int]  # documents that aren't as their source has them, by what was done
+    domains: dict[str, int]  # of documents whose records have an address, the most frequent ones
     documents_read: int
 
     def documents_of(self, split: str) -> int:

@@ -97,6 +97,7 @@ class Finish(Work[Path, None]):
                 "version": _version(),
                 "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 **({"changed": self.corpus.changed} if self.corpus.changed else {}),
+                **({"domains": self.corpus.domains} if self.corpus.domains else {}),
                 **deciding_settings(self.config),
             },
         )

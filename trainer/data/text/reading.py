@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
 UTF_8 = "utf-8"
 AUTO = "auto"
+ITEM_DOMAINS = 1000  # of a work item, that are kept: the most frequent
+KEPT_DOMAINS = 100  # of them all
+URL_FIELD = "url"  # of a record: the address that its document is from
+_HOST = re.compile(r"https?://(?:[^/?#@\s]{0,200}@)?([\w.-]{1,253})(?=[:/?#]|$)", re.I)
 RESILIPARSE, TRAFILATURA = "resiliparse", "trafilatura"
 HTML_READERS = (RESILIPARSE, TRAFILATURA)
 
@@ -53,10 +58,28 @@ class Account:
     """What is counted while a source is read, besides its records.
 
     `unused` is what was left out within files, such as members of a tar beside the text; `changed` is what became of
-    documents that weren't UTF-8 text. `records` is how many numbers of records the last part took: the numbers in the
-    next part of the same file begin there.
+    documents that weren't UTF-8 text; `domains` are those of documents whose records have an address. `records` is how
+    many numbers of records the last part took: the numbers in the next part of the same file begin there.
     """
 
     unused: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
+    domains: Counter[str] = field(default_factory=Counter)
     records: int = 0
+
+    def count_domain(self, url: object) -> None:
+        """Counts the domain of a document, where its record has an address."""
+        domain = domain_of(url)
+        if domain:
+            self.domains[domain] += 1
+
+
+def most_frequent(counts: Counter[str], most: int) -> dict[str, int]:
+    """The largest counts, largest first and then by name: the same whoever counted."""
+    return dict(sorted(counts.items(), key=lambda each: (-each[1], each[0]))[:most])
+
+
+def domain_of(url: object) -> str:
+    """The host of an address, without www.; nothing where it is no address of the web."""
+    found = _HOST.match(url) if isinstance(url, str) else None
+    return found[1].lower().removeprefix("www.") if found else ""

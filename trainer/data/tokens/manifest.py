@@ -18,6 +18,7 @@ from trainer.machine.durable import write_json
 from trainer.machine.json_file import Count, Malformed, Sha256, Within, from_known, read_json, shown
 
 FILE = "manifest.json"
+SPLITS = ("train", "validation", "test")  # folders in an output of prepare
 FORMAT = "banyan-token-shards"
 VERSION = 3  # of shards that say which tokens are targets
 PLAIN_VERSION = 2  # of all others, so that earlier Banyans read them
@@ -262,10 +263,16 @@ def _check(path: Path, record: ManifestRecord, *, hashed: bool) -> None:
 
 
 def _hint(folder: Path) -> str:
-    inside = [split for split in ("train", "validation", "test") if (folder / split / FILE).is_file()]
+    inside = [split for split in SPLITS if (folder / split / FILE).is_file()]
     if inside:
         return f" Did you mean {folder / inside[0]}?"
     return ' Make one with "banyan prepare", or finish it with the same command as before.'
+
+
+def output_of(folder: Path) -> Path:
+    """The output of prepare that a folder is, or is a split of."""
+    folder = folder.resolve()
+    return folder.parent if folder.name in SPLITS else folder
 
 
 def datasets_in(folder: Path) -> list[Path]:
@@ -275,7 +282,7 @@ def datasets_in(folder: Path) -> list[Path]:
     """
     if os.path.lexists(folder / FILE):
         return [folder]
-    inside = [folder / split for split in ("train", "validation", "test") if os.path.lexists(folder / split)]
+    inside = [folder / split for split in SPLITS if os.path.lexists(folder / split)]
     if not any(os.path.lexists(split / FILE) for split in inside):
         read_manifest(folder)  # refuses, and says why
     return inside

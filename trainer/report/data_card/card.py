@@ -42,7 +42,7 @@ class FunnelStage:
 
 
 @dataclass(frozen=True)
-class DocumentCounts:
+class TextShare:
     """Documents of one source, or of one language; estimated where only a sample of the documents was looked at."""
 
     documents: int
@@ -63,7 +63,7 @@ class CardSource:
     files: int
     licence: str | None
     language: str | None
-    share: DocumentCounts
+    share: TextShare
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class DataCard:
     funnel: tuple[FunnelStage, ...]
     sources: tuple[CardSource, ...]
     looked_at: int
-    languages: tuple[tuple[str, DocumentCounts], ...]
+    languages: tuple[tuple[str, TextShare], ...]
     language_documents: int
     lengths: LengthCounts | None
     domains: tuple[tuple[str, int], ...]

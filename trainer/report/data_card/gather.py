@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import zstandard
 
-from trainer.data.tokens.manifest import Manifest, SourceGroup, datasets_in, read_manifest
+from trainer.data.tokens.manifest import Manifest, SourceGroup, datasets_in, output_of, read_manifest
 from trainer.data.tokens.tokenizer import Tokenizer, load_tokenizer
 from trainer.errors import InputError
 from trainer.machine.json_file import Malformed, read_regular
-from trainer.report.data_card.card import CardSource, CardSplit, DataCard, DocumentCounts, KeptSample
+from trainer.report.data_card.card import CardSource, CardSplit, DataCard, KeptSample, TextShare
 from trainer.report.data_card.documents import MOST_LOOKED_AT, SeenDocument, count_lengths, seen_documents
 from trainer.report.data_card.funnel import make_funnel
 from trainer.report.data_card.languages import MOST_GUESSED, count_languages, open_guesser
@@ -82,12 +82,6 @@ def gather_card(folder: Path, say: Callable[[str], None]) -> DataCard:
     )
 
 
-def output_of(folder: Path) -> Path:
-    """The output of prepare that a folder is, or is a split of."""
-    folder = folder.resolve()
-    return folder.parent if folder.name in ("train", "validation", "test") else folder
-
-
 def _split(manifest: Manifest) -> CardSplit:
     return CardSplit(
         name=manifest.folder.resolve().name,
@@ -102,7 +96,7 @@ def _split(manifest: Manifest) -> CardSplit:
 # ---------------------------------------------------------------------------------------------------------- sources
 
 
-def _count_sources(manifests: Sequence[Manifest]) -> tuple[list[DocumentCounts], int]:
+def _count_sources(manifests: Sequence[Manifest]) -> tuple[list[TextShare], int]:
     """What came from each input: counted, or where the splits are large estimated from even samples of them."""
     ends = list(accumulate(len(group.files) for group in manifests[0].sources))
     totals = [[0.0, 0.0, 0.0] for _ in ends]
@@ -126,10 +120,10 @@ def _count_sources(manifests: Sequence[Manifest]) -> tuple[list[DocumentCounts],
         for total, counts in zip(totals, seen, strict=True):
             for place, scale in enumerate(scales):
                 total[place] += counts[place] * scale
-    return [DocumentCounts(*(round(count) for count in total)) for total in totals], looked_at
+    return [TextShare(*(round(count) for count in total)) for total in totals], looked_at
 
 
-def _source(manifest: Manifest, group: SourceGroup, share: DocumentCounts) -> CardSource:
+def _source(manifest: Manifest, group: SourceGroup, share: TextShare) -> CardSource:
     return CardSource(group.input, len(group.files), group.licence, _stated_language(manifest, group), share)
 
 
@@ -148,7 +142,7 @@ def _stated_language(manifest: Manifest, group: SourceGroup) -> str | None:
 
 def _languages(
     manifests: Sequence[Manifest], tokenizer: Tokenizer, say: Callable[[str], None]
-) -> tuple[tuple[tuple[str, DocumentCounts], ...], int]:
+) -> tuple[tuple[tuple[str, TextShare], ...], int]:
     """The languages of documents at even distances of the training split, guessed, and how many documents that were."""
     try:
         guess = open_guesser()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trainer.data.text.libraries import library
 from trainer.data.tokens.tokenizer import Tokenizer
-from trainer.report.data_card.card import DocumentCounts
+from trainer.report.data_card.card import TextShare
 from trainer.report.data_card.documents import SeenDocument
 
 MOST_GUESSED = 2000  # documents
@@ -35,14 +35,14 @@ def open_guesser() -> Callable[[str], str]:
 
 def count_languages(
     documents: Iterable[SeenDocument], tokenizer: Tokenizer, guess: Callable[[str], str]
-) -> tuple[tuple[str, DocumentCounts], ...]:
+) -> tuple[tuple[str, TextShare], ...]:
     """The documents by language, those with most text first."""
     found: dict[str, list[int]] = {}
     for document in documents:
         counts = found.setdefault(guess(_beginning_and_middle(document, tokenizer)), [0, 0, 0])
         for place, count in enumerate((1, document.token_count, document.bytes)):
             counts[place] += count
-    shares = [(language, DocumentCounts(*counts)) for language, counts in found.items()]
+    shares = [(language, TextShare(*counts)) for language, counts in found.items()]
     return tuple(sorted(shares, key=lambda each: (-each[1].bytes, each[0])))
 
 

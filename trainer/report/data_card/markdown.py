@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from trainer.data.text.progress import bytes_in_words
 from trainer.machine.terminal import one_line, safe
 from trainer.report.curves import readable_count
-from trainer.report.data_card.card import DataCard, DocumentCounts
+from trainer.report.data_card.card import DataCard, TextShare
 from trainer.report.data_card.page import MOST_LANGUAGES, NONE, NOTE_OF_TOKENS, binary_count, tokens_in_words
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+!|~$&:@^=-])")
@@ -84,7 +84,7 @@ def _funnel(card: DataCard) -> Iterator[str]:
         yield NOTE_OF_TOKENS
 
 
-def _shares(share: DocumentCounts) -> list[str]:
+def _shares(share: TextShare) -> list[str]:
     return [
         f"{share.documents:,}",
         readable_count(share.tokens),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from trainer.data.text.progress import bytes_in_words
 from trainer.report.curves import readable_count
-from trainer.report.data_card.card import DataCard, DocumentCounts, FunnelStage, RemovedByRule
+from trainer.report.data_card.card import DataCard, FunnelStage, RemovedByRule, TextShare
 from trainer.report.data_card.funnel import DUPLICATES
 from trainer.report.data_card.markup import Content, Markup, bar, element, table
 from trainer.report.data_card.style import STYLE
@@ -129,7 +129,7 @@ def _stage_row(stage: FunnelStage, read: int, before: int) -> list[Content]:
         stage.name,
         f"−{stage.documents:,} ({stage.documents / max(1, before):.1%})",
         f"{stage.left:,}",
-        tokens_in_words(stage.rules) and f"−{tokens_in_words(stage.rules)}",
+        tokens_in_words(stage.rules),
         bar(stage.left / read, lost=stage.documents / read),
     ]
 
@@ -149,7 +149,7 @@ def _rule_row(stage: FunnelStage, rule: RemovedByRule, read: int) -> list[Conten
 # ------------------------------------------------------------------------------------------------ sources, languages
 
 
-def _shares(share: DocumentCounts, total: int) -> list[Content]:
+def _shares(share: TextShare, total: int) -> list[Content]:
     return [
         f"{share.documents:,}",
         readable_count(share.tokens),
@@ -246,7 +246,11 @@ def _domains(card: DataCard) -> Iterator[Markup]:
             [element("span", {"class": "wide"}, name), f"{count:,}", bar(count / highest, "other")]
             for name, count in card.domains
         ]
-        yield _section("Top domains", table(["Domain", "Documents", ""], rows))
+        yield _section(
+            "Top domains",
+            table(["Domain", "Documents", ""], rows),
+            _note("Of the documents that were read, duplicates included, by the addresses in their records."),
+        )
 
 
 def _clusters(card: DataCard) -> Iterator[Markup]:

@@ -38,6 +38,9 @@ class Sink:
     def sample(self, row: Row) -> None:
         """A sample of text."""
 
+    def checkpoint(self, complete: Path, step: int) -> None:
+        """The last checkpoint of this process's part of the run, by its file COMPLETE."""
+
     def note(self, line: str) -> None:
         """A line for whoever watches."""
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.config import Wandb
 from trainer.errors import STOPPED, BanyanError, ConfigError, InputError
 from trainer.machine.durable import write_text
+from trainer.track.lineage import ArtifactRecord, checkpoint_artifact, data_artifact, read_references
 from trainer.track.sinks.journal import AXES, METRICS, SAMPLES, read_metrics, read_rows
 from trainer.track.sinks.sink import Row, Sink, Start
 
@@ -127,6 +128,40 @@ class WandbRun(Sink):
     def sample(self, row: Row) -> None:
         """Logs a sample as a table `samples/NAME`."""
         self.log(row)
+
+    def checkpoint(self, complete: Path, step: int) -> None:
+        """Logs a checkpoint as what the run has made."""
+        self.record_artifact(checkpoint_artifact(complete, step, self._plan.run_id), is_input=False)
+
+    def use_data(self, facts: Mapping[str, Any]) -> None:
+        """Logs the data that the facts name as what the run is made from."""
+        for reference in read_references(facts):
+            self.record_artifact(data_artifact(reference), is_input=True)
+
+    def record_artifact(self, record: ArtifactRecord, *, is_input: bool) -> bool:
+        """Logs an artifact that the run uses or has made; whether it did. An error is said, and all else goes on."""
+        if self._broken:
+            return False
+        try:
+            _within(self._plan.settings.init_timeout_s, partial(self._send_artifact, record, is_input=is_input))
+        except Exception as error:
+            self._say(f"W&B: the lineage lacks {record.name}: {_one_line(error)}.")
+            return False
+        return True
+
+    def _send_artifact(self, record: ArtifactRecord, *, is_input: bool) -> None:
+        import wandb
+
+        artifact = wandb.Artifact(record.name, record.kind, metadata=record.metadata)
+        for name, path in record.references.items():
+            artifact.add_reference(f"file://{path.resolve()}", name=name)
+        for path in record.files:
+            artifact.add_file(str(path), skip_cache=True)
+        aliases = ["latest", *record.aliases]
+        if is_input:  # as use_artifact does, which can't be asked offline, and waits for the upload
+            self._run._log_artifact(artifact, aliases=aliases, is_user_created=True, use_after_commit=True)
+        else:
+            self._run.log_artifact(artifact, aliases=aliases)
 
     def log_media(
         self, *, pictures: Mapping[str, Path], tables: Mapping[str, tuple[list[str | int], list[list[Any]]]]
@@ -234,6 +269,8 @@ def start_run(plan: WandbSettings, mode: str, *, say: Callable[[str], None]) -> 
 def open_sink(start: Start, say: Callable[[str], None]) -> Sink | None:
     """The W&B run; online, it is first sent the rows that a kill or a dead network kept from the server."""
     run = start_or_fall_back(make_plan(start), say=say)
+    if run is not None:
+        run.use_data(start.facts)
     if run is not None and run.online:
         for row in journal_rows(start.run_dir, after=run.last_step - 1):
             run.log(row)

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 from trainer.data.text.file_names import escape
 from trainer.data.text.files import open_file
 from trainer.data.text.filters import BAD_RECORD
-from trainer.data.text.readers.columns import BROKEN, check_column, line_of, pyarrow, records_of
+from trainer.data.text.readers.columns import BROKEN, check_column, counted_domains, line_of, pyarrow, records_of
 from trainer.data.text.readers.reader import Reader
 from trainer.data.text.reading import WHOLE, Account, Part
 from trainer.data.text.records import Record, Rejected, refuse_without_text
@@ -42,9 +42,10 @@ def _of_file(source: Source, file: BinaryIO, part: Part, account: Account) -> It
     for batch in range(part.start, stop):
         first = account.records
         try:
-            column = reader.get_batch(batch).column(source.reading.text_field)
+            found = reader.get_batch(batch)
+            column = found.column(source.reading.text_field)
             account.records += len(column)
-            yield from records_of(source, column, first)
+            yield from counted_domains(records_of(source, column, first), found, account)
         except BROKEN as error:  # before its first row
             account.records = first + 1
             yield first, Rejected(BAD_RECORD, f"batch {batch + 1} is broken ({line_of(error)})")
@@ -60,7 +61,7 @@ def _of_stream(source: Source, file: BinaryIO, account: Account) -> Iterator[Rec
     try:
         for batch in reader:
             column = batch.column(source.reading.text_field)
-            yield from records_of(source, column, account.records)
+            yield from counted_domains(records_of(source, column, account.records), batch, account)
             account.records += len(column)
     except BROKEN as error:
         raise _broken(source, line_of(error)) from error

@@ -8,7 +8,7 @@ from typing import Any
 from trainer.data.text.file_names import escape
 from trainer.data.text.filters import NO_TEXT_FIELD
 from trainer.data.text.libraries import library
-from trainer.data.text.reading import Reading
+from trainer.data.text.reading import URL_FIELD, Account, Reading
 from trainer.data.text.records import Record, Rejected, checked, first_few, too_large
 from trainer.data.text.sources import Source
 from trainer.errors import InputError
@@ -74,6 +74,17 @@ def _as_binary(arrow: Any, column: Any) -> Any:
     if arrow.types.is_string_view(column.type):
         return column.cast(arrow.binary_view())
     return column
+
+
+def counted_domains(records: Iterator[Record], batch: Any, account: Account) -> Iterator[Record]:
+    """The rows of a batch; counts the domains of those with an address, where the batch has a column of them."""
+    if URL_FIELD not in batch.schema.names:
+        yield from records
+        return
+    for record, address in zip(records, batch.column(URL_FIELD), strict=False):
+        if isinstance(record[1], bytes):
+            account.count_domain(address.as_py())
+        yield record
 
 
 def _document(value: Any, reading: Reading) -> bytes | Rejected:

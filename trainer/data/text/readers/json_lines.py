@@ -13,7 +13,7 @@ from trainer.data.text.formats import SNIFFED
 from trainer.data.text.packed import beginning, lines, packing_of
 from trainer.data.text.readers.line_parts import bytes_of_part, even_parts
 from trainer.data.text.readers.reader import Reader
-from trainer.data.text.reading import UTF_8, WHOLE, Account, Part, Reading
+from trainer.data.text.reading import URL_FIELD, UTF_8, WHOLE, Account, Part, Reading
 from trainer.data.text.records import (
     OTHER_FIELDS,
     Record,
@@ -64,7 +64,7 @@ def read_lines(content: Iterable[bytes], reading: Reading, account: Account) -> 
         if line is None:
             document: bytes | Rejected = too_large(most, reading.most_bytes)
         elif line := line.strip():
-            document = _text_of_line(without_mark(line), reading)
+            document = _text_of_line(without_mark(line), reading, account)
         else:
             continue
         yield number, document.at("line", number) if isinstance(document, Rejected) else document
@@ -81,7 +81,7 @@ def line_parts(source: Source, wanted_bytes: int) -> list[Part]:
     return even_parts(source.bytes, wanted_bytes)
 
 
-def _text_of_line(line: bytes, reading: Reading) -> bytes | Rejected:
+def _text_of_line(line: bytes, reading: Reading, account: Account) -> bytes | Rejected:
     """The text of a JSON line."""
     if b"\0" in line:
         return checked(line)
@@ -96,7 +96,10 @@ def _text_of_line(line: bytes, reading: Reading) -> bytes | Rejected:
     text = record.get(reading.text_field)
     if not isinstance(text, str):
         return Rejected(NO_TEXT_FIELD, f"has the fields {first_few(map(repr, record)) or 'of an empty object'}")
-    return checked_string(text, reading.most_bytes)
+    document = checked_string(text, reading.most_bytes)
+    if isinstance(document, bytes):
+        account.count_domain(record.get(URL_FIELD))
+    return document
 
 
 READER = Reader(read, line_parts)

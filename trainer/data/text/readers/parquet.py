@@ -8,9 +8,9 @@ from typing import Any, BinaryIO
 from trainer.data.text.file_names import escape
 from trainer.data.text.files import open_file
 from trainer.data.text.filters import BAD_RECORD
-from trainer.data.text.readers.columns import BROKEN, check_column, line_of, pyarrow, records_of
+from trainer.data.text.readers.columns import BROKEN, check_column, counted_domains, line_of, pyarrow, records_of
 from trainer.data.text.readers.reader import Reader
-from trainer.data.text.reading import WHOLE, Account, Part
+from trainer.data.text.reading import URL_FIELD, WHOLE, Account, Part
 from trainer.data.text.records import Record, Rejected, refuse_without_text
 from trainer.data.text.sources import Source
 from trainer.errors import InputError
@@ -44,16 +44,16 @@ def _open(source: Source, file: BinaryIO) -> Any:
 
 
 def _read_groups(source: Source, parquet: Any, groups: range, account: Account) -> Iterator[Record]:
+    text_field = source.reading.text_field
+    columns = [text_field, *[URL_FIELD] * (parquet.schema_arrow.names.count(URL_FIELD) == 1)]
     account.records = 0
     for group in groups:
         number, rows = account.records, max(0, parquet.metadata.row_group(group).num_rows)
         account.records = stop = number + rows
         try:
-            batches = parquet.iter_batches(
-                ROWS, row_groups=[group], columns=[source.reading.text_field], use_threads=False
-            )
+            batches = parquet.iter_batches(ROWS, row_groups=[group], columns=columns, use_threads=False)
             for batch in batches:
-                yield from records_of(source, batch.column(0), number)
+                yield from counted_domains(records_of(source, batch.column(text_field), number), batch, account)
                 number += len(batch)
             if number != stop:
                 raise ValueError(f"{stop - number:,} rows are missing")

@@ -15,7 +15,7 @@ from trainer.data.text.formats import SNIFFED
 from trainer.data.text.packed import PIECE, beginning, lines
 from trainer.data.text.readers.json_lines import line_parts
 from trainer.data.text.readers.reader import Reader
-from trainer.data.text.reading import UTF_8, WHOLE, Account, Part
+from trainer.data.text.reading import URL_FIELD, UTF_8, WHOLE, Account, Part
 from trainer.data.text.records import (
     OTHER_FIELDS,
     Record,
@@ -135,6 +135,7 @@ def _records(
     source: Source, columns: list[str], rows: Iterator[tuple[int, list[str] | str]], account: Account
 ) -> Iterator[Record]:
     reading, column = source.reading, columns.index(source.reading.text_field)
+    addresses = columns.index(URL_FIELD) if URL_FIELD in columns else None
     account.records = 0
     for number, (_, row) in enumerate(rows):
         account.records = number + 1
@@ -144,6 +145,8 @@ def _records(
         else:
             text = row[column].encode("utf-8", "surrogateescape")
             document = too_large(len(text), reading.most_bytes) if len(text) > reading.most_bytes else checked(text)
+            if addresses is not None and isinstance(document, bytes):
+                account.count_domain(row[addresses])
         yield number, document.at("row", number) if isinstance(document, Rejected) else document
 
 

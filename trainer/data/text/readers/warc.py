@@ -40,6 +40,8 @@ def read(source: Source, part: Part, account: Account) -> Iterator[Record]:
             continue
         number = account.records
         account.records += 1
+        if isinstance(document, bytes) and isinstance(record, WarcRecord):
+            account.count_domain(record.fields.get("warc-target-uri"))
         yield number, document.at(_place(record)) if isinstance(document, Rejected) else document
     if part.is_whole and not found:
         raise InputError(
