@@ -11,10 +11,11 @@ from trainer.config.knobs import knob, part
 from trainer.config.launch import Launch
 from trainer.config.model import Model
 from trainer.config.plan import PlanSettings
-from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track
+from trainer.config.run import Checkpoint, Downloads, Evaluate, Health, Run, Track
 from trainer.config.sweep import Search
 from trainer.config.training import ObjectiveSettings, Optimizer, Parallel, Schedule, Train
 
+PATH_TEXT = "A Hugging Face folder or hf://OWNER/NAME@REVISION, in the place of run.dir."
 TEMPLATE_TEXT = "How chats are written: chatml, or a file with a Jinja template; by default the tokenizer's own."
 
 
@@ -77,6 +78,7 @@ class Prepare:
     """Configuration of `banyan prepare`."""
 
     seed: int = knob(0, "Seed of the document shuffle.", common=True, high=2**63 - 1)
+    run: Downloads = part(Downloads)
     data: Data = part(Data)
     launch: Launch = part(Launch)
 
@@ -98,7 +100,7 @@ class Generate:
 
     run: Run = part(Run)
     checkpoint: Checkpoint = part(Checkpoint)
-    path: Optional[str] = knob(None, "A Hugging Face folder, in the place of run.dir.", common=True)
+    path: Optional[str] = knob(None, PATH_TEXT, common=True)
     prompt: str = knob("", "Text to continue; taken as it is, no quoting for Hydra needed.", common=True)
     prompts: Optional[str] = knob(
         None, 'JSON lines to answer instead, each {"prompt": text} or {"messages": [...]}.', common=True
@@ -122,7 +124,7 @@ class Chat:
 
     run: Run = part(Run)
     checkpoint: Checkpoint = part(Checkpoint)
-    path: Optional[str] = knob(None, "A Hugging Face folder, in the place of run.dir.", common=True)
+    path: Optional[str] = knob(None, PATH_TEXT, common=True)
     prompt: str = knob("", "One message to answer; by default each line of standard input in turn.", common=True)
     system: str = knob("", "What the model is told before.", common=True)
     chat_template: Optional[str] = knob(None, TEMPLATE_TEXT, common=True)

@@ -31,6 +31,7 @@ from trainer.evaluate.merged import WholeWeights
 from trainer.export.formats import FORMATS
 from trainer.export.source import ExportSource
 from trainer.machine.durable import storage_errors, sync
+from trainer.machine.hub_name import local_folder
 from trainer.model.build import LanguageModel
 from trainer.model.hugging_face.architecture import write_architecture
 from trainer.model.hugging_face.config_json import check_doors, read_config_json, read_json_object
@@ -49,7 +50,7 @@ def main(config: Export) -> int:
     """The verb: a temporary folder is filled, tensor by tensor, and renamed when it is whole."""
     check_values(config)
     if config.path is not None:
-        source, target = folder_source(Path(config.path).expanduser(), config), None
+        source, target = folder_source(local_folder(config.path), config), None
     else:
         source, target = run_source(require_run_dir(config.run.dir), config)
     form = FORMATS[config.format]

@@ -67,6 +67,7 @@ from trainer.data.tokens.training_text import TrainingText
 from trainer.errors import ConfigError, InputError, StorageError
 from trainer.machine.credentials import masked
 from trainer.machine.durable import make_folder, write_json
+from trainer.machine.hub_name import local_folder
 from trainer.machine.json_file import Malformed, from_json, read_json
 from trainer.machine.terminal import one_line
 from trainer.rules.pretrain import require
@@ -219,7 +220,7 @@ def _settings(config: Prepare) -> dict[str, Any]:
         settings.pop("data.tokenizer.end_of_text")
         return settings
     of_training = [key for key in settings if key.startswith("data.tokenizer.train.")]
-    sha256 = tokenizer_sha256(find_tokenizer(Path(path).expanduser()))
+    sha256 = tokenizer_sha256(find_tokenizer(local_folder(path)))
     return {key: settings[key] for key in settings if key not in of_training} | {"data.tokenizer.path's sha256": sha256}
 
 
