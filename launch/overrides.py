@@ -28,6 +28,8 @@ VERBATIM = ("prompt", "evaluate.prompt")
 
 LISTS_OF_PATHS = ("data.input",)
 """Keys whose values are paths, which may have commas in their names."""
+_INPUT_OF_SOURCE = re.compile(r"data\.sources\.\w+\.input")
+_COMMA = re.compile(r",(?![^{}]*\})")  # but within braces, where it stands between alternatives
 
 SPACE = "search.space."
 """What a sweep varies: the rest of the key is one of pretrain's; the value, too, is kept from Hydra."""
@@ -108,8 +110,8 @@ def implied(overrides: Sequence[Override], chosen: Iterable[str]) -> list[Overri
 
     - A mixture (data.train.NAME…) takes the place of data.path.
     - Of train.steps, train.tokens and train.epochs, the one that is given takes the place of the others.
-    - Data of one's own (data.input, data.path or a mixture) without data=… take the place of the default data as a
-      whole: data=custom. data.name is then the folder's or the sets'.
+    - Data of one's own (data.input, data.sources, data.path or a mixture) without data=… take the place of the default
+      data as a whole: data=custom. data.name is then the folder's or the sets'.
 
     `chosen` are the groups of the verb's defaults list.
     """
@@ -117,7 +119,8 @@ def implied(overrides: Sequence[Override], chosen: Iterable[str]) -> list[Overri
     mixture = [name.split(".")[2] for name in given if name.startswith("data.train.")]
     path = given.get("data.path", "null")
     settled: dict[str, str] = {}
-    own = bool(mixture) or not given.keys().isdisjoint(("data.input", "data.path", "data.train"))
+    own = bool(mixture) or any(name.startswith("data.sources.") for name in given)
+    own = own or not given.keys().isdisjoint(("data.input", "data.sources", "data.path", "data.train"))
     if own and "data" in chosen:
         settled["data"] = "custom"
     if (mixture or "data.train" in given) and path == "null":
@@ -170,7 +173,8 @@ def _value_for_hydra(override: Override, kind: Any) -> str:
     if keys.is_text(kind):
         return _quoted_text(value, optional=keys.is_optional(kind))
     if keys.is_list(kind) and not value.startswith("["):
-        parts = _paths(value) if override.name in LISTS_OF_PATHS else value.split(",")
+        paths = override.name in LISTS_OF_PATHS or _INPUT_OF_SOURCE.fullmatch(override.name)
+        parts = _paths(value) if paths else value.split(",")
         return f"[{','.join(_quoted_text(part, optional=False) for part in parts)}]"
     if keys.required(kind) is int and _ROUND_FLOAT.fullmatch(value) and float(value).is_integer():
         return str(int(float(value)))
@@ -188,7 +192,7 @@ def _paths(value: str) -> list[str]:
     """
     if re.fullmatch(r"""(['"])[^'"]*\1""", value):
         return [value]
-    parts, found, first = value.split(","), list[str](), 0
+    parts, found, first = _COMMA.split(value), list[str](), 0
     while first < len(parts):
         last = next((n for n in range(len(parts), first + 1, -1) if _is_there(",".join(parts[first:n]))), first + 1)
         whole = ",".join(parts[first:last])

@@ -52,7 +52,7 @@ class HubServer:
         if folder is None or not (folder / name).is_file():
             return None
         content = (folder / name).read_bytes()
-        return content[:-1] + b"?" if name == self.damaged else content
+        return content[:-1] + bytes([content[-1] ^ 1]) if name == self.damaged else content
 
 
 @contextmanager
@@ -68,6 +68,9 @@ def hub_server() -> Iterator[HubServer]:
                 found = hub.describe("/".join(parts[2:4]), parts[5])
                 error = "RevisionNotFound" if "/".join(parts[2:4]) in hub.branches else "RepoNotFound"
                 self._send(json.dumps(found).encode() if found else None, error, {"Content-Type": "application/json"})
+                return
+            if len(parts) != 5 or parts[2] != "resolve":
+                self._send(None, "EntryNotFound", {})
                 return
             content = hub.content("/".join(parts[:2]), parts[3], parts[4])
             etag = hashlib.sha256(content or b"").hexdigest()

@@ -32,6 +32,7 @@ SHARED_NAMES = (
     "main",  # of verbs and other programs
     "run",  # of launchers, and the recipes behind `main`
     *("build", "settings", "open_sink"),  # what each file of a kind has: optimisers, objectives, sinks
+    *("read", "parts"),  # the same: readers of sources
     *("folder_suffix", "write"),  # what each format of export has
     *(
         "initialize",
@@ -177,6 +178,7 @@ def test_a_configuration_is_changed_by_making_another() -> None:
 def test_every_knob_of_prepare_says_whether_it_decides_the_shards() -> None:
     """A setting that was forgotten would make old output count as up to date."""
     free = {"input", "include", "exclude", "output", "workers", "tokenizer"}  # inputs are compared file by file
+    free |= {"refuse_licences"}  # which ends prepare, or changes nothing
     training = {"path", "train", "validation", "sequence_length", "mask_documents", "shuffle_shards", "verify_bytes"}
     training |= {"packing", "long_documents"}
     for item in dataclasses.fields(Data):

@@ -22,7 +22,7 @@ import xxhash
 
 from tests.benchmarks import report
 from tests.benchmarks.contest import ROOT
-from tests.scale.stage_3 import KINDS, LLAMA_70B, LargeRun
+from tests.scale.large_run import KINDS, LLAMA_70B, LargeRun
 from trainer.checkpoint.data_file import DataFile
 from trainer.checkpoint.index import INDEX
 from trainer.checkpoint.job import WRITTEN, read_written

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.checkpoint.version_1 import write_version_1
 from tests.checkpoint.written import WEIGHT, Alone, open_writer, pieces, write_as_ranks, write_checkpoint
+from tests.data.tokens.broken import error_line
 from trainer.checkpoint.complete import describe
 from trainer.checkpoint.find import find_checkpoint, find_problem
 from trainer.checkpoint.folders import folder_of, list_steps, step_of
@@ -74,15 +75,6 @@ def look(folder):
         pass
 
 
-def refusal(act, *arguments):
-    with pytest.raises(InputError) as error:
-        act(*arguments)
-    assert "\n" not in str(error.value)
-    assert str(error.value).isprintable()
-    assert len(str(error.value)) < 900
-    return str(error.value)
-
-
 def test_whole_one_is_read(folder, capsys):
     look(folder)
     assert main(["verify", str(folder)]) == main(["list", str(folder)]) == main(["show", str(folder)]) == 0
@@ -97,7 +89,7 @@ NAMES = ["../x", "../../../x", "/tmp/x", "a/b", "", ".", "..", "x\n", "\x1b[2J",
 @pytest.mark.parametrize("name", NAMES)
 def test_names_in_complete_lead_nowhere(folder, name):
     edit(folder / "COMPLETE", lambda content: content["files"].update({name: content["files"]["state.json"]}))
-    told = refusal(look, folder)
+    told = error_line(look, folder)
     assert "COMPLETE" in told
     assert main(["verify", str(folder)]) == 2
 
@@ -114,7 +106,7 @@ def test_names_in_complete_of_a_store_write_nothing_outside(folder, tmp_path, na
     evil = describe(tmp_path / "deep" / "x")
     edit(there / "COMPLETE", lambda content: content["files"].update({name: evil}))
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
-    told = refusal(ObjectStore(url).fetch_newest, tmp_path / "a" / "b" / "run", Alone(), look)
+    told = error_line(ObjectStore(url).fetch_newest, tmp_path / "a" / "b" / "run", Alone(), look)
     assert "not whole" in told
     assert "throw it away" in told
     assert victim.read_text() == "precious"
@@ -150,7 +142,7 @@ def test_sizes_are_looked_at_before_anything_is_fetched(folder, tmp_path, damage
             "fifo": lambda: os.mkfifo(tensors),
             "folder": tensors.mkdir,
         }[damage]()
-    assert "not whole" in refusal(ObjectStore(url).fetch_newest, tmp_path / "other", Alone(), look)
+    assert "not whole" in error_line(ObjectStore(url).fetch_newest, tmp_path / "other", Alone(), look)
     assert not list((tmp_path / "other").rglob("step-*"))
     own = write_checkpoint(tmp_path / "other", 2, **STATE)
     (line,) = ObjectStore(url).fetch_newest(tmp_path / "other", Alone(), look)
@@ -175,7 +167,7 @@ def test_links_that_lead_out_are_refused(folder, tmp_path):
     tensors = folder / "rank-00000.safetensors"
     shutil.move(tensors, tmp_path / "elsewhere")
     tensors.symlink_to(tmp_path / "elsewhere")
-    assert "leads out of the folder" in refusal(look, folder)
+    assert "leads out of the folder" in error_line(look, folder)
     shutil.move(tmp_path / "elsewhere", folder / "inside")
     tensors.unlink()
     tensors.symlink_to("inside")
@@ -238,10 +230,10 @@ def test_files_that_complete_doesnt_name_dont_count(folder):
 )
 def test_complete_that_is_none_is_damaged(folder, content, capsys):
     (folder / "COMPLETE").write_bytes(content)
-    assert "damaged" in refusal(look, folder)
+    assert "damaged" in error_line(look, folder)
     assert main(["verify", str(folder)]) == 2
     assert main(["list", str(folder)]) == 0
-    assert "damaged" in refusal(main, ["show", str(folder)])
+    assert "damaged" in error_line(main, ["show", str(folder)])
     assert capsys.readouterr().out.isascii()
 
 
@@ -259,7 +251,7 @@ def test_what_is_no_regular_file_is_refused_at_once(folder, name, kind, capsys):
     elif kind == "folder is a file":
         shutil.rmtree(folder)
         folder.write_text("")
-    assert refusal(look, folder)
+    assert error_line(look, folder)
     for verb in ("verify", "list", "show"):
         with contextlib.suppress(InputError):
             main([verb, str(folder.parents[1])])
@@ -314,7 +306,7 @@ def test_a_state_that_cant_be_is_refused(folder, change, capsys):
     changed = change(state)
     (folder / "state.json").write_text(json.dumps(changed if changed == [state] else state))
     sign(folder)
-    assert str(folder) in refusal(look, folder)
+    assert str(folder) in error_line(look, folder)
     assert main(["verify", str(folder)]) == 2
     assert main(["list", str(folder)]) == 0
     out = capsys.readouterr().out
@@ -359,14 +351,14 @@ def test_fragments_of_version_1_that_cant_be_are_refused(old, change):
     look(old)
     edit(old / "rank-00000.json", lambda content: [change(each) for each in content["fragments"][:1]] and content)
     sign(old)
-    refusal(look, old)
+    error_line(look, old)
     assert main(["verify", str(old)]) == 2
 
 
 def test_version_1_may_not_call_itself_version_2(old):
     edit(old / "state.json", lambda state: state.update(format=2))
     sign(old)
-    assert "index.safetensors: missing" in refusal(look, old)
+    assert "index.safetensors: missing" in error_line(look, old)
 
 
 def put(name, value):
@@ -398,6 +390,12 @@ def cut_in_two(columns, names, middle=4, second=1, dim=0):
     columns.update({key: np.repeat(columns[key], 2) for key in set(columns) - {"file"}})
     columns["slice"][:] = [0, 1, 0, 1]
     columns["size"][:] = [7 * middle, 7 * (9 - second), 7 * middle, 7 * (9 - second)]
+
+
+def some_left_out_and_as_many_twice(columns, names):
+    """Pieces whose sizes sum up to the parameter's, so that counting elements would find nothing."""
+    columns.update({key: np.repeat(columns[key], [3, 1]) for key in set(columns) - {"file"}})
+    columns["start"][:], columns["size"][:], columns["offset"][:] = [0, 15, 40, 0], [20, 20, 23, 63], [0, 20, 40, 63]
 
 
 # The checkpoint has two rows, of (63) fp32 and (63) exp_avg, in one file of 8,192 bytes, of which 4,096 are header
@@ -441,9 +439,21 @@ BROKEN_INDEXES = {
     "a beginning that is missing": (put("start", [1, 0]), "elements 0 to 1 of it are missing"),
     "an end that is missing": (put("size", [62, 63]), "odd (fp32): elements from 62 of it are missing"),
     "an end beyond": (put("size", [64, 63]), "odd (fp32)"),
+    "some left out, as many twice": (some_left_out_and_as_many_twice, "odd (fp32): elements 15 to 20 of it are twice"),
     "before the file": (put("offset", [-1, 63]), "offset[0]: -1 can't be"),
     "behind the file": (put("offset", [2048, 63]), "offset[0]: 2048 can't be"),
-    "behind the tensor": (put("offset", [1000, 63]), "has no 1,063 elements"),
+    "behind the tensor": (
+        lambda columns, names: (
+            name(parameters={"odd": [20, 40]})(columns, names),
+            put("size", [800, 800])(columns, names),
+            put("offset", [800, 0])(columns, names),
+        ),
+        "has no 1,600 elements",
+    ),
+    "a gap in the tensor": (put("offset", [1000, 0]), "part 0: elements 63 to 1,000 belong to no piece"),
+    "a gap before all": (put("offset", [64, 1]), "part 0: elements 0 to 1 belong to no piece"),
+    "one piece over another": (put("offset", [0, 62]), "part 0: elements 62 to 63 belong to two pieces"),
+    "two pieces in one place": (put("offset", [0, 0]), "part 0: elements 0 to 63 belong to two pieces"),
     "other lengths": (put("start", [0, 0, 0]), "start is int64 [3]"),
     "no rows": (
         lambda columns, names: columns.update({key: columns[key][:0] for key in set(columns) - {"file"}}),
@@ -468,7 +478,7 @@ def test_an_index_that_cant_be_is_refused(folder, case):
     change(columns, names)
     save_file(columns | {"names": np.frombuffer(json.dumps(names).encode(), np.uint8)}, folder / INDEX)
     sign(folder)
-    line = refusal(look, folder)
+    line = error_line(look, folder)
     assert expected in line
     assert str(folder) in line
     assert main(["verify", str(folder)]) == 2
@@ -479,14 +489,14 @@ def test_names_that_are_no_object_are_refused(folder, names):
     columns = load_file(folder / INDEX)
     save_file(columns | {"names": np.frombuffer(names, np.uint8)}, folder / INDEX)
     sign(folder)
-    assert f"{folder / INDEX}: " in refusal(look, folder)
+    assert f"{folder / INDEX}: " in error_line(look, folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0{}"])
 def test_an_index_that_is_no_table_is_refused(folder, content):
     (folder / INDEX).write_bytes(content)
     sign(folder)
-    assert f"{folder / INDEX}: " in refusal(look, folder)
+    assert f"{folder / INDEX}: " in error_line(look, folder)
     assert main(["verify", str(folder)]) == 2
 
 
@@ -503,7 +513,7 @@ def test_safetensors_that_cant_be_are_refused(folder, damage):
         tensor = np.zeros(shape, dtype=np.int32 if damage == "other numbers" else np.float32)
         save_file({"rank-00001" if damage == "another name" else "rank-00000": tensor}, path)
     sign(folder)
-    assert str(folder) in refusal(look, folder)
+    assert str(folder) in error_line(look, folder)
     assert main(["verify", str(folder)]) == 2
 
 
@@ -515,7 +525,7 @@ def test_hashes_of_parts_are_those_of_their_places(tmp_path):
     path = folder / "rank-00000.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[:8192] + content[12288:] + content[8192:12288])
-    assert "rank-00000.safetensors doesn't match its hash" in refusal(look, folder)
+    assert "rank-00000.safetensors doesn't match its hash" in error_line(look, folder)
     assert find_problem(folder, part=0, parts=5) is None  # rank 0 looks at its own, which is as it was
     assert find_problem(folder, part=1, parts=5) is not None
 
@@ -559,4 +569,4 @@ def test_an_index_of_more_parts_than_any_run_has_ranks_is_refused_before_they_ar
     columns = load_file(folder / INDEX)
     save_file(columns | {"file": np.zeros(4_000_000, np.int32)}, folder / INDEX)
     sign(folder)
-    assert "4,000,000 parts are more than" in refusal(look, folder)
+    assert "4,000,000 parts are more than" in error_line(look, folder)

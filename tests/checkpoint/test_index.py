@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from tests.checkpoint.written import write_as_ranks
-from tests.scale.stage_3 import KINDS, LargeRun
+from tests.scale.large_run import KINDS, LargeRun
 from trainer.checkpoint.data_file import group_of
 from trainer.checkpoint.fragment import Fragment
 from trainer.checkpoint.index import LONGS, ORDER, WORDS
 from trainer.checkpoint.merge import compress
+from trainer.checkpoint.part_sizes import sizes_of_parts
 from trainer.checkpoint.reader import CheckpointReader
+from trainer.machine.json_file import Malformed
 from trainer.model.partition import Slice
 from trainer.model.region import Region
 
@@ -58,11 +60,54 @@ def test_runs_are_the_pieces(seed):
 @pytest.mark.parametrize(("ranks", "tensor"), [(64, 1), (64, 8), (48, 4)])
 def test_a_large_run_is_few_runs(ranks, tensor):
     run = LargeRun(ranks, tensor, {"a.q_proj.weight": (64, 96), "a.o_proj.weight": (96, 64), "norm": (1536,)})
-    rows = [run.rows_of(rank) for rank in range(ranks)]
-    joined = {name: np.concatenate([each[name] for each in rows]) for name in WORDS + LONGS}
+    joined = run.rows_of(range(ranks))
     merged = compress(joined)
     assert expanded(merged) == expanded(joined)
     assert len(merged["start"]) <= 2 * tensor * len(KINDS) * len(run.shapes)
+
+
+def end_to_end(draw, parts):
+    """Pieces of one parameter that fill each of so many parts, in the order of a plan that is partly even."""
+    ends, start = [0] * parts, 0
+    for _ in range(draw.randint(1, 12)):
+        size, first, step = draw.randint(1, 3), draw.randrange(parts), draw.choice((1, 1, 2, 3, -1, -2))
+        for part in range(first, max(-1, min(parts, first + step * draw.randint(1, parts))), step):
+            yield (0, 0, 0, start, size, part, ends[part])
+            ends[part] += size
+            start += size
+
+
+def filled_sizes(pieces, parts):
+    """What sizes_of_parts finds, counted element by element."""
+    held = [[] for _ in range(parts)]
+    for *_, size, part, offset in pieces:
+        held[part] += range(offset, offset + size)
+    if any(sorted(elements) != list(range(len(elements))) for elements in held):
+        return None
+    return [len(elements) for elements in held]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_pieces_of_a_part_lie_end_to_end(seed):
+    draw = random.Random(seed)
+    parts = draw.randint(1, 12)
+    pieces = list(end_to_end(draw, parts))
+    rows = compress(table(pieces))
+    assert sizes_of_parts(rows, parts).tolist() == filled_sizes(pieces, parts)
+    for _ in range(30):
+        row = draw.randrange(len(rows["offset"]))
+        changed = {name: column.copy() for name, column in rows.items()}
+        name = draw.choice(("offset", "size", "part"))
+        changed[name][row] = draw.randrange(parts if name == "part" else 6) + (name == "size")
+        last = changed["part"][row] + (int(changed["count"][row]) - 1) * changed["step"][row]
+        if not 0 <= last < parts:
+            continue
+        found = filled_sizes(expanded(changed), parts)
+        if found is None:
+            with pytest.raises(Malformed, match=r"part \d+: elements \d+ to \d+ belong to (no piece|two pieces)"):
+                sizes_of_parts(changed, parts)
+        else:
+            assert sizes_of_parts(changed, parts).tolist() == found
 
 
 def cut_up(draw, shape, dim, widths):

@@ -90,6 +90,20 @@ def test_last_save_that_fails_is_an_error(tmp_path):
     assert len(said) == 1
 
 
+def test_elements_that_no_rank_wrote_fail_the_save(tmp_path):
+    """And as many that two wrote, so that their number is right: the run still has them, and says so now."""
+    write_checkpoint(tmp_path, 1)
+    said = []
+    parts = [pieces()[0].share(number, 9) for number in range(9)]
+    with pytest.raises(StorageError, match=r"odd \(fp32\): elements 7 to 14 of it are missing\); earlier checkpoints"):
+        open_writer(tmp_path, said).save([*parts[:1], *parts[2:], parts[3]], {"step": 2}, last=True)
+    with pytest.raises(StorageError, match=r"odd \(fp32\): elements 7 to 14 of it are twice"):
+        open_writer(tmp_path, said).save([*parts, parts[1]], {"step": 2}, last=True)
+    assert list_steps(tmp_path) == [1]
+    open_writer(tmp_path).save(parts, {"step": 2}, last=True)
+    assert list_steps(tmp_path) == [1, 2]
+
+
 def test_error_on_its_way_out_waits_for_what_is_being_written(tmp_path, held):
     def fail():
         with open_writer(tmp_path) as writer:

@@ -15,6 +15,7 @@ from tests.engine.test_finetune_parity import LENGTH, STEPS, base, chats, config
 from tests.run_ranks import fail_ranks, pretrain, read_metrics, run_ranks, start_ranks
 from tests.states import assert_equal_states, read_state
 from trainer.checkpoint.find import find_checkpoint
+from trainer.checkpoint.fragment import WEIGHT
 from trainer.checkpoint.reader import read_weights
 from trainer.config import AUTO, Adapt
 from trainer.data.tokens.dataset import open_training
@@ -125,10 +126,10 @@ def test_a_checkpoint_holds_whole_adapters_and_nothing_of_the_base(base, chats, 
     names = {name for name, _ in state}
     assert names
     assert all(map(is_adapter, names))
-    shapes = {name: tuple(value.shape) for (name, kind), value in state.items() if kind == "weight"}
+    shapes = {name: tuple(value.shape) for (name, kind), value in state.items() if kind == WEIGHT}
     assert shapes["model.layers.0.self_attn.q_proj.lora_A.default.weight"] == (4, 48)
     assert shapes["model.layers.1.mlp.gate_proj.lora_B.default.weight"] == (96, 4)
-    assert all(value.abs().sum() > 0 for (_, kind), value in state.items() if kind == "weight")
+    assert all(value.abs().sum() > 0 for (_, kind), value in state.items() if kind == WEIGHT)
 
 
 def test_a_new_adapter_changes_nothing_and_half_a_run_goes_on_at_another_shape(base, chats, tmp_path):

@@ -14,6 +14,7 @@ from tests.hub_server import hub_server
 from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.errors import ConfigError
 from trainer.machine.hub_name import HubName, parse_hub_name
+from trainer.ranks.extensions import choose_folder
 
 pytest.importorskip("huggingface_hub")
 ALLOW = "run.allow_download=true"
@@ -33,6 +34,7 @@ def hub(tmp_path):
 def banyan(hub, tmp_path, *arguments):
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     environment |= {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "hf_home")}
+    environment["TORCH_EXTENSIONS_DIR"] = str(choose_folder())  # else DeepSpeed's operator is built once more
     environment.pop("HF_HUB_OFFLINE", None)
     command = [sys.executable, "-m", "launch", *arguments]
     return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)

@@ -238,7 +238,7 @@ def stopped(texts, tmp_path, monkeypatch):
 @pytest.fixture
 def begun(stopped):
     """An output whose prepare was killed once all shards were written; and what it would have become."""
-    return stopped("write_manifest")
+    return stopped("Finish")
 
 
 def garble(place, byte=0x7F):

@@ -6,7 +6,7 @@ import torch
 from tests.corpus import make_dataset, make_tokenizer
 from tests.engine.test_finetune_parity import LENGTH
 from tests.engine.test_lora import LORA, with_everything_sharded
-from tests.run_ranks import pretrain, run_ranks, small_config
+from tests.run_ranks import fail_ranks, pretrain, run_ranks, small_config
 from tests.targets import make_masked_dataset
 from trainer.config import Export, ExportSettings
 from trainer.verbs import export
@@ -92,3 +92,24 @@ def test_new_tokens_get_rows_that_are_trained_and_saved_beside_adapters(base, tm
     apart.resize_token_embeddings(302, mean_resizing=False)
     adapted = peft.PeftModel.from_pretrained(apart, write(tmp_path / "run", tmp_path / "peft", "peft"))
     assert (logits(merged) - logits(adapted)).abs().max() < 1e-4
+
+
+def test_tied_embeddings_stay_tied_and_adapters_beside_them_are_refused(corpus, tmp_path):
+    """An adapter on the head would be merged into the embedding; new rows are trained once, and shared."""
+    config = small_config(corpus, tmp_path / "base", train__steps=3, model__tie_word_embeddings=True)
+    assert run_ranks(pretrain, config, 1) == [0]
+    base = write(tmp_path / "base", tmp_path / "hf", "hf")
+    tokenizer = make_tokenizer().with_special(["<|im_start|>", "<|im_end|>"])
+    make_dataset(tmp_path / "wide", documents=30, tokenizer=tokenizer)
+    settings = {"train__steps": 3, "model__init_from": str(base), "model__tie_word_embeddings": True, **LORA}
+    config = small_config(tmp_path / "wide", tmp_path / "run", parallel__zero_stage=3, **settings)
+    assert run_ranks(with_everything_sharded, config, 2) == [0, 0]
+    merged = transformers.AutoModelForCausalLM.from_pretrained(write(tmp_path / "run", tmp_path / "merged", "hf"))
+    assert merged.config.tie_word_embeddings
+    assert merged.get_input_embeddings().weight is merged.get_output_embeddings().weight
+    assert merged.get_input_embeddings().weight.shape[0] == 302
+    again = small_config(tmp_path / "wide", tmp_path / "again", **settings)
+    again.adapt.targets = ["lm_head"]
+    codes, errors = fail_ranks(pretrain, again)
+    assert codes == [2]
+    assert "adapt.targets=lm_head" in errors[0]

@@ -4,21 +4,18 @@ import base64
 import dataclasses
 import errno
 import functools
-import json
 import os
 import random
-import shutil
-import signal
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.corpus import make_tokenizer, write_texts
 from tests.data.tokens.published import sentencepiece, wordpiece
+from tests.killed import PROGRAM, assert_same_after_kills, kill_after_files, large_files, start, write_program
 from tests.prepared import configure, prepare, shard_files, write_folder, write_jsonl
 from trainer.config import TokenizerSettings, TokenizerTrain
 from trainer.data.tokens.manifest import SourceGroup, read_manifest
@@ -293,71 +290,23 @@ def test_memory_of_the_driver_does_not_grow_with_the_documents(few, many, tmp_pa
 
 # ---- interruption
 
-RUN = """
-import json, os, sys
-from launch.slurm.array import share_of
-from tests.prepared import configure
-from trainer.data.text import collect, shared_work, split
-from trainer.verbs.prepare import main
-
-if __name__ == "__main__":
-    collect.LEAST_ITEM_BYTES, split.BUCKET_BYTES, split.FILE_BYTES = 25_000, 70_000, 70_000
-    shared_work.BEAT_S, shared_work.STALE_S, shared_work.POLL_S = 0.1, 1.5, (0.05, 0.2)
-    inputs, output, workers = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    print(main(configure(inputs, output, workers=workers, validation_fraction=0.1), share=share_of(os.environ)))
-"""
-
-
-def start(script, inputs, output, *, workers=2, element=None, elements=3):
-    """prepare in a process of its own; with `element` as one of a job array."""
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    if element is not None:
-        array = {"JOB_ID": 77, "TASK_ID": element, "TASK_MIN": 0, "TASK_COUNT": elements}
-        environment |= {f"SLURM_ARRAY_{name}": str(value) for name, value in array.items()}
-    command = [sys.executable, script, json.dumps(inputs), output, str(workers)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def count_files(folder):
-    return sum(len(files) for _, _, files in os.walk(folder))
-
-
-def kill_after_files(process, folder, files):
-    """Kills once `files` more files are there; False if it came to its end before."""
-    target = count_files(folder) + files
-    while process.poll() is None and count_files(folder) < target:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    return process.wait() == -signal.SIGKILL
-
 
 @pytest.mark.parametrize(
     ("kills", "workers"), [(2, 2), *(pytest.param(20, workers, marks=pytest.mark.full) for workers in (1, 2, 3))]
 )
 def test_killed_at_random_moments_prepare_continues_to_the_same_bytes(kills, workers, tmp_path):
     inputs = [str(write_jsonl(tmp_path / f"{n}.jsonl", write_texts(300, seed=n))) for n in range(4)]
-    script, killed = tmp_path / "run.py", tmp_path / "killed"
-    script.write_text(RUN)
-    calm = prepare(list(map(Path, inputs)), tmp_path / "calm", validation_fraction=0.1)
-    draw, hit = random.Random(), 0
-    while hit < kills:
-        with start(script, inputs, killed, workers=workers) as process:
-            hit += kill_after_files(process, killed, draw.randint(1, 20))
-        if not (killed / "partial").exists():
-            shutil.rmtree(killed)  # it came to its end: begin again
-    with start(script, inputs, killed, workers=workers) as last:
-        assert last.communicate()[0].endswith("\n0\n")
-    assert shard_files(killed) == shard_files(calm)
+    assert_same_after_kills(inputs, tmp_path, kills=kills, workers=workers)
 
 
 @pytest.mark.parametrize(("elements", "kills"), [(2, 1), *(pytest.param(3, 15, marks=pytest.mark.full) for _ in "abc")])
 def test_elements_of_an_array_that_are_killed_share_the_work_and_write_the_same_bytes(elements, kills, tmp_path):
     """Some that are killed come back, as requeued ones do; the last victim doesn't, and the others do its share."""
     inputs = [str(write_jsonl(tmp_path / f"{n}.jsonl", write_texts(300, seed=n))) for n in range(4)]
-    script, shared = tmp_path / "run.py", tmp_path / "shared"
-    script.write_text(RUN)
+    inputs.append(str(large_files(tmp_path / "others")))
+    shared = tmp_path / "shared"
     calm = prepare(list(map(Path, inputs)), tmp_path / "calm", validation_fraction=0.1)
-    run = functools.partial(start, script, inputs, shared, workers=1, elements=elements)
+    run = functools.partial(start, write_program(tmp_path), inputs, shared, workers=1, elements=elements)
     draw = random.Random()
     alive = {element: run(element=element) for element in range(elements)}
     for kill in range(kills):
@@ -376,8 +325,8 @@ def test_elements_of_an_array_that_are_killed_share_the_work_and_write_the_same_
 def test_a_refused_array_leaves_nothing_in_the_way_of_the_mend(tmp_path):
     inputs = [str(write_jsonl(tmp_path / f"{n}.jsonl", write_texts(200, seed=n))) for n in range(2)]
     inputs.append(str(write_jsonl(tmp_path / "z.jsonl", write_texts(5), field="content")))
-    (tmp_path / "run.py").write_text(RUN)
-    both = [start(tmp_path / "run.py", inputs, tmp_path / "out", element=element, elements=2) for element in range(2)]
+    program = write_program(tmp_path)
+    both = [start(program, inputs, tmp_path / "out", element=element, elements=2) for element in range(2)]
     for process in both:
         assert "z.jsonl: no record has a text in data.text_field" in process.communicate()[0].splitlines()[-1]
     assert list((tmp_path / "out").iterdir()) == []
@@ -468,7 +417,7 @@ def test_a_full_disk_is_one_line_and_prepare_continues(folder, output, tmp_path,
 
 def test_a_file_that_grows_no_further_is_one_line_and_prepare_continues(folder, output, tmp_path):
     """Here a limit of the process: what is written up to it is never taken for a whole file."""
-    (tmp_path / "run.py").write_text(RUN.replace("25_000, 70_000, 70_000", "10**9, 10**9, 10**9"))
+    (tmp_path / "run.py").write_text(PROGRAM.replace("25_000, 70_000, 70_000", "10**9, 10**9, 10**9"))
     start_it = f"ulimit -f 20; exec {sys.executable} {tmp_path / 'run.py'} '[\"{folder}\"]' {tmp_path / 'out'} 1"
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     done = subprocess.run(["bash", "-c", start_it], env=environment, capture_output=True, text=True)

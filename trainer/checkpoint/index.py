@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.checkpoint.complete import StoredFile
+from trainer.checkpoint.part_sizes import sizes_of_parts
 from trainer.errors import InputError
 from trainer.machine.json_file import Count, Malformed, Matching, from_json, open_regular, parse_json, shown
 from trainer.model.partition import Slice
@@ -69,7 +70,7 @@ class Pieces:
 class Index:
     """Every piece of a checkpoint. InputError or Malformed if it contradicts itself, or `files`: it may be an enemy's.
 
-    After that every element of every parameter is known to be in one place, within its file's size.
+    After that every element of every parameter is known to be in one place, within its file's size, where no other is.
     """
 
     def __init__(
@@ -82,6 +83,8 @@ class Index:
         self._check_names(names, files)
         self._check_rows(names, max((files[file].bytes for file in names.files), default=0))
         self._groups = self._find_groups(names)
+        self.part_sizes = sizes_of_parts(columns, len(parts))
+        """By part, how many elements its tensor must have at least."""
 
     def find(self, parameter: str, kind: str, region: Region) -> Iterator[Pieces]:
         """Runs of the pieces that have elements of `region`, cut to these; none if the parameter isn't held."""
@@ -112,17 +115,6 @@ class Index:
     def kinds(self) -> list[tuple[str, str]]:
         """What is held, as (parameter, kind)."""
         return list(self._groups)
-
-    def ends(self) -> npt.NDArray[np.int64]:
-        """By part, how many elements its tensor must have at least."""
-        column = self._columns
-        found = np.zeros(len(self.parts), dtype=np.int64)
-        rows = zip(*(column[name].tolist() for name in ("part", "step", "count", "offset", "size")), strict=True)
-        for part, step, count, offset, size in rows:
-            low, high = sorted((part, part + (count - 1) * step))
-            held = found[low : high + 1 : abs(step) or 1]
-            np.maximum(held, offset + size, out=held)
-        return found
 
     # ------------------------------------------------------------------------------------------------------ checks
 

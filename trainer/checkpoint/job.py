@@ -17,9 +17,9 @@ from typing import Any
 
 import xxhash
 
-from trainer.checkpoint.complete import COMPLETE, STATE, Hashed, StoredFile, describe
+from trainer.checkpoint.complete import COMPLETE, STATE, Hashed, StoredFile, describe, read_complete
 from trainer.checkpoint.data_file import DataFile
-from trainer.checkpoint.index import INDEX, encode
+from trainer.checkpoint.index import INDEX, encode, read_index
 from trainer.checkpoint.merge import merge_indexes
 from trainer.checkpoint.notes import Notes
 from trainer.checkpoint.object_store import ObjectStore
@@ -161,17 +161,27 @@ def write_rank(job: Job) -> None:
 
 
 def complete(job: Job) -> None:
-    """Makes a checkpoint of an attempt that every rank has written: index, state, COMPLETE, then its name."""
+    """Makes a checkpoint of an attempt that every rank has written: index, state, COMPLETE, then its name.
+
+    The index is the last one's again unless a rank's has changed. A new one is read as a load would: should ranks have
+    left an element out, that is found while the run still has it.
+    """
     folder, target = job.attempt, job.target
     lines = [read_written(job.notes.path(rank, WRITTEN)) for rank in range(job.world_size)]
+    ranks = [f"{line['file']} {line['index']}" for line in lines]
+    is_new = ranks != job.merged.ranks
+    index = _merge(job, lines) if is_new else job.merged.content
     parts: dict[str, list[Hashed]] = {}
     for line in lines:
         parts.setdefault(line["file"], []).append(Hashed(**line["part"]))
-    write_bytes(folder / INDEX, _merged_index(job, lines))
+    write_bytes(folder / INDEX, index)
     write_json(folder / STATE, {"format": FORMAT, **job.state})
     files = {name: StoredFile.of_parts(each) for name, each in parts.items()}
     files |= {name: describe(folder / name) for name in (INDEX, STATE)}
     write_json(folder / COMPLETE, {"files": files})
+    if is_new:
+        read_index(folder / INDEX, read_complete(folder))
+        job.merged.content, job.merged.ranks = index, ranks
     sync(folder)
     if target.exists():
         shutil.rmtree(target)  # of the same step, and broken: a whole one would have been resumed from
@@ -185,11 +195,7 @@ def read_written(path: Path) -> dict[str, Any]:
         return dict(json.loads(file.readline()))
 
 
-def _merged_index(job: Job, lines: list[dict[str, Any]]) -> bytes:
-    """The index of the checkpoint. It is the last one's again unless a rank's has changed."""
-    ranks = [f"{line['file']} {line['index']}" for line in lines]
-    if ranks != job.merged.ranks:
-        indexes = (job.notes.path(rank, WRITTEN).read_bytes().partition(b"\n")[2] for rank in range(job.world_size))
-        job.merged.content = merge_indexes(indexes, [line["file"] for line in lines])
-        job.merged.ranks = ranks
-    return job.merged.content
+def _merge(job: Job, lines: list[dict[str, Any]]) -> bytes:
+    """The index of the checkpoint, of every rank's."""
+    indexes = (job.notes.path(rank, WRITTEN).read_bytes().partition(b"\n")[2] for rank in range(job.world_size))
+    return merge_indexes(indexes, [line["file"] for line in lines])

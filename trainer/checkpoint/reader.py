@@ -151,7 +151,7 @@ class CheckpointReader:
 
     def part_problems(self) -> Iterator[str]:
         """A line for each stored tensor that isn't as the index says."""
-        for number, needed in enumerate(self.index.ends().tolist()):
+        for number, needed in enumerate(self.index.part_sizes.tolist()):
             try:
                 size = self._part(number).size if needed else 0
             except InputError as error:

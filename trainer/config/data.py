@@ -40,6 +40,23 @@ class TokenizerSettings:
     train: TokenizerTrain = part(TokenizerTrain)
 
 
+FORMATS = ("text", "jsonl", "csv", "tsv", "parquet", "arrow", "tar", "warc", "wikipedia", "html", "epub")
+EXAMPLES = ("chat", "prompt_completion")  # trainer/data/examples/formats.py
+
+
+@dataclass
+class TextSource:
+    """One source of text, with what is known of it; what it doesn't say is as in `data`."""
+
+    input: list[str] = knob([], "Files, folders, globs or URLs, as in data.input.")
+    licence: Optional[str] = knob(None, "Its licence, written into the manifest.")
+    language: Optional[str] = knob(None, "Its language, such as en or zh, written into the manifest.")
+    format: Optional[str] = knob(
+        None, "What its files hold; by default their names and contents say it.", choices=FORMATS
+    )
+    text_field: Optional[str] = knob(None, "Field or column that holds its text.")
+
+
 @dataclass
 class TrainingSet:
     """One dataset of a mixture."""
@@ -62,20 +79,50 @@ class Data:
     name: str = knob("custom", "What the data are called; part of the default run name.", is_name=True, decides=True)
     # prepare
     input: list[str] = knob(
-        [], "Files, folders or globs of text, JSON lines (also .gz, .zst) or .tar of text.", common=True
+        [],
+        "Files, folders, globs or URLs (s3, gs, https, hf) of text, JSON lines, Parquet, CSV, HTML, WARC and others.",
+        common=True,
+    )
+    sources: dict[str, TextSource] = knob(
+        {},
+        "More inputs, each described: data.sources.NAME={input: …, licence: …, language: …, format: …, text_field: …}.",
+        later=True,
+        decides=True,
     )
     include: list[str] = knob([], "File endings taken from folders, such as .py; by default all that are known.")
     exclude: list[str] = knob([], "Glob patterns of paths to leave out of folders.")
     output: Optional[str] = knob(None, "Folder that prepare writes train/ and validation/ to.", common=True)
-    text_field: str = knob(
-        "text", "Field of a .jsonl record, or member of a .tar sample, that holds the text.", common=True, decides=True
-    )
     format: Optional[str] = knob(
         None,
-        "What a record is: text; chat (messages, ShareGPT or Alpaca), of which the answers are learnt; or "
-        "prompt_completion, of which the completion is.",
+        "What the files hold, by default as their names and contents say; or chat (messages, ShareGPT, Alpaca) or "
+        "prompt_completion: JSON lines or arrays, of which the answers or completions are learnt.",
         common=True,
-        choices=("text", "chat", "prompt_completion"),
+        choices=(*FORMATS, *EXAMPLES),
+        later=True,
+        decides=True,
+    )
+    text_field: str = knob(
+        "text",
+        "Field of a .jsonl record, column of a table, or member of a .tar sample, that holds the text.",
+        common=True,
+        decides=True,
+    )
+    separator: Optional[str] = knob(
+        None,
+        r"What stands between the documents of a text file, such as \n\n\n; by default it is one.",
+        later=True,
+        decides=True,
+    )
+    encoding: str = knob(
+        "utf-8",
+        "Encoding of text that isn't marked otherwise: utf-8, utf-16, gb18030, big5 …; auto guesses, and counts it.",
+        later=True,
+        decides=True,
+    )
+    html: str = knob(
+        "resiliparse",
+        "Who extracts the text of HTML.",
+        choices=("resiliparse", "trafilatura"),
         later=True,
         decides=True,
     )
@@ -100,6 +147,14 @@ class Data:
         decides=True,
     )
     licence: Optional[str] = knob(None, "Licence of the sources, written into the manifest.", decides=True)
+    language: Optional[str] = knob(
+        None, "Language of the sources, such as en or zh, written into the manifest.", later=True, decides=True
+    )
+    refuse_licences: list[str] = knob(
+        [],
+        "Licences that are refused, as glob patterns, such as CC-BY-NC*; `unknown` is for sources without one.",
+        later=True,
+    )
     tokenizer: TokenizerSettings = part(TokenizerSettings)
     validation_fraction: float = knob(
         0.01, "Share of documents held out, chosen by their hash.", common=True, high=0.5, decides=True
@@ -147,7 +202,7 @@ class Data:
     @property
     def has_examples(self) -> bool:
         """Whether prepare reads examples, of which not all tokens are learnt, rather than text."""
-        return self.format not in (None, "text")
+        return self.format in EXAMPLES
 
     @property
     def separates_documents(self) -> bool:

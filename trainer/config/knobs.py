@@ -57,8 +57,12 @@ def later_fields(schema: type, prefix: str = "") -> dict[str, Any]:
         if dataclasses.is_dataclass(item.default_factory):
             found |= later_fields(item.default_factory, f"{prefix}{item.name}.")
         elif item.metadata.get("later"):
-            found[f"{prefix}{item.name}"] = item.default
+            found[f"{prefix}{item.name}"] = _default(item)
     return found
+
+
+def _default(item: dataclasses.Field[Any]) -> Any:
+    return item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
 
 
 def deciding_values(section: Any, prefix: str) -> dict[str, Any]:
@@ -68,6 +72,13 @@ def deciding_values(section: Any, prefix: str) -> dict[str, Any]:
         value, key = getattr(section, item.name), f"{prefix}{item.name}"
         if dataclasses.is_dataclass(value):
             found |= deciding_values(value, f"{key}.")
-        elif item.metadata["decides"] and not (item.metadata["later"] and value == item.default):
-            found[key] = value
+        elif item.metadata["decides"] and not (item.metadata["later"] and value == _default(item)):
+            found[key] = _plain(value)
     return found
+
+
+def _plain(value: Any) -> Any:
+    """A value as it is stored: sections that are entries of a mapping as mappings."""
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value

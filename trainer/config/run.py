@@ -71,6 +71,9 @@ class Evaluate:
     """Evaluation during and after training."""
 
     every: int = knob(500, "Steps between evaluations; 0: never, not even at the end.", "steps", common=True)
+    at_start: bool = knob(
+        False, "Evaluate before the first step as well, and say at the end what became of each set.", later=True
+    )
     rows: int = knob(
         4096, "Most rows of a validation set, from its start, and it is said where there are more; 0 takes all.", "rows"
     )

@@ -11,13 +11,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch.distributed
 from torch import Tensor
 
 from trainer.data.tokens.loader import Batch
 from trainer.model.build import LanguageModel
 from trainer.model.decoder import Mix, Transformer
-from trainer.ranks.mesh import Mesh
+from trainer.ranks.mesh import Mesh, own_group
 
 
 def spread_sequence(model: LanguageModel, mesh: Mesh) -> None:
@@ -30,19 +29,14 @@ def spread_sequence(model: LanguageModel, mesh: Mesh) -> None:
     def attend(queries: Tensor, keys: Tensor, values: Tensor, mix: Mix) -> Tensor:
         return mix(queries, keys, values)
 
-    distributed: Any = DistributedAttention(attend, _join_neighbours(mesh), scatter_idx=2, gather_idx=1)
+    size = mesh.sequence
+    neighbours = own_group([range(first, first + size) for first in range(0, mesh.world_size, size)])
+    distributed: Any = DistributedAttention(attend, neighbours, scatter_idx=2, gather_idx=1)
 
     def exchange(mix: Mix, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         return distributed(queries, keys, values, 0, None, mix)
 
-    model.spread_sequence(exchange, mesh.sequence)
-
-
-def _join_neighbours(mesh: Mesh) -> torch.distributed.ProcessGroup:
-    """The group of the ranks that share this rank's rows."""
-    rows = range(0, mesh.world_size, mesh.sequence)
-    groups = [torch.distributed.new_group(list(range(first, first + mesh.sequence))) for first in rows]
-    return groups[mesh.data_rank]
+    model.spread_sequence(exchange, size)
 
 
 def own_part(batch: Batch, mesh: Mesh) -> Batch:

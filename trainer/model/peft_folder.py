@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from trainer.config import Adapt
+from trainer.machine.durable import write_json
 from trainer.model.adapters import BASE, LORA_A, MAGNITUDE, is_adapter, lora_config
 
 PREFIX = "base_model.model."
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 def peft_name(name: str) -> str:
@@ -36,6 +38,11 @@ def write_adapters(
     whole = sorted({name.split(".")[-2] for name in found if not is_adapter(name)})
     config.modules_to_save = whole or None
     config.save_pretrained(str(folder))
+    written = json.loads((folder / CONFIG).read_text("utf-8"))  # sets have no order, and files should
+    lists = {
+        key: sorted(value) for key, value in written.items() if key in ("target_modules", "modules_to_save") and value
+    }
+    write_json(folder / CONFIG, written | lists)
     tensors = {peft_name(name): weight.to(dtype).contiguous() for name, weight in found.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

@@ -139,10 +139,28 @@ def join(*, tensor: int = 1, sequence: int = 1, hang_timeout_s: float = 0.0) -> 
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     mesh = Mesh(rank, world_size, local_rank, device, control, tensor, sequence)
-    if tensor > 1:
-        groups._init_tp_mesh_device(tensor_model_parallel_size=tensor)  # rank = data_rank · tensor + tensor_rank
-        _require_one_node(mesh, groups.get_tensor_model_parallel_group())
+    if tensor > 1:  # rank = data_rank · tensor + tensor_rank
+        groups._DATA_PARALLEL_GROUP = own_group([range(each, world_size, tensor) for each in range(tensor)])
+        peers = own_group([range(first, first + tensor) for first in range(0, world_size, tensor)])
+        groups._TENSOR_MODEL_PARALLEL_GROUP = groups._MODEL_PARALLEL_GROUP = peers
+        _require_one_node(mesh, peers)
     return mesh
+
+
+def own_group(sharing: list[range]) -> torch.distributed.ProcessGroup:
+    """The group of this rank where all ranks are dealt out among groups: `sharing` says how. Every rank calls it.
+
+    All are made at once, whatever their number: nccl splits the world, and a group of gloo is made by its own ranks.
+    DeepSpeed would make one after the other, each by all ranks.
+    """
+    in_detail = torch.distributed.get_debug_level() == torch.distributed.DebugLevel.DETAIL  # whose wrapper can't split
+    if torch.distributed.get_backend() == "nccl" and not in_detail:
+        group = torch.distributed.split_group(split_ranks=[list(ranks) for ranks in sharing])
+        assert group is not None
+        return group
+    rank = torch.distributed.get_rank()
+    own = next(ranks for ranks in sharing if rank in ranks)
+    return torch.distributed.new_group(list(own), use_local_synchronization=True)
 
 
 def _join_group(device: torch.device | None, timeout: timedelta) -> torch.distributed.ProcessGroup:

@@ -20,6 +20,7 @@ from trainer.machine.environment import as_stored
 from trainer.model.hugging_face.folder import own_model
 from trainer.report.curves import draw_curves
 from trainer.run import directory as run_directory
+from trainer.run.before import compare
 from trainer.track.tracker import Tracker
 
 MOST_SAMPLED_BYTES = 16e9  # of fp32 weights: minutes to read and check, at a gigabyte a second
@@ -53,6 +54,7 @@ def announce_end(
             side = "above" if yardstick >= score.loss else "below"
             difference = f"{abs(yardstick - score.loss):.4f} {side} ours"
             lines.append(f"  an interpolated bigram model: {yardstick:.4f} nats, {difference}")
+    lines += compare(run_dir, scores)
     if config.evaluate.prompt is not None and (reason := too_large_to_sample(parameters)):
         lines.append(reason)
     elif config.evaluate.prompt is not None:

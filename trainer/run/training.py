@@ -53,6 +53,7 @@ from trainer.ranks.mesh import Mesh, join, seed_everything
 from trainer.ranks.stop import StopRequests
 from trainer.ranks.watchdog import Watchdog
 from trainer.run import directory as run_directory
+from trainer.run.before import score_before
 from trainer.run.lock import RunLock
 from trainer.run.micro_batch import find_micro_batch
 from trainer.run.open import (
@@ -190,6 +191,8 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         watchdog=watchdog,
         hooks=hooks,
     )
+    if config.evaluate.at_start and config.evaluate.every > 0 and progress.step == 0:
+        score_before(run_dir, evaluation, mesh, tracker)
     stops.attach(mesh, run_dir)
     with closing(tracker) as ending, writer:
         reason = trainer.run(stops)

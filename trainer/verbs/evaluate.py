@@ -16,7 +16,7 @@ from trainer.checkpoint.fragment import kind_of_weights
 from trainer.config import Data, EvaluateVerb
 from trainer.config.values import check_values
 from trainer.data.tokens.dataset import Dataset, check_run_tokenizer, open_dataset, open_validation
-from trainer.data.tokens.packing import packing_of
+from trainer.data.tokens.packing import row_packing
 from trainer.engine.bf16 import autocast
 from trainer.errors import ConfigError
 from trainer.evaluate.loss import cut_in_words, score
@@ -75,7 +75,7 @@ def open_sets(asked: Data, trained_on: Data) -> list[Dataset]:
                 key="data.path",
                 split="validation",
                 sequence_length=trained_on.sequence_length,
-                packing=packing_of(trained_on, seed=0),
+                packing=row_packing(trained_on, seed=0),
             )
         ]
     chosen = replace(trained_on, validation=asked.validation) if asked.validation else trained_on

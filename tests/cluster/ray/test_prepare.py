@@ -4,6 +4,7 @@ import psutil
 import pytest
 
 from tests.cluster.ray.daemons import wait_until
+from tests.killed import large_files
 from tests.prepared import prepare, shard_files, write_folder
 
 SETTINGS = ["data.validation_fraction=0", "data.shard_bytes=20000", "data.block_tokens=1000"]
@@ -18,6 +19,7 @@ def workers_of(daemons):
 @pytest.mark.parametrize("victim", ["worker", pytest.param("node", marks=pytest.mark.full)])
 def test_prepare_with_something_killed_writes_the_same_bytes(daemons, tmp_path, victim):
     texts = write_folder(tmp_path / "texts", 3000)
+    large_files(texts / "others")
     node = daemons.add_node(2, cpus=2) if victim == "node" else None
     driver = daemons.banyan(
         *("prepare", "launch=ray", f"data.input={texts}", f"data.output={tmp_path / 'ray'}", *SETTINGS),

@@ -2,31 +2,40 @@
 
 import io
 import tarfile
+from pathlib import Path
 
 import pytest
 
 from trainer.data.text.documents import read_documents
-from trainer.data.text.sources import find_sources
+from trainer.data.text.reading import Reading
+from trainer.data.text.sources import Input, find_sources
 from trainer.errors import InputError
 
 
-def find(*inputs, include=(), exclude=(), output=None):
-    return find_sources([str(given) for given in inputs], list(include), list(exclude), output or inputs[0] / "none")
+def find(*inputs, include=(), exclude=(), output=None, **reading):
+    entries = [Input(str(given), reading=Reading(**reading)) for given in inputs]
+    return find_sources(entries, list(include), list(exclude), output or Path("/nowhere"))
 
 
-def read(path, text_field="text", most_bytes=2**20, **search):
+def read(path, text_field="text", most_bytes=2**20, account=None, **search):
     """All records of all sources at `path`."""
-    found = find(path, **search)
-    return [document for source in found.sources for _, document in read_documents(source, text_field, most_bytes)]
+    found = find(path, text_field=text_field, most_bytes=most_bytes, **search)
+    return [document for source in found.sources for _, document in read_documents(source, account)]
 
 
 def write_tar(path, members):
-    with tarfile.open(path, "w") as archive:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
+    path.write_bytes(tar_of(members))
     return path
+
+
+def tar_of(members):
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for name, text in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text))
+    return content.getvalue()
 
 
 def assert_one_line(error, *parts):

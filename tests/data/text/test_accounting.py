@@ -13,8 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.data.text.documents import BESIDE, Rejected, read_documents
-from trainer.data.text.sources import find_sources
+from trainer.data.text.documents import read_documents
+from trainer.data.text.readers.webdataset import BESIDE
+from trainer.data.text.reading import Account, Reading
+from trainer.data.text.records import Rejected
+from trainer.data.text.sources import Input, find_sources
 from trainer.data.tokens.tars import key_and_ending
 from trainer.errors import InputError
 
@@ -27,9 +30,9 @@ def account(path):
     """Texts, rejected records by reason, and what was left out within and beside the files at `path`; or a refusal."""
     texts, rejected, unused = [], Counter(), Counter()
     try:
-        found = find_sources([str(path)], [], [], Path("/nowhere"))
+        found = find_sources([Input(str(path), reading=Reading(most_bytes=2**20))], [], [], Path("/nowhere"))
         for source in found.sources:
-            for _, document in read_documents(source, "text", 2**20, unused):
+            for _, document in read_documents(source, Account(unused=unused)):
                 if isinstance(document, Rejected):
                     rejected[document.reason] += 1
                 else:
@@ -158,7 +161,7 @@ def independent_text(line):
 
 # ---- folders
 
-FILE_NAMES = st.sampled_from(["a.txt", "b.md", "c.py", "d.png", "e.csv", "f", "g.html", ".h.txt", "i.TXT", "j.txt.gz"])
+FILE_NAMES = st.sampled_from(["a.txt", "b.md", "c.py", "d.png", "e.psv", "f", "g.html", ".h.txt", "i.TXT", "j.txt.gz"])
 CONTENTS = st.sampled_from([b"text", b"", b" \n", b"\xff\xfe", b"a\0b", "Grüße".encode("latin-1"), b"<html>x</html>"])
 KINDS = st.sampled_from(["file", "file", "file", "link in", "link out", "dangling", "pipe"])
 FOLDERS = st.sampled_from(["", "x", "x/y.z", ".hidden"])
@@ -174,7 +177,7 @@ def test_every_file_of_a_folder_is_a_document_or_counted(files):
             assert "no file there" in accounted
             return
         texts, rejected, _, found = accounted
-        taken = {os.path.realpath(source.path) for source in found.sources}
+        taken = {os.path.realpath(source.address) for source in found.sources}
         entries, again = look(folder, taken)
     assert b"a secret" not in texts
     assert len(texts) + rejected.total() == len(found.sources) == len(taken)

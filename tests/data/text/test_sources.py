@@ -11,9 +11,10 @@ import zstandard
 from tests.corpus import write_texts
 from tests.data.text.reading import assert_one_line, find, read, write_tar
 from tests.prepared import write_jsonl
-from trainer.data.text.documents import Rejected, read_documents
+from trainer.data.text.documents import read_documents
 from trainer.data.text.filters import BAD_JSON, NO_TEXT_FIELD, UNDECODABLE
-from trainer.data.text.sources import find_sources
+from trainer.data.text.records import Rejected
+from trainer.data.text.sources import Input, find_sources
 from trainer.errors import InputError
 
 TEXTS = write_texts(30)
@@ -41,15 +42,15 @@ def test_globs_match_files_and_folders(tmp_path):
     for name in ("x1/a.txt", "x2/b.txt", "y/c.txt"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("text")
-    names = [source.path.name for source in find(tmp_path / "x*").sources]
+    names = [source.file_name for source in find(tmp_path / "x*").sources]
     assert names == ["a.txt", "b.txt"]
-    assert [source.path.name for source in find(tmp_path / "**/*.txt").sources] == ["a.txt", "b.txt", "c.txt"]
+    assert [source.file_name for source in find(tmp_path / "**/*.txt").sources] == ["a.txt", "b.txt", "c.txt"]
 
 
-@pytest.mark.parametrize("given", ["gone.txt", "gone/*.txt", "s3://bucket/x"])
+@pytest.mark.parametrize("given", ["gone.txt", "gone/*.txt", "gone{1,2}.txt"])
 def test_missing_input_is_refused_by_name(given, tmp_path):
     with pytest.raises(InputError) as error:
-        find_sources([given], [], [], tmp_path)
+        find_sources([Input(given)], [], [], tmp_path)
     assert_one_line(error, given)
 
 
@@ -146,7 +147,7 @@ def test_jsonl_record_numbers_are_line_numbers(tmp_path):
     path = tmp_path / "texts.jsonl"
     path.write_text("\n" + json.dumps({"text": "second line"}) + "\n")
     (source,) = find(path).sources
-    assert list(read_documents(source, "text", 2**20)) == [(1, b"second line")]
+    assert list(read_documents(source)) == [(1, b"second line")]
 
 
 def test_an_input_that_adds_no_file_is_refused_beside_others_that_do(tmp_path):
@@ -193,17 +194,17 @@ def test_two_circles_of_links_end_a_glob_all_the_same(tmp_path):
     (tmp_path / "a.txt").write_text("a")
     for name in ("one", "two", "three"):
         (tmp_path / name).symlink_to(".")
-    assert [source.path.name for source in find(tmp_path / "**" / "*.txt").sources] == ["a.txt"]
+    assert [source.file_name for source in find(tmp_path / "**" / "*.txt").sources] == ["a.txt"]
 
 
 def test_what_is_left_out_is_told_by_ending_and_by_why(tmp_path):
-    for name in ("a.txt", "b.png", "c.png", "d.html", "LICENCE", ".hidden.txt", ".git/x.txt"):
+    for name in ("a.txt", "b.png", "c.png", "d.pdf", "LICENCE", ".hidden.txt", ".git/x.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("text")
     os.mkfifo(tmp_path / "pipe.txt")
     said = str(find(tmp_path).others)
     assert "4 files of other endings left out: 2 .png" in said
-    assert "1 .html" in said
+    assert "1 .pdf" in said
     assert "1 without ending" in said
     assert "2 hidden behind a leading dot" in said
     assert f"1 devices, pipes or sockets (first {tmp_path / 'pipe.txt'})" in said
@@ -213,7 +214,7 @@ def test_a_pipe_or_an_empty_name_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.txt")
     for given, part in ((str(tmp_path / "pipe.txt"), "pipe"), ("", "empty name"), ("x" * 5000, "no such file")):
         with pytest.raises(InputError) as error:
-            find_sources([given], [], [], tmp_path)
+            find_sources([Input(given)], [], [], tmp_path)
         assert_one_line(error, part)
 
 
@@ -230,7 +231,7 @@ def test_json_lines_in_a_folder_are_found_by_content_where_the_name_leaves_it_op
 
 
 @pytest.mark.parametrize(
-    "name", ["t.csv", "t.TSV", "t.csv.gz", "p.html", "p.xml", "p.svg", "b.pdf", "b.docx", "x.tar.gz", "x.parquet"]
+    "name", ["t.psv", "t.XLS", "p.xml", "p.xml.gz", "p.svg", "b.pdf", "b.docx", "x.tar.gz", "x.7z", "x.tar.xz"]
 )
 def test_what_cannot_be_read_is_refused_by_name_when_named_and_left_out_of_folders(name, tmp_path):
     (tmp_path / name).write_text("text")
@@ -247,7 +248,7 @@ def test_pieces_of_a_path_with_a_comma_are_refused_with_the_way_to_write_it(tmp_
     (tmp_path / "a,b").mkdir()
     (tmp_path / "a,b" / "x.txt").write_text("x")
     with pytest.raises(InputError) as error:
-        find_sources([f"{tmp_path}/a", "b"], [], [], tmp_path / "out")
+        find_sources([Input(f"{tmp_path}/a"), Input("b")], [], [], tmp_path / "out")
     assert_one_line(error, f'data.input=["{tmp_path}/a,b"]')
 
 

@@ -9,8 +9,11 @@ from collections import Counter
 import pytest
 
 from tests.data.text.reading import assert_refused, find, read, write_tar
-from trainer.data.text.documents import BESIDE, Rejected, read_documents
+from trainer.data.text.documents import read_documents
 from trainer.data.text.filters import LINK, NO_TEXT_FIELD, OTHER_FORMAT, UNDECODABLE
+from trainer.data.text.readers.webdataset import BESIDE
+from trainer.data.text.reading import Account
+from trainer.data.text.records import Rejected
 
 
 def text_members(names):
@@ -33,7 +36,7 @@ def test_members_beside_the_text_are_counted(tmp_path):
     path = write_tar(tmp_path / "x.tar", text_members(["a.json", "a.txt", "a.cls", "b.txt", "c.json", "c.jpg"]))
     unused = Counter()
     (source,) = find(path).sources
-    documents = [document for _, document in read_documents(source, "text", 2**20, unused)]
+    documents = [document for _, document in read_documents(source, Account(unused=unused))]
     assert documents == [b"text of a.txt", b"text of b.txt", Rejected(NO_TEXT_FIELD)]
     assert unused == {BESIDE: 3}
 
@@ -82,9 +85,9 @@ def test_a_sample_of_several_texts_is_refused_until_the_field_is_chosen(tmp_path
 def test_members_of_other_formats_are_never_documents(tmp_path):
     path = write_tar(tmp_path / "x.tar", [("a.json", b'{"text": "a"}'), ("b.json", b'{"text": "b"}')])
     assert_refused(path, path, "JSON lines", text_field="json")
-    path = write_tar(tmp_path / "y.tar", [("a.html", b"x")])
-    assert_refused(path, path, "HTML", text_field="html")
-    path = write_tar(tmp_path / "z.tar", [("a.txt", b"<html>"), ("b.txt", b'[{"a": 1}]'), ("c.txt", b"prose")])
+    path = write_tar(tmp_path / "y.tar", [("a.csv", b"x")])
+    assert_refused(path, path, "csv", text_field="csv")
+    path = write_tar(tmp_path / "z.tar", [("a.txt", b"<svg>"), ("b.txt", b'[{"a": 1}]'), ("c.txt", b"prose")])
     assert read(path) == [Rejected(OTHER_FORMAT), Rejected(OTHER_FORMAT), b"prose"]
 
 

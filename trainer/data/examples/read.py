@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from trainer.data.examples.faults import NO_TARGET, ExampleFault
 from trainer.data.examples.formats import READERS, to_bytes
-from trainer.data.text.documents import Rejected, without_mark
 from trainer.data.text.file_names import escape
 from trainer.data.text.filters import BAD_JSON, TOO_LARGE, UNDECODABLE
-from trainer.data.text.packed import beginning, lines, pieces
-from trainer.data.text.sources import Source
+from trainer.data.text.packed import beginning, lines
+from trainer.data.text.records import Rejected, without_mark
+from trainer.data.text.sources import Source, content_of
 from trainer.errors import InputError
 
 REFUSE = "refuse"
@@ -22,75 +23,60 @@ MEND = "mend the record, or set data.bad_records=reject to leave such ones out"
 
 @dataclass(frozen=True)
 class ExampleReader:
-    """What the records of a file must be: `format`, of READERS; chats are under `field`, if not under a usual name.
+    """What records must be: `format`, of READERS; a chat is under the source's text_field, or a usual name.
 
     With `refuses`, a record that isn't is refused by name; else it is counted. One without a target is counted always.
     """
 
     format: str
-    field: str
-    most_bytes: int
     refuses: bool
 
     def read(self, source: Source) -> Iterator[tuple[int, bytes | Rejected]]:
         """The records of a source with their numbers from 0, as read_documents gives texts."""
-        try:
-            for record, place, content in self._records(source):
-                yield record, self._example(source, content, place)
-        except OSError as error:
-            raise InputError(f"{escape(source.path)}: can't be read ({error.strerror or error}).") from error
+        with content_of(source) as pieces:
+            head, begun, _ = beginning(pieces, 2**12)
+            stream = chain(begun, pieces)
+            if without_mark(head).lstrip()[:1] == b"[":
+                for record, element in enumerate(self._array(source, stream)):
+                    yield record, self._example(source, element, "record", record)
+                return
+            for record, line in enumerate(lines(stream, source.reading.most_bytes)):
+                if line is None or line.strip():
+                    yield record, self._example(source, line, "line", record)
 
-    def _records(self, source: Source) -> Iterator[tuple[int, str, bytes | dict[str, Any] | None]]:
-        """Number, place in words and content of each record: a line, or an array's element."""
-        content = pieces(source.path, source.packing, self.most_bytes)
-        head, begun, _ = beginning(content, 2**12)
-        stream = self._chain(begun, content)
-        if without_mark(head).lstrip()[:1] == b"[":
-            for record, element in enumerate(self._array(source, stream)):
-                yield record, f"record {record + 1}", element
-            return
-        for record, line in enumerate(lines(stream, self.most_bytes)):
-            if line is None or line.strip():
-                yield record, f"line {record + 1}", line
-
-    @staticmethod
-    def _chain(begun: list[bytes], content: Iterator[bytes]) -> Iterator[bytes]:
-        yield from begun
-        yield from content
-
-    def _array(self, source: Source, stream: Iterator[bytes]) -> list[Any]:
-        held, size = [], 0
+    def _array(self, source: Source, stream: Iterable[bytes]) -> list[Any]:
+        held, size, most = [], 0, source.reading.most_bytes
         for piece in stream:
             held.append(piece)
             size += len(piece)
-            if size > self.most_bytes:
+            if size > most:
                 raise InputError(
-                    f"{escape(source.path)}: a JSON array of more than data.most_document_bytes={self.most_bytes}: "
-                    "write one record to a line instead, or raise that."
+                    f"{escape(source.address)}: a JSON array of more than data.most_document_bytes={most}: write one "
+                    "record to a line instead, or raise that."
                 )
         try:
             found = json.loads(without_mark(b"".join(held)))
         except (ValueError, RecursionError) as error:
             raise InputError(
-                f"{escape(source.path)}: not JSON ({str(error)[:100]}); fetch or write it again."
+                f"{escape(source.address)}: not JSON ({str(error)[:100]}); fetch or write it again."
             ) from error
         return found if isinstance(found, list) else [found]
 
-    def _example(self, source: Source, content: Any, place: str) -> bytes | Rejected:
+    def _example(self, source: Source, content: Any, what: str, number: int) -> bytes | Rejected:
         if content is None:
-            return Rejected(TOO_LARGE, f"data.most_document_bytes={self.most_bytes} or more").at(place)
+            return Rejected(TOO_LARGE, f"data.most_document_bytes={source.reading.most_bytes} or more").at(what, number)
         if isinstance(content, bytes):
             try:
                 content = json.loads(without_mark(content).decode("utf-8"))
             except UnicodeDecodeError:
-                return Rejected(UNDECODABLE, "not UTF-8").at(place)
+                return Rejected(UNDECODABLE, "not UTF-8").at(what, number)
             except (ValueError, RecursionError):
-                return Rejected(BAD_JSON, "is not JSON").at(place)
+                return Rejected(BAD_JSON, "is not JSON").at(what, number)
         if not isinstance(content, dict):
-            return Rejected(BAD_JSON, "is no JSON object").at(place)
+            return Rejected(BAD_JSON, "is no JSON object").at(what, number)
         try:
-            return to_bytes(READERS[self.format](content, self.field))
+            return to_bytes(READERS[self.format](content, source.reading.text_field))
         except ExampleFault as fault:
             if self.refuses and fault.reason != NO_TARGET:
-                raise InputError(f"{escape(source.path)}, {place}: {fault}; {MEND}.") from fault
-            return Rejected(fault.reason, str(fault)).at(place)
+                raise InputError(f"{escape(source.address)}, {what} {number + 1}: {fault}; {MEND}.") from fault
+            return Rejected(fault.reason, str(fault)).at(what, number)

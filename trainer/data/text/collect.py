@@ -1,4 +1,4 @@
-"""The first stage of prepare: work items, small sources together or a range of a large one, → stored documents.
+"""The first stage of prepare: work items, small sources together or a part of a large one, → stored documents.
 
 The note of an item is written last: where it is, the item is whole, and a restart skips it.
 """
@@ -6,15 +6,17 @@ The note of an item is written last: where it is, the item is whole, and a resta
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from trainer.data.examples.read import ExampleReader
 from trainer.data.text.document_store import DocumentStore, DocumentWriter
-from trainer.data.text.documents import Rejected, read_documents
+from trainer.data.text.documents import parts_of, read_documents
 from trainer.data.text.filters import DUPLICATE, EMPTY
-from trainer.data.text.ranges import RangeReader, SourceRange, source_ranges
+from trainer.data.text.reading import WHOLE, Account, Part
+from trainer.data.text.records import Rejected
 from trainer.data.text.sources import Source
 from trainer.data.text.workers import Work
 from trainer.errors import InputError
@@ -27,42 +29,57 @@ FEW_ITEMS, MOST_ITEMS = 64, 4096  # about
 
 
 @dataclass(frozen=True)
-class WorkItem:
-    """Consecutive sources, or a range of one."""
+class SourcePart:
+    """A source and which part of it is to be read; `number` is the source's."""
 
     number: int
-    ranges: tuple[SourceRange, ...]
+    source: Source
+    part: Part = WHOLE
+
+    @property
+    def bytes(self) -> int:
+        """Its share of the source file."""
+        return self.source.bytes if self.part.is_whole else self.part.bytes
+
+
+@dataclass(frozen=True)
+class WorkItem:
+    """Consecutive sources, or a part of one."""
+
+    number: int
+    parts: tuple[SourcePart, ...]
 
     @property
     def bytes(self) -> int:
         """Size of the source files."""
-        return sum(span.bytes for span in self.ranges)
+        return sum(part.bytes for part in self.parts)
 
     @property
     def part_of(self) -> int | None:
-        """The source that this is a range of."""
-        return None if self.ranges and self.ranges[0].is_whole else self.ranges[0].number
+        """The source that this is a part of."""
+        return None if self.parts and self.parts[0].part.is_whole else self.parts[0].number
 
 
 @dataclass(frozen=True)
 class FirstRejected:
-    """The first record that was rejected for a reason: `line` is its number in a range of a source, from 0."""
+    """The first record that was rejected for a reason: where in its source, as Rejected says it, and what is wrong."""
 
     source: str
-    line: Count | None
+    place: str
+    number: Count | None
     what: str
 
-    def place(self, records_before: int) -> str:
+    def in_words(self, reason: str, records_before: int) -> str:
         """Where it is, and what is wrong with it."""
-        line = "" if self.line is None else f"line {records_before + self.line + 1}"
-        return ", ".join(filter(None, (self.source, ": ".join(filter(None, (line, self.what))))))
+        rejected = Rejected(reason, self.what).at(self.place, self.number).later(records_before)
+        return ", ".join(filter(None, (self.source, str(rejected))))
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What became of a work item: `records` is how many numbers a range took, `documents` and `bytes` what was stored.
+    """What became of a work item: `records` is how many numbers a part took, `documents` and `bytes` what was stored.
 
-    `first_duplicate` is (source, record), the record as numbered in the range.
+    `first_duplicate` is (source, record), the record as numbered in the part.
     """
 
     records: Count
@@ -73,17 +90,23 @@ class Collected:
     rejected: dict[str, Count]
     first_rejected: dict[str, FirstRejected]
     unused: dict[str, Count]
+    changed: dict[str, Count]
 
 
-def work_items(sources: tuple[Source, ...], text_field: str, *, whole: bool = False) -> list[WorkItem]:
+def usual_bytes(sources: tuple[Source, ...]) -> int:
+    """How much of the sources a work item holds, about."""
+    total = sum(source.bytes for source in sources)
+    return max(LEAST_ITEM_BYTES, min(USUAL_ITEM_BYTES, total // FEW_ITEMS), total // MOST_ITEMS)
+
+
+def work_items(sources: tuple[Source, ...], cuts: Mapping[int, Sequence[Part]] | None = None) -> list[WorkItem]:
     """Sources → work items: small files together, so that a million of them isn't a million items; large ones cut.
 
-    With `whole` none is cut.
+    Where a source's `cuts` aren't given, it is cut if that can be known at once.
     """
-    total = sum(source.bytes for source in sources)
-    wanted = max(LEAST_ITEM_BYTES, min(USUAL_ITEM_BYTES, total // FEW_ITEMS), total // MOST_ITEMS)
+    wanted = usual_bytes(sources)
     found: list[WorkItem] = []
-    gathered: list[SourceRange] = []
+    gathered: list[SourcePart] = []
     size = 0
 
     def end_item() -> None:
@@ -94,13 +117,14 @@ def work_items(sources: tuple[Source, ...], text_field: str, *, whole: bool = Fa
         size = 0
 
     for number, source in enumerate(sources):
-        ranges = [SourceRange(number, source)] if whole else source_ranges(number, source, wanted, text_field)
-        if len(ranges) > 1 or (size and size + source.bytes > wanted):
+        given = (cuts or {}).get(number) or parts_of(source, wanted, at_once=True)
+        parts = [SourcePart(number, source, part) for part in given]
+        if len(parts) > 1 or (size and size + source.bytes > wanted):
             end_item()
-        if len(ranges) > 1:
-            found += [WorkItem(len(found) + place, (span,)) for place, span in enumerate(ranges)]
+        if len(parts) > 1:
+            found += [WorkItem(len(found) + place, (part,)) for place, part in enumerate(parts)]
         else:
-            gathered += ranges
+            gathered += parts
             size += source.bytes
     end_item()
     return found
@@ -111,8 +135,6 @@ class Collect(Work[WorkItem, Collected]):
     """Stores the documents of a work item, unless they are there already."""
 
     store: DocumentStore
-    text_field: str
-    most_bytes: int
     examples: ExampleReader | None = None  # reads the sources instead, each whole
 
     def note(self, item: WorkItem) -> Path:
@@ -134,7 +156,7 @@ class Collect(Work[WorkItem, Collected]):
 
     def _collect(self, item: WorkItem) -> Collected:
         store = self.store
-        rejected, unused = Counter[str](), Counter[str]()
+        rejected, account = Counter[str](), Account()
         first: dict[str, FirstRejected] = {}
         records = 0
         with ExitStack() as open_files:
@@ -142,16 +164,16 @@ class Collect(Work[WorkItem, Collected]):
             files = [open_files.enter_context(replacing(path)) for path in paths]
             text = None if store.shuffled else open_files.enter_context(replacing(store.text_path(item.number)))
             writer = DocumentWriter(store, files, text)
-            for span in item.ranges:
-                reader = RangeReader(span, self.text_field, self.most_bytes, unused)
-                for record, document in self.examples.read(span.source) if self.examples else reader:
+            for part in item.parts:
+                records_of = self.examples.read(part.source) if self.examples else None
+                for record, document in records_of or read_documents(part.source, account, part.part):
                     if not isinstance(document, Rejected):
-                        writer.add(span.number, record, document)
+                        writer.add(part.number, record, document)
                         continue
                     rejected[document.reason] += 1
                     if document.reason not in first:
-                        first[document.reason] = _first(span, record, document)
-                records += reader.records
+                        first[document.reason] = _first(part.source, document)
+                records = 0 if part.part.is_whole else account.records
             writer.close()
         duplicates = writer.duplicates
         return Collected(
@@ -162,14 +184,13 @@ class Collect(Work[WorkItem, Collected]):
             first_duplicate=duplicates.first,
             rejected=dict(rejected),
             first_rejected=first,
-            unused={what: count for what, count in unused.items() if count},
+            unused={what: count for what, count in account.unused.items() if count},
+            changed={what: count for what, count in account.changed.items() if count},
         )
 
 
-def _first(span: SourceRange, record: int, document: Rejected) -> FirstRejected:
-    if span.is_whole:
-        return FirstRejected(span.source.name, None, str(document))
-    return FirstRejected(span.source.name, record, str(document.at("")))
+def _first(source: Source, document: Rejected) -> FirstRejected:
+    return FirstRejected(source.name, document.place, document.number, str(document.at("")))
 
 
 def _checked(collected: Collected) -> Collected:
@@ -182,7 +203,7 @@ def _checked(collected: Collected) -> Collected:
 
 @dataclass
 class Totals:
-    """What all work items hold together: counts, the first place of each, and where the ranges of files begin."""
+    """What all work items hold together: counts, the first place of each, and where the parts of files begin."""
 
     documents: int = 0
     bytes: int = 0
@@ -191,23 +212,25 @@ class Totals:
     rejected: Counter[str] = field(default_factory=Counter)
     first_rejected: dict[str, str] = field(default_factory=dict)
     unused: Counter[str] = field(default_factory=Counter)
-    records_before: list[int] = field(default_factory=list)  # of each item: those of its file in earlier ranges
-    _range_of: int | None = None
-    _records: int = 0  # in the ranges of that source, so far
-    _with_text: dict[int, bool] = field(default_factory=dict)  # by source of which there are ranges
+    changed: Counter[str] = field(default_factory=Counter)
+    records_before: list[int] = field(default_factory=list)  # of each item: those of its file in earlier parts
+    _part_of: int | None = None
+    _records: int = 0  # in the parts of that source, so far
+    _with_text: dict[int, bool] = field(default_factory=dict)  # by source of which there are parts
 
     def add(self, item: WorkItem, collected: Collected) -> None:
         """Counts the next item."""
-        if item.part_of is None or item.part_of != self._range_of:
+        if item.part_of is None or item.part_of != self._part_of:
             self._records = 0
-        self._range_of = item.part_of
+        self._part_of = item.part_of
         self.records_before.append(self._records)
         self.documents += collected.documents
         self.bytes += collected.bytes
         self.rejected.update(collected.rejected)
         self.unused.update(collected.unused)
+        self.changed.update(collected.changed)
         for reason, first in collected.first_rejected.items():
-            self.first_rejected.setdefault(reason, first.place(self._records))
+            self.first_rejected.setdefault(reason, first.in_words(reason, self._records))
         self.add_duplicates(collected.duplicates, collected.first_duplicate, self._records)
         if item.part_of is not None:
             text = bool(collected.documents or collected.duplicates or EMPTY in collected.rejected)
@@ -221,11 +244,11 @@ class Totals:
             place = first[0], first[1] + records_before
             self.first_duplicate = min(self.first_duplicate or place, place)
 
-    def refuse_files_without_text(self, sources: tuple[Source, ...], text_field: str, most_bytes: int) -> None:
-        """Refuses a file that was read in ranges and holds no text at all, as totals it in one would."""
+    def refuse_files_without_text(self, sources: tuple[Source, ...]) -> None:
+        """Refuses a file that was read in parts and holds no text at all, as totals it in one would."""
         for number, with_text in self._with_text.items():
             if not with_text:
-                for _ in read_documents(sources[number], text_field, most_bytes):
+                for _ in read_documents(sources[number]):
                     pass
 
     def tell_duplicates(self, sources: tuple[Source, ...]) -> None:

@@ -1,9 +1,14 @@
-"""What the encoding of a text that isn't UTF-8 is: known by a byte order mark, else a guess, said to be one."""
+"""Texts that aren't UTF-8: decoded where their encoding is known or named; else a guess at it, said to be one."""
 
 from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterator
+from itertools import chain
+
+from trainer.data.text.libraries import library
+from trainer.data.text.reading import AUTO, UTF_8, Reading
 
 SAMPLE = 2**16  # bytes looked at
 PLAUSIBLE = 0.6  # share of the bytes above 127 that a guess must explain
@@ -28,6 +33,95 @@ _LEGACY = (
     ("KOI8-R", "koi8_r", rb"[\xa3\xb3\xc0-\xff]{2,}", rb"[\xc1\xc5\xc9\xcf]"),
     ("WINDOWS-1252", "cp1252", rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])", rb"[A-Za-z][\x80-\xff][a-z]"),
 )
+
+
+ENCODINGS = {  # what data.encoding may name, and Python's codec: of a family, the one that knows most characters
+    "utf-8": "utf-8",
+    "utf-16": "utf-16",
+    "gb18030": "gb18030",
+    "gbk": "gb18030",
+    "gb2312": "gb18030",
+    "big5": "cp950",
+    "big5-hkscs": "big5hkscs",
+    "shift_jis": "cp932",
+    "euc-jp": "euc_jp",
+    "euc-kr": "cp949",
+    "windows-1251": "cp1251",
+    "koi8-r": "koi8_r",
+    "windows-1252": "cp1252",
+    "iso-8859-1": "latin-1",
+}
+_DETECTED = ("gb18030", "big5", "shift_jis", "euc-jp", "euc-kr", "windows-1251", "koi8-r", "windows-1252")
+BROKEN = "\0"  # instead of bytes that are no character: NUL is in no document that is accepted
+
+
+def known_encoding(head: bytes, reading: Reading) -> str:
+    """The encoding of a text that begins with `head`: named, marked, found if that is asked for; else UTF-8."""
+    if reading.encoding not in (UTF_8, AUTO):
+        return reading.encoding
+    marked = marked_encoding(head)
+    if marked is not None:
+        return marked
+    found = detected_encoding(head) if reading.encoding == AUTO else None
+    return found or UTF_8
+
+
+def marked_encoding(head: bytes) -> str | None:
+    """The encoding that a byte order mark tells, if it is one that is read beside UTF-8: UTF-16."""
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return None
+    return "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else None
+
+
+def detected_encoding(head: bytes) -> str | None:
+    """What a text that begins with `head` is in, among ENCODINGS; None if that is UTF-8, too, or can't be told.
+
+    It is a guess, for data.encoding=auto alone: by the usual characters of each language, right far more often than
+    charset-normalizer where English stands among Chinese, Japanese or Korean; else by that library.
+    """
+    if is_utf8_so_far(head):
+        return None
+    head = head[:SAMPLE]
+    if (guess := _legacy(head)) is not None:
+        return guess.lower()
+    from_bytes = library("charset_normalizer", "data.encoding=auto").from_bytes
+    codecs_ = {ENCODINGS[name]: name for name in _DETECTED}
+    best = from_bytes(head, cp_isolation=["utf_16", *codecs_]).best()
+    if best is None:
+        return None
+    return "utf-16" if best.encoding.startswith("utf_16") else codecs_.get(best.encoding)
+
+
+def is_utf8_so_far(head: bytes) -> bool:
+    """Whether bytes are UTF-8, but for a character that the end cuts."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def to_utf8(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
+    """Pieces of a text in one of ENCODINGS as UTF-8; bytes that are no character there become BROKEN.
+
+    UTF-16 without a byte order mark is little-endian.
+    """
+    first = next(pieces, b"")
+    little = encoding == "utf-16" and marked_encoding(first) is None
+    decoder = codecs.getincrementaldecoder("utf-16-le" if little else ENCODINGS[encoding])(errors=_MARKING)
+    for piece in chain([first], pieces):
+        yield decoder.decode(piece).encode("utf-8")
+    yield decoder.decode(b"", final=True).encode("utf-8")
+
+
+def _mark_broken(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return BROKEN, error.end
+
+
+_MARKING = "banyan-mark-broken"
+codecs.register_error(_MARKING, _mark_broken)
 
 
 def likely_encoding(text: bytes) -> str:

@@ -9,12 +9,14 @@ import numpy as np
 EMPTY = "empty"  # nothing but white space
 UNDECODABLE = "undecodable"  # no UTF-8, or NUL bytes: binary
 BAD_JSON = "bad_json"  # a line of JSON lines that is no JSON object
+BAD_ROW = "bad_row"  # a row of a table whose quotes don't close, or with another number of fields than the first
+BAD_RECORD = "bad_record"  # a record of a crawl, or group of rows, that is damaged or cut short
 NO_TEXT_FIELD = "no_text_field"  # a record without a string in data.text_field
 TOO_LARGE = "too_large"  # above data.most_document_bytes
+TOO_DEEP = "too_deep"  # markup nested more deeply than any that people write
 OTHER_FORMAT = "other_format"  # JSON, a table or markup where a text was expected
 LINK = "link"  # a link or device in a tar, which is never followed
 DUPLICATE = "duplicate"  # the same bytes as an earlier document
-REASONS = (EMPTY, UNDECODABLE, BAD_JSON, NO_TEXT_FIELD, TOO_LARGE, OTHER_FORMAT, LINK, DUPLICATE)
 
 PIECE = 2**20  # bytes decoded at once: a large text needn't be in memory as characters, too
 

@@ -21,20 +21,36 @@ _CODE = (
 )
 PROSE_ENDINGS = frozenset(_PROSE.split())
 CODE_ENDINGS = frozenset(_CODE.split())
-JSONL_ENDINGS = (".jsonl", ".ndjson")
+ENDINGS = {  # of the kinds whose name says what they are
+    "jsonl": (".jsonl", ".ndjson"),
+    "csv": (".csv",),
+    "tsv": (".tsv", ".tab"),
+    "parquet": (".parquet",),
+    "arrow": (".arrow", ".feather"),
+    "tar": (".tar",),
+    "warc": (".warc", ".wet"),
+    "wikipedia": (".xml",),  # whose content must say so, too
+    "html": (".html", ".htm", ".xhtml"),
+    "epub": (".epub",),
+}
+FORMATS = ("text", *ENDINGS)
+"""What data.format may name."""
+
+UNPACKED_ONLY = ("tar", "parquet", "arrow", "epub")  # read from many places, or packed within
 
 _UNREADABLE = {
-    "a table": ".csv .tsv .psv .xls .xlsx .ods .parquet .arrow .feather .orc .avro .sqlite .db .h5 .hdf5",
-    "HTML": ".html .htm .xhtml .mhtml",
+    "a table": ".psv .xls .xlsx .ods .orc .avro .sqlite .db .h5 .hdf5",
+    "HTML": ".mhtml",
     "XML": ".xml .svg .rss .atom .xsl .fb2 .tei .rdf",
-    "a laid-out document": ".pdf .ps .doc .docx .odt .rtf .ppt .pptx .odp .epub .mobi .djvu .ipynb",
-    "an archive": ".tar.gz .tgz .tar.zst .tar.bz2 .tar.xz .zip .7z .rar .bz2 .xz .lz4 .z .warc .wet .wat .arc",
+    "a laid-out document": ".pdf .ps .doc .docx .odt .rtf .ppt .pptx .odp .mobi .djvu .ipynb",
+    "an archive": ".tar.gz .tgz .tar.zst .tar.bz2 .tar.xz .zip .7z .rar .lz4 .z .wat .arc",
 }
 UNREADABLE = {ending: what for what, endings in _UNREADABLE.items() for ending in endings.split()}
 """What can't be read as text, by ending: known, so that it is refused by name and never taken for prose."""
 
 SNIFFED = 2**18  # bytes of a file's beginning by which its content is known
 SNIFFED_LINES = 16
+MARKUP = 2048  # bytes in which markup says what it is
 _MAGIC = (
     (b"%PDF-", "a PDF"),
     (rb"{\rtf", "RTF"),
@@ -45,15 +61,17 @@ _MARKUP = (("<?xml", "XML"), ("<!doctype html", "HTML"), ("<html", "HTML"), ("<s
 
 
 def kind_by_name(name: str) -> tuple[str, str] | None:
-    """What a file of this name holds (text, jsonl, json or tar) and its packing; None if the ending says nothing."""
+    """What a file of this name holds (of FORMATS, or json) and its packing; None if the ending doesn't say it.
+
+    A .json holds lines of it, or is refused; an .xml is None.
+    """
     plain, packing = unpacked_name(name)
-    if plain.endswith(".tar"):
-        return ("tar", "") if not packing else None
-    if plain.endswith(JSONL_ENDINGS):
-        return "jsonl", packing
     ending = ending_of(plain)
-    if ending == ".json":
-        return "json", packing
+    kind = next((kind for kind, endings in ENDINGS.items() if ending in endings and kind != "wikipedia"), None)
+    if kind in UNPACKED_ONLY:
+        return (kind, "") if kind and not packing else None
+    if kind or ending == ".json":
+        return kind or "json", packing
     return ("text", packing) if ending in PROSE_ENDINGS or ending in CODE_ENDINGS else None
 
 
@@ -82,6 +100,26 @@ def is_code(name: str) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------------- by content
+
+
+def is_wikipedia(head: bytes) -> bool:
+    """Whether content that begins with `head` is a dump of a wiki."""
+    return b"<mediawiki" in head[:MARKUP]
+
+
+def is_html(head: bytes) -> bool:
+    """Whether content that begins with `head` is HTML, as XML or not."""
+    begin = head.removeprefix(codecs.BOM_UTF8).lstrip()[:MARKUP].lower()
+    if begin.startswith(b"<?xml"):
+        begin = re.sub(rb"^<\?xml[^>]*>\s*(<!--.*?-->\s*)*", b"", begin, flags=re.S)
+    return begin.startswith((b"<!doctype html", b"<html"))
+
+
+def has_column(head: bytes, separator: str, column: str) -> bool:
+    """Whether content that begins with `head` is a table with a column of this name in its first row."""
+    first = next(iter(_first_lines(head, whole=True)), b"")
+    names = first.decode("utf-8", "surrogateescape").split(separator)
+    return column in (name.strip(' "\r') for name in names)
 
 
 def is_json_lines(head: bytes, *, whole: bool, text_field: str | None) -> bool:

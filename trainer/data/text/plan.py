@@ -11,19 +11,41 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
+from trainer.config import Prepare
+from trainer.config.knobs import deciding_values
+from trainer.data.examples.template import read_template
 from trainer.data.text.sources import Source
+from trainer.data.tokens.tokenizer import find_tokenizer, tokenizer_sha256
 from trainer.errors import ConfigError
 from trainer.machine.durable import make_folder, write_json
 from trainer.machine.environment import as_stored
+from trainer.machine.hub_name import local_folder
 from trainer.machine.json_file import Malformed, from_json, read_json, shown
 
 FILE = "plan.json"
 LAYOUT = "layout.json"  # in PARTIAL: how the work is cut into items and stored
-LAYOUT_VERSION = 1  # raise it when what is in PARTIAL is written otherwise
-VERSION = 2  # raise it when the same settings and inputs would give other shards
+LAYOUT_VERSION = 2  # raise it when what is in PARTIAL is written otherwise
+VERSION = 3  # raise it when the same settings and inputs would give other shards
 SPLITS = ("train", "validation", "test")
 PARTIAL = "partial"
 MOST_BYTES = 2**30  # of plan.json, which names every input file
+
+
+def deciding_settings(config: Prepare) -> dict[str, Any]:
+    """The settings that determine the shards, by key: those whose knobs say so."""
+    settings = {"seed": config.seed, **deciding_values(config.data, "data.")}
+    path = config.data.tokenizer.path
+    if config.data.chat_template is not None:
+        template = read_template(config.data.chat_template)
+        settings["data.chat_template"] = xxhash.xxh3_128_hexdigest(template.encode())
+    if path is None:
+        settings.pop("data.tokenizer.end_of_text")
+        return settings
+    of_training = [key for key in settings if key.startswith("data.tokenizer.train.")]
+    sha256 = tokenizer_sha256(find_tokenizer(local_folder(path)))
+    return {key: settings[key] for key in settings if key not in of_training} | {"data.tokenizer.path's sha256": sha256}
 
 
 @dataclass(frozen=True)

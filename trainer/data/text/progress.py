@@ -1,4 +1,4 @@
-"""Progress of a stage of prepare, in MB/s and tokens/s: a bar on a terminal, else a line every few seconds."""
+"""What prepare says as it goes: lines, and the progress of a stage, a bar on a terminal or a line every few seconds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+from trainer.machine.terminal import one_line
+
 LINE_EVERY_S = 5.0
 MEGABYTE = 1e6
 
@@ -14,6 +16,13 @@ MEGABYTE = 1e6
 def bytes_in_words(size: int) -> str:
     """A size in bytes as people say it."""
     return f"{size / MEGABYTE:,.1f} MB" if size >= MEGABYTE / 10 else f"{size / 1e3:,.1f} kB"
+
+
+def say(subject: str, what: str) -> None:
+    """One line, flushed, so that it shows at once in a log file too; escaped as far as the console can't show it."""
+    encoding = sys.stdout.encoding or "utf-8"
+    line = f"{subject:<10} {one_line(what)}"
+    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 class ProgressBar:

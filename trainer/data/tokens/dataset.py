@@ -14,7 +14,7 @@ from trainer.config import Data, Train
 from trainer.config.plain_values import Config, with_values
 from trainer.data.tokens.manifest import Manifest, read_manifest
 from trainer.data.tokens.order import Rows, rows_in
-from trainer.data.tokens.packing import Packing, RowTable, lay_out, packing_of
+from trainer.data.tokens.packing import Packing, RowTable, lay_out, row_packing
 from trainer.data.tokens.shard_index import build_index, unfitting
 from trainer.data.tokens.shards import Shards, find_missing
 from trainer.data.tokens.token_rows import GatheredRows, TokenRows
@@ -247,7 +247,7 @@ def check_tokenizer(manifest: Manifest) -> None:
 
 def open_training(data: Data, seed: int = 0) -> list[Dataset]:
     """The training sets: data.path alone, or the mixture data.train. All have one tokenizer. `seed` is the run's."""
-    how: dict[str, Any] = {"sequence_length": data.sequence_length, "packing": packing_of(data, seed)}
+    how: dict[str, Any] = {"sequence_length": data.sequence_length, "packing": row_packing(data, seed)}
     if data.path:
         return [open_dataset("train", data.path, key="data.path", split="train", **how)]
     sets = [
@@ -266,7 +266,7 @@ def open_training(data: Data, seed: int = 0) -> list[Dataset]:
 
 def count_rows(data: Data, seed: int = 0) -> int:
     """Rows of all training sets together, as their manifests count them; no shard is opened, but for packing."""
-    if packing_of(data, seed) is not None:
+    if row_packing(data, seed) is not None:
         return sum(dataset.rows.total for dataset in open_training(data, seed))
     paths = {"data.path": data.path} if data.path else {f"data.train.{n}.path": e.path for n, e in data.train.items()}
     manifests = [read_manifest(find_folder(str(path), key=key, split="train")) for key, path in paths.items()]
@@ -299,7 +299,7 @@ def open_test(data: Data) -> Dataset:
         key="data.path",
         split="test",
         sequence_length=data.sequence_length,
-        packing=packing_of(data, seed=0),
+        packing=row_packing(data, seed=0),
     )
 
 
@@ -315,7 +315,7 @@ def open_validation(data: Data) -> list[Dataset]:
             key=f"data.validation.{name}.path",
             split="validation",
             sequence_length=data.sequence_length,
-            packing=packing_of(data, seed=0),  # the same rows for every seed, so that losses compare
+            packing=row_packing(data, seed=0),  # the same rows for every seed, so that losses compare
         )
         for name, path in sorted(paths.items())
     ]

@@ -21,7 +21,8 @@ from trainer.errors import InputError
 ToBatch = Callable[..., "Batch"]
 
 PLACED_ROWS = 4096  # whose places are looked up at once: 0.4 µs a row, where 256 at once cost ten times that
-GATHERED_TOKENS = 2**18  # that are read at once, by one indexing of each shard
+GATHERED_TOKENS = 2**19  # that are read at once, by one indexing of each shard; 25 MB or so are held ahead
+GATHERED_BATCHES = 64  # at most: with short rows, thousands of micro-batches would have to be read before the first
 IGNORED = -100  # target that has no loss
 
 
@@ -43,10 +44,12 @@ class Batch:
         """Of its first row in the run: the seed of its dropout."""
         return int(self.positions[0])
 
-    def cut(self, start: int, stop: int) -> Batch:
-        """Its rows [start, stop), as views."""
-        ids = None if self.document_ids is None else self.document_ids[start:stop]
-        return Batch(self.inputs[start:stop], self.targets[start:stop], ids, self.positions[start:stop])
+    def split(self, size: int) -> list[Batch]:
+        """Batches of `size` of its rows each, the last perhaps of fewer, as views."""
+        tensors = self.inputs.split(size), self.targets.split(size)
+        ids = [None] * len(tensors[0]) if self.document_ids is None else self.document_ids.split(size)
+        positions = (self.positions[start : start + size] for start in range(0, len(self.positions), size))
+        return [Batch(*each) for each in zip(*tensors, ids, positions, strict=True)]
 
     def without_targets(self, start: int) -> Batch:
         """The batch, whose rows from `start` on have no target that counts."""
@@ -120,7 +123,8 @@ class Loader:
     @property
     def _slots_at_once(self) -> int:
         """Micro-batches that are read together."""
-        return max(1, GATHERED_TOKENS // (self.micro_batch_size * self.datasets[0].sequence_length))
+        fitting = GATHERED_TOKENS // (self.micro_batch_size * self.datasets[0].sequence_length)
+        return min(max(1, fitting), GATHERED_BATCHES)
 
     def _slots(self, position: int) -> Iterator[tuple[int, bool]]:
         """First position of each of this rank's chunks, and whether it counts."""
@@ -153,11 +157,9 @@ class Loader:
 
     def _read(self, group: _Group) -> list[Batch]:
         """The batches of a group, which are views of its tensors."""
-        whole, size = self.to_batch(self._gather(group.places), positions=group.positions), self.micro_batch_size
-        batches = (whole.cut(slot * size, (slot + 1) * size) for slot in range(len(group.counts)))
-        return [
-            batch if counts else batch.without_targets(0) for batch, counts in zip(batches, group.counts, strict=True)
-        ]
+        whole = self.to_batch(self._gather(group.places), positions=group.positions)
+        batches = zip(whole.split(self.micro_batch_size), group.counts, strict=True)
+        return [batch if counts else batch.without_targets(0) for batch, counts in batches]
 
     def _gather(self, places: Places) -> GatheredRows:
         """The rows at `places`, of the widest dtype of the datasets."""

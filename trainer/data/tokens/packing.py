@@ -26,7 +26,7 @@ class Packing:
     cut: bool
 
 
-def packing_of(data: Data, seed: int) -> Packing | None:
+def row_packing(data: Data, seed: int) -> Packing | None:
     """The packing that a data section asks for; None for rows cut from the stream of all tokens."""
     return Packing(seed, data.long_documents == CUT) if data.packing == WHOLE else None
 

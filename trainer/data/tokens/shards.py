@@ -86,10 +86,7 @@ class ShardReader:
         content = self._content()
         count = max(0, len(content) // width - length + 1)
         windows: np.ndarray = np.ndarray((count, length), self.dtype, content.data, strides=(width, width))
-        if sliced.all():
-            return windows[offsets // width]
-        rows = np.empty((len(starts), length), self.dtype)
-        rows[sliced] = windows[offsets[sliced] // width]
+        rows: np.ndarray = windows[np.where(sliced, offsets // width, 0)]
         for place in np.flatnonzero(~sliced).tolist():
             rows[place] = self.read(int(starts[place]), int(starts[place]) + length)
         return rows

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tarfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -64,13 +65,14 @@ def is_metadata(name: str) -> bool:
     )
 
 
-def read_samples(path: Path) -> Iterator[Sample | Member]:
+def read_samples(path: Path | str, file: BinaryIO | None = None) -> Iterator[Sample | Member]:
     """The samples of the tar at `path`, and singly each member that belongs to none; every member once.
 
-    InputError where WebDataset refuses: two members of one name in a sample.
+    With a `file`, that is read and `path` is its name. InputError where WebDataset refuses: two members of one name in
+    a sample.
     """
     sample: Sample | None = None
-    for member in read_members(path):
+    for member in read_members(path, file):
         parts = None if member.link or is_metadata(member.name) else key_and_ending(member.name)
         if parts is None:
             yield member
@@ -90,7 +92,7 @@ def read_samples(path: Path) -> Iterator[Sample | Member]:
         yield sample
 
 
-def texts_of(path: Path, sample: Sample, text_field: str) -> list[Member]:
+def texts_of(path: Path | str, sample: Sample, text_field: str) -> list[Member]:
     """The members of a sample that hold a text: the one with the ending `text_field`, or else `txt`.
 
     Where none has just that ending, those are meant whose last ending it is: files like `2301.00001.txt`, which
@@ -131,10 +133,13 @@ class _Headers:
         return header
 
 
-def read_members(path: Path) -> Iterator[Member]:
-    """The members of the tar at `path` but folders, in order; InputError unless the archive is whole."""
+def read_members(path: Path | str, file: BinaryIO | None = None) -> Iterator[Member]:
+    """The members of the tar at `path` but folders, in order; InputError unless the archive is whole.
+
+    With a `file`, that is read and `path` is its name.
+    """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") if file is None else nullcontext(file) as file:
             size = file.seek(0, 2)
             file.seek(0)
             headers: Any = _Headers(file)
@@ -152,7 +157,7 @@ def read_members(path: Path) -> Iterator[Member]:
         ) from error
 
 
-def _check_place(path: Path, info: tarfile.TarInfo, following: int, size: int) -> None:
+def _check_place(path: Path | str, info: tarfile.TarInfo, following: int, size: int) -> None:
     """Refuses a member that doesn't lie within the `size` bytes of the archive, just before the header `following`."""
     if info.issparse() or any(key.startswith("GNU.sparse.") for key in info.pax_headers):
         raise InputError(
@@ -166,7 +171,7 @@ def _check_place(path: Path, info: tarfile.TarInfo, following: int, size: int) -
         raise tarfile.ReadError(f"{escape(info.name)} ends at byte {end:,} of {size:,}")
 
 
-def _check_end(path: Path, file: BinaryIO, offset: int) -> None:
+def _check_end(path: Path | str, file: BinaryIO, offset: int) -> None:
     """Refuses an archive whose headers end at `offset` in anything but zeros (at least a record of them)."""
     file.seek(offset)
     padding = 0

@@ -17,7 +17,7 @@ from torch import nn
 from trainer.config import Pretrain
 from trainer.engine.deepspeed.offload import home_of_weights
 from trainer.model.build import LanguageModel
-from trainer.ranks.mesh import Mesh
+from trainer.ranks.mesh import Mesh, own_group
 
 
 def allocate(model: LanguageModel, config: Pretrain, mesh: Mesh, settings: dict[str, Any]) -> None:
@@ -49,12 +49,17 @@ def _stored_by_zero3(config: Pretrain, mesh: Mesh, settings: dict[str, Any]) -> 
     import deepspeed
     from deepspeed.utils import groups
 
+    size, world_size = config.parallel.hpz, mesh.world_size
+    if size > 1:  # DeepSpeed would make these groups one after the other
+        copies = own_group([range(first, first + size) for first in range(0, world_size, size)])
+        groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = copies
     # With `dtype` DeepSpeed 0.19.8 would make every parameter bf16 on a CPU, also for fp32. A module, though empty:
     # given one, it makes linear layers save the parameter for backward instead of what was gathered of it.
     init = deepspeed.zero.Init(
         module=nn.Module(),
         config_dict_or_path=settings,
         remote_device=home_of_weights(config, mesh),
+        zero_param_parallel_group=groups._get_zero_param_intra_parallel_group(),
         data_parallel_group=groups.get_data_parallel_group() if mesh.tensor > 1 else None,
     )
 

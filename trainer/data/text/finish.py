@@ -1,0 +1,96 @@
+"""The last stage of prepare: the manifests, then the last word on the plan, then what was stored on the way goes."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
+from pathlib import Path
+
+from trainer.config import Prepare
+from trainer.data.text.corpus import Corpus
+from trainer.data.text.plan import FILE as PLAN_FILE
+from trainer.data.text.plan import (
+    LAYOUT,
+    PARTIAL,
+    PreparationPlan,
+    deciding_settings,
+    read_progress,
+    write_plan,
+)
+from trainer.data.text.shard_job import Written
+from trainer.data.text.sources import Source
+from trainer.data.text.workers import Work
+from trainer.data.tokens.manifest import Manifest, SourceGroup, write_manifest
+from trainer.data.tokens.tokenizer import Tokenizer
+from trainer.machine.credentials import masked
+
+
+@dataclass(frozen=True)
+class Finish(Work[Path, None]):
+    """Writes the manifests and the last word on the plan, and tidies up."""
+
+    config: Prepare
+    output: Path
+    sources: tuple[Source, ...]
+    plan: PreparationPlan
+    corpus: Corpus
+    tokenizer: Tokenizer
+    written: dict[str, list[Written]]
+
+    def note(self, item: Path) -> Path:
+        """The plan, which says that it is finished."""
+        return item / PLAN_FILE
+
+    def is_done(self, item: Path) -> bool:
+        """Whether somebody has tidied up, which comes after the last word."""
+        return not (item / PARTIAL / LAYOUT).exists()
+
+    def __call__(self, item: Path) -> None:
+        """Makes the output whole."""
+        partial = item / PARTIAL
+        if read_progress(item, self.plan) != "finished":
+            for split in reversed(self.written):  # train's manifest comes last
+                self.tokenizer.save(item / split / "tokenizer", scratch=partial)
+                write_manifest(self._manifest(item / split), scratch=partial)
+            write_plan(item, self.plan, finished=True)
+        shutil.rmtree(partial, ignore_errors=True)
+
+    def _manifest(self, folder: Path) -> Manifest:
+        data, tokenizer = self.config.data, self.tokenizer
+        groups = groupby(self.sources, key=lambda source: (source.given, source.licence))
+        return Manifest(
+            folder=folder,
+            name=data.name,
+            dtype=tokenizer.dtype,
+            tokenizer_name=tokenizer.name,
+            tokenizer_sha256=tokenizer.sha256,
+            vocab_size=tokenizer.vocab_size,
+            end_of_text=tokenizer.end_of_text_id,
+            special_ids=tokenizer.special_ids,
+            shards=tuple(written.shard for written in self.written[folder.name]),
+            rejected=self.corpus.rejected,
+            documents_read=self.corpus.documents_read,
+            sources=tuple(
+                SourceGroup(given, licence, tuple(source.name for source in group))
+                for (given, licence), group in groups
+            ),
+            prepared={
+                "command": [masked(typed) for typed in sys.argv],
+                "version": _version(),
+                "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                **({"changed": self.corpus.changed} if self.corpus.changed else {}),
+                **deciding_settings(self.config),
+            },
+        )
+
+
+def _version() -> str:
+    """Banyan's version, if it's installed."""
+    try:
+        return version("banyan-train")
+    except PackageNotFoundError:
+        return "not installed"
