@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from launch import groups, interpolation, keys, sources
+from launch.hub_names import pinned_names
 from launch.model_sizes import causal_lm_from, sizes_from
 from launch.overrides import (
     SPACE,
@@ -61,6 +62,7 @@ def compose(verb: str, arguments: Sequence[str], config_dir: Path | None = None)
     with _explained(names, overrides):
         said = said_by_experiment(names, overrides, config_dir)
     overrides += implied([*said, *overrides], groups.default_choices(verb))
+    overrides += pinned_names([*said, *overrides])
     overrides += sizes_from([*said, *overrides])
     overrides += causal_lm_from([*said, *overrides])
     with _explained(names, overrides):

@@ -9,6 +9,7 @@ from launch.overrides import Override, unquoted
 from trainer.config import OF_CAUSAL_LM
 from trainer.config.names import as_name
 from trainer.errors import ConfigError, InputError
+from trainer.machine.hub_name import is_hub_name, local_folder, parse_hub_name
 from trainer.model.hugging_face.init_folder import find_init_folder
 
 
@@ -21,8 +22,8 @@ def sizes_from(overrides: Sequence[Override]) -> list[Override]:
     path = given.get("model.init_from", "null")
     if path == "null" or "model" in given:
         return []
-    init_folder = find_init_folder(path if Path(path).expanduser().is_dir() else _run_directory(given) or path)
-    fields = {"name": as_name(Path(path).resolve().name)} | init_folder.architecture
+    init_folder = find_init_folder(path if local_folder(path).is_dir() else _run_directory(given) or path)
+    fields = {"name": _name_of(path)} | init_folder.architecture
     for key, value in init_folder.architecture.items():  # from here on it counts as typed
         if not isinstance(value, int | float | None):
             raise InputError(f"{path}: {key} is {str(value)[:80]!r}, not a number.")
@@ -54,8 +55,12 @@ def causal_lm_from(overrides: Sequence[Override]) -> list[Override]:
                 f"{key} has no effect with model.path, whose config.json describes the model: leave it out; fields of "
                 "config.json are replaced by model.overrides.FIELD=VALUE."
             )
-    settled = {"model": "hf", "model.name": as_name(Path(path).resolve().name)}
+    settled = {"model": "hf", "model.name": _name_of(path)}
     return [Override(name, value) for name, value in settled.items() if name not in given]
+
+
+def _name_of(path: str) -> str:
+    return as_name(parse_hub_name(path, "the name").name if is_hub_name(path) else Path(path).resolve().name)
 
 
 def _run_directory(given: dict[str, str]) -> str | None:

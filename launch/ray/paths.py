@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.checkpoint.folders import list_steps
-from trainer.config import Data
+from trainer.config import Data, Generate, Prepare
 from trainer.errors import ConfigError
 
 COPIES = "runtime_resources/working_dir_files"
@@ -35,12 +35,17 @@ def folder_of_ranks(config: Any) -> str | None:
 
 def _paths(config: Any) -> Iterator[tuple[str, str | None]]:
     """Every path of a configuration, by key; None for the run directory's default, which is relative."""
-    if hasattr(config, "run"):
+    is_prepare = isinstance(config, Prepare)
+    if isinstance(config, Generate):
+        given = {"run.dir": config.run.dir, "path": config.path, "prompts": config.prompts, "output": config.output}
+        yield from ((key, path) for key, path in given.items() if path)
+        return
+    if not is_prepare:
         yield "run.dir", config.run.dir
     if hasattr(config, "model") and config.model.init_from:
         yield "model.init_from", config.model.init_from
     data: Data = config.data
-    if not hasattr(config, "run"):
+    if is_prepare:
         yield "data.output", data.output
         yield from (("data.input", path) for path in data.input)
         if data.tokenizer.path:

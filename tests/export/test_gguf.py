@@ -32,7 +32,7 @@ TEXTS = [
 
 def export(folder, output, kind="f16", form="gguf"):
     config = Export(path=str(folder), format=form)
-    config.export.output, config.export.gguf_type = str(output), kind
+    config.export.output, config.export.gguf = str(output), kind
     assert main(config) == 0
     return output
 
@@ -69,7 +69,7 @@ def test_logits_are_those_of_the_weights_that_the_file_can_hold(tmp_path, kind, 
     model = make_folder(
         tmp_path / "hf", kind, **({"head_dim": 128} if kind == "qwen3" else {})
     )  # the only one it reads
-    file = export(tmp_path / "hf", tmp_path / "out", numbers) / f"model-{numbers.upper()}.gguf"
+    file = export(tmp_path / "hf", tmp_path / "out", numbers) / f"model-{numbers}.gguf"
     theirs = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32).eval()
     assert (theirs(some_tokens()).logits - rounded(model, numbers)(some_tokens()).logits).abs().max() < 1e-4
 
@@ -77,7 +77,7 @@ def test_logits_are_those_of_the_weights_that_the_file_can_hold(tmp_path, kind, 
 def test_nothing_is_left_to_a_readers_guess(tmp_path):
     """Sizes of heads, rotary base, epsilon, whether texts begin with a token, kinds of tokens, and the template."""
     make_folder(tmp_path / "hf", "llama tied", rope_parameters={"rope_type": "default", "rope_theta": 5e5}, head_dim=32)
-    file = export(tmp_path / "hf", tmp_path / "out", "q8_0") / "model-Q8_0.gguf"
+    file = export(tmp_path / "hf", tmp_path / "out", "q8_0") / "model-q8_0.gguf"
     found = fields(file)
     assert found["llama.rope.dimension_count"] == found["llama.attention.key_length"] == 32
     assert found["llama.attention.value_length"] == 32
@@ -108,14 +108,14 @@ def test_a_beginning_that_hugging_faces_tokenizer_adds_is_said(tmp_path):
         "special_tokens": {"<|endoftext|>": begin},
     }
     path.write_text(json.dumps(loaded))
-    found = fields(export(tmp_path / "hf", tmp_path / "out") / "model-F16.gguf")
+    found = fields(export(tmp_path / "hf", tmp_path / "out") / "model-f16.gguf")
     assert (found["tokenizer.ggml.add_bos_token"], found["tokenizer.ggml.add_eos_token"]) == (True, False)
     assert found["tokenizer.ggml.bos_token_id"] == 0
 
 
 def test_rows_that_are_no_whole_blocks_are_f16(tmp_path, capsys):
     make_folder(tmp_path / "hf", hidden_size=48, head_dim=12)
-    file = export(tmp_path / "hf", tmp_path / "out", "q8_0") / "model-Q8_0.gguf"
+    file = export(tmp_path / "hf", tmp_path / "out", "q8_0") / "model-q8_0.gguf"
     kinds = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(file).tensors}
     assert (kinds["blk.0.attn_q.weight"], kinds["blk.0.ffn_down.weight"]) == ("F16", "Q8_0")
     assert "matrices in F16" in capsys.readouterr().out
@@ -123,7 +123,7 @@ def test_rows_that_are_no_whole_blocks_are_f16(tmp_path, capsys):
 
 def test_rows_of_the_embedding_without_a_token_are_filled_up(tmp_path):
     make_folder(tmp_path / "hf", vocab_size=304)
-    found = fields(export(tmp_path / "hf", tmp_path / "out") / "model-F16.gguf")
+    found = fields(export(tmp_path / "hf", tmp_path / "out") / "model-f16.gguf")
     assert len(found["tokenizer.ggml.tokens"]) == 304
     assert found["tokenizer.ggml.token_type"][-4:] == [5] * 4
 
@@ -188,7 +188,7 @@ def splits():
 def test_llama_cpp_gives_the_ids_of_the_tokenizer(tmp_path, pre):
     tokenizer = tokenizer_with(tmp_path / "tokenizer", splits()[pre], ignore_merges=pre == "llama-bpe")
     make_folder(tmp_path / "hf", tokenizer=tokenizer, vocab_size=tokenizer.vocab_size)
-    file = export(tmp_path / "hf", tmp_path / "out") / "model-F16.gguf"
+    file = export(tmp_path / "hf", tmp_path / "out") / "model-f16.gguf"
     assert fields(file)["tokenizer.ggml.pre"] == pre
     server = LlamaCpp(file)
     for text in TEXTS:
@@ -210,7 +210,7 @@ def test_a_way_to_split_that_llama_cpp_lacks_is_refused(tmp_path):
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
 def test_llama_cpp_continues_as_hugging_face_does(tmp_path, kind):
     make_folder(tmp_path / "hf", kind)
-    file = export(tmp_path / "hf", tmp_path / "out", "f32") / "model-F32.gguf"
+    file = export(tmp_path / "hf", tmp_path / "out", "f32") / "model-f32.gguf"
     model, tokens = load_model(tmp_path / "hf"), some_tokens(1, 12)[0].tolist()
     server, compared = LlamaCpp(file), 0
     for _ in range(10):

@@ -18,12 +18,14 @@ class Model:
     name: str = knob("custom", "What the preset is called; part of the default run name.", is_name=True)
     init_from: Optional[str] = knob(
         None,
-        "Where initial weights and sizes come from: a Hugging Face folder, a run directory or a checkpoint (step-N).",
+        "Where initial weights and sizes come from: a Hugging Face folder, a run directory, a checkpoint "
+        "(step-N), or hf://OWNER/NAME@REVISION.",
         common=True,
     )
     path: Optional[str] = knob(
         None,
-        "Folder of any Hugging Face causal model, to be trained with Hugging Face's own code (model=hf).",
+        "Folder, or hf://OWNER/NAME@REVISION, of any Hugging Face causal model, to be trained with Hugging Face's own "
+        "code (model=hf).",
         common=True,
     )
     overrides: dict[str, Any] = knob({}, "Fields of that folder's config.json to replace.")

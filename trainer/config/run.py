@@ -9,7 +9,18 @@ from trainer.config.knobs import knob, part
 
 
 @dataclass
-class Run:
+class Downloads:
+    """What may be fetched from a network."""
+
+    allow_download: bool = knob(
+        False,
+        "Fetch what hf://OWNER/NAME@REVISION names from the Hugging Face Hub (model.path, model.init_from, "
+        "data.tokenizer.path, path): weights in safetensors and JSON, never code.",
+    )
+
+
+@dataclass
+class Run(Downloads):
     """Identity of a run and its folder."""
 
     name: Optional[str] = knob(

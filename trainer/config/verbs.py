@@ -11,10 +11,11 @@ from trainer.config.knobs import knob, part
 from trainer.config.launch import Launch
 from trainer.config.model import Model
 from trainer.config.plan import PlanSettings
-from trainer.config.run import Checkpoint, Evaluate, Health, Run, Track
+from trainer.config.run import Checkpoint, Downloads, Evaluate, Health, Run, Track
 from trainer.config.sweep import Search
 from trainer.config.training import ObjectiveSettings, Optimizer, Parallel, Schedule, Train
 
+PATH_TEXT = "A Hugging Face folder or hf://OWNER/NAME@REVISION, in the place of run.dir."
 TEMPLATE_TEXT = "How chats are written: chatml, or a file with a Jinja template; by default the tokenizer's own."
 
 
@@ -77,6 +78,7 @@ class Prepare:
     """Configuration of `banyan prepare`."""
 
     seed: int = knob(0, "Seed of the document shuffle.", common=True, high=2**63 - 1)
+    run: Downloads = part(Downloads)
     data: Data = part(Data)
     launch: Launch = part(Launch)
 
@@ -98,7 +100,7 @@ class Generate:
 
     run: Run = part(Run)
     checkpoint: Checkpoint = part(Checkpoint)
-    path: Optional[str] = knob(None, "A Hugging Face folder, in the place of run.dir.", common=True)
+    path: Optional[str] = knob(None, PATH_TEXT, common=True)
     prompt: str = knob("", "Text to continue; taken as it is, no quoting for Hydra needed.", common=True)
     prompts: Optional[str] = knob(
         None, 'JSON lines to answer instead, each {"prompt": text} or {"messages": [...]}.', common=True
@@ -122,7 +124,7 @@ class Chat:
 
     run: Run = part(Run)
     checkpoint: Checkpoint = part(Checkpoint)
-    path: Optional[str] = knob(None, "A Hugging Face folder, in the place of run.dir.", common=True)
+    path: Optional[str] = knob(None, PATH_TEXT, common=True)
     prompt: str = knob("", "One message to answer; by default each line of standard input in turn.", common=True)
     system: str = knob("", "What the model is told before.", common=True)
     chat_template: Optional[str] = knob(None, TEMPLATE_TEXT, common=True)
@@ -140,9 +142,6 @@ class ExportSettings:
     output: Optional[str] = knob(None, "New folder to write; by default export/step-N in the run's.", common=True)
     dtype: str = knob("fp32", "Numbers of the written weights.", common=True, choices=("fp32", "bf16"))
     average_last: int = knob(1, "Write the mean of this many checkpoints, the last ones.", common=True, low=1)
-    gguf_type: str = knob(
-        "f16", "Numbers of a GGUF file's matrices.", common=True, choices=("f32", "f16", "q8_0", "q4_0")
-    )
     loss_rows: int = knob(
         256, "Rows of each validation set on which format=int8 measures its loss; 0: all of them.", "rows"
     )

@@ -22,6 +22,7 @@ from trainer.data.tokens.manifest import Manifest
 from trainer.data.tokens.tokenizer import tokenizer_sha256
 from trainer.data.tokens.tokenizer_ids import extends, vocabulary_size
 from trainer.errors import ConfigError, InputError
+from trainer.machine.hub_name import local_folder
 from trainer.model.build import initial_weights
 from trainer.model.hugging_face.architecture import EMBEDDING, HEAD
 from trainer.model.hugging_face.init_folder import InitFolder, find_init_folder, hf_folder, require_fit
@@ -50,8 +51,8 @@ def find_initial_weights(
 ) -> tuple[Source, InitFolder, Path] | None:
     """open_initial_weights' source, the folder that was named, and the one in which the weights are."""
     wider = 0  # tokens that the data have and the weights don't know
-    if model.path is not None and has_weights(Path(model.path)):
-        init_folder = hf_folder(Path(model.path))
+    if model.path is not None and has_weights(local_folder(model.path)):
+        init_folder = hf_folder(local_folder(model.path))
         mesh.main_finds(lambda: check_tokenizer(init_folder, manifest, key="model.path"))
         weights, place = open_inner_weights(model, shapes)
     elif model.init_from is not None:

@@ -1,6 +1,6 @@
 """format=gguf: one file for llama.cpp and all that is built on it (Ollama, LM Studio), written by the `gguf` package.
 
-banyan export run.dir=runs/NAME format=gguf export.gguf_type=q8_0
+banyan export run.dir=runs/NAME format=gguf export.gguf=q8_0
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ ROPES = ("rope_parameters", "rope_scaling")
 
 def folder_suffix(settings: ExportSettings) -> str:
     """The format and its numbers."""
-    return f"-gguf-{settings.gguf_type}"
+    return f"-gguf-{settings.gguf}"
 
 
 def write(folder: Path, source: ExportSource, settings: ExportSettings) -> str:
-    """Writes FOLDER/model-TYPE.gguf, tensor by tensor."""
+    """Writes FOLDER/model-NUMBERS.gguf, tensor by tensor."""
     gguf = require_gguf()
     config, rope = _plain_rope(source.architecture)
     sizes = _sizes(config, source)
     kind = KINDS[config["model_type"]]
     head_dim = sizes["head_dim"] or sizes["hidden_size"] // sizes["num_attention_heads"]
     vocabulary = read_vocabulary(source.tokenizer, sizes["vocab_size"], beginning=config["bos_token_id"])
-    tensors = list(tensors_of(source, sizes, kind, settings.gguf_type))
+    tensors = list(tensors_of(source, sizes, kind, settings.gguf))
     if rope:
         factors = rope_factors(rope, sizes["rope_theta"], head_dim)
         tensors.append(GgufTensor(ROPE_FREQUENCIES, gguf.GGMLQuantizationType.F32, factors))
 
-    path = folder / f"model-{settings.gguf_type.upper()}.gguf"
+    path = folder / f"model-{settings.gguf}.gguf"
     writer = gguf.GGUFWriter(path, kind)
     writer.add_name(source.model.name)
-    writer.add_file_type(gguf.LlamaFileType[FILE_TYPES[settings.gguf_type]])
+    writer.add_file_type(gguf.LlamaFileType[FILE_TYPES[settings.gguf]])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _add_sizes(writer, sizes, head_dim=head_dim, context=config["max_position_embeddings"])
     _add_vocabulary(writer, vocabulary)
@@ -59,9 +59,7 @@ def write(folder: Path, source: ExportSource, settings: ExportSettings) -> str:
     writer.close()
     sync(path)
     whole = sum(tensor.type == gguf.GGMLQuantizationType.F16 for tensor in tensors)
-    odd = (
-        f", {whole} matrices in F16 (their rows aren't multiples of 32)" if "q" in settings.gguf_type and whole else ""
-    )
+    odd = f", {whole} matrices in F16 (their rows aren't multiples of 32)" if "q" in settings.gguf and whole else ""
     return f"{path.name}, {source.described}, {kind}, {path.stat().st_size:,} bytes{odd}"
 
 

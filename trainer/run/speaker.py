@@ -21,6 +21,7 @@ from trainer.errors import ConfigError, InputError, require
 from trainer.evaluate.folder_model import context_of, end_tokens_of, load_folder
 from trainer.evaluate.sampling import Sampling, decode_stream, generate_tokens
 from trainer.evaluate.trained_model import load_model
+from trainer.machine.hub_name import local_folder
 from trainer.model.build import LanguageModel
 from trainer.run.directory import load_run_tokenizer, read_config, require_run_dir, require_tokenizer_of
 
@@ -111,7 +112,7 @@ def open_speaker(
         "run.dir and path: give one of them, a run directory or a Hugging Face folder.",
     )
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    speaker = open_run(run, checkpoint, device) if path is None else open_folder(Path(path).expanduser(), device)
+    speaker = open_run(run, checkpoint, device) if path is None else open_folder(local_folder(path), device)
     if chat_template is None:
         return speaker
     template = read_template(chat_template, "chat_template")

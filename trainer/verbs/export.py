@@ -2,9 +2,9 @@
 
 banyan export run.dir=runs/NAME format=hf
 banyan export run.dir=runs/NAME format=hf export.output=DIR export.dtype=bf16 export.average_last=5
-banyan export run.dir=runs/NAME format=gguf export.gguf_type=q8_0
 banyan export path=HF_FOLDER format=int8 export.output=DIR
 banyan export run.dir=runs/NAME format=peft      adapters alone, for PeftModel.from_pretrained
+banyan export run.dir=runs/NAME format=gguf export.gguf=q8_0      for llama.cpp
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from trainer.checkpoint.fragment import EMA, WEIGHT, kind_of_weights
 from trainer.config import Adapt, Evaluate, Export, Model, Pretrain
 from trainer.config.names import as_name
 from trainer.config.values import check_values
+from trainer.data.examples.render import Renderer
 from trainer.data.tokens.dataset import open_validation
 from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.errors import BanyanError, ConfigError, InputError, require
@@ -31,6 +32,7 @@ from trainer.evaluate.merged import WholeWeights
 from trainer.export.formats import FORMATS
 from trainer.export.source import ExportSource
 from trainer.machine.durable import storage_errors, sync
+from trainer.machine.hub_name import local_folder
 from trainer.model.build import LanguageModel
 from trainer.model.hugging_face.architecture import write_architecture
 from trainer.model.hugging_face.config_json import check_doors, read_config_json, read_json_object
@@ -49,7 +51,7 @@ def main(config: Export) -> int:
     """The verb: a temporary folder is filled, tensor by tensor, and renamed when it is whole."""
     check_values(config)
     if config.path is not None:
-        source, target = folder_source(Path(config.path).expanduser(), config), None
+        source, target = folder_source(local_folder(config.path), config), None
     else:
         source, target = run_source(require_run_dir(config.run.dir), config)
     form = FORMATS[config.format]
@@ -86,6 +88,8 @@ def run_source(run_dir: Path, config: Export) -> tuple[ExportSource, Path]:
     architecture, generation = describe_model(
         run_dir, run.model, context_length=run.data.sequence_length, end_of_text=tokenizer.end_of_text_id
     )
+    if tokenizer.chat_template is not None:  # where answers end, for whoever serves it
+        generation |= {"eos_token_id": Renderer(tokenizer).turn_ends}
     adapters = None
     if run.adapt.name == "lora" and count == 1:
         adapters = partial(adapters_of, readers[0], kind, run.adapt)

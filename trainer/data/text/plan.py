@@ -23,6 +23,7 @@ from trainer.data.tokens.tokenizer import find_tokenizer, tokenizer_sha256
 from trainer.errors import ConfigError
 from trainer.machine.durable import make_folder, write_json
 from trainer.machine.environment import as_stored
+from trainer.machine.hub_name import local_folder
 from trainer.machine.json_file import Malformed, from_json, read_json, shown
 
 FILE = "plan.json"
@@ -50,7 +51,7 @@ def deciding_settings(config: Prepare) -> dict[str, Any]:
         settings.pop("data.tokenizer.end_of_text")
         return settings
     of_training = [key for key in settings if key.startswith("data.tokenizer.train.")]
-    sha256 = tokenizer_sha256(find_tokenizer(Path(path).expanduser()))
+    sha256 = tokenizer_sha256(find_tokenizer(local_folder(path)))
     return {key: settings[key] for key in settings if key not in of_training} | {"data.tokenizer.path's sha256": sha256}
 
 

@@ -22,6 +22,7 @@ from trainer.data.tokens.training_text import TrainingText, byte_level
 from trainer.data.tokens.windows import encode_long
 from trainer.errors import ConfigError, InputError
 from trainer.machine.durable import make_folder, write_bytes, write_json
+from trainer.machine.hub_name import is_hub_name, local_folder, parse_hub_name
 
 END_OF_TEXT = "<|endoftext|>"
 USUAL_ENDS = (END_OF_TEXT, "<|end_of_text|>", "<|end▁of▁sentence|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "<|im_end|>")
@@ -195,11 +196,12 @@ def load_tokenizer(path: str | Path, end_of_text: str | None = None) -> Tokenize
 
     The end-of-text token is `end_of_text`, or eos_token of the folder's tokenizer_config.json, or has a usual name.
     """
-    file = find_tokenizer(Path(path).expanduser())
+    file = find_tokenizer(local_folder(path))
+    folder = file.resolve().parent.name
     content, vocabulary = read_tokenizer(file)
     config = _read_config(file.with_name(CONFIG))
     tokenizer = Tokenizer(
-        name=str(config.get("name") or file.resolve().parent.name),
+        name=str(config.get("name") or (parse_hub_name(str(path), "").name if is_hub_name(str(path)) else folder)),
         content=content,
         end_of_text=_find_end(file, vocabulary, end_of_text, _token_text(config.get("eos_token"))),
         named_tokens=tuple((key, text) for key in NAMED_TOKENS if (text := _token_text(config.get(key))) in vocabulary),

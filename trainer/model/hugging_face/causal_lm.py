@@ -13,7 +13,6 @@ import inspect
 import json
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from trainer.config import Model
 from trainer.errors import BanyanError, ConfigError, InputError
+from trainer.machine.hub_name import local_folder
 from trainer.model.attention import document_positions
 from trainer.model.hugging_face.config_json import BUILT_IN, OVERRIDES, brief, check_doors, fields_of, read_config_json
 from trainer.model.loss import Measure, logit_losses, row_losses
@@ -113,7 +113,7 @@ def read_model_config(settings: Model) -> Any:
     ConfigError or InputError for what transformers doesn't know, for what is beyond any model, and for whatever would
     have it run code or read files that aren't its own.
     """
-    folder, overrides = Path(str(settings.path)), settings.overrides
+    folder, overrides = local_folder(str(settings.path)), settings.overrides
     path = folder / "config.json"
     fields = read_config_json(folder, overrides)
     with _transformers() as transformers:
@@ -232,7 +232,7 @@ def load_inner(settings: Model) -> Any:
     with _transformers() as transformers:
         try:
             inner, found = transformers.AutoModelForCausalLM.from_pretrained(
-                settings.path,
+                local_folder(str(settings.path)),
                 config=config,
                 dtype=torch.float32,
                 local_files_only=True,

@@ -13,6 +13,7 @@ from typing import Any
 from trainer.config import Model
 from trainer.errors import ConfigError
 from trainer.machine.durable import write_json
+from trainer.machine.hub_name import is_hub_name, local_folder
 from trainer.model.hugging_face.config_json import check_doors, read_json_object
 from trainer.model.hugging_face.safetensors_folder import find_tensors, holds_tensors
 
@@ -26,7 +27,7 @@ def with_absolute_folders(model: Model) -> Model:
     """The model, independent of where the command was given."""
 
     def absolute(path: str | None) -> str | None:
-        return str(Path(path).expanduser().absolute()) if path else None
+        return str(Path(path).expanduser().absolute()) if path and not is_hub_name(path) else path
 
     return dataclasses.replace(model, init_from=absolute(model.init_from), path=absolute(model.path))
 
@@ -38,7 +39,7 @@ def find_model(model: Model, run_dir: Path) -> Model:
     """
     if model.path is None:
         return model
-    folder = Path(str(model.path))
+    folder = local_folder(str(model.path))
     if (folder / CONFIG).is_file():
         if holds_tensors(folder) and not (run_dir / "model" / CONFIG).is_file():
             find_tensors(folder)  # refuses broken files early; a run that goes on doesn't read them
@@ -74,7 +75,7 @@ def keep_model(run_dir: Path, model: Model, source: Model, *, resumed: bool) -> 
     from trainer.model.hugging_face.causal_lm import write_config
     from trainer.model.hugging_face.inner_folder import holds_two_heads
 
-    folder, copy = Path(str(source.path)), run_dir / "model"
+    folder, copy = local_folder(str(source.path)), run_dir / "model"
     if resumed and (copy / CONFIG).is_file():
         before, now = read_json_object(copy / CONFIG), write_config(source)
         if before != now and "tie_word_embeddings" in before and not before["tie_word_embeddings"]:
@@ -83,7 +84,7 @@ def keep_model(run_dir: Path, model: Model, source: Model, *, resumed: bool) -> 
         _require_same(before, now, folder)
         return
     if folder == copy:  # without a checkpoint, the folder's weights are still needed
-        raise _missing(Path(model.path))
+        raise _missing(local_folder(model.path))
     apart = holds_two_heads(source)
     if apart:
         print(

@@ -15,6 +15,7 @@ from trainer.config import Model
 from trainer.config.stored import from_values, load_values
 from trainer.config.values import check_values
 from trainer.errors import ConfigError, InputError
+from trainer.machine.hub_name import local_folder
 from trainer.model.hugging_face.architecture import ARCHITECTURE, first_difference, read_architecture, read_window
 from trainer.model.hugging_face.config_json import check_numbers, read_config_json, read_json_object
 from trainer.model.hugging_face.safetensors_folder import holds_tensors, require_tensors
@@ -37,7 +38,7 @@ class InitFolder:
 
 def find_init_folder(given: str) -> InitFolder:
     """What model.init_from names. ConfigError or InputError if that is nothing to begin from."""
-    folder = Path(given).expanduser()
+    folder = local_folder(given)
     if not folder.is_dir():
         raise ConfigError(f"model.init_from={given}: there is no such folder (nothing is downloaded).")
     if (folder / "config.json").is_file():

@@ -15,6 +15,7 @@ import torch
 
 from trainer.config import Model
 from trainer.errors import InputError
+from trainer.machine.hub_name import local_folder
 from trainer.model.hugging_face.causal_lm import CausalLM, load_inner
 from trainer.model.hugging_face.config_json import brief
 from trainer.model.hugging_face.safetensors_folder import StoredTensor, find_tensors, holds_tensors, require_floats
@@ -43,7 +44,7 @@ def holds_two_heads(settings: Model) -> bool:
 
     transformers doesn't tie them, then. InputError where it would tie some of several, which no config.json can say.
     """
-    folder = Path(str(settings.path))
+    folder = local_folder(str(settings.path))
     if not holds_tensors(folder):
         return False
     inner, reader = _inner(settings), FolderReader(folder)
@@ -66,7 +67,7 @@ def open_inner_weights(settings: Model, shapes: Mapping[str, tuple[int, ...]]) -
 
     InputError if they aren't the model's, whose parameters have these `shapes`.
     """
-    folder = Path(str(settings.path))
+    folder = local_folder(str(settings.path))
     tensors = find_tensors(folder)
     inner = _inner(settings)
     _require_enough(folder, inner, tensors, shapes)
