@@ -141,6 +141,12 @@ class ExportSettings:
 
     output: Optional[str] = knob(None, "New folder to write; by default export/step-N in the run's.", common=True)
     dtype: str = knob("fp32", "Numbers of the written weights.", common=True, choices=("fp32", "bf16"))
+    gguf: str = knob(
+        "f16",
+        "Numbers of a GGUF's matrices; rows that blocks of 32 don't divide stay f16.",
+        common=True,
+        choices=("f32", "f16", "q8_0", "q4_0"),
+    )
     average_last: int = knob(1, "Write the mean of this many checkpoints, the last ones.", common=True, low=1)
     loss_rows: int = knob(
         256, "Rows of each validation set on which format=int8 measures its loss; 0: all of them.", "rows"

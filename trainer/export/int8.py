@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
 from trainer.config import ExportSettings
 from trainer.errors import InputError
@@ -79,7 +79,7 @@ def _measure(folder: Path, source: ExportSource, names: list[str]) -> str:
 
 def in_8_bits(model: LanguageModel, names: list[str]) -> None:
     """Replaces the weights of a model by what is stored of them."""
-    inner: nn.Module = model if hasattr(model, "blocks") else model.inner
+    inner: Any = model if hasattr(model, "blocks") else model.inner
     for name in names:
         module = inner.get_submodule(name.rpartition(".")[0])
         module.weight = int8_weights.quantize(module.weight.detach())
