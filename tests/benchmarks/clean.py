@@ -19,7 +19,16 @@ from trainer.data.clean.document import CleanedDocument, Counted
 from trainer.data.clean.stages import BUILD
 from trainer.data.near.minhash import Scheme, signature
 
-RULES = ("gopher_repetition", "gopher_quality", "c4", "c4_paragraphs", "fineweb_quality", "chinese_web", "code", "ratios")
+RULES = (
+    "gopher_repetition",
+    "gopher_quality",
+    "c4",
+    "c4_paragraphs",
+    "fineweb_quality",
+    "chinese_web",
+    "code",
+    "ratios",
+)
 
 
 def main(file: Path, choice: str = "fineweb") -> None:
@@ -45,7 +54,9 @@ def main(file: Path, choice: str = "fineweb") -> None:
     for when in ("first", "second"):
         report(f"all rules together, {when}", size, lambda: run(rules))
     for name, stage in stages.items():
-        report(name, size, lambda stage=stage: [stage(CleanedDocument(Counted(text, clean.words))) for text in texts] and 0)
+        report(
+            name, size, lambda stage=stage: [stage(CleanedDocument(Counted(text, clean.words))) for text in texts] and 0
+        )
     report("every stage together", size, lambda: run(list(stages)))
     report("MinHash signatures", size, lambda: [signature(text, Scheme(5, 14, 8)) for text in texts] and 0)
 

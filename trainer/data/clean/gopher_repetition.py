@@ -36,6 +36,8 @@ class GopherRepetitionStage:
             return found  # before it is split into words
         grams = document.counted.grams
         shares = {f"top_{size}_gram": grams[f"top_{size}_gram_characters"] / characters for size in TOP}
-        shares |= {f"repeated_{size}_grams": grams[f"repeated_{size}_gram_characters"] / characters for size in REPEATED}
+        shares |= {
+            f"repeated_{size}_grams": grams[f"repeated_{size}_gram_characters"] / characters for size in REPEATED
+        }
         by_words = self._limits.verdict(document, shares)
         return found or by_words
