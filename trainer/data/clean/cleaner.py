@@ -42,7 +42,7 @@ class Cleaner:
 
     def clean(self, source: int, record: int, text: bytes) -> bytes | Verdict:
         """The text as it is left, or why it is rejected."""
-        document = CleanedDocument(Counted(text.decode("utf-8"), self._clean.words))
+        document = CleanedDocument(Counted(text.decode("utf-8"), self._clean.words), every_signal=self._clean.signals)
         verdict = self._run(document)
         left = text
         if verdict is None and document.changes:

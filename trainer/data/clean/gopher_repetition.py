@@ -21,16 +21,23 @@ class GopherRepetitionStage:
         """The first rule that is broken."""
         if not document.text:
             return Verdict(f"{NAME}.characters", 0, 1)
-        lines, grams = document.counted.lines, document.counted.grams
-        characters = max(1, lines["characters"])
-        values = {
-            "duplicate_paragraphs": lines["duplicate_paragraphs"] / lines["paragraphs"],
-            "duplicate_paragraph_characters": lines["duplicate_paragraph_characters"] / characters,
-            "duplicate_lines": lines["duplicate_runs"] / lines["runs"],
-            "duplicate_line_characters": lines["duplicate_run_characters"] / characters,
+        lines = document.counted.lines
+        characters = lines["characters"]
+        found = self._limits.verdict(
+            document,
+            {
+                "duplicate_paragraphs": lines["duplicate_paragraphs"] / lines["paragraphs"],
+                "duplicate_paragraph_characters": lines["duplicate_paragraph_characters"] / characters,
+                "duplicate_lines": lines["duplicate_runs"] / lines["runs"],
+                "duplicate_line_characters": lines["duplicate_run_characters"] / characters,
+            },
+        )
+        if found is not None and not document.every_signal:
+            return found  # before it is split into words
+        grams = document.counted.grams
+        shares = {f"top_{size}_gram": grams[f"top_{size}_gram_characters"] / characters for size in TOP}
+        shares |= {
+            f"repeated_{size}_grams": grams[f"repeated_{size}_gram_characters"] / characters for size in REPEATED
         }
-        for size in TOP:
-            values[f"top_{size}_gram"] = grams[f"top_{size}_gram_characters"] / characters
-        for size in REPEATED:
-            values[f"repeated_{size}_grams"] = grams[f"repeated_{size}_gram_characters"] / characters
-        return self._limits.verdict(document, values)
+        by_words = self._limits.verdict(document, shares)
+        return found or by_words

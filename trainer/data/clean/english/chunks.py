@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainer.data.clean.characters import SPACE, character_classes
+from trainer.data.clean.characters import SPACE, character_classes, code_points
 from trainer.data.clean.english.pieces import english_pieces
 from trainer.data.clean.english.plain_chunks import plain_cuts, plain_rules
-from trainer.data.clean.hashes import extended, hash_of, key_of, slot_of
+from trainer.data.clean.hashes import extended, key_of, slot_of
 from trainer.data.compiled import compiled
 
 SLOTS = 2**20  # of the table of chunks: 16 MB
@@ -39,6 +39,7 @@ class EnglishChunks:
             if self._used[0] + len(missing) > MOST_CHUNKS:
                 self._forget()
             self._split_missing(text, starts, stops, cuts, missing, long)
+            _remember(self._keys, self._cuts, self._used, points, starts, stops, cuts, missing)
         if long:
             chunks = np.array([chunk for chunk, _ in long])
             ends = np.cumsum([len(begins) for _, begins in long])
@@ -67,7 +68,6 @@ class EnglishChunks:
             if piece not in new:
                 new[piece] = _cut(_begins(self._pieces.split(piece)))
             cuts[chunk] = new[piece]
-        self._remember(new)
 
     def _long_begins(self, chunk: str) -> list[int]:
         begins = self._long.get(chunk)
@@ -77,18 +77,17 @@ class EnglishChunks:
                 self._long[chunk] = begins
         return begins
 
-    def _remember(self, new: dict[str, int]) -> None:
-        if not new:
-            return
-        hashes = np.fromiter(map(hash_of, new), np.uint64, len(new))
-        _insert(self._keys, self._cuts, self._used, hashes, np.fromiter(new.values(), np.uint64, len(new)))
-
     def _forget(self) -> None:
         """Begins anew, with the exceptions alone: compiled code takes other runs of letters for words."""
         self._keys, self._cuts = np.zeros(SLOTS, np.uint64), np.zeros(SLOTS, np.uint64)
         self._used = np.zeros(1, np.int64)  # slots
         self._long: dict[str, list[int]] = {}
-        self._remember({text: _cut(_begins(self._pieces.split(text))) for text in self._pieces.exceptions})
+        exceptions = list(self._pieces.exceptions)
+        stops = np.cumsum([len(text) for text in exceptions])
+        starts = stops - [len(text) for text in exceptions]
+        cuts = np.array([_cut(_begins(self._pieces.split(text))) for text in exceptions], np.uint64)
+        points = code_points("".join(exceptions))
+        _remember(self._keys, self._cuts, self._used, points, starts, stops, cuts, np.arange(len(exceptions)))
 
 
 def _cut(begins: list[int]) -> int:
@@ -105,14 +104,28 @@ def _begins(pieces: list[str]) -> list[int]:
 
 
 @compiled
-def _insert(keys: np.ndarray, cuts: np.ndarray, used: np.ndarray, hashes: np.ndarray, new: np.ndarray) -> None:
-    """Puts chunks into the table, and counts the slots that takes."""
-    for number in range(len(hashes)):
-        key = key_of(hashes[number])
+def _remember(
+    keys: np.ndarray,
+    known: np.ndarray,
+    used: np.ndarray,
+    points: np.ndarray,
+    starts: np.ndarray,
+    stops: np.ndarray,
+    cuts: np.ndarray,
+    chunks: np.ndarray,
+) -> None:
+    """Puts these chunks into the table, as long as there is room, but for long ones."""
+    for chunk in chunks:
+        if stops[chunk] - starts[chunk] > LONGEST or used[0] >= MOST_CHUNKS:
+            continue
+        hashed = np.uint64(0)
+        for place in range(starts[chunk], stops[chunk]):
+            hashed = extended(hashed, points[place])
+        key = key_of(hashed)
         slot = slot_of(keys, key, len(keys))
         used[0] += keys[slot] != key
         keys[slot] = key
-        cuts[slot] = new[number]
+        known[slot] = cuts[chunk]
 
 
 @compiled
