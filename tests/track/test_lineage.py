@@ -8,6 +8,8 @@ import pytest
 import wandb
 
 from tests.track import wandb_server
+from trainer.checkpoint.complete import COMPLETE, STATE
+from trainer.checkpoint.folders import folder_of
 from trainer.config import Pretrain, Wandb
 from trainer.data.tokens.manifest import read_manifest
 from trainer.machine.json_file import Malformed
@@ -115,9 +117,11 @@ def test_facts_of_others_name_manifests_alone(data, path):
 
 
 def test_the_newest_checkpoint_with_a_good_complete_is_named(tmp_path):
-    for step, content in ((3, '{"no": 1}'), (7, "broken")):
-        folder = tmp_path / "checkpoints" / f"step-{step:08d}"
-        folder.mkdir(parents=True)
-        (folder / "COMPLETE").write_text(content)
+    for step in (3, 7, 9):
+        folder_of(tmp_path, step).mkdir(parents=True)
     assert newest_complete(tmp_path) is None
-    assert json.loads((tmp_path / "checkpoints" / "step-00000003" / "COMPLETE").read_text()) == {"no": 1}
+    (folder_of(tmp_path, 9) / COMPLETE).write_text("broken")
+    for step in (3, 7):
+        entry = {"bytes": 0, "xxh3_128": "0" * 32}
+        (folder_of(tmp_path, step) / COMPLETE).write_text(json.dumps({"files": {STATE: entry}}))
+    assert newest_complete(tmp_path) == (folder_of(tmp_path, 7) / COMPLETE, 7)

@@ -51,7 +51,7 @@ def read_references(facts: Mapping[str, Any]) -> list[DataReference]:
     found = [from_known(DataReference, each) for each in from_json(list[Any], facts.get(DATA_FACT, []))]
     for reference in found:
         for path in reference.fingerprints:
-            from_json(ManifestPath, path)  # type: ignore[arg-type]
+            from_json(ManifestPath, path)
             if ".." in path:
                 raise Malformed(f"{DATA_FACT}: {path!a} leads out of its folder")
     return found

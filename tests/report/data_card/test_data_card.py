@@ -106,7 +106,7 @@ def test_markdown_shows_hostile_text_as_text(cleaned):
     assert "\u202e" not in text
     assert "`````text" in text
     assert fenced("a\n```\nb").startswith("````text\n")
-    assert plain("a|b<i>`c`\n[x](y)") == r"a\|b&lt;i\>\`c\`\\n\[x\]\(y\)"
+    assert plain("a|b<i>`c`\n[x](y)") == r"a\|b&lt;i\>\`c\`\\n\[x\](y)"
 
 
 def test_the_same_folder_gives_the_same_bytes(cleaned, tmp_path, capsys):

@@ -11,7 +11,7 @@ from trainer.report.curves import readable_count
 from trainer.report.data_card.card import DataCard, TextShare
 from trainer.report.data_card.page import MOST_LANGUAGES, NONE, NOTE_OF_TOKENS, binary_count, tokens_in_words
 
-_MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+!|~$&:@^=-])")
+_MARKUP = re.compile(r"([\\`*_\[\]<>|~$&])")  # within a line: none begins with a text of others
 
 
 def card_as_markdown(card: DataCard) -> str:
@@ -146,12 +146,12 @@ def _samples(card: DataCard) -> Iterator[str]:
     if card.kept:
         yield "## Samples that were kept"
     for kept in card.kept:
-        yield f"{plain(kept.source)}, record {kept.record:,}: {kept.bytes:,} bytes, {kept.tokens:,} tokens"
+        yield f"From {plain(kept.source)}, record {kept.record:,}: {kept.bytes:,} bytes, {kept.tokens:,} tokens"
         yield fenced(kept.text + "…" * kept.is_cut)
     if card.rejected:
         yield "## Samples that were taken out"
     for sample in card.rejected:
-        why = f"{plain(sample.rule)}: {sample.value:.4g}, the limit is {sample.limit:.4g}"
+        why = f"By {plain(sample.rule)}: {sample.value:.4g}, the limit is {sample.limit:.4g}"
         detail = f" ({plain(sample.detail)})" if sample.detail else ""
         yield f"{why}{detail}; {plain(sample.source)}, record {sample.record:,}"
         yield fenced(sample.text + "…" * sample.is_cut)
