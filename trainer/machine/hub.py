@@ -25,6 +25,7 @@ from trainer.machine.durable import make_folder, storage_errors, sync, write_jso
 from trainer.machine.hub_name import TOKENIZER_ONLY, HubName, parse_hub_name
 from trainer.machine.json_file import Malformed, read_json
 
+ENDPOINT = "HF_ENDPOINT"  # of another Hub than huggingface.co
 PINS = "pins.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json", *TOKENIZER_FILES)
@@ -58,7 +59,7 @@ def pin(given: str, key: str, *, allowed: bool, tokenizer_only: bool = False) ->
             f"it, as by `hf download {name.repository} --local-dir DIR`, and give {key}=DIR."
         )
     with _explained(name, key), _hub() as hub:
-        info = hub.HfApi().model_info(
+        info = hub.HfApi(endpoint=os.environ.get(ENDPOINT)).model_info(
             name.repository, revision=commit or name.revision, files_metadata=True, timeout=TIMEOUT_S
         )
         pinned = name.at(str(info.sha))
@@ -120,7 +121,13 @@ def _fetch(hub: Any, name: HubName, files: list[HubFile], tokenizer_only: bool) 
         with storage_errors(attempt):
             for file in files:
                 fetched = Path(
-                    hub.hf_hub_download(name.repository, file.name, revision=name.revision, local_dir=attempt)
+                    hub.hf_hub_download(
+                        name.repository,
+                        file.name,
+                        revision=name.revision,
+                        local_dir=attempt,
+                        endpoint=os.environ.get(ENDPOINT),
+                    )
                 )
                 _require_stated(fetched, file, name)
                 sync(fetched)
