@@ -18,6 +18,7 @@ from trainer.track.lineage import DATA_FACT, data_artifact, read_references
 from trainer.track.sinks.sink import Start
 from trainer.track.tracker import Tracker
 from trainer.verbs.report import main as report
+from trainer.verbs.sync import main as sync
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +93,19 @@ def test_offline_the_lineage_is_in_the_folder_that_is_uploaded_later(data, tmp_p
     wandb.teardown()  # as at the end of the process: it waits for the file to be whole
     (folder,) = (data / "wandb").glob("offline-run-*")
     assert b"data-train" in (next(folder.glob("*.wandb"))).read_bytes()
+
+
+def test_sync_brings_the_lineage_of_a_run_that_trained_offline(data, tmp_path, server):
+    run_dir = record_run(tmp_path, facts_of(data), mode="offline")
+    (run_dir / "config.yaml").write_text("run: {name: a-run}\n")
+    entry = {"bytes": 0, "xxh3_128": "0" * 32}
+    (folder_of(run_dir, 7) / COMPLETE).write_text(json.dumps({"files": {STATE: entry}}))
+    assert sync([str(run_dir)]) == 0
+    run_id = (run_dir / "wandb_id").read_text().strip()
+    assert [(each.kind, each.used_by, each.made_by) for each in server.artifacts] == [
+        ("dataset", [run_id], None),
+        ("model", [], run_id),
+    ]
 
 
 def test_nobody_who_did_not_ask_for_wandb_gets_any(data, capsys):

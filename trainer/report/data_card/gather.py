@@ -105,7 +105,7 @@ def _count_sources(manifests: Sequence[Manifest]) -> tuple[list[TextShare], int]
         seen = [[0, 0, 0] for _ in ends]
         documents = tokens = text_bytes = 0
         for document in seen_documents(manifest):
-            manifest.source_name(document.source)  # refuses a source that isn't there
+            manifests[0].source_name(document.source)  # refuses a source that isn't there
             counts = seen[bisect_right(ends, document.source)]
             for place, count in enumerate((1, document.token_count, document.bytes)):
                 counts[place] += count
