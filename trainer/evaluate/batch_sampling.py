@@ -79,5 +79,5 @@ def continue_together(model: LanguageModel, rows: Sequence[Continuation], *, con
 def _logits(model: LanguageModel, tokens: Tensor, cache: object) -> Tensor:
     """Logits of what follows each row. (rows, vocab_size) fp32 on the CPU."""
     device = next(model.parameters()).device
-    logits: Tensor = model(tokens.to(device), cache=cache)  # type: ignore[arg-type]
+    logits: Tensor = model(tokens.to(device), cache=cache)
     return logits[:, -1].float().cpu()

@@ -19,7 +19,7 @@ from trainer.model.hugging_face.folder import CONFIG, GENERATION
 from trainer.model.hugging_face.inner_folder import open_inner_weights
 from trainer.model.hugging_face.safetensors_folder import find_tensors, require_tensors
 from trainer.model.hugging_face.tensor_files import FolderReader
-from trainer.model.region import Region
+from trainer.model.region import Region, Source
 
 POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
 USUAL_CONTEXT = 2048  # tokens, where a folder doesn't say
@@ -37,7 +37,7 @@ def load_folder(folder: Path, device: torch.device) -> LanguageModel:
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     if settings.path is None and not in_8_bits:
         require_tensors(folder, settings)
-    plain = FolderReader(folder).read
+    plain: Source = FolderReader(folder).read
     if settings.path is not None and not in_8_bits:
         plain, _ = open_inner_weights(settings, parameter_shapes(settings))
     tensors = find_tensors(folder)
