@@ -22,6 +22,7 @@ from trainer.export.hugging_face import DTYPES, write_beside_weights
 from trainer.export.source import ExportSource
 from trainer.machine.durable import write_json
 from trainer.model.build import LanguageModel, build_on_meta
+from trainer.model.decoder import Transformer
 from trainer.model.hugging_face import int8_weights
 from trainer.model.hugging_face.tensor_files import Tensor, write_tensors
 
@@ -79,7 +80,7 @@ def _measure(folder: Path, source: ExportSource, names: list[str]) -> str:
 
 def in_8_bits(model: LanguageModel, names: list[str]) -> None:
     """Replaces the weights of a model by what is stored of them."""
-    inner: Any = model if hasattr(model, "blocks") else model.inner
+    inner: Any = model if isinstance(model, Transformer) else model.inner
     for name in names:
         module = inner.get_submodule(name.rpartition(".")[0])
         module.weight = int8_weights.quantize(module.weight.detach())
