@@ -42,7 +42,11 @@ def chats(tmp_path_factory):
     return make_masked_dataset(tmp_path_factory.mktemp("chats") / "masked", documents=60).folder
 
 
-@pytest.mark.parametrize(("theirs", "dora"), [(False, False), (True, False), (False, True)], ids=["ours", "hf", "dora"])
+@pytest.mark.parametrize(
+    ("theirs", "dora"),
+    [(False, False), (True, False), pytest.param(False, True, marks=pytest.mark.full)],
+    ids=["ours", "hf", "dora"],
+)
 def test_merged_and_in_pefts_format_the_logits_are_the_same(base, chats, tmp_path, theirs, dora):
     source = {"model__path": str(base)} if theirs else {"model__init_from": str(base)}
     config = small_config(

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from trainer.checkpoint.fragment import WEIGHT
 from trainer.checkpoint.reader import CheckpointReader
 from trainer.config import Adapt, Model
@@ -103,7 +105,6 @@ def with_adapters(base: Source, shapes: dict[str, tuple[int, ...]], trained: Sou
 
     These are `trained` ones of a checkpoint, where there is one, or new; so are other parameters that are trained.
     """
-    import torch
 
     def read(name: str, kind: str, region: Region) -> torch.Tensor:
         if trained is not None:

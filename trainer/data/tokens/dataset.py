@@ -340,10 +340,11 @@ def require_same_tokenizer(datasets: list[Dataset]) -> None:
 
 
 def check_run_tokenizer(dataset: Dataset, tokenizer: Path) -> None:
-    """Refuses a set that wasn't written with a run's tokenizer.json."""
+    """Refuses a set that wasn't written with a run's tokenizer.json, or one from which this grew by added tokens."""
     if not tokenizer.is_file():
         raise InputError(f"{tokenizer}: missing; copy the tokenizer/ of the dataset that the run trained on there.")
-    if tokenizer_sha256(tokenizer) != dataset.manifest.tokenizer_sha256:
+    same = tokenizer_sha256(tokenizer) == dataset.manifest.tokenizer_sha256
+    if not same and not extends(tokenizer, dataset.manifest.tokenizer_file):
         raise InputError(
             f"{dataset.manifest.folder}: written with another tokenizer than the run's; "
             f"prepare it again with data.tokenizer.path={tokenizer.parent}."

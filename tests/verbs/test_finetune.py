@@ -1,0 +1,150 @@
+"""From chats to answers: prepared, fine-tuned at stage 3 on two ranks, asked, exported, and killed on the way."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from tests.corpus import write_texts
+from tests.prepared import prepare, write_jsonl
+from tests.run_ranks import pretrain, run_ranks, small_config, start_ranks
+from tests.states import assert_equal_states
+from trainer.config import Checkpoint, Export, ExportSettings, Finetune, Run, TokenizerSettings
+from trainer.data.tokens.tokenizer import load_tokenizer
+from trainer.errors import ConfigError, InputError
+from trainer.evaluate.sampling import Sampling
+from trainer.rules.finetune import check_finetune
+from trainer.run.prompt_file import PromptFile
+from trainer.run.speaker import open_speaker
+from trainer.verbs import export
+
+FACTS = {"tree": "red", "stone": "quiet", "water": "under", "root": "many", "rain": "falls", "leaves": "trunks"}
+LIKELIEST = Sampling(max_tokens=24, temperature=0.0)
+
+
+def ask(thing):
+    return [{"role": "user", "content": f"how is the {thing}"}]
+
+
+def finetune(config):
+    """The verb, imported on the rank."""
+    from trainer.verbs.finetune import main
+
+    return main(config)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model of plain text, and chats of facts that it can't know, prepared with its tokenizer."""
+    folder = tmp_path_factory.mktemp("finetune")
+    text = prepare(write_jsonl(folder / "text.jsonl", write_texts(80)), folder / "text")
+    base = small_config(text, folder / "base", train__steps=20)
+    assert run_ranks(pretrain, base, 1) == [0]
+    chats = folder / "chats.jsonl"
+    records = [
+        {"messages": [*ask(thing), {"role": "assistant", "content": f"the {thing} is {fact}"}]}
+        for thing, fact in FACTS.items()
+    ]
+    chats.write_text("".join(json.dumps(record) + "\n" for record in records * 8))
+    prepare(chats, folder / "chats", format="chat", deduplicate=False, tokenizer=TokenizerSettings(path=str(text)))
+    return folder
+
+
+def configure(folder, run_dir, **changes):
+    settings = {
+        "model__init_from": str(folder / "base"),
+        "data__packing": "whole",
+        "data__sequence_length": 64,
+        "train__steps": 60,
+        "optimizer__lr": 1e-2,
+        "train__micro_batch_size": 2,
+        **changes,
+    }
+    return small_config(folder / "chats", run_dir, **settings)
+
+
+def answers(run_dir=None, path=None):
+    speaker = open_speaker(Run(dir=None if run_dir is None else str(run_dir)), Checkpoint(), path and str(path))
+    return {thing: "".join(speaker.answer(ask(thing), LIKELIEST)) for thing in FACTS}
+
+
+EXACT = {thing: f"the {thing} is {fact}" for thing, fact in FACTS.items()}
+
+
+def test_a_model_learns_exact_answers_and_gives_them_after_export_too(folder, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = configure(folder, tmp_path / "run", parallel__zero_stage=3)
+    assert run_ranks(finetune, config, 2) == [0, 0]
+    assert answers(run_dir=tmp_path / "run") == EXACT
+    assert answers(run_dir=folder / "base") != EXACT
+    written = Export(export=ExportSettings(output=str(tmp_path / "hf")))
+    written.run.dir = str(tmp_path / "run")
+    assert export.main(written) == 0
+    assert answers(path=tmp_path / "hf") == EXACT
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    ids = tokenizer.apply_chat_template(ask("rain"), add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    speaker = open_speaker(Run(dir=str(tmp_path / "run")), Checkpoint(), None)
+    assert ids["input_ids"][0].tolist() == speaker.renderer.prompt_ids(ask("rain"))
+    with torch.no_grad():
+        assert (theirs(ids["input_ids"]).logits - speaker.model(ids["input_ids"])).abs().max() < 1e-4
+    generated = theirs.generate(**ids, max_new_tokens=24, do_sample=False)[0, ids["input_ids"].shape[1] :]
+    assert tokenizer.decode(generated, skip_special_tokens=True) == EXACT["rain"]
+    assert tokenizer.decode(generated).endswith("<|im_end|>")  # it stops there by itself
+
+
+def test_killed_in_the_middle_of_a_packed_epoch_it_goes_on_to_the_bit(folder, tmp_path):
+    changes = {"train__steps": 12, "checkpoint__every": 2, "parallel__zero_stage": 2}
+    assert run_ranks(finetune, configure(folder, tmp_path / "whole", **changes), 2) == [0, 0]
+    killed = configure(folder, tmp_path / "killed", **changes)
+    ranks = start_ranks(finetune, killed, 2)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed" / "checkpoints").glob("step-*/COMPLETE")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for process in ranks.processes:
+        os.kill(process.pid, signal.SIGKILL)
+    ranks.kill()
+    assert run_ranks(finetune, killed, 2) == [0, 0]
+    assert_equal_states(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_file_of_prompts_is_answered_once_whatever_interrupts_it(folder, tmp_path):
+    speaker = open_speaker(Run(dir=str(folder / "base")), Checkpoint(), None)
+    prompts = tmp_path / "prompts.jsonl"
+    lines = [{"prompt": "the tree"}, {"messages": ask("rain")}, {"prompt": "many"}]
+    prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    sampling = Sampling(max_tokens=8, temperature=1.0, seed=3)
+    whole, parted = tmp_path / "whole.jsonl", tmp_path / "parted.jsonl"
+    assert PromptFile(prompts, whole).answer_all(speaker, sampling) == (0, 3)
+    first = whole.read_bytes().splitlines(keepends=True)
+    parted.write_bytes(first[0] + first[1][:20])
+    assert PromptFile(prompts, parted).answer_all(speaker, sampling) == (1, 3)
+    assert parted.read_bytes() == whole.read_bytes()
+    prompts.write_text('{"prompt": "another"}\n')
+    with pytest.raises(InputError, match="line 1 isn't the answer"):
+        PromptFile(prompts, parted).answer_all(speaker, sampling)
+    prompts.write_text('{"text": "no prompt"}\n')
+    with pytest.raises(InputError, match="record 1"):
+        PromptFile(prompts, tmp_path / "new.jsonl").answer_all(speaker, sampling)
+
+
+def test_tokens_that_the_model_does_not_know_must_follow_those_that_it_does(folder, tmp_path):
+    other = prepare(write_jsonl(tmp_path / "other.jsonl", write_texts(60, seed=8)), tmp_path / "other")
+    assert load_tokenizer(other / "train" / "tokenizer").content
+    config = small_config(other, tmp_path / "run", model__init_from=str(folder / "base"), train__steps=2)
+    ranks = start_ranks(finetune, config, 1)
+    if load_tokenizer(other).content != load_tokenizer(folder / "text").content:
+        assert ranks.wait() == [2]
+        assert "another tokenizer" in ranks.errors()[0]
+    else:
+        assert ranks.wait() == [0]
+
+
+def test_without_a_model_there_is_nothing_to_adapt():
+    config = Finetune()
+    config.data.path, config.train.steps = "somewhere", 2
+    with pytest.raises(ConfigError, match=r"model.init_from is not set"):
+        check_finetune(config, 1)
