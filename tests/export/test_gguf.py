@@ -20,6 +20,12 @@ from trainer.verbs.export import main
 
 gguf = pytest.importorskip("gguf")
 needs_llama_cpp = pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="xllamacpp not installed")
+STRETCHED = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
 TEXTS = [
     "def main(argv):\n    return [x**2 for x in range(10)]  # 1234567\n",
     "森林里的树，在雨中生长。第12章",
@@ -132,7 +138,7 @@ def test_llama_3s_rotary_factors_are_those_of_transformers():
     from transformers import LlamaConfig
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    rope = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+    rope = STRETCHED | {"original_max_position_embeddings": 64}  # waves of each kind: left, stretched, between
     config = LlamaConfig(**WIDE, rope_parameters={"rope_type": "llama3", "rope_theta": 1e4, **rope})
     stretched, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
     plain = 1e4 ** -(torch.arange(0, 16, 2) / 16)
@@ -207,9 +213,10 @@ def test_a_way_to_split_that_llama_cpp_lacks_is_refused(tmp_path):
 
 @torch.no_grad()
 @needs_llama_cpp
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("kind", ["llama", "llama 3", "qwen2", "qwen3"])
 def test_llama_cpp_continues_as_hugging_face_does(tmp_path, kind):
-    make_folder(tmp_path / "hf", kind)
+    changes = {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, **STRETCHED}} if kind == "llama 3" else {}
+    make_folder(tmp_path / "hf", kind.partition(" 3")[0], **changes)
     file = export(tmp_path / "hf", tmp_path / "out", "f32") / "model-f32.gguf"
     model, tokens = load_model(tmp_path / "hf"), some_tokens(1, 12)[0].tolist()
     server, compared = LlamaCpp(file), 0

@@ -33,14 +33,15 @@ from trainer.export.formats import FORMATS
 from trainer.export.source import ExportSource
 from trainer.machine.durable import storage_errors, sync
 from trainer.machine.hub_name import local_folder
-from trainer.model.build import LanguageModel
+from trainer.model.build import LanguageModel, parameter_shapes
 from trainer.model.hugging_face.architecture import write_architecture
 from trainer.model.hugging_face.config_json import check_doors, read_config_json, read_json_object
-from trainer.model.hugging_face.folder import GENERATION, read_own_config
+from trainer.model.hugging_face.folder import CONFIG, GENERATION, read_own_config
 from trainer.model.hugging_face.init_folder import find_init_folder
+from trainer.model.hugging_face.inner_folder import open_inner_weights
 from trainer.model.hugging_face.tensor_files import FolderReader
 from trainer.model.peft_folder import write_adapters
-from trainer.model.region import Region
+from trainer.model.region import Region, Source
 from trainer.model.sizes import decoder_shapes
 from trainer.objective.build import build_objective
 from trainer.ranks.mesh import Mesh
@@ -109,25 +110,30 @@ def run_source(run_dir: Path, config: Export) -> tuple[ExportSource, Path]:
 
 
 def folder_source(folder: Path, config: Export) -> ExportSource:
-    """The model of a Hugging Face folder, of an architecture of ours."""
+    """The model of a Hugging Face folder: as our decoder's where it is one, else as Hugging Face's own code has it."""
     require(config.run.dir is None, "path and run.dir are both set: export one of them.")
     require(
         config.export.average_last == 1, "export.average_last: a Hugging Face folder holds one model; leave it out."
     )
-    found = find_init_folder(str(folder))
-    require(found.kind == "hf", f"path={folder}: no Hugging Face folder; for a run give run.dir={folder}.")
+    require((folder / CONFIG).is_file(), f"path={folder}: no {CONFIG} there; for a run give run.dir={folder}.")
     tokenizer = load_tokenizer(folder)
-    model = Model(name=as_name(folder.resolve().name), **found.architecture)
-    architecture = read_config_json(folder)
+    architecture, name = read_config_json(folder), as_name(folder.resolve().name)
+    try:
+        model = Model(name=name, **find_init_folder(str(folder)).architecture)
+        shapes = decoder_shapes(model)
+        read: Source = FolderReader(folder).read
+    except InputError:
+        model = Model(name=name, path=str(folder))
+        shapes = parameter_shapes(model)
+        read, _ = open_inner_weights(model, shapes)
     generation = read_json_object(folder / GENERATION) if (folder / GENERATION).is_file() else {}
     check_doors(generation, str(folder / GENERATION))
-    reader = FolderReader(folder)
     return ExportSource(
         model=model,
         architecture={"bos_token_id": tokenizer.end_of_text_id, **architecture},
         generation=generation,
-        shapes=decoder_shapes(model),
-        read=lambda parameter, region: reader.read(parameter, WEIGHT, region),
+        shapes=shapes,
+        read=lambda parameter, region: read(parameter, WEIGHT, region),
         tokenizer=tokenizer,
         tokenizer_folder=folder,
         described=model.name,
