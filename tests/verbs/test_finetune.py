@@ -14,10 +14,9 @@ from tests.run_ranks import pretrain, run_ranks, small_config, start_ranks
 from tests.states import assert_equal_states
 from trainer.config import Checkpoint, Export, ExportSettings, Finetune, Run, TokenizerSettings
 from trainer.data.tokens.tokenizer import load_tokenizer
-from trainer.errors import ConfigError, InputError
+from trainer.errors import ConfigError
 from trainer.evaluate.sampling import Sampling
 from trainer.rules.finetune import check_finetune
-from trainer.run.prompt_file import PromptFile
 from trainer.run.speaker import open_speaker
 from trainer.verbs import export
 
@@ -66,8 +65,9 @@ def configure(folder, run_dir, **changes):
     return small_config(folder / "chats", run_dir, **settings)
 
 
-def answers(run_dir=None, path=None):
-    speaker = open_speaker(Run(dir=None if run_dir is None else str(run_dir)), Checkpoint(), path and str(path))
+def answers(run_dir=None, path=None, template=None):
+    run = Run(dir=None if run_dir is None else str(run_dir))
+    speaker = open_speaker(run, Checkpoint(), path and str(path), chat_template=template and str(template))
     return {thing: "".join(speaker.answer(ask(thing), LIKELIEST)) for thing in FACTS}
 
 
@@ -79,7 +79,9 @@ def test_a_model_learns_exact_answers_and_gives_them_after_export_too(folder, tm
     config = configure(folder, tmp_path / "run", parallel__zero_stage=3)
     assert run_ranks(finetune, config, 2) == [0, 0]
     assert answers(run_dir=tmp_path / "run") == EXACT
-    assert answers(run_dir=folder / "base") != EXACT
+    plain = tmp_path / "plain.jinja"  # the base knows none of ChatML's tokens
+    plain.write_text("{% for message in messages %}{{ message.content }}\n{% endfor %}")
+    assert not set(answers(run_dir=folder / "base", template=plain).values()) & set(EXACT.values())
     written = Export(export=ExportSettings(output=str(tmp_path / "hf")))
     written.run.dir = str(tmp_path / "run")
     assert export.main(written) == 0
@@ -109,26 +111,6 @@ def test_killed_in_the_middle_of_a_packed_epoch_it_goes_on_to_the_bit(folder, tm
     ranks.kill()
     assert run_ranks(finetune, killed, 2) == [0, 0]
     assert_equal_states(tmp_path / "whole", tmp_path / "killed")
-
-
-def test_a_file_of_prompts_is_answered_once_whatever_interrupts_it(folder, tmp_path):
-    speaker = open_speaker(Run(dir=str(folder / "base")), Checkpoint(), None)
-    prompts = tmp_path / "prompts.jsonl"
-    lines = [{"prompt": "the tree"}, {"messages": ask("rain")}, {"prompt": "many"}]
-    prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    sampling = Sampling(max_tokens=8, temperature=1.0, seed=3)
-    whole, parted = tmp_path / "whole.jsonl", tmp_path / "parted.jsonl"
-    assert PromptFile(prompts, whole).answer_all(speaker, sampling) == (0, 3)
-    first = whole.read_bytes().splitlines(keepends=True)
-    parted.write_bytes(first[0] + first[1][:20])
-    assert PromptFile(prompts, parted).answer_all(speaker, sampling) == (1, 3)
-    assert parted.read_bytes() == whole.read_bytes()
-    prompts.write_text('{"prompt": "another"}\n')
-    with pytest.raises(InputError, match="line 1 isn't the answer"):
-        PromptFile(prompts, parted).answer_all(speaker, sampling)
-    prompts.write_text('{"text": "no prompt"}\n')
-    with pytest.raises(InputError, match="record 1"):
-        PromptFile(prompts, tmp_path / "new.jsonl").answer_all(speaker, sampling)
 
 
 def test_tokens_that_the_model_does_not_know_must_follow_those_that_it_does(folder, tmp_path):
