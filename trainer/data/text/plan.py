@@ -91,6 +91,8 @@ def read_progress(folder: Path, plan: PreparationPlan) -> str:
     except FileNotFoundError:
         for path in (*(folder / split for split in SPLITS), *(folder / PARTIAL).glob("*")):
             if path.exists() and path.suffix != ".tmp":  # a plan.json that was cut short
+                if (folder / FILE).exists():  # written since, by another element of a job array
+                    return read_progress(folder, plan)
                 raise ConfigError(f"data.output={folder}: {path} wasn't made by this prepare: {mend}") from None
         return "new"
     except Malformed as error:
