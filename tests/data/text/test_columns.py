@@ -10,6 +10,7 @@ import pytest
 from tests.corpus import write_texts
 from tests.data.text.formats import arrow, parquet, table
 from tests.data.text.reading import assert_refused, find, read
+from trainer.data.text.documents import read_documents
 from trainer.data.text.filters import BAD_RECORD, BAD_ROW, EMPTY, NO_TEXT_FIELD, TOO_LARGE, UNDECODABLE
 from trainer.data.text.readers.arrow import END_OF_STREAM
 from trainer.data.text.records import Rejected
@@ -185,3 +186,20 @@ def test_the_missing_library_is_named_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert_refused(tmp_path / "a.parquet", "pyarrow", 'pip install "banyan-train[data]"')
     assert read(tmp_path / "b.csv") == DOCUMENTS
+
+
+def test_a_large_value_that_is_stored_once_is_held_once(tmp_path):
+    """Equal values are stored once; taken together they could be thousands of times the file."""
+    text = "ab " * 2**21
+    texts = pa.DictionaryArray.from_arrays(pa.array([0, 1, None, 0] * 20), pa.array([text, "x y"]))
+    for number, column in enumerate((texts, texts.dictionary_decode())):
+        path = tmp_path / f"{number}.parquet"
+        pq.write_table(pa.table({"text": column}), path, compression="zstd")
+        before, most = pa.total_allocated_bytes(), 0
+        (source,) = find(path, most_bytes=2**27).sources
+        lengths = []
+        for _, document in read_documents(source):
+            lengths.append(len(document) if isinstance(document, bytes) else document.reason)
+            most = max(most, pa.total_allocated_bytes() - before)
+        assert lengths == [len(text), 3, NO_TEXT_FIELD, len(text)] * 20
+        assert most < 8 * len(text)

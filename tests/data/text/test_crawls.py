@@ -1,15 +1,20 @@
 """Crawls: what a WARC record's document is, what is left out, and damage; counted as warcio counts."""
 
+import bz2
 import gzip
 import io
+import lzma
+import random
 import zlib
 from collections import Counter
 
 import pytest
+import zstandard
 
 from tests.corpus import write_texts
 from tests.data.text.formats import crawl, page, record, response, wet
 from tests.data.text.reading import assert_refused, read
+from trainer.data.text import packed
 from trainer.data.text.filters import BAD_RECORD, OTHER_FORMAT, TOO_LARGE, UNDECODABLE
 from trainer.data.text.readers import warc_records
 from trainer.data.text.readers.warc import OTHER_STATUS, OTHER_TYPE
@@ -193,3 +198,36 @@ def test_what_warcio_writes_is_read(tmp_path):
             content = io.BytesIO(page(text))
             warc.write_record(warc.create_warc_record("http://x/", "response", payload=content, http_headers=reply))
     assert read(tmp_path / "a.warc.gz") == DOCUMENTS
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress, lzma.compress, bz2.compress])
+def test_damage_within_a_crawl_that_was_packed_in_one_loses_no_other_record(pack, tmp_path, monkeypatch):
+    records = wet(TEXTS)
+    size = f"Content-Length: {len(DOCUMENTS[5])}".encode()
+    garbage = [*records[:7], b"garbage", records[7], b"\0" * 3_000_000, *records[8:]]
+    wrong = [*records[:5], records[5].replace(size, b"Content-Length: 999"), *records[6:]]
+    for piece in (2**20, 100):
+        monkeypatch.setattr(packed, "PIECE", piece)
+        monkeypatch.setattr(warc_records, "PIECE", piece)
+        for damaged, kept in ((garbage, DOCUMENTS), (wrong, DOCUMENTS[:5] + DOCUMENTS[6:])):
+            documents = read(write(tmp_path, [pack(b"".join(damaged))]))
+            assert [document for document in documents if isinstance(document, bytes)] == kept
+            assert documents.count(Rejected(BAD_RECORD)) == (2 if kept is DOCUMENTS else 1)
+
+
+def test_a_crawl_in_one_gzip_member_that_is_cut_loses_its_last_record_alone(tmp_path):
+    noise = random.Random(5)
+    texts = [bytes(noise.choices(b"abcdefghijklmnopqrstuvwxyz ", k=30_000)).decode() for _ in range(9)]
+    cut = gzip.compress(b"".join(wet(texts)), 1)[:-9_000]
+    assert read(write(tmp_path, [cut])) == [*(text.encode() for text in texts[:-1]), Rejected(BAD_RECORD)]
+
+
+def test_a_reply_whose_header_ends_in_line_feeds_alone_keeps_its_page(tmp_path):
+    html = page("one\n\ntwo").replace(b"</p>", b"</p>\r\n\r\n")
+    for end in (b"\n", b"\r\n"):
+        reply = b"HTTP/1.1 200 OK" + end + b"Content-Type: text/html" + 2 * end + html
+        assert read(write(tmp_path, [record(reply, "response", "application/http")])) == [b"one\n\ntwo"]
+
+
+def test_a_page_that_its_server_calls_plain_text_is_a_page(tmp_path):
+    assert read(write(tmp_path, [response(page("the text"), "text/plain")])) == [b"the text"]

@@ -101,3 +101,13 @@ def test_the_missing_library_that_guesses_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_bytes(bytes(range(128, 256)))  # which looks like no language
     monkeypatch.setitem(sys.modules, "charset_normalizer", None)
     assert_refused(tmp_path, "charset_normalizer", 'pip install "banyan-train[data]"', encoding="auto")
+
+
+@pytest.mark.parametrize("named", ["gb18030", "utf-16", "windows-1251", "auto"])
+@pytest.mark.parametrize("marked", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_goes_before_the_encoding_that_is_named(marked, named, tmp_path):
+    html = f"<html><body><p>{CHINESE * 3}</p></body></html>"
+    lines, table = json.dumps({"text": CHINESE}, ensure_ascii=False), f"id,text\n1,{CHINESE}\n"
+    for name, content in {"a.txt": CHINESE, "b.jsonl": lines, "c.csv": table, "d.html": html}.items():
+        (tmp_path / name).write_bytes(content.encode(marked))
+    assert read(tmp_path, encoding=named) == [*[CHINESE.encode()] * 3, (CHINESE * 3).encode()]

@@ -3,6 +3,7 @@
 import gzip
 import logging
 import sys
+import time
 
 import pytest
 
@@ -152,3 +153,32 @@ def test_pages_without_text_are_empty(tmp_path):
 def test_damaged_archives_of_html_are_refused(tmp_path):
     (tmp_path / "page.html.gz").write_bytes(gzip.compress(page(LONG))[:-20])
     assert_refused(tmp_path, "page.html.gz", "cut short")
+
+
+@pytest.mark.parametrize(
+    ("declared", "codec", "text"),
+    [
+        *((label, "gb18030", CHINESE) for label in ("x-gbk", "GB_2312-80", "cp936")),
+        *((label, "cp932", "これは日本語です。") for label in ("Shift-JIS", "x-sjis", "windows-31j")),
+        *((label, "cp949", "한국어 글입니다.") for label in ("ks_c_5601-1987", "euc_kr", "windows-949")),
+        *((label, "cp950", "這是中文。") for label in ("cn-big5", "x-x-big5")),
+        ("x-euc-jp", "euc_jp", "これは日本語です。"),
+        ("iso-2022-jp", "iso2022_jp", "これは日本語です。"),
+    ],
+)
+def test_a_page_is_decoded_by_any_name_that_browsers_know(declared, codec, text, tmp_path):
+    html = f"<html><head><meta charset={declared}></head><body><p>{text * 9}</p></body></html>"
+    assert text_of(html.encode(codec), tmp_path) == text * 9
+
+
+def test_a_comment_before_the_page_makes_no_prose_of_it(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"<!-- saved from url=(0014)about:internet -->\r\n" + page(LONG))
+    assert read(tmp_path / "a.txt") == [LONG.encode()]
+
+
+@pytest.mark.parametrize("html", ["resiliparse", "trafilatura"])
+def test_a_page_of_millions_of_elements_is_counted_and_no_tree(html, tmp_path):
+    (tmp_path / "page.html").write_bytes(b"<html><body>" + b"<p>x" * 2**20)
+    begun = time.process_time()
+    assert read(tmp_path / "page.html", most_bytes=2**27, html=html) == [Rejected(TOO_LARGE)]
+    assert time.process_time() - begun < 2

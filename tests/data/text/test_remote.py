@@ -1,5 +1,6 @@
 """Files at URLs that fail: now and then, from some place on, or always. In this process, and without waiting."""
 
+import gzip
 import http.server
 import threading
 import time
@@ -10,6 +11,7 @@ import pytest
 from tests.corpus import write_texts
 from tests.data.text.formats import jsonl
 from tests.data.text.reading import assert_one_line, assert_refused, find, read
+from tests.data.text.servers import served
 from trainer.data.text import remote
 from trainer.data.text.documents import read_documents
 from trainer.errors import InputError
@@ -128,3 +130,31 @@ def test_a_missing_package_is_named_in_one_line(monkeypatch):
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
     assert_refused("s3://bucket/x", "s3fs", 'pip install "banyan-train[s3]"')
+
+
+class PackingServer(http.server.BaseHTTPRequestHandler):
+    """Says no size, calls what it gives packed, and packs what isn't, if asked or in any case; knows no ranges."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self):
+        packed = self.path.endswith(".gz") or "always" in self.path or "gzip" in self.headers["Accept-Encoding"]
+        self.send_response(200)
+        if packed:
+            self.send_header("Content-Encoding", "gzip")
+        self.end_headers()
+        self.wfile.write(gzip.compress(FEW) if packed else FEW)
+
+
+FEW = jsonl(TEXTS[:9])
+
+
+@pytest.mark.parametrize("path", ["a.jsonl.gz", "a.jsonl", "always.jsonl"])
+def test_a_file_is_what_its_server_keeps_packed_or_not_and_of_unknown_size(path):
+    with served(PackingServer) as url:
+        assert read(f"{url}/{path}") == DOCUMENTS[:9]

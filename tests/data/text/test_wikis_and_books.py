@@ -1,7 +1,9 @@
 """Wikipedia's dumps and EPUB: what of them is text, what is left out, and files that are broken or made to hurt."""
 
 import bz2
+import gzip
 import io
+import resource
 import sys
 import zipfile
 
@@ -9,6 +11,7 @@ import pytest
 
 from tests.data.text.formats import epub, page, wikipedia
 from tests.data.text.reading import assert_refused, find, read
+from trainer.data.text.documents import read_documents
 from trainer.data.text.filters import EMPTY, OTHER_FORMAT, TOO_DEEP, TOO_LARGE
 from trainer.data.text.readers.wikipedia import OTHER_NAMESPACE, REDIRECT
 from trainer.data.text.reading import Account
@@ -96,6 +99,35 @@ def test_xml_that_is_no_dump_is_no_source(tmp_path):
     assert find(tmp_path).left_out == 3
     for name in ("a.xml", "b.svg"):
         assert_refused(tmp_path / name, name, "by its name")
+
+
+@pytest.mark.parametrize("where", ["in a page", "in its text", "outside", "in a tag", "in a comment", "nested"])
+def test_a_dump_that_unpacks_without_end_is_counted_or_refused_and_never_held(where, tmp_path):
+    before, unit, after = {
+        "in a page": ("<page><title>t</title>", "<a/>", "</page>"),
+        "in its text": ("<page><title>t</title><revision><text>", "{{a}} b\n", "</text></revision></page>"),
+        "outside": ("", "<a>text</a>", ""),
+        "in a tag": ("<page a='", "aaaa", "'></page>"),
+        "in a comment": ("<!--", "aaaa", "-->"),
+        "nested": ("<page>", "<a>", ""),
+    }[where]
+    mark, size = "</siteinfo>", 40_000_000 if unit == "aaaa" else 12_000_000
+    head, tail = wikipedia(["one"]).decode().split(mark)
+    content = f"{head}{mark}{before}{unit * (size // len(unit))}{after}{tail}".encode()
+    (tmp_path / "dump.xml.gz").write_bytes(gzip.compress(content, 1))
+    held = memory_taken()
+    (source,) = find(tmp_path / "dump.xml.gz").sources
+    if where in ("in a tag", "in a comment", "nested"):
+        assert_refused(tmp_path / "dump.xml.gz", "dump.xml.gz", "no whole XML")
+    else:
+        first = {"in a page": [Rejected(EMPTY)], "in its text": [Rejected(TOO_LARGE)], "outside": []}[where]
+        assert [document for _, document in read_documents(source)] == [*first, b"one"]
+    assert memory_taken() - held < 150e6
+
+
+def memory_taken():
+    """The most memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 # ---- books

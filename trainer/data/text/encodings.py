@@ -56,18 +56,20 @@ BROKEN = "\0"  # instead of bytes that are no character: NUL is in no document t
 
 
 def known_encoding(head: bytes, reading: Reading) -> str:
-    """The encoding of a text that begins with `head`: named, marked, found if that is asked for; else UTF-8."""
-    if reading.encoding not in (UTF_8, AUTO):
-        return reading.encoding
+    """The encoding of a text that begins with `head`: marked, named, found if that is asked for; else UTF-8."""
     marked = marked_encoding(head)
     if marked is not None:
         return marked
+    if reading.encoding not in (UTF_8, AUTO):
+        return reading.encoding
     found = detected_encoding(head) if reading.encoding == AUTO else None
     return found or UTF_8
 
 
 def marked_encoding(head: bytes) -> str | None:
-    """The encoding that a byte order mark tells, if it is one that is read beside UTF-8: UTF-16."""
+    """The encoding that a byte order mark tells, if it is one that is read: UTF-8 or UTF-16."""
+    if head.startswith(codecs.BOM_UTF8):
+        return UTF_8
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return None
     return "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else None

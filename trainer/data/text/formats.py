@@ -110,8 +110,8 @@ def is_wikipedia(head: bytes) -> bool:
 def is_html(head: bytes) -> bool:
     """Whether content that begins with `head` is HTML, as XML or not."""
     begin = head.removeprefix(codecs.BOM_UTF8).lstrip()[:MARKUP].lower()
-    if begin.startswith(b"<?xml"):
-        begin = re.sub(rb"^<\?xml[^>]*>\s*(<!--.*?-->\s*)*", b"", begin, flags=re.S)
+    if begin.startswith((b"<?xml", b"<!--")):
+        begin = re.sub(rb"^(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*", b"", begin, flags=re.S)
     return begin.startswith((b"<!doctype html", b"<html"))
 
 

@@ -113,7 +113,11 @@ def _file_system(url: str) -> tuple[Any, str]:
             import aiohttp
 
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S)
-            options["client_kwargs"] = {"timeout": timeout}
+            options["client_kwargs"] = {
+                "timeout": timeout,
+                "auto_decompress": False,  # a file is what its server keeps, packed or not, and so are its ranges
+                "headers": {"Accept-Encoding": "identity"},
+            }
         found: tuple[Any, str] = fsspec.core.url_to_fs(url, use_listings_cache=False, **options)
     except ImportError as error:
         extra = _EXTRAS[scheme]
@@ -280,6 +284,7 @@ class _RangeFile(io.RawIOBase):
         with self._files.open(self._path, "rb", block_size=0) as stream:
             while piece := stream.read(2**20):
                 copy.write(piece)
+        copy.flush()  # its size is asked for
         expected = self._status.bytes
         if expected is not None and copy.tell() != expected:
             raise OSError(f"{copy.tell():,} bytes of {expected:,} came")

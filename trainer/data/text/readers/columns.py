@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from trainer.data.text.file_names import escape
@@ -55,14 +55,27 @@ def check_column(source: Source, schema: Any) -> None:
 def records_of(source: Source, column: Any, first: int) -> Iterator[Record]:
     """The rows of a column, numbered from `first`. The library's errors where it doesn't hold what it claims."""
     arrow = pyarrow(source)
+    values: Iterable[Any] = column
     if arrow.types.is_dictionary(column.type):
-        column.validate()
-        column = column.dictionary_decode()
-    column = _as_binary(arrow, column)
-    column.validate(full=True)
-    for number, value in enumerate(column, start=first):
+        values = _looked_up(source, column)
+    else:
+        values = column = _as_binary(arrow, column)
+        column.validate(full=True)
+    for number, value in enumerate(values, start=first):
         document = _document(value, source.reading)
         yield number, document.at("row", number) if isinstance(document, Rejected) else document
+
+
+def _looked_up(source: Source, column: Any) -> Iterator[Any]:
+    """The values of a column that stores equal ones once: one at a time, since together they may be of any size."""
+    column.validate()
+    texts = _as_binary(pyarrow(source), column.dictionary)
+    texts.validate(full=True)
+    bounds = pyarrow(source, "compute").min_max(column.indices).as_py()
+    if bounds["min"] is not None and not 0 <= bounds["min"] <= bounds["max"] < len(texts):
+        raise ValueError(f"a value of {len(texts):,} has the number {bounds['max']:,}")
+    nothing = pyarrow(source).scalar(None)
+    return (nothing if (place := index.as_py()) is None else texts[place] for index in column.indices)
 
 
 def _as_binary(arrow: Any, column: Any) -> Any:

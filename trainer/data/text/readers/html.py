@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from trainer.data.text.encodings import ENCODINGS, detected_encoding, marked_encoding
-from trainer.data.text.filters import EMPTY, OTHER_FORMAT, TOO_DEEP, UNDECODABLE
+from trainer.data.text.filters import EMPTY, OTHER_FORMAT, TOO_DEEP, TOO_LARGE, UNDECODABLE
 from trainer.data.text.libraries import library
 from trainer.data.text.packed import whole
 from trainer.data.text.readers.reader import Reader
@@ -18,6 +18,9 @@ from trainer.data.text.records import SAMPLE, Record, Rejected, checked, too_lar
 from trainer.data.text.sources import Source, content_of
 
 MOST_DEPTH = 1000  # of nested elements: the time for text at a depth grows with it, and browsers stop at 512
+MOST_ELEMENTS = (
+    2**20
+)  # of a page: each takes 600 bytes of memory and some microseconds; the largest real ones have 10^5
 HEAD = 4096  # bytes in which a page declares its encoding
 _META = re.compile(rb"""<meta[^>]{0,500}?charset\s*=\s*["']?\s*([\w.:-]{1,40})""", re.I)
 _XML = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]{1,40})""", re.I)
@@ -28,6 +31,27 @@ _VOID = frozenset(
 _CLOSED_BY_NEXT = frozenset(
     ["p", "li", "dt", "dd", "tr", "td", "th", "thead", "tbody", "tfoot", "option", "optgroup", "colgroup", "rp", "rt"]
 )
+_OTHER_LABELS = {  # of ENCODINGS, which pages call by these names as well
+    label: encoding
+    for encoding, labels in {
+        "gb18030": "x-gbk gb_2312 gb_2312-80 gb2312-80 chinese csgb2312 cp936 windows-936 ms936",
+        "big5": "cn-big5 x-x-big5 csbig5 big-5",
+        "big5-hkscs": "big5hkscs big5_hkscs",
+        "shift_jis": "shift-jis sjis x-sjis ms_kanji ms932 csshiftjis windows-31j cp932",
+        "euc-jp": "x-euc-jp x-euc eucjp euc_jp",
+        "euc-kr": "euc_kr euckr ks_c_5601-1987 ks_c_5601-1989 ks_c_5601 ksc5601 korean windows-949 cp949 ms949",
+    }.items()
+    for label in labels.split()
+}
+_OTHER_CODECS = {  # which data.encoding doesn't name
+    "iso-2022-jp": "iso2022_jp",
+    "csiso2022jp": "iso2022_jp",
+    "hz-gb-2312": "hz",
+    "utf-16le": "utf-16-le",
+    "utf-16be": "utf-16-be",
+    "unicode-1-1-utf-8": "utf-8-sig",
+    "utf_8": "utf-8-sig",
+}
 _LEGACY = re.compile(r"(windows-?|cp|iso-?8859-|koi8-?|mac-?|tis-?)[\w-]{1,12}|x-mac-cyrillic")
 
 
@@ -49,6 +73,8 @@ def read_page(page: bytes, reading: Reading, account: Account, *, declared: str 
 
 def text_of(page: str, reading: Reading, *, main: bool) -> bytes | Rejected:
     """The text of a decoded page: its `main` one, without menus and the like, or all of it."""
+    if (elements := page.count("<") - page.count("</")) > MOST_ELEMENTS:
+        return Rejected(TOO_LARGE, f"{elements:,} elements of HTML, {MOST_ELEMENTS:,} at most")
     if nesting(page) > MOST_DEPTH:
         return Rejected(TOO_DEEP, f"elements nested {nesting(page):,} deep")
     text = _by_resiliparse(page, main=main) if reading.html == RESILIPARSE or not main else _by_trafilatura(page)
@@ -60,9 +86,10 @@ def text_of(page: str, reading: Reading, *, main: bool) -> bytes | Rejected:
 
 def decoded_page(page: bytes, reading: Reading, declared: str | None) -> tuple[str, str] | Rejected:
     """The encoding of a page and its text: as data.encoding names it or as it declares, UTF-8, or guessed if asked."""
-    named = [reading.encoding] if reading.encoding not in (UTF_8, AUTO) else []
-    marked = [UTF_8] if page.startswith(codecs.BOM_UTF8) else [marked_encoding(page)]
-    candidates: list[str | None] = [*named] or [*marked, declared, _declared_within(page), UTF_8]
+    if reading.encoding in (UTF_8, AUTO):
+        candidates = [marked_encoding(page), declared, _declared_within(page), UTF_8]
+    else:
+        candidates = [marked_encoding(page), reading.encoding]
     for label in candidates:
         codec = None if label is None else codec_of(label)
         text = None if codec is None else _decoded(page, codec)
@@ -82,9 +109,11 @@ def codec_of(label: str) -> str | None:
         return "utf-8-sig"
     if label in ("iso-8859-1", "latin1", "latin-1", "us-ascii", "ascii"):
         return "cp1252"  # as browsers have it
-    known = ENCODINGS.get(label)
+    known = ENCODINGS.get(_OTHER_LABELS.get(label, label))
     if known is not None:
         return known
+    if label in _OTHER_CODECS:
+        return _OTHER_CODECS[label]
     try:
         return codecs.lookup(label).name if _LEGACY.fullmatch(label) else None
     except LookupError:

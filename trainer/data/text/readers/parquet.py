@@ -16,6 +16,7 @@ from trainer.data.text.sources import Source
 from trainer.errors import InputError
 
 ROWS = 64  # decoded at a time: a value that is stored once may be in all of them
+GROWING = 2**22  # bytes of a column in a row group; ROWS times as much may be held
 BUFFER = 2**20  # bytes of a column that are read at once, instead of all of a row group's
 
 
@@ -32,15 +33,29 @@ def read(source: Source, part: Part, account: Account) -> Iterator[Record]:
 
 def _open(source: Source, file: BinaryIO) -> Any:
     """The file, once its column is there. InputError if the end, which says where all is, can't be read."""
+    options: dict[str, Any] = {"pre_buffer": False, "buffer_size": BUFFER}
     try:
-        found = pyarrow(source, "parquet").ParquetFile(file, pre_buffer=False, buffer_size=BUFFER)
+        found = pyarrow(source, "parquet").ParquetFile(file, **options)
         schema = found.schema_arrow
     except BROKEN as error:
         raise InputError(
             f"{escape(source.address)}: no whole Parquet file ({line_of(error)}); fetch or write it again."
         ) from error
     check_column(source, schema)
+    if _may_grow(found.metadata, source.reading.text_field):
+        options["read_dictionary"] = [source.reading.text_field]
+        found = pyarrow(source, "parquet").ParquetFile(file, **options)
     return found
+
+
+def _may_grow(metadata: Any, text_field: str) -> bool:
+    """Whether ROWS values could be far more than what is stored, since equal ones are stored once, and may be large."""
+    for group in range(metadata.num_row_groups):
+        for column in map(metadata.row_group(group).column, range(metadata.num_columns)):
+            large = not 0 <= column.total_uncompressed_size <= GROWING
+            if large and column.has_dictionary_page and column.path_in_schema == text_field:
+                return True
+    return False
 
 
 def _read_groups(source: Source, parquet: Any, groups: range, account: Account) -> Iterator[Record]:

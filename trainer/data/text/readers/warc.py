@@ -26,6 +26,7 @@ HTML_TYPES = ("text/html", "application/xhtml+xml")
 OTHER_STATUS = "responses with another status than 200"
 OTHER_TYPE = "records of crawls that hold neither HTML nor text"
 _STATUS = re.compile(rb"HTTP/\d[\d.]* +(\d{3})\b")
+_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([\w.:-]{1,40})""", re.I)
 
 
@@ -95,7 +96,7 @@ def _text(reply: _Reply, reading: Reading, account: Account) -> bytes | Rejected
     kind = reply.type.partition(";")[0].strip().lower()
     charset = _CHARSET.search(reply.type)
     declared = charset[1] if charset else None
-    if kind in HTML_TYPES or (not kind and is_html(reply.content)):
+    if kind in HTML_TYPES or (kind in ("", "text/plain") and is_html(reply.content)):
         return html.read_page(reply.content, reading, account, declared=declared)
     if kind != "text/plain":
         account.unused[OTHER_TYPE] += 1
@@ -117,12 +118,10 @@ def _http(record: WarcRecord, reading: Reading, account: Account) -> _Reply | Re
     if not record.fields.get("content-type", "application/http").lower().startswith("application/http"):
         account.unused[OTHER_TYPE] += 1  # dns: and the like
         return None
-    head, blank, body = content.partition(b"\r\n\r\n")
-    if not blank or len(head) > HTTP_HEADER:
-        head, blank, body = content.partition(b"\n\n")
-    status = _STATUS.match(head)
-    if not blank or status is None:
+    blank, status = _BLANK_LINE.search(content, 0, HTTP_HEADER), _STATUS.match(content)
+    if blank is None or status is None:
         return Rejected(BAD_RECORD, "no HTTP response")
+    head, body = content[: blank.start()], content[blank.end() :]
     if status[1] != b"200":
         account.unused[OTHER_STATUS] += 1
         return None

@@ -16,6 +16,8 @@ from trainer.data.text.packed import PIECE
 VERSION = b"WARC/1."
 MOST_HEADER = 2**16  # bytes of a record's header
 GZIP = b"\x1f\x8b\x08"
+FIRST_LINE = 16  # bytes, at least, that the first line of one takes
+KEPT = 2**24  # bytes of an unpacked record that are held so that reading can go back to where it began
 PACKED_PIECE = 2**13  # bytes given to a decompressor at once: most members are smaller
 _FIRST_LINE = re.compile(rb"WARC/1\.[0-9]\r?\n")
 _BLANK = re.compile(rb"[\r\n]*")
@@ -59,55 +61,62 @@ def records_in_file(
         place = following
         member = _Member(window, place) if packed else None
         stream = _Stream(member.pieces() if member else _pieces(file, place))
-        held, damage = None, None  # the last record of a member is whole when the checksum after it fits
         try:
-            try:
-                for record in _records_in(stream, most_bytes, place, None if packed else stop, packed=packed):
-                    if held is not None:
-                        yield held
-                    held = record
-            except _Damaged as found:
-                damage = found
-            if member is not None:
-                following = member.end()
-            else:
-                following = None if damage is None else _next_version(file, place + damage.begin + 1)
+            for record in _records_in(stream, most_bytes, place, None if packed else stop, packed=packed):
+                yield Damage(f"{record.problem} (after byte {place:,})") if isinstance(record, Damage) else record
+            following = None if member is None else member.end()
+        except _Damaged as damage:
+            yield Damage(f"{damage} (after byte {place + damage.begin:,})")
+            following = _next_version(file, place + damage.begin + 1)
         except zlib.error as error:
             yield Damage(f"the gzip member at byte {place:,} is damaged ({error})")
             following = _next_member(file, place + 1)
-            continue
-        if held is not None:
-            yield held
-        if damage is not None:
-            yield Damage(f"{damage} (after byte {place if packed else place + damage.begin:,})")
 
 
 def records_in_stream(pieces: Iterator[bytes], most_bytes: int) -> Iterator[WarcRecord | Damage]:
-    """The records of what was unpacked in another way, up to the first damage."""
-    try:
-        yield from _records_in(_Stream(pieces), most_bytes, 0, None, packed=True)
-    except _Damaged as damage:
-        yield Damage(f"{damage}; what comes after it isn't read")
+    """The records of what was unpacked in another way."""
+    return _records_in(_Stream(pieces), most_bytes, 0, None, packed=True)
 
 
-def _records_in(stream: _Stream, most_bytes: int, base: int, stop: int | None, *, packed: bool) -> Iterator[WarcRecord]:
+def _records_in(
+    stream: _Stream, most_bytes: int, base: int, stop: int | None, *, packed: bool
+) -> Iterator[WarcRecord | Damage]:
+    """The records of a stream. In what was unpacked, reading goes on behind damage; else that is _Damaged."""
     first = True
-    while True:
-        stream.skip_blank()
+    stream.skip_blank()
+    while not stream.at_end():
         begin = stream.taken
-        if stream.at_end() or (stop is not None and base + begin >= stop):
+        if stop is not None and base + begin >= stop:
             return
-        fields = _header(stream, begin)
-        length = int(fields["content-length"])
-        content = stream.take(length) if length <= most_bytes else None
-        read = stream.skip(length) if content is None else len(content)
-        if read < length:
-            raise _Damaged(f"a record is cut short: {read:,} bytes of {length:,}", begin)
-        if stream.line(2) not in (b"\r\n", b"\n", b""):
-            raise _Damaged("a record doesn't end where its Content-Length says", begin)
+        stream.keep(KEPT if packed else 0)
+        try:
+            fields, content, length = _record(stream, most_bytes)
+        except _Damaged as damage:
+            if not packed:
+                raise
+            yield Damage(str(damage))
+            first = False
+            stream.back_to_next_version()
+            continue
+        stream.skip_blank()
+        stream.at_end()  # which checks what a member ends with: the record is whole only then
         place = base + begin if not packed else base if first else None
         first = False
         yield WarcRecord(fields, content, length, place)
+
+
+def _record(stream: _Stream, most_bytes: int) -> tuple[dict[str, str], bytes | None, int]:
+    """The next record's fields, its content, and how long that is."""
+    begin = stream.taken
+    fields = _header(stream, begin)
+    length = int(fields["content-length"])
+    content = stream.take(length) if length <= most_bytes else None
+    read = stream.skip(length) if content is None else len(content)
+    if read < length:
+        raise _Damaged(f"a record is cut short: {read:,} bytes of {length:,}", begin)
+    if stream.line(2) not in (b"\r\n", b"\n", b""):
+        raise _Damaged("a record doesn't end where its Content-Length says", begin)
+    return fields, content, length
 
 
 def _header(stream: _Stream, begin: int) -> dict[str, str]:
@@ -130,10 +139,12 @@ def _header(stream: _Stream, begin: int) -> dict[str, str]:
 
 
 class _Stream:
-    """Bytes that come in pieces, taken from front to back; `taken` counts them."""
+    """Bytes that come in pieces, taken from front to back; `taken` counts them. Some are kept, to go back to."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self.taken = 0
+        self._kept: list[bytes] = []
+        self._left_to_keep = 0
         self._pieces = pieces
         self._held = b""
         self._at = 0
@@ -151,7 +162,35 @@ class _Stream:
         part = self._held[self._at : self._at + count]
         self._at += len(part)
         self.taken += len(part)
+        if self._left_to_keep > 0:
+            self._kept.append(part)
+            self._left_to_keep -= len(part)
         return part
+
+    def keep(self, most_bytes: int) -> None:
+        """From now on keeps what is taken, until it is more than `most_bytes`."""
+        self._kept = []
+        self._left_to_keep = most_bytes
+
+    def back_to_next_version(self) -> None:
+        """Goes on where the next first line of a record stands after the first byte that is kept; or at the end."""
+        kept = b"".join(self._kept) if self._left_to_keep > 0 else b""
+        self.keep(0)
+        self.taken -= len(kept)
+        self._held, self._at = kept + self._held[self._at :], 0
+        self._advance(1 if kept else 0)
+        while not self.at_end():
+            found = self._held.find(VERSION, self._at)
+            place = found if found >= 0 else max(self._at, len(self._held) - len(VERSION) + 1)
+            self._advance(place - self._at)
+            if found < 0 or len(self._held) - place < FIRST_LINE:  # what is looked for may go on in the next piece
+                piece = next(self._pieces, None)
+                if piece is not None:
+                    self._held, self._at = self._held[self._at :] + piece, 0
+                    continue
+            if _FIRST_LINE.match(self._held, self._at):
+                return
+            self._advance(1)
 
     def skip_blank(self) -> None:
         """Passes over line ends."""
@@ -252,7 +291,7 @@ def _next_version(file: BinaryIO, start: int) -> int | None:
     """The first byte from `start` on at which the first line of a record stands."""
     while (found := _find(file, start, VERSION)) is not None:
         file.seek(found)
-        if _FIRST_LINE.match(file.read(16)):
+        if _FIRST_LINE.match(file.read(FIRST_LINE)):
             return found
         start = found + 1
     return None

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, BinaryIO, cast
+from typing import Any
+from xml.parsers import expat
 
 from trainer.data.text.file_names import escape
-from trainer.data.text.filters import EMPTY, OTHER_FORMAT, TOO_DEEP
+from trainer.data.text.filters import EMPTY, OTHER_FORMAT, TOO_DEEP, TOO_LARGE
 from trainer.data.text.libraries import library
-from trainer.data.text.packed import Stream
 from trainer.data.text.readers.reader import Reader
 from trainer.data.text.readers.wiki_parts import content_of_part, wiki_parts
 from trainer.data.text.reading import Account, Part, Reading
@@ -23,6 +24,12 @@ from trainer.data.text.sources import Source
 from trainer.errors import InputError
 
 MOST_OPEN = 100  # brackets and tags of a page that aren't closed: the parser looks for the end of each
+MOST_DEPTH = 256  # of nested elements of XML
+MOST_TAG = 2**24  # bytes of one
+MOST_MARKUP = 10_000_000  # characters of a page; MediaWiki's own bound is 2 MiB
+MOST_NAME = 10_000  # characters of a title or namespace
+PAGE, NAMESPACE = "page", "namespace"
+TEXTS = ("title", "ns", "text", NAMESPACE)  # elements whose text is asked for
 OTHER_NAMESPACE = "pages of a wiki that are no articles"
 REDIRECT = "redirects of a wiki"
 CHANGE = "wiki markup to text by mwparserfromhell"
@@ -33,9 +40,22 @@ _DROPPED_TAGS = ("ref", "references", "table", "gallery", "math", "timeline", "i
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 
+@dataclass
+class _Element:
+    """The page or namespace being read: of each element that is asked for, the last one's text."""
+
+    key: str = ""  # of a namespace
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    characters: dict[str, int] = field(default_factory=dict)
+    is_redirect: bool = False
+
+    def text(self, name: str) -> str:
+        """The text of the last element of this name; "" if there is none."""
+        return "".join(self.texts.get(name, ()))
+
+
 def read(source: Source, part: Part, account: Account) -> Iterator[Record]:
     """The articles of a dump that begin in a part, in its order. InputError where it isn't XML, or is cut short."""
-    etree = library("lxml.etree", "a Wikipedia dump")
     parser = library("mwparserfromhell", "a Wikipedia dump")
     account.records = 0
     media = {"file", "image", "category"}
@@ -43,12 +63,11 @@ def read(source: Source, part: Part, account: Account) -> Iterator[Record]:
         first = next(pieces, None)
         if first is None and not part.is_whole:
             return
-        content = chain([first or b""], pieces)
         try:
-            for element in _elements(etree, cast(BinaryIO, Stream(content))):
-                if _local(element) == "namespace":
-                    if element.get("key") in (FILE, CATEGORY) and element.text:
-                        media.add(element.text.strip().lower())
+            for element in _elements(chain([first or b""], pieces)):
+                if element.key:
+                    if element.key in (FILE, CATEGORY) and element.text(NAMESPACE):
+                        media.add(element.text(NAMESPACE).strip().lower())
                     continue
                 document = _document(element, parser, media, source.reading, account.unused)
                 if document is None:
@@ -57,48 +76,93 @@ def read(source: Source, part: Part, account: Account) -> Iterator[Record]:
                 if isinstance(document, bytes):
                     account.changed[CHANGE] += 1
                 else:
-                    document = document.at(short(_text(element, "title")))
+                    document = document.at(short(element.text("title")))
                 yield account.records - 1, document
-        except etree.XMLSyntaxError as error:
-            raise InputError(
-                f"{escape(source.address)}: no whole XML ({str(error).splitlines()[0][:200]}); fetch it again."
-            ) from error
+        except (expat.ExpatError, _NoDump) as error:
+            raise InputError(f"{escape(source.address)}: no whole XML ({error}); fetch it again.") from error
 
 
-def _elements(etree: Any, file: BinaryIO) -> Iterator[Any]:
-    """Pages and namespaces as they end, each let go of when the next one is asked for."""
-    options = {"resolve_entities": False, "no_network": True, "load_dtd": False, "huge_tree": False}
-    for _, element in etree.iterparse(file, tag=("{*}page", "{*}namespace"), **options):
-        yield element
-        element.clear()
-        while element.getprevious() is not None:
-            del element.getparent()[0]
+class _NoDump(Exception):
+    """Why XML is no dump."""
 
 
-def _local(element: Any) -> str:
-    return str(element.tag).rpartition("}")[2]
+def _elements(pieces: Iterable[bytes]) -> Iterator[_Element]:
+    """Pages and namespaces as they end. Nothing else is held, however much stands between or within them."""
+    dump = _Dump()
+    read = 0
+    for piece in pieces:
+        dump.parser.Parse(piece)
+        read += len(piece)
+        yield from dump.ended
+        dump.ended.clear()
+        if read - dump.parser.CurrentByteIndex > MOST_TAG:  # which the parser holds until it ends
+            raise _NoDump(f"a tag or comment of more than {MOST_TAG:,} bytes")
+    dump.parser.Parse(b"", True)
+    yield from dump.ended
 
 
-def _text(page: Any, name: str) -> str:
-    """The text of the last element of this name in a page; "" if there is none."""
-    found = "".join(element.text or "" for element in list(page.iter(f"{{*}}{name}"))[-1:])
-    return found
+class _Dump:
+    """What the parser tells of a dump, gathered into the elements that have `ended`."""
+
+    def __init__(self) -> None:
+        self.ended: list[_Element] = []
+        self.parser = expat.ParserCreate(namespace_separator=" ")
+        self.parser.buffer_text = True
+        self.parser.StartElementHandler = self._start
+        self.parser.EndElementHandler = self._end
+        self.parser.CharacterDataHandler = self._characters
+        self.parser.StartDoctypeDeclHandler = self._refuse  # no dump has one, and entities could grow without end
+        self._element: _Element | None = None
+        self._open: list[str] = []
+
+    def _refuse(self, *_: object) -> None:
+        raise _NoDump("a document type, which no dump has")
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        name = name.rpartition(" ")[2]
+        self._open.append(name)
+        if len(self._open) > MOST_DEPTH:
+            raise _NoDump(f"elements nested more than {MOST_DEPTH} deep")
+        if name == PAGE:
+            self._element = _Element()
+        elif name == NAMESPACE:
+            self._element = _Element(attributes.get("key") or "none")
+        if self._element is not None:
+            self._element.is_redirect |= name == "redirect"
+            if name in TEXTS:
+                self._element.texts[name], self._element.characters[name] = [], 0
+
+    def _characters(self, text: str) -> None:
+        if self._element is None or self._open[-1] not in TEXTS:
+            return
+        name = self._open[-1]
+        self._element.characters[name] += len(text)
+        if self._element.characters[name] <= (MOST_MARKUP if name == "text" else MOST_NAME):
+            self._element.texts[name].append(text)
+
+    def _end(self, name: str) -> None:
+        self._open.pop()
+        if self._element is not None and name.rpartition(" ")[2] in (PAGE, NAMESPACE):
+            self.ended.append(self._element)
+            self._element = None
 
 
 def _document(
-    page: Any, parser: Any, media: set[str], reading: Reading, unused: Counter[str]
+    page: _Element, parser: Any, media: set[str], reading: Reading, unused: Counter[str]
 ) -> bytes | Rejected | None:
     """The text of an article; None for a page that is none, which is counted."""
-    if _text(page, "ns").strip() not in ("", "0"):
+    if page.text("ns").strip() not in ("", "0"):
         unused[OTHER_NAMESPACE] += 1
         return None
-    if next(page.iter("{*}redirect"), None) is not None:
+    if page.is_redirect:
         unused[REDIRECT] += 1
         return None
-    markup = _text(page, "text")
-    if len(markup) > reading.most_bytes:
-        return too_large(len(markup), reading.most_bytes)
-    return without_markup(markup, parser, media, reading)
+    size = page.characters.get("text", 0)
+    if size > reading.most_bytes:
+        return too_large(size, reading.most_bytes)
+    if size > MOST_MARKUP:
+        return Rejected(TOO_LARGE, f"{size:,} characters of wiki markup, {MOST_MARKUP:,} at most")
+    return without_markup(page.text("text"), parser, media, reading)
 
 
 def without_markup(markup: str, parser: Any, media: set[str], reading: Reading) -> bytes | Rejected:
