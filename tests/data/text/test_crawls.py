@@ -117,11 +117,12 @@ def test_replies_are_unpacked_as_their_headers_say_or_as_they_are(tmp_path):
         response(html, **{"Transfer-Encoding": "chunked"}),
         response(gzip.compress(html), **{"Content-Encoding": "gzip"}),
         response(html, **{"Content-Encoding": "gzip"}),
+        response(gzip.compress(html[:50]) + gzip.compress(html[50:]), **{"Content-Encoding": "gzip"}),
         response(zlib.compress(html), **{"Content-Encoding": "deflate"}),
         response(raw.compress(html) + raw.flush(), **{"Content-Encoding": "deflate"}),
         response(html, **{"Content-Encoding": "br"}),
     ]
-    assert read(write(tmp_path, records)) == [b"the text"] * 7
+    assert read(write(tmp_path, records)) == [b"the text"] * 8
     records = [
         response(b"\x8b\x05\x80", **{"Content-Encoding": "br"}),
         response(gzip.compress(html)[:-12], **{"Content-Encoding": "gzip"}),
@@ -129,7 +130,8 @@ def test_replies_are_unpacked_as_their_headers_say_or_as_they_are(tmp_path):
         record(b"no reply", "response", "application/http"),
         record(b"", "response", "application/http"),
     ]
-    reasons = [OTHER_FORMAT, BAD_RECORD, TOO_LARGE, BAD_RECORD, BAD_RECORD]
+    records.append(response(gzip.compress(b"") * 10_000, **{"Content-Encoding": "gzip"}))
+    reasons = [OTHER_FORMAT, BAD_RECORD, TOO_LARGE, BAD_RECORD, BAD_RECORD, BAD_RECORD]
     assert read(write(tmp_path, records)) == list(map(Rejected, reasons))
 
 

@@ -101,7 +101,9 @@ def _chapters(archive: zipfile.ZipFile) -> Iterator[str]:
             raise _NoBook("its spine names a page that isn't in the manifest")
         beside = reference.get("linear") == "no" or "nav" in (item.get("properties") or "").split()
         if item.get("media-type") in CHAPTERS and not beside:
-            yield posixpath.normpath(posixpath.join(posixpath.dirname(package_name), unquote(item.get("href") or "")))
+            yield posixpath.normpath(
+                posixpath.join(posixpath.dirname(package_name), unquote((item.get("href") or "").partition("#")[0]))
+            )
 
 
 def _is_encrypted(encryption: Any) -> bool:

@@ -20,6 +20,9 @@ from trainer.data.text.records import Record, Rejected, checked, short, too_larg
 from trainer.data.text.sources import Source, content_of
 from trainer.errors import InputError
 
+GZIP = 31  # as zlib's wbits
+MOST_MEMBERS = 100  # of a reply that is packed in several
+GZIP_MAGIC = b"\x1f\x8b"  # of a member
 HTTP_HEADER = 2**20  # bytes that a response may have besides its page
 TYPES = ("request", "metadata", "revisit", "warcinfo", "continuation")
 HTML_TYPES = ("text/html", "application/xhtml+xml")
@@ -158,18 +161,25 @@ def _without_chunks(body: bytes) -> bytes:
 
 def _unpacked(body: bytes, encoding: str, most_bytes: int) -> bytes | Rejected:
     """A body without its Content-Encoding; itself, where the crawler has unpacked it and left the header."""
-    if encoding in ("gzip", "x-gzip") and body.startswith(b"\x1f\x8b"):
-        unpacker = zlib.decompressobj(wbits=31)
+    if encoding in ("gzip", "x-gzip") and body.startswith(GZIP_MAGIC):
+        wbits = GZIP
     elif encoding == "deflate":
-        unpacker = zlib.decompressobj(wbits=15 if body[:1] == b"\x78" else -15)
+        wbits = 15 if body[:1] == b"\x78" else -15
     elif encoding in ("br", "zstd") and not is_html(body):
         return Rejected(OTHER_FORMAT, f"Content-Encoding: {encoding}")
     else:
         return body
+    unpacker, parts, left = zlib.decompressobj(wbits=wbits), list[bytes](), most_bytes + 1
     try:
-        text = unpacker.decompress(body, most_bytes + 1)
+        parts.append(unpacker.decompress(body, left))
+        while wbits == GZIP and (left := left - len(parts[-1])) > 0 and unpacker.unused_data.startswith(GZIP_MAGIC):
+            if len(parts) == MOST_MEMBERS:
+                return Rejected(BAD_RECORD, f"Content-Encoding: {encoding} (more than {MOST_MEMBERS} members)")
+            body, unpacker = unpacker.unused_data, zlib.decompressobj(wbits=wbits)
+            parts.append(unpacker.decompress(body, left))
     except zlib.error as error:
         return body if encoding == "deflate" else Rejected(BAD_RECORD, f"Content-Encoding: {encoding} ({error})")
+    text = b"".join(parts)
     if len(text) > most_bytes:
         return too_large(len(text), most_bytes)
     return text if unpacker.eof else Rejected(BAD_RECORD, f"Content-Encoding: {encoding} (cut short)")
