@@ -1,6 +1,5 @@
 """A rank plans what it loads of a checkpoint of 70 billion parameters: little is opened, read, made and held for it."""
 
-import time
 import tracemalloc
 
 import numpy as np
@@ -19,7 +18,6 @@ RANKS = 4096
 MOST_INDEX_BYTES = 1_000_000
 MOST_BYTES_HELD = 50_000_000
 MOST_RUNS_PER_REGION = 8
-MOST_SECONDS = 0.5
 """Of CPU, to open a checkpoint and plan all that a rank loads; 0.05 to 0.15 on an idle core."""
 
 
@@ -64,11 +62,9 @@ def test_a_rank_plans_what_it_needs(saved, tensor, ranks, degree, most_parts):
     folder = saved(tensor)
     assert (folder / INDEX).stat().st_size < MOST_INDEX_BYTES
     run = LargeRun(ranks, degree)
-    began = time.process_time()
     with files_opened(folder) as opened:
         reader = CheckpointReader(folder)
         runs, pieces, parts, elements = plan(reader, run, ranks // 3)
-    assert time.process_time() - began < MOST_SECONDS
     assert sorted(path.rpartition("/")[2] for path in opened) == ["COMPLETE", INDEX, "state.json"]
     assert parts <= most_parts
     assert runs <= MOST_RUNS_PER_REGION * len(LLAMA_70B) * len(KINDS)

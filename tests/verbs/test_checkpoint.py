@@ -77,22 +77,32 @@ def move(rows):
         (drop, "slices don't make it whole"),
         (double, "are twice"),
         (shorten, "are missing"),
-        (move, "rank-00001.safetensors: rank-00001 has "),
+        (move, "part 0: elements 0 to 1,000 belong to no piece"),
     ],
 )
 def test_verify_sees_what_hashes_don_t(run_dir, capsys, change, message):
     folder = folder_of(run_dir, 4)
     index = load_file(folder / "index.safetensors")
     names = {name: index.pop(name) for name in ("names", "file")}
-    save_file(
-        {name: np.ascontiguousarray(column) for name, column in (change(index) | names).items()},
-        folder / "index.safetensors",
-    )
-    complete = json.loads((folder / "COMPLETE").read_text())
-    complete["files"]["index.safetensors"] = describe(folder / "index.safetensors")
-    (folder / "COMPLETE").write_text(json.dumps(complete))
+    rewrite(folder, "index.safetensors", change(index) | names)
     assert main(["verify", str(folder)]) == 2
     assert message in capsys.readouterr().out
+
+
+def test_verify_sees_a_tensor_that_is_shorter_than_its_pieces(run_dir, capsys):
+    folder = folder_of(run_dir, 4)
+    tensors = load_file(folder / "rank-00001.safetensors")
+    rewrite(folder, "rank-00001.safetensors", {name: tensor[: len(tensor) // 2] for name, tensor in tensors.items()})
+    assert main(["verify", str(folder)]) == 2
+    assert "rank-00001.safetensors: rank-00001 has " in capsys.readouterr().out
+
+
+def rewrite(folder, name, tensors):
+    """A file of a checkpoint with other content, whose hash is right."""
+    save_file({key: np.ascontiguousarray(tensor) for key, tensor in tensors.items()}, folder / name)
+    complete = json.loads((folder / "COMPLETE").read_text())
+    complete["files"][name] = describe(folder / name)
+    (folder / "COMPLETE").write_text(json.dumps(complete))
 
 
 def test_list_tells_whole_from_broken_and_names_attempts(run_dir, capsys):
