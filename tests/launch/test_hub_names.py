@@ -21,6 +21,7 @@ pytest.importorskip("huggingface_hub")
 ROOT = Path(__file__).parents[2]
 ALLOW = "run.allow_download=true"
 NAME = "hf://org/small"
+EXTENSIONS = str(choose_folder())  # of the usual cache: else DeepSpeed's operator is built once more
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def model_of(*arguments):
 
 def banyan(tmp_path, *arguments):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    environment["TORCH_EXTENSIONS_DIR"] = str(choose_folder())  # else DeepSpeed's operator is built once more
+    environment["TORCH_EXTENSIONS_DIR"] = EXTENSIONS
     environment.pop("HF_HUB_OFFLINE", None)
     command = [sys.executable, "-m", "launch", *arguments]
     return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
