@@ -45,6 +45,7 @@ def profile(case: Case, folder: Path, options: argparse.Namespace) -> int:
     from tests.benchmarks.contestants import banyan
     from tests.benchmarks.contestants.stage import Stage
     from tests.benchmarks.tokens import write_tokens
+    from trainer.run import training
     from trainer.verbs import pretrain
 
     write_tokens(folder, vocab_size=case.vocab_size, tokens=1 << 18)
@@ -54,7 +55,7 @@ def profile(case: Case, folder: Path, options: argparse.Namespace) -> int:
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * torch.cuda.is_available()
     profiler = torch.profiler.profile(activities=activities)
 
-    class Profiled(pretrain.Trainer):
+    class Profiled(training.Trainer):
         def _take_step(self, step: int) -> torch.Tensor:
             if step == WARM + 1:
                 profiler.start()
@@ -63,7 +64,7 @@ def profile(case: Case, folder: Path, options: argparse.Namespace) -> int:
                 profiler.stop()
             return loss
 
-    pretrain.Trainer = Profiled  # type: ignore[misc]
+    training.Trainer = Profiled  # type: ignore[misc]
     code = pretrain.main(config)
     key = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
     print(profiler.key_averages().table(sort_by=key, row_limit=LARGEST, max_name_column_width=60))

@@ -44,17 +44,18 @@ def configure(stage: Stage) -> Pretrain:
 
 def main() -> int:
     """Trains in turns."""
+    from trainer.run import training
     from trainer.verbs import pretrain
 
     stage = Stage.from_arguments()
     turns = Turns(stage.case.warmup)
 
-    class InTurns(pretrain.Trainer):
+    class InTurns(training.Trainer):
         def _take_step(self, step: int):
             turns.between()
             return super()._take_step(step)
 
-    pretrain.Trainer = InTurns  # type: ignore[misc]
+    training.Trainer = InTurns  # type: ignore[misc]
     return pretrain.main(configure(stage))
 
 
