@@ -45,7 +45,7 @@ def profile(case: Case, folder: Path, options: argparse.Namespace) -> int:
     from tests.benchmarks.contestants import banyan
     from tests.benchmarks.contestants.stage import Stage
     from tests.benchmarks.tokens import write_tokens
-    from trainer.run import training
+    from trainer.engine.loop import Trainer
     from trainer.verbs import pretrain
 
     write_tokens(folder, vocab_size=case.vocab_size, tokens=1 << 18)
@@ -55,16 +55,17 @@ def profile(case: Case, folder: Path, options: argparse.Namespace) -> int:
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * torch.cuda.is_available()
     profiler = torch.profiler.profile(activities=activities)
 
-    class Profiled(training.Trainer):
-        def _take_step(self, step: int) -> torch.Tensor:
-            if step == WARM + 1:
-                profiler.start()
-            loss = super()._take_step(step)
-            if step == WARM + options.steps:
-                profiler.stop()
-            return loss
+    take_step = Trainer._take_step
 
-    training.Trainer = Profiled  # type: ignore[misc]
+    def profiled(self: Trainer, step: int) -> torch.Tensor:
+        if step == WARM + 1:
+            profiler.start()
+        loss = take_step(self, step)
+        if step == WARM + options.steps:
+            profiler.stop()
+        return loss
+
+    Trainer._take_step = profiled  # type: ignore[method-assign]
     code = pretrain.main(config)
     key = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
     print(profiler.key_averages().table(sort_by=key, row_limit=LARGEST, max_name_column_width=60))

@@ -44,18 +44,18 @@ def configure(stage: Stage) -> Pretrain:
 
 def main() -> int:
     """Trains in turns."""
-    from trainer.run import training
+    from trainer.engine.loop import Trainer
     from trainer.verbs import pretrain
 
     stage = Stage.from_arguments()
     turns = Turns(stage.case.warmup)
+    take_step = Trainer._take_step
 
-    class InTurns(training.Trainer):
-        def _take_step(self, step: int):
-            turns.between()
-            return super()._take_step(step)
+    def in_turns(self: Trainer, step: int):
+        turns.between()
+        return take_step(self, step)
 
-    training.Trainer = InTurns  # type: ignore[misc]
+    Trainer._take_step = in_turns  # type: ignore[method-assign]
     return pretrain.main(configure(stage))
 
 
