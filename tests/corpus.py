@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.data.tokens.blocks import Block, Document
-from trainer.data.tokens.manifest import Manifest, SourceGroup, write_manifest
+from trainer.data.tokens.manifest import Manifest, Shard, SourceGroup, write_manifest
 from trainer.data.tokens.shard_writer import write_shard
 from trainer.data.tokens.tokenizer import Tokenizer, sha256_of, train_tokenizer
 
@@ -56,6 +56,13 @@ def make_dataset(
         half = len(chosen) // 2
         blocks = [to_block(tokenizer, texts, part) for part in (chosen[:half], chosen[half:])]
         written.append(write_shard(path, blocks, dtype=dtype))
+    return write_dataset_manifest(folder, tokenizer, written, dtype=dtype, documents=documents)
+
+
+def write_dataset_manifest(
+    folder: Path, tokenizer: Tokenizer, shards: list[Shard], *, dtype: str, documents: int
+) -> Manifest:
+    """The manifest of shards that a test has written, whose tokenizer lies beside them."""
     manifest = Manifest(
         folder=folder,
         name=folder.name,
@@ -65,7 +72,7 @@ def make_dataset(
         vocab_size=tokenizer.vocab_size,
         end_of_text=tokenizer.end_of_text_id,
         special_ids={tokenizer.end_of_text: tokenizer.end_of_text_id},
-        shards=tuple(written),
+        shards=tuple(shards),
         rejected={},
         documents_read=documents,
         sources=(SourceGroup("texts", None, ("texts.jsonl",)),),

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.corpus import make_tokenizer
+from tests.corpus import make_tokenizer, write_dataset_manifest
 from trainer.data.tokens.blocks import Block, Document
-from trainer.data.tokens.manifest import Manifest, SourceGroup, write_manifest
+from trainer.data.tokens.manifest import Manifest
 from trainer.data.tokens.shard_writer import write_shard
-from trainer.data.tokens.tokenizer import sha256_of
 
 
 def make_masked_dataset(
@@ -29,22 +28,7 @@ def make_masked_dataset(
             for first in range(0, len(lengths), 3)
         ]
         written.append(write_shard(folder / f"shard-{number:06d}.tar", blocks, dtype=dtype))
-    manifest = Manifest(
-        folder=folder,
-        name=folder.name,
-        dtype=dtype,
-        tokenizer_name=tokenizer.name,
-        tokenizer_sha256=sha256_of(folder / "tokenizer" / "tokenizer.json"),
-        vocab_size=tokenizer.vocab_size,
-        end_of_text=tokenizer.end_of_text_id,
-        special_ids={tokenizer.end_of_text: tokenizer.end_of_text_id},
-        shards=tuple(written),
-        rejected={},
-        documents_read=documents,
-        sources=(SourceGroup("texts", None, ("texts.jsonl",)),),
-    )
-    write_manifest(manifest)
-    return manifest
+    return write_dataset_manifest(folder, tokenizer, written, dtype=dtype, documents=documents)
 
 
 def masked_block(draw: random.Random, lengths: list[int], end_of_text: int, first: int) -> Block:
