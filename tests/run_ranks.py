@@ -61,6 +61,14 @@ class Ranks:
         time.sleep(1)
         return "\n".join(f"{path.name}:\n{path.read_text()}" for path in sorted(self.errors_dir.glob("stacks-*")))
 
+    def kill_once_saved(self, run_dir: Path, *, seconds: float = 120) -> None:
+        """Kills every rank by SIGKILL as soon as the run has a checkpoint."""
+        deadline = time.monotonic() + seconds
+        while not list((run_dir / "checkpoints").glob("step-*/COMPLETE")):
+            assert time.monotonic() < deadline, "no checkpoint was written"
+            time.sleep(0.02)
+        self.kill()
+
     def kill(self) -> None:
         """SIGKILL for all."""
         for process in self.processes:

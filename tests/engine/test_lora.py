@@ -2,9 +2,6 @@
 
 import itertools
 import json
-import os
-import signal
-import time
 
 import numpy as np
 import pytest
@@ -155,12 +152,7 @@ def test_a_run_that_is_killed_goes_on_to_the_bit(base, chats, tmp_path, stage):
     assert run_ranks(pretrain, config, 2) == [0, 0]
     killed = adapted(base, chats, tmp_path / "killed", **changes)
     ranks = start_ranks(pretrain, killed, 2)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "killed" / "checkpoints").glob("step-*/COMPLETE")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    for process in ranks.processes:
-        os.kill(process.pid, signal.SIGKILL)
-    ranks.kill()
+    ranks.kill_once_saved(tmp_path / "killed")
     assert run_ranks(pretrain, killed, 2) == [0, 0]
     assert_equal_states(tmp_path / "whole", tmp_path / "killed")
 

@@ -1,9 +1,6 @@
 """From chats to answers: prepared, fine-tuned at stage 3 on two ranks, asked, exported, and killed on the way."""
 
 import json
-import os
-import signal
-import time
 
 import pytest
 import torch
@@ -103,12 +100,7 @@ def test_killed_in_the_middle_of_a_packed_epoch_it_goes_on_to_the_bit(folder, tm
     assert run_ranks(finetune, configure(folder, tmp_path / "whole", **changes), 2) == [0, 0]
     killed = configure(folder, tmp_path / "killed", **changes)
     ranks = start_ranks(finetune, killed, 2)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "killed" / "checkpoints").glob("step-*/COMPLETE")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    for process in ranks.processes:
-        os.kill(process.pid, signal.SIGKILL)
-    ranks.kill()
+    ranks.kill_once_saved(tmp_path / "killed")
     assert run_ranks(finetune, killed, 2) == [0, 0]
     assert_equal_states(tmp_path / "whole", tmp_path / "killed")
 
