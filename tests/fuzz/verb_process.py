@@ -187,7 +187,7 @@ def _load_op() -> None:
 
 
 def _fill_caches(verb: str, subject: VerbSubject) -> None:
-    """Does once what each child would do again: Hydra finds its plugins and learns its grammar, matplotlib its fonts."""
+    """Does once what each child would do again: Hydra finds its plugins, its parser learns, matplotlib finds fonts."""
     if LAUNCH_VERBS[verb].schema is not None:
         arguments = next(iter(subject.scenarios.values())).arguments[1:]
         compose(verb, [argument for argument in arguments if not argument.startswith("run.dir=")])
