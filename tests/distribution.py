@@ -1,4 +1,4 @@
-"""Which tests go to which worker of pytest, and when: files that share a cluster together, and what takes long first."""
+"""Which tests go to which worker of pytest, and when: a cluster's files together, and what takes long first."""
 
 from xdist.scheduler import LoadFileScheduling
 
