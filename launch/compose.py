@@ -6,6 +6,7 @@ compose("pretrain", ["model=tiny", "train.steps=10"]).train.steps == 10
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import sysconfig
 from collections.abc import Iterator, Sequence
@@ -142,7 +143,7 @@ def _compose(
     OmegaConf.register_new_resolver("python_stdlib", lambda: sysconfig.get_path("stdlib"), replace=True)
     interpolation.register_resolver()
     # the file of a base verb names the base's schema, which the verb's own extends
-    ConfigStore.instance().store(name=f"{groups.base_of(verb) or verb}_schema", node=names.schema)
+    _store(f"{groups.base_of(verb) or verb}_schema", names.schema)
     entries = [o for o in overrides if o.prefix != "~" and is_entry(o.name, names.schema)]
     ready = [for_hydra(override, names) for override in overrides if override not in entries]
     if config_dir:
@@ -155,6 +156,11 @@ def _compose(
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
     return _with_entries(composed, [for_hydra(entry, names) for entry in entries]), choices
+
+
+@functools.lru_cache(maxsize=1)  # the last one: another schema may take the place of the same name
+def _store(name: str, schema: type) -> None:
+    ConfigStore.instance().store(name=name, node=schema)
 
 
 def _with_entries(config: DictConfig, entries: Sequence[str]) -> DictConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Iterable, Iterator
@@ -29,7 +30,7 @@ class Key:
 
 def keys(schema: type, prefix: str = "") -> Iterator[Key]:
     """Every key of a schema, in its order."""
-    kinds = typing.get_type_hints(schema)
+    kinds = _annotations(schema)
     for item in dataclasses.fields(schema):
         name, kind = f"{prefix}{item.name}", kinds[item.name]
         if dataclasses.is_dataclass(kind):
@@ -37,6 +38,12 @@ def keys(schema: type, prefix: str = "") -> Iterator[Key]:
         else:
             about = item.metadata
             yield Key(name, kind, _default(item), **{part: about[part] for part in _ABOUT})
+
+
+@functools.cache
+def sections(schema: type) -> tuple[str, ...]:
+    """The names of a schema's own sections, sorted."""
+    return tuple(sorted(name for name, kind in _annotations(schema).items() if dataclasses.is_dataclass(kind)))
 
 
 def annotation_of(schema: type, name: str) -> Any:
@@ -48,7 +55,7 @@ def annotation_of(schema: type, name: str) -> Any:
     kind: Any = schema
     for part in name.split("."):
         if dataclasses.is_dataclass(kind):
-            kind = typing.get_type_hints(kind).get(part)
+            kind = _annotations(typing.cast(type, kind)).get(part)
         elif is_mapping(kind):
             kind = typing.get_args(kind)[1]
         elif kind is not Any:
@@ -122,6 +129,12 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
         return by_leaf[close[0]]
     close = [] if siblings else get_close_matches(name, pool, n=1)
     return close[0] if close else None
+
+
+@functools.cache
+def _annotations(schema: type) -> dict[str, Any]:
+    """Of each field. Python would evaluate them anew each time, and every override asks."""
+    return typing.get_type_hints(schema)
 
 
 def _default(item: dataclasses.Field[Any]) -> Any:

@@ -58,7 +58,7 @@ class Names:
     def is_group(self, name: str) -> bool:
         """Whether `name=…` chooses a file rather than sets a key."""
         return name in groups.default_choices(self.verb.name) or (
-            name in self._sections() and bool(groups.choices(name, self.folders))
+            name in keys.sections(self.schema) and bool(groups.choices(name, self.folders))
         )
 
     def hint(self, name: str) -> str:
@@ -66,7 +66,7 @@ class Names:
         if near := keys.nearest(name, self.candidates(name)):
             return f"did you mean {near}?"
         section = name.rpartition(".")[0]
-        if section in self._sections():
+        if section in keys.sections(self.schema):
             everything = (key.name for key in keys.keys(self.schema))
             siblings = [key.removeprefix(f"{section}.") for key in everything if key.startswith(f"{section}.")]
             return f"{section} has {', '.join(siblings)}."
@@ -74,7 +74,7 @@ class Names:
 
     def candidates(self, near: str) -> list[str]:
         """All groups, sections and keys, entries of mappings as `near` would name them."""
-        names = [*groups.default_choices(self.verb.name), *self._sections()]
+        names = [*groups.default_choices(self.verb.name), *keys.sections(self.schema)]
         for key in keys.keys(self.schema):
             names.append(key.name)
             if keys.is_mapping(key.kind) and near.startswith(f"{key.name}."):
@@ -82,9 +82,6 @@ class Names:
                 value_kind = keys.annotation_of(self.schema, entry)
                 names += [f"{entry}.{leaf.name}" for leaf in keys.keys(value_kind)] if value_kind else []
         return names
-
-    def _sections(self) -> list[str]:
-        return sorted({key.name.partition(".")[0] for key in keys.keys(self.schema) if "." in key.name})
 
 
 LENGTHS = ("train.steps", "train.tokens", "train.epochs")  # ways to say how long a run is

@@ -20,19 +20,7 @@ from trainer.config import Pretrain
 from trainer.machine.host import free_port
 
 _context = multiprocessing.get_context("forkserver")
-PRELOADED = [
-    "torch",
-    "torch._dynamo",
-    "torch._inductor.compile_fx",
-    "deepspeed",
-    "matplotlib.figure",
-    "matplotlib.backends.backend_agg",
-    "trainer.verbs.pretrain",
-    "trainer.verbs.evaluate",
-    "transformers.models.auto.modeling_auto",
-    "transformers.models.gpt2.modeling_gpt2",
-]
-_context.set_forkserver_preload(PRELOADED)
+_context.set_forkserver_preload(["tests.warmed"])
 
 
 @dataclasses.dataclass

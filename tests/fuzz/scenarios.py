@@ -17,7 +17,7 @@ from tests.fuzz.subjects import OWN_RUN, RUN, World, make_data, make_models, mak
 BOX = "a/box"
 LAUNCH = (
     *("launch.cli", "launch.compose", "launch.local", "launch.memory_check", "antlr4", "yaml"),
-    *("tokenizers", "safetensors.torch"),
+    *("tokenizers", "safetensors.torch", "trainer.rules.finetune"),
 )
 """What most verbs import once they run: a child would do so each time."""
 DATASET = (
@@ -386,7 +386,8 @@ def _pretrain() -> VerbSubject:
         (make_data, make_run, make_models),
         (
             *("trainer.verbs.pretrain", *LAUNCH, "torch._dynamo", "deepspeed", "rich.console", "PIL.PngImagePlugin"),
-            *("trainer.planning.memory",),
+            *("trainer.planning.memory", "trainer.planning.fit", "deepspeed.module_inject.auto_ep_layer"),
+            *("torch.profiler._cupti_monitor", "safetensors.numpy"),
             *("matplotlib.figure", "matplotlib.backends.backend_agg", "transformers.models.auto.modeling_auto"),
             *("transformers.models.llama.modeling_llama", "transformers.models.qwen3.modeling_qwen3", "fsspec"),
         ),

@@ -16,11 +16,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from launch.compose import compose
+from launch.verbs import VERBS as LAUNCH_VERBS
 from tests.fuzz import guard, mutate_bytes, mutate_files, mutate_formats, mutate_values
 from tests.fuzz.child import SECRET, Ending
 from tests.fuzz.mutate_values import Traps
-from tests.fuzz.scenarios import VERBS, Case, Scenario
+from tests.fuzz.scenarios import VERBS, Case, Scenario, VerbSubject
 from tests.fuzz.subjects import World
+from tests.warm import draw_any_curves
 
 MEMORY_BYTES = 2**33  # of the process, whose children have their own limits
 LINES = 3  # most of stderr
@@ -56,6 +59,7 @@ class VerbProcess:
             importlib.import_module(name)
         if self.subject.on_ranks:
             _load_op()
+        _fill_caches(verb, self.subject)
         self.world = World(root)
         self.world.make(self.subject.make)
         self._pristine: dict[str, tuple[Ending, object]] = {}
@@ -180,6 +184,15 @@ def _load_op() -> None:
     from trainer.ranks.extensions import load_cpu_op
 
     load_cpu_op()
+
+
+def _fill_caches(verb: str, subject: VerbSubject) -> None:
+    """Does once what each child would do again: Hydra finds its plugins, its parser learns, matplotlib finds fonts."""
+    if LAUNCH_VERBS[verb].schema is not None:
+        arguments = next(iter(subject.scenarios.values())).arguments[1:]
+        compose(verb, [argument for argument in arguments if not argument.startswith("run.dir=")])
+    if "matplotlib.figure" in subject.imports:
+        draw_any_curves()
 
 
 def _is_storage(stderr: str) -> bool:

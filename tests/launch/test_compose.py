@@ -5,6 +5,7 @@ import sysconfig
 import pytest
 
 from launch.compose import as_yaml, compose
+from launch.verbs import VERBS
 from trainer.config import EvaluateVerb, Generate, Pretrain, TrainingSet
 from trainer.config.names import as_name, check_name
 from trainer.config.values import check_values
@@ -342,3 +343,8 @@ def test_a_secret_of_the_environment_is_refused_where_it_was_typed_or_would_be_s
         assert "WANDB_API_KEY is a secret by its name" in message(f"{key}=a${{oc.env:WANDB_API_KEY}}")
     with pytest.raises(ConfigError, match="holds the value of WANDB_API_KEY"):
         of_experiment(tmp_path, "deepspeed: {a: [0123456789abcdef]}\n")
+
+
+def test_verbs_that_share_a_schema_s_name_take_turns():
+    for verb in ("pretrain", "finetune", "pretrain"):
+        assert type(compose(verb, [])) is VERBS[verb].schema

@@ -16,7 +16,7 @@ import torch.distributed
 from tests.run_ranks import fail_ranks, pretrain, run_ranks, small_config
 from trainer.errors import ConfigError, InputError, NonFiniteError
 from trainer.ranks import messages, rendezvous
-from trainer.ranks.extensions import choose_folder, fingerprint
+from trainer.ranks.extensions import choose_folder, fingerprint, load_cpu_op
 
 
 def tell_where_it_listens(folder):
@@ -148,6 +148,17 @@ def test_each_environment_has_its_own_operators(tmp_path, monkeypatch):
 def train_with_a_broken_compiler(config):
     os.environ.update(CXX="/bin/false", TORCH_EXTENSIONS_DIR=f"{config.run.dir}-operators")
     return pretrain(config)
+
+
+def tries_other_ops(_):
+    import deepspeed
+
+    load_cpu_op()
+    return int(len(deepspeed.ops.__compatible_ops__) != 1)
+
+
+def test_no_other_op_of_deepspeed_s_is_tried():
+    assert run_ranks(tries_other_ops, None, 1) == [0]
 
 
 def test_a_compiler_that_can_t_is_told_in_a_line(corpus, tmp_path):

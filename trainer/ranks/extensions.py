@@ -28,9 +28,14 @@ LAST_LINES = 12  # of a compiler's complaints that are shown
 
 def load_cpu_op() -> None:
     """Builds (once) and loads DeepSpeed's CPU op, one process at a time. BanyanError if it can't be built."""
+    import deepspeed
+    from deepspeed.accelerator import get_accelerator
     from deepspeed.comm.torch import build_shm_op
 
     with building("deepspeed_shm_comm", "DeepSpeed's CPU op: about a minute"):
+        builder = get_accelerator().create_op_builder("ShareMemCommBuilder")
+        if builder is not None:  # else DeepSpeed would try every op it has, by a compiler, at each start of a rank
+            deepspeed.ops.__compatible_ops__ = {builder.NAME: builder.is_compatible()}
         build_shm_op()
 
 
