@@ -73,8 +73,14 @@ EXACT = {thing: f"the {thing} is {fact}" for thing, fact in FACTS.items()}
 
 def test_a_model_learns_exact_answers_and_gives_them_after_export_too(folder, tmp_path):
     transformers = pytest.importorskip("transformers")
-    config = configure(folder, tmp_path / "run", parallel__zero_stage=3)
+    asked = {"evaluate__prompts": [ask(thing)[0]["content"] for thing in FACTS], "evaluate__every": 40}
+    config = configure(folder, tmp_path / "run", parallel__zero_stage=3, evaluate__at_start=True, **asked)
     assert run_ranks(finetune, config, 2) == [0, 0]
+    in_the_loop = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in in_the_loop] == [0] * 6 + [40] * 6 + [60] * 6
+    expected = [f"{ask(thing)[0]['content']}\n→ {answer}" for thing, answer in EXACT.items()]
+    assert [row["text"] for row in in_the_loop[-6:]] == expected
+    assert not {row["text"] for row in in_the_loop[:6]} & set(expected)
     assert answers(run_dir=tmp_path / "run") == EXACT
     plain = tmp_path / "plain.jinja"  # the base knows none of ChatML's tokens
     plain.write_text("{% for message in messages %}{{ message.content }}\n{% endfor %}")

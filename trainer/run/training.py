@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from functools import partial
 
 from trainer.checkpoint.object_store import ObjectStore
 from trainer.checkpoint.retention import remove_attempts
@@ -36,6 +37,7 @@ from trainer.engine.deepspeed.offload import load_nvme_op
 from trainer.engine.loop import Progress, Trainer
 from trainer.engine.targets import Step, counted_steps, fixed_steps
 from trainer.errors import STOPPED
+from trainer.evaluate.answers import AnswerEvaluator, Questions, read_questions
 from trainer.evaluate.loss import LossEvaluator, Score, cut_in_words
 from trainer.machine.durable import write_json
 from trainer.machine.process import keep_freed_memory
@@ -105,6 +107,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     test = [open_test(config.data)] if config.evaluate.test else []
     require_same_tokenizer(training + validation + test)
     check_packing(config.data, training)
+    questions = open_questions(config, training)
     config = fit_to_data(config, model_config, training, validation)
     check_shards(training + validation + test, config.data.verify_bytes, mesh)
     run_dir = enter_run_directory(config, mesh, lock)
@@ -165,6 +168,14 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     evaluation = LossEvaluator(
         objective, engine, validation, config.evaluate, mesh, beat=lambda: watchdog.beat("evaluate")
     )
+    answering = AnswerEvaluator(
+        questions,
+        engine,
+        config.evaluate,
+        mesh,
+        partial(log_text, tracker, progress),
+        lambda: watchdog.beat("evaluate"),
+    )
     hooks = build_hooks(config, assembly, mesh)
     for hook in hooks:
         hook.begin(reader)
@@ -191,7 +202,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         pace=history.position_after if config.train.tokens is not None else None,
         utilisation=measure_utilisation(config, model_config, mesh, active),
         log=tracker,
-        evaluators=[evaluation],
+        evaluators=[evaluation, answering],
         save=lambda last: save(
             writer, config, mesh, fragments_to_save(assembly, mesh, hooks), progress, state, last=last
         ),
@@ -201,6 +212,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     )
     if config.evaluate.at_start and config.evaluate.every > 0 and progress.step == 0:
         score_before(run_dir, evaluation, mesh, tracker)
+        answering.run()
     stops.attach(mesh, run_dir)
     with closing(tracker, run_dir) as ending, writer:
         reason = trainer.run(stops)
@@ -238,6 +250,21 @@ def open_steps(
     if per_row is None or any(dataset.is_uneven for dataset in training):
         return counted_steps(loader.batches(position), micro_steps=micro_steps, mesh=mesh)
     return fixed_steps(loader.batches(position), micro_steps=micro_steps, targets=per_row * config.train.batch_size)
+
+
+def open_questions(config: Pretrain, training: list[Dataset]) -> Questions | None:
+    """What is asked in the loop."""
+    if not config.evaluate.prompts or not config.evaluate.every:
+        return None
+    tokenizer = run_directory.load_run_tokenizer(widest(training).manifest.folder)
+    return read_questions(config.evaluate, tokenizer, context_length=config.data.sequence_length)
+
+
+def log_text(tracker: Tracker | None, progress: Progress, name: str, text: str) -> None:
+    """Logs a text of the moment, and shows it; ranks other than 0 have no tracker."""
+    if tracker is not None:
+        tracker.text(step=progress.step, name=name, text=text)
+        tracker.note(text)
 
 
 def score_test(evaluation: LossEvaluator, progress: Progress, tracker: Tracker | None) -> list[tuple[Dataset, Score]]:
