@@ -41,7 +41,7 @@ def add_adapters(model: LanguageModel, adapt: Adapt) -> None:
         parameter.requires_grad_(is_adapter(name))
     if adapt.embeddings:
         for module in _ends(model):
-            module.weight.requires_grad_(True)
+            module.requires_grad_(True)
 
 
 def lora_config(adapt: Adapt, targets: list[str]) -> Any:
@@ -82,6 +82,13 @@ def adapted_shapes(model: Model, adapt: Adapt) -> tuple[dict[str, tuple[int, ...
     add_adapters(module, adapt)
     shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     return shapes, [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+
+
+def name_of_head(model: Model) -> str:
+    """The name of the module that makes logits."""
+    module = build_on_meta(model)
+    head = _ends(module)[-1]
+    return next(name for name, found in _inner(module).named_modules() if found is head)
 
 
 def is_adapter(name: str) -> bool:

@@ -51,6 +51,7 @@ from trainer.model.hugging_face.suitability import (
     require_separation,
     require_suitable,
 )
+from trainer.model.hugging_face.vocabulary import widened_to
 from trainer.objective.build import Objective, build_objective
 from trainer.ranks.mesh import Mesh, join, seed_everything
 from trainer.ranks.stop import StopRequests
@@ -109,6 +110,8 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     check_packing(config.data, training)
     questions = open_questions(config, training)
     config = fit_to_data(config, model_config, training, validation)
+    if model_config.path is not None:
+        model_config = widened_to(model_config, widest(training).manifest.vocab_size)
     check_shards(training + validation + test, config.data.verify_bytes, mesh)
     run_dir = enter_run_directory(config, mesh, lock)
     watchdog.start(run_dir, mesh)
