@@ -50,6 +50,7 @@ def folder(tmp_path_factory):
     source = {"gguf_file": next(package.glob("*.gguf")).name}
     quantized = AutoModelForCausalLM.from_pretrained(package, dtype=torch.float32, **source)
     del quantized.config.quantization_config  # its weights aren't quantized any more
+    del quantized.config._model_name_or_path  # the GGUF's general.name
     model = LlamaForCausalLM(quantized.config)
     model.load_state_dict(quantized.state_dict())
     model.save_pretrained(path)

@@ -52,6 +52,7 @@ from trainer.model.hugging_face.suitability import (
     require_suitable,
 )
 from trainer.model.hugging_face.vocabulary import widened_to
+from trainer.model.quantized import require_quantization
 from trainer.objective.build import Objective, build_objective
 from trainer.ranks.mesh import Mesh, join, seed_everything
 from trainer.ranks.stop import StopRequests
@@ -99,6 +100,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     mesh = join(
         tensor=config.parallel.tensor, sequence=config.parallel.sequence, hang_timeout_s=config.health.hang_timeout_s
     )
+    require_quantization(config.adapt, mesh.device)
     keep_freed_memory()
     seed_everything(config.seed, deterministic=config.train.deterministic)
     mesh.main_finds(lambda: choose_mode(config.track.wandb))  # refuses online without a key
@@ -154,7 +156,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         run_directory.write_description(run_dir, config, widest(training).manifest.folder / "tokenizer")
         write_json(run_dir / HISTORY, history.to_json())
 
-    assembly = assemble(config, model_config, weights.shapes, mesh)
+    assembly = assemble(config, model_config, weights.shapes, mesh, weights.base)
     engine = assembly.engine
     if reader:
         reader.check_shapes(weights.trained)

@@ -70,7 +70,7 @@ READERS: dict[str, Callable[[Source, BinaryIO], Iterable[Row]]] = {
 }
 
 
-def read_rows(source: Source) -> Iterator[Row]:
+def read_columns(source: Source) -> Iterator[Row]:
     """The rows of a source with their numbers from 0. InputError where it is no whole file of its kind."""
     with open_file(source.address) as file:
         for number, row in READERS[source.kind](source, file):

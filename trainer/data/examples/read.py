@@ -38,7 +38,7 @@ class ExampleReader:
     def read(self, source: Source) -> Iterator[tuple[int, bytes | Rejected]]:
         """The records of a source with their numbers from 0, as read_documents gives texts."""
         if source.kind in columns.READERS:
-            for record, row in columns.read_rows(source):
+            for record, row in columns.read_columns(source):
                 yield record, row if isinstance(row, Rejected) else self._example(source, row, "row", record)
             return
         self._check_name(source)
