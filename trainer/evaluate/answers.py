@@ -55,6 +55,8 @@ def read_questions(settings: Evaluate, tokenizer: Tokenizer, *, context_length: 
     asked = []
     for number, prompt in enumerate(settings.prompts, start=1):
         place = f"evaluate.prompts, number {number}"
+        spelt = renderer.spelt_special(prompt) if is_chat else None
+        require(spelt is None, f"{place}: spells the special token {spelt}; mend it, or set evaluate.as_chat=false.")
         try:
             turns = [{"role": "user", "content": prompt}]
             ids = renderer.prompt_ids(turns) if is_chat else tokenizer.encode(prompt) or [tokenizer.end_of_text_id]

@@ -4,7 +4,7 @@ import pytest
 
 from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config
 from tests.targets import make_masked_dataset
-from tests.verbs.test_evaluate import evaluate_into, read_scores, verb
+from tests.verbs.test_evaluate import evaluate_into, verb
 
 
 @pytest.mark.full
@@ -29,6 +29,5 @@ def test_fine_tuning_and_evaluation_are_those_of_local_ranks(daemons, corpus, tm
     driver = daemons.banyan("evaluate", "launch=ray", "launch.workers=2", run_dir, log=tmp_path / "evaluate.log")
     assert driver.wait() == 0, driver.output()
     assert run_ranks(evaluate_into, (verb(tmp_path / "run"), tmp_path / "here.txt"), 1) == [0]
-    scores = read_scores((tmp_path / "here.txt").read_text())
-    assert scores
-    assert scores.items() <= {name.split()[-1]: loss for name, loss in read_scores(driver.output()).items()}.items()
+    (line,) = [line for line in (tmp_path / "here.txt").read_text().splitlines() if "nats per token" in line]
+    assert line in driver.output()  # behind Ray's name of the worker

@@ -16,9 +16,18 @@ def test_a_fine_tuning_job_and_its_evaluation_are_those_of_local_ranks(cluster, 
     chats = make_masked_dataset(tmp_path / "chats" / "train", documents=90, longest=28).folder.parent
     make_masked_dataset(chats / "validation", documents=30, longest=28, seed=1)
     keys = {
-        "model.init_from": tmp_path / "base", "data.path": chats, "data.sequence_length": 32, "train.steps": 4,
-        "train.batch_size": 8, "train.micro_batch_size": 2, "optimizer.lr": 1e-3, "train.precision": "fp32",
-        "evaluate.every": 4, "track.wandb.mode": "disabled", "parallel.zero_stage": 2, "train.epochs": "null",
+        "model.init_from": tmp_path / "base",
+        "data.path": chats,
+        "data.sequence_length": 32,
+        "train.steps": 4,
+        "train.batch_size": 8,
+        "train.micro_batch_size": 2,
+        "optimizer.lr": 1e-3,
+        "train.precision": "fp32",
+        "evaluate.every": 4,
+        "track.wandb.mode": "disabled",
+        "parallel.zero_stage": 2,
+        "train.epochs": "null",
     }
     given = [f"{key}={value}" for key, value in keys.items()]
     done = banyan_verb(cluster, tmp_path, "finetune", *TWO, *given, f"run.dir={tmp_path / 'run'}")
