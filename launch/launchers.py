@@ -87,9 +87,7 @@ def _prepare_locally(verb: Verb, config: Any) -> int:
 def _submit_to_slurm(verb: Verb, config: Any, arguments: Sequence[str], check: Callable[[int], None]) -> int:
     from launch.slurm import launcher
 
-    if not verb.trains:
-        raise ConfigError(f"launch=slurm: {verb.name} isn't submitted; run it inside a job: srun banyan …")
-    return launcher.run(verb.name, config, arguments, check)
+    return launcher.run(verb, config, arguments, check)
 
 
 def _prepare_on_slurm(verb: Verb, config: Any) -> int:

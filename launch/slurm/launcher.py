@@ -12,35 +12,50 @@ import sys
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from launch.slurm import batch_script, site
-from trainer.config import Launch, Pretrain
+from launch.verbs import Verb
+from trainer.config import Launch
 from trainer.errors import ConfigError
 from trainer.machine.durable import write_text
 from trainer.run import directory as run_directory
 
 
-def run(verb: str, config: Pretrain, arguments: Sequence[str], check: Callable[[int], None]) -> int:
-    """Submits a run of `verb` as one job, or as a chain of them, and says how to follow it; the exit code.
+def run(verb: Verb, config: Any, arguments: Sequence[str], check: Callable[[int], None]) -> int:
+    """Submits `verb` as one job, or as a chain of them, and says how to follow it; the exit code.
 
     `arguments` are what the user typed after the verb; `check` refuses what a number of ranks can't honour.
     """
     launch = config.launch
     check_node_counts(launch, check)
-    run_dir = run_directory.locate(config)
+    run_dir = folder_of_job(verb, config)
     options = batch_script.options_of(launch, run_dir)
     forwarded = [argument for argument in arguments if not argument.startswith("launch.dry_run=")]
-    script = batch_script.render(options, _settings(launch) | batch_script.verb_setting(verb), forwarded)
+    script = batch_script.render(options, _settings(launch) | batch_script.verb_setting(verb.name), forwarded)
     if launch.dry_run:
         print(script, end="")
         return 0
     request = " ".join(f"--{name}={options[name]}" for name in _REQUESTED if options.get(name))
     site.check_request(launch, script, request)
     run_directory.create(run_dir)
-    write_text(run_dir / "pretrain.sbatch", script)
-    jobs = submit(run_dir / "pretrain.sbatch", launch.chain)
-    _announce(jobs, launch, run_dir, str(options["output"]))
+    file = run_dir / ("pretrain.sbatch" if verb.trains else f"{verb.name}.sbatch")
+    write_text(file, script)
+    jobs = submit(file, launch.chain)
+    _announce(jobs, launch, run_dir, str(options["output"]), trains=verb.trains)
     return 0
+
+
+def folder_of_job(verb: Verb, config: Any) -> Path:
+    """Where script and log go: the run directory, or a folder there that is called after a verb that doesn't train.
+
+    InputError where such a verb is given a run that isn't there.
+    """
+    if verb.trains:
+        return run_directory.locate(config)
+    if config.run.dir is not None:
+        run_directory.require_run_dir(config.run.dir)
+    return Path(config.run.dir or "runs").absolute() / verb.name
 
 
 def check_node_counts(launch: Launch, check: Callable[[int], None]) -> None:
@@ -106,13 +121,15 @@ def _settings(launch: Launch) -> dict[str, str]:
     return settings
 
 
-def _announce(jobs: Sequence[str], launch: Launch, run_dir: Path, output: str) -> None:
+def _announce(jobs: Sequence[str], launch: Launch, run_dir: Path, output: str, *, trains: bool) -> None:
     nodes = f"{launch.min_nodes} to {launch.nodes}" if launch.elastic else str(launch.nodes)
     each = f"{batch_script.ranks_per_node(launch)} rank{'s' * (batch_script.ranks_per_node(launch) > 1)}"
     log = output.replace("%j", jobs[0]).replace("%%", "%")
     many = f"jobs {' '.join(jobs)} submitted, one after the other" if len(jobs) > 1 else f"job {jobs[0]} submitted"
     print(f"{many}: {nodes} node{'s' * (nodes != '1')} with {each} each")
-    print(f"run directory  {run_dir}")
+    if trains:
+        print(f"run directory  {run_dir}")
     print(f"log            {log}")
     print(f"follow         squeue -j {','.join(jobs)}; tail -F {log}")
-    print(f"stop           touch {run_dir / 'stop'}    (checkpoints; scancel {' '.join(jobs)} ends at once)")
+    if trains:
+        print(f"stop           touch {run_dir / 'stop'}    (checkpoints; scancel {' '.join(jobs)} ends at once)")

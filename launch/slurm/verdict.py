@@ -77,6 +77,7 @@ def begin(arguments: Sequence[str], allocation: Allocation) -> Path | None:
     """
     from launch.cli import check, read_options
     from launch.compose import compose
+    from launch.slurm.launcher import folder_of_job
     from launch.verbs import VERBS
     from trainer.data.tokens.history import total_steps_in
     from trainer.run import directory as run_directory
@@ -86,9 +87,11 @@ def begin(arguments: Sequence[str], allocation: Allocation) -> Path | None:
     config = compose(verb.name, options.overrides, options.config_dir)
     check_allocation(config.launch, allocation)
     check(verb, config, allocation.nodes * allocation.tasks_per_node)
-    run_dir = run_directory.locate(config)
+    run_dir = folder_of_job(verb, config)
+    if not verb.trains:
+        run_dir = run_dir / f"job-{allocation.job}"  # several may go on at once
     step = newest_step(run_dir)
-    if (run_dir / "summary.txt").is_file() and step >= total_steps_in(run_dir, config, step=step):
+    if verb.trains and (run_dir / "summary.txt").is_file() and step >= total_steps_in(run_dir, config, step=step):
         _say(f"{run_dir}: finished before; a new run.name begins a new run")
         return None
     run_directory.create(run_dir)

@@ -1,5 +1,6 @@
 """Adapters: peft's, at every stage and shape the same as in plain PyTorch, whole when saved, exact when merged."""
 
+import importlib.util
 import itertools
 import json
 
@@ -14,16 +15,26 @@ from tests.states import assert_equal_states, read_state
 from trainer.checkpoint.find import find_checkpoint
 from trainer.checkpoint.fragment import WEIGHT
 from trainer.checkpoint.reader import read_weights
-from trainer.config import AUTO, Adapt
+from trainer.config import AUTO, Adapt, Model
 from trainer.data.tokens.dataset import open_training
 from trainer.data.tokens.loader import IGNORED
 from trainer.data.tokens.order import Order, extend
 from trainer.engine.schedule import scheduled_rate
 from trainer.errors import ConfigError
 from trainer.evaluate.trained_model import load_model
-from trainer.model.adapters import LORA_A, LORA_B, MAGNITUDE, add_adapters, base_name, initial_adapter, is_adapter
-from trainer.model.build import build_empty
+from trainer.model.adapters import (
+    LORA_A,
+    LORA_B,
+    MAGNITUDE,
+    add_adapters,
+    base_name,
+    initial_adapter,
+    is_adapter,
+    merged,
+)
+from trainer.model.build import build_empty, build_on_meta
 from trainer.model.decoder import Transformer
+from trainer.model.quantized import fill_quantized, is_quantized, require_quantization, round_trip
 from trainer.model.region import Region
 from trainer.objective.causal import Causal
 from trainer.rules.pretrain import check_pretrain
@@ -184,6 +195,9 @@ REFUSED = {
     "parallel.offload": {"parallel__offload": "optimizer", "parallel__zero_stage": 2},
     "train.micro_batch_size": {"train__micro_batch_size": AUTO},
     "adapters are beside weights that exist": {"model__init_from": None},
+    "adapt.quantize=4bit with parallel.zero_stage=3": {"adapt__quantize": "4bit", "parallel__zero_stage": 3},
+    "adapt.quantize=4bit with adapt.dora": {"adapt__quantize": "4bit", "adapt__dora": True},
+    "adapt.quantize=4bit: weights of 4 bits can't be trained": {"adapt__quantize": "4bit", "adapt__name": "full"},
 }
 
 
@@ -201,6 +215,52 @@ def test_a_target_that_matches_nothing_is_refused_with_what_there_is(base, chats
     assert codes == [2]
     assert "adapt.targets=query" in errors[0]
     assert "q_proj, k_proj" in errors[0]
+
+
+def test_weights_of_4_bits_need_a_gpu(base, chats, tmp_path):
+    config = adapted(base, chats, tmp_path / "run", adapt__quantize="4bit")
+    codes, errors = fail_ranks(pretrain, config)
+    assert codes == [2]
+    assert "adapt.quantize=4bit: bitsandbytes needs a GPU, and the ranks are on the cpu" in errors[0]
+
+
+def test_weights_of_4_bits_need_bitsandbytes():
+    if importlib.util.find_spec("bitsandbytes") is None:
+        with pytest.raises(ConfigError, match=r"adapt.quantize=4bit needs bitsandbytes.* pip install"):
+            require_quantization(Adapt(name="lora", quantize="4bit"), torch.device("cuda"))
+
+
+@pytest.mark.full
+def test_a_model_of_4_bits_is_the_one_that_its_adapters_are_merged_into():
+    """On the CPU, where bitsandbytes can do it as well, slowly; training on it is refused."""
+    pytest.importorskip("bitsandbytes")
+    model = Model(vocab_size=300, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4)
+    model.num_key_value_heads = 4
+    whole, adapt = build_empty(model, torch.device("cpu"), torch.float32), Adapt(name="lora", rank=4, quantize="4bit")
+    generator = torch.Generator().manual_seed(1)
+    weights = {name: torch.randn(p.shape, generator=generator) * 0.1 for name, p in whole.named_parameters()}
+    packed = build_on_meta(model)
+    add_adapters(packed, adapt, compute_dtype=torch.float32)
+    fill_quantized(packed, lambda name, region: region.cut(weights[base_name(name)]), torch.device("cpu"))
+    beside = [name for name, parameter in packed.named_parameters() if is_quantized(parameter)]
+    assert len(beside) == 14
+    with torch.no_grad():
+        for name, parameter in list(packed.named_parameters()):
+            if parameter.is_meta:
+                module, _, leaf = name.rpartition(".")
+                values = torch.randn(parameter.shape, generator=generator) * 0.1 if is_adapter(name) else weights[name]
+                packed.get_submodule(module)._parameters[leaf] = torch.nn.Parameter(values)
+        held = dict(packed.named_parameters())
+        for name, parameter in whole.named_parameters():
+            prefix = name.removesuffix(".weight")
+            if f"{prefix}.base_layer.weight" in beside:
+                parts = {end: held[f"{prefix}{end}"] for end in (LORA_A, LORA_B)}
+                parameter.copy_(merged(round_trip(weights[name]), parts, adapt))
+            else:
+                parameter.copy_(weights[name])
+        tokens = torch.randint(300, (2, 20), generator=generator)
+        targets = torch.randint(300, (2, 20), generator=generator)
+        assert packed.train()(tokens, targets) == pytest.approx(whole.train()(tokens, targets), rel=1e-5)
 
 
 def test_a_base_that_has_changed_is_refused(base, chats, tmp_path):

@@ -60,6 +60,6 @@ def test_sources_of_examples_may_each_name_their_field():
     data = Data(input=["a"], format="chat", sources=sources)
     check_examples(data)
     assert [(entry.reading.format, entry.reading.text_field) for entry in inputs_of(data)] == [
-        ("jsonl", "text"),
-        ("jsonl", "turns"),
+        ("records", "text"),
+        ("records", "turns"),
     ]

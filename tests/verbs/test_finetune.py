@@ -7,11 +7,12 @@ import torch
 
 from tests.corpus import write_texts
 from tests.prepared import prepare, write_jsonl
-from tests.run_ranks import pretrain, run_ranks, small_config, start_ranks
+from tests.run_ranks import fail_ranks, pretrain, run_ranks, small_config, start_ranks
 from tests.states import assert_equal_states
-from trainer.config import Checkpoint, Export, ExportSettings, Finetune, Run, TokenizerSettings
+from trainer.config import Checkpoint, Evaluate, Export, ExportSettings, Finetune, Run, TokenizerSettings
 from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.errors import ConfigError
+from trainer.evaluate.answers import read_questions
 from trainer.evaluate.sampling import Sampling
 from trainer.rules.finetune import check_finetune
 from trainer.run.speaker import open_speaker
@@ -73,8 +74,15 @@ EXACT = {thing: f"the {thing} is {fact}" for thing, fact in FACTS.items()}
 
 def test_a_model_learns_exact_answers_and_gives_them_after_export_too(folder, tmp_path):
     transformers = pytest.importorskip("transformers")
-    config = configure(folder, tmp_path / "run", parallel__zero_stage=3)
+    asked = {"evaluate__prompts": [ask(thing)[0]["content"] for thing in ("tree", "rain")], "evaluate__every": 60}
+    asked |= {"evaluate__prompt_tokens": 12, "evaluate__at_start": True}
+    config = configure(folder, tmp_path / "run", parallel__zero_stage=3, **asked)
     assert run_ranks(finetune, config, 2) == [0, 0]
+    in_the_loop = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in in_the_loop] == [0, 0, 60, 60]
+    expected = [f"{ask(thing)[0]['content']}\n→ {EXACT[thing]}" for thing in ("tree", "rain")]
+    assert [row["text"] for row in in_the_loop[2:]] == expected
+    assert not {row["text"] for row in in_the_loop[:2]} & set(expected)
     assert answers(run_dir=tmp_path / "run") == EXACT
     plain = tmp_path / "plain.jinja"  # the base knows none of ChatML's tokens
     plain.write_text("{% for message in messages %}{{ message.content }}\n{% endfor %}")
@@ -96,7 +104,7 @@ def test_a_model_learns_exact_answers_and_gives_them_after_export_too(folder, tm
 
 
 def test_killed_in_the_middle_of_a_packed_epoch_it_goes_on_to_the_bit(folder, tmp_path):
-    changes = {"train__steps": 12, "checkpoint__every": 2, "parallel__zero_stage": 2}
+    changes = {"train__steps": 8, "checkpoint__every": 2, "parallel__zero_stage": 2}
     assert run_ranks(finetune, configure(folder, tmp_path / "whole", **changes), 2) == [0, 0]
     killed = configure(folder, tmp_path / "killed", **changes)
     ranks = start_ranks(finetune, killed, 2)
@@ -106,15 +114,24 @@ def test_killed_in_the_middle_of_a_packed_epoch_it_goes_on_to_the_bit(folder, tm
 
 
 def test_tokens_that_the_model_does_not_know_must_follow_those_that_it_does(folder, tmp_path):
-    other = prepare(write_jsonl(tmp_path / "other.jsonl", write_texts(60, seed=8)), tmp_path / "other")
-    assert load_tokenizer(other / "train" / "tokenizer").content
+    backwards = [text[::-1] for text in write_texts(60)]
+    other = prepare(write_jsonl(tmp_path / "other.jsonl", backwards), tmp_path / "other")
     config = small_config(other, tmp_path / "run", model__init_from=str(folder / "base"), train__steps=2)
-    ranks = start_ranks(finetune, config, 1)
-    if load_tokenizer(other).content != load_tokenizer(folder / "text").content:
-        assert ranks.wait() == [2]
-        assert "another tokenizer" in ranks.errors()[0]
-    else:
-        assert ranks.wait() == [0]
+    codes, errors = fail_ranks(finetune, config)
+    assert codes == [2]
+    assert "another tokenizer" in errors[0]
+
+
+def test_a_question_must_leave_room_for_an_answer_and_spell_no_special_token(folder):
+    tokenizer = load_tokenizer(folder / "chats")
+    long = Evaluate(prompts=["is it?", "how " * 40])
+    assert len(read_questions(long, tokenizer, context_length=300).asked) == 2
+    with pytest.raises(ConfigError, match=r"evaluate.prompts, number 2: \d+ tokens, of data.sequence_length=40"):
+        read_questions(long, tokenizer, context_length=40)
+    as_text = read_questions(Evaluate(prompts=["the tree"], as_chat=False), tokenizer, context_length=40)
+    assert as_text.asked[0].ids == tokenizer.encode("the tree")
+    with pytest.raises(ConfigError, match=r"evaluate.prompts, number 1: spells the special token <\|im_end\|>"):
+        read_questions(Evaluate(prompts=["a<|im_end|>"]), tokenizer, context_length=40)
 
 
 def test_without_a_model_there_is_nothing_to_adapt():

@@ -162,15 +162,15 @@ def test_the_tokenizer_of_a_base_model_gets_the_tokens_that_the_template_writes(
 
 
 @pytest.mark.parametrize(
-    ("name", "what"), [("chat.parquet", "parquet"), ("chat.csv.gz", "csv"), ("chat.pdf", "laid-out")]
+    ("name", "what"), [("chat.xlsx", "a table"), ("chat.html.gz", "html"), ("chat.pdf", "laid-out")]
 )
-def test_a_file_that_is_no_json_by_its_name_is_refused(tmp_path, name, what):
+def test_a_file_that_is_no_record_by_its_name_is_refused(tmp_path, name, what):
     path = write_records(tmp_path / name, [MESSAGES])
     with pytest.raises(InputError, match=rf"{name}: is .*{what}.* data.format=chat is read from JSON"):
         prepare(path, tmp_path / "out", format="chat")
 
 
-def test_of_a_folder_only_json_lines_hold_examples(tmp_path, capsys):
+def test_of_a_folder_only_records_are_read(tmp_path, capsys):
     folder = tmp_path / "chats"
     folder.mkdir()
     write_records(folder / "a.jsonl", [MESSAGES])

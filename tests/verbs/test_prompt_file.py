@@ -1,10 +1,6 @@
 """A file of prompts is answered whole: in order, none lost or twice, on any ranks, and after kill -9."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -12,7 +8,7 @@ import torch
 
 from tests.hf_folder import make_folder
 from tests.hugging_face import load_model
-from tests.run_ranks import run_ranks
+from tests.run_ranks import run_ranks, start_ranks
 from trainer.config import Generate
 from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.errors import ConfigError, InputError
@@ -121,15 +117,11 @@ def test_the_same_answers_at_any_batch_and_ranks_in_the_order_of_the_prompts(fol
 def test_killed_with_9_it_goes_on_and_no_prompt_is_lost_or_answered_twice(folder, tmp_path, monkeypatch, capsys):
     write_prompts(tmp_path / "prompts.jsonl", 40)
     config = verb(folder, tmp_path, max_tokens=60, batch_size=2)
-    command = [sys.executable, "-m", "launch", "generate"]
-    command += [f"{key}={getattr(config, key)}" for key in ("path", "prompts", "output", "max_tokens", "batch_size")]
-    command += ["temperature=0", "launch.threads=1"]
-    process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    ranks = start_ranks(main, config, 1)
     deadline = time.monotonic() + 120
     while not _lines_in_parts(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+        time.sleep(0.005)
+    ranks.kill()
     there = _lines_in_parts(tmp_path)
     assert 0 < there < 41
     part = next((tmp_path / "answers.jsonl.parts").iterdir())

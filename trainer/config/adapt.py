@@ -28,6 +28,12 @@ class Adapt:
     dora: bool = knob(
         False, "Train the length of each row of a weight apart from its direction (Liu et al., 2024).", later=True
     )
+    quantize: str = knob(
+        "none",
+        "4bit: QLoRA, the layers beside adapters in NF4 by bitsandbytes; needs a GPU.",
+        choices=("none", "4bit"),
+        later=True,
+    )
     embeddings: bool = knob(
         False,
         "Train embedding and head in full beside the adapters; so it is where the data have tokens that are new.",

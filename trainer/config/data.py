@@ -97,7 +97,7 @@ class Data:
     format: Optional[str] = knob(
         None,
         "What the files hold, by default as their names and contents say; or chat (messages, ShareGPT, Alpaca) or "
-        "prompt_completion: JSON lines or arrays, of which the answers or completions are learnt.",
+        "prompt_completion: JSON lines or arrays, or tables, of which the answers or completions are learnt.",
         common=True,
         choices=(*FORMATS, *EXAMPLES),
         later=True,

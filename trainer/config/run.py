@@ -95,6 +95,14 @@ class Evaluate:
     bigram: bool = knob(True, "Print an interpolated bigram model's loss at the end, as a yardstick.")
     prompt: Optional[str] = knob("def", "Prompt continued at the end and logged; null for none.")
     prompt_tokens: int = knob(64, "Length of that continuation.", "tokens", low=1)
+    prompts: list[str] = knob(
+        [], "Prompts answered at each evaluation, by the likeliest tokens, and logged to RUN/samples.jsonl.", later=True
+    )
+    as_chat: bool = knob(
+        True,
+        "Ask evaluate.prompts as a user's messages where the tokenizer has a chat template; else they are continued.",
+        later=True,
+    )
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from trainer.checkpoint.fragment import WEIGHT
 from trainer.config import Model, Pretrain
 from trainer.engine.bf16 import autocast
 from trainer.engine.deepspeed import fragments, zero
@@ -18,6 +19,8 @@ from trainer.model.build import LanguageModel, build_on_meta, partition_model
 from trainer.model.loss import logit_losses
 from trainer.model.moe import keep_eager
 from trainer.model.partition import Partition
+from trainer.model.quantized import fill_quantized
+from trainer.model.region import Source
 from trainer.ranks.mesh import Mesh
 
 
@@ -35,20 +38,26 @@ class Assembly:
         return fragments.inner_optimizer(self.engine)
 
 
-def assemble(config: Pretrain, model: Model, shapes: dict[str, tuple[int, ...]], mesh: Mesh) -> Assembly:
+def assemble(
+    config: Pretrain, model: Model, shapes: dict[str, tuple[int, ...]], mesh: Mesh, base: Source | None = None
+) -> Assembly:
     """Builds `model`, with parameters of `shapes`, for `config`. Every rank calls it.
+
+    Layers of 4 bits get their weights here, from `base`: DeepSpeed can't be given them empty.
 
     Its weights mean nothing until `fragments.restore` sets them, and its blocks aren't compiled yet.
     """
     partition = partition_model(model, shapes, mesh.tensor_rank, mesh.tensor)
     module = build_on_meta(model)
     if config.adapt.name == "lora":
-        add_adapters(module, config.adapt)
+        add_adapters(module, config.adapt, compute_dtype=torch.bfloat16 if config.train.in_bf16 else torch.float32)
     if config.train.precision == "fp8":
         to_float8(module)
     module.set_activation_checkpointing(config.train.activation_checkpointing)
     spread_sequence(module, mesh)
     zero.construct(config, mesh, module, partition)
+    if config.adapt.quantize != "none" and base is not None:
+        fill_quantized(module, lambda name, region: base(name, WEIGHT, region), mesh.device)
     if config.autocasts:
         autocast(module, mesh.device)
     trained = ((name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad)

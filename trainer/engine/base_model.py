@@ -16,14 +16,12 @@ from trainer.checkpoint.fragment import WEIGHT
 from trainer.checkpoint.reader import CheckpointReader
 from trainer.config import Adapt, Model
 from trainer.data.tokens.tokenizer import sha256_of
-from trainer.engine.initial_weights import with_mean_rows
+from trainer.engine.initial_weights import ROWS, open_wider, with_mean_rows
 from trainer.errors import InputError
 from trainer.machine.durable import write_json
 from trainer.machine.json_file import Count, Malformed, from_json, read_json
 from trainer.model.adapters import base_name, initial_adapter, is_adapter
 from trainer.model.build import parameter_shapes
-from trainer.model.hugging_face.architecture import EMBEDDING, HEAD
-from trainer.model.hugging_face.inner_folder import open_inner_weights
 from trainer.model.hugging_face.tensor_files import FolderReader
 from trainer.model.region import Region, Source
 
@@ -85,19 +83,17 @@ def open_base(base: Base, model: Model) -> Source:
     """The weights of the base by the names of the model without adapters, `model` being the run's."""
     shapes = parameter_shapes(model)
     folder = Path(base.folder)
+    added = range(base.known, base.tokens)
     if base.kind == PATH:
-        return open_inner_weights(replace(model, path=base.folder, overrides=base.overrides), shapes)[0]
-    narrow = {
-        name: (base.vocab_size, *shape[1:]) if name in (EMBEDDING, HEAD) else shape for name, shape in shapes.items()
-    }
+        return open_wider(replace(model, path=base.folder, overrides=base.overrides), added, shapes)[0]
+    narrow = {name: (base.vocab_size, *shape[1:]) if name in ROWS else shape for name, shape in shapes.items()}
     if base.kind == HF:
         weights: Source = FolderReader(folder).read
     else:
         reader = CheckpointReader(folder)
         reader.check_shapes(narrow)
         weights = reader.read
-    added = range(base.known, base.tokens)
-    return with_mean_rows(weights, narrow, added) if added else weights
+    return with_mean_rows(weights, narrow, added, ROWS) if added else weights
 
 
 def with_adapters(base: Source, shapes: dict[str, tuple[int, ...]], trained: Source | None, *, seed: int) -> Source:

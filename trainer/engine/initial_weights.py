@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,15 +23,16 @@ from trainer.data.tokens.tokenizer import tokenizer_sha256
 from trainer.data.tokens.tokenizer_ids import extends, vocabulary_size
 from trainer.errors import ConfigError, InputError
 from trainer.machine.hub_name import local_folder
-from trainer.model.build import initial_weights
+from trainer.model.build import initial_weights, parameter_shapes
 from trainer.model.hugging_face.architecture import EMBEDDING, HEAD
 from trainer.model.hugging_face.init_folder import InitFolder, find_init_folder, hf_folder, require_fit
 from trainer.model.hugging_face.inner_folder import has_weights, open_inner_weights
 from trainer.model.hugging_face.tensor_files import FolderReader
+from trainer.model.hugging_face.vocabulary import token_parameters
 from trainer.model.region import Region, Source
 from trainer.ranks.mesh import Mesh
 
-ROWS = (EMBEDDING, HEAD)  # that have a row for each token
+ROWS = (EMBEDDING, HEAD)  # that have a row for each token, in our decoder
 MEAN_ROWS = 8192  # that are read at once
 
 
@@ -54,7 +55,8 @@ def find_initial_weights(
     if model.path is not None and has_weights(local_folder(model.path)):
         init_folder = hf_folder(local_folder(model.path))
         mesh.main_finds(lambda: check_tokenizer(init_folder, manifest, key="model.path"))
-        weights, place = open_inner_weights(model, shapes)
+        weights, place = open_wider(model, added_tokens(init_folder, manifest), shapes)
+        announce_added(added_tokens(init_folder, manifest), mesh)
     elif model.init_from is not None:
         init_folder = find_init_folder(model.init_from)
         stored = int(init_folder.architecture.get("vocab_size") or model.vocab_size or 0)
@@ -66,11 +68,8 @@ def find_initial_weights(
         weights, place = open_weights(init_folder, narrow, mesh, tied=model.tie_word_embeddings)
         added = added_tokens(init_folder, manifest)
         if added:
-            weights = with_mean_rows(weights, narrow, added)
-        if added and mesh.is_main:
-            print(
-                f"{len(added):,} tokens are new to the weights: their rows begin as the mean of the others", flush=True
-            )
+            weights = with_mean_rows(weights, narrow, added, ROWS)
+        announce_added(added, mesh)
     else:
         return None
     if mesh.is_main:
@@ -133,8 +132,25 @@ def added_tokens(init_folder: InitFolder, manifest: Manifest) -> range:
     return range(vocabulary_size(init_folder.tokenizer), manifest.vocab_size)
 
 
-def with_mean_rows(weights: Source, shapes: Mapping[str, tuple[int, ...]], added: range) -> Source:
-    """`weights`, of these `shapes`, with rows of embedding and head for `added` tokens: the mean of those before them.
+def announce_added(added: range, mesh: Mesh) -> None:
+    """Says, on rank 0, what becomes of tokens that the weights don't know."""
+    if added and mesh.is_main:
+        print(f"{len(added):,} tokens are new to the weights: their rows begin as the mean of the others", flush=True)
+
+
+def open_wider(model: Model, added: range, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Source, str]:
+    """open_inner_weights for a model with rows of `added` tokens, which its folder hasn't; `shapes` are with them."""
+    if not added:
+        return open_inner_weights(model, shapes)
+    stored = parameter_shapes(model)
+    weights, place = open_inner_weights(model, stored)
+    return with_mean_rows(weights, stored, added, token_parameters(model)), place
+
+
+def with_mean_rows(
+    weights: Source, shapes: Mapping[str, tuple[int, ...]], added: range, names: Collection[str]
+) -> Source:
+    """`weights`, of these `shapes`, with rows for `added` tokens in the parameters `names`: the mean of those before.
 
     No seed has a part in it, nor how the model is cut. Shapes of regions that are asked for may have those rows.
     """
@@ -150,7 +166,7 @@ def with_mean_rows(weights: Source, shapes: Mapping[str, tuple[int, ...]], added
         return (total / added.start).float()
 
     def read(name: str, kind: str, region: Region) -> torch.Tensor:
-        if name not in ROWS or kind != WEIGHT:
+        if name not in names or kind != WEIGHT:
             return weights(name, kind, region)
         width = math.prod(shapes[name][1:])
         shift = region.slice.start * width if region.slice is not None else 0  # rows are cut, never columns

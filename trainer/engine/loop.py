@@ -16,6 +16,7 @@ from trainer.config import Pretrain
 from trainer.config.batches import accumulation_steps, padding_of
 from trainer.data.tokens.loader import Batch
 from trainer.data.tokens.order import derive_key
+from trainer.engine.dataset_losses import DatasetLosses
 from trainer.engine.deepspeed.gradients import deepspeed_clips
 from trainer.engine.gradient_guard import GradientGuard
 from trainer.engine.hooks import Hook
@@ -115,7 +116,7 @@ class Trainer:
     `steps` gives the micro-batches of each step, on the CPU; `evaluators` and `hooks` come in their order. `save`
     begins a checkpoint of `progress`, and ends it too if it is given True: the run's last. Every rank calls it. `pace`
     gives the sequences consumed after a step, by which a run by tokens decays its learning rate, whatever its batch
-    sizes were; without it, by steps.
+    sizes were; without it, by steps. `by_dataset` tells the losses of a mixture's datasets apart.
     """
 
     config: Pretrain
@@ -133,6 +134,7 @@ class Trainer:
     watchdog: Watchdog
     pace: Callable[[int], int] | None = None
     hooks: Sequence[Hook] = ()
+    by_dataset: DatasetLosses | None = None
 
     def __post_init__(self) -> None:
         self._accumulation = accumulation_steps(self.config, self.mesh.data_size)
@@ -184,12 +186,17 @@ class Trainer:
         # batch's targets, of which sequence-parallel ranks have parts.
         scale = self._accumulation * self.mesh.data_size * self.mesh.sequence / max(1, counted.targets)
         loss_sum = torch.zeros((), device=self.mesh.device)
+        if self.by_dataset is not None:
+            self.by_dataset.begin_step()
         for batch in self._on_device(counted.batches, step):
             self.watchdog.beat("train")
             self._seed_dropout(batch)
-            losses = self.objective.losses(self.engine, batch).sum()
+            row_losses = self.objective.losses(self.engine, batch)
+            losses = row_losses.sum()
             self.engine.backward(losses * scale)
             loss_sum += losses.detach()
+            if self.by_dataset is not None:
+                self.by_dataset.add(batch, row_losses)
             if self.engine.is_gradient_accumulation_boundary():
                 self._guard.before_step(step)
             self._guard.step()
@@ -228,14 +235,19 @@ class Trainer:
 
     def _log_step(self, step: int, loss_sum: torch.Tensor, targets: int) -> None:
         self.watchdog.beat("log")
-        total = loss_sum.double()
+        total = loss_sum.double().reshape(1)
+        if self.by_dataset is not None:
+            total = torch.cat((total, self.by_dataset.sums().flatten().to(total.device)))
         if self.mesh.world_size > 1:
             torch.distributed.all_reduce(total)  # on the device's own network, behind what it has to do
         self._guard.after_step(step, synchronise=True)
-        loss = total.item() / self.mesh.tensor / max(1, targets)  # tensor-parallel peers have the same losses
+        total = total.cpu() / self.mesh.tensor  # tensor-parallel peers have the same losses
+        loss = total[0].item() / max(1, targets)
         if not math.isfinite(loss):
             raise NonFiniteError(f"step {step}: the loss is {loss}; lower optimizer.lr or look at the data.")
         extra = {name: value for hook in self.hooks for name, value in hook.metrics().items()}
+        if self.by_dataset is not None:
+            extra |= self.by_dataset.metrics(total[1:].view(2, -1))
         if self.log is not None:
             self.log.log(step=step, tokens=self.progress.tokens, metrics=self._metrics(loss) | extra)
         self._clock = Clock()

@@ -16,6 +16,7 @@ from trainer.engine.base_model import FILE, Base, open_base, read_base, require_
 from trainer.errors import InputError
 from trainer.model.adapters import LORA_A, LORA_B, MAGNITUDE, merged
 from trainer.model.build import parameter_shapes
+from trainer.model.quantized import round_trip
 from trainer.model.region import Region, Source
 
 
@@ -75,6 +76,8 @@ class WholeWeights:
             return self._base(parameter, WEIGHT, region)
         if self._last is None or self._last[0] != (parameter, kind):
             whole = self._base(parameter, WEIGHT, Region.of_slice(self.shapes[parameter], None))
+            if self._adapt.quantize != "none":
+                whole = round_trip(whole.view(self.shapes[parameter]))
             names = (LORA_A, LORA_B, *((MAGNITUDE,) if self._adapt.dora else ()))
             parts = {name: self._reader.read_whole(f"{prefix}{name}", kind) for name in names}
             self._last = (parameter, kind), merged(whole.view(self.shapes[parameter]), parts, self._adapt)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,13 +48,14 @@ def generate_tokens(
     context_length: int,
     end_of_text: int,
     also_at: Collection[int] = (),
+    agreed: Callable[[int], int] = int,
 ) -> Iterator[int]:
     """Samples the tokens that follow `tokens`, until end-of-text (not given out) or `sampling.max_tokens`.
 
     It ends `also_at` these tokens, such as one that ends an answer.
 
     The model never sees more than `context_length` tokens: when they are full it goes on from the later half of them.
-    Under ZeRO-3 every rank must take part, and take every token.
+    Under ZeRO-3 every rank must take part, and take every token; `agreed` makes of a rank's token that of all.
     """
     generator = torch.Generator("cpu").manual_seed(sampling.seed)
     seen = tokens[-context_length:]
@@ -64,7 +65,7 @@ def generate_tokens(
             seen = seen[-max(1, context_length // 2) :]
             fresh, cache = seen, model.new_cache(context_length)
         logits = next_logits(model, fresh, cache)
-        token = sample(logits, sampling.temperature, sampling.top_k, sampling.top_p, generator)
+        token = agreed(sample(logits, sampling.temperature, sampling.top_k, sampling.top_p, generator))
         if token == end_of_text or token in also_at:
             return
         yield token

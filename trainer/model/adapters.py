@@ -20,6 +20,7 @@ from trainer.errors import ConfigError
 from trainer.model.build import LanguageModel, build_on_meta
 from trainer.model.hugging_face.causal_lm import CausalLM
 from trainer.model.normal_tiles import draw_normal
+from trainer.model.quantized import quantize_layers
 from trainer.model.region import Region
 
 BASE, LORA_A, LORA_B = ".base_layer.", ".lora_A.default.weight", ".lora_B.default.weight"
@@ -27,13 +28,16 @@ MAGNITUDE = ".lora_magnitude_vector.default.weight"
 ROUTER = ".mlp.gate"  # of ours: few outputs, by which experts are chosen
 
 
-def add_adapters(model: LanguageModel, adapt: Adapt) -> None:
+def add_adapters(model: LanguageModel, adapt: Adapt, *, compute_dtype: torch.dtype | None = None) -> None:
     """Puts adapters beside the chosen layers of a model on the meta device; all else stays as it is, untrained.
 
+    With a `compute_dtype`, in which layers of 4 bits are to multiply, and adapt.quantize, these layers become such.
     ConfigError where peft isn't installed, or a target is no linear layer of the model.
     """
     peft = _peft()
     layers = choose_layers(model, adapt.targets)
+    if adapt.quantize != "none" and compute_dtype is not None:
+        quantize_layers(_inner(model), layers, compute_dtype)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         peft.inject_adapter_in_model(lora_config(adapt, layers), _inner(model), low_cpu_mem_usage=True)
@@ -41,7 +45,7 @@ def add_adapters(model: LanguageModel, adapt: Adapt) -> None:
         parameter.requires_grad_(is_adapter(name))
     if adapt.embeddings:
         for module in _ends(model):
-            module.weight.requires_grad_(True)
+            module.requires_grad_(True)
 
 
 def lora_config(adapt: Adapt, targets: list[str]) -> Any:
@@ -82,6 +86,13 @@ def adapted_shapes(model: Model, adapt: Adapt) -> tuple[dict[str, tuple[int, ...
     add_adapters(module, adapt)
     shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     return shapes, [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+
+
+def name_of_head(model: Model) -> str:
+    """The name of the module that makes logits."""
+    module = build_on_meta(model)
+    head = _ends(module)[-1]
+    return next(name for name, found in _inner(module).named_modules() if found is head)
 
 
 def is_adapter(name: str) -> bool:

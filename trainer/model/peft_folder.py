@@ -24,9 +24,18 @@ def peft_name(name: str) -> str:
 
 
 def write_adapters(
-    folder: Path, weights: Iterable[tuple[str, torch.Tensor]], adapt: Adapt, *, base: str, dtype: torch.dtype
+    folder: Path,
+    weights: Iterable[tuple[str, torch.Tensor]],
+    adapt: Adapt,
+    *,
+    base: str,
+    tied_head: str | None,
+    dtype: torch.dtype,
 ) -> int:
-    """Writes what was trained, by the names of the model with adapters, for a `base`; bytes of weights."""
+    """Writes what was trained, by the names of the model with adapters, for a `base`; bytes of weights.
+
+    `tied_head` is the name of a head that is the embedding.
+    """
     from safetensors.torch import save_file
 
     found = dict(weights)
@@ -35,6 +44,10 @@ def write_adapters(
     config = lora_config(adapt, adapt.targets or kinds)
     config.base_model_name_or_path = base
     config.inference_mode = True
+    embedding = next((name for name in found if not is_adapter(name) and name.endswith(".weight")), None)
+    if tied_head is not None and embedding is not None:  # else peft would have the embedding apart from its head
+        found[f"{tied_head}.weight"] = found[embedding].clone()
+        config.ensure_weight_tying = True
     whole = sorted({name.split(".")[-2] for name in found if not is_adapter(name)})
     config.modules_to_save = whole or None
     config.save_pretrained(str(folder))

@@ -9,6 +9,11 @@ from trainer.errors import require
 def check_adapt(config: Pretrain) -> None:
     """Refuses adapters where they can't be."""
     if config.adapt.name == "full":
+        require(
+            config.adapt.quantize == "none",
+            f"adapt.quantize={config.adapt.quantize}: weights of 4 bits can't be trained, but adapters beside them; "
+            "set adapt=lora.",
+        )
         return
     parallel, train, model = config.parallel, config.train, config.model
     require(
@@ -44,6 +49,17 @@ def check_adapt(config: Pretrain) -> None:
         train.micro_batch_size != AUTO,
         f"train.micro_batch_size={AUTO} with adapt=lora: what is measured is training of all weights; give a number.",
     )
+    if config.adapt.quantize != "none":
+        quantized = f"adapt.quantize={config.adapt.quantize}"
+        require(
+            parallel.zero_stage < 3,
+            f"{quantized} with parallel.zero_stage=3: packed weights can't be sharded; use parallel.zero_stage=2, "
+            "where each rank holds them whole, a quarter of bf16's size.",
+        )
+        require(
+            not config.adapt.dora,
+            f"{quantized} with adapt.dora=true: DoRA's lengths are those of weights that aren't quantised; choose one.",
+        )
     require(
         not config.checkpoint.dir,
         "checkpoint.dir with adapt=lora: the base that adapters belong to isn't copied to an object store; leave "

@@ -31,8 +31,8 @@ def check_examples(data: Data) -> None:
         not data.near_duplicates,
         f"data.near_duplicates=true is for text, not for {examples}: leave it out; equal examples are found anyway.",
     )
-    require(data.separator is None, f"data.separator is for text, not for {examples}, which is JSON: leave it out.")
+    require(data.separator is None, f"data.separator is for text, not for {examples}: leave it out.")
     require(
         data.encoding.lower().replace("_", "-") == "utf-8",
-        f"data.encoding={data.encoding} is for text: {examples} is JSON, which is UTF-8; convert it.",
+        f"data.encoding={data.encoding} is for text: {examples} is read as UTF-8; convert it.",
     )

@@ -182,6 +182,11 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
         hang_timeout_s == 0 or hang_timeout_s >= SHORTEST_HANG_S,
         f"health.hang_timeout_s={hang_timeout_s:g}: give {SHORTEST_HANG_S} or more, or 0 to turn the watchdog off.",
     )
+    require(
+        not config.evaluate.prompts or config.parallel.sequence == 1,
+        f"evaluate.prompts with parallel.sequence={config.parallel.sequence}: a rank has a part of each row, and a "
+        "prompt can't be cut so; leave it out, and ask afterwards by banyan generate.",
+    )
     watched = config.evaluate.patience or config.checkpoint.keep_best
     require(
         not watched or config.evaluate.every > 0,

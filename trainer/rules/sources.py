@@ -7,11 +7,11 @@ from fnmatch import fnmatch
 
 from trainer.config import Data
 from trainer.data.text.encodings import ENCODINGS
+from trainer.data.text.formats import RECORDS
 from trainer.data.text.reading import AUTO, Reading
 from trainer.data.text.sources import Input
 from trainer.errors import ConfigError, require
 
-JSON_LINES = "jsonl"  # what a folder's files of examples are; a file that is named may be a JSON array as well
 UNKNOWN = "unknown"  # the licence of a source that states none
 _ESCAPES = {r"\n": "\n", r"\t": "\t", r"\r": "\r", r"\f": "\f", r"\\": "\\"}
 
@@ -23,7 +23,7 @@ def inputs_of(data: Data) -> list[Input]:
     base = Reading(
         text_field=data.text_field,
         most_bytes=data.most_document_bytes,
-        format=JSON_LINES if data.has_examples else data.format,
+        format=RECORDS if data.has_examples else data.format,
         separator=separator_of(data.separator),
         encoding=encoding,
         html=data.html,

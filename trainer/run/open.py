@@ -17,13 +17,16 @@ from trainer.data.tokens.dataset import (
     find_missing_file,
     widest,
 )
+from trainer.data.tokens.manifest import Manifest
 from trainer.data.tokens.packing import WHOLE
 from trainer.engine.bf16 import device_multiplies_bf16
 from trainer.engine.float8 import require_float8
 from trainer.engine.initial_weights import added_tokens
 from trainer.engine.loop import Progress
 from trainer.errors import STOPPED, ConfigError, InputError
-from trainer.model.hugging_face.init_folder import find_init_folder
+from trainer.machine.hub_name import local_folder
+from trainer.model.hugging_face.init_folder import find_init_folder, hf_folder
+from trainer.model.hugging_face.inner_folder import has_weights
 from trainer.model.hugging_face.suitability import (
     require_vocabulary,
 )
@@ -38,7 +41,8 @@ def fit_to_data(config: Pretrain, model_config: Model, training: list[Dataset], 
     """With the vocabulary filled in; refuses a model or an evaluation that the data don't fit."""
     manifest = widest(training).manifest
     if model_config.path is not None:
-        require_vocabulary(model_config, manifest.vocab_size, manifest.folder)
+        if not added_to(model_config, manifest):
+            require_vocabulary(model_config, manifest.vocab_size, manifest.folder)
     elif config.model.vocab_size is None or (config.model.init_from and config.model.vocab_size < manifest.vocab_size):
         config = with_values(config, {"model.vocab_size": manifest.vocab_size})
     elif config.model.vocab_size < manifest.vocab_size:
@@ -46,8 +50,7 @@ def fit_to_data(config: Pretrain, model_config: Model, training: list[Dataset], 
             f"model.vocab_size={config.model.vocab_size} is below the {manifest.vocab_size} of the tokenizer of "
             f"{manifest.folder}: leave it out or raise it."
         )
-    source = config.model.init_from
-    if config.adapt.name == "lora" and source and added_tokens(find_init_folder(source), manifest):
+    if config.adapt.name == "lora" and added_to(config.model, manifest):
         config = with_values(config, {"adapt.embeddings": True})
     names = [dataset.name for dataset in validation]
     if (config.evaluate.patience or config.checkpoint.keep_best) and config.evaluate.watch not in names:
@@ -56,6 +59,15 @@ def fit_to_data(config: Pretrain, model_config: Model, training: list[Dataset], 
             f"{'choose one of ' + ', '.join(names) if names else 'give data.validation.NAME.path'}."
         )
     return config
+
+
+def added_to(model: Model, manifest: Manifest) -> range:
+    """Ids that the data's tokenizer has, and that of the weights which the model begins with doesn't know."""
+    if model.init_from:
+        return added_tokens(find_init_folder(model.init_from), manifest)
+    if model.path is None or not has_weights(folder := local_folder(model.path)):
+        return range(0)
+    return added_tokens(hf_folder(folder), manifest)
 
 
 def check_packing(data: Data, training: list[Dataset]) -> None:

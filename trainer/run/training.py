@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from functools import partial
 
 from trainer.checkpoint.object_store import ObjectStore
 from trainer.checkpoint.retention import remove_attempts
@@ -30,10 +31,12 @@ from trainer.data.tokens.history import History, total_steps_of
 from trainer.data.tokens.loader import Loader
 from trainer.data.tokens.order import Order
 from trainer.engine.assemble import assemble, compile_parts
+from trainer.engine.dataset_losses import DatasetLosses
 from trainer.engine.deepspeed.offload import load_nvme_op
 from trainer.engine.loop import Progress, Trainer
 from trainer.engine.targets import Step, counted_steps, fixed_steps
 from trainer.errors import STOPPED
+from trainer.evaluate.answers import AnswerEvaluator, Questions, read_questions
 from trainer.evaluate.loss import LossEvaluator, Score, cut_in_words
 from trainer.machine.process import keep_freed_memory
 from trainer.model.build import (
@@ -46,6 +49,8 @@ from trainer.model.hugging_face.suitability import (
     require_separation,
     require_suitable,
 )
+from trainer.model.hugging_face.vocabulary import widened_to
+from trainer.model.quantized import require_quantization
 from trainer.objective.build import Objective, build_objective
 from trainer.ranks.mesh import Mesh, join, seed_everything
 from trainer.ranks.stop import StopRequests
@@ -93,6 +98,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     mesh = join(
         tensor=config.parallel.tensor, sequence=config.parallel.sequence, hang_timeout_s=config.health.hang_timeout_s
     )
+    require_quantization(config.adapt, mesh.device)
     keep_freed_memory()
     seed_everything(config.seed, deterministic=config.train.deterministic)
     mesh.main_finds(lambda: choose_mode(config.track.wandb))  # refuses online without a key
@@ -102,7 +108,10 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     test = [open_test(config.data)] if config.evaluate.test else []
     require_same_tokenizer(training + validation + test)
     check_packing(config.data, training)
+    questions = open_questions(config, training)
     config = fit_to_data(config, model_config, training, validation)
+    if model_config.path is not None:
+        model_config = widened_to(model_config, widest(training).manifest.vocab_size)
     check_shards(training + validation + test, config.data.verify_bytes, mesh)
     run_dir = enter_run_directory(config, mesh, lock)
     watchdog.start(run_dir, mesh)
@@ -144,7 +153,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         remove_attempts(run_dir)
         run_directory.write_description(run_dir, config, history, widest(training).manifest.folder / "tokenizer")
 
-    assembly = assemble(config, model_config, weights.shapes, mesh)
+    assembly = assemble(config, model_config, weights.shapes, mesh, weights.base)
     engine = assembly.engine
     if reader:
         reader.check_shapes(weights.trained)
@@ -161,6 +170,14 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     evaluation = LossEvaluator(
         objective, engine, validation, config.evaluate, mesh, beat=lambda: watchdog.beat("evaluate")
     )
+    answering = AnswerEvaluator(
+        questions,
+        engine,
+        config.evaluate,
+        mesh,
+        partial(log_text, tracker, progress),
+        lambda: watchdog.beat("evaluate"),
+    )
     hooks = build_hooks(config, assembly, mesh)
     for hook in hooks:
         hook.begin(reader)
@@ -169,27 +186,35 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     writer = CheckpointWriter(run_dir, mesh, config.checkpoint, say, object_store)
     if reader:
         writer.copy_again(reader.folder)
+    order = Order(
+        [dataset.rows for dataset in training],
+        history.segments,
+        seed=config.seed,
+        window=config.data.shuffle_shards,
+    )
     trainer = Trainer(
         config=config,
         mesh=mesh,
         engine=engine,
         optimizer=assembly.optimizer,
         objective=objective,
-        steps=open_steps(config, mesh, training, history, objective, progress.position),
+        steps=open_steps(config, mesh, training, order, objective, progress.position),
         progress=progress,
         total_steps=total_steps,
         pace=history.position_after if config.train.tokens is not None else None,
         utilisation=measure_utilisation(config, model_config, mesh, active),
         log=tracker,
-        evaluators=[evaluation],
+        evaluators=[evaluation, answering],
         save=lambda last: save(
             writer, config, mesh, fragments_to_save(assembly, mesh, hooks), progress, state, last=last
         ),
         watchdog=watchdog,
         hooks=hooks,
+        by_dataset=DatasetLosses([each.name for each in training], order) if len(training) > 1 else None,
     )
     if config.evaluate.at_start and config.evaluate.every > 0 and progress.step == 0:
         score_before(run_dir, evaluation, mesh, tracker)
+        answering.run()
     stops.attach(mesh, run_dir)
     with closing(tracker, run_dir) as ending, writer:
         reason = trainer.run(stops)
@@ -210,13 +235,12 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
 
 
 def open_steps(
-    config: Pretrain, mesh: Mesh, training: list[Dataset], history: History, objective: Objective, position: int
+    config: Pretrain, mesh: Mesh, training: list[Dataset], order: Order, objective: Objective, position: int
 ) -> Iterator[Step]:
     """This rank's micro-batches from `position` on, by step, each step with the targets of its global batch."""
-    rows = [dataset.rows for dataset in training]
     loader = Loader(
         datasets=training,
-        order=Order(rows, history.segments, seed=config.seed, window=config.data.shuffle_shards),
+        order=order,
         batch_size=config.train.batch_size,
         micro_batch_size=micro_batch_of(config.train, mesh.data_size),
         rank=mesh.data_rank,
@@ -228,6 +252,21 @@ def open_steps(
     if per_row is None or any(dataset.is_uneven for dataset in training):
         return counted_steps(loader.batches(position), micro_steps=micro_steps, mesh=mesh)
     return fixed_steps(loader.batches(position), micro_steps=micro_steps, targets=per_row * config.train.batch_size)
+
+
+def open_questions(config: Pretrain, training: list[Dataset]) -> Questions | None:
+    """What is asked in the loop."""
+    if not config.evaluate.prompts or not config.evaluate.every:
+        return None
+    tokenizer = run_directory.load_run_tokenizer(widest(training).manifest.folder)
+    return read_questions(config.evaluate, tokenizer, context_length=config.data.sequence_length)
+
+
+def log_text(tracker: Tracker | None, progress: Progress, name: str, text: str) -> None:
+    """Logs a text of the moment, and shows it; ranks other than 0 have no tracker."""
+    if tracker is not None:
+        tracker.text(step=progress.step, name=name, text=text)
+        tracker.note(text)
 
 
 def score_test(evaluation: LossEvaluator, progress: Progress, tracker: Tracker | None) -> list[tuple[Dataset, Score]]:

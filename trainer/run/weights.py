@@ -29,6 +29,7 @@ from trainer.engine.deepspeed import fragments
 from trainer.engine.initial_weights import added_tokens, find_initial_weights, open_initial_weights, seeded_weights
 from trainer.errors import ConfigError, InputError
 from trainer.model.adapters import adapted_shapes, base_name
+from trainer.model.hugging_face.vocabulary import vocabulary_of
 from trainer.model.region import Region, Source
 from trainer.ranks.mesh import Mesh
 
@@ -111,7 +112,7 @@ def _with_base(
             kind=kind,
             folder=str(place),
             sha256=mesh.from_main(hash_weights(place, kind) if mesh.is_main else ""),
-            vocab_size=int(folder.architecture.get("vocab_size") or model.vocab_size or 0),
+            vocab_size=int(folder.architecture.get("vocab_size") or 0) or vocabulary_of(source),
             known=added.start if added else 0,
             tokens=added.stop if added else 0,
             overrides=dict(source.overrides),

@@ -33,6 +33,7 @@ from trainer.export.formats import FORMATS
 from trainer.export.source import ExportSource
 from trainer.machine.durable import storage_errors, sync
 from trainer.machine.hub_name import local_folder
+from trainer.model.adapters import name_of_head
 from trainer.model.build import LanguageModel, parameter_shapes
 from trainer.model.hugging_face.architecture import write_architecture
 from trainer.model.hugging_face.config_json import check_doors, read_config_json, read_json_object
@@ -93,7 +94,9 @@ def run_source(run_dir: Path, config: Export) -> tuple[ExportSource, Path]:
         generation |= {"eos_token_id": Renderer(tokenizer).turn_ends}
     adapters = None
     if run.adapt.name == "lora" and count == 1:
-        adapters = partial(adapters_of, readers[0], kind, run.adapt)
+        head = name_of_head(run.model)
+        tied_head = None if f"{head}.weight" in readers[0].shapes else head
+        adapters = partial(adapters_of, readers[0], kind, run.adapt, tied_head=tied_head)
     source = ExportSource(
         model=run.model,
         architecture=architecture,
@@ -170,9 +173,13 @@ def check_target(target: Path) -> None:
         raise InputError(f"export.output={target}: something is there; remove it or choose another folder.")
 
 
-def adapters_of(reader: WholeWeights, kind: str, adapt: Adapt, folder: Path, *, dtype: torch.dtype) -> int:
+def adapters_of(
+    reader: WholeWeights, kind: str, adapt: Adapt, folder: Path, *, tied_head: str | None, dtype: torch.dtype
+) -> int:
     """Writes a checkpoint's adapters alone into a folder; the bytes of all."""
-    return write_adapters(folder, reader.adapters(kind), adapt, base=reader.base_folder, dtype=dtype)
+    return write_adapters(
+        folder, reader.adapters(kind), adapt, base=reader.base_folder, tied_head=tied_head, dtype=dtype
+    )
 
 
 def mean_of(readers: list[WholeWeights], parameter: str, kind: str, region: Region) -> torch.Tensor:

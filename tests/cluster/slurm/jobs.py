@@ -153,7 +153,12 @@ class Job:
 
 def banyan(cluster: SlurmCluster, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`banyan pretrain launch=slurm ARGUMENTS`, typed in `folder` on the login node."""
-    command = [sys.executable, "-P", "-m", "launch", "pretrain", "launch=slurm", *arguments]
+    return banyan_verb(cluster, folder, "pretrain", *arguments)
+
+
+def banyan_verb(cluster: SlurmCluster, folder: Path, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The same of any verb."""
+    command = [sys.executable, "-P", "-m", "launch", verb, "launch=slurm", *arguments]
     own = {"PYTHONPATH": str(ROOT), "BANYAN_SETUP": str(write_setup(folder))}
     return cluster.run(command, folder=folder, environment=own, timeout_s=120, check=False)
 

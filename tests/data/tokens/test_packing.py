@@ -141,6 +141,18 @@ def test_an_epoch_has_each_row_once_at_any_world_size_micro_batch_and_restart(da
     assert rows_of(data, 1, 8, 1, seed=1) != {place: alone[place] for place in range(8)}
 
 
+def test_each_epoch_has_the_same_rows_in_an_order_of_its_own(data):
+    """A function of (seed, epoch): a run that goes on in the middle of one knows it without reading what was before."""
+    total = open_training(data)[0].rows.total
+    steps = -(-2 * total // 8)
+    order = [tuple(tokens) for _, (tokens, *_) in sorted(rows_of(data, 1, 8, steps).items())]
+    first, second = order[:total], order[total : 2 * total]
+    assert sorted(first) == sorted(second)
+    assert first != second
+    later = rows_of(data, 1, 8, 1, position=total)
+    assert [tuple(tokens) for _, (tokens, *_) in sorted(later.items())] == second[:8]
+
+
 def test_rows_too_short_for_any_document_are_refused(tmp_path):
     folder = make_masked_dataset(tmp_path / "long", documents=4, shards=1, longest=2000, seed=5).folder
     with pytest.raises(InputError, match="long_documents=cut"):

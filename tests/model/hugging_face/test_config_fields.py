@@ -210,6 +210,14 @@ def test_what_a_file_leaves_out_has_transformers_default(kind):
     assert ours["rope_theta"] == theirs.rope_parameters["rope_theta"]
 
 
+def test_a_row_longer_than_the_positions_of_a_folder_is_refused(tmp_path):
+    save_model(tmp_path, "llama", max_position_embeddings=64)
+    origin = find_init_folder(str(tmp_path))
+    require_fit(Model(**origin.architecture), origin, 64)
+    with pytest.raises(ConfigError, match=r"data.sequence_length=65: .* has max_position_embeddings=64; lower the one"):
+        require_fit(Model(**origin.architecture), origin, 65)
+
+
 @torch.no_grad()
 def test_window_of_a_mistral_counts_although_its_file_leaves_it_out(tmp_path):
     save_model(tmp_path, "mistral")

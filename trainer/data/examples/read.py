@@ -1,4 +1,4 @@
-"""A file of records → examples: JSON lines or a JSON array, packed or not."""
+"""A file of records → examples: JSON lines or a JSON array, packed or not; or a table, by its columns."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from trainer.data.examples import columns
 from trainer.data.examples.faults import NO_TARGET, ExampleFault
 from trainer.data.examples.formats import READERS, to_bytes
 from trainer.data.text.file_names import escape
 from trainer.data.text.filters import BAD_JSON, TOO_LARGE, UNDECODABLE
 from trainer.data.text.formats import kind_by_name, unreadable
 from trainer.data.text.packed import beginning, lines
-from trainer.data.text.records import Rejected, without_mark
+from trainer.data.text.records import Rejected, too_large, without_mark
 from trainer.data.text.sources import Source, content_of
 from trainer.errors import InputError
 
@@ -36,6 +37,10 @@ class ExampleReader:
 
     def read(self, source: Source) -> Iterator[tuple[int, bytes | Rejected]]:
         """The records of a source with their numbers from 0, as read_documents gives texts."""
+        if source.kind in columns.READERS:
+            for record, row in columns.read_columns(source):
+                yield record, row if isinstance(row, Rejected) else self._example(source, row, "row", record)
+            return
         self._check_name(source)
         with content_of(source) as pieces:
             head, begun, _ = beginning(pieces, 2**12)
@@ -53,8 +58,8 @@ class ExampleReader:
         kind = unreadable(name) or (kind_by_name(name) or ("json", ""))[0]
         if kind not in JSON_KINDS:
             raise InputError(
-                f"{escape(source.address)}: is {kind} by its name, and data.format={self.format} is read from JSON: "
-                "write one record to a line of a .jsonl, or leave the file out of data.input."
+                f"{escape(source.address)}: is {kind} by its name, and data.format={self.format} is read from JSON or "
+                "tables: write one record to a line of a .jsonl, or leave the file out of data.input."
             )
 
     def _array(self, source: Source, stream: Iterable[bytes]) -> list[Any]:
@@ -88,7 +93,9 @@ class ExampleReader:
         if not isinstance(content, dict):
             return Rejected(BAD_JSON, "is no JSON object").at(what, number)
         try:
-            return to_bytes(READERS[self.format](content, source.reading.text_field))
+            example = to_bytes(READERS[self.format](content, source.reading.text_field))
+            most = source.reading.most_bytes
+            return example if len(example) <= most else too_large(len(example), most).at(what, number)
         except ExampleFault as fault:
             if self.refuses and fault.reason != NO_TARGET:
                 raise InputError(f"{escape(source.address)}, {what} {number + 1}: {fault}; {MEND}.") from fault

@@ -53,6 +53,11 @@ class Renderer:
     def _spelt(self) -> re.Pattern[str]:
         return re.compile("|".join(map(re.escape, self.tokenizer.special_ids)))
 
+    def spelt_special(self, text: str) -> str | None:
+        """A special token that a text spells, and would become."""
+        found = self._spelt.search(text)
+        return found[0] if found else None
+
     def prompt_ids(self, messages: Sequence[Mapping[str, Any]], tools: list[Any] | None = None) -> list[int]:
         """What a model is given to answer a chat: rendered with the opening of an answer, and nothing before."""
         return self._ids(messages, tools, opening=True)

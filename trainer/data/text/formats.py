@@ -36,6 +36,10 @@ ENDINGS = {  # of the kinds whose name says what they are
 FORMATS = ("text", *ENDINGS)
 """What data.format may name."""
 
+RECORDS = "records"
+"""In the place of a format: JSON lines or a table, of which each record is an example."""
+RECORD_FORMATS = ("jsonl", "csv", "tsv", "parquet", "arrow")
+
 UNPACKED_ONLY = ("tar", "parquet", "arrow", "epub")  # read from many places, or packed within
 
 _UNREADABLE = {

@@ -21,6 +21,8 @@ from trainer.data.text.file_names import escape
 from trainer.data.text.files import open_file
 from trainer.data.text.formats import (
     ENDINGS,
+    RECORD_FORMATS,
+    RECORDS,
     SNIFFED,
     ending_of,
     has_column,
@@ -393,6 +395,8 @@ def _wanted(entry: Input, address: str, search: _Search) -> bool:
         return name.lower().endswith(search.include)
     plain, of_name = unpacked_name(name)
     kind, packing = kind_by_name(name) or ("", of_name)
+    if reading.format == RECORDS:
+        return kind in RECORD_FORMATS
     if reading.format is not None:
         return kind == reading.format or ending_of(plain) in ENDINGS.get(reading.format, ())
     if kind == "json" or not (kind or ending_of(plain)):
@@ -424,7 +428,9 @@ def _take(entry: Input, file: _File, search: _Search) -> list[Source]:
     name, reading = _last_part(file.address), entry.reading
     kind, packing = kind_by_name(name) or ("text", unpacked_name(name)[1])
     what = unreadable(name)
-    if reading.format is not None:
+    if reading.format == RECORDS:
+        kind = kind if kind in RECORD_FORMATS else "jsonl"
+    elif reading.format is not None:
         kind = reading.format
     elif ending_of(unpacked_name(name)[0]) == ".xml" and _is_dump(file.address, packing):
         kind = "wikipedia"

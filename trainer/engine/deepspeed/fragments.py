@@ -21,6 +21,7 @@ from trainer.engine.deepspeed import muon
 from trainer.engine.deepspeed.offload import group_in_memory, weight_in_memory
 from trainer.engine.optimizers.build import moments_of
 from trainer.model.partition import Partition
+from trainer.model.quantized import is_quantized
 from trainer.model.region import Region, Source
 from trainer.ranks.mesh import Mesh
 
@@ -199,7 +200,7 @@ def restore_base(engine: Any, partition: Partition, source: Source) -> None:
     """Sets the weights that aren't trained, of which every rank has all below stage 3, and at stage 3 its partition."""
     stage = engine.zero_optimization_stage()
     for name, parameter in engine.module.named_parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad or is_quantized(parameter):
             continue
         held = Region.of_slice(partition.shapes[name], partition.slice_of(name))
         if stage < 3:

@@ -17,6 +17,7 @@ from torch import nn
 from trainer.config import Pretrain
 from trainer.engine.deepspeed.offload import home_of_weights
 from trainer.model.build import LanguageModel
+from trainer.model.quantized import is_quantized
 from trainer.ranks.mesh import Mesh, own_group
 
 
@@ -29,7 +30,7 @@ def allocate(model: LanguageModel, config: Pretrain, mesh: Mesh, settings: dict[
     replaced: dict[nn.Parameter, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in module._parameters.items():
-            if parameter is None:
+            if parameter is None or is_quantized(parameter):  # which comes with its weights
                 continue
             if parameter not in replaced:
                 replaced[parameter] = store(parameter)

@@ -18,6 +18,7 @@ from trainer.errors import ConfigError
 from trainer.model.build import LanguageModel
 from trainer.model.hugging_face.causal_lm import CausalLM
 from trainer.model.partition import Partition
+from trainer.model.quantized import is_quantized
 from trainer.ranks.mesh import Mesh
 
 # Keys of DeepSpeed's that have one of ours: set in two places, they would disagree.
@@ -122,6 +123,6 @@ def initialize(
         model.restore_buffers()
     for name, parameter in engine.module.named_parameters():
         shape = tuple(getattr(parameter, "ds_shape", parameter.shape))
-        if shape != partition.held_shape(name):
+        if shape != partition.held_shape(name) and not is_quantized(parameter):
             raise TypeError(f"DeepSpeed cut {name} into {shape}, where {partition.held_shape(name)} was meant")
     return engine

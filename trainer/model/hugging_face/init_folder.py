@@ -26,7 +26,8 @@ class InitFolder:
     """A folder with weights: `kind` is hf (Hugging Face's), run (a run directory) or checkpoint (its step-N).
 
     `architecture` holds fields of trainer.config.Model; `tokenizer` is a tokenizer.json, where there is one. `window`
-    is the longest row, in tokens, for which our decoder computes the same; None: any.
+    is the longest row, in tokens, for which our decoder computes the same, and `positions` the longest that its
+    config.json knows; None: any.
     """
 
     folder: Path
@@ -34,6 +35,7 @@ class InitFolder:
     architecture: dict[str, Any]
     tokenizer: Path | None
     window: int | None = None
+    positions: int | None = None
 
 
 def find_init_folder(given: str) -> InitFolder:
@@ -46,7 +48,13 @@ def find_init_folder(given: str) -> InitFolder:
         architecture = read_architecture(config, source)
         if holds_tensors(folder):  # a plan needs none
             require_tensors(folder, Model(**architecture))
-        return dataclasses.replace(hf_folder(folder), architecture=architecture, window=read_window(config, source))
+        positions = config.get("max_position_embeddings")
+        return dataclasses.replace(
+            hf_folder(folder),
+            architecture=architecture,
+            window=read_window(config, source),
+            positions=positions if isinstance(positions, int) else None,
+        )
     if (folder / "config.yaml").is_file():
         architecture = _ours(_load(folder / "config.yaml"), folder / "config.yaml")
         return InitFolder(folder, "run", architecture, _tokenizer(folder / "tokenizer"))
@@ -73,6 +81,11 @@ def require_fit(model: Model, source: InitFolder, sequence_length: int) -> None:
         raise ConfigError(
             f"model.{name}={getattr(model, name)}: {source.folder} has {theirs}; leave model.{name} and model=… out, "
             f"or set model.{name}={'null' if theirs is None else theirs}."
+        )
+    if source.positions is not None and sequence_length > source.positions:
+        raise ConfigError(
+            f"data.sequence_length={sequence_length}: {source.folder} has max_position_embeddings={source.positions}; "
+            "lower the one, or raise the other in its config.json, to train it for positions that it doesn't know."
         )
     if source.window is not None and sequence_length > source.window:
         raise ConfigError(

@@ -53,10 +53,7 @@ def _of_file(source: Source, file: BinaryIO, part: Part, account: Account) -> It
 
 def _of_stream(source: Source, file: BinaryIO, account: Account) -> Iterator[Record]:
     account.records = 0
-    file.seek(-min(len(END_OF_STREAM), file.seek(0, 2)), 2)
-    if file.read() != END_OF_STREAM:  # the library takes a stream that is cut between batches for a whole one
-        raise _broken(source, "it has no end")
-    file.seek(0)
+    _require_end(source, file)
     reader = _open(source, pyarrow(source, "ipc").open_stream, file)
     try:
         for batch in reader:
@@ -67,14 +64,40 @@ def _of_stream(source: Source, file: BinaryIO, account: Account) -> Iterator[Rec
         raise _broken(source, line_of(error)) from error
 
 
+def _require_end(source: Source, file: BinaryIO) -> None:
+    """Refuses a stream that is cut between batches, which the library takes for a whole one."""
+    file.seek(-min(len(END_OF_STREAM), file.seek(0, 2)), 2)
+    if file.read() != END_OF_STREAM:
+        raise _broken(source, "it has no end")
+    file.seek(0)
+
+
 def _open(source: Source, opener: Any, file: BinaryIO) -> Any:
+    reader = _opened(source, opener, file)
+    check_column(source, reader.schema)
+    return reader
+
+
+def _opened(source: Source, opener: Any, file: BinaryIO) -> Any:
     try:
         reader = opener(file)
-        schema = reader.schema
+        reader.schema  # noqa: B018 - read now
     except BROKEN as error:
         raise _broken(source, line_of(error)) from error
-    check_column(source, schema)
     return reader
+
+
+def batches(source: Source, file: BinaryIO) -> Iterator[Any]:
+    """All columns, batch by batch. InputError where it isn't whole."""
+    is_file = _is_file(file)
+    if not is_file:
+        _require_end(source, file)
+    ipc = pyarrow(source, "ipc")
+    reader = _opened(source, ipc.open_file if is_file else ipc.open_stream, file)
+    try:
+        yield from map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
+    except BROKEN as error:
+        raise _broken(source, line_of(error)) from error
 
 
 def _broken(source: Source, problem: str) -> InputError:

@@ -31,30 +31,37 @@ def read(source: Source, part: Part, account: Account) -> Iterator[Record]:
         yield from records
 
 
-def _open(source: Source, file: BinaryIO) -> Any:
-    """The file, once its column is there. InputError if the end, which says where all is, can't be read."""
-    options: dict[str, Any] = {"pre_buffer": False, "buffer_size": BUFFER}
+def open_parquet(source: Source, file: BinaryIO, **options: Any) -> Any:
+    """The file. InputError if the end, which says where all is, can't be read."""
     try:
-        found = pyarrow(source, "parquet").ParquetFile(file, **options)
-        schema = found.schema_arrow
+        found = pyarrow(source, "parquet").ParquetFile(file, pre_buffer=False, buffer_size=BUFFER, **options)
+        found.schema_arrow  # noqa: B018 - read now
     except BROKEN as error:
         raise InputError(
             f"{escape(source.address)}: no whole Parquet file ({line_of(error)}); fetch or write it again."
         ) from error
-    check_column(source, schema)
-    if _may_grow(found.metadata, source.reading.text_field):
-        options["read_dictionary"] = [source.reading.text_field]
-        found = pyarrow(source, "parquet").ParquetFile(file, **options)
     return found
 
 
-def _may_grow(metadata: Any, text_field: str) -> bool:
-    """Whether ROWS values could be far more than what is stored, since equal ones are stored once, and may be large."""
-    for group in range(metadata.num_row_groups):
-        for column in map(metadata.row_group(group).column, range(metadata.num_columns)):
-            large = not 0 <= column.total_uncompressed_size <= GROWING
-            if large and column.has_dictionary_page and column.path_in_schema == text_field:
-                return True
+def _open(source: Source, file: BinaryIO) -> Any:
+    """The file, once its column is there."""
+    found = open_parquet(source, file)
+    check_column(source, found.schema_arrow)
+    text_field = source.reading.text_field
+    if any(may_grow(found.metadata, group, text_field) for group in range(found.num_row_groups)):
+        return open_parquet(source, file, read_dictionary=[text_field])
+    return found
+
+
+def may_grow(metadata: Any, group: int, text_field: str | None = None) -> bool:
+    """Whether ROWS values of a row group could be far more than what is stored, as equal ones are stored once.
+
+    Of the column `text_field`, or of any.
+    """
+    for column in map(metadata.row_group(group).column, range(metadata.num_columns)):
+        large = not 0 <= column.total_uncompressed_size <= GROWING
+        if large and column.has_dictionary_page and text_field in (None, column.path_in_schema):
+            return True
     return False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import BinaryIO
@@ -10,7 +11,7 @@ from typing import BinaryIO
 from trainer.data.text.encodings import known_encoding, to_utf8
 from trainer.data.text.file_names import escape
 from trainer.data.text.files import open_file
-from trainer.data.text.filters import BAD_ROW
+from trainer.data.text.filters import BAD_ROW, UNDECODABLE
 from trainer.data.text.formats import SNIFFED
 from trainer.data.text.packed import PIECE, beginning, lines
 from trainer.data.text.readers.json_lines import line_parts
@@ -30,6 +31,7 @@ from trainer.data.text.records import (
 from trainer.data.text.sources import SEPARATORS, Source, content_of
 from trainer.errors import InputError
 
+_SURROGATE = re.compile("[\ud800-\udfff]")  # by which a byte that isn't UTF-8 is told
 MOST_FIELD = 2**31 - 1  # bytes of a field: `csv` wants a C long, and rows are bounded here
 
 
@@ -116,13 +118,41 @@ def read(source: Source, part: Part, account: Account) -> Iterator[Record]:
         yield from refuse_without_text(records, source.address, reading.text_field)
 
 
-def _columns(source: Source, rows: Iterator[tuple[int, list[str] | str]]) -> list[str]:
-    """The names in the first row. InputError without the text's among them."""
+def rows_by_column(source: Source) -> Iterator[tuple[int, dict[str, str] | Rejected]]:
+    """The rows of a whole table in UTF-8, each with its fields by the names in the first row."""
+    with content_of(source) as content:
+        rows = _rows(content, source)
+        columns = _names(source, rows)
+        if len(set(columns)) < len(columns):
+            raise InputError(
+                f"{escape(source.address)}: two columns have one name ({first_few(columns)}); rename one of them."
+            )
+        for number, (_, row) in enumerate(rows):
+            if isinstance(row, str) or len(row) != len(columns):
+                yield number, _bad_row(row, columns).at("row", number)
+            elif _SURROGATE.search("".join(row)):
+                yield number, Rejected(UNDECODABLE, "not UTF-8").at("row", number)
+            else:
+                yield number, dict(zip(columns, row, strict=True))
+
+
+def _bad_row(row: list[str] | str, columns: list[str]) -> Rejected:
+    return Rejected(BAD_ROW, row if isinstance(row, str) else f"{len(row)} fields of {len(columns)}")
+
+
+def _names(source: Source, rows: Iterator[tuple[int, list[str] | str]]) -> list[str]:
+    """The names in the first row."""
     _, columns = next(rows, (0, ""))
     if isinstance(columns, str):
         raise InputError(
             f"{escape(source.address)}: no table ({columns or 'it is empty'}); leave it out of data.input."
         )
+    return columns
+
+
+def _columns(source: Source, rows: Iterator[tuple[int, list[str] | str]]) -> list[str]:
+    """The names in the first row. InputError without the text's among them."""
+    columns = _names(source, rows)
     if source.reading.text_field not in columns:
         raise InputError(
             f"{escape(source.address)}: no column {escape(source.reading.text_field)} in its first row "
@@ -140,8 +170,7 @@ def _records(
     for number, (_, row) in enumerate(rows):
         account.records = number + 1
         if isinstance(row, str) or len(row) != len(columns):
-            problem = row if isinstance(row, str) else f"{len(row)} fields of {len(columns)}"
-            document: bytes | Rejected = Rejected(BAD_ROW, problem)
+            document: bytes | Rejected = _bad_row(row, columns)
         else:
             text = row[column].encode("utf-8", "surrogateescape")
             document = too_large(len(text), reading.most_bytes) if len(text) > reading.most_bytes else checked(text)
