@@ -29,6 +29,12 @@ class Model:
         common=True,
     )
     overrides: dict[str, Any] = knob({}, "Fields of that folder's config.json to replace.")
+    kind: str = knob(
+        "decoder",
+        "Which of Banyan's own models: decoder, of the Llama family, or lstm, a baseline.",
+        choices=("decoder", "lstm"),
+        later=True,
+    )
     vocab_size: Optional[int] = knob(None, "Tokens in the vocabulary; by default the dataset's.", "tokens", low=1)
     hidden_size: int = knob(256, "Width of the residual stream.", low=1)
     intermediate_size: int = knob(704, "Width of the SwiGLU feed-forward.", low=1)

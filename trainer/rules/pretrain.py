@@ -11,6 +11,7 @@ from trainer.config.values import check_values
 from trainer.errors import ConfigError, divisors, require
 from trainer.rules.adapt import check_adapt
 from trainer.rules.layouts import check_elastic, check_layout
+from trainer.rules.lstm import check_lstm
 
 SHORTEST_HANG_S = 5  # below, a busy machine looks like a hang
 
@@ -126,7 +127,9 @@ def check_batch(train: Train, ranks: int) -> None:
 def check_pretrain(config: Pretrain, world_size: int) -> None:
     """Every check of `banyan pretrain` that needs no file: refuses what can't be honoured on `world_size` ranks."""
     check_values(config)
-    if config.model.path is None:
+    if config.model.path is None and config.model.kind == "lstm":
+        check_lstm(config)
+    elif config.model.path is None:
         check_model(config.model)
     else:
         check_causal_lm(config)

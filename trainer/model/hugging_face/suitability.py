@@ -9,7 +9,6 @@ import torch
 from trainer.config import Model, Parallel, Train
 from trainer.errors import ConfigError, InputError
 from trainer.model.build import LanguageModel
-from trainer.model.decoder import Transformer
 from trainer.model.hugging_face.causal_lm import CausalLM, has_dropout, read_model_config
 from trainer.model.hugging_face.tensor_plan import check_plan
 
@@ -92,7 +91,7 @@ def require_causal(model: LanguageModel, sequence_length: int) -> None:
     Its code and its config.json don't show it (an encoder, a prefix that sees itself, is_decoder=false), so it is run
     with its weights: one token is changed, early, in the middle and at the end. Every rank calls it.
     """
-    if isinstance(model, Transformer):
+    if not isinstance(model, CausalLM):
         return
     length = max(4, min(32, sequence_length))
     changed = sorted({1, length // 2, length - 1})
@@ -122,7 +121,7 @@ def require_separation(model: LanguageModel, sequence_length: int) -> None:
     Its code doesn't show it, so it is run on two documents a and b: b must get the same logits after a, after another,
     and at the beginning of a row. Every rank calls it.
     """
-    if isinstance(model, Transformer):
+    if not isinstance(model, CausalLM):
         return
     half = max(2, min(8, sequence_length // 2))
     a, b, other = _some_tokens(model, 3, half)
