@@ -10,6 +10,7 @@ import torch
 from trainer.config import Model
 from trainer.model.decoder import Transformer
 from trainer.model.hugging_face.causal_lm import CausalLM, parameters_on_meta, read_model_config
+from trainer.model.hugging_face.headed import wrap
 from trainer.model.hugging_face.inner_weights import InnerWeights
 from trainer.model.hugging_face.tensor_plan import PlannedPartition, check_plan
 from trainer.model.initialize import initial_elements
@@ -31,7 +32,7 @@ def build_on_meta(config: Model) -> LanguageModel:
         with torch.device("meta"):
             return _build_ours(config)
     with parameters_on_meta():
-        return CausalLM(config)
+        return wrap(config)
 
 
 def build_empty(config: Model, device: torch.device, dtype: torch.dtype) -> LanguageModel:
@@ -40,7 +41,7 @@ def build_empty(config: Model, device: torch.device, dtype: torch.dtype) -> Lang
         with torch.device("meta"):
             return _build_ours(config).to(dtype).to_empty(device=device)
     with device:
-        model = CausalLM(config)
+        model = wrap(config)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return model
@@ -49,7 +50,7 @@ def build_empty(config: Model, device: torch.device, dtype: torch.dtype) -> Lang
 def parameter_shapes(config: Model) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter of the whole model, by name."""
     with torch.device("meta"):
-        model = _build_ours(config) if config.path is None else CausalLM(config)
+        model = _build_ours(config) if config.path is None else wrap(config)
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
@@ -60,7 +61,7 @@ def partition_model(config: Model, shapes: dict[str, tuple[int, ...]], rank: int
     if degree == 1:
         return PlannedPartition(shapes)
     with torch.device("meta"):
-        inner = CausalLM(config).inner
+        inner = wrap(config).inner
     return PlannedPartition(shapes, rank, degree, plan=check_plan(inner, shapes, degree))
 
 

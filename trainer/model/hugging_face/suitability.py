@@ -10,6 +10,7 @@ from trainer.config import Model, Parallel, Train
 from trainer.errors import ConfigError, InputError
 from trainer.model.build import LanguageModel
 from trainer.model.hugging_face.causal_lm import CausalLM, has_dropout, read_model_config
+from trainer.model.hugging_face.headed import wrap
 from trainer.model.hugging_face.tensor_plan import check_plan
 
 OTHER_HEADS = ("classifier_", "summary_")  # fields of config.json for heads that a language model hasn't
@@ -20,7 +21,7 @@ def require_suitable(settings: Model, train: Train, parallel: Parallel, *, seque
     if settings.path is None:
         return
     with torch.device("meta"):
-        model = CausalLM(settings)
+        model = wrap(settings)
     inner, place = model.inner, f"{settings.path}: {model.inner.config.model_type}"
     named = dict(inner.named_parameters(remove_duplicate=False))
     stored = [name for name in inner.state_dict() if name not in named]
