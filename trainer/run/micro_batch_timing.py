@@ -143,7 +143,7 @@ def _timed(engine: Any, objective: Objective, batch: Batch, scale: float, mesh: 
     """Seconds of a micro-step, which is an optimiser step where DeepSpeed counts that many."""
     _synchronise(mesh)
     began = time.perf_counter()
-    engine.backward(objective.losses(engine, batch).sum() * scale)
+    engine.backward(objective.losses(engine, batch).rows.sum() * scale)
     engine.step()
     _synchronise(mesh)
     return time.perf_counter() - began

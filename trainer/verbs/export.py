@@ -43,7 +43,7 @@ from trainer.model.hugging_face.tensor_files import FolderReader
 from trainer.model.peft_folder import write_adapters
 from trainer.model.region import Region, Source
 from trainer.model.sizes import decoder_shapes
-from trainer.objective.build import build_objective
+from trainer.objective.build import build_objective, members_of
 from trainer.ranks.mesh import Mesh
 from trainer.run.directory import load_run_tokenizer, read_config, require_run_dir, require_tokenizer_of
 
@@ -208,7 +208,7 @@ def describe_weights(readers: list[WholeWeights], model: Model, kind: str) -> st
 def score_sets(run: Pretrain, model: LanguageModel, *, rows: int) -> dict[str, Score]:
     """The loss of a model on the first rows of a run's validation sets, by name; {} where they are gone."""
     try:
-        sets = open_validation(run.data)
+        sets = open_validation(run.data, members_of(run.objective))
     except BanyanError as error:
         print(f"no loss can be measured: {error}")
         return {}

@@ -23,7 +23,7 @@ from trainer.errors import BanyanError, ConfigError, InputError
 from trainer.machine.hub_name import local_folder
 from trainer.model.attention import document_positions
 from trainer.model.hugging_face.config_json import BUILT_IN, OVERRIDES, brief, check_doors, fields_of, read_config_json
-from trainer.model.loss import Measure, logit_losses, row_losses
+from trainer.model.loss import FromLogits, Measure, logit_losses, row_losses, token_values
 
 # Bounds on what a config.json may ask for, above any model that is published
 MOST_MODULES = 30_000
@@ -67,8 +67,9 @@ class CausalLM(nn.Module):
         targets: Tensor | None = None,
         document_ids: Tensor | None = None,
         cache: TokenCache | None = None,
+        from_logits: FromLogits | None = None,
     ) -> Tensor:
-        """Each row's summed loss where there are targets, else logits; fp32 both. As Transformer.forward.
+        """Each row's summed loss where there are targets, else logits, or what `from_logits` makes. As Transformer's.
 
         Positions that restart at each document make transformers mask one document from another.
         """
@@ -76,6 +77,8 @@ class CausalLM(nn.Module):
             tokens = cache.append(tokens)
         documents = {} if document_ids is None else {"position_ids": document_positions(document_ids)}
         logits = self.inner(input_ids=tokens, **documents).logits
+        if from_logits is not None:
+            return token_values(logits, nn.Identity(), from_logits, chunk=self.settings.loss_chunk)
         if targets is None:
             return logits[:, -1:].float() if cache is not None else logits.float()
         z_loss = self.settings.z_loss if self.training else 0.0
