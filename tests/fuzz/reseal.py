@@ -51,7 +51,9 @@ def _fingerprint(content: dict[str, Any]) -> str:
         [shard["sha256"], shard["tokens"], shard["documents"], shard["text_bytes"]] for shard in content["shards"]
     ]
     tokenizer = content["tokenizer"]
-    text = json.dumps([FORMAT, CONTENT_VERSION, tokenizer["sha256"], tokenizer["end_of_text"], content["dtype"], shards])
+    text = json.dumps(
+        [FORMAT, CONTENT_VERSION, tokenizer["sha256"], tokenizer["end_of_text"], content["dtype"], shards]
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
