@@ -43,8 +43,7 @@ class Masked:
     starts: np.ndarray | None
     beginning: int | None
     seed: int
-    unit: str = "tokens"
-    is_text: bool = False  # its losses aren't nats of a text
+    unit: str = "masked tokens"
 
     def check_model(self, model: LanguageModel) -> None:
         """Refuses a model that doesn't see what follows a token."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trainer.config import Data, ObjectiveSettings
+from trainer.data.tokens.dataset import Dataset
 from trainer.data.tokens.loader import IGNORED, Batch
 from trainer.data.tokens.manifest import Manifest
 from trainer.data.tokens.token_rows import GatheredRows, TokenRows
@@ -25,7 +26,6 @@ class Pairs:
     """Rows of one pair each: its source, and from the first token that is learnt on, its target."""
 
     unit: str = "tokens"
-    is_text: bool = False
 
     def check_model(self, model: LanguageModel) -> None:
         """Every encoder–decoder can."""
@@ -70,8 +70,7 @@ class Spans:
     sentinels: np.ndarray
     end_of_text: int
     seed: int
-    unit: str = "tokens"
-    is_text: bool = False
+    unit: str = "tokens of spans"
 
     def check_model(self, model: LanguageModel) -> None:
         """Every encoder–decoder can."""
@@ -153,6 +152,16 @@ def _require_pairs(data: Data, manifest: Manifest) -> None:
         raise ConfigError(
             f"data.packing={data.packing} with pairs of a source and a target: an encoder would see several sources at "
             "once; use data.packing=single, a pair to a row."
+        )
+
+
+def check_lengths(dataset: Dataset) -> None:
+    """Refuses pairs whose target would be cut off."""
+    shortened = sum(table.shortened for table in dataset.row_tables)
+    if shortened:
+        raise ConfigError(
+            f"data.sequence_length={dataset.sequence_length}: {shortened:,} pairs of {dataset.manifest.folder} are "
+            "longer, source and target together; raise it, or leave them out by data.long_documents=reject."
         )
 
 

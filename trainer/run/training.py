@@ -43,12 +43,8 @@ from trainer.model.build import (
     parameter_shapes,
 )
 from trainer.model.hugging_face.folder import find_model, keep_model, own_model
-from trainer.model.hugging_face.suitability import (
-    require_causal,
-    require_separation,
-    require_suitable,
-)
-from trainer.objective.build import Objective, build_objective
+from trainer.model.hugging_face.suitability import require_suitable
+from trainer.objective.build import Objective, build_objective, check_datasets, members_of
 from trainer.ranks.mesh import Mesh, join, seed_everything
 from trainer.ranks.stop import StopRequests
 from trainer.ranks.watchdog import Watchdog
@@ -99,9 +95,11 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     seed_everything(config.seed, deterministic=config.train.deterministic)
     mesh.main_finds(lambda: choose_mode(config.track.wandb))  # refuses online without a key
 
-    training = open_training(config.data, config.seed)
-    validation = open_validation(config.data) if config.evaluate.every > 0 else []
-    test = [open_test(config.data)] if config.evaluate.test else []
+    members = members_of(config.objective)
+    training = open_training(config.data, config.seed, members)
+    validation = open_validation(config.data, members) if config.evaluate.every > 0 else []
+    test = [open_test(config.data, members)] if config.evaluate.test else []
+    check_datasets(config.objective, training + validation + test)
     require_same_tokenizer(training + validation + test)
     check_packing(config.data, training)
     config = fit_to_data(config, model_config, training, validation)
@@ -152,15 +150,13 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     if reader:
         reader.check_shapes(weights.trained)
     weights.restore(assembly, steps=progress.step)
-    require_causal(engine.module, config.data.sequence_length)
-    if config.data.separates_documents:
-        require_separation(engine.module, config.data.sequence_length)
+    objective = build_objective(config.objective, config.data, widest(training).manifest, seed=config.seed)
+    objective.check_model(engine.module)
     if config.train.compile:
         compile_parts(engine.module)
 
     parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, model_config)
     tracker = open_tracker(run_dir, config, mesh, training + validation, (parameters, active), progress, total_steps)
-    objective = build_objective(config.objective, config.data, end_of_text=widest(training).manifest.end_of_text)
     evaluation = LossEvaluator(
         objective, engine, validation, config.evaluate, mesh, beat=lambda: watchdog.beat("evaluate")
     )
@@ -227,9 +223,9 @@ def open_steps(
         to_batch=objective.to_batch,
         prefetch=config.data.prefetch,
     )
-    micro_steps, per_row = accumulation_steps(config, mesh.data_size), objective.targets_per_row()
+    micro_steps, per_row = accumulation_steps(config, mesh.data_size), objective.units_per_row()
     if per_row is None or any(dataset.is_uneven for dataset in training):
-        return counted_steps(loader.batches(position), micro_steps=micro_steps, mesh=mesh)
+        return counted_steps(loader.batches(position), micro_steps=micro_steps, mesh=mesh, units=objective.units)
     return fixed_steps(loader.batches(position), micro_steps=micro_steps, targets=per_row * config.train.batch_size)
 
 

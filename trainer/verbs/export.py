@@ -44,7 +44,7 @@ from trainer.model.lstm_folder import write_lstm_config
 from trainer.model.peft_folder import write_adapters
 from trainer.model.region import Region, Source
 from trainer.model.sizes import decoder_shapes
-from trainer.objective.build import build_objective
+from trainer.objective.build import build_objective, members_of
 from trainer.ranks.mesh import Mesh
 from trainer.run.directory import load_run_tokenizer, read_config, require_run_dir, require_tokenizer_of
 
@@ -216,7 +216,7 @@ def describe_weights(readers: list[WholeWeights], model: Model, kind: str) -> st
 def score_sets(run: Pretrain, model: LanguageModel, *, rows: int) -> dict[str, Score]:
     """The loss of a model on the first rows of a run's validation sets, by name; {} where they are gone."""
     try:
-        sets = open_validation(run.data)
+        sets = open_validation(run.data, members_of(run.objective))
     except BanyanError as error:
         print(f"no loss can be measured: {error}")
         return {}
@@ -224,7 +224,7 @@ def score_sets(run: Pretrain, model: LanguageModel, *, rows: int) -> dict[str, S
     settings = Evaluate(rows=rows)
     return {
         dataset.name: score(
-            build_objective(run.objective, run.data, end_of_text=dataset.manifest.end_of_text),
+            build_objective(run.objective, run.data, dataset.manifest, seed=run.seed),
             model,
             dataset,
             settings,

@@ -24,7 +24,7 @@ from trainer.machine.hub_name import local_folder
 from trainer.model.attention import document_positions
 from trainer.model.hugging_face.config_json import BUILT_IN, OVERRIDES, brief, check_doors, fields_of, read_config_json
 from trainer.model.hugging_face.heads import HEADS
-from trainer.model.loss import Measure, logit_losses, row_losses
+from trainer.model.loss import FromLogits, Measure, logit_losses, row_losses, token_values
 
 # Bounds on what a config.json may ask for, above any model that is published
 MOST_MODULES = 30_000
@@ -68,8 +68,9 @@ class CausalLM(nn.Module):
         targets: Tensor | None = None,
         document_ids: Tensor | None = None,
         cache: TokenCache | None = None,
+        from_logits: FromLogits | None = None,
     ) -> Tensor:
-        """Each row's summed loss where there are targets, else logits; fp32 both. As Transformer.forward.
+        """Each row's summed loss where there are targets, else logits, or what `from_logits` makes. As Transformer's.
 
         Positions that restart at each document make transformers mask one document from another.
         """
@@ -77,6 +78,8 @@ class CausalLM(nn.Module):
             tokens = cache.append(tokens)
         documents = {} if document_ids is None else {"position_ids": document_positions(document_ids)}
         logits = self.inner(input_ids=tokens, **documents).logits
+        if from_logits is not None:
+            return token_values(logits, nn.Identity(), from_logits, chunk=self.settings.loss_chunk)
         if targets is None:
             return logits[:, -1:].float() if cache is not None else logits.float()
         z_loss = self.settings.z_loss if self.training else 0.0
@@ -145,6 +148,13 @@ def read_model_config(settings: Model) -> Any:
             chosen = {key: getattr(part, f"_{key}", None) for key in BUILT_IN}
             check_doors(chosen, str(path))
         return known
+
+
+def has_head(settings: Model, head: str) -> bool:
+    """Whether transformers knows a class that trains the model of model.path with another head."""
+    config = read_model_config(settings)
+    with _transformers() as transformers:
+        return type(config) in getattr(transformers, HEADS[head].mapping)
 
 
 def _other_heads(head: str, fits: set[str]) -> str:
