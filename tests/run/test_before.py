@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.corpus import make_dataset, make_tokenizer
 from tests.run_ranks import pretrain, run_ranks, small_config
 from trainer.config import TrainingSet, ValidationSet
@@ -25,6 +27,11 @@ def test_former_data_are_replayed_and_scored_before_and_after(corpus, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     scores = {row["step"]: row["eval/former/loss"] for row in rows if "eval/former/loss" in row}
     assert set(scores) == {0, 4}
+    for row in (row for row in rows if "train/loss" in row):
+        parts = [(row[f"train/{name}/loss"], row[f"train/{name}/tokens"]) for name in ("former", "new")]
+        assert [tokens / 32 for _, tokens in parts] == [2, 6]  # rows of a step, by weight
+        mean = sum(loss * tokens for loss, tokens in parts) / (8 * 32)
+        assert mean == pytest.approx(row["train/loss"], rel=1e-6)
     before = json.loads((tmp_path / "run" / "before.json").read_text())
     assert before["former"] == scores[0]
     summary = (tmp_path / "run" / "summary.txt").read_text()

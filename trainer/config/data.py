@@ -43,7 +43,7 @@ class TokenizerSettings:
 
 
 FORMATS = ("text", "jsonl", "csv", "tsv", "parquet", "arrow", "tar", "warc", "wikipedia", "html", "epub")
-EXAMPLES = ("chat", "prompt_completion")  # trainer/data/examples/formats.py
+EXAMPLES = ("chat", "prompt_completion", "preference")  # trainer/data/examples/formats.py
 
 
 @dataclass
@@ -96,8 +96,8 @@ class Data:
     output: Optional[str] = knob(None, "Folder that prepare writes train/ and validation/ to.", common=True)
     format: Optional[str] = knob(
         None,
-        "What the files hold, by default as their names and contents say; or chat (messages, ShareGPT, Alpaca) or "
-        "prompt_completion: JSON lines or arrays, of which the answers or completions are learnt.",
+        "What the files hold, by default as their names and contents say; or chat (messages, ShareGPT, Alpaca), "
+        "prompt_completion or preference (prompt, chosen, rejected): JSON, of which the answers are learnt.",
         common=True,
         choices=(*FORMATS, *EXAMPLES),
         later=True,

@@ -16,6 +16,7 @@ from trainer.config import Pretrain
 from trainer.config.batches import accumulation_steps, padding_of
 from trainer.data.tokens.loader import Batch
 from trainer.data.tokens.order import derive_key
+from trainer.engine.dataset_losses import DatasetLosses
 from trainer.engine.deepspeed.gradients import deepspeed_clips
 from trainer.engine.gradient_guard import GradientGuard
 from trainer.engine.hooks import Hook
@@ -117,7 +118,7 @@ class Trainer:
     `steps` gives the micro-batches of each step, on the CPU; `evaluators` and `hooks` come in their order. `save`
     begins a checkpoint of `progress`, and ends it too if it is given True: the run's last. Every rank calls it. `pace`
     gives the sequences consumed after a step, by which a run by tokens decays its learning rate, whatever its batch
-    sizes were; without it, by steps.
+    sizes were; without it, by steps. `by_dataset` tells the losses of a mixture's datasets apart.
     """
 
     config: Pretrain
@@ -135,6 +136,7 @@ class Trainer:
     watchdog: Watchdog
     pace: Callable[[int], int] | None = None
     hooks: Sequence[Hook] = ()
+    by_dataset: DatasetLosses | None = None
 
     def __post_init__(self) -> None:
         self._accumulation = accumulation_steps(self.config, self.mesh.data_size)
@@ -186,6 +188,8 @@ class Trainer:
         # batch's targets, of which sequence-parallel ranks have parts.
         scale = self._accumulation * self.mesh.data_size * self.mesh.sequence / max(1, counted.units)
         sums = {LOSS: torch.zeros((), device=self.mesh.device)}
+        if self.by_dataset is not None:
+            self.by_dataset.begin_step()
         for batch in self._on_device(counted.batches, step):
             self.watchdog.beat("train")
             self._seed_dropout(batch)
@@ -195,6 +199,8 @@ class Trainer:
             sums[LOSS] += losses.detach()
             for name, values in found.measures.items():
                 sums[name] = sums.get(name, 0) + values.sum()
+            if self.by_dataset is not None:
+                self.by_dataset.add(batch, found.rows, self.objective.units(batch))
             if self.engine.is_gradient_accumulation_boundary():
                 self._guard.before_step(step)
             self._guard.step()
@@ -234,17 +240,19 @@ class Trainer:
     def _log_step(self, step: int, sums: dict[str, torch.Tensor], units: int) -> None:
         self.watchdog.beat("log")
         total = torch.stack([values.double() for values in sums.values()])
+        if self.by_dataset is not None:
+            total = torch.cat((total, self.by_dataset.sums().flatten().to(total.device)))
         if self.mesh.world_size > 1:
             torch.distributed.all_reduce(total)  # on the device's own network, behind what it has to do
         self._guard.after_step(step, synchronise=True)
-        # Tensor-parallel peers have the same losses
-        means = {
-            name: value / self.mesh.tensor / max(1, units) for name, value in zip(sums, total.tolist(), strict=True)
-        }
+        total = total.cpu() / self.mesh.tensor  # tensor-parallel peers have the same losses
+        means = {name: value / max(1, units) for name, value in zip(sums, total.tolist(), strict=False)}
         loss = means.pop(LOSS)
         if not math.isfinite(loss):
             raise NonFiniteError(f"step {step}: the loss is {loss}; lower optimizer.lr or look at the data.")
         extra = means | {name: value for hook in self.hooks for name, value in hook.metrics().items()}
+        if self.by_dataset is not None:
+            extra |= self.by_dataset.metrics(total[len(sums) :].view(2, -1))
         if self.log is not None:
             self.log.log(step=step, tokens=self.progress.tokens, metrics=self._metrics(loss) | extra)
         self._clock = Clock()

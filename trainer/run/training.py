@@ -31,6 +31,7 @@ from trainer.data.tokens.history import History, total_steps_of
 from trainer.data.tokens.loader import Loader
 from trainer.data.tokens.order import Order
 from trainer.engine.assemble import assemble, compile_parts
+from trainer.engine.dataset_losses import DatasetLosses
 from trainer.engine.deepspeed.offload import load_nvme_op
 from trainer.engine.loop import Progress, Trainer
 from trainer.engine.targets import Step, counted_steps, fixed_steps
@@ -168,13 +169,19 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     writer = CheckpointWriter(run_dir, mesh, config.checkpoint, say, object_store)
     if reader:
         writer.copy_again(reader.folder)
+    order = Order(
+        [dataset.rows for dataset in training],
+        history.segments,
+        seed=config.seed,
+        window=config.data.shuffle_shards,
+    )
     trainer = Trainer(
         config=config,
         mesh=mesh,
         engine=engine,
         optimizer=assembly.optimizer,
         objective=objective,
-        steps=open_steps(config, mesh, training, history, objective, progress.position),
+        steps=open_steps(config, mesh, training, order, objective, progress.position),
         progress=progress,
         total_steps=total_steps,
         pace=history.position_after if config.train.tokens is not None else None,
@@ -186,6 +193,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         ),
         watchdog=watchdog,
         hooks=hooks,
+        by_dataset=DatasetLosses([each.name for each in training], order) if len(training) > 1 else None,
     )
     if config.evaluate.at_start and config.evaluate.every > 0 and progress.step == 0:
         score_before(run_dir, evaluation, mesh, tracker)
@@ -209,13 +217,12 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
 
 
 def open_steps(
-    config: Pretrain, mesh: Mesh, training: list[Dataset], history: History, objective: Objective, position: int
+    config: Pretrain, mesh: Mesh, training: list[Dataset], order: Order, objective: Objective, position: int
 ) -> Iterator[Step]:
     """This rank's micro-batches from `position` on, by step, each step with the targets of its global batch."""
-    rows = [dataset.rows for dataset in training]
     loader = Loader(
         datasets=training,
-        order=Order(rows, history.segments, seed=config.seed, window=config.data.shuffle_shards),
+        order=order,
         batch_size=config.train.batch_size,
         micro_batch_size=micro_batch_of(config.train, mesh.data_size),
         rank=mesh.data_rank,

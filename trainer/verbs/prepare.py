@@ -368,10 +368,12 @@ def _tokenizer(config: Prepare, corpus: Corpus, map_items: Map) -> tuple[Tokeniz
     """
     wanted, given = config.data.tokenizer, None
     if wanted.path is not None:
-        given = with_template(load_tokenizer(wanted.path, wanted.end_of_text), config.data)
-        say("tokenizer", f"{given.name}: {given.vocab_size:,} tokens, documents end in {given.end_of_text}")
+        given = load_tokenizer(wanted.path, wanted.end_of_text)
     work = ChooseEncoder(config, corpus, given)
     (encoding,) = map_items(work, ["encoder"])
+    if given is not None:
+        given = with_template(given, config.data, chats=encoding.chats)
+        say("tokenizer", f"{given.name}: {given.vocab_size:,} tokens, documents end in {given.end_of_text}")
     warning = "" if encoding.engine == "gigatoken" else "WARNING: dozens of times slower; "
     say("encode", f"{warning}with {encoding.engine}: {encoding.why}")
     return given or load_tokenizer(work.folder), encoding.engine

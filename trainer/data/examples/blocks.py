@@ -58,9 +58,11 @@ class ExamplePacker:
             return None
 
     def _block(self, held: list[tuple[Document, Rendered]]) -> Block:
+        sides = [rendered.sides for _, rendered in held if rendered.sides is not None]
         return Block(
             tokens=np.concatenate([rendered.ids for _, rendered in held]).astype(self.renderer.tokenizer.dtype),
             lengths=np.array([len(rendered.ids) for _, rendered in held], np.uint32),
             documents=[document for document, _ in held],
             targets=np.concatenate([rendered.targets for _, rendered in held]),
+            members={"sides": np.array(sides, np.uint32)[:, None]} if sides else {},
         )

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from trainer.data.examples.faults import NO_PREFIX, NO_TARGET, SPELLS_SPECIAL, TEMPLATE, ExampleFault
+from trainer.data.examples.faults import EQUAL_SIDES, NO_PREFIX, NO_TARGET, SPELLS_SPECIAL, TEMPLATE, ExampleFault
 from trainer.data.examples.formats import from_bytes
 from trainer.data.examples.messages import is_target
+from trainer.data.examples.preference import SIDES
 from trainer.data.examples.template import CHATML, NAMED, ChatTemplate
 from trainer.data.tokens.tokenizer import Tokenizer
 
@@ -26,10 +27,14 @@ SPECIAL = re.compile(r"<\|[A-Za-z0-9_]+\|>")
 
 @dataclass(frozen=True)
 class Rendered:
-    """Ids (tokens,) uint32 that end in the end-of-text token, and whether each is a target, (tokens,) bool."""
+    """Ids (tokens,) uint32 that end in the end-of-text token, and whether each is a target, (tokens,) bool.
+
+    Of a preference these are of the chosen side and then of the rejected; `sides` is the length of the former.
+    """
 
     ids: np.ndarray
     targets: np.ndarray
+    sides: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,26 @@ class Renderer:
     def render(self, content: bytes) -> Rendered:
         """A stored example. ExampleFault where it can't be learnt from."""
         example = from_bytes(content)
+        if "rejected" in example:
+            return self.render_preference(example)
         return self.render_chat(example) if "messages" in example else self.render_pair(example)
+
+    def render_preference(self, example: Mapping[str, Any]) -> Rendered:
+        """Both sides whole, one after the other, each with the prompt; of each its answer is a target."""
+        if isinstance(example["chosen"], dict):
+            sides = [self.render_chat(example[side]) for side in SIDES]
+        else:
+            sides = [self.render_pair({"prompt": example["prompt"], "completion": example[side]}) for side in SIDES]
+        for side in sides:
+            side.targets[0] = False  # nothing is before it
+            if not side.targets.any():
+                raise ExampleFault(NO_TARGET, "has an answer without a token to learn")
+        if np.array_equal(sides[0].ids, sides[1].ids):
+            raise ExampleFault(EQUAL_SIDES, "chosen and rejected have the same tokens")
+        ids, targets = (
+            np.concatenate(parts) for parts in zip(*((side.ids, side.targets) for side in sides), strict=True)
+        )
+        return Rendered(ids, targets, len(sides[0].ids))
 
     def render_pair(self, example: Mapping[str, str]) -> Rendered:
         """A prompt and its completion, joined as they are; special tokens that they spell stay text."""

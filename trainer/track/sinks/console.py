@@ -118,6 +118,11 @@ def training_line(step: int, total_steps: int, metrics: Mapping[str, float], lef
     )
     parts = [_counter(step, total_steps)]
     parts += [show(metrics[key]) for key, show in shown if key in metrics]
+    parts += [
+        f"{key.removeprefix('train/').removesuffix('/loss')} {loss:.3f}"  # of a mixture's datasets
+        for key, loss in metrics.items()
+        if key.startswith("train/") and key.endswith("/loss")
+    ]
     parts += [] if left_s is None else [f"left {duration(left_s)}"]
     return "  ".join(parts)
 
