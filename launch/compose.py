@@ -26,6 +26,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from launch import groups, interpolation, keys, sources
 from launch.hub_names import pinned_names
 from launch.model_sizes import causal_lm_from, sizes_from
+from launch.packing import packing_from
 from launch.overrides import (
     SPACE,
     VERBATIM,
@@ -65,6 +66,8 @@ def compose(verb: str, arguments: Sequence[str], config_dir: Path | None = None)
     overrides += pinned_names([*said, *overrides])
     overrides += sizes_from([*said, *overrides])
     overrides += causal_lm_from([*said, *overrides])
+    if issubclass(schema, Pretrain):
+        overrides += packing_from([*said, *overrides])
     with _explained(names, overrides):
         config = _resolve(names, overrides, config_dir)
     _set_verbatim(config, verbatim, schema)

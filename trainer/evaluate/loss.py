@@ -37,7 +37,8 @@ class Score:
     def in_words(self) -> str:
         """For the console, and summaries."""
         if self.unit != TOKENS:
-            shown = ((name, value) for name, value in self.measures.items() if "/" not in name)
+            rest = ("precision_", "recall_")  # in metrics.jsonl, and what evaluate prints
+            shown = ((n, value) for n, value in self.measures.items() if "/" not in n and not n.startswith(rest))
             measures = "".join(f", {name} {value:.4f}" for name, value in shown)
             return f"loss {self.loss:.4f}{measures} ({self.tokens:,} {self.unit})"
         bits = "" if self.bits_per_byte is None else f"{self.bits_per_byte:.4f} bits per byte, "

@@ -65,6 +65,7 @@ from trainer.run.open import (
     nothing_left,
     settle_numbers,
 )
+from trainer.run.objective import settle_objective
 from trainer.run.resume import check_fetched, find_resume
 from trainer.run.saving import build_hooks, fragments_to_save, save
 from trainer.run.summary import announce_end
@@ -85,7 +86,7 @@ def run_rank(config: Pretrain) -> int:
 
 def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog) -> int:
     """The recipe."""
-    config = run_directory.with_absolute_places(config)
+    config = settle_objective(run_directory.with_absolute_places(config))
     model_config = find_model(config.model, run_directory.locate(config))
     require_suitable(model_config, config.train, config.parallel, sequence_length=config.data.sequence_length)
     load_nvme_op(config.parallel)

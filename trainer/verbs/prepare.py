@@ -20,6 +20,8 @@ import xxhash
 
 from trainer.config import Data, Prepare, TextSource
 from trainer.config.values import check_values
+from trainer.data.examples.augment import augmentation_of
+from trainer.data.examples.labelled import in_order
 from trainer.data.examples.read import REFUSE, ExampleReader
 from trainer.data.text.cleaning import Cleaning
 from trainer.data.text.collect import Collect, Totals, WorkItem, work_items
@@ -133,7 +135,7 @@ def _prepare(
     corpus = _arrange(totals, store, sources, data, maps)
     tokenizer, engine = _tokenizer(config, corpus, maps.here)
     names = tuple(source.name for source in sources)
-    written = _write_shards(data, output, corpus, tokenizer, engine, names, maps.spread)
+    written = _write_shards(config, output, corpus, tokenizer, engine, names, maps.spread)
     corpus = with_unrendered(corpus, written)
     finish = Finish(config, output, sources, plan, corpus, tokenizer, written)
     for _ in maps.here(finish, [output]):
@@ -247,7 +249,9 @@ def _collect(
     items: list[WorkItem], store: DocumentStore, sources: tuple[Source, ...], data: Data, map_items: Map
 ) -> Totals:
     """Stores every source's documents; returns what they add up to."""
-    examples = ExampleReader(str(data.format), refuses=data.bad_records == REFUSE) if data.has_examples else None
+    examples = None
+    if data.has_examples:
+        examples = ExampleReader(str(data.format), data.bad_records == REFUSE, tuple(data.labels))
     work = Collect(store, Cleaning.of(data.clean, len(items)), examples)
     totals = Totals()
     with ProgressBar("read", sum(item.bytes for item in items)) as progress:
@@ -280,6 +284,7 @@ def _arrange(totals: Totals, store: DocumentStore, sources: tuple[Source, ...], 
         unused=dict(totals.unused),
         changed=dict(sorted(totals.changed.items())),
         domains=most_frequent(totals.domains, KEPT_DOMAINS),
+        labels=tuple(data.labels) or in_order(totals.labels),
         documents_read=sum(split.documents for part in parts for split in part.splits.values())
         + totals.rejected.total(),
     )
@@ -380,7 +385,7 @@ def _tokenizer(config: Prepare, corpus: Corpus, map_items: Map) -> tuple[Tokeniz
 
 
 def _write_shards(
-    data: Data,
+    config: Prepare,
     output: Path,
     corpus: Corpus,
     tokenizer: Tokenizer,
@@ -389,7 +394,10 @@ def _write_shards(
     map_items: Map,
 ) -> dict[str, list[Written]]:
     """Encodes and writes the shards of every split. A part's texts are removed with the last shard made of them."""
-    store = corpus.stored.store
+    data, store, examples = config.data, corpus.stored.store, None
+    if data.has_examples:
+        augmentation = augmentation_of(data.augment, config.seed)
+        examples = Examples(sources, data.bad_records == REFUSE, corpus.labels, augmentation)
     work = MakeShard(
         store=store,
         tokenizer=store.folder / "tokenizer",
@@ -397,7 +405,7 @@ def _write_shards(
         engine=engine,
         dtype=tokenizer.dtype,
         block_tokens=data.block_tokens,
-        examples=Examples(sources, data.bad_records == REFUSE) if data.has_examples else None,
+        examples=examples,
     )
     jobs = list(_shard_jobs(output, corpus))
     last_use = {part.part: number for number, job in enumerate(jobs) for part in job.parts}
