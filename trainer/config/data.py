@@ -175,6 +175,30 @@ class Data:
     block_tokens: int = knob(
         2**18, "Tokens of whole documents in one sample of a shard, about.", "tokens", low=1, decides=True
     )
+    reference: Optional[str] = knob(
+        None,
+        "Model that preferences are measured against, the one that training will start from: a run, a checkpoint "
+        "(step-N) or a Hugging Face folder. Its log-probabilities are stored with the pairs.",
+        later=True,
+    )
+    teacher: Optional[str] = knob(
+        None,
+        "Model to be learnt from (objective=distill), likewise; of each token its likeliest ones are stored.",
+        later=True,
+    )
+    teacher_top_k: int = knob(
+        32, "How many of them, with the mass of all others.", "tokens", low=1, high=1024, later=True, decides=True
+    )
+    teacher_temperature: float = knob(
+        1.0, "Temperature of the teacher's probabilities.", low=0.01, high=100.0, later=True, decides=True
+    )
+    model_precision: str = knob(
+        "fp32",
+        "Numbers that the reference and the teacher are computed in; a reference's must be the run's.",
+        choices=("fp32", "bf16"),
+        later=True,
+        decides=True,
+    )
     workers: Optional[int] = knob(None, "Processes that prepare uses; by default one per core.", low=1)
     # pretrain and evaluate
     path: Optional[str] = knob(None, "Folder of token shards to train on: an output of prepare.", common=True)

@@ -77,7 +77,28 @@ class Train:
 class ObjectiveSettings:
     """What is learnt from a row."""
 
-    name: str = knob("causal", "causal: each token from those before it.", choices=("causal",), later=True)
+    name: str = knob(
+        "causal",
+        "causal: each token from those before it. Of pairs of answers: dpo, simpo.",
+        choices=("causal", "dpo", "simpo"),
+        later=True,
+    )
+    beta: float = knob(
+        0.1, "Of dpo and simpo: how much the difference of two answers counts (simpo's usual one is 2).", later=True
+    )
+    label_smoothing: float = knob(
+        0.0, "Of dpo and simpo: the share of pairs whose labels are taken to be wrong.", high=0.5, later=True
+    )
+    loss: str = knob(
+        "sigmoid",
+        "Of dpo: sigmoid, its own; ipo, the squared distance of the mean log-ratios per token from 1 / (2 beta).",
+        choices=("sigmoid", "ipo"),
+        later=True,
+    )
+    length_normalised: bool = knob(
+        False, "Of dpo: divide log-ratios by the tokens of their answers; ipo does so always.", later=True
+    )
+    gamma: float = knob(1.0, "Of simpo: the margin by which the chosen answer is to be ahead.", later=True)
 
 
 @dataclass

@@ -12,10 +12,11 @@ from torch import Tensor
 from trainer.config import Data, ObjectiveSettings
 from trainer.data.tokens.dataset import Dataset
 from trainer.data.tokens.loader import Batch
+from trainer.data.tokens.manifest import Manifest
 from trainer.data.tokens.token_rows import GatheredRows
 from trainer.errors import ConfigError
 from trainer.model.build import LanguageModel
-from trainer.objective import causal
+from trainer.objective import causal, dpo, simpo
 from trainer.objective.losses import Losses
 
 # A model, or DeepSpeed's engine around one
@@ -56,21 +57,23 @@ class Objective(Protocol):
 class Kind:
     """An objective: what makes it, and the members of blocks (block_members.KINDS) that it reads."""
 
-    build: Callable[[ObjectiveSettings, Data, int], Objective]
+    build: Callable[[ObjectiveSettings, Data, Manifest], Objective]
     members: Callable[[ObjectiveSettings], tuple[str, ...]] = lambda settings: ()
 
 
 KINDS: dict[str, Kind] = {
     "causal": Kind(causal.build),
+    "dpo": Kind(dpo.build, lambda settings: dpo.MEMBERS),
+    "simpo": Kind(simpo.build, lambda settings: simpo.MEMBERS),
 }
 
 # Members without which tokens are misread, and the objectives that read them
-NEEDED = {"sides": "objective=dpo or objective=reward"}
+NEEDED = {"sides": "objective=dpo, simpo or reward"}
 
 
-def build_objective(settings: ObjectiveSettings, data: Data, *, end_of_text: int) -> Objective:
-    """The objective of a run, over data whose documents end in the token `end_of_text`."""
-    return KINDS[settings.name].build(settings, data, end_of_text)
+def build_objective(settings: ObjectiveSettings, data: Data, manifest: Manifest) -> Objective:
+    """The objective of a run over data whose tokens and documents a `manifest` describes."""
+    return KINDS[settings.name].build(settings, data, manifest)
 
 
 def members_of(settings: ObjectiveSettings) -> tuple[str, ...]:

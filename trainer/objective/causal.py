@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trainer.config import Data, ObjectiveSettings
 from trainer.data.tokens.loader import IGNORED, Batch
+from trainer.data.tokens.manifest import Manifest
 from trainer.data.tokens.token_rows import GatheredRows, TokenRows
 from trainer.model.build import LanguageModel
 from trainer.model.hugging_face.suitability import require_causal, require_separation
@@ -50,9 +51,9 @@ class Causal:
         return self.sequence_length
 
 
-def build(settings: ObjectiveSettings, data: Data, end_of_text: int) -> Causal:
-    """The objective over data whose documents end in the token `end_of_text`."""
-    marks = end_of_text if data.mask_documents else None
+def build(settings: ObjectiveSettings, data: Data, manifest: Manifest) -> Causal:
+    """The objective over plain text, or over examples of which some tokens are targets."""
+    marks = manifest.end_of_text if data.mask_documents else None
     return Causal(data.sequence_length, marks, data.separates_documents)
 
 

@@ -11,6 +11,7 @@ from trainer.config.values import check_values
 from trainer.errors import ConfigError, divisors, require
 from trainer.rules.adapt import check_adapt
 from trainer.rules.layouts import check_elastic, check_layout
+from trainer.rules.objective import check_objective
 
 SHORTEST_HANG_S = 5  # below, a busy machine looks like a hang
 
@@ -132,6 +133,7 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
         check_causal_lm(config)
     check_data(config.data)
     check_adapt(config)
+    check_objective(config)
     check_layout(config, world_size)
     train = config.train
     sizes = range_of(config.launch)

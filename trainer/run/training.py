@@ -46,11 +46,13 @@ from trainer.model.build import (
 from trainer.model.hugging_face.folder import find_model, keep_model, own_model
 from trainer.model.hugging_face.suitability import require_suitable
 from trainer.objective.build import Objective, build_objective, check_datasets, members_of
+from trainer.objective.pairs import REFERENCE
 from trainer.ranks.mesh import Mesh, join, seed_everything
 from trainer.ranks.stop import StopRequests
 from trainer.ranks.watchdog import Watchdog
 from trainer.run import directory as run_directory
 from trainer.run.before import score_before
+from trainer.run.frozen_model import check_reference
 from trainer.run.lock import RunLock
 from trainer.run.micro_batch import find_micro_batch
 from trainer.run.open import (
@@ -114,6 +116,8 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         fetch_newest(object_store, run_dir, mesh, lambda folder: check_fetched(folder, config, training))
     reader = find_resume(run_dir, config, mesh, training)
     config = settle_numbers(config, reader, mesh)
+    if REFERENCE in members and reader is None:
+        mesh.main_finds(lambda: check_reference(config, [each.manifest for each in training + validation + test]))
     progress = reader.stated("progress", Progress.from_json) if reader else Progress()
     history = (reader.stated("history", History.from_json) if reader else History([], [])).go_on(
         step=progress.step,
@@ -151,7 +155,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     if reader:
         reader.check_shapes(weights.trained)
     weights.restore(assembly, steps=progress.step)
-    objective = build_objective(config.objective, config.data, end_of_text=widest(training).manifest.end_of_text)
+    objective = build_objective(config.objective, config.data, widest(training).manifest)
     objective.check_model(engine.module)
     if config.train.compile:
         compile_parts(engine.module)

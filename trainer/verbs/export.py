@@ -216,7 +216,7 @@ def score_sets(run: Pretrain, model: LanguageModel, *, rows: int) -> dict[str, S
     settings = Evaluate(rows=rows)
     return {
         dataset.name: score(
-            build_objective(run.objective, run.data, end_of_text=dataset.manifest.end_of_text),
+            build_objective(run.objective, run.data, dataset.manifest),
             model,
             dataset,
             settings,

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import xxhash
 
 from trainer.config import Data, Prepare, TextSource
@@ -53,6 +55,7 @@ from trainer.data.text.split import Buckets, shard_ranges
 from trainer.data.text.summary import counts_in_words, print_summary
 from trainer.data.text.workers import Map, available_cores, in_process, processes
 from trainer.data.tokens.manifest import read_manifest
+from trainer.data.tokens.shard_index import open_index
 from trainer.data.tokens.shards import open_shards
 from trainer.data.tokens.tokenizer import (
     SMALLEST_VOCABULARY,
@@ -65,6 +68,9 @@ from trainer.rules.clean import check_clean, check_near
 from trainer.rules.examples import check_examples
 from trainer.rules.pretrain import require
 from trainer.rules.sources import inputs_of
+
+if TYPE_CHECKING:
+    from trainer.adapt.score_shards import Asked
 
 UNPACKED = 4  # times that a packed source is larger, about
 
@@ -86,7 +92,8 @@ def main(config: Prepare, map_items: Map | None = None, share: WorkShare | None 
     config = replace(config, data=_in_utf8(config.data))
     data = config.data
     found = find_sources(inputs_of(data), data.include, data.exclude, output)
-    plan = PreparationPlan.of(deciding_settings(config), found.sources)
+    asked = _asked(data)
+    plan = PreparationPlan.of(deciding_settings(config, asked.records if asked else {}), found.sources)
     say("sources", _describe(found))
     make_folder(output)
     with exclusive(output, shared=share is not None) as alone, ExitStack() as stack:
@@ -104,7 +111,7 @@ def main(config: Prepare, map_items: Map | None = None, share: WorkShare | None 
             if share is not None:
                 shared = stack.enter_context(share_work(output / PARTIAL / "claims", share))
                 maps = Maps(shared(maps.spread), shared(maps.here))
-            _prepare(config, output, found.sources, plan, maps, shared=share is not None)
+            _prepare(config, output, found.sources, plan, maps, asked, shared=share is not None)
         except (InputError, ConfigError, StorageError, OSError) as error:
             if share is not None and read_progress(output, plan) == "finished":
                 return _up_to_date(output)  # others were faster, and have tidied up
@@ -116,7 +123,14 @@ def main(config: Prepare, map_items: Map | None = None, share: WorkShare | None 
 
 
 def _prepare(
-    config: Prepare, output: Path, sources: tuple[Source, ...], plan: PreparationPlan, maps: Maps, *, shared: bool
+    config: Prepare,
+    output: Path,
+    sources: tuple[Source, ...],
+    plan: PreparationPlan,
+    maps: Maps,
+    asked: Asked | None,
+    *,
+    shared: bool,
 ) -> None:
     """The stages, top to bottom."""
     data = config.data
@@ -133,9 +147,14 @@ def _prepare(
     corpus = _arrange(totals, store, sources, data, maps)
     tokenizer, engine = _tokenizer(config, corpus, maps.here)
     names = tuple(source.name for source in sources)
-    written = _write_shards(data, output, corpus, tokenizer, engine, names, maps.spread)
+    if asked is not None:
+        _check_vocabulary(asked, store.folder / "tokenizer" / "tokenizer.json", output)
+    unasked = output if asked is None else output / PARTIAL / "unasked"
+    written = _write_shards(data, unasked, corpus, tokenizer, engine, names, maps.spread)
     corpus = with_unrendered(corpus, written)
-    finish = Finish(config, output, sources, plan, corpus, tokenizer, written)
+    if asked is not None:
+        written = _ask_models(asked, written, unasked, output, tokenizer.dtype, maps.spread)
+    finish = Finish(config, output, sources, plan, corpus, tokenizer, written, asked.records if asked else {})
     for _ in maps.here(finish, [output]):
         print_summary(output, corpus, written)
 
@@ -410,6 +429,52 @@ def _write_shards(
                     texts_path(store, part.part).unlink(missing_ok=True)
             progress.advance(bytes=shard.shard.text_bytes, tokens=shard.shard.tokens)
     return written
+
+
+def _asked(data: Data) -> Asked | None:
+    """The models that data.reference and data.teacher name; None where there are none, and no torch is needed."""
+    named = {"reference": data.reference, "teacher": data.teacher}
+    if not any(named.values()):
+        return None
+    from trainer.adapt.score_shards import Asked
+    from trainer.run.frozen_model import find_frozen
+
+    models = {member: find_frozen(path, key=f"data.{member}") for member, path in named.items() if path}
+    return Asked(models, data.model_precision, data.teacher_top_k, data.teacher_temperature)
+
+
+def _check_vocabulary(asked: Asked, tokenizer: Path, output: Path) -> None:
+    """Refuses models of other tokenizers than the data's."""
+    for model in asked.models.values():
+        model.check_tokenizer(tokenizer, output)
+
+
+def _ask_models(
+    asked: Asked, written: dict[str, list[Written]], unasked: Path, output: Path, dtype: str, map_items: Map
+) -> dict[str, list[Written]]:
+    """Asks the models about every block, then writes the shards anew with what they said."""
+    from trainer.adapt.score_shards import AddMembers, AskBlock, BlockItem, ShardItem
+
+    ask = AskBlock(unasked.parent, dtype, asked)
+    shards = [(split, each.shard) for split, found in written.items() for each in found]
+    blocks = [
+        BlockItem(unasked / split, shard, number)
+        for split, shard in shards
+        for number in range(len(open_index(unasked / split, shard, np.dtype(dtype))))
+    ]
+    for what, model in asked.models.items():
+        say(what, f"{escape(model.folder)}, {model.window:,} tokens at a time, in {asked.precision}")
+    with ProgressBar("ask", sum(shard.text_bytes for _, shard in shards)) as progress:
+        done = map_items(ask, blocks)
+        for split, shard in shards:
+            count = sum(item.folder.name == split and item.shard == shard for item in blocks)
+            deque(islice(done, count), maxlen=0)
+            progress.advance(bytes=shard.text_bytes, tokens=shard.tokens)
+    items = [ShardItem(unasked / split, shard, output / split / shard.file) for split, shard in shards]
+    for split in written:
+        make_folder(output / split)
+    whole = iter(list(map_items(AddMembers(ask), items)))
+    return {split: [replace(each, shard=next(whole)) for each in found] for split, found in written.items()}
 
 
 def _shard_jobs(output: Path, corpus: Corpus) -> Iterator[ShardJob]:

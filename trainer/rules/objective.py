@@ -1,0 +1,50 @@
+"""Refuses objectives where they can't be, and settings of others; each in one line, before any file is read."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from trainer.config import ObjectiveSettings, Pretrain
+from trainer.errors import require
+
+PAIRS = ("dpo", "simpo")  # objectives over pairs of answers
+
+# The settings that each objective has; all others have an effect elsewhere alone
+SETTINGS = {
+    "dpo": ("beta", "label_smoothing", "loss", "length_normalised"),
+    "simpo": ("beta", "label_smoothing", "gamma"),
+}
+
+
+def check_objective(config: Pretrain) -> None:
+    """Refuses an objective with what it can't have."""
+    objective, data, model = config.objective, config.data, config.model
+    name = objective.name
+    for field in dataclasses.fields(ObjectiveSettings):
+        value = getattr(objective, field.name)
+        require(
+            field.name in ("name", *SETTINGS.get(name, ())) or value == field.default,
+            f"objective.{field.name}={value} has no effect with objective={name}; leave it out.",
+        )
+    if name not in PAIRS:
+        return
+    require(objective.beta > 0, f"objective.beta={objective.beta}: must be above 0.")
+    require(
+        data.packing == "whole" and data.long_documents == "reject",
+        f"objective={name}: pairs of answers aren't cut: set data.packing=whole and data.long_documents=reject, as "
+        f"objective={name} does by itself.",
+    )
+    require(
+        config.parallel.sequence == 1,
+        f"parallel.sequence={config.parallel.sequence} with objective={name}: an answer's tokens would be on several "
+        "ranks; use parallel.sequence=1.",
+    )
+    require(
+        model.z_loss == 0 and model.dropout == 0,
+        f"objective={name}: model.z_loss and model.dropout aren't part of an answer's probability; set them to 0.",
+    )
+    require(
+        model.num_experts == 0,
+        f"objective={name} with model.num_experts={model.num_experts}: what keeps experts balanced isn't part of an "
+        "answer's probability; use a dense model.",
+    )

@@ -1,0 +1,120 @@
+"""A model that is asked and not trained, the reference of preferences or a teacher: a run, a checkpoint or a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from trainer.checkpoint.find import find_checkpoint
+from trainer.config import Pretrain
+from trainer.data.tokens.manifest import Manifest, ModelRecord
+from trainer.data.tokens.tokenizer import tokenizer_sha256
+from trainer.data.tokens.tokenizer_ids import extends, vocabulary_size
+from trainer.engine.base_model import CHECKPOINT, HF, hash_weights
+from trainer.engine.bf16 import autocast
+from trainer.errors import ConfigError, InputError
+from trainer.evaluate.folder_model import context_of, load_folder
+from trainer.evaluate.trained_model import load_model
+from trainer.machine.hub_name import local_folder
+from trainer.model.build import LanguageModel
+from trainer.run.directory import read_config
+
+
+@dataclass(frozen=True)
+class FrozenModel:
+    """Where a model is: `key` is what named it, `kind` that of `folder`, base_model's HF or CHECKPOINT.
+
+    `window` is how many tokens it sees; `sha256` is that of its weights.
+    """
+
+    key: str
+    given: str
+    folder: Path
+    kind: str
+    sha256: str
+    tokenizer: Path
+    window: int
+
+    def record(self, precision: str, *, temperature: float = 1.0) -> ModelRecord:
+        """As a manifest has it."""
+        return ModelRecord(str(self.folder.absolute()), self.sha256, precision, temperature)
+
+    def check_tokenizer(self, tokenizer: Path, data: Path) -> None:
+        """Refuses a model whose ids aren't all of those of `data`, whose tokenizer.json is given. It may know more."""
+        same = tokenizer_sha256(self.tokenizer) == tokenizer_sha256(tokenizer)
+        if not same and not extends(self.tokenizer, tokenizer):
+            more = vocabulary_size(tokenizer) - vocabulary_size(self.tokenizer)
+            lacks = f", which lacks {more} of its tokens" if more > 0 and extends(tokenizer, self.tokenizer) else ""
+            raise ConfigError(
+                f"{self.key}={self.given}: its vocabulary is another than that of {data}{lacks}; prepare with "
+                f"data.tokenizer.path={self.tokenizer.parent}, or name a model of the data's tokenizer."
+            )
+
+    def load(self, device: torch.device, precision: str) -> LanguageModel:
+        """The model in evaluation mode; in bf16 its products are of bf16 copies of its weights."""
+        if self.kind == HF:
+            model = load_folder(self.folder, device)
+        else:
+            config = read_config(self.folder.resolve().parent.parent)
+            model = load_model(config.model, self.folder, device, torch.float32, adapt=config.adapt)
+        if precision == "bf16":
+            autocast(model, device)
+        return model.requires_grad_(False)
+
+
+def find_frozen(given: str, *, key: str) -> FrozenModel:
+    """What a run directory, a checkpoint (step-N) or a Hugging Face folder holds. ConfigError where there is none."""
+    folder = local_folder(given)
+    if not folder.is_dir():
+        raise ConfigError(f"{key}={given}: there is no such folder (nothing is downloaded).")
+    if (folder / "config.json").is_file():
+        return _frozen(key, given, folder, HF, folder, context_of(folder))
+    if (folder / "config.yaml").is_file():
+        folder = find_checkpoint(folder, None)
+    elif not (folder / "state.json").is_file():
+        raise ConfigError(
+            f"{key}={given}: no config.json (a Hugging Face folder), config.yaml (a run directory) or state.json (a "
+            "checkpoint, step-N) is there; give one of these folders."
+        )
+    run_dir = folder.resolve().parent.parent
+    window = read_config(run_dir).data.sequence_length
+    return _frozen(key, given, folder, CHECKPOINT, run_dir / "tokenizer", window)
+
+
+def _frozen(key: str, given: str, folder: Path, kind: str, tokenizer: Path, window: int) -> FrozenModel:
+    file = tokenizer / "tokenizer.json"
+    if not file.is_file():
+        raise InputError(f"{key}={given}: no tokenizer.json in {tokenizer}, by which its ids would be known; add it.")
+    return FrozenModel(key, given, folder, kind, hash_weights(folder, kind), file, window)
+
+
+def check_reference(config: Pretrain, manifests: list[Manifest]) -> None:
+    """Refuses log-probabilities of another model than the one that a run starts from, or in another precision."""
+    key = "model.path" if config.model.init_from is None else "model.init_from"
+    given = config.model.init_from or config.model.path
+    if given is None:
+        raise ConfigError(
+            f"objective={config.objective.name}: what the shards hold is of a reference model; start from that one by "
+            "model.init_from."
+        )
+    start = find_frozen(given, key=key)
+    for manifest in manifests:
+        record = manifest.models.get("reference")
+        if record is None:
+            raise InputError(
+                f"{manifest.folder}: the manifest doesn't say whose log-probabilities it has; prepare again."
+            )
+        if record.sha256 != start.sha256:
+            raise ConfigError(
+                f"{key}={given}: {manifest.folder} has the log-probabilities of {record.path}, of other weights; start "
+                f"from these, or prepare again with data.reference={given}."
+            )
+        precision = "fp32" if config.train.precision == "fp32" else "bf16"
+        if record.precision != precision:
+            raise ConfigError(
+                f"train.precision={config.train.precision}: {manifest.folder} has the reference's log-probabilities in "
+                f"{record.precision}, in which they differ; train in that, or prepare again with "
+                f"data.model_precision={precision}."
+            )
