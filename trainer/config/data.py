@@ -211,14 +211,14 @@ class Data:
     packing: str = knob(
         "stream",
         "How documents become rows: stream joins and cuts them anywhere; whole lays each, whole, into a row by best "
-        "fit, and they don't see each other.",
+        "fit, and they don't see each other; single gives each a row of its own.",
         common=True,
-        choices=("stream", "whole"),
+        choices=("stream", "whole", "single"),
         later=True,
     )
     long_documents: str = knob(
         "cut",
-        "With packing=whole, documents longer than a row are cut into rows, or rejected.",
+        "Documents longer than a row are cut, with packing=whole into rows, with single to one, or rejected.",
         choices=("cut", "reject"),
         later=True,
     )
@@ -238,4 +238,4 @@ class Data:
     @property
     def separates_documents(self) -> bool:
         """Whether documents of a row don't see each other."""
-        return self.mask_documents or self.packing == "whole"
+        return self.mask_documents or self.packing != "stream"

@@ -79,10 +79,26 @@ class ObjectiveSettings:
 
     name: str = knob(
         "causal",
-        "causal: each token from those before it. Of pairs of answers: dpo, simpo.",
-        choices=("causal", "dpo", "simpo"),
+        "causal: each token from those before it; masked: tokens that were replaced; seq2seq: a target from a source; "
+        "classify: a text's label; tag: its words'; dpo, simpo: the better of two answers.",
+        choices=("causal", "masked", "seq2seq", "classify", "tag", "dpo", "simpo"),
         later=True,
     )
+    noise: float = knob(
+        0.15, "Share of the tokens that are masked, or with seq2seq dropped in spans.", low=0.001, high=0.9, later=True
+    )
+    mean_span: float = knob(3.0, "Mean length of the spans that seq2seq drops.", "tokens", low=1.0, later=True)
+    spans: Optional[bool] = knob(
+        None,
+        "Whether seq2seq learns spans that it drops, rather than pairs; by default of data that are plain text.",
+        later=True,
+    )
+    whole_words: bool = knob(True, "Mask whole words, where the tokens show them.", later=True)
+    mask_token: Optional[str] = knob(
+        None, "The tokenizer's mask; by default [MASK] or the like, or an id above its vocabulary.", later=True
+    )
+    labels: list[str] = knob([], "Labels of classify and tag in their order; the data say them.", later=True)
+    class_weights: dict[str, float] = knob({}, "Weight of a label in the loss, by name; 1 for all others.", later=True)
     beta: float = knob(
         0.1, "Of dpo and simpo: how much the difference of two answers counts (simpo's usual one is 2).", later=True
     )

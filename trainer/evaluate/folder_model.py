@@ -19,6 +19,7 @@ from trainer.model.hugging_face.folder import CONFIG, GENERATION
 from trainer.model.hugging_face.inner_folder import open_inner_weights
 from trainer.model.hugging_face.safetensors_folder import find_tensors, require_tensors
 from trainer.model.hugging_face.tensor_files import FolderReader
+from trainer.model.lstm_folder import is_lstm, read_lstm_config, require_lstm_tensors
 from trainer.model.region import Region, Source
 
 POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
@@ -35,7 +36,9 @@ def load_folder(folder: Path, device: torch.device) -> LanguageModel:
     model = build_empty(settings, device, torch.float32)
     names = int8_weights.quantized_names(model) if in_8_bits else []
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    if settings.path is None and not in_8_bits:
+    if settings.kind == "lstm":
+        require_lstm_tensors(folder, shapes)
+    elif settings.path is None and not in_8_bits:
         require_tensors(folder, settings)
     plain: Source = FolderReader(folder).read
     if settings.path is not None and not in_8_bits:
@@ -61,6 +64,8 @@ def _settings(folder: Path, in_8_bits: bool) -> Model:
     """Our decoder's, if that computes the same for every row that the folder's positions allow."""
     config = read_config_json(folder, AS_IT_IS if in_8_bits else {})
     config.pop(int8_weights.CONFIG, None)
+    if is_lstm(config):
+        return read_lstm_config(config, folder / CONFIG)
     try:
         architecture = read_architecture(config, folder / CONFIG)
         window = read_window(config, folder / CONFIG)

@@ -13,6 +13,7 @@ from trainer.config import Evaluate
 from trainer.data.tokens.dataset import Dataset
 from trainer.data.tokens.loader import validation_batches
 from trainer.engine.sequence import own_part
+from trainer.evaluate.label_table import LabelTable, PredictsLabels
 from trainer.objective.build import Objective
 from trainer.ranks.mesh import Mesh
 from trainer.track.metrics import bits_per_byte, perplexity
@@ -36,7 +37,8 @@ class Score:
     def in_words(self) -> str:
         """For the console, and summaries."""
         if self.unit != TOKENS:
-            measures = "".join(f", {name} {value:.4f}" for name, value in self.measures.items())
+            shown = ((name, value) for name, value in self.measures.items() if "/" not in name)
+            measures = "".join(f", {name} {value:.4f}" for name, value in shown)
             return f"loss {self.loss:.4f}{measures} ({self.tokens:,} {self.unit})"
         bits = "" if self.bits_per_byte is None else f"{self.bits_per_byte:.4f} bits per byte, "
         return f"{self.loss:.4f} nats per token, {bits}perplexity {perplexity(self.loss):.2f} ({self.tokens:,} tokens)"
@@ -73,6 +75,7 @@ def score(
     rows = scored_rows(dataset, settings)
     losses, units = torch.zeros(2, rows, dtype=torch.float64)
     measures: dict[str, torch.Tensor] = {}
+    labels = LabelTable(rows)
     batches = validation_batches(
         dataset,
         rows=rows,
@@ -87,6 +90,8 @@ def score(
         counted_rows = max(0, min(len(found.rows), rows - first))
         losses[first : first + counted_rows] = found.rows.double().cpu()[:counted_rows]
         units[first : first + counted_rows] = objective.units(batch)[:counted_rows]
+        if found.predictions is not None:
+            labels.add(first, batch.targets[:counted_rows], found.predictions.cpu()[:counted_rows])
         for name, values in found.measures.items():
             sums = measures.setdefault(name, torch.zeros(rows, dtype=torch.float64))
             sums[first : first + counted_rows] = values.double().cpu()[:counted_rows]
@@ -95,12 +100,15 @@ def score(
             values.zero_()  # the same as their neighbour's: counted once
     if mesh.tensor_rank > 0 or mesh.sequence_rank > 0:
         units.zero_()
+        labels.forget()
     if mesh.world_size > 1:
         for values in (losses, units, *measures.values()):
             torch.distributed.all_reduce(values, group=mesh.control)
     tokens = int(units.sum().item())
     loss = losses.sum().item() / max(1, tokens)
     means = {name: values.sum().item() / max(1, tokens) for name, values in measures.items()}
+    if isinstance(objective, PredictsLabels):
+        means |= labels.figures(objective, mesh)
     manifest = dataset.manifest
     if manifest.has_targets or objective.unit != TOKENS:
         return Score(loss, None, tokens, objective.unit, means)

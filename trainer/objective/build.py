@@ -16,7 +16,8 @@ from trainer.data.tokens.manifest import Manifest
 from trainer.data.tokens.token_rows import GatheredRows
 from trainer.errors import ConfigError
 from trainer.model.build import LanguageModel
-from trainer.objective import causal, dpo, simpo
+from trainer.model.hugging_face.heads import CAUSAL, CLASSIFY, MASKED, SEQ2SEQ, TAG
+from trainer.objective import causal, classify, dpo, masked, seq2seq, simpo
 from trainer.objective.losses import Losses
 
 # A model, or DeepSpeed's engine around one
@@ -55,14 +56,25 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Kind:
-    """An objective: what makes it, and the members of blocks (block_members.KINDS) that it reads."""
+    """An objective: what makes it, the members of blocks (block_members.KINDS) that it reads, and the head it trains.
 
-    build: Callable[[ObjectiveSettings, Data, Manifest], Objective]
+    `head` is what a Hugging Face model is asked for (model.head), `extra_ids` how many ids above the tokenizer's
+    vocabulary are used. One with `labels` learns those of its data.
+    """
+
+    build: Callable[[ObjectiveSettings, Data, Manifest, int], Objective]
     members: Callable[[ObjectiveSettings], tuple[str, ...]] = lambda settings: ()
+    head: str = CAUSAL
+    extra_ids: Callable[[ObjectiveSettings, Data, Manifest], int] = lambda settings, data, manifest: 0
+    has_labels: bool = False
 
 
 KINDS: dict[str, Kind] = {
     "causal": Kind(causal.build),
+    "masked": Kind(masked.build, head=MASKED, extra_ids=masked.extra_ids),
+    "seq2seq": Kind(seq2seq.build, head=SEQ2SEQ, extra_ids=seq2seq.extra_ids),
+    "classify": Kind(classify.build_classify, classify.members_of_texts, head=CLASSIFY, has_labels=True),
+    "tag": Kind(classify.build_tag, classify.members_of_tokens, head=TAG, has_labels=True),
     "dpo": Kind(dpo.build, lambda settings: dpo.MEMBERS),
     "simpo": Kind(simpo.build, lambda settings: simpo.MEMBERS),
 }
@@ -71,14 +83,19 @@ KINDS: dict[str, Kind] = {
 NEEDED = {"sides": "objective=dpo, simpo or reward"}
 
 
-def build_objective(settings: ObjectiveSettings, data: Data, manifest: Manifest) -> Objective:
-    """The objective of a run over data whose tokens and documents a `manifest` describes."""
-    return KINDS[settings.name].build(settings, data, manifest)
+def build_objective(settings: ObjectiveSettings, data: Data, manifest: Manifest, *, seed: int) -> Objective:
+    """The objective of a run of `seed`, over data with the tokenizer and labels of a manifest."""
+    return KINDS[settings.name].build(settings, data, manifest, seed)
 
 
 def members_of(settings: ObjectiveSettings) -> tuple[str, ...]:
     """The members of blocks that an objective reads besides tokens and targets."""
     return KINDS[settings.name].members(settings)
+
+
+def extra_ids_of(settings: ObjectiveSettings, data: Data, manifest: Manifest) -> int:
+    """How many ids above its tokenizer's vocabulary an objective uses: masks that the tokenizer lacks."""
+    return KINDS[settings.name].extra_ids(settings, data, manifest)
 
 
 def check_datasets(settings: ObjectiveSettings, datasets: Sequence[Dataset]) -> None:
@@ -91,3 +108,5 @@ def check_datasets(settings: ObjectiveSettings, datasets: Sequence[Dataset]) -> 
                     f"objective={settings.name}: {dataset.manifest.folder} holds pairs of answers, a chosen and a "
                     f"rejected one, of which it would learn both; use {objectives}."
                 )
+        if KINDS[settings.name].head == SEQ2SEQ and dataset.packing is not None and dataset.packing.single:
+            seq2seq.check_lengths(dataset)

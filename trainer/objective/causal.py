@@ -51,8 +51,8 @@ class Causal:
         return self.sequence_length
 
 
-def build(settings: ObjectiveSettings, data: Data, manifest: Manifest) -> Causal:
-    """The objective over plain text, or over examples of which some tokens are targets."""
+def build(settings: ObjectiveSettings, data: Data, manifest: Manifest, seed: int) -> Causal:
+    """The objective over data whose documents end in the end-of-text token of their tokenizer."""
     marks = manifest.end_of_text if data.mask_documents else None
     return Causal(data.sequence_length, marks, data.separates_documents)
 

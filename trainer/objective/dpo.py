@@ -65,9 +65,9 @@ class Dpo:
         return None
 
 
-def build(settings: ObjectiveSettings, data: Data, manifest: Manifest) -> Dpo:
+def build(settings: ObjectiveSettings, data: Data, manifest: Manifest, seed: int) -> Dpo:
     """The objective over pairs."""
-    return Dpo(settings, causal.build(settings, data, manifest))
+    return Dpo(settings, causal.build(settings, data, manifest, seed))
 
 
 def dpo_loss(settings: ObjectiveSettings, ratios: Tensor, lengths: Tensor) -> Tensor:

@@ -58,6 +58,6 @@ class SimPO:
         return None
 
 
-def build(settings: ObjectiveSettings, data: Data, manifest: Manifest) -> SimPO:
+def build(settings: ObjectiveSettings, data: Data, manifest: Manifest, seed: int) -> SimPO:
     """The objective over pairs."""
-    return SimPO(settings, causal.build(settings, data, manifest))
+    return SimPO(settings, causal.build(settings, data, manifest, seed))

@@ -116,7 +116,7 @@ def measure_steps(engine: Any, config: Pretrain, mesh: Mesh, size: int) -> Timin
         torch.cuda.reset_peak_memory_stats()
     batch = own_part(random_batch(config, size, mesh), mesh).to(mesh.device)
     scale = 1.0 / (2 * size * config.data.sequence_length)
-    objective = Causal(config.data.sequence_length, None)
+    objective = Causal(config.data.sequence_length, None)  # the batch is made: others are refused
     inner, last = [], []
     for _ in range(1 + REPEATS):
         inner.append(_timed(engine, objective, batch, scale, mesh))

@@ -155,7 +155,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     if reader:
         reader.check_shapes(weights.trained)
     weights.restore(assembly, steps=progress.step)
-    objective = build_objective(config.objective, config.data, widest(training).manifest)
+    objective = build_objective(config.objective, config.data, widest(training).manifest, seed=config.seed)
     objective.check_model(engine.module)
     if config.train.compile:
         compile_parts(engine.module)

@@ -50,7 +50,7 @@ def main(config: EvaluateVerb) -> int:
     if mesh.is_main:
         print(f"{folder}")
     for dataset in sets:
-        objective = build_objective(run.objective, run.data, dataset.manifest)
+        objective = build_objective(run.objective, run.data, dataset.manifest, seed=run.seed)
         result = score(objective, model, dataset, config.evaluate, mesh)
         if mesh.is_main:
             if cut := cut_in_words(dataset, config.evaluate):

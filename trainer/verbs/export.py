@@ -40,6 +40,7 @@ from trainer.model.hugging_face.folder import CONFIG, GENERATION, read_own_confi
 from trainer.model.hugging_face.init_folder import find_init_folder
 from trainer.model.hugging_face.inner_folder import open_inner_weights
 from trainer.model.hugging_face.tensor_files import FolderReader
+from trainer.model.lstm_folder import write_lstm_config
 from trainer.model.peft_folder import write_adapters
 from trainer.model.region import Region, Source
 from trainer.model.sizes import decoder_shapes
@@ -55,6 +56,10 @@ def main(config: Export) -> int:
         source, target = folder_source(local_folder(config.path), config), None
     else:
         source, target = run_source(require_run_dir(config.run.dir), config)
+    require(
+        source.model.kind == "decoder" or config.format == "hf",
+        f"format={config.format} with model=lstm: no other program knows it; use format=hf, weights and config.json.",
+    )
     form = FORMATS[config.format]
     output = config.export.output or (target and f"{target}{form.folder_suffix(config.export)}")
     require(output is not None, "export.output is not set: name a new folder to write.")
@@ -194,6 +199,9 @@ def describe_model(
     if model.path is not None:
         architecture, generation = read_own_config(run_dir)
         return architecture | ids, generation | ids
+    if model.kind == "lstm":
+        written = write_lstm_config(model, context_length=context_length, end_of_text=end_of_text)
+        return written, ids | {"do_sample": True}
     architecture = write_architecture(model, context_length=context_length, end_of_text=end_of_text, dtype="float32")
     return architecture, ids | {"do_sample": True}
 
@@ -216,7 +224,7 @@ def score_sets(run: Pretrain, model: LanguageModel, *, rows: int) -> dict[str, S
     settings = Evaluate(rows=rows)
     return {
         dataset.name: score(
-            build_objective(run.objective, run.data, dataset.manifest),
+            build_objective(run.objective, run.data, dataset.manifest, seed=run.seed),
             model,
             dataset,
             settings,

@@ -33,6 +33,8 @@ class MemberKind:
         return tokens_dtype if self.dtype is None else self.dtype
 
 
+LABEL, TAGS = "label", "tags"
+
 # In the order in which they stand in a block, and in the columns of its index
 KINDS: dict[str, MemberKind] = {
     kind.name: kind
@@ -45,6 +47,10 @@ KINDS: dict[str, MemberKind] = {
         MemberKind("teacher", np.dtype(np.float32), by_token=True),
         # The k tokens that those are of
         MemberKind("teacher_ids", None, by_token=True),
+        # One more than the number of a text's label; 0: none
+        MemberKind(LABEL, np.dtype(np.uint16), by_token=False, width=1),
+        # One more than the number of the tag of the token before each; 0: none
+        MemberKind(TAGS, np.dtype(np.uint16), by_token=True, width=1),
     )
 }
 
@@ -54,6 +60,8 @@ LACKING = {
     "reference": "its shards hold no log-probabilities of a reference model: prepare them with data.reference=MODEL.",
     "teacher": "its shards hold no probabilities of a teacher: prepare them with data.teacher=MODEL, or name one that "
     "is asked while training by objective.teacher=MODEL.",
+    LABEL: "its texts have no labels: prepare them with data.format=labelled.",
+    TAGS: "its words have no tags: prepare them with data.format=tagged.",
     "teacher_ids": "its shards hold no tokens of a teacher: prepare them with data.teacher=MODEL.",
 }
 

@@ -68,6 +68,8 @@ class Dataset:
         padding = 1 - places / max(1, self.rows.total * self.sequence_length)
         rejected = sum(table.rejected for table in self.row_tables)
         long = f"; {rejected:,} longer than a row are left out (data.long_documents=reject)" if rejected else ""
+        shortened = sum(table.shortened for table in self.row_tables)
+        long += f"; {shortened:,} are cut to a row (data.long_documents=cut)" if shortened else ""
         return (
             f"{self.name}: {self.manifest.documents:,} whole documents in {self.rows.total:,} rows of "
             f"{self.sequence_length:,}, {padding:.2%} of them padding{long}"

@@ -107,6 +107,7 @@ class ManifestRecord:
     sources: tuple[SourceGroup, ...]
     prepared: dict[str, Any]
     models: dict[str, ModelRecord] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ class Manifest:
     documents_read: int  # of the whole input: what was rejected, and both splits
     sources: tuple[SourceGroup, ...]
     models: dict[str, ModelRecord] = field(default_factory=dict)  # by the member that comes from them
+    labels: tuple[str, ...] = ()  # of texts or words, in the order of their numbers
     prepared: dict[str, Any] = field(default_factory=dict)  # command, version, time, settings: for people
 
     @property
@@ -211,6 +213,7 @@ def write_manifest(manifest: Manifest, *, scratch: Path | None = None) -> None:
         "rejected": manifest.rejected,
         "shards": [shard.to_json() for shard in manifest.shards],
         "sources": [asdict(group) for group in manifest.sources],
+        **({"labels": list(manifest.labels)} if manifest.labels else {}),
         **({"models": {name: asdict(record) for name, record in manifest.models.items()}} if manifest.models else {}),
         "prepared": manifest.prepared,
     }
@@ -266,6 +269,7 @@ def _manifest(folder: Path, record: ManifestRecord) -> Manifest:
         documents_read=record.documents_read,
         sources=record.sources,
         models=record.models,
+        labels=record.labels,
         prepared=record.prepared,
     )
 

@@ -16,8 +16,9 @@ import torch
 from trainer.config import Model
 from trainer.errors import InputError
 from trainer.machine.hub_name import local_folder
-from trainer.model.hugging_face.causal_lm import CausalLM, load_inner
+from trainer.model.hugging_face.causal_lm import load_inner
 from trainer.model.hugging_face.config_json import brief
+from trainer.model.hugging_face.headed import wrap
 from trainer.model.hugging_face.safetensors_folder import StoredTensor, find_tensors, holds_tensors, require_floats
 from trainer.model.hugging_face.tensor_files import FolderReader
 from trainer.model.region import Source
@@ -126,4 +127,4 @@ def _name_on_disk(inner: Any, name: str, stored: Mapping[str, StoredTensor]) -> 
 
 def _inner(settings: Model) -> Any:
     with torch.device("meta"):
-        return CausalLM(settings).inner
+        return wrap(settings).inner

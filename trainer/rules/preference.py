@@ -1,4 +1,4 @@
-"""Refuses objectives where they can't be, and settings of others; each in one line, before any file is read."""
+"""Refuses preferences and distillation where they can't be, each in one line, before any file is read."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from trainer.errors import require
 
 PAIRS = ("dpo", "simpo")  # objectives over pairs of answers
 
-# The settings that each objective has; all others have an effect elsewhere alone
+# The settings that each has, and no other objective
 SETTINGS = {
     "dpo": ("beta", "label_smoothing", "loss", "length_normalised"),
     "simpo": ("beta", "label_smoothing", "gamma"),
 }
 
 
-def check_objective(config: Pretrain) -> None:
+def check_preferences(config: Pretrain) -> None:
     """Refuses an objective with what it can't have."""
     objective, data, model = config.objective, config.data, config.model
     name = objective.name
     for field in dataclasses.fields(ObjectiveSettings):
-        value = getattr(objective, field.name)
+        value, known = getattr(objective, field.name), [owner for owner in SETTINGS if field.name in SETTINGS[owner]]
         require(
-            field.name in ("name", *SETTINGS.get(name, ())) or value == field.default,
-            f"objective.{field.name}={value} has no effect with objective={name}; leave it out.",
+            not known or name in known or value == field.default,
+            f"objective.{field.name}={value} is for objective={' and '.join(known)}, not for {name}: leave it out.",
         )
     if name not in PAIRS:
         return
