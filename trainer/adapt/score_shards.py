@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from trainer.adapt.reference import reference_members
-from trainer.adapt.teacher import teacher_members
+from trainer.adapt.teacher import Likeliest, teacher_members
 from trainer.data.text.workers import Work
 from trainer.data.tokens.manifest import ModelRecord, Shard
 from trainer.data.tokens.shard_index import index_path
@@ -67,6 +67,7 @@ class AskBlock(Work[BlockItem, Path]):
 
     scratch: Path
     dtype: str
+    vocab_size: int
     asked: Asked
 
     def note(self, item: BlockItem) -> Path:
@@ -86,8 +87,8 @@ class AskBlock(Work[BlockItem, Path]):
             if member == "reference":
                 found |= reference_members(model, place, block, device)
             else:
-                how = {"top_k": self.asked.top_k, "temperature": self.asked.temperature}
-                found |= teacher_members(model, place, block, device, **how)  # type: ignore[arg-type]
+                likeliest = Likeliest(self.asked.top_k, self.asked.temperature, self.vocab_size)
+                found |= teacher_members(model, place, block, device, likeliest)
         with replacing(note, scratch=self.scratch) as file:
             np.savez(file, **found)  # type: ignore[arg-type]
         return note
@@ -136,11 +137,6 @@ class AddMembers(Work[ShardItem, Shard]):
             except (OSError, ValueError) as error:
                 raise InputError(f"{file}: can't be read; remove it, and run the same command again.") from error
             yield replace(block, members={**block.members, **members})
-
-
-def describe_asked(asked: Asked) -> dict[str, Any]:
-    """What decides the members, for a plan."""
-    return {f"data.{name}": asdict(record) | {"path": ""} for name, record in asked.records.items()}
 
 
 def _device() -> torch.device:

@@ -80,8 +80,9 @@ class ObjectiveSettings:
     name: str = knob(
         "causal",
         "causal: each token from those before it; masked: tokens that were replaced; seq2seq: a target from a source; "
-        "classify: a text's label; tag: its words'; dpo, simpo: the better of two answers.",
-        choices=("causal", "masked", "seq2seq", "classify", "tag", "dpo", "simpo"),
+        "classify: a text's label; tag: its words'; dpo, simpo: the better of two answers; "
+        "distill: what a teacher says.",
+        choices=("causal", "masked", "seq2seq", "classify", "tag", "dpo", "simpo", "distill"),
         later=True,
     )
     noise: float = knob(
@@ -115,6 +116,18 @@ class ObjectiveSettings:
         False, "Of dpo: divide log-ratios by the tokens of their answers; ipo does so always.", later=True
     )
     gamma: float = knob(1.0, "Of simpo: the margin by which the chosen answer is to be ahead.", later=True)
+    teacher: Optional[str] = knob(
+        None,
+        "Of distill: the teacher to ask while training, a run, a checkpoint (step-N) or a Hugging Face folder; by "
+        "default the shards have what it said (data.teacher of prepare).",
+        later=True,
+    )
+    alpha: float = knob(
+        0.5, "Of distill: the teacher's share in the loss, the text's being the rest.", high=1.0, later=True
+    )
+    temperature: float = knob(
+        1.0, "Of distill: temperature of both models' probabilities.", low=0.01, high=100.0, later=True
+    )
 
 
 @dataclass

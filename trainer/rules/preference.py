@@ -13,6 +13,7 @@ PAIRS = ("dpo", "simpo")  # objectives over pairs of answers
 SETTINGS = {
     "dpo": ("beta", "label_smoothing", "loss", "length_normalised"),
     "simpo": ("beta", "label_smoothing", "gamma"),
+    "distill": ("teacher", "alpha", "temperature"),
 }
 
 
@@ -26,6 +27,8 @@ def check_preferences(config: Pretrain) -> None:
             not known or name in known or value == field.default,
             f"objective.{field.name}={value} is for objective={' and '.join(known)}, not for {name}: leave it out.",
         )
+    if name == "distill":
+        _check_distill(config)
     if name not in PAIRS:
         return
     require(objective.beta > 0, f"objective.beta={objective.beta}: must be above 0.")
@@ -47,4 +50,24 @@ def check_preferences(config: Pretrain) -> None:
         model.num_experts == 0,
         f"objective={name} with model.num_experts={model.num_experts}: what keeps experts balanced isn't part of an "
         "answer's probability; use a dense model.",
+    )
+
+
+def _check_distill(config: Pretrain) -> None:
+    """Refuses distillation where the student's probabilities aren't whole, or a penalty would be left out."""
+    objective, data, model = config.objective, config.data, config.model
+    require(
+        config.parallel.sequence == 1,
+        f"parallel.sequence={config.parallel.sequence} with objective=distill: a teacher sees whole rows; use "
+        "parallel.sequence=1.",
+    )
+    require(
+        model.z_loss == 0 and model.num_experts == 0,
+        "objective=distill: model.z_loss and penalties of experts aren't added to it; set model.z_loss=0 and take a "
+        "dense model.",
+    )
+    require(
+        objective.teacher is not None or objective.alpha == 0 or data.packing == "whole",
+        f"data.packing={data.packing} with objective=distill: what the shards have of a teacher was said of each "
+        "document alone; use data.packing=whole, or ask the teacher by objective.teacher=MODEL.",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -19,6 +20,10 @@ from trainer.evaluate.folder_model import context_of, load_folder
 from trainer.evaluate.trained_model import load_model
 from trainer.machine.hub_name import local_folder
 from trainer.model.build import LanguageModel
+from trainer.objective.build import members_of
+from trainer.objective.distill import TEACHER
+from trainer.objective.pairs import REFERENCE
+from trainer.ranks.mesh import Mesh
 from trainer.run.directory import read_config
 
 
@@ -26,16 +31,20 @@ from trainer.run.directory import read_config
 class FrozenModel:
     """Where a model is: `key` is what named it, `kind` that of `folder`, base_model's HF or CHECKPOINT.
 
-    `window` is how many tokens it sees; `sha256` is that of its weights.
+    `window` is how many tokens it sees.
     """
 
     key: str
     given: str
     folder: Path
     kind: str
-    sha256: str
     tokenizer: Path
     window: int
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of its weights, which are read for it."""
+        return hash_weights(self.folder, self.kind)
 
     def record(self, precision: str, *, temperature: float = 1.0) -> ModelRecord:
         """As a manifest has it."""
@@ -87,7 +96,23 @@ def _frozen(key: str, given: str, folder: Path, kind: str, tokenizer: Path, wind
     file = tokenizer / "tokenizer.json"
     if not file.is_file():
         raise InputError(f"{key}={given}: no tokenizer.json in {tokenizer}, by which its ids would be known; add it.")
-    return FrozenModel(key, given, folder, kind, hash_weights(folder, kind), file, window)
+    return FrozenModel(key, given, folder, kind, file, window)
+
+
+def check_asked_models(
+    config: Pretrain, training: list[Manifest], others: list[Manifest], mesh: Mesh, *, new: bool
+) -> None:
+    """Refuses data for which other models were asked than a run's, and a teacher of another tokenizer.
+
+    Every rank calls it. The start of a run that goes on has been compared.
+    """
+    members = members_of(config.objective, training=True)
+    if REFERENCE in members and new:
+        mesh.main_finds(lambda: check_reference(config, training + others))
+    if TEACHER in members:
+        check_temperature(config, training)
+    if find_teacher(config) is not None:
+        mesh.main_finds(lambda: check_teacher(config, training))
 
 
 def check_reference(config: Pretrain, manifests: list[Manifest]) -> None:
@@ -101,7 +126,7 @@ def check_reference(config: Pretrain, manifests: list[Manifest]) -> None:
         )
     start = find_frozen(given, key=key)
     for manifest in manifests:
-        record = manifest.models.get("reference")
+        record = manifest.models.get(REFERENCE)
         if record is None:
             raise InputError(
                 f"{manifest.folder}: the manifest doesn't say whose log-probabilities it has; prepare again."
@@ -118,3 +143,42 @@ def check_reference(config: Pretrain, manifests: list[Manifest]) -> None:
                 f"{record.precision}, in which they differ; train in that, or prepare again with "
                 f"data.model_precision={precision}."
             )
+
+
+def check_temperature(config: Pretrain, manifests: list[Manifest]) -> None:
+    """Refuses probabilities of a teacher at another temperature than a run's."""
+    wanted = config.objective.temperature
+    for manifest in manifests:
+        record = manifest.models.get(TEACHER)
+        if record is None:
+            raise InputError(f"{manifest.folder}: the manifest doesn't say whose probabilities it has; prepare again.")
+        if record.temperature != wanted:
+            raise ConfigError(
+                f"objective.temperature={wanted}: {manifest.folder} has a teacher's probabilities at "
+                f"{record.temperature}; take that, or prepare again with data.teacher_temperature={wanted}."
+            )
+
+
+def find_teacher(config: Pretrain) -> FrozenModel | None:
+    """The teacher that is asked while training; None where there is none."""
+    given = config.objective.teacher
+    return None if given is None or config.objective.alpha == 0 else find_frozen(given, key="objective.teacher")
+
+
+def check_teacher(config: Pretrain, manifests: list[Manifest]) -> None:
+    """Refuses a teacher that has other ids than the data, or doesn't see a whole row."""
+    teacher = find_teacher(config)
+    assert teacher is not None
+    for manifest in manifests:
+        teacher.check_tokenizer(manifest.tokenizer_file, manifest.folder)
+    if config.data.sequence_length > teacher.window and teacher.kind == HF:
+        raise ConfigError(
+            f"data.sequence_length={config.data.sequence_length}: {teacher.key}={teacher.given} sees {teacher.window} "
+            "tokens; use shorter rows."
+        )
+
+
+def open_teacher(config: Pretrain, device: torch.device) -> LanguageModel | None:
+    """The teacher that is asked while training, whole on every rank, in evaluation mode; None where there is none."""
+    teacher = find_teacher(config)
+    return None if teacher is None else teacher.load(device, "bf16" if config.train.in_bf16 else "fp32")

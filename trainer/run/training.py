@@ -46,13 +46,13 @@ from trainer.model.build import (
 from trainer.model.hugging_face.folder import find_model, keep_model, own_model
 from trainer.model.hugging_face.suitability import require_suitable
 from trainer.objective.build import Objective, build_objective, check_datasets, members_of
-from trainer.objective.pairs import REFERENCE
+from trainer.objective.distill import Distill
 from trainer.ranks.mesh import Mesh, join, seed_everything
 from trainer.ranks.stop import StopRequests
 from trainer.ranks.watchdog import Watchdog
 from trainer.run import directory as run_directory
 from trainer.run.before import score_before
-from trainer.run.frozen_model import check_reference
+from trainer.run.frozen_model import check_asked_models, open_teacher
 from trainer.run.lock import RunLock
 from trainer.run.micro_batch import find_micro_batch
 from trainer.run.open import (
@@ -99,7 +99,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     mesh.main_finds(lambda: choose_mode(config.track.wandb))  # refuses online without a key
 
     members = members_of(config.objective)
-    training = open_training(config.data, config.seed, members)
+    training = open_training(config.data, config.seed, members_of(config.objective, training=True))
     validation = open_validation(config.data, members) if config.evaluate.every > 0 else []
     test = [open_test(config.data, members)] if config.evaluate.test else []
     check_datasets(config.objective, training + validation + test)
@@ -116,8 +116,8 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         fetch_newest(object_store, run_dir, mesh, lambda folder: check_fetched(folder, config, training))
     reader = find_resume(run_dir, config, mesh, training)
     config = settle_numbers(config, reader, mesh)
-    if REFERENCE in members and reader is None:
-        mesh.main_finds(lambda: check_reference(config, [each.manifest for each in training + validation + test]))
+    asked = [each.manifest for each in training], [each.manifest for each in validation + test]
+    check_asked_models(config, *asked, mesh, new=reader is None)
     progress = reader.stated("progress", Progress.from_json) if reader else Progress()
     history = (reader.stated("history", History.from_json) if reader else History([], [])).go_on(
         step=progress.step,
@@ -156,6 +156,8 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         reader.check_shapes(weights.trained)
     weights.restore(assembly, steps=progress.step)
     objective = build_objective(config.objective, config.data, widest(training).manifest, seed=config.seed)
+    if isinstance(objective, Distill):
+        objective = objective.taught_by(open_teacher(config, mesh.device))
     objective.check_model(engine.module)
     if config.train.compile:
         compile_parts(engine.module)

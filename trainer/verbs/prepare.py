@@ -148,12 +148,12 @@ def _prepare(
     tokenizer, engine = _tokenizer(config, corpus, maps.here)
     names = tuple(source.name for source in sources)
     if asked is not None:
-        _check_vocabulary(asked, store.folder / "tokenizer" / "tokenizer.json", output)
+        _check_vocabulary(asked, tokenizer, store.folder / "tokenizer" / "tokenizer.json", output)
     unasked = output if asked is None else output / PARTIAL / "unasked"
     written = _write_shards(data, unasked, corpus, tokenizer, engine, names, maps.spread)
     corpus = with_unrendered(corpus, written)
     if asked is not None:
-        written = _ask_models(asked, written, unasked, output, tokenizer.dtype, maps.spread)
+        written = _ask_models(asked, written, unasked, output, tokenizer, maps.spread)
     finish = Finish(config, output, sources, plan, corpus, tokenizer, written, asked.records if asked else {})
     for _ in maps.here(finish, [output]):
         print_summary(output, corpus, written)
@@ -443,24 +443,28 @@ def _asked(data: Data) -> Asked | None:
     return Asked(models, data.model_precision, data.teacher_top_k, data.teacher_temperature)
 
 
-def _check_vocabulary(asked: Asked, tokenizer: Path, output: Path) -> None:
-    """Refuses models of other tokenizers than the data's."""
+def _check_vocabulary(asked: Asked, tokenizer: Tokenizer, file: Path, output: Path) -> None:
+    """Refuses models of other tokenizers than the data's, and more tokens of a teacher than there are."""
     for model in asked.models.values():
-        model.check_tokenizer(tokenizer, output)
+        model.check_tokenizer(file, output)
+    require(
+        "teacher" not in asked.models or asked.top_k < tokenizer.vocab_size,
+        f"data.teacher_top_k={asked.top_k}: the vocabulary has {tokenizer.vocab_size:,} tokens; give fewer.",
+    )
 
 
 def _ask_models(
-    asked: Asked, written: dict[str, list[Written]], unasked: Path, output: Path, dtype: str, map_items: Map
+    asked: Asked, written: dict[str, list[Written]], unasked: Path, output: Path, tokenizer: Tokenizer, map_items: Map
 ) -> dict[str, list[Written]]:
     """Asks the models about every block, then writes the shards anew with what they said."""
     from trainer.adapt.score_shards import AddMembers, AskBlock, BlockItem, ShardItem
 
-    ask = AskBlock(unasked.parent, dtype, asked)
+    ask = AskBlock(unasked.parent, tokenizer.dtype, tokenizer.vocab_size, asked)
     shards = [(split, each.shard) for split, found in written.items() for each in found]
     blocks = [
         BlockItem(unasked / split, shard, number)
         for split, shard in shards
-        for number in range(len(open_index(unasked / split, shard, np.dtype(dtype))))
+        for number in range(len(open_index(unasked / split, shard, np.dtype(tokenizer.dtype))))
     ]
     for what, model in asked.models.items():
         say(what, f"{escape(model.folder)}, {model.window:,} tokens at a time, in {asked.precision}")
