@@ -18,6 +18,7 @@ from trainer.objective.build import Objective
 from trainer.ranks.mesh import Mesh
 from trainer.track.metrics import bits_per_byte, perplexity
 
+SHOWN = ("rewards/margins", "rewards/accuracies")  # of measures with several parts, those said in words
 TOKENS = "tokens"  # the unit of objectives whose losses are nats of text
 
 
@@ -37,7 +38,7 @@ class Score:
     def in_words(self) -> str:
         """For the console, and summaries."""
         if self.unit != TOKENS:
-            shown = ((name, value) for name, value in self.measures.items() if "/" not in name)
+            shown = ((name, value) for name, value in self.measures.items() if "/" not in name or name in SHOWN)
             measures = "".join(f", {name} {value:.4f}" for name, value in shown)
             return f"loss {self.loss:.4f}{measures} ({self.tokens:,} {self.unit})"
         bits = "" if self.bits_per_byte is None else f"{self.bits_per_byte:.4f} bits per byte, "
