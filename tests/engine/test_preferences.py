@@ -61,9 +61,7 @@ def test_the_course_does_not_depend_on_ranks_stage_or_micro_batch(folder, tmp_pa
     changes = {"train__micro_batch_size": micro, "parallel__zero_stage": stage, "adapt__name": adapt}
     assert run_ranks(pretrain, configure(folder, tmp_path / "run", **changes), ranks) == [0] * ranks
     alone = read_metrics(folder / adapt)
-    rows = assert_same_course(
-        tmp_path / "run", [(row["train/loss"], row["train/grad_norm"]) for row in alone], 1e-5
-    )
+    rows = assert_same_course(tmp_path / "run", [(row["train/loss"], row["train/grad_norm"]) for row in alone], 1e-5)
     for row, expected in zip(rows, alone, strict=True):
         assert row["rewards/margins"] == pytest.approx(expected["rewards/margins"], abs=1e-5)
         assert row["tokens"] == expected["tokens"]

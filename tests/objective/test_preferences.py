@@ -84,7 +84,9 @@ def test_at_the_reference_the_loss_is_ln_2_and_nothing_is_preferred():
     model = tiny_model()
     with torch.no_grad():
         reference = {
-            number: tuple(answer_log_probability(model, pair.prompt, side).item() for side in (pair.chosen, pair.rejected))
+            number: tuple(
+                answer_log_probability(model, pair.prompt, side).item() for side in (pair.chosen, pair.rejected)
+            )
             for number, pair in enumerate(PAIRS)
         }
         objective = Dpo(ObjectiveSettings(beta=0.1), Causal(LENGTH, None))

@@ -22,7 +22,8 @@ from trainer.data.tokens.manifest import ModelRecord, Shard
 from trainer.data.tokens.shard_index import index_path
 from trainer.data.tokens.shard_writer import write_shard
 from trainer.data.tokens.shards import ShardReader
-from trainer.errors import InputError
+from trainer.data.tokens.tokenizer import Tokenizer
+from trainer.errors import InputError, require
 from trainer.machine.durable import replacing, write_json
 from trainer.machine.json_file import Malformed, from_json, read_json
 from trainer.model.build import LanguageModel
@@ -37,6 +38,15 @@ class Asked:
     precision: str
     top_k: int
     temperature: float
+
+    def check_vocabulary(self, tokenizer: Tokenizer, file: Path, output: Path) -> None:
+        """Refuses models of other tokenizers than the data's, and more tokens of a teacher than there are."""
+        for model in self.models.values():
+            model.check_tokenizer(file, output)
+        require(
+            "teacher" not in self.models or self.top_k < tokenizer.vocab_size,
+            f"data.teacher_top_k={self.top_k}: the vocabulary has {tokenizer.vocab_size:,} tokens; give fewer.",
+        )
 
     @property
     def records(self) -> dict[str, ModelRecord]:

@@ -43,7 +43,31 @@ class TokenizerSettings:
 
 
 FORMATS = ("text", "jsonl", "csv", "tsv", "parquet", "arrow", "tar", "warc", "wikipedia", "html", "epub")
-EXAMPLES = ("chat", "prompt_completion", "preference")  # trainer/data/examples/formats.py
+EXAMPLES = (
+    "chat",
+    "prompt_completion",
+    "preference",
+    "labelled",
+    "tagged",
+    "seq2seq",
+)  # trainer/data/examples/formats.py
+
+
+@dataclass
+class Augment:
+    """Copies of labelled texts with some words changed, for training alone (EDA; Wei and Zou 2019)."""
+
+    copies: int = knob(0, "Changed copies of each training text; 0 is off.", high=100, later=True, decides=True)
+    delete: float = knob(0.1, "Chance of each word to be left out.", high=0.9, later=True, decides=True)
+    swap: float = knob(
+        0.1, "Pairs of words that change places, as a share of the words.", high=1.0, later=True, decides=True
+    )
+    replace: float = knob(
+        0.1, "Words that become a synonym, as a share of the words.", high=1.0, later=True, decides=True
+    )
+    synonyms: Optional[str] = knob(
+        None, "A table of synonyms: words that mean the same to a line, separated by tabs.", later=True, decides=True
+    )
 
 
 @dataclass
@@ -97,7 +121,8 @@ class Data:
     format: Optional[str] = knob(
         None,
         "What the files hold, by default as their names and contents say; or chat (messages, ShareGPT, Alpaca), "
-        "prompt_completion or preference (prompt, chosen, rejected): JSON, of which the answers are learnt.",
+        "prompt_completion or preference (prompt, chosen, rejected): JSON, of which the answers are learnt; or labelled "
+        "(text, label), tagged (tokens, tags; CoNLL too) or seq2seq (source, target).",
         common=True,
         choices=(*FORMATS, *EXAMPLES),
         later=True,
@@ -141,6 +166,13 @@ class Data:
         later=True,
         decides=True,
     )
+    labels: list[str] = knob(
+        [],
+        "Labels of labelled or tagged data in the order of their numbers, others are refused; by default all that occur.",
+        later=True,
+        decides=True,
+    )
+    augment: Augment = part(Augment)
     most_document_bytes: int = knob(
         2**27,
         "Largest document that is read; larger ones are counted as too_large, or refused by name.",

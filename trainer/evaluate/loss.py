@@ -18,7 +18,6 @@ from trainer.objective.build import Objective
 from trainer.ranks.mesh import Mesh
 from trainer.track.metrics import bits_per_byte, perplexity
 
-SHOWN = ("rewards/margins", "rewards/accuracies")  # of measures with several parts, those said in words
 TOKENS = "tokens"  # the unit of objectives whose losses are nats of text
 
 
@@ -38,11 +37,18 @@ class Score:
     def in_words(self) -> str:
         """For the console, and summaries."""
         if self.unit != TOKENS:
-            shown = ((name, value) for name, value in self.measures.items() if "/" not in name or name in SHOWN)
+            shown = ((name, value) for name, value in self.measures.items() if _is_shown(name))
             measures = "".join(f", {name} {value:.4f}" for name, value in shown)
             return f"loss {self.loss:.4f}{measures} ({self.tokens:,} {self.unit})"
         bits = "" if self.bits_per_byte is None else f"{self.bits_per_byte:.4f} bits per byte, "
         return f"{self.loss:.4f} nats per token, {bits}perplexity {perplexity(self.loss):.2f} ({self.tokens:,} tokens)"
+
+
+def _is_shown(measure: str) -> bool:
+    """Whether a measure is said in words; all are in metrics.jsonl, and in what evaluate prints."""
+    if "/" in measure:
+        return measure in ("rewards/margins", "rewards/accuracies")
+    return not measure.startswith(("precision_", "recall_"))
 
 
 def scored_rows(dataset: Dataset, settings: Evaluate) -> int:

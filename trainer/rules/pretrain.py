@@ -12,6 +12,7 @@ from trainer.errors import ConfigError, divisors, require
 from trainer.rules.adapt import check_adapt
 from trainer.rules.layouts import check_elastic, check_layout
 from trainer.rules.lstm import check_lstm
+from trainer.rules.objectives import check_objective
 from trainer.rules.preference import check_preferences
 
 SHORTEST_HANG_S = 5  # below, a busy machine looks like a hang
@@ -136,6 +137,7 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
         check_causal_lm(config)
     check_data(config.data)
     check_adapt(config)
+    check_objective(config)
     check_preferences(config)
     check_layout(config, world_size)
     train = config.train

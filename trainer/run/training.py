@@ -55,6 +55,7 @@ from trainer.run.before import score_before
 from trainer.run.frozen_model import check_asked_models, open_teacher
 from trainer.run.lock import RunLock
 from trainer.run.micro_batch import find_micro_batch
+from trainer.run.objective import settle_objective
 from trainer.run.open import (
     already_finished,
     already_stopped,
@@ -87,7 +88,7 @@ def run_rank(config: Pretrain) -> int:
 
 def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog) -> int:
     """The recipe."""
-    config = run_directory.with_absolute_places(config)
+    config = settle_objective(run_directory.with_absolute_places(config))
     model_config = find_model(config.model, run_directory.locate(config))
     require_suitable(model_config, config.train, config.parallel, sequence_length=config.data.sequence_length)
     load_nvme_op(config.parallel)

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xxhash
 
 from trainer.config import Data, Prepare, TextSource
 from trainer.config.values import check_values
+from trainer.data.examples.augment import augmentation_of
+from trainer.data.examples.labelled import in_order
 from trainer.data.examples.read import REFUSE, ExampleReader
 from trainer.data.text.cleaning import Cleaning
 from trainer.data.text.collect import Collect, Totals, WorkItem, work_items
@@ -55,7 +55,6 @@ from trainer.data.text.split import Buckets, shard_ranges
 from trainer.data.text.summary import counts_in_words, print_summary
 from trainer.data.text.workers import Map, available_cores, in_process, processes
 from trainer.data.tokens.manifest import read_manifest
-from trainer.data.tokens.shard_index import open_index
 from trainer.data.tokens.shards import open_shards
 from trainer.data.tokens.tokenizer import (
     SMALLEST_VOCABULARY,
@@ -148,9 +147,9 @@ def _prepare(
     tokenizer, engine = _tokenizer(config, corpus, maps.here)
     names = tuple(source.name for source in sources)
     if asked is not None:
-        _check_vocabulary(asked, tokenizer, store.folder / "tokenizer" / "tokenizer.json", output)
+        asked.check_vocabulary(tokenizer, store.folder / "tokenizer" / "tokenizer.json", output)
     unasked = output if asked is None else output / PARTIAL / "unasked"
-    written = _write_shards(data, unasked, corpus, tokenizer, engine, names, maps.spread)
+    written = _write_shards(config, unasked, corpus, tokenizer, engine, names, maps.spread)
     corpus = with_unrendered(corpus, written)
     if asked is not None:
         written = _ask_models(asked, written, unasked, output, tokenizer, maps.spread)
@@ -266,7 +265,9 @@ def _collect(
     items: list[WorkItem], store: DocumentStore, sources: tuple[Source, ...], data: Data, map_items: Map
 ) -> Totals:
     """Stores every source's documents; returns what they add up to."""
-    examples = ExampleReader(str(data.format), refuses=data.bad_records == REFUSE) if data.has_examples else None
+    examples = None
+    if data.has_examples:
+        examples = ExampleReader(str(data.format), data.bad_records == REFUSE, tuple(data.labels))
     work = Collect(store, Cleaning.of(data.clean, len(items)), examples)
     totals = Totals()
     with ProgressBar("read", sum(item.bytes for item in items)) as progress:
@@ -299,6 +300,7 @@ def _arrange(totals: Totals, store: DocumentStore, sources: tuple[Source, ...], 
         unused=dict(totals.unused),
         changed=dict(sorted(totals.changed.items())),
         domains=most_frequent(totals.domains, KEPT_DOMAINS),
+        labels=tuple(data.labels) or in_order(totals.labels),
         documents_read=sum(split.documents for part in parts for split in part.splits.values())
         + totals.rejected.total(),
     )
@@ -399,7 +401,7 @@ def _tokenizer(config: Prepare, corpus: Corpus, map_items: Map) -> tuple[Tokeniz
 
 
 def _write_shards(
-    data: Data,
+    config: Prepare,
     output: Path,
     corpus: Corpus,
     tokenizer: Tokenizer,
@@ -408,7 +410,10 @@ def _write_shards(
     map_items: Map,
 ) -> dict[str, list[Written]]:
     """Encodes and writes the shards of every split. A part's texts are removed with the last shard made of them."""
-    store = corpus.stored.store
+    data, store, examples = config.data, corpus.stored.store, None
+    if data.has_examples:
+        augmentation = augmentation_of(data.augment, config.seed)
+        examples = Examples(sources, data.bad_records == REFUSE, corpus.labels, augmentation)
     work = MakeShard(
         store=store,
         tokenizer=store.folder / "tokenizer",
@@ -416,7 +421,7 @@ def _write_shards(
         engine=engine,
         dtype=tokenizer.dtype,
         block_tokens=data.block_tokens,
-        examples=Examples(sources, data.bad_records == REFUSE) if data.has_examples else None,
+        examples=examples,
     )
     jobs = list(_shard_jobs(output, corpus))
     last_use = {part.part: number for number, job in enumerate(jobs) for part in job.parts}
@@ -433,52 +438,25 @@ def _write_shards(
 
 def _asked(data: Data) -> Asked | None:
     """The models that data.reference and data.teacher name; None where there are none, and no torch is needed."""
-    named = {"reference": data.reference, "teacher": data.teacher}
-    if not any(named.values()):
+    if data.reference is None and data.teacher is None:
         return None
-    from trainer.adapt.score_shards import Asked
-    from trainer.run.frozen_model import find_frozen
+    from trainer.adapt.ask import asked_models
 
-    models = {member: find_frozen(path, key=f"data.{member}") for member, path in named.items() if path}
-    return Asked(models, data.model_precision, data.teacher_top_k, data.teacher_temperature)
-
-
-def _check_vocabulary(asked: Asked, tokenizer: Tokenizer, file: Path, output: Path) -> None:
-    """Refuses models of other tokenizers than the data's, and more tokens of a teacher than there are."""
-    for model in asked.models.values():
-        model.check_tokenizer(file, output)
-    require(
-        "teacher" not in asked.models or asked.top_k < tokenizer.vocab_size,
-        f"data.teacher_top_k={asked.top_k}: the vocabulary has {tokenizer.vocab_size:,} tokens; give fewer.",
-    )
+    return asked_models(data)
 
 
 def _ask_models(
     asked: Asked, written: dict[str, list[Written]], unasked: Path, output: Path, tokenizer: Tokenizer, map_items: Map
 ) -> dict[str, list[Written]]:
-    """Asks the models about every block, then writes the shards anew with what they said."""
-    from trainer.adapt.score_shards import AddMembers, AskBlock, BlockItem, ShardItem
+    """The shards in `unasked`, written anew to `output` with what the models say of their documents."""
+    from trainer.adapt.ask import ask_models
 
-    ask = AskBlock(unasked.parent, tokenizer.dtype, tokenizer.vocab_size, asked)
-    shards = [(split, each.shard) for split, found in written.items() for each in found]
-    blocks = [
-        BlockItem(unasked / split, shard, number)
-        for split, shard in shards
-        for number in range(len(open_index(unasked / split, shard, np.dtype(tokenizer.dtype))))
-    ]
-    for what, model in asked.models.items():
-        say(what, f"{escape(model.folder)}, {model.window:,} tokens at a time, in {asked.precision}")
-    with ProgressBar("ask", sum(shard.text_bytes for _, shard in shards)) as progress:
-        done = map_items(ask, blocks)
-        for split, shard in shards:
-            count = sum(item.folder.name == split and item.shard == shard for item in blocks)
-            deque(islice(done, count), maxlen=0)
-            progress.advance(bytes=shard.text_bytes, tokens=shard.tokens)
-    items = [ShardItem(unasked / split, shard, output / split / shard.file) for split, shard in shards]
-    for split in written:
-        make_folder(output / split)
-    whole = iter(list(map_items(AddMembers(ask), items)))
-    return {split: [replace(each, shard=next(whole)) for each in found] for split, found in written.items()}
+    shards = {split: [each.shard for each in found] for split, found in written.items()}
+    whole = ask_models(asked, shards, unasked, output, tokenizer, map_items)
+    return {
+        split: [replace(each, shard=shard) for each, shard in zip(found, whole[split], strict=True)]
+        for split, found in written.items()
+    }
 
 
 def _shard_jobs(output: Path, corpus: Corpus) -> Iterator[ShardJob]:

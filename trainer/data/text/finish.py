@@ -87,6 +87,7 @@ class Finish(Work[Path, None]):
             end_of_text=tokenizer.end_of_text_id,
             special_ids=tokenizer.special_ids,
             shards=tuple(written.shard for written in self.written[folder.name]),
+            labels=self.corpus.labels,
             rejected=self.corpus.rejected,
             documents_read=self.corpus.documents_read,
             sources=tuple(

@@ -20,6 +20,8 @@ class Head:
     is_new: bool = False
 
 
+ALWAYS_ZERO = ("final_logits_bias",)  # BART's stored buffer, which no training changes
+
 CAUSAL, MASKED, SEQ2SEQ, CLASSIFY, TAG = "causal", "masked", "seq2seq", "classify", "tag"
 
 HEADS: dict[str, Head] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,10 +12,9 @@ from trainer.errors import ConfigError, InputError
 from trainer.model.build import LanguageModel
 from trainer.model.hugging_face.causal_lm import CausalLM, has_dropout, has_head, read_model_config
 from trainer.model.hugging_face.headed import wrap
-from trainer.model.hugging_face.heads import MASKED
+from trainer.model.hugging_face.heads import ALWAYS_ZERO, MASKED
 from trainer.model.hugging_face.tensor_plan import check_plan
 
-ALWAYS_ZERO = ("final_logits_bias",)  # BART's stored buffer, which no training changes
 OTHER_HEADS = ("classifier_", "summary_")  # fields of config.json for heads that a language model hasn't
 
 
@@ -32,9 +32,11 @@ def require_suitable(settings: Model, train: Train, parallel: Parallel, *, seque
     if train.activation_checkpointing == "full" and not inner.supports_gradient_checkpointing:
         raise ConfigError(f"{place} can't compute blocks again in backward; use train.activation_checkpointing=none.")
     positions = getattr(inner.config, "max_position_embeddings", None)
-    if positions is not None and positions < sequence_length:
+    first = first_position(inner)
+    if positions is not None and positions < sequence_length + first:
+        after = f", of which the first {first} aren't used" if first else ""
         raise ConfigError(
-            f"data.sequence_length={sequence_length}: {place} has max_position_embeddings={positions}; "
+            f"data.sequence_length={sequence_length}: {place} has max_position_embeddings={positions}{after}; "
             "lower the one, or raise the other by model.overrides.max_position_embeddings."
         )
     if getattr(inner.config, "output_router_logits", False):
@@ -45,6 +47,12 @@ def require_suitable(settings: Model, train: Train, parallel: Parallel, *, seque
     if parallel.tensor > 1:
         check_plan(inner, {name: tuple(p.shape) for name, p in model.named_parameters()}, parallel.tensor)
     require_repeatable(train, parallel, model, place)
+
+
+def first_position(inner: Any) -> int:
+    """The number of a row's first position: RoBERTa and its kin begin after their padding token's id."""
+    counts = any(hasattr(module, "create_position_ids_from_input_ids") for module in inner.modules())
+    return (inner.config.pad_token_id or 0) + 1 if counts else 0
 
 
 def require_vocabulary(settings: Model, needed: int, data: Path, *, extra: int = 0) -> None:
