@@ -80,9 +80,9 @@ class ObjectiveSettings:
     name: str = knob(
         "causal",
         "causal: each token from those before it; masked: tokens that were replaced; seq2seq: a target from a source; "
-        "classify: a text's label; tag: its words'; dpo, simpo: the better of two answers; "
+        "classify: a text's label; tag: its words'; dpo, simpo, reward: the better of two answers; "
         "distill: what a teacher says.",
-        choices=("causal", "masked", "seq2seq", "classify", "tag", "dpo", "simpo", "distill"),
+        choices=("causal", "masked", "seq2seq", "classify", "tag", "dpo", "simpo", "reward", "distill"),
         later=True,
     )
     noise: float = knob(

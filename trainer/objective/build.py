@@ -17,7 +17,7 @@ from trainer.data.tokens.token_rows import GatheredRows
 from trainer.errors import ConfigError
 from trainer.model.build import LanguageModel
 from trainer.model.hugging_face.heads import CAUSAL, CLASSIFY, MASKED, SEQ2SEQ, TAG
-from trainer.objective import causal, classify, distill, dpo, masked, seq2seq, simpo
+from trainer.objective import causal, classify, distill, dpo, masked, reward, seq2seq, simpo
 from trainer.objective.losses import Losses
 
 # A model, or DeepSpeed's engine around one
@@ -59,8 +59,8 @@ class Kind:
     """An objective: what makes it, the members of blocks (block_members.KINDS) that it reads, and the head it trains.
 
     `head` is what a Hugging Face model is asked for (model.head), `extra_ids` how many ids above the tokenizer's
-    vocabulary are used. One with `labels` learns those of its data. `taught` are members that it reads while training
-    alone.
+    vocabulary are used. One with labels learns those of its data, or `fixed_labels`. `taught` are members that it reads
+    while training alone.
     """
 
     build: Callable[[ObjectiveSettings, Data, Manifest, int], Objective]
@@ -68,6 +68,7 @@ class Kind:
     head: str = CAUSAL
     extra_ids: Callable[[ObjectiveSettings, Data, Manifest], int] = lambda settings, data, manifest: 0
     has_labels: bool = False
+    fixed_labels: tuple[str, ...] = ()
     taught: Callable[[ObjectiveSettings], tuple[str, ...]] = lambda settings: ()
 
 
@@ -78,6 +79,9 @@ KINDS: dict[str, Kind] = {
     "classify": Kind(classify.build_classify, classify.members_of_texts, head=CLASSIFY, has_labels=True),
     "tag": Kind(classify.build_tag, classify.members_of_tokens, head=TAG, has_labels=True),
     "dpo": Kind(dpo.build, lambda settings: dpo.MEMBERS),
+    "reward": Kind(
+        reward.build, lambda settings: reward.MEMBERS, head=CLASSIFY, has_labels=True, fixed_labels=reward.LABELS
+    ),
     "distill": Kind(distill.build, taught=distill.members_of_taught),
     "simpo": Kind(simpo.build, lambda settings: simpo.MEMBERS),
 }

@@ -29,6 +29,11 @@ def check_preferences(config: Pretrain) -> None:
         )
     if name == "distill":
         _check_distill(config)
+    if name == "reward":
+        require(
+            data.long_documents == "reject",
+            "objective=reward: pairs of answers aren't cut: set data.long_documents=reject, as it does by itself.",
+        )
     if name not in PAIRS:
         return
     require(objective.beta > 0, f"objective.beta={objective.beta}: must be above 0.")

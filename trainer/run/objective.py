@@ -28,7 +28,7 @@ def settle_objective(config: Pretrain) -> Pretrain:
     manifests = _manifests(config)
     overrides = dict(model.overrides)
     if kind.has_labels:
-        labels = _labels(manifests)
+        labels = kind.fixed_labels or _labels(manifests)
         overrides["id2label"] = {str(number): label for number, label in enumerate(labels)}
         overrides["label2id"] = {label: number for number, label in enumerate(labels)}
         config = replace(config, objective=replace(config.objective, labels=list(labels)))

@@ -111,9 +111,9 @@ def read_progress(folder: Path, plan: PreparationPlan) -> str:
 
 def _difference(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
     """The first setting that differs, as a phrase."""
-    for key in wanted:
-        if stored.get(key) != wanted[key]:
-            return f"{key}={shown(stored.get(key))} then, {wanted[key]} now"
+    for key in (*wanted, *(key for key in stored if key not in wanted)):
+        if stored.get(key) != wanted.get(key):
+            return f"{key}={shown(stored.get(key))} then, {wanted.get(key)} now"
     return ""
 
 
