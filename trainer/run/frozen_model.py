@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from trainer.checkpoint.find import find_checkpoint
-from trainer.config import Pretrain
+from trainer.config import AUTO, Pretrain
+from trainer.config.plain_values import with_values
 from trainer.data.tokens.manifest import Manifest, ModelRecord
 from trainer.data.tokens.tokenizer import tokenizer_sha256
 from trainer.data.tokens.tokenizer_ids import extends, vocabulary_size
@@ -97,6 +98,14 @@ def _frozen(key: str, given: str, folder: Path, kind: str, tokenizer: Path, wind
     if not file.is_file():
         raise InputError(f"{key}={given}: no tokenizer.json in {tokenizer}, by which its ids would be known; add it.")
     return FrozenModel(key, given, folder, kind, file, window)
+
+
+def with_reference_precision(config: Pretrain, manifests: list[Manifest]) -> Pretrain:
+    """With train.precision=auto settled by what the data's reference was computed in, where they have one."""
+    records = [manifest.models[REFERENCE] for manifest in manifests if REFERENCE in manifest.models]
+    if config.train.precision != AUTO or REFERENCE not in members_of(config.objective) or not records:
+        return config
+    return with_values(config, {"train.precision": records[0].precision})
 
 
 def check_asked_models(

@@ -52,7 +52,7 @@ from trainer.ranks.stop import StopRequests
 from trainer.ranks.watchdog import Watchdog
 from trainer.run import directory as run_directory
 from trainer.run.before import score_before
-from trainer.run.frozen_model import check_asked_models, open_teacher
+from trainer.run.frozen_model import check_asked_models, open_teacher, with_reference_precision
 from trainer.run.lock import RunLock
 from trainer.run.micro_batch import find_micro_batch
 from trainer.run.objective import settle_objective
@@ -116,8 +116,8 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     if object_store is not None:
         fetch_newest(object_store, run_dir, mesh, lambda folder: check_fetched(folder, config, training))
     reader = find_resume(run_dir, config, mesh, training)
-    config = settle_numbers(config, reader, mesh)
     asked = [each.manifest for each in training], [each.manifest for each in validation + test]
+    config = settle_numbers(with_reference_precision(config, asked[0]), reader, mesh)
     check_asked_models(config, *asked, mesh, new=reader is None)
     progress = reader.stated("progress", Progress.from_json) if reader else Progress()
     history = (reader.stated("history", History.from_json) if reader else History([], [])).go_on(
