@@ -5,7 +5,6 @@ import math
 import re
 
 import pytest
-import torch
 
 from tests.engine.reference import assert_same_course
 from tests.pairs import make_base, preference_config, prepare_pairs, write_pairs
@@ -14,10 +13,7 @@ from tests.states import assert_equal_states
 from trainer.data.tokens.dataset import open_training
 from trainer.errors import BanyanError
 from trainer.objective.build import check_datasets, members_of
-from trainer.ranks.mesh import Mesh
-from trainer.run.frozen_model import check_asked_models
-
-ALONE = Mesh(rank=0, world_size=1, local_rank=0, device=torch.device("cpu"), control=None)
+from trainer.run.frozen_model import check_reference
 
 ALWAYS = [(2, 0, 1, "full"), (2, 2, 2, "full"), (2, 3, 1, "lora")]
 SHAPES = [
@@ -111,7 +107,7 @@ def look_before_training(config):
     """What a run does with its data before anything else, on one rank."""
     training = open_training(config.data, config.seed, members_of(config.objective, training=True))
     check_datasets(config.objective, training)
-    check_asked_models(config, [dataset.manifest for dataset in training], [], ALONE, new=True)
+    check_reference(config, [dataset.manifest for dataset in training])
 
 
 def test_a_run_refuses_pairs_for_another_objective_before_it_begins(folder, tmp_path):
