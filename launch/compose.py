@@ -26,7 +26,6 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from launch import groups, interpolation, keys, sources
 from launch.hub_names import pinned_names
 from launch.model_sizes import causal_lm_from, sizes_from
-from launch.packing import packing_from
 from launch.overrides import (
     SPACE,
     VERBATIM,
@@ -39,6 +38,7 @@ from launch.overrides import (
     split_verbatim,
     wrong_type,
 )
+from launch.packing import packing_from
 from launch.verbs import VERBS
 from trainer.config import Pretrain, as_stored_values, flatten
 from trainer.errors import ConfigError

@@ -79,11 +79,11 @@ def tagged(count: int, seed: int = 0) -> list[dict[str, Any]]:
     return records
 
 
-def copies(count: int, seed: int = 0, longest: int = 4) -> list[dict[str, Any]]:
+def copies(count: int, seed: int = 0, longest: int = 4, letters: str = "abcdef") -> list[dict[str, Any]]:
     """Letters to be written again."""
     draw, records = random.Random(seed), []
     for _ in range(count):
-        text = " ".join(draw.choices("abcdef", k=draw.randint(1, longest)))
+        text = " ".join(draw.choices(letters, k=draw.randint(1, longest)))
         records.append({"source": text, "target": text})
     return records
 

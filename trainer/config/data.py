@@ -43,7 +43,14 @@ class TokenizerSettings:
 
 
 FORMATS = ("text", "jsonl", "csv", "tsv", "parquet", "arrow", "tar", "warc", "wikipedia", "html", "epub")
-EXAMPLES = ("chat", "prompt_completion", "preference", "labelled", "tagged", "seq2seq")  # trainer/data/examples/formats.py
+EXAMPLES = (
+    "chat",
+    "prompt_completion",
+    "preference",
+    "labelled",
+    "tagged",
+    "seq2seq",
+)  # trainer/data/examples/formats.py
 
 
 @dataclass
@@ -52,7 +59,9 @@ class Augment:
 
     copies: int = knob(0, "Changed copies of each training text; 0 is off.", high=100, later=True, decides=True)
     delete: float = knob(0.1, "Chance of each word to be left out.", high=0.9, later=True, decides=True)
-    swap: float = knob(0.1, "Pairs of words that change places, as a share of the words.", high=1.0, later=True, decides=True)
+    swap: float = knob(
+        0.1, "Pairs of words that change places, as a share of the words.", high=1.0, later=True, decides=True
+    )
     replace: float = knob(
         0.1, "Words that become a synonym, as a share of the words.", high=1.0, later=True, decides=True
     )
@@ -197,6 +206,30 @@ class Data:
     shard_bytes: int = knob(256 * 2**20, "Text that goes into a shard, about.", "bytes", low=1, decides=True)
     block_tokens: int = knob(
         2**18, "Tokens of whole documents in one sample of a shard, about.", "tokens", low=1, decides=True
+    )
+    reference: Optional[str] = knob(
+        None,
+        "Model that preferences are measured against, the one that training will start from: a run, a checkpoint "
+        "(step-N) or a Hugging Face folder. Its log-probabilities are stored with the pairs.",
+        later=True,
+    )
+    teacher: Optional[str] = knob(
+        None,
+        "Model to be learnt from (objective=distill), likewise; of each token its likeliest ones are stored.",
+        later=True,
+    )
+    teacher_top_k: int = knob(
+        32, "How many of them, with the mass of all others.", "tokens", low=1, high=1024, later=True, decides=True
+    )
+    teacher_temperature: float = knob(
+        1.0, "Temperature of the teacher's probabilities.", low=0.01, high=100.0, later=True, decides=True
+    )
+    model_precision: str = knob(
+        "fp32",
+        "Numbers that the reference and the teacher are computed in; a reference's must be the run's.",
+        choices=("fp32", "bf16"),
+        later=True,
+        decides=True,
     )
     workers: Optional[int] = knob(None, "Processes that prepare uses; by default one per core.", low=1)
     # pretrain and evaluate

@@ -42,7 +42,7 @@ class DatasetLosses:
 
     def metrics(self, sums: Tensor) -> dict[str, float]:
         """Loss and targets of each dataset that the step had rows of, from sums over all ranks."""
-        metrics = {}
+        metrics: dict[str, float] = {}
         for name, loss, targets in zip(self.names, *sums.tolist(), strict=True):
             if targets > 0:
                 metrics |= {f"train/{name}/loss": loss / targets, f"train/{name}/tokens": targets}

@@ -37,12 +37,18 @@ class Score:
     def in_words(self) -> str:
         """For the console, and summaries."""
         if self.unit != TOKENS:
-            rest = ("precision_", "recall_")  # in metrics.jsonl, and what evaluate prints
-            shown = ((n, value) for n, value in self.measures.items() if "/" not in n and not n.startswith(rest))
+            shown = ((name, value) for name, value in self.measures.items() if _is_shown(name))
             measures = "".join(f", {name} {value:.4f}" for name, value in shown)
             return f"loss {self.loss:.4f}{measures} ({self.tokens:,} {self.unit})"
         bits = "" if self.bits_per_byte is None else f"{self.bits_per_byte:.4f} bits per byte, "
         return f"{self.loss:.4f} nats per token, {bits}perplexity {perplexity(self.loss):.2f} ({self.tokens:,} tokens)"
+
+
+def _is_shown(measure: str) -> bool:
+    """Whether a measure is said in words; all are in metrics.jsonl, and in what evaluate prints."""
+    if "/" in measure:
+        return measure in ("rewards/margins", "rewards/accuracies")
+    return not measure.startswith(("precision_", "recall_"))
 
 
 def scored_rows(dataset: Dataset, settings: Evaluate) -> int:

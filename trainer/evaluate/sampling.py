@@ -46,7 +46,9 @@ def write_target(model: LanguageModel, tokenizer: Tokenizer, source: str, sampli
     """What an encoder–decoder writes for a source, in pieces that end with whole characters."""
     end = tokenizer.end_of_text_id
     ids = LabelRenderer(tokenizer).source_ids(source)
-    return decode_stream(tokenizer, [], generate_tokens(model, ids, sampling, context_length=UNBOUNDED, end_of_text=end))
+    return decode_stream(
+        tokenizer, [], generate_tokens(model, ids, sampling, context_length=UNBOUNDED, end_of_text=end)
+    )
 
 
 def generate_tokens(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
 from trainer.config import Model
-from trainer.model.loss import Measure, logit_losses, row_losses
+from trainer.model.loss import FromLogits, Measure, logit_losses, row_losses, token_values
 
 State = tuple[Tensor, Tensor]  # of a layer: hidden and cell, each (1, rows, hidden_size)
 
@@ -71,8 +71,9 @@ class LSTM(nn.Module):
         targets: Tensor | None = None,
         document_ids: Tensor | None = None,
         cache: StateCache | None = None,
+        from_logits: FromLogits | None = None,
     ) -> Tensor:
-        """Each row's summed loss where there are targets, else logits; fp32 both. As Transformer.forward."""
+        """Each row's summed loss where there are targets, else logits, or what `from_logits` makes. As Transformer's."""
         if cache is not None and document_ids is not None:
             raise ValueError("A cache holds one document: give no document_ids with it.")
         hidden = self._drop(self.embed_tokens(tokens))
@@ -84,6 +85,8 @@ class LSTM(nn.Module):
             hidden = self._drop(hidden)
             if cache is not None:
                 cache.states[number] = state
+        if from_logits is not None:
+            return token_values(hidden, self.lm_head, from_logits, chunk=self.config.loss_chunk)
         if targets is not None:
             z_loss = self.config.z_loss if self.training else 0.0
             chunk = self.config.loss_chunk

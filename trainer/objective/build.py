@@ -17,7 +17,7 @@ from trainer.data.tokens.token_rows import GatheredRows
 from trainer.errors import ConfigError
 from trainer.model.build import LanguageModel
 from trainer.model.hugging_face.heads import CAUSAL, CLASSIFY, MASKED, SEQ2SEQ, TAG
-from trainer.objective import causal, classify, masked, seq2seq
+from trainer.objective import causal, classify, distill, dpo, masked, reward, seq2seq, simpo
 from trainer.objective.losses import Losses
 
 # A model, or DeepSpeed's engine around one
@@ -59,7 +59,8 @@ class Kind:
     """An objective: what makes it, the members of blocks (block_members.KINDS) that it reads, and the head it trains.
 
     `head` is what a Hugging Face model is asked for (model.head), `extra_ids` how many ids above the tokenizer's
-    vocabulary are used. One with `labels` learns those of its data.
+    vocabulary are used. One with labels learns those of its data, or `fixed_labels`. `taught` are members that it reads
+    while training alone.
     """
 
     build: Callable[[ObjectiveSettings, Data, Manifest, int], Objective]
@@ -67,6 +68,8 @@ class Kind:
     head: str = CAUSAL
     extra_ids: Callable[[ObjectiveSettings, Data, Manifest], int] = lambda settings, data, manifest: 0
     has_labels: bool = False
+    fixed_labels: tuple[str, ...] = ()
+    taught: Callable[[ObjectiveSettings], tuple[str, ...]] = lambda settings: ()
 
 
 KINDS: dict[str, Kind] = {
@@ -75,10 +78,16 @@ KINDS: dict[str, Kind] = {
     "seq2seq": Kind(seq2seq.build, head=SEQ2SEQ, extra_ids=seq2seq.extra_ids),
     "classify": Kind(classify.build_classify, classify.members_of_texts, head=CLASSIFY, has_labels=True),
     "tag": Kind(classify.build_tag, classify.members_of_tokens, head=TAG, has_labels=True),
+    "dpo": Kind(dpo.build, lambda settings: dpo.MEMBERS),
+    "reward": Kind(
+        reward.build, lambda settings: reward.MEMBERS, head=CLASSIFY, has_labels=True, fixed_labels=reward.LABELS
+    ),
+    "distill": Kind(distill.build, taught=distill.members_of_taught),
+    "simpo": Kind(simpo.build, lambda settings: simpo.MEMBERS),
 }
 
 # Members without which tokens are misread, and the objectives that read them
-NEEDED = {"sides": "objective=dpo or objective=reward"}
+NEEDED = {"sides": "objective=dpo, simpo or reward"}
 
 
 def build_objective(settings: ObjectiveSettings, data: Data, manifest: Manifest, *, seed: int) -> Objective:
@@ -86,9 +95,10 @@ def build_objective(settings: ObjectiveSettings, data: Data, manifest: Manifest,
     return KINDS[settings.name].build(settings, data, manifest, seed)
 
 
-def members_of(settings: ObjectiveSettings) -> tuple[str, ...]:
-    """The members of blocks that an objective reads besides tokens and targets."""
-    return KINDS[settings.name].members(settings)
+def members_of(settings: ObjectiveSettings, *, training: bool = False) -> tuple[str, ...]:
+    """The members of blocks that an objective reads besides tokens and targets, of training or of other sets."""
+    kind = KINDS[settings.name]
+    return kind.members(settings) + (kind.taught(settings) if training else ())
 
 
 def extra_ids_of(settings: ObjectiveSettings, data: Data, manifest: Manifest) -> int:

@@ -27,9 +27,7 @@ def cropped(batch: Batch) -> Batch:
     targets = batch.targets
     if targets.shape == batch.inputs.shape:
         targets = targets[:, :width]
-    return replace(
-        batch, inputs=batch.inputs[:, :width], targets=targets, document_ids=batch.document_ids[:, :width]
-    )
+    return replace(batch, inputs=batch.inputs[:, :width], targets=targets, document_ids=batch.document_ids[:, :width])
 
 
 def cropped_targets(targets: Tensor) -> Tensor:

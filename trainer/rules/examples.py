@@ -8,9 +8,12 @@ from trainer.errors import require
 
 def check_examples(data: Data) -> None:
     """Refuses, in one line, settings that are for text where data.format names examples, and examples among text."""
+    _check_models(data)
     if not data.has_examples:
         for key, given in (("data.labels", bool(data.labels)), ("data.augment.copies", data.augment.copies > 0)):
-            require(not given, f"{key} is for data.format=labelled{' or tagged' * (key == 'data.labels')}: leave it out.")
+            require(
+                not given, f"{key} is for data.format=labelled{' or tagged' * (key == 'data.labels')}: leave it out."
+            )
         for name, source in data.sources.items():
             require(
                 source.format not in EXAMPLES,
@@ -47,4 +50,17 @@ def check_examples(data: Data) -> None:
     require(
         data.encoding.lower().replace("_", "-") == "utf-8",
         f"data.encoding={data.encoding} is for text: {examples} is JSON, which is UTF-8; convert it.",
+    )
+
+
+def _check_models(data: Data) -> None:
+    """Refuses a reference of what are no pairs, and a teacher of pairs."""
+    require(
+        data.reference is None or data.format == "preference",
+        f"data.reference={data.reference}: a reference's log-probabilities are of pairs of answers; set "
+        "data.format=preference, or leave it out.",
+    )
+    require(
+        data.teacher is None or data.format != "preference",
+        f"data.teacher={data.teacher} with data.format=preference: pairs aren't distilled; leave it out.",
     )

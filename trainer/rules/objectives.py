@@ -5,7 +5,7 @@ from __future__ import annotations
 from trainer.config import AUTO, Pretrain
 from trainer.errors import require
 
-NOT_CAUSAL = ("masked", "seq2seq", "classify", "tag")
+NOT_CAUSAL = ("masked", "seq2seq", "classify", "tag", "reward")
 LABELLED = ("classify", "tag")
 
 
@@ -56,6 +56,6 @@ def check_objective(config: Pretrain) -> None:
         f"a document to a row{', or stream' * (name in ('masked', 'seq2seq'))}.",
     )
     require(
-        name not in LABELLED or config.data.packing == "single",
+        name not in (*LABELLED, "reward") or config.data.packing == "single",
         f"data.packing={config.data.packing} with objective={name}: a text is judged alone; use data.packing=single.",
     )

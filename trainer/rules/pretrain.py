@@ -13,6 +13,7 @@ from trainer.rules.adapt import check_adapt
 from trainer.rules.layouts import check_elastic, check_layout
 from trainer.rules.lstm import check_lstm
 from trainer.rules.objectives import check_objective
+from trainer.rules.preference import check_preferences
 
 SHORTEST_HANG_S = 5  # below, a busy machine looks like a hang
 
@@ -137,6 +138,7 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
     check_data(config.data)
     check_adapt(config)
     check_objective(config)
+    check_preferences(config)
     check_layout(config, world_size)
     train = config.train
     sizes = range_of(config.launch)

@@ -31,7 +31,7 @@ def settle_objective(config: Pretrain) -> Pretrain:
     manifests = _manifests(config)
     overrides = dict(model.overrides)
     if kind.has_labels:
-        labels = _labels(manifests)
+        labels = kind.fixed_labels or _labels(manifests)
         overrides["id2label"] = {str(number): label for number, label in enumerate(labels)}
         overrides["label2id"] = {label: number for number, label in enumerate(labels)}
         config = replace(config, objective=replace(config.objective, labels=list(labels)))
@@ -54,9 +54,7 @@ def _labels(manifests: list[Manifest]) -> tuple[str, ...]:
     """The labels of all sets, which must have the same."""
     first, *others = manifests
     if not first.labels:
-        raise InputError(
-            f"{first.folder}: its texts have no labels: prepare them with data.format=labelled or tagged."
-        )
+        raise InputError(f"{first.folder}: its texts have no labels: prepare them with data.format=labelled or tagged.")
     for other in others:
         if other.labels != first.labels:
             raise InputError(
@@ -93,4 +91,7 @@ def _tokens(model: Model, manifest: Manifest, *, has_weights: bool) -> dict[str,
 
 def _padding(manifest: Manifest) -> int:
     """The token that fills rows: the tokenizer's own, or the end of text."""
-    return next((manifest.special_ids[name] for name in ("[PAD]", "<pad>") if name in manifest.special_ids), manifest.end_of_text)
+    return next(
+        (manifest.special_ids[name] for name in ("[PAD]", "<pad>") if name in manifest.special_ids),
+        manifest.end_of_text,
+    )

@@ -45,7 +45,12 @@ def announce_end(
     lines.append(f"trained {progress.step:,} steps on {progress.tokens:,} tokens")
     for dataset, score in scores:
         lines.append(f"{dataset.name}: {score.in_words()}")
-        if config.evaluate.bigram and config.model.head == CAUSAL and not dataset.is_uneven and not any(other.is_uneven for other in training):
+        if (
+            config.evaluate.bigram
+            and config.model.head == CAUSAL
+            and not dataset.is_uneven
+            and not any(other.is_uneven for other in training)
+        ):
             yardstick = bigram_loss(training, dataset, rows=score.tokens // dataset.sequence_length)
             tracker.log(
                 step=progress.step,

@@ -46,13 +46,16 @@ from trainer.model.build import (
 from trainer.model.hugging_face.folder import find_model, keep_model, own_model
 from trainer.model.hugging_face.suitability import require_suitable
 from trainer.objective.build import Objective, build_objective, check_datasets, members_of
+from trainer.objective.distill import Distill
 from trainer.ranks.mesh import Mesh, join, seed_everything
 from trainer.ranks.stop import StopRequests
 from trainer.ranks.watchdog import Watchdog
 from trainer.run import directory as run_directory
 from trainer.run.before import score_before
+from trainer.run.frozen_model import check_asked_models, open_teacher, with_reference_precision
 from trainer.run.lock import RunLock
 from trainer.run.micro_batch import find_micro_batch
+from trainer.run.objective import settle_objective
 from trainer.run.open import (
     already_finished,
     already_stopped,
@@ -65,7 +68,6 @@ from trainer.run.open import (
     nothing_left,
     settle_numbers,
 )
-from trainer.run.objective import settle_objective
 from trainer.run.resume import check_fetched, find_resume
 from trainer.run.saving import build_hooks, fragments_to_save, save
 from trainer.run.summary import announce_end
@@ -98,7 +100,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     mesh.main_finds(lambda: choose_mode(config.track.wandb))  # refuses online without a key
 
     members = members_of(config.objective)
-    training = open_training(config.data, config.seed, members)
+    training = open_training(config.data, config.seed, members_of(config.objective, training=True))
     validation = open_validation(config.data, members) if config.evaluate.every > 0 else []
     test = [open_test(config.data, members)] if config.evaluate.test else []
     check_datasets(config.objective, training + validation + test)
@@ -114,7 +116,9 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     if object_store is not None:
         fetch_newest(object_store, run_dir, mesh, lambda folder: check_fetched(folder, config, training))
     reader = find_resume(run_dir, config, mesh, training)
-    config = settle_numbers(config, reader, mesh)
+    asked = [each.manifest for each in training], [each.manifest for each in validation + test]
+    config = settle_numbers(with_reference_precision(config, asked[0]), reader, mesh)
+    check_asked_models(config, *asked, mesh, new=reader is None)
     progress = reader.stated("progress", Progress.from_json) if reader else Progress()
     history = (reader.stated("history", History.from_json) if reader else History([], [])).go_on(
         step=progress.step,
@@ -153,6 +157,8 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         reader.check_shapes(weights.trained)
     weights.restore(assembly, steps=progress.step)
     objective = build_objective(config.objective, config.data, widest(training).manifest, seed=config.seed)
+    if isinstance(objective, Distill):
+        objective = objective.taught_by(open_teacher(config, mesh.device))
     objective.check_model(engine.module)
     if config.train.compile:
         compile_parts(engine.module)

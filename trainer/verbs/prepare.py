@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
@@ -68,6 +68,9 @@ from trainer.rules.examples import check_examples
 from trainer.rules.pretrain import require
 from trainer.rules.sources import inputs_of
 
+if TYPE_CHECKING:
+    from trainer.adapt.score_shards import Asked
+
 UNPACKED = 4  # times that a packed source is larger, about
 
 
@@ -88,7 +91,8 @@ def main(config: Prepare, map_items: Map | None = None, share: WorkShare | None 
     config = replace(config, data=_in_utf8(config.data))
     data = config.data
     found = find_sources(inputs_of(data), data.include, data.exclude, output)
-    plan = PreparationPlan.of(deciding_settings(config), found.sources)
+    asked = _asked(data)
+    plan = PreparationPlan.of(deciding_settings(config, asked.records if asked else {}), found.sources)
     say("sources", _describe(found))
     make_folder(output)
     with exclusive(output, shared=share is not None) as alone, ExitStack() as stack:
@@ -106,7 +110,7 @@ def main(config: Prepare, map_items: Map | None = None, share: WorkShare | None 
             if share is not None:
                 shared = stack.enter_context(share_work(output / PARTIAL / "claims", share))
                 maps = Maps(shared(maps.spread), shared(maps.here))
-            _prepare(config, output, found.sources, plan, maps, shared=share is not None)
+            _prepare(config, output, found.sources, plan, maps, asked, shared=share is not None)
         except (InputError, ConfigError, StorageError, OSError) as error:
             if share is not None and read_progress(output, plan) == "finished":
                 return _up_to_date(output)  # others were faster, and have tidied up
@@ -118,7 +122,14 @@ def main(config: Prepare, map_items: Map | None = None, share: WorkShare | None 
 
 
 def _prepare(
-    config: Prepare, output: Path, sources: tuple[Source, ...], plan: PreparationPlan, maps: Maps, *, shared: bool
+    config: Prepare,
+    output: Path,
+    sources: tuple[Source, ...],
+    plan: PreparationPlan,
+    maps: Maps,
+    asked: Asked | None,
+    *,
+    shared: bool,
 ) -> None:
     """The stages, top to bottom."""
     data = config.data
@@ -135,9 +146,14 @@ def _prepare(
     corpus = _arrange(totals, store, sources, data, maps)
     tokenizer, engine = _tokenizer(config, corpus, maps.here)
     names = tuple(source.name for source in sources)
-    written = _write_shards(config, output, corpus, tokenizer, engine, names, maps.spread)
+    if asked is not None:
+        asked.check_vocabulary(tokenizer, store.folder / "tokenizer" / "tokenizer.json", output)
+    unasked = output if asked is None else output / PARTIAL / "unasked"
+    written = _write_shards(config, unasked, corpus, tokenizer, engine, names, maps.spread)
     corpus = with_unrendered(corpus, written)
-    finish = Finish(config, output, sources, plan, corpus, tokenizer, written)
+    if asked is not None:
+        written = _ask_models(asked, written, unasked, output, tokenizer, maps.spread)
+    finish = Finish(config, output, sources, plan, corpus, tokenizer, written, asked.records if asked else {})
     for _ in maps.here(finish, [output]):
         print_summary(output, corpus, written)
 
@@ -418,6 +434,29 @@ def _write_shards(
                     texts_path(store, part.part).unlink(missing_ok=True)
             progress.advance(bytes=shard.shard.text_bytes, tokens=shard.shard.tokens)
     return written
+
+
+def _asked(data: Data) -> Asked | None:
+    """The models that data.reference and data.teacher name; None where there are none, and no torch is needed."""
+    if data.reference is None and data.teacher is None:
+        return None
+    from trainer.adapt.ask import asked_models
+
+    return asked_models(data)
+
+
+def _ask_models(
+    asked: Asked, written: dict[str, list[Written]], unasked: Path, output: Path, tokenizer: Tokenizer, map_items: Map
+) -> dict[str, list[Written]]:
+    """The shards in `unasked`, written anew to `output` with what the models say of their documents."""
+    from trainer.adapt.ask import ask_models
+
+    shards = {split: [each.shard for each in found] for split, found in written.items()}
+    whole = ask_models(asked, shards, unasked, output, tokenizer, map_items)
+    return {
+        split: [replace(each, shard=shard) for each, shard in zip(found, whole[split], strict=True)]
+        for split, found in written.items()
+    }
 
 
 def _shard_jobs(output: Path, corpus: Corpus) -> Iterator[ShardJob]:

@@ -39,7 +39,9 @@ class Augmentation:
         example, seen = from_bytes(content), {content}
         for number in range(self.settings.copies):
             key = derive_key("augment", self.seed, example["text"], number)
-            copy = to_bytes(example | {"text": self.change(example["text"], np.random.Generator(np.random.Philox(key=key)))})
+            copy = to_bytes(
+                example | {"text": self.change(example["text"], np.random.Generator(np.random.Philox(key=key)))}
+            )
             if copy not in seen:
                 seen.add(copy)
                 yield copy

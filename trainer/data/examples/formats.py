@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from trainer.data.examples.faults import BAD_FIELDS, EMPTY_ANSWER, ExampleFault
-from trainer.data.examples.messages import ASSISTANT, chat_of
 from trainer.data.examples.labelled import labelled_of, seq2seq_of, tagged_of
+from trainer.data.examples.messages import ASSISTANT, chat_of
 from trainer.data.examples.preference import preference_of
 
 CHAT, PROMPT_COMPLETION, PREFERENCE = "chat", "prompt_completion", "preference"

@@ -20,7 +20,7 @@ def preference_of(record: Mapping[str, Any], field: str) -> dict[str, Any]:
     """
     prompt, sides = record.get("prompt"), [record.get(side) for side in SIDES]
     if isinstance(prompt, str) and all(isinstance(side, str) for side in sides):
-        if not all(map(str.strip, sides)):
+        if not all(str(side).strip() for side in sides):
             raise ExampleFault(EMPTY_ANSWER, "an empty answer")
         pair: dict[str, Any] = {"prompt": prompt, **dict(zip(SIDES, sides, strict=True))}
     elif all(isinstance(side, list) and side for side in sides) and isinstance(prompt, list | str | None):

@@ -147,7 +147,8 @@ class Dataset:
                 array[chosen] = part
             padding = np.array([len(lengths) for _, lengths in pieces])
             ids[chosen] = np.where(filled, ids[chosen], padding[:, None])
-        for array in (inputs, targets):
+        tokens = [array for name, array in members.items() if KINDS[name].dtype is None]
+        for array in (inputs, targets, *(array.reshape(len(rows), -1) for array in tokens)):
             if array.size and int(array.max()) >= self.manifest.vocab_size:
                 self._refuse(array, shards, rows)
         return TokenRows(inputs, targets, counted, ids, members, self._members_by_document(shards, rows))

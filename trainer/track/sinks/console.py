@@ -121,7 +121,7 @@ def training_line(step: int, total_steps: int, metrics: Mapping[str, float], lef
     parts += [
         f"{key.removeprefix('train/').removesuffix('/loss')} {loss:.3f}"  # of a mixture's datasets
         for key, loss in metrics.items()
-        if key.startswith("train/") and key.endswith("/loss")
+        if key.startswith("train/") and key.endswith("/loss") and key != "train/loss"
     ]
     parts += [] if left_s is None else [f"left {duration(left_s)}"]
     return "  ".join(parts)
