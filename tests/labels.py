@@ -15,9 +15,17 @@ SIZES = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "i
 OFF = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 T5 = {"d_model": 48, "d_kv": 12, "d_ff": 96, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0}
 BART = {
-    **{"d_model": 48, "encoder_layers": 2, "decoder_layers": 2, "dropout": 0.0, "attention_dropout": 0.0},
-    **{"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 96, "decoder_ffn_dim": 96},
-    **{"activation_dropout": 0.0, "max_position_embeddings": 64},
+    "d_model": 48,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 96,
+    "decoder_ffn_dim": 96,
+    "activation_dropout": 0.0,
+    "max_position_embeddings": 64,
 }
 KINDS: dict[str, dict[str, Any]] = {
     "bert": {**SIZES, **OFF, "max_position_embeddings": 64},

@@ -51,8 +51,8 @@ class Classify:
         targets = stored.astype(np.int64) - 1  # 0 is none
         if targets.size and targets.max() >= len(self.labels):
             raise InputError(
-                f"a label's number is {targets.max()}, of {len(self.labels)} labels: the shards were damaged; prepare them "
-                "again."
+                f"a label's number is {targets.max()}, of {len(self.labels)} labels: the shards were damaged; prepare "
+                "them again."
             )
         targets[targets < 0] = IGNORED
         if self.by_token:

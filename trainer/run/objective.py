@@ -15,7 +15,6 @@ from trainer.model.hugging_face.heads import CAUSAL, SEQ2SEQ
 from trainer.model.hugging_face.safetensors_folder import holds_tensors
 from trainer.objective.build import KINDS
 
-
 START = "decoder_start_token_id"
 
 
@@ -82,8 +81,8 @@ def _tokens(model: Model, manifest: Manifest, *, has_weights: bool) -> dict[str,
             continue
         if value is not None and has_weights:
             raise ConfigError(
-                f"{model.path}: its {key}={value} is an ordinary token of the tokenizer of {manifest.folder}; prepare the "
-                f"data with the model's own tokenizer, or set model.overrides.{key}."
+                f"{model.path}: its {key}={value} is an ordinary token of the tokenizer of {manifest.folder}; prepare "
+                f"the data with the model's own tokenizer, or set model.overrides.{key}."
             )
         found[key] = _padding(manifest)
     return found
