@@ -168,7 +168,7 @@ class Data:
     )
     labels: list[str] = knob(
         [],
-        "Labels of labelled or tagged data in the order of their numbers, others are refused; by default all that occur.",
+        "Labels of labelled or tagged data in the order of their numbers, others are refused; by default those found.",
         later=True,
         decides=True,
     )

@@ -74,7 +74,7 @@ class LSTM(nn.Module):
         cache: StateCache | None = None,
         from_logits: FromLogits | None = None,
     ) -> Tensor:
-        """Each row's summed loss where there are targets, else logits, or what `from_logits` makes. As Transformer's."""
+        """Losses of rows where there are targets, else logits or what `from_logits` makes, as Transformer has it."""
         if cache is not None and document_ids is not None:
             raise ValueError("A cache holds one document: give no document_ids with it.")
         hidden = self._drop(self.embed_tokens(tokens))
