@@ -15,7 +15,7 @@ from trainer.data.tokens.block_members import LABEL, TAGS
 from trainer.data.tokens.loader import IGNORED, Batch
 from trainer.data.tokens.manifest import Manifest
 from trainer.data.tokens.token_rows import GatheredRows, TokenRows
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, InputError
 from trainer.model.build import LanguageModel
 from trainer.objective.causal import count_targets
 from trainer.objective.losses import Losses
@@ -49,6 +49,11 @@ class Classify:
         assert rows.document_ids is not None
         stored = rows.by_token[TAGS][..., 0] if self.by_token else rows.by_document[LABEL][:, :1, 0]
         targets = stored.astype(np.int64) - 1  # 0 is none
+        if targets.size and targets.max() >= len(self.labels):
+            raise InputError(
+                f"a label's number is {targets.max()}, of {len(self.labels)} labels: the shards were damaged; prepare them "
+                "again."
+            )
         targets[targets < 0] = IGNORED
         if self.by_token:
             targets[rows.document_ids != 0] = IGNORED

@@ -23,6 +23,7 @@ from trainer.objective.noise import NOT_A_WORD, choose_words, generator
 from trainer.objective.padding import Model, cropped
 
 MASKS = ("[MASK]", "<mask>", "<|mask|>", "<MASK>")
+NEW_MASK = "<mask>"
 BEGINNINGS = ("[CLS]", "<s>", "<cls>")
 REPLACED, RANDOM = 0.8, 0.1  # of the chosen tokens, by the mask and by any other; the rest stay as they are
 
@@ -119,8 +120,12 @@ def mask_id(settings: ObjectiveSettings, manifest: Manifest) -> int:
             f"objective.mask_token={wanted}: the tokenizer of {manifest.folder} has no such special token; leave it "
             f"out, and the mask takes an id above its vocabulary of {manifest.vocab_size:,}."
         )
-    found = _first((wanted,) if wanted is not None else MASKS, manifest.special_ids)
-    return manifest.vocab_size if found is None else found
+    return manifest.special_ids.get(mask_token(settings, manifest.special_ids), manifest.vocab_size)
+
+
+def mask_token(settings: ObjectiveSettings, special_ids: Mapping[str, int]) -> str:
+    """The mask's name: the tokenizer's own, or one for a token that it lacks."""
+    return settings.mask_token or next((name for name in MASKS if name in special_ids), NEW_MASK)
 
 
 def _first(names: tuple[str, ...], ids: Mapping[str, int]) -> int | None:

@@ -16,6 +16,9 @@ from trainer.model.hugging_face.safetensors_folder import holds_tensors
 from trainer.objective.build import KINDS
 
 
+START = "decoder_start_token_id"
+
+
 def settle_objective(config: Pretrain) -> Pretrain:
     """With model.head, and where the objective has labels, those of the data, in config.json's words too.
 
@@ -70,19 +73,13 @@ def _tokens(model: Model, manifest: Manifest, *, has_weights: bool) -> dict[str,
     text = known.get_text_config()
     special = {*manifest.special_ids.values(), manifest.end_of_text}
     found: dict[str, Any] = {}
-    for key, value in (
-        ("pad_token_id", text.pad_token_id),
-        *(
-            (("decoder_start_token_id", getattr(known, "decoder_start_token_id", None)),)
-            if model.head == SEQ2SEQ
-            else ()
-        ),
-    ):
+    named = {"pad_token_id": text.pad_token_id}
+    if model.head == SEQ2SEQ and hasattr(known, START):  # else targets begin after the padding token
+        named[START] = getattr(known, START)
+    for key, value in named.items():
         is_usable = value is not None and (value in special or manifest.vocab_size <= value < text.vocab_size)
         if key in model.overrides or is_usable:
             continue
-        if value is None and key == "decoder_start_token_id":
-            continue  # it begins after the padding token
         if value is not None and has_weights:
             raise ConfigError(
                 f"{model.path}: its {key}={value} is an ordinary token of the tokenizer of {manifest.folder}; prepare the "

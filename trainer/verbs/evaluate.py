@@ -56,6 +56,8 @@ def main(config: EvaluateVerb) -> int:
             if cut := cut_in_words(dataset, config.evaluate):
                 print(cut)
             print(f"{dataset.name}: {_in_words(result)} of {dataset.manifest.folder})", flush=True)
+            for line in _by_label(result):
+                print(line, flush=True)
     mesh.leave()
     return 0
 
@@ -63,11 +65,23 @@ def main(config: EvaluateVerb) -> int:
 def _in_words(result: Score) -> str:
     """To six digits, without the last bracket."""
     if result.unit != TOKENS:
-        measures = "".join(f", {name} {value:.6f}" for name, value in result.measures.items())
+        shown = ((name, value) for name, value in result.measures.items() if "/" not in name)
+        measures = "".join(f", {name} {value:.6f}" for name, value in shown)
         return f"loss {result.loss:.6f}{measures} ({result.tokens:,} {result.unit}"
     bits = "" if result.bits_per_byte is None else f", {result.bits_per_byte:.6f} bits per byte"
     loss, tokens = result.loss, result.tokens
     return f"{loss:.6f} nats per token, perplexity {perplexity(loss):.4f}{bits} ({tokens:,} tokens"
+
+
+def _by_label(result: Score) -> list[str]:
+    """Precision, recall and F1 of each label, a line for each; none where nothing is labelled."""
+    names = [name.removeprefix("f1/") for name in result.measures if name.startswith("f1/")]
+    width = max(map(len, names), default=0)
+    lines = [f"  {'':{width}}  precision    recall        f1"] if names else []
+    for name in names:
+        figures = (result.measures[f"{figure}/{name}"] for figure in ("precision", "recall", "f1"))
+        lines.append(f"  {name:{width}}  " + "  ".join(f"{figure:8.6f}" for figure in figures))
+    return lines
 
 
 def open_sets(asked: Data, trained_on: Data, members: tuple[str, ...]) -> list[Dataset]:

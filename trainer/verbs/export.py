@@ -37,6 +37,7 @@ from trainer.model.build import LanguageModel, parameter_shapes
 from trainer.model.hugging_face.architecture import write_architecture
 from trainer.model.hugging_face.config_json import check_doors, read_config_json, read_json_object
 from trainer.model.hugging_face.folder import CONFIG, GENERATION, read_own_config
+from trainer.model.hugging_face.heads import CAUSAL, HEADS, MASKED, SEQ2SEQ
 from trainer.model.hugging_face.init_folder import find_init_folder
 from trainer.model.hugging_face.inner_folder import open_inner_weights
 from trainer.model.hugging_face.tensor_files import FolderReader
@@ -44,6 +45,7 @@ from trainer.model.lstm_folder import write_lstm_config
 from trainer.model.peft_folder import write_adapters
 from trainer.model.region import Region, Source
 from trainer.model.sizes import decoder_shapes
+from trainer.objective.masked import mask_token
 from trainer.objective.build import build_objective, members_of
 from trainer.ranks.mesh import Mesh
 from trainer.run.directory import load_run_tokenizer, read_config, require_run_dir, require_tokenizer_of
@@ -57,8 +59,8 @@ def main(config: Export) -> int:
     else:
         source, target = run_source(require_run_dir(config.run.dir), config)
     require(
-        source.model.kind == "decoder" or config.format == "hf",
-        f"format={config.format} with model=lstm: no other program knows it; use format=hf, weights and config.json.",
+        (source.model.kind == "decoder" and source.model.head == CAUSAL) or config.format == "hf",
+        f"format={config.format} with {_kind_of(source.model)}: it is for causal decoders; use format=hf.",
     )
     form = FORMATS[config.format]
     output = config.export.output or (target and f"{target}{form.folder_suffix(config.export)}")
@@ -79,6 +81,10 @@ def main(config: Export) -> int:
         raise
     print(f"{folder}: {written}")
     return 0
+
+
+def _kind_of(model: Model) -> str:
+    return f"model={model.kind}" if model.kind != "decoder" else f"a {HEADS[model.head].noun}"
 
 
 def run_source(run_dir: Path, config: Export) -> tuple[ExportSource, Path]:
@@ -109,6 +115,7 @@ def run_source(run_dir: Path, config: Export) -> tuple[ExportSource, Path]:
         tokenizer_folder=run_dir / "tokenizer",
         described=describe_weights(readers, run.model, kind),
         score=partial(score_sets, run, rows=config.export.loss_rows),
+        mask_token=mask_token(run.objective, tokenizer.special_ids) if run.model.head == MASKED else None,
         write_adapters=adapters,
     )
     return source, default_output(run_dir, readers[0].state["step"], count, kind)
@@ -198,6 +205,8 @@ def describe_model(
     ids = {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
     if model.path is not None:
         architecture, generation = read_own_config(run_dir)
+        if model.head == SEQ2SEQ:  # what a target begins after
+            ids["decoder_start_token_id"] = architecture.get("decoder_start_token_id") or architecture["pad_token_id"]
         return architecture | ids, generation | ids
     if model.kind == "lstm":
         written = write_lstm_config(model, context_length=context_length, end_of_text=end_of_text)

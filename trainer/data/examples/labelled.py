@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from trainer.data.examples.faults import BAD_FIELDS, EMPTY_ANSWER, EMPTY_TEXT, ExampleFault
+from trainer.data.tokens.manifest import LONGEST_LABEL
 
 OUTSIDE = "O"
-MOST_LABELS = 10_000
-LONGEST_LABEL = 200  # characters
 WORDS, TAGS = ("tokens", "words"), ("tags", "ner_tags", "pos_tags", "labels")
 SOURCES, TARGETS = ("source", "prompt"), ("target", "completion")
 JSON_BEGINS = re.compile(rb"\s*(\{|\[\s*[\{\]])")

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from trainer.data.examples.formats import from_bytes
-from trainer.data.examples.labelled import MOST_LABELS, labels_in
+from trainer.data.examples.labelled import labels_in
 from trainer.data.examples.read import ExampleReader
 from trainer.data.text.cleaning import Cleaning, cleaned
 from trainer.data.text.document_store import DocumentStore, DocumentWriter
@@ -22,6 +22,7 @@ from trainer.data.text.reading import ITEM_DOMAINS, WHOLE, Account, Part, most_f
 from trainer.data.text.records import Rejected
 from trainer.data.text.sources import Source
 from trainer.data.text.workers import Work
+from trainer.data.tokens.manifest import MOST_LABELS
 from trainer.errors import InputError
 from trainer.machine.durable import replacing, write_json
 from trainer.machine.json_file import Count, Malformed, from_json, read_json

@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any
 
-from trainer.data.tokens.block_members import check_widths
+from trainer.data.tokens.block_members import LABEL, TAGS, check_widths
 from trainer.errors import InputError
 from trainer.machine.bare_name import bare_name
 from trainer.machine.durable import write_json
@@ -28,6 +28,7 @@ VERSIONS = (1, PLAIN_VERSION, TARGETS_VERSION, VERSION)  # that are read; the fi
 CONTENT_VERSION = 1  # of what the fingerprint hashes
 DTYPES = {"uint16": 2, "uint32": 4}  # bytes of a token
 MOST_BYTES = 2**30  # of manifest.json, which names every input file
+MOST_LABELS, LONGEST_LABEL = 10_000, 200
 MOST_VOCABULARY = 2**24
 AGAIN = 'Prepare the data again (or fetch them whole), then "banyan data verify".'
 
@@ -170,7 +171,8 @@ class Manifest:
     def fingerprint(self) -> str:
         """The hash of what determines the tokens: tokenizer, dtype, shard hashes and counts; no times, no paths."""
         shards = [[shard.sha256, shard.tokens, shard.documents, shard.text_bytes] for shard in self.shards]
-        content = json.dumps([FORMAT, CONTENT_VERSION, self.tokenizer_sha256, self.end_of_text, self.dtype, shards])
+        tokens = [FORMAT, CONTENT_VERSION, self.tokenizer_sha256, self.end_of_text, self.dtype, shards]
+        content = json.dumps([*tokens, self.labels] if self.labels else tokens)
         return hashlib.sha256(content.encode()).hexdigest()
 
     @cached_property
@@ -294,12 +296,24 @@ def _check(path: Path, record: ManifestRecord, *, hashed: bool) -> None:
         if shard.targets is not None and (shard.targets > shard.tokens or not hashed):
             raise Malformed(f"{shard.file}: {shard.targets:,} targets can't be among its tokens")
         check_widths(shard.members)
+    _check_labels(record)
     if len(files) != len(record.shards):
         raise Malformed("two shards have one name")
     for total in ("tokens", "documents", "text_bytes"):
         counted, stated = sum(getattr(shard, total) for shard in record.shards), getattr(record, total)
         if stated != counted:
             raise Malformed(f"states {stated:,} {total}, its shards add up to {counted:,}")
+
+
+def _check_labels(record: ManifestRecord) -> None:
+    """Refuses numbers of labels without their names, and names that are none."""
+    labels = record.labels
+    if len(set(labels)) != len(labels) or len(labels) > MOST_LABELS:
+        raise Malformed("its labels aren't each another")
+    if any(not 0 < len(label) <= LONGEST_LABEL for label in labels):
+        raise Malformed("a label is no name")
+    if not labels and any({LABEL, TAGS} & shard.members.keys() for shard in record.shards):
+        raise Malformed("its labels have no names")
 
 
 def _hint(folder: Path) -> str:
