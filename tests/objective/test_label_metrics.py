@@ -68,7 +68,12 @@ def test_entities_are_right_where_type_and_both_ends_are():
     labels = ("O", "B-LOC", "I-LOC", "B-PER")
     gold, predicted = np.array([[1, 2, 0, 3, IGNORED]]), np.array([[1, 0, 0, 3, 1]])
     figures = entity_metrics(labels, gold, predicted)
-    assert (figures["precision_micro"], figures["recall_micro"], figures["f1/PER"], figures["f1/LOC"]) == (0.5, 0.5, 1, 0)
+    assert (figures["precision_micro"], figures["recall_micro"], figures["f1/PER"], figures["f1/LOC"]) == (
+        0.5,
+        0.5,
+        1,
+        0,
+    )
     assert has_entities(labels)
     assert not has_entities(("good", "bad"))
 

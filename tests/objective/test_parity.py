@@ -44,7 +44,11 @@ CASES = [
 @pytest.fixture(scope="module")
 def data(corpus, tmp_path_factory):
     """Data by name, made when they are asked for."""
-    records = {"copies": ("seq2seq", copies(90)), "labelled": ("labelled", labelled(90)), "tagged": ("tagged", tagged(90))}
+    records = {
+        "copies": ("seq2seq", copies(90)),
+        "labelled": ("labelled", labelled(90)),
+        "tagged": ("tagged", tagged(90)),
+    }
     made = {"text": corpus}
 
     def make(name):
@@ -127,7 +131,10 @@ def test_losses_and_norms_equal_transformers_own(data, courses, tmp_path, task, 
     assert_same_course(tmp_path / "run", courses(task), 1e-5)
 
 
-RESUMED = ["masked", *(pytest.param(task, marks=pytest.mark.full) for task in ("spans", "pairs bart", "classify", "tag"))]
+RESUMED = [
+    "masked",
+    *(pytest.param(task, marks=pytest.mark.full) for task in ("spans", "pairs bart", "classify", "tag")),
+]
 
 
 @pytest.mark.parametrize("task", RESUMED)

@@ -47,7 +47,9 @@ def export_run(run_dir, folder):
 
 def test_t5_learns_to_copy_and_writes_it(tmp_path):
     data = prepared(tmp_path / "data", "seq2seq", copies(600, longest=3))
-    config = configure(data, tmp_path / "run", write_config(tmp_path / "model", "t5"), "seq2seq", data__packing="single")
+    config = configure(
+        data, tmp_path / "run", write_config(tmp_path / "model", "t5"), "seq2seq", data__packing="single"
+    )
     config.data.sequence_length = 16
     assert learn(config, 250, 5e-3)["eval/validation/loss"] < 0.05
     speaker = open_speaker(Run(dir=str(tmp_path / "run")), Checkpoint(), None)

@@ -15,7 +15,6 @@ from trainer.model.hugging_face.heads import CAUSAL, SEQ2SEQ
 from trainer.model.hugging_face.safetensors_folder import holds_tensors
 from trainer.objective.build import KINDS
 
-
 START = "decoder_start_token_id"
 
 

@@ -53,7 +53,13 @@ def test_a_word_has_its_tag_at_its_first_token(tmp_path):
     manifest, tokenizer = read_manifest(folder), load_tokenizer(folder)
     assert manifest.labels == ("O", "B-LOC", "B-PER", "I-LOC")
     dataset = open_dataset(
-        "train", str(folder), key="-", split="train", sequence_length=48, packing=Packing(0, True, True), members=("tags",)
+        "train",
+        str(folder),
+        key="-",
+        split="train",
+        sequence_length=48,
+        packing=Packing(0, True, True),
+        members=("tags",),
     )
     rows = dataset.rows_in_file_order(np.arange(dataset.rows.total))
     written = set()
@@ -102,7 +108,9 @@ def test_words_of_scripts_without_blanks_are_joined():
 
                 return Encoding
 
-    ids, _, tags = LabelRenderer(Letters(), ("O", "X")).tagged({"words": ["我", "在", "a", "b"], "tags": ["O", "X", "O", "X"]})
+    ids, _, tags = LabelRenderer(Letters(), ("O", "X")).tagged(
+        {"words": ["我", "在", "a", "b"], "tags": ["O", "X", "O", "X"]}
+    )
     assert "".join(map(str, ids)) == "[我在 a b]0"
     assert tags.tolist() == [0, 0, 1, 2, 1, 0, 2, 0, 0]
 
@@ -118,7 +126,10 @@ BAD = {
         ({"tokens": ["a", "b"], "tags": ["O"]}, "2 tokens and 1 tags"),
         ({"tokens": ["a", ""], "tags": ["O", "O"]}, "token 2 is no text"),
     ],
-    "seq2seq": [({"source": "a", "target": " "}, "an empty target"), ({"source": "a"}, "no texts in source and target")],
+    "seq2seq": [
+        ({"source": "a", "target": " "}, "an empty target"),
+        ({"source": "a"}, "no texts in source and target"),
+    ],
 }
 RIGHT = {
     "labelled": {"text": "x y", "label": "a"},
@@ -173,12 +184,17 @@ def test_copies_are_a_function_of_seed_and_record():
 
 def test_each_operation_does_what_it_says():
     swapped = copies(delete=0, replace=0, swap=0.2)[0]
-    assert sorted(swapped.replace(",", "").replace(".", "").split()) == sorted(TEXT.replace(",", "").replace(".", "").split())
+    assert sorted(swapped.replace(",", "").replace(".", "").split()) == sorted(
+        TEXT.replace(",", "").replace(".", "").split()
+    )
     assert "," in swapped
     shorter = copies(delete=0.5, swap=0, replace=0)[0].replace(",", "").replace(".", "").split()
     assert 0 < len(shorter) < len(TEXT.split())
     table = {"quick": ("fast",), "the": ("a",)}
-    assert copies(synonyms=table, delete=0, swap=0, replace=1.0)[0] == "A fast brown fox jumps over a lazy dog, and doesn't rest."
+    assert (
+        copies(synonyms=table, delete=0, swap=0, replace=1.0)[0]
+        == "A fast brown fox jumps over a lazy dog, and doesn't rest."
+    )
     assert copies(text="我爱北京", delete=0.0, replace=0, swap=0.5)[0] != "我爱北京"
 
 
