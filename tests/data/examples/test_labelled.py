@@ -100,7 +100,7 @@ def test_words_of_scripts_without_blanks_are_joined():
         def encode(self, text):
             return list(text)
 
-        class engine:  # noqa: N801
+        class engine:
             @staticmethod
             def encode(text, add_special_tokens):
                 class Encoding:

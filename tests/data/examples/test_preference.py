@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from trainer.data.examples.render import Renderer
 from trainer.data.tokens.dataset import open_dataset
 from trainer.data.tokens.manifest import read_manifest
 from trainer.data.tokens.packing import Packing
+from trainer.data.tokens.shard_writer import write_shard
 from trainer.data.tokens.shards import open_shards
 from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.data.tokens.verify import verify
@@ -151,3 +153,22 @@ def test_shards_hold_pairs_whole_and_rows_cut_none(tmp_path):
     for row in range(dataset.rows.total):
         count = int((sides[row] > 0).sum())
         assert set(rows.document_ids[row].tolist()) - {count} == set(range(count))
+
+
+def test_verify_tells_of_sides_and_numbers_that_cannot_be(tmp_path):
+    source = tmp_path / "pairs.jsonl"
+    source.write_text(json.dumps(TEXTS) + "\n")
+    manifest = read_manifest(prepare(source, tmp_path / "out", format="preference") / "train")
+    (reader,) = open_shards(manifest)
+    block = reader.block(0)
+    members = {
+        "sides": block.lengths[:, None],
+        "reference": np.full((1, 2), np.nan, np.float32),
+        "teacher": np.zeros((len(block.tokens), 2), np.float32),
+        "teacher_ids": np.full((len(block.tokens), 1), 60_000, np.uint16),
+    }
+    shard = write_shard(manifest.folder / "shard-000000.tar", [replace(block, members=members)], dtype=manifest.dtype)
+    assert shard.members == {"sides": 1, "reference": 2, "teacher": 2, "teacher_ids": 1}
+    problems = "\n".join(verify(replace(manifest, shards=(shard,))))
+    for said in ("of which one would have no token", "reference holds what is no number", "the token 60000, outside"):
+        assert said in problems
