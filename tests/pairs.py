@@ -13,15 +13,19 @@ from tests.run_ranks import pretrain, run_ranks, small_config
 from trainer.config import Pretrain, TokenizerSettings
 
 
-def write_pairs(path: Path, count: int, *, seed: int = 0) -> Path:
-    """Records of which the chosen answer begins with "the" and the rejected one with "red"."""
+def write_pairs(path: Path, count: int, *, seed: int = 0, ends: tuple[str, str] = ("", "")) -> Path:
+    """Records of which the chosen answer begins with "the" and the rejected one with "red"; they end in `ends`."""
     draw = random.Random(seed)
 
     def words(most: int) -> str:
         return " ".join(draw.choices(WORDS, k=draw.randint(1, most)))
 
     records = [
-        {"prompt": f"{words(4)} {number}?", "chosen": f" the {words(5)}", "rejected": f" red {words(6)}"}
+        {
+            "prompt": f"{words(4)} {number}?",
+            "chosen": f" the {words(5)}{ends[0]}",
+            "rejected": f" red {words(6)}{ends[1]}",
+        }
         for number in range(count)
     ]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))

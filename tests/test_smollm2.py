@@ -5,8 +5,6 @@ where these aren't installed. tests/engine/test_initial_weights.py and tests/ver
 small models.
 """
 
-import json
-import pydoc_data.topics
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,10 +13,9 @@ import torch
 
 from tests.corpus import make_dataset
 from tests.hugging_face import load_model
-from tests.prepared import prepare, write_jsonl
 from tests.run_ranks import pretrain, run_ranks, small_config
 from trainer.checkpoint.find import find_checkpoint
-from trainer.config import Export, TokenizerSettings
+from trainer.config import Export
 from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.errors import ConfigError
 from trainer.evaluate import trained_model as trained
@@ -88,35 +85,3 @@ def test_smollm2_gives_the_logits_of_transformers(folder):
 
     tokens = torch.arange(100, 164)[None]
     assert (read_model(folder)(tokens) - load_model(folder)(tokens).logits).abs().max() < 1e-4
-
-
-def test_a_student_of_four_layers_learns_more_from_smollm2_than_from_the_text_alone(folder, tmp_path):
-    """At equal steps, on the reference manual of Python: some 16,000 tokens. The loss is that of the text itself."""
-    topics = sorted(pydoc_data.topics.topics.values(), key=len)[-50:-20]
-    source = write_jsonl(tmp_path / "topics.jsonl", [topic[:2500] for topic in topics])
-    data = prepare(
-        source,
-        tmp_path / "taught",
-        tokenizer=TokenizerSettings(path=str(folder)),
-        teacher=str(folder),
-        validation_fraction=0.2,
-        workers=2,
-    )
-    losses = {}
-    for alpha in (0.0, 0.7):
-        run_dir = tmp_path / f"alpha-{alpha}"
-        config = small_config(data, run_dir, objective__name="distill", objective__alpha=alpha, evaluate__every=60)
-        config.data.packing, config.data.sequence_length = "whole", 64
-        model = config.model
-        model.num_hidden_layers, model.hidden_size, model.intermediate_size = 4, 96, 256
-        model.tie_word_embeddings, config.train.steps = True, 60
-        assert run_ranks(pretrain, config, 1) == [0]
-        (last,) = [row for row in read_evaluations(run_dir) if row["step"] == 60]
-        losses[alpha] = last["eval/validation/loss"]
-    print(losses)
-    assert losses[0.7] < losses[0.0] - 0.05
-
-
-def read_evaluations(run_dir):
-    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in rows if "eval/validation/loss" in row]

@@ -23,7 +23,12 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reward")
     text, base = make_base(folder)
     export(base, folder / "hf")
-    prepare_pairs(write_pairs(folder / "pairs.jsonl", 120), folder / "pairs", text, validation_fraction=0.2)
+    prepare_pairs(
+        write_pairs(folder / "pairs.jsonl", 120, ends=(" stone", " water")),
+        folder / "pairs",
+        text,
+        validation_fraction=0.2,
+    )
     return folder
 
 
@@ -40,8 +45,8 @@ def configure(folder, run_dir, **changes):
         "model__path": str(folder / "hf"),
         "model__overrides": {"max_position_embeddings": 96},
         "data__packing": "single",
-        "train__steps": 10,
-        "optimizer__lr": 3e-3,
+        "train__steps": 12,
+        "optimizer__lr": 1e-2,
         **changes,
     }
     config = preference_config(folder / "pairs", folder, run_dir, **settings)
@@ -73,7 +78,7 @@ def test_the_loss_is_the_formula_s_of_both_sides_alone():
 
 def test_it_learns_what_is_chosen_and_hugging_face_gives_the_same_scores(folder, tmp_path):
     course = {}
-    for name, ranks, changes in (("one", 1, {"evaluate__every": 10}), ("two", 2, {"parallel__zero_stage": 3})):
+    for name, ranks, changes in (("one", 1, {"evaluate__every": 12}), ("two", 2, {"parallel__zero_stage": 3})):
         assert run_ranks(pretrain, configure(folder, tmp_path / name, **changes), ranks) == [0] * ranks
         course[name] = [row["train/loss"] for row in read_metrics(tmp_path / name)]
     assert course["one"] == pytest.approx(course["two"], rel=1e-5)
@@ -88,7 +93,7 @@ def test_it_learns_what_is_chosen_and_hugging_face_gives_the_same_scores(folder,
         scores = [
             theirs(torch.tensor([tokenizer.encode(f"tree and {number}?{answer}")])).logits.item()
             for number in range(10)
-            for answer in (" the root", " red root")
+            for answer in (" the root stone", " red root water")
         ]
     assert sum(first > second for first, second in zip(scores[::2], scores[1::2], strict=True)) >= 9
 

@@ -12,7 +12,7 @@ from trainer.data.tokens.loader import IGNORED
 from trainer.errors import InputError
 from trainer.objective.causal import Causal
 from trainer.objective.dpo import Dpo
-from trainer.objective.pairs import to_batch
+from trainer.objective.pairs import batch_of_pairs
 from trainer.objective.simpo import SimPO
 
 LENGTH = 64
@@ -109,7 +109,7 @@ def test_rows_that_pad_a_step_have_no_pairs_and_no_loss():
 
 
 def test_sides_do_not_see_each_other_and_the_seam_between_them_is_no_target():
-    batch = to_batch(rows_of([PAIRS[:2]], LENGTH, REFERENCE), positions=np.arange(1))
+    batch = batch_of_pairs(rows_of([PAIRS[:2]], LENGTH, REFERENCE), positions=np.arange(1))
     sizes = [len(PAIRS[0].prompt) + len(PAIRS[0].chosen), len(PAIRS[0].prompt) + len(PAIRS[0].rejected) - 1]
     assert batch.document_ids[0].tolist()[: sum(sizes)] == [0] * sizes[0] + [1] * sizes[1]
     assert batch.targets[0, sizes[0] - 1] == IGNORED
@@ -126,4 +126,4 @@ def test_a_side_without_tokens_is_damage(side):
     rows = rows_of([PAIRS[:1]], LENGTH, REFERENCE)
     rows.by_document["sides"][0, 0] = side
     with pytest.raises(InputError, match="the shards are damaged"):
-        to_batch(rows, positions=np.arange(1))
+        batch_of_pairs(rows, positions=np.arange(1))

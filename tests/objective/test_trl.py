@@ -27,7 +27,6 @@ pytestmark = [
 ]
 CASES = {  # ours, and TRL's words for it
     "sigmoid": ({"beta": 0.3}, {"beta": 0.3}),
-    "smoothed": ({"beta": 0.3, "label_smoothing": 0.1}, {"beta": 0.3, "label_smoothing": 0.1}),
     "ipo": ({"beta": 0.3, "loss": "ipo"}, {"beta": 0.3, "loss_type": ["ipo"]}),
     "per token": ({"beta": 3.0, "length_normalised": True}, {"beta": 3.0, "loss_type": ["sigmoid_norm"]}),
 }

@@ -51,6 +51,7 @@ def main() -> None:
         trainer = DPOTrainer(
             policy, ref_model=reference, args=arguments, train_dataset=records, processing_class=tokenizer
         )
+        trainer.model.train()
         loss = trainer.compute_loss(trainer.model, batch_of(asked["pairs"]))
         loss.backward()
         metrics = {key: sum(values) / len(values) for key, values in trainer._metrics["train"].items()}

@@ -45,7 +45,7 @@ class Dpo:
 
     def to_batch(self, rows: GatheredRows, *, positions: np.ndarray) -> Batch:
         """Rows of pairs, with the reference's log-probabilities."""
-        return pairs.to_batch(rows, positions=positions)
+        return pairs.batch_of_pairs(rows, positions=positions)
 
     def losses(self, model: Callable[..., Any], batch: Batch) -> Losses:
         """The losses of each row's pairs, and their implicit rewards by TRL's names."""

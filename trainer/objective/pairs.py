@@ -20,7 +20,7 @@ from trainer.objective.losses import Losses
 SIDES, REFERENCE = "sides", "reference"  # members of blocks (block_members.KINDS), and what batches hold more
 
 
-def to_batch(rows: GatheredRows, *, positions: np.ndarray) -> Batch:
+def batch_of_pairs(rows: GatheredRows, *, positions: np.ndarray) -> Batch:
     """Rows of pairs as a batch, in which both sides of pair i are documents of their own: 2i, chosen, and 2i + 1.
 
     The batch holds more: `sides` (rows, pairs, 1), which is 0 where a row has fewer pairs, and `reference` (rows,

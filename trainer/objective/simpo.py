@@ -37,7 +37,7 @@ class SimPO:
 
     def to_batch(self, rows: GatheredRows, *, positions: np.ndarray) -> Batch:
         """Rows of pairs."""
-        return pairs.to_batch(rows, positions=positions)
+        return pairs.batch_of_pairs(rows, positions=positions)
 
     def losses(self, model: Callable[..., Any], batch: Batch) -> Losses:
         """The losses of each row's pairs, and their rewards by TRL's names."""
