@@ -8,7 +8,7 @@ import torch
 
 from tests.engine.reference import assert_same_course, build_plain_optimizers
 from tests.labels import configure, copies, labelled, prepared, tagged, write_config
-from tests.run_ranks import pretrain, run_ranks
+from tests.run_ranks import pretrain, run_ranks, start_ranks
 from tests.states import assert_equal_states
 from trainer.data.tokens.dataset import open_training
 from trainer.data.tokens.loader import IGNORED
@@ -146,3 +146,16 @@ def test_resume_is_exact(data, tmp_path, task):
     broken.train.stop_at = None
     assert run_ranks(pretrain, broken, 1) == [0]
     assert_equal_states(tmp_path / "whole", tmp_path / "broken")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("task", ["masked", "pairs", "tag"])
+def test_kill_on_two_ranks_goes_on_to_the_bit(data, tmp_path, task):
+    changes = {"parallel__zero_stage": 2, "train__steps": 40, "checkpoint__every": 5}
+    calm, killed = (
+        configure_task(task, data, tmp_path / name, tmp_path / "model", **changes) for name in ("calm", "killed")
+    )
+    assert run_ranks(pretrain, calm, 2) == [0, 0]
+    start_ranks(pretrain, killed, 2).kill_once_saved(tmp_path / "killed")
+    assert run_ranks(pretrain, killed, 2) == [0, 0]
+    assert_equal_states(tmp_path / "calm", tmp_path / "killed")
