@@ -65,6 +65,8 @@ def test_t5_learns_to_copy_and_writes_it(tmp_path):
     folder = export_run(tmp_path / "run", tmp_path / "out")
     model = AutoModelForSeq2SeqLM.from_pretrained(folder)
     ids = torch.tensor([speaker.prompt_ids("d c")])
+    asked = open_speaker(Run(), Checkpoint(), str(folder))
+    assert "".join(asked.continue_prompt("d c", LIKELIEST)) == "d c"
     written = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8)
     assert load_tokenizer(folder).decode(written[0, 1:-1].tolist()) == "d c"
 
