@@ -7,7 +7,7 @@ import torch
 
 from tests.labels import configure, copies, labelled, prepared, tagged, tokenizer_of, write_config
 from tests.prepared import prepare, write_jsonl
-from tests.run_ranks import fail_ranks, pretrain, run_ranks
+from tests.run_ranks import fail_ranks, pretrain, run_ranks, start_ranks
 from tests.verbs.test_evaluate import evaluate_into
 from tests.verbs.test_evaluate import verb as evaluate_verb
 from trainer.config import Checkpoint, Export, Run, ValidationSet
@@ -32,7 +32,7 @@ def learn(config, steps, lr):
     config.train.steps, config.optimizer.lr, config.evaluate.every = steps, lr, steps
     config.train.batch_size, config.train.micro_batch_size, config.track.every = 32, 32, steps
     config.optimizer.weight_decay = 0.0
-    assert run_ranks(pretrain, config, 1) == [0]
+    assert start_ranks(pretrain, config, 1).wait(timeout_s=1200) == [0]
     with open(f"{config.run.dir}/metrics.jsonl") as lines:
         rows = [json.loads(line) for line in lines]
     return next(row for row in reversed(rows) if "eval/validation/loss" in row)

