@@ -15,9 +15,17 @@ SIZES = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "i
 OFF = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 T5 = {"d_model": 48, "d_kv": 12, "d_ff": 96, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0}
 BART = {
-    **{"d_model": 48, "encoder_layers": 2, "decoder_layers": 2, "dropout": 0.0, "attention_dropout": 0.0},
-    **{"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 96, "decoder_ffn_dim": 96},
-    **{"activation_dropout": 0.0, "max_position_embeddings": 64},
+    "d_model": 48,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 96,
+    "decoder_ffn_dim": 96,
+    "activation_dropout": 0.0,
+    "max_position_embeddings": 64,
 }
 KINDS: dict[str, dict[str, Any]] = {
     "bert": {**SIZES, **OFF, "max_position_embeddings": 64},
@@ -79,11 +87,11 @@ def tagged(count: int, seed: int = 0) -> list[dict[str, Any]]:
     return records
 
 
-def copies(count: int, seed: int = 0, longest: int = 4) -> list[dict[str, Any]]:
+def copies(count: int, seed: int = 0, longest: int = 4, letters: str = "abcdef") -> list[dict[str, Any]]:
     """Letters to be written again."""
     draw, records = random.Random(seed), []
     for _ in range(count):
-        text = " ".join(draw.choices("abcdef", k=draw.randint(1, longest)))
+        text = " ".join(draw.choices(letters, k=draw.randint(1, longest)))
         records.append({"source": text, "target": text})
     return records
 

@@ -107,7 +107,7 @@ def test_sources_and_targets_of_spans_make_the_row_again(manifest, rows):
     objective = seq2seq.build(settings, data, manifest, 3)
     batch = objective.to_batch(rows, positions=np.arange(200))
     assert objective.units_per_row() == batch.targets.shape[1]
-    assert seq2seq.extra_ids(settings, data, manifest) == len(objective.sentinels)
+    assert seq2seq.extra_sentinels(settings, data, manifest) == len(objective.sentinels)
     assert objective.sentinels.tolist() == [manifest.vocab_size + n for n in range(len(objective.sentinels))]
     for row, source, target in zip(rows[:, :-1], batch.inputs.tolist(), batch.targets.tolist(), strict=True):
         assert source[-1] == target[-1] == manifest.end_of_text

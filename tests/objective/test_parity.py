@@ -1,4 +1,4 @@
-"""Losses and gradient norms equal those of Hugging Face's own code, given labels: at every number of ranks and stage."""
+"""Losses and gradient norms equal those of Hugging Face's own code, given labels, at every shape of run."""
 
 import itertools
 

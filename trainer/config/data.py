@@ -121,8 +121,8 @@ class Data:
     format: Optional[str] = knob(
         None,
         "What the files hold, by default as their names and contents say; or chat (messages, ShareGPT, Alpaca), "
-        "prompt_completion or preference (prompt, chosen, rejected): JSON, of which the answers are learnt; or labelled "
-        "(text, label), tagged (tokens, tags; CoNLL too) or seq2seq (source, target).",
+        "prompt_completion or preference (prompt, chosen, rejected): JSON, of which the answers are learnt; or "
+        "labelled (text, label), tagged (tokens, tags; CoNLL too) or seq2seq (source, target).",
         common=True,
         choices=(*FORMATS, *EXAMPLES),
         later=True,
@@ -168,7 +168,7 @@ class Data:
     )
     labels: list[str] = knob(
         [],
-        "Labels of labelled or tagged data in the order of their numbers, others are refused; by default all that occur.",
+        "Labels of labelled or tagged data in the order of their numbers, others are refused; by default those found.",
         later=True,
         decides=True,
     )

@@ -33,7 +33,7 @@ def label_metrics(labels: Sequence[str], gold: np.ndarray, predicted: np.ndarray
     np.add.at(counts, (one, two), 1)
     right, given, wanted = counts.diagonal(), counts.sum(axis=0), counts.sum(axis=1)
     occurs = np.flatnonzero(given + wanted)
-    names = [labels[number] for number in occurs]
+    names = [labels[number] for number in occurs.tolist()]
     return _figures(names, right[occurs], given[occurs], wanted[occurs])
 
 

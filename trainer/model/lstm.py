@@ -7,6 +7,7 @@ of zeros; where documents don't see each other, each is read from zeros.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -73,11 +74,12 @@ class LSTM(nn.Module):
         cache: StateCache | None = None,
         from_logits: FromLogits | None = None,
     ) -> Tensor:
-        """Each row's summed loss where there are targets, else logits, or what `from_logits` makes. As Transformer's."""
+        """Losses of rows where there are targets, else logits or what `from_logits` makes, as Transformer has it."""
         if cache is not None and document_ids is not None:
             raise ValueError("A cache holds one document: give no document_ids with it.")
         hidden = self._drop(self.embed_tokens(tokens))
         for number, layer in enumerate(self.layers):
+            assert isinstance(layer, nn.LSTM)
             if document_ids is not None:
                 hidden = self._drop(_by_document(layer, hidden, document_ids))
                 continue
@@ -114,7 +116,7 @@ def _by_document(layer: nn.LSTM, hidden: Tensor, document_ids: Tensor) -> Tensor
     rows, time, size = hidden.shape
     starts = F.pad(document_ids[:, 1:] != document_ids[:, :-1], (1, 0), value=True).flatten()
     edges = [*starts.nonzero().flatten().tolist(), rows * time]
-    lengths = [stop - start for start, stop in zip(edges, edges[1:], strict=False)]
+    lengths = [stop - start for start, stop in pairwise(edges)]
     packed = pack_sequence(list(hidden.reshape(rows * time, size).split(lengths)), enforce_sorted=False)
     mixed, _ = layer(packed)
     return torch.cat(unpack_sequence(mixed)).view(rows, time, size)

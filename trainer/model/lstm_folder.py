@@ -1,4 +1,4 @@
-"""An exported LSTM: its config.json, which Hugging Face knows no class for, and its parameters under their own names."""
+"""An exported LSTM: its config.json, which Hugging Face has no class for, and parameters under their own names."""
 
 from __future__ import annotations
 

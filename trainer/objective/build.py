@@ -74,8 +74,8 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "causal": Kind(causal.build),
-    "masked": Kind(masked.build, head=MASKED, extra_ids=masked.extra_ids),
-    "seq2seq": Kind(seq2seq.build, head=SEQ2SEQ, extra_ids=seq2seq.extra_ids),
+    "masked": Kind(masked.build, head=MASKED, extra_ids=masked.extra_masks),
+    "seq2seq": Kind(seq2seq.build, head=SEQ2SEQ, extra_ids=seq2seq.extra_sentinels),
     "classify": Kind(classify.build_classify, classify.members_of_texts, head=CLASSIFY, has_labels=True),
     "tag": Kind(classify.build_tag, classify.members_of_tokens, head=TAG, has_labels=True),
     "dpo": Kind(dpo.build, lambda settings: dpo.MEMBERS),

@@ -51,8 +51,8 @@ class Classify:
         targets = stored.astype(np.int64) - 1  # 0 is none
         if targets.size and targets.max() >= len(self.labels):
             raise InputError(
-                f"a label's number is {targets.max()}, of {len(self.labels)} labels: the shards were damaged; prepare them "
-                "again."
+                f"a label's number is {targets.max()}, of {len(self.labels)} labels: the shards were damaged; prepare "
+                "them again."
             )
         targets[targets < 0] = IGNORED
         if self.by_token:
@@ -99,10 +99,10 @@ def _build(settings: ObjectiveSettings, data: Data, manifest: Manifest, *, by_to
             f"data.packing={data.packing} with objective={settings.name}: a text is judged alone; use "
             "data.packing=single, one to a row."
         )
-    return Classify(labels, weights_of(settings, labels), by_token, unit)
+    return Classify(labels, class_weights_of(settings, labels), by_token, unit)
 
 
-def weights_of(settings: ObjectiveSettings, labels: Sequence[str]) -> tuple[float, ...]:
+def class_weights_of(settings: ObjectiveSettings, labels: Sequence[str]) -> tuple[float, ...]:
     """The weight of each label, 1 where none is given. ConfigError for one that isn't a label."""
     for name, weight in settings.class_weights.items():
         if name not in labels:

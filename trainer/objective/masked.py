@@ -132,6 +132,6 @@ def _first(names: tuple[str, ...], ids: Mapping[str, int]) -> int | None:
     return next((ids[name] for name in names if name in ids), None)
 
 
-def extra_ids(settings: ObjectiveSettings, data: Data, manifest: Manifest) -> int:
+def extra_masks(settings: ObjectiveSettings, data: Data, manifest: Manifest) -> int:
     """How many ids above the tokenizer's vocabulary are used."""
     return max(0, mask_id(settings, manifest) + 1 - manifest.vocab_size)

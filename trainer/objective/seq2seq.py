@@ -22,7 +22,7 @@ from trainer.objective.padding import Model, cropped, cropped_targets
 
 
 @dataclass(frozen=True)
-class Pairs:
+class SourceTargets:
     """Rows of one pair each: its source, and from the first token that is learnt on, its target."""
 
     unit: str = "tokens"
@@ -56,13 +56,13 @@ class Pairs:
         return count_targets(batch)
 
     def units_per_row(self) -> int | None:
-        """Pairs differ."""
+        """SourceTargets differ."""
         return None
 
 
 @dataclass(frozen=True)
 class Spans:
-    """Rows of `sequence_length` tokens of the stream, of which spans are dropped; `sentinels` mark them, (spans,) ids."""
+    """Rows of `sequence_length` tokens of the stream, of which spans are dropped; `sentinels` (spans,) mark them."""
 
     sequence_length: int
     share: float
@@ -110,11 +110,11 @@ def _losses(model: Model, batch: Batch) -> Losses:
     return Losses(model(batch.inputs, targets, batch.document_ids))
 
 
-def build(settings: ObjectiveSettings, data: Data, manifest: Manifest, seed: int) -> Pairs | Spans:
-    """Pairs where the shards say what is learnt, spans of plain text; or as objective.spans says."""
+def build(settings: ObjectiveSettings, data: Data, manifest: Manifest, seed: int) -> SourceTargets | Spans:
+    """SourceTargets where the shards say what is learnt, spans of plain text; or as objective.spans says."""
     if not has_spans(settings, manifest):
         _require_pairs(data, manifest)
-        return Pairs()
+        return SourceTargets()
     if manifest.has_targets:
         raise ConfigError(
             f"objective.spans=true: {manifest.folder} holds pairs, of which the targets are learnt; leave it out, or "
@@ -173,7 +173,7 @@ def sentinel_ids(settings: ObjectiveSettings, data: Data, manifest: Manifest) ->
     return np.array([next(free) if number is None else number for number in own], np.int64)
 
 
-def extra_ids(settings: ObjectiveSettings, data: Data, manifest: Manifest) -> int:
+def extra_sentinels(settings: ObjectiveSettings, data: Data, manifest: Manifest) -> int:
     """How many ids above the tokenizer's vocabulary are used."""
     if not has_spans(settings, manifest) or data.sequence_length < 2:
         return 0

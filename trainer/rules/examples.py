@@ -30,8 +30,8 @@ def check_examples(data: Data) -> None:
         )
     require(
         data.augment.copies == 0 or data.format == "labelled",
-        f"data.augment.copies={data.augment.copies} with {examples}: words that are left out or swapped would change what "
-        "is learnt of it; it is for data.format=labelled.",
+        f"data.augment.copies={data.augment.copies} with {examples}: words that are left out or swapped would change "
+        "what is learnt of it; it is for data.format=labelled.",
     )
     require(
         not data.labels or data.format in ("labelled", "tagged"),

@@ -43,6 +43,6 @@ def check_lstm_precision(config: Pretrain) -> None:
     """Refuses numbers in which torch's LSTM isn't exact on every device."""
     require(
         config.model.kind != "lstm" or not config.train.in_bf16,
-        f"train.precision={config.train.precision} with model=lstm: its state adds up over the whole row, and bf16 loses "
-        "it; use train.precision=fp32.",
+        f"train.precision={config.train.precision} with model=lstm: its state adds up over the whole row, and bf16 "
+        "loses it; use train.precision=fp32.",
     )

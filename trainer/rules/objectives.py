@@ -28,8 +28,8 @@ def check_objective(config: Pretrain) -> None:
         return
     require(
         config.model.path is not None,
-        f"objective={name}: Banyan's own models are causal, and have no head for it; set model.path=DIR, the folder of a "
-        "Hugging Face model (a run's by banyan export).",
+        f"objective={name}: Banyan's own models are causal, and have no head for it; set model.path=DIR, the folder of "
+        "a Hugging Face model (a run's by banyan export).",
     )
     require(
         config.train.micro_batch_size != AUTO,
@@ -37,8 +37,8 @@ def check_objective(config: Pretrain) -> None:
     )
     require(
         config.adapt.name == "full",
-        f"adapt={config.adapt.name} with objective={name}: adapters are for causal models, and a new head must be trained "
-        "whole; use adapt=full.",
+        f"adapt={config.adapt.name} with objective={name}: adapters are for causal models, and a new head must be "
+        "trained whole; use adapt=full.",
     )
     require(
         config.parallel.tensor == 1,
@@ -52,8 +52,8 @@ def check_objective(config: Pretrain) -> None:
     )
     require(
         config.data.packing != "whole",
-        f"data.packing=whole with objective={name}: models that aren't causal see all of a row; use data.packing=single, "
-        f"a document to a row{', or stream' * (name in ('masked', 'seq2seq'))}.",
+        f"data.packing=whole with objective={name}: models that aren't causal see all of a row; use "
+        f"data.packing=single, a document to a row{', or stream' * (name in ('masked', 'seq2seq'))}.",
     )
     require(
         name not in (*LABELLED, "reward") or config.data.packing == "single",

@@ -81,8 +81,8 @@ def _tokens(model: Model, manifest: Manifest, *, has_weights: bool) -> dict[str,
             continue
         if value is not None and has_weights:
             raise ConfigError(
-                f"{model.path}: its {key}={value} is an ordinary token of the tokenizer of {manifest.folder}; prepare the "
-                f"data with the model's own tokenizer, or set model.overrides.{key}."
+                f"{model.path}: its {key}={value} is an ordinary token of the tokenizer of {manifest.folder}; prepare "
+                f"the data with the model's own tokenizer, or set model.overrides.{key}."
             )
         found[key] = _padding(manifest)
     return found

@@ -134,8 +134,8 @@ def open_run(run: Run, settings: Checkpoint, device: torch.device) -> Speaker:
     config, tokenizer = read_config(run_dir), load_run_tokenizer(run_dir)
     require(
         config.model.head in (CAUSAL, SEQ2SEQ),
-        f"run.dir={run.dir}: a {HEADS[config.model.head].noun} doesn't write text; measure it by banyan evaluate, or use it "
-        "by banyan export and transformers' pipeline.",
+        f"run.dir={run.dir}: a {HEADS[config.model.head].noun} doesn't write text; measure it by banyan evaluate, or "
+        "use it by banyan export and transformers' pipeline.",
     )
     checkpoint = find_checkpoint(run_dir, settings.step)
     require_tokenizer_of(checkpoint, read_state(checkpoint), tokenizer)

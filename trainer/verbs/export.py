@@ -45,8 +45,8 @@ from trainer.model.lstm_folder import write_lstm_config
 from trainer.model.peft_folder import write_adapters
 from trainer.model.region import Region, Source
 from trainer.model.sizes import decoder_shapes
-from trainer.objective.masked import mask_token
 from trainer.objective.build import build_objective, members_of
+from trainer.objective.masked import mask_token
 from trainer.ranks.mesh import Mesh
 from trainer.run.directory import load_run_tokenizer, read_config, require_run_dir, require_tokenizer_of
 

@@ -21,7 +21,7 @@ import xxhash
 from trainer.config import Data, Prepare, TextSource
 from trainer.config.values import check_values
 from trainer.data.examples.augment import augmentation_of
-from trainer.data.examples.labelled import in_order
+from trainer.data.examples.labelled import ordered_labels
 from trainer.data.examples.read import REFUSE, ExampleReader
 from trainer.data.text.cleaning import Cleaning
 from trainer.data.text.collect import Collect, Totals, WorkItem, work_items
@@ -300,7 +300,7 @@ def _arrange(totals: Totals, store: DocumentStore, sources: tuple[Source, ...], 
         unused=dict(totals.unused),
         changed=dict(sorted(totals.changed.items())),
         domains=most_frequent(totals.domains, KEPT_DOMAINS),
-        labels=tuple(data.labels) or in_order(totals.labels),
+        labels=tuple(data.labels) or ordered_labels(totals.labels),
         documents_read=sum(split.documents for part in parts for split in part.splits.values())
         + totals.rejected.total(),
     )

@@ -11,7 +11,7 @@ from trainer.config import Data
 from trainer.config.data import Augment
 from trainer.data.examples.augment import Augmentation, augmentation_of, read_synonyms
 from trainer.data.examples.formats import from_bytes, to_bytes
-from trainer.data.examples.labelled import in_order, sentences
+from trainer.data.examples.labelled import ordered_labels, sentences
 from trainer.data.examples.render_labelled import LabelRenderer
 from trainer.data.tokens.dataset import open_dataset
 from trainer.data.tokens.manifest import read_manifest
@@ -148,8 +148,8 @@ def test_what_is_wrong_with_a_record_is_said_by_its_line(tmp_path, kind, record,
 
 
 def test_labels_are_in_the_order_of_numbers_or_of_the_alphabet():
-    assert in_order(["10", "9"]) == ("9", "10")
-    assert in_order(["b", "O", "a"]) == ("O", "a", "b")
+    assert ordered_labels(["10", "9"]) == ("9", "10")
+    assert ordered_labels(["b", "O", "a"]) == ("O", "a", "b")
 
 
 @pytest.mark.parametrize(

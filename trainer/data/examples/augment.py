@@ -118,7 +118,7 @@ def augmentation_of(settings: Augment, seed: int) -> Augmentation | None:
     return Augmentation(settings, read_synonyms(settings.synonyms), seed) if settings.copies else None
 
 
-def describe(settings: Augment) -> dict[str, Any]:
+def augmentation_identity(settings: Augment) -> dict[str, Any]:
     """What the table of synonyms holds, as part of what decides the shards."""
     table = read_synonyms(settings.synonyms) if settings.copies else {}
     return {"data.augment.synonyms": derive_key(*sorted(table.items()))} if table else {}

@@ -86,7 +86,7 @@ def _members(rendered: list[Rendered]) -> dict[str, np.ndarray]:
     sides = [each.sides for each in rendered if each.sides is not None]
     labels = [each.label + 1 for each in rendered if each.label is not None]
     tags = [each.tags for each in rendered if each.tags is not None]
-    members = {}
+    members: dict[str, np.ndarray] = {}
     if sides:
         members["sides"] = np.array(sides, np.uint32)[:, None]
     if labels:

@@ -71,7 +71,7 @@ def unknown_label(example: Mapping[str, Any], allowed: Sequence[str]) -> str | N
     return next((label for label in labels_in(example) if label not in known), None)
 
 
-def in_order(names: Iterable[str]) -> tuple[str, ...]:
+def ordered_labels(names: Iterable[str]) -> tuple[str, ...]:
     """Labels in the order of their numbers: what is outside of all first, then by number or alphabet."""
     found = set(names)
     if all(re.fullmatch(r"-?\d{1,18}", name) for name in found):

@@ -211,8 +211,8 @@ class Collect(Work[WorkItem, Collected]):
 def _require_few(labels: set[str], source: Source) -> None:
     if len(labels) > MOST_LABELS:
         raise InputError(
-            f"{source.name}: more than {MOST_LABELS:,} different labels: the field holds something else; name the labels "
-            "by data.labels, and leave other records out by data.bad_records=reject."
+            f"{source.name}: more than {MOST_LABELS:,} different labels: the field holds something else; name the "
+            "labels by data.labels, and leave other records out by data.bad_records=reject."
         )
 
 

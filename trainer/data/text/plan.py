@@ -16,7 +16,7 @@ import xxhash
 from trainer.config import Prepare
 from trainer.config.knobs import deciding_values
 from trainer.data.clean.identity import clean_identity
-from trainer.data.examples.augment import describe
+from trainer.data.examples.augment import augmentation_identity
 from trainer.data.examples.template import read_template
 from trainer.data.near.identity import near_identity
 from trainer.data.text.sources import Source
@@ -45,7 +45,7 @@ def deciding_settings(config: Prepare, models: Mapping[str, ModelRecord] | None 
         **clean_identity(config.data.clean),
         **near_identity(config.data),
         **{f"data.{name}'s sha256": model.sha256 for name, model in (models or {}).items()},
-        **describe(config.data.augment),
+        **augmentation_identity(config.data.augment),
     }
     path = config.data.tokenizer.path
     if config.data.chat_template is not None:

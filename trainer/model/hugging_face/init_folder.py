@@ -93,8 +93,8 @@ def _ours(config: Any, source: Path) -> dict[str, Any]:
         )
     if model.get("kind", "decoder") != "decoder":
         raise ConfigError(
-            f"model.init_from={source.parent}: a run of model={model['kind']}, which isn't adapted; train it further by "
-            "checkpoint.fork_from."
+            f"model.init_from={source.parent}: a run of model={model['kind']}, which isn't adapted; train it further "
+            "by checkpoint.fork_from."
         )
     check_numbers(model, str(source))
     architecture = {name: value for name, value in model.items() if name in ARCHITECTURE}

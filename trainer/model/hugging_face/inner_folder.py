@@ -115,8 +115,9 @@ def _open_base(
     for name, stored in names.items():
         if stored in tensors and tensors[stored].shape != shapes[name]:
             raise InputError(
-                f"{folder}: {brief(stored)} is {tensors[stored].shape}, and the model wants {shapes[name]}: its head was "
-                "made for other labels, or its config.json is another model's; give a folder without that head, or mend it."
+                f"{folder}: {brief(stored)} is {tensors[stored].shape}, and the model wants {shapes[name]}: its head "
+                "was made for other labels, or its config.json is another model's; give a folder without that head, or "
+                "mend it."
             )
     held = {name: stored for name, stored in names.items() if name not in fresh}
     if not fresh:
@@ -144,8 +145,9 @@ def _require_same_labels(settings: Model, folder: Path) -> None:
         return
     if {str(key): value for key, value in config["id2label"].items()} != wanted:
         raise InputError(
-            f"{folder}: its head was trained on the labels {', '.join(map(str, config['id2label'].values()))[:120]} in this "
-            f"order, and the data have {', '.join(wanted.values())[:120]}: prepare them with data.labels in its order."
+            f"{folder}: its head was trained on the labels {', '.join(map(str, config['id2label'].values()))[:120]} in "
+            f"this order, and the data have {', '.join(wanted.values())[:120]}: prepare them with data.labels in its "
+            "order."
         )
 
 

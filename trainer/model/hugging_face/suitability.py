@@ -137,8 +137,8 @@ def require_bidirectional(model: LanguageModel, sequence_length: int) -> None:
     if not _looks_ahead(model, sequence_length):
         kind = model.config.get_text_config().model_type
         raise InputError(
-            f"{model.settings.path}: {kind} is causal here: changing a token leaves the logits before it as they are, so "
-            "that a masked token is guessed from one side; train it by objective=causal, or set "
+            f"{model.settings.path}: {kind} is causal here: changing a token leaves the logits before it as they are, "
+            "so that a masked token is guessed from one side; train it by objective=causal, or set "
             "model.overrides.is_decoder=false where that made it so."
         )
 
