@@ -52,7 +52,7 @@ def preference_config(data: Path, base: Path, run_dir: Path, **changes: Any) -> 
         "data__packing": "whole",
         "data__long_documents": "reject",
         "data__sequence_length": 96,
-        "train__steps": 4,
+        "train__steps": 6,
         "train__micro_batch_size": 2,
         "optimizer__lr": 1e-3,
         **changes,

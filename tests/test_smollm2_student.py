@@ -7,7 +7,7 @@ import json
 import pydoc_data.topics
 
 from tests.prepared import prepare, write_jsonl
-from tests.run_ranks import pretrain, run_ranks, small_config
+from tests.run_ranks import pretrain, small_config, start_ranks
 from tests.test_smollm2 import folder, pytestmark
 from trainer.config import TokenizerSettings
 
@@ -34,10 +34,9 @@ def test_a_student_of_four_layers_learns_more_from_smollm2_than_from_the_text_al
         model = config.model
         model.num_hidden_layers, model.hidden_size, model.intermediate_size = 4, 96, 256
         model.tie_word_embeddings, config.train.steps = True, 60
-        assert run_ranks(pretrain, config, 1) == [0]
+        assert start_ranks(pretrain, config, 1).wait(timeout_s=1200) == [0]
         (last,) = [row for row in read_evaluations(run_dir) if row["step"] == 60]
         losses[alpha] = last["eval/validation/loss"]
-    print(losses)
     assert losses[0.7] < losses[0.0] - 0.05
 
 

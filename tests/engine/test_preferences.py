@@ -15,7 +15,7 @@ from trainer.errors import BanyanError
 from trainer.objective.build import check_datasets, members_of
 from trainer.run.frozen_model import check_reference
 
-ALWAYS = [(2, 0, 1, "full"), (2, 2, 2, "full"), (2, 3, 1, "lora")]
+ALWAYS = [(2, 0, 1, "full"), (2, 3, 1, "full")]  # and stage 2, where it is killed
 SHAPES = [
     pytest.param(*shape, marks=() if shape in ALWAYS else pytest.mark.full)
     for shape in itertools.product((1, 2), (0, 1, 2, 3), (1, 2, 4), ("full", "lora"))
@@ -30,13 +30,18 @@ def folder(tmp_path_factory):
     source = write_pairs(folder / "pairs.jsonl", 120)
     prepare_pairs(source, folder / "pairs", text, reference=str(base), validation_fraction=0.1)
     for adapt in ("full", "lora"):
-        config = configure(folder, folder / adapt, adapt__name=adapt, evaluate__every=4, train__micro_batch_size=8)
+        config = configure(folder, folder / adapt, adapt__name=adapt, evaluate__every=6, train__micro_batch_size=8)
         assert run_ranks(pretrain, config, 1) == [0]
     return folder
 
 
 def configure(folder, run_dir, **changes):
     return preference_config(folder / "pairs", folder / "base", run_dir, **changes)
+
+
+def course_of(run_dir):
+    """(loss, norm) of each step."""
+    return [(row["train/loss"], row["train/grad_norm"]) for row in read_metrics(run_dir)]
 
 
 def test_the_first_loss_is_ln_2_and_then_the_chosen_answers_are_preferred(folder):
@@ -57,7 +62,7 @@ def test_the_course_does_not_depend_on_ranks_stage_or_micro_batch(folder, tmp_pa
     changes = {"train__micro_batch_size": micro, "parallel__zero_stage": stage, "adapt__name": adapt}
     assert run_ranks(pretrain, configure(folder, tmp_path / "run", **changes), ranks) == [0] * ranks
     alone = read_metrics(folder / adapt)
-    rows = assert_same_course(tmp_path / "run", [(row["train/loss"], row["train/grad_norm"]) for row in alone], 1e-5)
+    rows = assert_same_course(tmp_path / "run", course_of(folder / adapt), 1e-5)
     for row, expected in zip(rows, alone, strict=True):
         assert row["rewards/margins"] == pytest.approx(expected["rewards/margins"], abs=1e-5)
         assert row["tokens"] == expected["tokens"]
@@ -67,13 +72,13 @@ def test_the_course_does_not_depend_on_ranks_stage_or_micro_batch(folder, tmp_pa
 def test_tensor_parallel_ranks_have_the_same_course(folder, tmp_path):
     config = configure(folder, tmp_path / "run", parallel__tensor=2, parallel__zero_stage=1)
     assert run_ranks(pretrain, config, 2) == [0, 0]
-    expected = [(row["train/loss"], row["train/grad_norm"]) for row in read_metrics(folder / "full")]
-    assert_same_course(tmp_path / "run", expected, 1e-5)
+    assert_same_course(tmp_path / "run", course_of(folder / "full"), 1e-5)
 
 
 def test_killed_it_goes_on_to_the_bit(folder, tmp_path):
-    changes = {"train__steps": 10, "checkpoint__every": 2, "parallel__zero_stage": 2}
+    changes = {"checkpoint__every": 2, "parallel__zero_stage": 2}
     assert run_ranks(pretrain, configure(folder, tmp_path / "whole", **changes), 2) == [0, 0]
+    assert_same_course(tmp_path / "whole", course_of(folder / "full"), 1e-5)
     killed = configure(folder, tmp_path / "killed", **changes)
     ranks = start_ranks(pretrain, killed, 2)
     ranks.kill_once_saved(tmp_path / "killed")
