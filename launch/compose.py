@@ -39,6 +39,7 @@ from launch.overrides import (
     split_verbatim,
     wrong_type,
 )
+from launch.packing import packing_from
 from launch.verbs import VERBS
 from trainer.config import Pretrain, as_stored_values, flatten
 from trainer.errors import ConfigError
@@ -66,6 +67,8 @@ def compose(verb: str, arguments: Sequence[str], config_dir: Path | None = None)
     overrides += pinned_names([*said, *overrides])
     overrides += sizes_from([*said, *overrides])
     overrides += causal_lm_from([*said, *overrides])
+    if issubclass(schema, Pretrain):
+        overrides += packing_from([*said, *overrides])
     with _explained(names, overrides):
         config = _resolve(names, overrides, config_dir)
     _set_verbatim(config, verbatim, schema)

@@ -10,7 +10,10 @@ from trainer.config.stored import load_values
 from trainer.machine.hub import pin
 from trainer.machine.hub_name import is_hub_name, parse_hub_name
 
-KEYS = ("model.path", "model.init_from", "data.tokenizer.path", "path")
+KEYS = (
+    *("model.path", "model.init_from", "objective.teacher"),
+    *("data.tokenizer.path", "data.reference", "data.teacher", "path"),
+)
 ALLOW = "run.allow_download"
 
 

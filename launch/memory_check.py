@@ -23,7 +23,8 @@ ANSWER_S = 10.0  # longest wait for nvidia-smi
 
 def check_memory(config: Pretrain, world_size: int) -> None:
     """ConfigError if a rank needs more than its device has, by more than the prediction may be wrong."""
-    if not config.launch.check_memory or config.model.path is not None or config.adapt.name != "full":
+    known = config.model.path is None and config.model.kind == "decoder" and config.adapt.name == "full"
+    if not config.launch.check_memory or not known:
         return  # what isn't predicted isn't refused
     from trainer.planning.cluster import with_vocabulary
     from trainer.planning.fit import memory_problem

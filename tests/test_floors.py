@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("launch",),
     ("trainer.verbs",),
+    ("trainer.adapt",),
     ("trainer.run", "trainer.export"),
     ("trainer.evaluate", "trainer.report"),
     ("trainer.engine", "trainer.planning"),
@@ -179,8 +180,9 @@ def test_a_configuration_is_changed_by_making_another() -> None:
 def test_every_knob_of_prepare_says_whether_it_decides_the_shards() -> None:
     """A setting that was forgotten would make old output count as up to date."""
     free = {"input", "include", "exclude", "output", "workers", "tokenizer"}  # inputs are compared file by file
+    free |= {"reference", "teacher"}  # models, which count by their weights
     free |= {"refuse_licences"}  # which ends prepare, or changes nothing
-    free |= {"clean", "near"}  # sections with knobs of their own
+    free |= {"clean", "near", "augment"}  # sections with knobs of their own
     training = {"path", "train", "validation", "sequence_length", "mask_documents", "shuffle_shards", "verify_bytes"}
     training |= {"packing", "long_documents"}
     for item in dataclasses.fields(Data):

@@ -44,12 +44,15 @@ def _paths(config: Any) -> Iterator[tuple[str, str | None]]:
         yield "run.dir", config.run.dir
     if hasattr(config, "model") and config.model.init_from:
         yield "model.init_from", config.model.init_from
+    if hasattr(config, "objective") and config.objective.teacher:
+        yield "objective.teacher", config.objective.teacher
     data: Data = config.data
     if is_prepare:
         yield "data.output", data.output
         yield from (("data.input", path) for path in data.input)
         if data.tokenizer.path:
             yield "data.tokenizer.path", data.tokenizer.path
+        yield from ((f"data.{key}", getattr(data, key)) for key in ("reference", "teacher") if getattr(data, key))
         return
     if data.path:
         yield "data.path", data.path

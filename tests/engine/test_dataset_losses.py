@@ -7,6 +7,7 @@ import torch
 from trainer.data.tokens.loader import IGNORED, Batch
 from trainer.data.tokens.order import Order, Rows, extend
 from trainer.engine.dataset_losses import DatasetLosses
+from trainer.objective.causal import count_targets
 
 SETS = [Rows("chat", "c" * 64, (30, 20)), Rows("rare", "r" * 64, (7,)), Rows("text", "t" * 64, (100,))]
 ORDER = Order(SETS, extend([], first=0, rows=SETS, weights={"chat": 2, "rare": 0.1, "text": 3}), seed=1, window=2)
@@ -24,11 +25,11 @@ def micro_batch(first, rows=4, time=6):
 def test_each_row_counts_for_its_own_dataset():
     ranks = [DatasetLosses([each.name for each in SETS], ORDER) for _ in range(2)]
     for number, by_dataset in enumerate(ranks):
-        by_dataset.add(micro_batch(500), torch.ones(4))  # of the step before
+        by_dataset.add(micro_batch(500), torch.ones(4), torch.ones(4))  # of the step before
         by_dataset.begin_step()
         for micro_step in range(2):
             batch = micro_batch(4 * (2 * micro_step + number))
-            by_dataset.add(batch, torch.from_numpy(batch.positions * 10.0))
+            by_dataset.add(batch, torch.from_numpy(batch.positions * 10.0), count_targets(batch))
     metrics = ranks[0].metrics(ranks[0].sums() + ranks[1].sums())
     places = ORDER.places(0, 16)
     assert "train/rare/loss" not in metrics  # none of its rows was in the step
@@ -42,5 +43,6 @@ def test_each_row_counts_for_its_own_dataset():
 def test_rows_that_pad_a_step_count_for_nothing():
     by_dataset = DatasetLosses([each.name for each in SETS], ORDER)
     by_dataset.begin_step()
-    by_dataset.add(micro_batch(0).without_targets(0), torch.zeros(4))
+    batch = micro_batch(0).without_targets(0)
+    by_dataset.add(batch, torch.zeros(4), count_targets(batch))
     assert by_dataset.metrics(by_dataset.sums()) == {}

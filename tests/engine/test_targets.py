@@ -19,12 +19,12 @@ class EveryThird(causal.Causal):
         targets[positions % 7 == 0] = IGNORED
         return replace(batch, targets=targets)
 
-    def targets_per_row(self):
+    def units_per_row(self):
         return None
 
 
 def masked(config):
-    build.BUILDERS["causal"] = lambda data, end_of_text: EveryThird(data.sequence_length, None)
+    build.KINDS["causal"] = build.Kind(lambda settings, data, manifest: EveryThird(data.sequence_length, None))
     return pretrain(config)
 
 

@@ -45,13 +45,15 @@ def _describe_shard(shard: dict[str, Any], tar: Path) -> None:
 
 
 def _fingerprint(content: dict[str, Any]) -> str:
-    from trainer.data.tokens.manifest import FORMAT, VERSION
+    from trainer.data.tokens.manifest import CONTENT_VERSION, FORMAT
 
     shards = [
         [shard["sha256"], shard["tokens"], shard["documents"], shard["text_bytes"]] for shard in content["shards"]
     ]
     tokenizer = content["tokenizer"]
-    text = json.dumps([FORMAT, VERSION, tokenizer["sha256"], tokenizer["end_of_text"], content["dtype"], shards])
+    text = json.dumps(
+        [FORMAT, CONTENT_VERSION, tokenizer["sha256"], tokenizer["end_of_text"], content["dtype"], shards]
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 

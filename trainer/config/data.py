@@ -43,7 +43,31 @@ class TokenizerSettings:
 
 
 FORMATS = ("text", "jsonl", "csv", "tsv", "parquet", "arrow", "tar", "warc", "wikipedia", "html", "epub")
-EXAMPLES = ("chat", "prompt_completion")  # trainer/data/examples/formats.py
+EXAMPLES = (
+    "chat",
+    "prompt_completion",
+    "preference",
+    "labelled",
+    "tagged",
+    "seq2seq",
+)  # trainer/data/examples/formats.py
+
+
+@dataclass
+class Augment:
+    """Copies of labelled texts with some words changed, for training alone (EDA; Wei and Zou 2019)."""
+
+    copies: int = knob(0, "Changed copies of each training text; 0 is off.", high=100, later=True, decides=True)
+    delete: float = knob(0.1, "Chance of each word to be left out.", high=0.9, later=True, decides=True)
+    swap: float = knob(
+        0.1, "Pairs of words that change places, as a share of the words.", high=1.0, later=True, decides=True
+    )
+    replace: float = knob(
+        0.1, "Words that become a synonym, as a share of the words.", high=1.0, later=True, decides=True
+    )
+    synonyms: Optional[str] = knob(
+        None, "A table of synonyms: words that mean the same to a line, separated by tabs.", later=True, decides=True
+    )
 
 
 @dataclass
@@ -96,8 +120,9 @@ class Data:
     output: Optional[str] = knob(None, "Folder that prepare writes train/ and validation/ to.", common=True)
     format: Optional[str] = knob(
         None,
-        "What the files hold, by default as their names and contents say; or chat (messages, ShareGPT, Alpaca) or "
-        "prompt_completion: JSON lines or arrays, or tables, of which the answers or completions are learnt.",
+        "What the files hold, by default as their names and contents say; or records, in JSON or tables, of which the "
+        "answers are learnt: chat (messages, ShareGPT, Alpaca), prompt_completion or preference (prompt, chosen, "
+        "rejected); or labelled (text, label), tagged (tokens, tags; CoNLL too) or seq2seq (source, target).",
         common=True,
         choices=(*FORMATS, *EXAMPLES),
         later=True,
@@ -141,6 +166,13 @@ class Data:
         later=True,
         decides=True,
     )
+    labels: list[str] = knob(
+        [],
+        "Labels of labelled or tagged data in the order of their numbers, others are refused; by default those found.",
+        later=True,
+        decides=True,
+    )
+    augment: Augment = part(Augment)
     most_document_bytes: int = knob(
         2**27,
         "Largest document that is read; larger ones are counted as too_large, or refused by name.",
@@ -175,6 +207,30 @@ class Data:
     block_tokens: int = knob(
         2**18, "Tokens of whole documents in one sample of a shard, about.", "tokens", low=1, decides=True
     )
+    reference: Optional[str] = knob(
+        None,
+        "Model that preferences are measured against, the one that training will start from: a run, a checkpoint "
+        "(step-N) or a Hugging Face folder. Its log-probabilities are stored with the pairs.",
+        later=True,
+    )
+    teacher: Optional[str] = knob(
+        None,
+        "Model to be learnt from (objective=distill), likewise; of each token its likeliest ones are stored.",
+        later=True,
+    )
+    teacher_top_k: int = knob(
+        32, "How many of them, with the mass of all others.", "tokens", low=1, high=1024, later=True, decides=True
+    )
+    teacher_temperature: float = knob(
+        1.0, "Temperature of the teacher's probabilities.", low=0.01, high=100.0, later=True, decides=True
+    )
+    model_precision: str = knob(
+        "fp32",
+        "Numbers that the reference and the teacher are computed in; a reference's must be the run's.",
+        choices=("fp32", "bf16"),
+        later=True,
+        decides=True,
+    )
     workers: Optional[int] = knob(None, "Processes that prepare uses; by default one per core.", low=1)
     # pretrain and evaluate
     path: Optional[str] = knob(None, "Folder of token shards to train on: an output of prepare.", common=True)
@@ -187,14 +243,14 @@ class Data:
     packing: str = knob(
         "stream",
         "How documents become rows: stream joins and cuts them anywhere; whole lays each, whole, into a row by best "
-        "fit, and they don't see each other.",
+        "fit, and they don't see each other; single gives each a row of its own.",
         common=True,
-        choices=("stream", "whole"),
+        choices=("stream", "whole", "single"),
         later=True,
     )
     long_documents: str = knob(
         "cut",
-        "With packing=whole, documents longer than a row are cut into rows, or rejected.",
+        "Documents longer than a row are cut, with packing=whole into rows, with single to one, or rejected.",
         choices=("cut", "reject"),
         later=True,
     )
@@ -214,4 +270,4 @@ class Data:
     @property
     def separates_documents(self) -> bool:
         """Whether documents of a row don't see each other."""
-        return self.mask_documents or self.packing == "whole"
+        return self.mask_documents or self.packing != "stream"

@@ -8,7 +8,7 @@ from typing import Any, Optional
 from trainer.config.knobs import knob
 
 # Keys that have an effect where `path` names a Hugging Face model: its config.json says all else.
-OF_CAUSAL_LM = ("name", "path", "overrides", "z_loss", "loss_chunk")
+OF_CAUSAL_LM = ("name", "path", "overrides", "head", "z_loss", "loss_chunk")
 
 
 @dataclass
@@ -29,6 +29,18 @@ class Model:
         common=True,
     )
     overrides: dict[str, Any] = knob({}, "Fields of that folder's config.json to replace.")
+    head: str = knob(
+        "causal",
+        "What a Hugging Face model is asked for; the objective sets it.",
+        choices=("causal", "masked", "seq2seq", "classify", "tag"),
+        later=True,
+    )
+    kind: str = knob(
+        "decoder",
+        "Which of Banyan's own models: decoder, of the Llama family, or lstm, a baseline.",
+        choices=("decoder", "lstm"),
+        later=True,
+    )
     vocab_size: Optional[int] = knob(None, "Tokens in the vocabulary; by default the dataset's.", "tokens", low=1)
     hidden_size: int = knob(256, "Width of the residual stream.", low=1)
     intermediate_size: int = knob(704, "Width of the SwiGLU feed-forward.", low=1)

@@ -77,7 +77,57 @@ class Train:
 class ObjectiveSettings:
     """What is learnt from a row."""
 
-    name: str = knob("causal", "causal: each token from those before it.", choices=("causal",), later=True)
+    name: str = knob(
+        "causal",
+        "causal: each token from those before it; masked: tokens that were replaced; seq2seq: a target from a source; "
+        "classify: a text's label; tag: its words'; dpo, simpo, reward: the better of two answers; "
+        "distill: what a teacher says.",
+        choices=("causal", "masked", "seq2seq", "classify", "tag", "dpo", "simpo", "reward", "distill"),
+        later=True,
+    )
+    noise: float = knob(
+        0.15, "Share of the tokens that are masked, or with seq2seq dropped in spans.", low=0.001, high=0.9, later=True
+    )
+    mean_span: float = knob(3.0, "Mean length of the spans that seq2seq drops.", "tokens", low=1.0, later=True)
+    spans: Optional[bool] = knob(
+        None,
+        "Whether seq2seq learns spans that it drops, rather than pairs; by default of data that are plain text.",
+        later=True,
+    )
+    whole_words: bool = knob(True, "Mask whole words, where the tokens show them.", later=True)
+    mask_token: Optional[str] = knob(
+        None, "The tokenizer's mask; by default [MASK] or the like, or an id above its vocabulary.", later=True
+    )
+    labels: list[str] = knob([], "Labels of classify and tag in their order; the data say them.", later=True)
+    class_weights: dict[str, float] = knob({}, "Weight of a label in the loss, by name; 1 for all others.", later=True)
+    beta: float = knob(
+        0.1, "Of dpo and simpo: how much the difference of two answers counts (simpo's usual one is 2).", later=True
+    )
+    label_smoothing: float = knob(
+        0.0, "Of dpo and simpo: the share of pairs whose labels are taken to be wrong.", high=0.5, later=True
+    )
+    loss: str = knob(
+        "sigmoid",
+        "Of dpo: sigmoid, its own; ipo, the squared distance of the mean log-ratios per token from 1 / (2 beta).",
+        choices=("sigmoid", "ipo"),
+        later=True,
+    )
+    length_normalised: bool = knob(
+        False, "Of dpo: divide log-ratios by the tokens of their answers; ipo does so always.", later=True
+    )
+    gamma: float = knob(1.0, "Of simpo: the margin by which the chosen answer is to be ahead.", later=True)
+    teacher: Optional[str] = knob(
+        None,
+        "Of distill: the teacher to ask while training, a run, a checkpoint (step-N) or a Hugging Face folder; by "
+        "default the shards have what it said (data.teacher of prepare).",
+        later=True,
+    )
+    alpha: float = knob(
+        0.5, "Of distill: the teacher's share in the loss, the text's being the rest.", high=1.0, later=True
+    )
+    temperature: float = knob(
+        1.0, "Of distill: temperature of both models' probabilities.", low=0.01, high=100.0, later=True
+    )
 
 
 @dataclass

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.data.tokens.loader import IGNORED, Batch
+from trainer.data.tokens.loader import Batch
 from trainer.data.tokens.order import Order
 
 
@@ -27,9 +27,9 @@ class DatasetLosses:
         """Forgets the step before."""
         self._rows.clear()
 
-    def add(self, batch: Batch, losses: Tensor) -> None:
-        """This rank's part of a micro-batch: summed losses of its rows, (rows,)."""
-        self._rows.append((batch.positions, losses.detach(), (batch.targets != IGNORED).sum(dim=1)))
+    def add(self, batch: Batch, losses: Tensor, units: Tensor) -> None:
+        """This rank's part of a micro-batch: summed losses and units of its rows, (rows,)."""
+        self._rows.append((batch.positions, losses.detach(), units))
 
     def sums(self) -> Tensor:
         """(2, datasets) fp64 on the CPU: summed losses and targets of this rank's rows, by dataset. Waits."""

@@ -37,26 +37,39 @@ MEAN_ROWS = 8192  # that are read at once
 
 
 def open_initial_weights(
-    model: Model, manifest: Manifest, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh, *, sequence_length: int
+    model: Model,
+    manifest: Manifest,
+    shapes: Mapping[str, tuple[int, ...]],
+    mesh: Mesh,
+    *,
+    sequence_length: int,
+    seed: int,
 ) -> Source | None:
     """The source of a new run's first state, or None where it is the seed. Every rank calls it.
 
     Refuses a folder that doesn't fit the model, or whose tokenizer isn't that of the data.
     """
-    found = find_initial_weights(model, manifest, shapes, mesh, sequence_length=sequence_length)
+    found = find_initial_weights(model, manifest, shapes, mesh, sequence_length=sequence_length, seed=seed)
     return None if found is None else found[0]
 
 
 def find_initial_weights(
-    model: Model, manifest: Manifest, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh, *, sequence_length: int
+    model: Model,
+    manifest: Manifest,
+    shapes: Mapping[str, tuple[int, ...]],
+    mesh: Mesh,
+    *,
+    sequence_length: int,
+    seed: int | None = None,
 ) -> tuple[Source, InitFolder, Path] | None:
     """open_initial_weights' source, the folder that was named, and the one in which the weights are."""
     wider = 0  # tokens that the data have and the weights don't know
     if model.path is not None and has_weights(local_folder(model.path)):
         init_folder = hf_folder(local_folder(model.path))
         mesh.main_finds(lambda: check_tokenizer(init_folder, manifest, key="model.path"))
-        weights, place = open_wider(model, added_tokens(init_folder, manifest), shapes)
-        announce_added(added_tokens(init_folder, manifest), mesh)
+        added = added_tokens(init_folder, manifest)
+        weights, place = open_wider(model, added, shapes, seed=seed)
+        announce_added(added, mesh)
     elif model.init_from is not None:
         init_folder = find_init_folder(model.init_from)
         stored = int(init_folder.architecture.get("vocab_size") or model.vocab_size or 0)
@@ -138,12 +151,14 @@ def announce_added(added: range, mesh: Mesh) -> None:
         print(f"{len(added):,} tokens are new to the weights: their rows begin as the mean of the others", flush=True)
 
 
-def open_wider(model: Model, added: range, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Source, str]:
+def open_wider(
+    model: Model, added: range, shapes: Mapping[str, tuple[int, ...]], *, seed: int | None = None
+) -> tuple[Source, str]:
     """open_inner_weights for a model with rows of `added` tokens, which its folder hasn't; `shapes` are with them."""
     if not added:
-        return open_inner_weights(model, shapes)
+        return open_inner_weights(model, shapes, seed=seed)
     stored = parameter_shapes(model)
-    weights, place = open_inner_weights(model, stored)
+    weights, place = open_inner_weights(model, stored, seed=seed)
     return with_mean_rows(weights, stored, added, token_parameters(model)), place
 
 

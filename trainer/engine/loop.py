@@ -32,6 +32,8 @@ from trainer.ranks.stop import StopRequests
 from trainer.ranks.watchdog import Watchdog
 from trainer.track.metrics import memory_bytes, mfu
 
+LOSS = "train/loss"
+
 
 @dataclass
 class Progress:
@@ -157,11 +159,11 @@ class Trainer:
         reason = None
         while self.progress.step < self.total_steps and not self.progress.out_of_patience:
             step = self.progress.step + 1
-            loss_sum, targets = self._take_step(step)
+            sums, units = self._take_step(step)
             reason = stops.poll() or ("step" if step == self.config.train.stop_at else None)
             last = step == self.total_steps or reason is not None
             if step % self.config.track.every == 0 or step == 1 or last:
-                self._log_step(step, loss_sum, targets)
+                self._log_step(step, sums, units)
             elif self.log is not None:
                 self.log.progress(step=step)
             self._evaluate_if_due(step, last=step == self.total_steps)
@@ -171,8 +173,8 @@ class Trainer:
         stops.drain()
         return reason if self.progress.step < self.total_steps else None
 
-    def _take_step(self, step: int) -> tuple[torch.Tensor, int]:
-        """One optimiser step; this rank's sum of losses, on the device, and the targets of the global batch."""
+    def _take_step(self, step: int) -> tuple[dict[str, torch.Tensor], int]:
+        """One optimiser step; this rank's sums of losses and measures, on the device; units of the global batch."""
         set_learning_rates(
             self.optimizer,
             lambda peak: scheduled_rate(
@@ -184,19 +186,21 @@ class Trainer:
             counted = next(self.steps)
         # DeepSpeed averages over ranks (but tensor-parallel peers) and micro-steps; the loss is the sum over the global
         # batch's targets, of which sequence-parallel ranks have parts.
-        scale = self._accumulation * self.mesh.data_size * self.mesh.sequence / max(1, counted.targets)
-        loss_sum = torch.zeros((), device=self.mesh.device)
+        scale = self._accumulation * self.mesh.data_size * self.mesh.sequence / max(1, counted.units)
+        sums = {LOSS: torch.zeros((), device=self.mesh.device)}
         if self.by_dataset is not None:
             self.by_dataset.begin_step()
         for batch in self._on_device(counted.batches, step):
             self.watchdog.beat("train")
             self._seed_dropout(batch)
-            row_losses = self.objective.losses(self.engine, batch)
-            losses = row_losses.sum()
+            found = self.objective.losses(self.engine, batch)
+            losses = found.rows.sum()
             self.engine.backward(losses * scale)
-            loss_sum += losses.detach()
+            sums[LOSS] += losses.detach()
+            for name, values in found.measures.items():
+                sums[name] = sums.get(name, 0) + values.sum()
             if self.by_dataset is not None:
-                self.by_dataset.add(batch, row_losses)
+                self.by_dataset.add(batch, found.rows, self.objective.units(batch))
             if self.engine.is_gradient_accumulation_boundary():
                 self._guard.before_step(step)
             self._guard.step()
@@ -210,7 +214,7 @@ class Trainer:
         self.progress.tokens += counted.targets
         self._clock.steps += 1
         self._clock.tokens += counted.targets
-        return loss_sum, counted.targets
+        return sums, counted.units
 
     def _on_device(self, batches: Iterable[Batch], step: int) -> Iterator[Batch]:
         """This rank's part of a step's micro-batches, on its device."""
@@ -233,21 +237,22 @@ class Trainer:
         if self.engine.module.has_dropout:
             torch.manual_seed(derive_key("dropout", self.config.seed, batch.position) >> 1)
 
-    def _log_step(self, step: int, loss_sum: torch.Tensor, targets: int) -> None:
+    def _log_step(self, step: int, sums: dict[str, torch.Tensor], units: int) -> None:
         self.watchdog.beat("log")
-        total = loss_sum.double().reshape(1)
+        total = torch.stack([values.double() for values in sums.values()])
         if self.by_dataset is not None:
             total = torch.cat((total, self.by_dataset.sums().flatten().to(total.device)))
         if self.mesh.world_size > 1:
             torch.distributed.all_reduce(total)  # on the device's own network, behind what it has to do
         self._guard.after_step(step, synchronise=True)
         total = total.cpu() / self.mesh.tensor  # tensor-parallel peers have the same losses
-        loss = total[0].item() / max(1, targets)
+        means = {name: value / max(1, units) for name, value in zip(sums, total.tolist(), strict=False)}
+        loss = means.pop(LOSS)
         if not math.isfinite(loss):
             raise NonFiniteError(f"step {step}: the loss is {loss}; lower optimizer.lr or look at the data.")
-        extra = {name: value for hook in self.hooks for name, value in hook.metrics().items()}
+        extra = means | {name: value for hook in self.hooks for name, value in hook.metrics().items()}
         if self.by_dataset is not None:
-            extra |= self.by_dataset.metrics(total[1:].view(2, -1))
+            extra |= self.by_dataset.metrics(total[len(sums) :].view(2, -1))
         if self.log is not None:
             self.log.log(step=step, tokens=self.progress.tokens, metrics=self._metrics(loss) | extra)
         self._clock = Clock()
@@ -258,7 +263,7 @@ class Trainer:
         tokens_per_second = clock.tokens / seconds
         cuda = self.mesh.device.type == "cuda"
         metrics = {
-            "train/loss": loss,
+            LOSS: loss,
             "train/grad_norm": self._guard.norm(),
             **learning_rates(self.optimizer),
             "perf/tokens_per_second": tokens_per_second,

@@ -1,8 +1,8 @@
-"""How many targets a step has, over all ranks and micro-steps: known before its first backward, without a wait."""
+"""How much a step is divided by, over all ranks and micro-steps: known before its first backward, without a wait."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -16,49 +16,61 @@ from trainer.ranks.mesh import Mesh
 
 @dataclass(frozen=True)
 class Step:
-    """This rank's micro-batches of an optimiser step, and the targets of the whole global batch."""
+    """This rank's micro-batches of an optimiser step, and the targets and units of the whole global batch.
+
+    The loss is divided by the units, which are the targets or what else the objective counts.
+    """
 
     batches: Iterable[Batch]
     targets: int
+    units: int
+
+
+# The units of each row of a batch, (rows,): an objective's
+Units = Callable[[Batch], torch.Tensor]
 
 
 def fixed_steps(batches: Iterator[Batch], *, micro_steps: int, targets: int) -> Iterator[Step]:
-    """Steps that all have the same number of targets: nothing needs to be counted."""
+    """Steps that all have the same number of targets, which are the units: nothing needs to be counted."""
     while True:
-        yield Step(islice(batches, micro_steps), targets)
+        yield Step(islice(batches, micro_steps), targets, targets)
 
 
 class _Count:
-    """The count of a step's targets, on its way: ranks are added up on gloo while the step before is computed."""
+    """The count of a step's targets and units, on its way: ranks are added up on gloo while the last is computed."""
 
-    def __init__(self, batches: list[Batch], mesh: Mesh) -> None:
+    def __init__(self, batches: list[Batch], mesh: Mesh, units: Units) -> None:
         self.batches = batches
-        own = sum(int((batch.targets != IGNORED).sum()) for batch in batches)
+        own = [
+            sum(int((batch.targets != IGNORED).sum()) for batch in batches),
+            sum(int(units(batch).sum()) for batch in batches),
+        ]
         counts_once = mesh.tensor_rank == 0 and mesh.sequence_rank == 0  # neighbours take the same rows
-        self._total = torch.tensor([own if counts_once else 0], dtype=torch.int64)
+        self._total = torch.tensor(own if counts_once else [0, 0], dtype=torch.int64)
         self._work: Any = None
         if mesh.world_size > 1:
             self._work = torch.distributed.all_reduce(self._total, group=mesh.control, async_op=True)
 
-    def wait(self) -> int:
-        """Targets of the global batch."""
+    def wait(self) -> tuple[int, int]:
+        """Targets and units of the global batch."""
         if self._work is not None:
             self._work.wait()
-        return int(self._total.item())
+        targets, units = self._total.tolist()
+        return targets, units
 
 
-def counted_steps(batches: Iterator[Batch], *, micro_steps: int, mesh: Mesh) -> Iterator[Step]:
-    """Steps whose targets are counted from the batches as they come from the loader, one step ahead of their use.
+def counted_steps(batches: Iterator[Batch], *, micro_steps: int, mesh: Mesh, units: Units) -> Iterator[Step]:
+    """Steps whose targets and units are counted from the batches as the loader gives them, one step ahead of their use.
 
     Every rank must use up each step's batches: after the last of them the next step's are counted.
     """
-    upcoming = _Count(list(islice(batches, micro_steps)), mesh)
+    upcoming = _Count(list(islice(batches, micro_steps)), mesh, units)
     while True:
         current, following = upcoming, list[_Count]()
 
         def use(batches_of_step: list[Batch], following: list[_Count] = following) -> Iterator[Batch]:
             yield from batches_of_step
-            following.append(_Count(list(islice(batches, micro_steps)), mesh))
+            following.append(_Count(list(islice(batches, micro_steps)), mesh, units))
 
-        yield Step(use(current.batches), current.wait())
+        yield Step(use(current.batches), *current.wait())
         (upcoming,) = following

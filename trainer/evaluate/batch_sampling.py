@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from trainer.evaluate.sampling import Sampling, sample
+from trainer.evaluate.sampling import UNBOUNDED, Sampling, sample
 from trainer.model.build import LanguageModel
+from trainer.model.hugging_face.headed import Seq2SeqLM
 
 FILLER = 0  # what a row that has ended goes on with
 
@@ -51,7 +52,19 @@ class Continuation:
 
 
 def continue_together(model: LanguageModel, rows: Sequence[Continuation], *, context_length: int) -> None:
-    """Samples each row to its end. As generate_tokens, row by row, but for rounding: products are of whole batches."""
+    """Samples each row to its end. As generate_tokens, row by row, but for rounding: products are of whole batches.
+
+    An encoder–decoder's prompts are sources, which are never gone on with: those of one length go together.
+    """
+    if isinstance(model, Seq2SeqLM):
+        for length in sorted({len(row.prompt) for row in rows}):
+            same = [row for row in rows if len(row.prompt) == length]
+            _continue(model, same, context_length=UNBOUNDED)
+        return
+    _continue(model, rows, context_length=context_length)
+
+
+def _continue(model: LanguageModel, rows: Sequence[Continuation], *, context_length: int) -> None:
     for row in rows:
         row.prompt = row.prompt[-context_length:]
     there = list(rows)

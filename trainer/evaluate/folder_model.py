@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ from trainer.model.build import LanguageModel, build_empty, parameter_shapes
 from trainer.model.decoder import Transformer
 from trainer.model.hugging_face import int8_weights
 from trainer.model.hugging_face.architecture import read_architecture, read_window
+from trainer.model.hugging_face.causal_lm import read_model_config
 from trainer.model.hugging_face.config_json import check_doors, read_config_json, read_json_object
 from trainer.model.hugging_face.folder import CONFIG, GENERATION
+from trainer.model.hugging_face.heads import SEQ2SEQ
 from trainer.model.hugging_face.inner_folder import open_inner_weights
 from trainer.model.hugging_face.safetensors_folder import find_tensors, require_tensors
 from trainer.model.hugging_face.tensor_files import FolderReader
+from trainer.model.lstm_folder import is_lstm, read_lstm_config, require_lstm_tensors
 from trainer.model.region import Region, Source
 
 POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
@@ -35,7 +40,9 @@ def load_folder(folder: Path, device: torch.device) -> LanguageModel:
     model = build_empty(settings, device, torch.float32)
     names = int8_weights.quantized_names(model) if in_8_bits else []
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    if settings.path is None and not in_8_bits:
+    if settings.kind == "lstm":
+        require_lstm_tensors(folder, shapes)
+    elif settings.path is None and not in_8_bits:
         require_tensors(folder, settings)
     plain: Source = FolderReader(folder).read
     if settings.path is not None and not in_8_bits:
@@ -61,14 +68,28 @@ def _settings(folder: Path, in_8_bits: bool) -> Model:
     """Our decoder's, if that computes the same for every row that the folder's positions allow."""
     config = read_config_json(folder, AS_IT_IS if in_8_bits else {})
     config.pop(int8_weights.CONFIG, None)
+    if is_lstm(config):
+        return read_lstm_config(config, folder / CONFIG)
     try:
         architecture = read_architecture(config, folder / CONFIG)
         window = read_window(config, folder / CONFIG)
     except InputError:
-        return Model(path=str(folder), overrides=AS_IT_IS if in_8_bits else {})
+        return _theirs(folder, config, in_8_bits)
     if window is not None and window < context_of(folder):
-        return Model(path=str(folder), overrides=AS_IT_IS if in_8_bits else {})
+        return _theirs(folder, config, in_8_bits)
     return Model(**architecture)
+
+
+def _theirs(folder: Path, config: dict[str, Any], in_8_bits: bool) -> Model:
+    """A model of Hugging Face's own code: an encoder–decoder where its class is one, else a causal one."""
+    model = Model(path=str(folder), overrides=AS_IT_IS if in_8_bits else {})
+    classes = config.get("architectures")
+    if isinstance(classes, list) and any(str(name).endswith("ForConditionalGeneration") for name in classes):
+        writer = replace(model, head=SEQ2SEQ)
+        with contextlib.suppress(InputError):
+            read_model_config(writer)
+            return writer
+    return model
 
 
 def context_of(folder: Path) -> int:

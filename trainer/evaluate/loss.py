@@ -11,25 +11,44 @@ import torch.distributed
 
 from trainer.config import Evaluate
 from trainer.data.tokens.dataset import Dataset
-from trainer.data.tokens.loader import IGNORED, validation_batches
+from trainer.data.tokens.loader import validation_batches
 from trainer.engine.sequence import own_part
+from trainer.evaluate.label_table import LabelTable, PredictsLabels
 from trainer.objective.build import Objective
 from trainer.ranks.mesh import Mesh
 from trainer.track.metrics import bits_per_byte, perplexity
 
+TOKENS = "tokens"  # the unit of objectives whose losses are nats of text
+
 
 @dataclass(frozen=True)
 class Score:
-    """`loss` in nats per token over `tokens` targets; no bits per byte where not all tokens of the text are targets."""
+    """`loss` in nats per token over `tokens` targets; no bits per byte where not all tokens of the text are targets.
+
+    Of an objective that counts something else, `tokens` of its `unit`; `measures` are the means of its measures.
+    """
 
     loss: float
     bits_per_byte: float | None
     tokens: int
+    unit: str = TOKENS
+    measures: dict[str, float] = field(default_factory=dict)
 
     def in_words(self) -> str:
         """For the console, and summaries."""
+        if self.unit != TOKENS:
+            shown = ((name, value) for name, value in self.measures.items() if _is_shown(name))
+            measures = "".join(f", {name} {value:.4f}" for name, value in shown)
+            return f"loss {self.loss:.4f}{measures} ({self.tokens:,} {self.unit})"
         bits = "" if self.bits_per_byte is None else f"{self.bits_per_byte:.4f} bits per byte, "
         return f"{self.loss:.4f} nats per token, {bits}perplexity {perplexity(self.loss):.2f} ({self.tokens:,} tokens)"
+
+
+def _is_shown(measure: str) -> bool:
+    """Whether a measure is said in words; all are in metrics.jsonl, and in what evaluate prints."""
+    if "/" in measure:
+        return measure in ("rewards/margins", "rewards/accuracies")
+    return not measure.startswith(("precision_", "recall_"))
 
 
 def scored_rows(dataset: Dataset, settings: Evaluate) -> int:
@@ -61,7 +80,9 @@ def score(
     Bits per byte take the dataset's own ratio of tokens to bytes. `beat` is called before each batch.
     """
     rows = scored_rows(dataset, settings)
-    losses, targets = torch.zeros(2, rows, dtype=torch.float64)
+    losses, units = torch.zeros(2, rows, dtype=torch.float64)
+    measures: dict[str, torch.Tensor] = {}
+    labels = LabelTable(rows)
     batches = validation_batches(
         dataset,
         rows=rows,
@@ -72,24 +93,34 @@ def score(
     )
     for first, batch in batches:
         beat()
-        values = objective.losses(model, own_part(batch, mesh).to(mesh.device)).double().cpu()
-        counted_rows = max(0, min(len(values), rows - first))
-        losses[first : first + counted_rows] = values[:counted_rows]
-        targets[first : first + counted_rows] = (batch.targets != IGNORED).sum(dim=1)[:counted_rows]
+        found = objective.losses(model, own_part(batch, mesh).to(mesh.device))
+        counted_rows = max(0, min(len(found.rows), rows - first))
+        losses[first : first + counted_rows] = found.rows.double().cpu()[:counted_rows]
+        units[first : first + counted_rows] = objective.units(batch)[:counted_rows]
+        if found.predictions is not None:
+            labels.add(first, batch.targets[:counted_rows], found.predictions.cpu()[:counted_rows])
+        for name, values in found.measures.items():
+            sums = measures.setdefault(name, torch.zeros(rows, dtype=torch.float64))
+            sums[first : first + counted_rows] = values.double().cpu()[:counted_rows]
     if mesh.tensor_rank > 0:
-        losses.zero_()  # the same as their neighbour's: counted once
+        for values in (losses, *measures.values()):
+            values.zero_()  # the same as their neighbour's: counted once
     if mesh.tensor_rank > 0 or mesh.sequence_rank > 0:
-        targets.zero_()
+        units.zero_()
+        labels.forget()
     if mesh.world_size > 1:
-        for found in (losses, targets):
-            torch.distributed.all_reduce(found, group=mesh.control)
-    tokens = int(targets.sum().item())
+        for values in (losses, units, *measures.values()):
+            torch.distributed.all_reduce(values, group=mesh.control)
+    tokens = int(units.sum().item())
     loss = losses.sum().item() / max(1, tokens)
+    means = {name: values.sum().item() / max(1, tokens) for name, values in measures.items()}
+    if isinstance(objective, PredictsLabels):
+        means |= labels.figures(objective, mesh)
     manifest = dataset.manifest
-    if manifest.has_targets:
-        return Score(loss, None, tokens)
+    if manifest.has_targets or objective.unit != TOKENS:
+        return Score(loss, None, tokens, objective.unit, means)
     bpb = bits_per_byte(nats_per_token=loss, tokens=manifest.tokens, text_bytes=manifest.text_bytes)
-    return Score(loss, bpb, tokens)
+    return Score(loss, bpb, tokens, objective.unit, means)
 
 
 @dataclass
@@ -123,4 +154,5 @@ class LossEvaluator:
             metrics[f"eval/{dataset.name}/loss"] = result.loss
             if result.bits_per_byte is not None:
                 metrics[f"eval/{dataset.name}/bits_per_byte"] = result.bits_per_byte
+            metrics |= {f"eval/{dataset.name}/{name}": value for name, value in result.measures.items()}
         return metrics

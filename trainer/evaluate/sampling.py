@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainer.data.examples.render_labelled import LabelRenderer
 from trainer.data.tokens.tokenizer import Tokenizer
 from trainer.model.build import LanguageModel
 
+UNBOUNDED = 2**30  # tokens: an encoder–decoder has a source, and never goes on from half of it
 UNFINISHED = "\ufffd"  # what a tokenizer decodes the first bytes of a character to
 
 
@@ -38,6 +40,15 @@ def continue_text(
     tokens = tokenizer.encode(prompt) or [end_of_text]
     new = generate_tokens(model, tokens, sampling, context_length=context_length, end_of_text=end_of_text)
     return decode_stream(tokenizer, tokens, new)
+
+
+def write_target(model: LanguageModel, tokenizer: Tokenizer, source: str, sampling: Sampling) -> Iterator[str]:
+    """What an encoder–decoder writes for a source, in pieces that end with whole characters."""
+    end = tokenizer.end_of_text_id
+    ids = LabelRenderer(tokenizer).source_ids(source)
+    return decode_stream(
+        tokenizer, [], generate_tokens(model, ids, sampling, context_length=UNBOUNDED, end_of_text=end)
+    )
 
 
 def generate_tokens(

@@ -37,6 +37,7 @@ class ExportSource:
     tokenizer_folder: Path
     described: str
     score: Callable[[LanguageModel], dict[str, Score]] = field(default=lambda model: {})
+    mask_token: str | None = None  # of a masked language model
     write_adapters: Callable[..., int] | None = None
 
     @property

@@ -152,7 +152,8 @@ def _ends(model: LanguageModel) -> list[Any]:
     if isinstance(model, CausalLM):
         found = [model.inner.get_input_embeddings(), model.inner.get_output_embeddings()]
         return [module for module in found if module is not None]
-    return [model.model.embed_tokens, model.lm_head]
+    decoder: Any = model.model  # adapters aren't beside an LSTM
+    return [decoder.embed_tokens, model.lm_head]
 
 
 def _peft() -> Any:

@@ -10,32 +10,38 @@ import torch
 from trainer.config import Model
 from trainer.model.decoder import Transformer
 from trainer.model.hugging_face.causal_lm import CausalLM, parameters_on_meta, read_model_config
+from trainer.model.hugging_face.headed import wrap
 from trainer.model.hugging_face.inner_weights import InnerWeights
 from trainer.model.hugging_face.tensor_plan import PlannedPartition, check_plan
 from trainer.model.initialize import initial_elements
+from trainer.model.lstm import LSTM
 from trainer.model.partition import Partition
 from trainer.model.region import Region
 from trainer.model.sizes import count_active, head_width
 
-LanguageModel = Transformer | CausalLM
+LanguageModel = Transformer | LSTM | CausalLM
+
+
+def _build_ours(config: Model) -> Transformer | LSTM:
+    return LSTM(config) if config.kind == "lstm" else Transformer(config)
 
 
 def build_on_meta(config: Model) -> LanguageModel:
     """The model, its parameters on the meta device, where they take no memory; buffers have their values."""
     if config.path is None:
         with torch.device("meta"):
-            return Transformer(config)
+            return _build_ours(config)
     with parameters_on_meta():
-        return CausalLM(config)
+        return wrap(config)
 
 
 def build_empty(config: Model, device: torch.device, dtype: torch.dtype) -> LanguageModel:
     """The model, whole on a device, with parameters of a dtype that mean nothing yet; buffers keep their precision."""
     if config.path is None:
         with torch.device("meta"):
-            return Transformer(config).to(dtype).to_empty(device=device)
+            return _build_ours(config).to(dtype).to_empty(device=device)
     with device:
-        model = CausalLM(config)
+        model = wrap(config)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return model
@@ -44,7 +50,7 @@ def build_empty(config: Model, device: torch.device, dtype: torch.dtype) -> Lang
 def parameter_shapes(config: Model) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter of the whole model, by name."""
     with torch.device("meta"):
-        model = Transformer(config) if config.path is None else CausalLM(config)
+        model = _build_ours(config) if config.path is None else wrap(config)
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
@@ -55,7 +61,7 @@ def partition_model(config: Model, shapes: dict[str, tuple[int, ...]], rank: int
     if degree == 1:
         return PlannedPartition(shapes)
     with torch.device("meta"):
-        inner = CausalLM(config).inner
+        inner = wrap(config).inner
     return PlannedPartition(shapes, rank, degree, plan=check_plan(inner, shapes, degree))
 
 
@@ -79,6 +85,8 @@ def count_active_parameters(shapes: dict[str, tuple[int, ...]], config: Model) -
 
 def attention_sizes(config: Model) -> tuple[int, int, int] | None:
     """Layers, heads and width of a head, which FLOPs are reckoned with; None where a model has experts or no heads."""
+    if config.kind == "lstm":
+        return config.num_hidden_layers, 0, 0  # a token costs what its weights do
     if config.path is None:
         return config.num_hidden_layers, config.num_attention_heads, head_width(config)
     theirs = read_model_config(config)

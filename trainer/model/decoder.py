@@ -29,7 +29,7 @@ from trainer.model.attention import (
     document_positions,
     rotary_tables,
 )
-from trainer.model.loss import Measure, logit_losses, row_losses
+from trainer.model.loss import FromLogits, Measure, logit_losses, row_losses, token_values
 from trainer.model.moe import MixtureOfExperts, Routing, Tally, penalties
 from trainer.model.recompute import recomputed
 from trainer.model.sizes import head_width
@@ -247,18 +247,21 @@ class Transformer(nn.Module):
         targets: Tensor | None = None,
         document_ids: Tensor | None = None,
         cache: KeyValueCache | None = None,
+        from_logits: FromLogits | None = None,
     ) -> Tensor:
-        """Each row's summed loss where there are targets, else logits; fp32 both.
+        """Each row's summed loss where there are targets, else logits; fp32 both. Or what `from_logits` makes.
 
         tokens, targets, document_ids: (batch, time) int64. Losses: (batch,), in nats; IGNORED targets add nothing; the
         z-loss and the experts' penalties are in it while training. Logits: (batch, time, vocab_size), or with a cache,
         which is extended by `tokens`, of the last position alone: (batch, 1, vocab_size). `document_ids`, equal within
         a document and each document in one piece, keep attention inside documents and restart positions; they don't go
-        with a cache.
+        with a cache. What `from_logits` makes of every token is (batch, time, …), without z-loss and penalties.
         """
         if cache is not None and document_ids is not None:
             raise ValueError("A cache holds one document: give no document_ids with it.")
         hidden, routings = self.model(tokens, document_ids, cache)
+        if from_logits is not None:
+            return token_values(hidden, self.lm_head, from_logits, chunk=self.config.loss_chunk)
         if targets is not None:
             z_loss = self.config.z_loss if self.training else 0.0
             losses = row_losses(

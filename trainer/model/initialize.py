@@ -29,7 +29,7 @@ def initial_elements(seed: int, name: str, region: Region, model: Model) -> Tens
 
     Biases are zeros and norms ones; matrices, experts' stacks of them too, are normal with `standard_deviation`.
     """
-    if name.endswith(".bias"):
+    if ".bias" in name:
         return torch.zeros(region.count, device="cpu")
     if len(region.shape) == 1:
         return torch.ones(region.count, device="cpu")

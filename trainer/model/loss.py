@@ -13,6 +13,9 @@ from torch.utils.checkpoint import checkpoint
 IGNORED = -100  # a target that counts for nothing, as in torch and Hugging Face
 
 
+# Numbers of tokens, (n, …), from their logits (n, vocab_size) in fp32 and from which of all (batch · time,) they are
+FromLogits = Callable[[Tensor, slice], Tensor]
+
 # Losses of tokens, given their logits, targets and the weight of the z-loss, as `logit_losses` computes them
 Measure = Callable[[Tensor, Tensor, float], Tensor]
 
@@ -66,18 +69,30 @@ def _checkpointed(
     `head` is called as a module, once per chunk and again in backward, so that hooks on it can bring its weight.
     """
 
-    def chunk_losses(states: Tensor, wanted: Tensor) -> Tensor:
-        return measure(head(states), wanted, z_loss)
+    wanted = targets.flatten()
+    return _in_chunks(hidden, lambda states, place: measure(head(states), wanted[place], z_loss), chunk)
 
-    pieces = list(zip(hidden.flatten(0, 1).split(chunk), targets.flatten().split(chunk), strict=True))
-    losses = []
-    for index, (states, wanted) in enumerate(pieces):
+
+def token_values(hidden: Tensor, head: nn.Module, from_logits: FromLogits, *, chunk: int) -> Tensor:
+    """What `from_logits` makes of every token: (batch, time, …) fp32, each of which may weigh what it will in backward.
+
+    hidden: (batch, time, hidden_size). `chunk` tokens' logits are held at a time, and made again in backward.
+    """
+    values = _in_chunks(hidden, lambda states, place: from_logits(head(states).float(), place), chunk)
+    return values.view(*hidden.shape[:2], *values.shape[1:])
+
+
+def _in_chunks(hidden: Tensor, compute: Callable[[Tensor, slice], Tensor], chunk: int) -> Tensor:
+    """What `compute` makes of `chunk` tokens' states at a time, one after the other; backward computes it again."""
+    pieces = hidden.flatten(0, 1).split(chunk)
+    found = []
+    for index, states in enumerate(pieces):
+        place = slice(index * chunk, index * chunk + len(states))
         if torch.is_grad_enabled() and index + 1 < len(pieces):
-            loss = checkpoint(chunk_losses, states, wanted, use_reentrant=False, preserve_rng_state=False)
+            found.append(checkpoint(compute, states, place, use_reentrant=False, preserve_rng_state=False))
         else:
-            loss = chunk_losses(states, wanted)
-        losses.append(loss)
-    return torch.cat(losses)
+            found.append(compute(states, place))
+    return torch.cat(found)
 
 
 class _Chunks(torch.autograd.Function):

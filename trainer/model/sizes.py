@@ -8,6 +8,9 @@ from trainer.config import Model
 
 Shapes = dict[str, tuple[int, ...]]
 
+# Keys of `model` that shape an LSTM (lstm.py)
+LSTM_KEYS = ("vocab_size", "hidden_size", "num_hidden_layers", "tie_word_embeddings", "initializer_range", "dropout")
+
 
 def decoder_shapes(model: Model) -> Shapes:
     """Shape of every parameter of the whole model, by name, in the order of the model's own."""

@@ -10,9 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.config import Data
+from trainer.config import Data, ObjectiveSettings
 from trainer.data.tokens.loader import IGNORED, Batch
+from trainer.data.tokens.manifest import Manifest
 from trainer.data.tokens.token_rows import GatheredRows, TokenRows
+from trainer.model.build import LanguageModel
+from trainer.model.hugging_face.suitability import require_causal, require_separation
+from trainer.objective.losses import Losses
 
 
 @dataclass(frozen=True)
@@ -21,24 +25,41 @@ class Causal:
 
     sequence_length: int
     end_of_text: int | None
+    separates_documents: bool = False
+    unit: str = "tokens"
+
+    def check_model(self, model: LanguageModel) -> None:
+        """Refuses a model that sees later tokens, or other documents of a row where it mustn't."""
+        require_causal(model, self.sequence_length)
+        if self.separates_documents:
+            require_separation(model, self.sequence_length)
 
     def to_batch(self, rows: GatheredRows, *, positions: np.ndarray) -> Batch:
         """Rows as a batch: tokens (n, L + 1), or rows of which not every target counts."""
         return to_batch(rows, positions=positions, end_of_text=self.end_of_text)
 
-    def losses(self, model: Callable[..., Any], batch: Batch) -> Tensor:
+    def losses(self, model: Callable[..., Any], batch: Batch) -> Losses:
         """The sum of each row's losses; (rows,) fp32."""
-        losses: Tensor = model(batch.inputs, batch.targets, batch.document_ids)
-        return losses
+        return Losses(model(batch.inputs, batch.targets, batch.document_ids))
 
-    def targets_per_row(self) -> int | None:
+    def units(self, batch: Batch) -> Tensor:
+        """The targets of each row."""
+        return count_targets(batch)
+
+    def units_per_row(self) -> int | None:
         """Every token but a row's first is a target, where the data don't say otherwise."""
         return self.sequence_length
 
 
-def build(data: Data, end_of_text: int) -> Causal:
-    """The objective over data whose documents end in the token `end_of_text`."""
-    return Causal(data.sequence_length, end_of_text if data.mask_documents else None)
+def build(settings: ObjectiveSettings, data: Data, manifest: Manifest, seed: int) -> Causal:
+    """The objective over data whose documents end in the end-of-text token of their tokenizer."""
+    marks = manifest.end_of_text if data.mask_documents else None
+    return Causal(data.sequence_length, marks, data.separates_documents)
+
+
+def count_targets(batch: Batch) -> Tensor:
+    """How many targets of each row count; (rows,) int64."""
+    return (batch.targets != IGNORED).sum(dim=1)
 
 
 def to_batch(rows: GatheredRows, *, positions: np.ndarray, end_of_text: int | None) -> Batch:

@@ -8,6 +8,7 @@ from trainer.config import AUTO, Parallel, Pretrain
 from trainer.config.plain_values import with_values
 from trainer.errors import ConfigError, divisors, require
 from trainer.model.sizes import head_width
+from trainer.rules.lstm import check_lstm_precision
 
 FLOAT8_MULTIPLE = 16
 """Of both sizes of a matrix, for float8 tensor cores."""
@@ -27,7 +28,8 @@ def settle_precision(config: Pretrain, world_size: int, *, native_bf16: bool) ->
 def check_layout(config: Pretrain, world_size: int) -> None:
     """Refuses a layout that DeepSpeed would get wrong, that the model or the ranks don't fit, or that isn't built."""
     parallel = config.parallel
-    if config.model.path is None:
+    check_lstm_precision(config)
+    if config.model.path is None and config.model.kind == "decoder":
         check_tensor_heads(config.model.num_key_value_heads, parallel)
     share = parallel.tensor * parallel.sequence
     require(

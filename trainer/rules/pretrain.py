@@ -11,6 +11,9 @@ from trainer.config.values import check_values
 from trainer.errors import ConfigError, divisors, require
 from trainer.rules.adapt import check_adapt
 from trainer.rules.layouts import check_elastic, check_layout
+from trainer.rules.lstm import check_lstm
+from trainer.rules.objectives import check_objective
+from trainer.rules.preference import check_preferences
 
 SHORTEST_HANG_S = 5  # below, a busy machine looks like a hang
 
@@ -126,12 +129,16 @@ def check_batch(train: Train, ranks: int) -> None:
 def check_pretrain(config: Pretrain, world_size: int) -> None:
     """Every check of `banyan pretrain` that needs no file: refuses what can't be honoured on `world_size` ranks."""
     check_values(config)
-    if config.model.path is None:
+    if config.model.path is None and config.model.kind == "lstm":
+        check_lstm(config)
+    elif config.model.path is None:
         check_model(config.model)
     else:
         check_causal_lm(config)
     check_data(config.data)
     check_adapt(config)
+    check_objective(config)
+    check_preferences(config)
     check_layout(config, world_size)
     train = config.train
     sizes = range_of(config.launch)

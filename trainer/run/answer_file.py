@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 from trainer.data.tokens.order import derive_key
 from trainer.errors import ConfigError, InputError
 from trainer.evaluate.batch_sampling import Continuation, continue_together
-from trainer.evaluate.sampling import Sampling, decode_stream
+from trainer.evaluate.sampling import Sampling
 from trainer.machine.durable import make_folder, replacing, storage_errors, sync, write_json
 from trainer.machine.json_file import Malformed, read_json
 from trainer.run.prompt_file import ANSWER, ANSWER_ENDED, ANSWER_TOKENS, PromptFile
@@ -89,7 +89,7 @@ class AnswerFile:
                 }
                 continue_together(speaker.model, list(rows.values()), context_length=speaker.context_length)
                 for number, row in rows.items():
-                    text = "".join(decode_stream(speaker.tokenizer, row.prompt, row.tokens))
+                    text = "".join(speaker.decoded(row.prompt, row.tokens))
                     answer = {ANSWER: text, ANSWER_TOKENS: len(row.tokens), ANSWER_ENDED: row.ended}
                     _append(out, {NUMBER: number, LINE: batch[number].record | answer})
                 os.fsync(out.fileno())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainer.data.tokens.dataset import Dataset
-from trainer.evaluate.loss import LossEvaluator, Score
+from trainer.evaluate.loss import TOKENS, LossEvaluator, Score
 from trainer.machine.durable import write_json
 from trainer.machine.json_file import Malformed, from_json, read_json
 from trainer.ranks.mesh import Mesh
@@ -38,8 +38,9 @@ def compare(run_dir: Path, scores: list[tuple[Dataset, Score]]) -> list[str]:
         if dataset.name in before:
             change = score.loss - before[dataset.name]
             word = "worse" if change > 0 else "better"
+            unit = "nats per token" if score.unit == TOKENS else f"of {score.unit}"
             lines.append(
-                f"{dataset.name}: {before[dataset.name]:.4f} nats per token before, {score.loss:.4f} now: "
+                f"{dataset.name}: {before[dataset.name]:.4f} {unit} before, {score.loss:.4f} now: "
                 f"{abs(change):.4f} {word}"
             )
     return lines

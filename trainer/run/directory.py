@@ -31,6 +31,7 @@ from trainer.errors import ConfigError, InputError
 from trainer.machine import streams
 from trainer.machine.credentials import masked
 from trainer.machine.durable import json_bytes, require_plain_file, write_json, write_together
+from trainer.machine.hub_name import is_hub_name
 from trainer.machine.json_file import Malformed, from_known, read_json
 from trainer.model.hugging_face.folder import own_model, with_absolute_folders
 
@@ -74,6 +75,9 @@ def name_run(config: Pretrain) -> str:
 def with_absolute_places(config: Pretrain) -> Pretrain:
     """With absolute folders of models and of a run that is forked: another start may stand in another folder."""
     config = dataclasses.replace(config, model=with_absolute_folders(config.model))
+    teacher = config.objective.teacher
+    if teacher is not None and not is_hub_name(teacher):
+        config = with_values(config, {"objective.teacher": str(Path(teacher).expanduser().absolute())})
     if not config.checkpoint.fork_from:
         return config
     return with_values(config, {"checkpoint.fork_from": str(Path(config.checkpoint.fork_from).expanduser().absolute())})

@@ -18,7 +18,7 @@ from trainer.data.tokens.dataset import (
     widest,
 )
 from trainer.data.tokens.manifest import Manifest
-from trainer.data.tokens.packing import WHOLE
+from trainer.data.tokens.packing import STREAM
 from trainer.engine.bf16 import device_multiplies_bf16
 from trainer.engine.float8 import require_float8
 from trainer.engine.initial_weights import added_tokens
@@ -30,6 +30,8 @@ from trainer.model.hugging_face.inner_folder import has_weights
 from trainer.model.hugging_face.suitability import (
     require_vocabulary,
 )
+from trainer.model.hugging_face.vocabulary import widened_to
+from trainer.objective.build import extra_ids_of
 from trainer.ranks.mesh import Mesh
 from trainer.rules.layouts import check_layout, settle_precision
 from trainer.run import directory as run_directory
@@ -41,8 +43,9 @@ def fit_to_data(config: Pretrain, model_config: Model, training: list[Dataset], 
     """With the vocabulary filled in; refuses a model or an evaluation that the data don't fit."""
     manifest = widest(training).manifest
     if model_config.path is not None:
-        if not added_to(model_config, manifest):
-            require_vocabulary(model_config, manifest.vocab_size, manifest.folder)
+        model = widened_to(model_config, manifest.vocab_size) if added_to(model_config, manifest) else model_config
+        extra = extra_ids_of(config.objective, config.data, manifest)
+        require_vocabulary(model, manifest.vocab_size, manifest.folder, extra=extra)
     elif config.model.vocab_size is None or (config.model.init_from and config.model.vocab_size < manifest.vocab_size):
         config = with_values(config, {"model.vocab_size": manifest.vocab_size})
     elif config.model.vocab_size < manifest.vocab_size:
@@ -73,7 +76,7 @@ def added_to(model: Model, manifest: Manifest) -> range:
 def check_packing(data: Data, training: list[Dataset]) -> None:
     """Refuses data.mask_documents where the end-of-text token, by which it knows documents, may be inside one."""
     for dataset in training:
-        if data.mask_documents and data.packing != WHOLE and dataset.manifest.has_targets:
+        if data.mask_documents and data.packing == STREAM and dataset.manifest.has_targets:
             raise ConfigError(
                 f"data.mask_documents=true: documents of {dataset.manifest.folder} may hold end-of-text tokens; use "
                 "data.packing=whole, which masks them from each other, or data.mask_documents=false."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +15,17 @@ from trainer.checkpoint.fragment import kind_of_weights
 from trainer.checkpoint.state import read_state
 from trainer.config import Checkpoint, Run
 from trainer.data.examples.render import Renderer, special_tokens_of
+from trainer.data.examples.render_labelled import LabelRenderer
 from trainer.data.examples.template import read_template
 from trainer.data.tokens.tokenizer import Tokenizer, load_tokenizer
 from trainer.errors import ConfigError, InputError, require
 from trainer.evaluate.folder_model import context_of, end_tokens_of, load_folder
-from trainer.evaluate.sampling import Sampling, decode_stream, generate_tokens
+from trainer.evaluate.sampling import UNBOUNDED, Sampling, decode_stream, generate_tokens
 from trainer.evaluate.trained_model import load_model
 from trainer.machine.hub_name import local_folder
 from trainer.model.build import LanguageModel
+from trainer.model.hugging_face.headed import Seq2SeqLM
+from trainer.model.hugging_face.heads import CAUSAL, HEADS, SEQ2SEQ
 from trainer.run.directory import load_run_tokenizer, read_config, require_run_dir, require_tokenizer_of
 
 
@@ -60,6 +63,8 @@ class Speaker:
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """What the model is given to continue a text; for an empty one, the token that documents begin after."""
+        if isinstance(self.model, Seq2SeqLM):
+            return LabelRenderer(self.tokenizer).source_ids(prompt)
         ids = self.tokenizer.encode(prompt)
         if self.as_hugging_face:
             around = [int(i) for i in self.tokenizer.engine.encode(prompt, add_special_tokens=True).ids]
@@ -91,11 +96,15 @@ class Speaker:
             self.model,
             ids,
             sampling,
-            context_length=self.context_length,
+            context_length=UNBOUNDED if isinstance(self.model, Seq2SeqLM) else self.context_length,
             end_of_text=self.tokenizer.end_of_text_id,
             also_at=ends,
         )
-        return decode_stream(self.tokenizer, ids, new)
+        return self.decoded(ids, new)
+
+    def decoded(self, prompt: list[int], tokens: Iterable[int]) -> Iterator[str]:
+        """The text of tokens as they come after a prompt, which of an encoder–decoder is another text."""
+        return decode_stream(self.tokenizer, [] if isinstance(self.model, Seq2SeqLM) else prompt, tokens)
 
 
 def open_speaker(
@@ -123,6 +132,11 @@ def open_run(run: Run, settings: Checkpoint, device: torch.device) -> Speaker:
     """A checkpoint of a run; adapters are merged."""
     run_dir = require_run_dir(run.dir)
     config, tokenizer = read_config(run_dir), load_run_tokenizer(run_dir)
+    require(
+        config.model.head in (CAUSAL, SEQ2SEQ),
+        f"run.dir={run.dir}: a {HEADS[config.model.head].noun} doesn't write text; measure it by banyan evaluate, or "
+        "use it by banyan export and transformers' pipeline.",
+    )
     checkpoint = find_checkpoint(run_dir, settings.step)
     require_tokenizer_of(checkpoint, read_state(checkpoint), tokenizer)
     dtype = torch.bfloat16 if config.train.in_bf16 else torch.float32

@@ -13,11 +13,12 @@ from trainer.data.tokens.bigram import bigram_loss
 from trainer.data.tokens.dataset import Dataset
 from trainer.engine.loop import Progress
 from trainer.evaluate.loss import Score
-from trainer.evaluate.sampling import Sampling, continue_text
+from trainer.evaluate.sampling import Sampling, continue_text, write_target
 from trainer.evaluate.trained_model import load_model
 from trainer.machine.durable import write_text
 from trainer.machine.environment import as_stored
 from trainer.model.hugging_face.folder import own_model
+from trainer.model.hugging_face.heads import CAUSAL, SEQ2SEQ
 from trainer.report.curves import draw_curves
 from trainer.run import directory as run_directory
 from trainer.run.before import compare
@@ -44,7 +45,12 @@ def announce_end(
     lines.append(f"trained {progress.step:,} steps on {progress.tokens:,} tokens")
     for dataset, score in scores:
         lines.append(f"{dataset.name}: {score.in_words()}")
-        if config.evaluate.bigram and not dataset.is_uneven and not any(other.is_uneven for other in training):
+        if (
+            config.evaluate.bigram
+            and config.model.head == CAUSAL
+            and not dataset.is_uneven
+            and not any(other.is_uneven for other in training)
+        ):
             yardstick = bigram_loss(training, dataset, rows=score.tokens // dataset.sequence_length)
             tracker.log(
                 step=progress.step,
@@ -55,9 +61,12 @@ def announce_end(
             difference = f"{abs(yardstick - score.loss):.4f} {side} ours"
             lines.append(f"  an interpolated bigram model: {yardstick:.4f} nats, {difference}")
     lines += compare(run_dir, scores)
-    if config.evaluate.prompt is not None and (reason := too_large_to_sample(parameters)):
+    generates = config.model.head in (CAUSAL, SEQ2SEQ)
+    if not generates or config.evaluate.prompt is None:
+        pass
+    elif (reason := too_large_to_sample(parameters)) is not None:
         lines.append(reason)
-    elif config.evaluate.prompt is not None:
+    else:
         sample = as_stored(config.evaluate.prompt) + sample_text(run_dir, config)
         tracker.text(step=progress.step, name="sample", text=sample)
         lines += ["", "sample:", *(f"  | {line}" for line in sample.splitlines()), ""]
@@ -66,7 +75,9 @@ def announce_end(
         f"run directory  {run_dir}",
         f"metrics        {run_dir / 'metrics.jsonl'}",
         f"loss curves    {picture}",
-        f'go on with     banyan generate run.dir={run_dir} prompt="..."',
+        f'go on with     banyan generate run.dir={run_dir} prompt="..."'
+        if generates
+        else f"go on with     banyan export run.dir={run_dir}",
     ]
     write_text(run_dir / "summary.txt", "\n".join(lines) + "\n")
     for line in lines:
@@ -93,7 +104,7 @@ def sample_text(run_dir: Path, config: Pretrain) -> str:
     )
     sampling = Sampling(max_tokens=config.evaluate.prompt_tokens, seed=config.seed)
     context = config.data.sequence_length
-    pieces = continue_text(
-        model, run_directory.load_run_tokenizer(run_dir), config.evaluate.prompt, sampling, context_length=context
-    )
-    return "".join(pieces)
+    tokenizer = run_directory.load_run_tokenizer(run_dir)
+    if config.model.head == SEQ2SEQ:
+        return "".join(write_target(model, tokenizer, config.evaluate.prompt, sampling))
+    return "".join(continue_text(model, tokenizer, config.evaluate.prompt, sampling, context_length=context))

@@ -44,21 +44,20 @@ from trainer.model.build import (
     parameter_shapes,
 )
 from trainer.model.hugging_face.folder import find_model, keep_model, own_model
-from trainer.model.hugging_face.suitability import (
-    require_causal,
-    require_separation,
-    require_suitable,
-)
+from trainer.model.hugging_face.suitability import require_suitable
 from trainer.model.hugging_face.vocabulary import widened_to
 from trainer.model.quantized import require_quantization
-from trainer.objective.build import Objective, build_objective
+from trainer.objective.build import Objective, build_objective, check_datasets, members_of
+from trainer.objective.distill import Distill
 from trainer.ranks.mesh import Mesh, join, seed_everything
 from trainer.ranks.stop import StopRequests
 from trainer.ranks.watchdog import Watchdog
 from trainer.run import directory as run_directory
 from trainer.run.before import score_before
+from trainer.run.frozen_model import check_asked_models, open_teacher, with_reference_precision
 from trainer.run.lock import RunLock
 from trainer.run.micro_batch import find_micro_batch
+from trainer.run.objective import settle_objective
 from trainer.run.open import (
     already_finished,
     already_stopped,
@@ -91,7 +90,7 @@ def run_rank(config: Pretrain) -> int:
 
 def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog) -> int:
     """The recipe."""
-    config = run_directory.with_absolute_places(config)
+    config = settle_objective(run_directory.with_absolute_places(config))
     model_config = find_model(config.model, run_directory.locate(config))
     require_suitable(model_config, config.train, config.parallel, sequence_length=config.data.sequence_length)
     load_nvme_op(config.parallel)
@@ -103,9 +102,11 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     seed_everything(config.seed, deterministic=config.train.deterministic)
     mesh.main_finds(lambda: choose_mode(config.track.wandb))  # refuses online without a key
 
-    training = open_training(config.data, config.seed)
-    validation = open_validation(config.data) if config.evaluate.every > 0 else []
-    test = [open_test(config.data)] if config.evaluate.test else []
+    members = members_of(config.objective)
+    training = open_training(config.data, config.seed, members_of(config.objective, training=True))
+    validation = open_validation(config.data, members) if config.evaluate.every > 0 else []
+    test = [open_test(config.data, members)] if config.evaluate.test else []
+    check_datasets(config.objective, training + validation + test)
     require_same_tokenizer(training + validation + test)
     check_packing(config.data, training)
     questions = open_questions(config, training)
@@ -121,7 +122,9 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     if object_store is not None:
         fetch_newest(object_store, run_dir, mesh, lambda folder: check_fetched(folder, config, training))
     reader = find_resume(run_dir, config, mesh, training)
-    config = settle_numbers(config, reader, mesh)
+    asked = [each.manifest for each in training], [each.manifest for each in validation + test]
+    config = settle_numbers(with_reference_precision(config, asked[0]), reader, mesh)
+    check_asked_models(config, *asked, mesh, new=reader is None)
     progress = reader.stated("progress", Progress.from_json) if reader else Progress()
     history = (reader.stated("history", History.from_json) if reader else History([], [])).go_on(
         step=progress.step,
@@ -158,15 +161,15 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     if reader:
         reader.check_shapes(weights.trained)
     weights.restore(assembly, steps=progress.step)
-    require_causal(engine.module, config.data.sequence_length)
-    if config.data.separates_documents:
-        require_separation(engine.module, config.data.sequence_length)
+    objective = build_objective(config.objective, config.data, widest(training).manifest, seed=config.seed)
+    if isinstance(objective, Distill):
+        objective = objective.taught_by(open_teacher(config, mesh.device))
+    objective.check_model(engine.module)
     if config.train.compile:
         compile_parts(engine.module)
 
     parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, model_config)
     tracker = open_tracker(run_dir, config, mesh, training + validation, (parameters, active), progress, total_steps)
-    objective = build_objective(config.objective, config.data, end_of_text=widest(training).manifest.end_of_text)
     evaluation = LossEvaluator(
         objective, engine, validation, config.evaluate, mesh, beat=lambda: watchdog.beat("evaluate")
     )
@@ -248,9 +251,9 @@ def open_steps(
         to_batch=objective.to_batch,
         prefetch=config.data.prefetch,
     )
-    micro_steps, per_row = accumulation_steps(config, mesh.data_size), objective.targets_per_row()
+    micro_steps, per_row = accumulation_steps(config, mesh.data_size), objective.units_per_row()
     if per_row is None or any(dataset.is_uneven for dataset in training):
-        return counted_steps(loader.batches(position), micro_steps=micro_steps, mesh=mesh)
+        return counted_steps(loader.batches(position), micro_steps=micro_steps, mesh=mesh, units=objective.units)
     return fixed_steps(loader.batches(position), micro_steps=micro_steps, targets=per_row * config.train.batch_size)
 
 

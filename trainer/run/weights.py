@@ -68,7 +68,7 @@ def open_run_weights(
         return _with_base(config, model, shapes, manifest, reader, run_dir, mesh)
     if reader is not None:
         return RunWeights(shapes, shapes, reader.read)
-    initial = open_initial_weights(config.model, manifest, shapes, mesh, sequence_length=length)
+    initial = open_initial_weights(config.model, manifest, shapes, mesh, sequence_length=length, seed=config.seed)
     return RunWeights(shapes, shapes, initial or seeded_weights(model, config.seed))
 
 

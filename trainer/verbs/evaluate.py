@@ -19,9 +19,9 @@ from trainer.data.tokens.dataset import Dataset, check_run_tokenizer, open_datas
 from trainer.data.tokens.packing import row_packing
 from trainer.engine.bf16 import autocast
 from trainer.errors import ConfigError
-from trainer.evaluate.loss import cut_in_words, score
+from trainer.evaluate.loss import TOKENS, Score, cut_in_words, score
 from trainer.evaluate.trained_model import load_model
-from trainer.objective.build import build_objective
+from trainer.objective.build import build_objective, check_datasets, members_of
 from trainer.ranks.mesh import join
 from trainer.run.directory import log_to_file, read_config, require_run_dir
 from trainer.run.open import check_shards
@@ -36,7 +36,8 @@ def main(config: EvaluateVerb) -> int:
     mesh = join()
     log_to_file(run_dir, mesh.rank)
     folder = mesh.main_finds(lambda: find_checkpoint(run_dir, config.checkpoint.step))
-    sets = open_sets(config.data, run.data)
+    sets = open_sets(config.data, run.data, members_of(run.objective))
+    check_datasets(run.objective, sets)
     for dataset in sets:
         check_run_tokenizer(dataset, run_dir / "tokenizer" / "tokenizer.json")
     check_shards(sets, config.data.verify_bytes, mesh)
@@ -49,22 +50,41 @@ def main(config: EvaluateVerb) -> int:
     if mesh.is_main:
         print(f"{folder}")
     for dataset in sets:
-        objective = build_objective(run.objective, run.data, end_of_text=dataset.manifest.end_of_text)
+        objective = build_objective(run.objective, run.data, dataset.manifest, seed=run.seed)
         result = score(objective, model, dataset, config.evaluate, mesh)
         if mesh.is_main:
             if cut := cut_in_words(dataset, config.evaluate):
                 print(cut)
-            bits = "" if result.bits_per_byte is None else f", {result.bits_per_byte:.6f} bits per byte"
-            print(
-                f"{dataset.name}: {result.loss:.6f} nats per token, perplexity {perplexity(result.loss):.4f}"
-                f"{bits} ({result.tokens:,} tokens of {dataset.manifest.folder})",
-                flush=True,
-            )
+            print(f"{dataset.name}: {_in_words(result)} of {dataset.manifest.folder})", flush=True)
+            for line in _by_label(result):
+                print(line, flush=True)
     mesh.leave()
     return 0
 
 
-def open_sets(asked: Data, trained_on: Data) -> list[Dataset]:
+def _in_words(result: Score) -> str:
+    """To six digits, without the last bracket."""
+    if result.unit != TOKENS:
+        shown = ((name, value) for name, value in result.measures.items() if "/" not in name)
+        measures = "".join(f", {name} {value:.6f}" for name, value in shown)
+        return f"loss {result.loss:.6f}{measures} ({result.tokens:,} {result.unit}"
+    bits = "" if result.bits_per_byte is None else f", {result.bits_per_byte:.6f} bits per byte"
+    loss, tokens = result.loss, result.tokens
+    return f"{loss:.6f} nats per token, perplexity {perplexity(loss):.4f}{bits} ({tokens:,} tokens"
+
+
+def _by_label(result: Score) -> list[str]:
+    """Precision, recall and F1 of each label, a line for each; none where nothing is labelled."""
+    names = [name.removeprefix("f1/") for name in result.measures if name.startswith("f1/")]
+    width = max(map(len, names), default=0)
+    lines = [f"  {'':{width}}  precision    recall        f1"] if names else []
+    for name in names:
+        figures = (result.measures[f"{figure}/{name}"] for figure in ("precision", "recall", "f1"))
+        lines.append(f"  {name:{width}}  " + "  ".join(f"{figure:8.6f}" for figure in figures))
+    return lines
+
+
+def open_sets(asked: Data, trained_on: Data, members: tuple[str, ...]) -> list[Dataset]:
     """data.path (its validation part if prepare wrote one), or data.validation, or else the run's validation sets."""
     if asked.path and not asked.validation:
         name = Path(asked.path).name
@@ -76,10 +96,11 @@ def open_sets(asked: Data, trained_on: Data) -> list[Dataset]:
                 split="validation",
                 sequence_length=trained_on.sequence_length,
                 packing=row_packing(trained_on, seed=0),
+                members=members,
             )
         ]
     chosen = replace(trained_on, validation=asked.validation) if asked.validation else trained_on
-    sets = open_validation(chosen)
+    sets = open_validation(chosen, members)
     if not sets:
         raise ConfigError("the run has no validation set: give data.path=DIR with token shards.")
     return sets

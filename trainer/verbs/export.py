@@ -38,13 +38,16 @@ from trainer.model.build import LanguageModel, parameter_shapes
 from trainer.model.hugging_face.architecture import write_architecture
 from trainer.model.hugging_face.config_json import check_doors, read_config_json, read_json_object
 from trainer.model.hugging_face.folder import CONFIG, GENERATION, read_own_config
+from trainer.model.hugging_face.heads import CAUSAL, HEADS, MASKED, SEQ2SEQ
 from trainer.model.hugging_face.init_folder import find_init_folder
 from trainer.model.hugging_face.inner_folder import open_inner_weights
 from trainer.model.hugging_face.tensor_files import FolderReader
+from trainer.model.lstm_folder import write_lstm_config
 from trainer.model.peft_folder import write_adapters
 from trainer.model.region import Region, Source
 from trainer.model.sizes import decoder_shapes
-from trainer.objective.build import build_objective
+from trainer.objective.build import build_objective, members_of
+from trainer.objective.masked import mask_token
 from trainer.ranks.mesh import Mesh
 from trainer.run.directory import load_run_tokenizer, read_config, require_run_dir, require_tokenizer_of
 
@@ -56,6 +59,10 @@ def main(config: Export) -> int:
         source, target = folder_source(local_folder(config.path), config), None
     else:
         source, target = run_source(require_run_dir(config.run.dir), config)
+    require(
+        (source.model.kind == "decoder" and source.model.head == CAUSAL) or config.format == "hf",
+        f"format={config.format} with {_kind_of(source.model)}: it is for causal decoders; use format=hf.",
+    )
     form = FORMATS[config.format]
     output = config.export.output or (target and f"{target}{form.folder_suffix(config.export)}")
     require(output is not None, "export.output is not set: name a new folder to write.")
@@ -75,6 +82,10 @@ def main(config: Export) -> int:
         raise
     print(f"{folder}: {written}")
     return 0
+
+
+def _kind_of(model: Model) -> str:
+    return f"model={model.kind}" if model.kind != "decoder" else f"a {HEADS[model.head].noun}"
 
 
 def run_source(run_dir: Path, config: Export) -> tuple[ExportSource, Path]:
@@ -107,6 +118,7 @@ def run_source(run_dir: Path, config: Export) -> tuple[ExportSource, Path]:
         tokenizer_folder=run_dir / "tokenizer",
         described=describe_weights(readers, run.model, kind),
         score=partial(score_sets, run, rows=config.export.loss_rows),
+        mask_token=mask_token(run.objective, tokenizer.special_ids) if run.model.head == MASKED else None,
         write_adapters=adapters,
     )
     return source, default_output(run_dir, readers[0].state["step"], count, kind)
@@ -200,7 +212,12 @@ def describe_model(
     ids = {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
     if model.path is not None:
         architecture, generation = read_own_config(run_dir)
+        if model.head == SEQ2SEQ:  # what a target begins after
+            ids["decoder_start_token_id"] = architecture.get("decoder_start_token_id") or architecture["pad_token_id"]
         return architecture | ids, generation | ids
+    if model.kind == "lstm":
+        written = write_lstm_config(model, context_length=context_length, end_of_text=end_of_text)
+        return written, ids | {"do_sample": True}
     architecture = write_architecture(model, context_length=context_length, end_of_text=end_of_text, dtype="float32")
     return architecture, ids | {"do_sample": True}
 
@@ -215,7 +232,7 @@ def describe_weights(readers: list[WholeWeights], model: Model, kind: str) -> st
 def score_sets(run: Pretrain, model: LanguageModel, *, rows: int) -> dict[str, Score]:
     """The loss of a model on the first rows of a run's validation sets, by name; {} where they are gone."""
     try:
-        sets = open_validation(run.data)
+        sets = open_validation(run.data, members_of(run.objective))
     except BanyanError as error:
         print(f"no loss can be measured: {error}")
         return {}
@@ -223,7 +240,7 @@ def score_sets(run: Pretrain, model: LanguageModel, *, rows: int) -> dict[str, S
     settings = Evaluate(rows=rows)
     return {
         dataset.name: score(
-            build_objective(run.objective, run.data, end_of_text=dataset.manifest.end_of_text),
+            build_objective(run.objective, run.data, dataset.manifest, seed=run.seed),
             model,
             dataset,
             settings,

@@ -69,6 +69,11 @@ def with_known_model(config: Plan) -> Plan:
             "model.path: plan knows the shapes of Banyan's own decoder only; plan with model=llama_1b or its sizes, or "
             "model.init_from=DIR, which reads those of Llama, Qwen2 and Qwen3 folders."
         )
+    if config.model.kind == "lstm":
+        raise ConfigError(
+            "model=lstm: plan reckons with attention and feed-forward, and knows the shapes of Banyan's own decoder "
+            "only; plan with model=tiny, or its sizes."
+        )
     known = with_vocabulary(config.model, config.data)
     if known is None:
         raise ConfigError("model.vocab_size isn't set and the data aren't here: set model.vocab_size, or data.path.")

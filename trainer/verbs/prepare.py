@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
 from trainer.config import Data, Prepare, TextSource
 from trainer.config.values import check_values
+from trainer.data.examples.augment import augmentation_of
+from trainer.data.examples.labelled import ordered_labels
 from trainer.data.examples.read import REFUSE, ExampleReader
 from trainer.data.text.cleaning import Cleaning
 from trainer.data.text.collect import Collect, Totals, WorkItem, work_items
@@ -66,6 +68,9 @@ from trainer.rules.examples import check_examples
 from trainer.rules.pretrain import require
 from trainer.rules.sources import inputs_of
 
+if TYPE_CHECKING:
+    from trainer.adapt.score_shards import Asked
+
 UNPACKED = 4  # times that a packed source is larger, about
 
 
@@ -86,7 +91,8 @@ def main(config: Prepare, map_items: Map | None = None, share: WorkShare | None 
     config = replace(config, data=_in_utf8(config.data))
     data = config.data
     found = find_sources(inputs_of(data), data.include, data.exclude, output)
-    plan = PreparationPlan.of(deciding_settings(config), found.sources)
+    asked = _asked(data)
+    plan = PreparationPlan.of(deciding_settings(config, asked.records if asked else {}), found.sources)
     say("sources", _describe(found))
     make_folder(output)
     with exclusive(output, shared=share is not None) as alone, ExitStack() as stack:
@@ -104,7 +110,7 @@ def main(config: Prepare, map_items: Map | None = None, share: WorkShare | None 
             if share is not None:
                 shared = stack.enter_context(share_work(output / PARTIAL / "claims", share))
                 maps = Maps(shared(maps.spread), shared(maps.here))
-            _prepare(config, output, found.sources, plan, maps, shared=share is not None)
+            _prepare(config, output, found.sources, plan, maps, asked, shared=share is not None)
         except (InputError, ConfigError, StorageError, OSError) as error:
             if share is not None and read_progress(output, plan) == "finished":
                 return _up_to_date(output)  # others were faster, and have tidied up
@@ -116,7 +122,14 @@ def main(config: Prepare, map_items: Map | None = None, share: WorkShare | None 
 
 
 def _prepare(
-    config: Prepare, output: Path, sources: tuple[Source, ...], plan: PreparationPlan, maps: Maps, *, shared: bool
+    config: Prepare,
+    output: Path,
+    sources: tuple[Source, ...],
+    plan: PreparationPlan,
+    maps: Maps,
+    asked: Asked | None,
+    *,
+    shared: bool,
 ) -> None:
     """The stages, top to bottom."""
     data = config.data
@@ -133,9 +146,14 @@ def _prepare(
     corpus = _arrange(totals, store, sources, data, maps)
     tokenizer, engine = _tokenizer(config, corpus, maps.here)
     names = tuple(source.name for source in sources)
-    written = _write_shards(data, output, corpus, tokenizer, engine, names, maps.spread)
+    if asked is not None:
+        asked.check_vocabulary(tokenizer, store.folder / "tokenizer" / "tokenizer.json", output)
+    unasked = output if asked is None else output / PARTIAL / "unasked"
+    written = _write_shards(config, unasked, corpus, tokenizer, engine, names, maps.spread)
     corpus = with_unrendered(corpus, written)
-    finish = Finish(config, output, sources, plan, corpus, tokenizer, written)
+    if asked is not None:
+        written = _ask_models(asked, written, unasked, output, tokenizer, maps.spread)
+    finish = Finish(config, output, sources, plan, corpus, tokenizer, written, asked.records if asked else {})
     for _ in maps.here(finish, [output]):
         print_summary(output, corpus, written)
 
@@ -247,7 +265,9 @@ def _collect(
     items: list[WorkItem], store: DocumentStore, sources: tuple[Source, ...], data: Data, map_items: Map
 ) -> Totals:
     """Stores every source's documents; returns what they add up to."""
-    examples = ExampleReader(str(data.format), refuses=data.bad_records == REFUSE) if data.has_examples else None
+    examples = None
+    if data.has_examples:
+        examples = ExampleReader(str(data.format), data.bad_records == REFUSE, tuple(data.labels))
     work = Collect(store, Cleaning.of(data.clean, len(items)), examples)
     totals = Totals()
     with ProgressBar("read", sum(item.bytes for item in items)) as progress:
@@ -280,6 +300,7 @@ def _arrange(totals: Totals, store: DocumentStore, sources: tuple[Source, ...], 
         unused=dict(totals.unused),
         changed=dict(sorted(totals.changed.items())),
         domains=most_frequent(totals.domains, KEPT_DOMAINS),
+        labels=tuple(data.labels) or ordered_labels(totals.labels),
         documents_read=sum(split.documents for part in parts for split in part.splits.values())
         + totals.rejected.total(),
     )
@@ -368,17 +389,19 @@ def _tokenizer(config: Prepare, corpus: Corpus, map_items: Map) -> tuple[Tokeniz
     """
     wanted, given = config.data.tokenizer, None
     if wanted.path is not None:
-        given = with_template(load_tokenizer(wanted.path, wanted.end_of_text), config.data)
-        say("tokenizer", f"{given.name}: {given.vocab_size:,} tokens, documents end in {given.end_of_text}")
+        given = load_tokenizer(wanted.path, wanted.end_of_text)
     work = ChooseEncoder(config, corpus, given)
     (encoding,) = map_items(work, ["encoder"])
+    if given is not None:
+        given = with_template(given, config.data, chats=encoding.chats)
+        say("tokenizer", f"{given.name}: {given.vocab_size:,} tokens, documents end in {given.end_of_text}")
     warning = "" if encoding.engine == "gigatoken" else "WARNING: dozens of times slower; "
     say("encode", f"{warning}with {encoding.engine}: {encoding.why}")
     return given or load_tokenizer(work.folder), encoding.engine
 
 
 def _write_shards(
-    data: Data,
+    config: Prepare,
     output: Path,
     corpus: Corpus,
     tokenizer: Tokenizer,
@@ -387,7 +410,10 @@ def _write_shards(
     map_items: Map,
 ) -> dict[str, list[Written]]:
     """Encodes and writes the shards of every split. A part's texts are removed with the last shard made of them."""
-    store = corpus.stored.store
+    data, store, examples = config.data, corpus.stored.store, None
+    if data.has_examples:
+        augmentation = augmentation_of(data.augment, config.seed)
+        examples = Examples(sources, data.bad_records == REFUSE, corpus.labels, augmentation)
     work = MakeShard(
         store=store,
         tokenizer=store.folder / "tokenizer",
@@ -395,7 +421,7 @@ def _write_shards(
         engine=engine,
         dtype=tokenizer.dtype,
         block_tokens=data.block_tokens,
-        examples=Examples(sources, data.bad_records == REFUSE) if data.has_examples else None,
+        examples=examples,
     )
     jobs = list(_shard_jobs(output, corpus))
     last_use = {part.part: number for number, job in enumerate(jobs) for part in job.parts}
@@ -408,6 +434,29 @@ def _write_shards(
                     texts_path(store, part.part).unlink(missing_ok=True)
             progress.advance(bytes=shard.shard.text_bytes, tokens=shard.shard.tokens)
     return written
+
+
+def _asked(data: Data) -> Asked | None:
+    """The models that data.reference and data.teacher name; None where there are none, and no torch is needed."""
+    if data.reference is None and data.teacher is None:
+        return None
+    from trainer.adapt.ask import asked_models
+
+    return asked_models(data)
+
+
+def _ask_models(
+    asked: Asked, written: dict[str, list[Written]], unasked: Path, output: Path, tokenizer: Tokenizer, map_items: Map
+) -> dict[str, list[Written]]:
+    """The shards in `unasked`, written anew to `output` with what the models say of their documents."""
+    from trainer.adapt.ask import ask_models
+
+    shards = {split: [each.shard for each in found] for split, found in written.items()}
+    whole = ask_models(asked, shards, unasked, output, tokenizer, map_items)
+    return {
+        split: [replace(each, shard=shard) for each, shard in zip(found, whole[split], strict=True)]
+        for split, found in written.items()
+    }
 
 
 def _shard_jobs(output: Path, corpus: Corpus) -> Iterator[ShardJob]:

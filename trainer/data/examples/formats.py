@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from trainer.data.examples.faults import BAD_FIELDS, EMPTY_ANSWER, ExampleFault
+from trainer.data.examples.labelled import labelled_of, seq2seq_of, tagged_of
 from trainer.data.examples.messages import ASSISTANT, chat_of
+from trainer.data.examples.preference import preference_of
 
-CHAT, PROMPT_COMPLETION = "chat", "prompt_completion"
+CHAT, PROMPT_COMPLETION, PREFERENCE = "chat", "prompt_completion", "preference"
+LABELLED, TAGGED, SEQ2SEQ = "labelled", "tagged", "seq2seq"
 
 
 def prompt_completion_of(record: Mapping[str, Any], field: str) -> dict[str, Any]:
@@ -33,9 +36,14 @@ def _is_answer(turn: Any) -> bool:
     return isinstance(turn, dict) and turn.get("role") == ASSISTANT
 
 
+TEXTS = ("prompt", "completion", "text", "source", "target")  # fields of stored examples
 READERS: dict[str, Callable[[Mapping[str, Any], str], dict[str, Any]]] = {
     CHAT: chat_of,
     PROMPT_COMPLETION: prompt_completion_of,
+    PREFERENCE: preference_of,
+    LABELLED: labelled_of,
+    TAGGED: tagged_of,
+    SEQ2SEQ: seq2seq_of,
 }
 
 
@@ -56,5 +64,18 @@ def from_bytes(content: bytes) -> dict[str, Any]:
 def texts_in(content: bytes) -> Iterator[bytes]:
     """The texts of a stored example, on which a tokenizer is trained and tried."""
     example = from_bytes(content)
-    texts = [turn["content"] for turn in example.get("messages", ())] or [example["prompt"], example["completion"]]
-    yield from (text.encode() for text in texts)
+    if "words" in example:
+        yield " ".join(example["words"]).encode()
+        return
+    for part in (example, *(side for side in (example.get("chosen"), example.get("rejected")) if side is not None)):
+        if isinstance(part, str):
+            yield part.encode()
+            continue
+        yield from (turn["content"].encode() for turn in part.get("messages", ()))
+        yield from (part[name].encode() for name in TEXTS if name in part)
+
+
+def holds_chats(content: bytes) -> bool:
+    """Whether a stored example is one that a chat template renders."""
+    example = from_bytes(content)
+    return "messages" in example or isinstance(example.get("chosen"), dict)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 from trainer.data.examples import columns
-from trainer.data.examples.faults import NO_TARGET, ExampleFault
-from trainer.data.examples.formats import READERS, to_bytes
+from trainer.data.examples.faults import NO_TARGET, UNKNOWN_LABEL, ExampleFault
+from trainer.data.examples.formats import LABELLED, READERS, TAGGED, to_bytes
+from trainer.data.examples.labelled import JSON_BEGINS, sentences, unknown_label
 from trainer.data.text.file_names import escape
 from trainer.data.text.filters import BAD_JSON, TOO_LARGE, UNDECODABLE
 from trainer.data.text.formats import kind_by_name, unreadable
@@ -30,14 +31,21 @@ class ExampleReader:
     """What records must be: `format`, of READERS; a chat is under the source's text_field, or a usual name.
 
     With `refuses`, a record that isn't is refused by name; else it is counted. One without a target is counted always.
+    Labels must be among `labels`, where these are given.
     """
 
     format: str
     refuses: bool
+    labels: tuple[str, ...] = ()
+
+    @property
+    def collects_labels(self) -> bool:
+        """Whether the labels are those that occur."""
+        return self.format in (LABELLED, TAGGED) and not self.labels
 
     def read(self, source: Source) -> Iterator[tuple[int, bytes | Rejected]]:
         """The records of a source with their numbers from 0, as read_documents gives texts."""
-        if source.kind in columns.READERS:
+        if source.kind in columns.READERS and not (self.format == TAGGED and source.kind == "tsv"):  # CoNLL's columns
             for record, row in columns.read_columns(source):
                 yield record, row if isinstance(row, Rejected) else self._example(source, row, "row", record)
             return
@@ -45,6 +53,10 @@ class ExampleReader:
         with content_of(source) as pieces:
             head, begun, _ = beginning(pieces, 2**12)
             stream = chain(begun, pieces)
+            if self.format == TAGGED and not JSON_BEGINS.match(without_mark(head)):
+                for record, sentence in enumerate(sentences(lines(stream, source.reading.most_bytes))):
+                    yield record, self._example(source, sentence, "sentence", record)
+                return
             if without_mark(head).lstrip()[:1] == b"[":
                 for record, element in enumerate(self._array(source, stream)):
                     yield record, self._example(source, element, "record", record)
@@ -56,11 +68,17 @@ class ExampleReader:
     def _check_name(self, source: Source) -> None:
         name = source.file_name
         kind = unreadable(name) or (kind_by_name(name) or ("json", ""))[0]
-        if kind not in JSON_KINDS:
+        if kind not in (*JSON_KINDS, *(("tsv",) if self.format == TAGGED else ())):
             raise InputError(
                 f"{escape(source.address)}: is {kind} by its name, and data.format={self.format} is read from JSON or "
                 "tables: write one record to a line of a .jsonl, or leave the file out of data.input."
             )
+
+    def _check_labels(self, example: Mapping[str, Any]) -> None:
+        unknown = unknown_label(example, self.labels) if self.labels else None
+        if unknown is not None:
+            listed = ", ".join(self.labels)[:200]
+            raise ExampleFault(UNKNOWN_LABEL, f"the label {unknown[:40]!r} isn't in data.labels ({listed})")
 
     def _array(self, source: Source, stream: Iterable[bytes]) -> list[Any]:
         held, size, most = [], 0, source.reading.most_bytes
@@ -90,11 +108,14 @@ class ExampleReader:
                 return Rejected(UNDECODABLE, "not UTF-8").at(what, number)
             except (ValueError, RecursionError):
                 return Rejected(BAD_JSON, "is not JSON").at(what, number)
-        if not isinstance(content, dict):
+        if not isinstance(content, dict | ExampleFault):
             return Rejected(BAD_JSON, "is no JSON object").at(what, number)
         try:
-            example = to_bytes(READERS[self.format](content, source.reading.text_field))
-            most = source.reading.most_bytes
+            if isinstance(content, ExampleFault):
+                raise content
+            fields = READERS[self.format](content, source.reading.text_field)
+            self._check_labels(fields)
+            example, most = to_bytes(fields), source.reading.most_bytes
             return example if len(example) <= most else too_large(len(example), most).at(what, number)
         except ExampleFault as fault:
             if self.refuses and fault.reason != NO_TARGET:

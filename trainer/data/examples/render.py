@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from trainer.data.examples.faults import NO_PREFIX, NO_TARGET, SPELLS_SPECIAL, TEMPLATE, ExampleFault
+from trainer.data.examples.faults import EQUAL_SIDES, NO_PREFIX, NO_TARGET, SPELLS_SPECIAL, TEMPLATE, ExampleFault
 from trainer.data.examples.formats import from_bytes
 from trainer.data.examples.messages import is_target
+from trainer.data.examples.preference import SIDES
+from trainer.data.examples.render_labelled import LabelRenderer
 from trainer.data.examples.template import CHATML, NAMED, ChatTemplate
 from trainer.data.tokens.tokenizer import Tokenizer
 
@@ -26,10 +28,17 @@ SPECIAL = re.compile(r"<\|[A-Za-z0-9_]+\|>")
 
 @dataclass(frozen=True)
 class Rendered:
-    """Ids (tokens,) uint32 that end in the end-of-text token, and whether each is a target, (tokens,) bool."""
+    """Ids (tokens,) uint32 that end in the end-of-text token, and whether each is a target, (tokens,) bool.
+
+    Of a preference these are of the chosen side and then of the rejected; `sides` is the length of the former.
+    Of a labelled text, `label` is the number of its label; of tagged words, `tags` are as LabelRenderer has them.
+    """
 
     ids: np.ndarray
     targets: np.ndarray
+    sides: int | None = None
+    label: int | None = None
+    tags: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,12 @@ class Renderer:
     """Renders by a tokenizer, and by its chat template, or ChatML where it has none."""
 
     tokenizer: Tokenizer
+    label_names: tuple[str, ...] = ()
+
+    @cached_property
+    def labels(self) -> LabelRenderer:
+        """How labelled texts, tagged words and pairs are rendered."""
+        return LabelRenderer(self.tokenizer, self.label_names)
 
     @cached_property
     def template(self) -> ChatTemplate:
@@ -76,7 +91,35 @@ class Renderer:
     def render(self, content: bytes) -> Rendered:
         """A stored example. ExampleFault where it can't be learnt from."""
         example = from_bytes(content)
+        if "label" in example:
+            ids, targets, label = self.labels.labelled(example)
+            return Rendered(np.array(ids, np.uint32), targets, label=label)
+        if "tags" in example:
+            ids, targets, tags = self.labels.tagged(example)
+            return Rendered(np.array(ids, np.uint32), targets, tags=tags)
+        if "source" in example:
+            ids, targets = self.labels.pair(example)
+            return Rendered(np.array(ids, np.uint32), targets)
+        if "rejected" in example:
+            return self.render_preference(example)
         return self.render_chat(example) if "messages" in example else self.render_pair(example)
+
+    def render_preference(self, example: Mapping[str, Any]) -> Rendered:
+        """Both sides whole, one after the other, each with the prompt; of each its answer is a target."""
+        if isinstance(example["chosen"], dict):
+            sides = [self.render_chat(example[side]) for side in SIDES]
+        else:
+            sides = [self.render_pair({"prompt": example["prompt"], "completion": example[side]}) for side in SIDES]
+        for side in sides:
+            side.targets[0] = False  # nothing is before it
+            if not side.targets.any():
+                raise ExampleFault(NO_TARGET, "has an answer without a token to learn")
+        if np.array_equal(sides[0].ids, sides[1].ids):
+            raise ExampleFault(EQUAL_SIDES, "chosen and rejected have the same tokens")
+        ids, targets = (
+            np.concatenate(parts) for parts in zip(*((side.ids, side.targets) for side in sides), strict=True)
+        )
+        return Rendered(ids, targets, len(sides[0].ids))
 
     def render_pair(self, example: Mapping[str, str]) -> Rendered:
         """A prompt and its completion, joined as they are; special tokens that they spell stay text."""

@@ -11,6 +11,8 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from trainer.data.examples.formats import from_bytes
+from trainer.data.examples.labelled import labels_in
 from trainer.data.examples.read import ExampleReader
 from trainer.data.text.cleaning import Cleaning, cleaned
 from trainer.data.text.document_store import DocumentStore, DocumentWriter
@@ -20,6 +22,7 @@ from trainer.data.text.reading import ITEM_DOMAINS, WHOLE, Account, Part, most_f
 from trainer.data.text.records import Rejected
 from trainer.data.text.sources import Source
 from trainer.data.text.workers import Work
+from trainer.data.tokens.manifest import MOST_LABELS
 from trainer.errors import InputError
 from trainer.machine.durable import replacing, write_json
 from trainer.machine.json_file import Count, Malformed, from_json, read_json
@@ -93,6 +96,7 @@ class Collected:
     unused: dict[str, Count]
     changed: dict[str, Count]
     domains: dict[str, Count]
+    labels: tuple[str, ...] = ()  # that occur in examples, where none are told
 
 
 def usual_bytes(sources: tuple[Source, ...]) -> int:
@@ -164,6 +168,7 @@ class Collect(Work[WorkItem, Collected]):
         rejected, account = Counter[str](), Account()
         first: dict[str, FirstRejected] = {}
         records = 0
+        labels: set[str] = set()
         with ExitStack() as open_files:
             paths = [store.documents_path(item.number, file) for file in range(store.buckets.files)]
             files = [open_files.enter_context(replacing(path)) for path in paths]
@@ -177,6 +182,9 @@ class Collect(Work[WorkItem, Collected]):
                         document = cleaned(cleaner, part.number, record, document)
                     if not isinstance(document, Rejected):
                         writer.add(part.number, record, document)
+                        if self.examples and self.examples.collects_labels:
+                            labels.update(labels_in(from_bytes(document)))
+                            _require_few(labels, part.source)
                         continue
                     rejected[document.reason] += 1
                     if document.reason not in first:
@@ -196,6 +204,15 @@ class Collect(Work[WorkItem, Collected]):
             unused={what: count for what, count in account.unused.items() if count},
             changed={what: count for what, count in changed.items() if count},
             domains=most_frequent(account.domains, ITEM_DOMAINS),
+            labels=tuple(sorted(labels)),
+        )
+
+
+def _require_few(labels: set[str], source: Source) -> None:
+    if len(labels) > MOST_LABELS:
+        raise InputError(
+            f"{source.name}: more than {MOST_LABELS:,} different labels: the field holds something else; name the "
+            "labels by data.labels, and leave other records out by data.bad_records=reject."
         )
 
 
@@ -224,6 +241,7 @@ class Totals:
     unused: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
     domains: Counter[str] = field(default_factory=Counter)
+    labels: set[str] = field(default_factory=set)
     records_before: list[int] = field(default_factory=list)  # of each item: those of its file in earlier parts
     _part_of: int | None = None
     _records: int = 0  # in the parts of that source, so far
@@ -241,6 +259,7 @@ class Totals:
         self.unused.update(collected.unused)
         self.changed.update(collected.changed)
         self.domains.update(collected.domains)
+        self.labels.update(collected.labels)
         for reason, first in collected.first_rejected.items():
             self.first_rejected.setdefault(reason, first.in_words(reason, self._records))
         self.add_duplicates(collected.duplicates, collected.first_duplicate, self._records)

@@ -22,6 +22,7 @@ class Corpus:
     changed: dict[str, int]  # documents that aren't as their source has them, by what was done
     domains: dict[str, int]  # of documents whose records have an address, the most frequent ones
     documents_read: int
+    labels: tuple[str, ...] = ()  # of examples, in the order of their numbers
 
     def documents_of(self, split: str) -> int:
         """How many documents a split has."""

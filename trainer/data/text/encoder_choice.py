@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from trainer.config import Data, Prepare
-from trainer.data.examples.formats import CHAT, texts_in
+from trainer.data.examples.formats import CHAT, holds_chats, texts_in
 from trainer.data.examples.render import special_tokens_of
 from trainer.data.examples.template import CHATML, read_template
 from trainer.data.text.corpus import Corpus
@@ -23,15 +24,17 @@ from trainer.machine.durable import write_json
 from trainer.machine.json_file import Malformed, from_json, read_json
 
 CHECKED_BYTES = 2**20  # text on which the tokenizer is tried
+LOOKED_AT = 100  # examples, to tell whether they are chats
 MOST_LOSS = 0.5  # of these bytes that may not come back from their ids
 
 
 @dataclass(frozen=True)
 class EncoderChoice:
-    """Who encodes, and why (tokens/encoder.py, Trial)."""
+    """Who encodes, and why (tokens/encoder.py, Trial); whether the documents are chats."""
 
     engine: str
     why: str
+    chats: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,26 +63,34 @@ class ChooseEncoder(Work[str, EncoderChoice]):
             pass
         except Malformed as error:
             raise self.corpus.stored.store.unreadable(note, error) from error
+        chats = _holds_chats(self.config.data, self.corpus)
         if (self.folder / "tokenizer.json").exists():
             tokenizer = load_tokenizer(self.folder)
         else:
-            tokenizer = self.given or with_template(_train(self.config, self.corpus), self.config.data)
+            tokenizer = with_template(self.given or _train(self.config, self.corpus), self.config.data, chats=chats)
             tokenizer.save(self.folder)
         trial = try_tokenizer(tokenizer, sample_texts(_plain_texts(self.config.data, self.corpus), CHECKED_BYTES))
         _check_loss(tokenizer, trial.loss, allow=self.config.data.tokenizer.allow_loss)
-        encoding = EncoderChoice(trial.engine, trial.why)
+        encoding = EncoderChoice(trial.engine, trial.why, chats)
         write_json(note, asdict(encoding))
         return encoding
 
 
-def with_template(tokenizer: Tokenizer, data: Data) -> Tokenizer:
+def with_template(tokenizer: Tokenizer, data: Data, *, chats: bool) -> Tokenizer:
     """The tokenizer with the chat template that the data ask for, and the special tokens that this writes."""
-    if data.format != CHAT and data.chat_template is None:
+    if data.chat_template is None and not chats:
         return tokenizer
     if data.chat_template is None and tokenizer.chat_template is not None:
         return tokenizer
     template = read_template(data.chat_template or CHATML)
     return replace(tokenizer, chat_template=template).with_special(special_tokens_of(template))
+
+
+def _holds_chats(data: Data, corpus: Corpus) -> bool:
+    """Whether a template will be needed, as far as the first training documents tell."""
+    if data.format == CHAT or not data.has_examples:
+        return data.format == CHAT
+    return any(map(holds_chats, islice(corpus.training_texts(), LOOKED_AT)))
 
 
 def _plain_texts(data: Data, corpus: Corpus) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
@@ -24,7 +24,7 @@ from trainer.data.text.plan import (
 from trainer.data.text.shard_job import Written
 from trainer.data.text.sources import Source
 from trainer.data.text.workers import Work
-from trainer.data.tokens.manifest import Manifest, SourceGroup, write_manifest
+from trainer.data.tokens.manifest import Manifest, ModelRecord, SourceGroup, write_manifest
 from trainer.data.tokens.tokenizer import Tokenizer
 from trainer.machine.credentials import masked
 
@@ -40,6 +40,7 @@ class Finish(Work[Path, None]):
     corpus: Corpus
     tokenizer: Tokenizer
     written: dict[str, list[Written]]
+    models: dict[str, ModelRecord] = field(default_factory=dict)
 
     def note(self, item: Path) -> Path:
         """The plan, which says that it is finished."""
@@ -86,19 +87,21 @@ class Finish(Work[Path, None]):
             end_of_text=tokenizer.end_of_text_id,
             special_ids=tokenizer.special_ids,
             shards=tuple(written.shard for written in self.written[folder.name]),
+            labels=self.corpus.labels,
             rejected=self.corpus.rejected,
             documents_read=self.corpus.documents_read,
             sources=tuple(
                 SourceGroup(given, licence, tuple(source.name for source in group))
                 for (given, licence), group in groups
             ),
+            models=self.models,
             prepared={
                 "command": [masked(typed) for typed in sys.argv],
                 "version": _version(),
                 "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 **({"changed": self.corpus.changed} if self.corpus.changed else {}),
                 **({"domains": self.corpus.domains} if self.corpus.domains else {}),
-                **deciding_settings(self.config),
+                **deciding_settings(self.config, self.models),
             },
         )
 

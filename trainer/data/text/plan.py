@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,11 @@ import xxhash
 from trainer.config import Prepare
 from trainer.config.knobs import deciding_values
 from trainer.data.clean.identity import clean_identity
+from trainer.data.examples.augment import augmentation_identity
 from trainer.data.examples.template import read_template
 from trainer.data.near.identity import near_identity
 from trainer.data.text.sources import Source
+from trainer.data.tokens.manifest import ModelRecord
 from trainer.data.tokens.tokenizer import find_tokenizer, tokenizer_sha256
 from trainer.errors import ConfigError
 from trainer.machine.durable import make_folder, write_json
@@ -35,13 +37,15 @@ PARTIAL = "partial"
 MOST_BYTES = 2**30  # of plan.json, which names every input file
 
 
-def deciding_settings(config: Prepare) -> dict[str, Any]:
-    """The settings that determine the shards, by key: those whose knobs say so."""
+def deciding_settings(config: Prepare, models: Mapping[str, ModelRecord] | None = None) -> dict[str, Any]:
+    """The settings that determine the shards, by key: those whose knobs say so, and the `models` that are asked."""
     settings = {
         "seed": config.seed,
         **deciding_values(config.data, "data."),
         **clean_identity(config.data.clean),
         **near_identity(config.data),
+        **{f"data.{name}'s sha256": model.sha256 for name, model in (models or {}).items()},
+        **augmentation_identity(config.data.augment),
     }
     path = config.data.tokenizer.path
     if config.data.chat_template is not None:
@@ -107,9 +111,9 @@ def read_progress(folder: Path, plan: PreparationPlan) -> str:
 
 def _difference(stored: dict[str, Any], wanted: dict[str, Any]) -> str:
     """The first setting that differs, as a phrase."""
-    for key in wanted:
-        if stored.get(key) != wanted[key]:
-            return f"{key}={shown(stored.get(key))} then, {wanted[key]} now"
+    for key in (*wanted, *(key for key in stored if key not in wanted)):
+        if stored.get(key) != wanted.get(key):
+            return f"{key}={shown(stored.get(key))} then, {wanted.get(key)} now"
     return ""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from trainer.data.examples.augment import Augmentation
 from trainer.data.examples.blocks import ExamplePacker
 from trainer.data.examples.render import Renderer
 from trainer.data.text.document_store import DocumentStore, hashes_of
@@ -62,10 +63,15 @@ class Written:
 
 @dataclass(frozen=True)
 class Examples:
-    """That documents are examples: the names of all sources, and whether one that can't be rendered is refused."""
+    """That documents are examples: the names of all sources, and whether one that can't be rendered is refused.
+
+    `labels` are all of them, in order; `augmentation` makes further examples of those that are trained on.
+    """
 
     sources: tuple[str, ...]
     refuses: bool
+    labels: tuple[str, ...] = ()
+    augmentation: Augmentation | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,11 @@ class MakeShard(Work[ShardJob, Written]):
     def _write_examples(self, item: ShardJob, rows: np.ndarray, examples: Examples) -> Written:
         """Renders and writes."""
         packer = ExamplePacker(
-            _renderer(self.tokenizer, self.end_of_text), self.block_tokens, examples.sources, examples.refuses
+            _renderer(self.tokenizer, self.end_of_text, examples.labels),
+            self.block_tokens,
+            examples.sources,
+            examples.refuses,
+            examples.augmentation if item.split == "train" else None,
         )
         blocks = packer.pack(_origins(rows), split_texts(self.store, item.parts, rows))
         shard = write_shard(item.path, blocks, dtype=self.dtype, scratch=self.store.folder)
@@ -135,9 +145,9 @@ class MakeShard(Work[ShardJob, Written]):
 
 
 @lru_cache(maxsize=1)
-def _renderer(tokenizer: Path, end_of_text: str) -> Renderer:
+def _renderer(tokenizer: Path, end_of_text: str, labels: tuple[str, ...]) -> Renderer:
     """The renderer of this process, loaded once."""
-    return Renderer(load_tokenizer(tokenizer, end_of_text))
+    return Renderer(load_tokenizer(tokenizer, end_of_text), labels)
 
 
 class _Wordless:

@@ -12,6 +12,8 @@ from trainer.data.text.shard_job import Written
 from trainer.data.tokens.manifest import Manifest, read_manifest
 from trainer.machine.terminal import one_line
 
+SHOWN_LABELS = 20
+
 
 def print_summary(output: Path, corpus: Corpus, written: dict[str, list[Written]]) -> None:
     """Prints what came of it: every document that was read is in a split or among the rejected."""
@@ -26,6 +28,9 @@ def print_summary(output: Path, corpus: Corpus, written: dict[str, list[Written]
             f"{escape(output / split)}",
         )
         _warn_of_empty_documents(manifest, shards)
+    if corpus.labels:
+        more = f" … ({len(corpus.labels):,})" if len(corpus.labels) > SHOWN_LABELS else ""
+        say("labels", ", ".join(map(one_line, corpus.labels[:SHOWN_LABELS])) + more)
     say("rejected", f"{counts_in_words(corpus.rejected) or 'none'}, of {corpus.documents_read:,} documents read")
     for reason in corpus.rejected:
         say("", f"{reason}: first {corpus.first_rejected[reason]}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -36,10 +37,12 @@ class DocumentSpan(Document):
 class Block:
     """Whole documents: tokens (tokens,) with end-of-text ones, lengths (documents,) in tokens, and the documents.
 
-    `targets`, (tokens,) bool, says which tokens are learnt; None: all of them.
+    `targets`, (tokens,) bool, says which tokens are learnt; None: all of them. `members` are others of
+    block_members.KINDS by name: (tokens or documents, width).
     """
 
     tokens: np.ndarray
     lengths: np.ndarray
     documents: list[Document]
     targets: np.ndarray | None = None
+    members: Mapping[str, np.ndarray] = field(default_factory=dict)

@@ -13,6 +13,7 @@ import numpy as np
 
 from trainer.config import Data, Train
 from trainer.config.plain_values import Config, with_values
+from trainer.data.tokens.block_members import KINDS, LACKING
 from trainer.data.tokens.manifest import Manifest, read_manifest
 from trainer.data.tokens.order import Rows, rows_in
 from trainer.data.tokens.packing import Packing, RowTable, lay_out, row_packing
@@ -26,13 +27,17 @@ from trainer.errors import InputError
 
 @dataclass(frozen=True)
 class Dataset:
-    """Token shards under a `name`, read as rows of `sequence_length` + 1 tokens, or of whole documents (`packing`)."""
+    """Token shards under a `name`, read as rows of `sequence_length` + 1 tokens, or of whole documents (`packing`).
+
+    `members` of blocks (block_members.KINDS) are read with them.
+    """
 
     name: str
     manifest: Manifest
     shards: Shards
     sequence_length: int
     packing: Packing | None = None
+    members: tuple[str, ...] = ()
 
     @cached_property
     def rows(self) -> Rows:
@@ -64,6 +69,8 @@ class Dataset:
         padding = 1 - places / max(1, self.rows.total * self.sequence_length)
         rejected = sum(table.rejected for table in self.row_tables)
         long = f"; {rejected:,} longer than a row are left out (data.long_documents=reject)" if rejected else ""
+        shortened = sum(table.shortened for table in self.row_tables)
+        long += f"; {shortened:,} are cut to a row (data.long_documents=cut)" if shortened else ""
         return (
             f"{self.name}: {self.manifest.documents:,} whole documents in {self.rows.total:,} rows of "
             f"{self.sequence_length:,}, {padding:.2%} of them padding{long}"
@@ -92,21 +99,36 @@ class Dataset:
         if self.packing is not None:
             return self._gather_packed(shards, rows)
         tokens = self.gather(shards, rows)
-        if not self.manifest.has_targets:
+        if not self.manifest.has_targets and not self.members:
             return tokens
         counted = np.empty((len(rows), self.sequence_length), bool)
         following = np.arange(1, self.sequence_length + 1)
+        members = self._empty_members(len(rows))
         for shard in np.unique(shards).tolist():
             chosen = np.flatnonzero(shards == shard)
             places = (rows[chosen] * self.sequence_length)[:, None] + following
             counted[chosen] = self.shards[shard].take_targets(places)
-        return TokenRows.of_tokens(tokens, counted)
+            for name, array in members.items():
+                array[chosen] = self.shards[shard].take_by_token(name, places)
+        return replace(TokenRows.of_tokens(tokens, counted), by_token=members)
+
+    def _empty_members(self, rows: int) -> dict[str, np.ndarray]:
+        """Those of `members` that are by token: (rows, L, width)."""
+        shape, widths = (rows, self.sequence_length), self.manifest.members
+        kinds = [KINDS[name] for name in self.members if KINDS[name].by_token]
+        return {kind.name: np.zeros((*shape, widths[kind.name]), kind.of(self.dtype)) for kind in kinds}
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The tokens'."""
+        return np.dtype(self.manifest.dtype)
 
     def _gather_packed(self, shards: np.ndarray, rows: np.ndarray) -> TokenRows:
         """Rows of whole documents, padded with end-of-text tokens that aren't targets."""
         shape = (len(rows), self.sequence_length)
         inputs, targets = (np.full(shape, self.manifest.end_of_text, self.manifest.dtype) for _ in range(2))
         counted, ids = np.zeros(shape, bool), np.zeros(shape, np.int64)
+        members = self._empty_members(len(rows))
         for shard in np.unique(shards).tolist():
             reader, table = self.shards[shard], self.row_tables[shard]
             chosen = np.flatnonzero(shards == shard)
@@ -119,16 +141,31 @@ class Dataset:
                 (targets, reader.take(places + 1)),
                 (counted, reader.take_targets(places + 1)),
                 (ids, np.concatenate([np.repeat(np.arange(len(lengths)), lengths) for _, lengths in pieces])),
+                *((array, reader.take_by_token(name, places + 1)) for name, array in members.items()),
             ):
                 part = array[chosen]
                 part[filled] = values
                 array[chosen] = part
             padding = np.array([len(lengths) for _, lengths in pieces])
             ids[chosen] = np.where(filled, ids[chosen], padding[:, None])
-        for array in (inputs, targets):
+        tokens = [array for name, array in members.items() if KINDS[name].dtype is None]
+        for array in (inputs, targets, *(array.reshape(len(rows), -1) for array in tokens)):
             if array.size and int(array.max()) >= self.manifest.vocab_size:
                 self._refuse(array, shards, rows)
-        return TokenRows(inputs, targets, counted, ids)
+        return TokenRows(inputs, targets, counted, ids, members, self._members_by_document(shards, rows))
+
+    def _members_by_document(self, shards: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Those of `members` that are by document, for the documents of packed rows: (rows, documents, width)."""
+        names = [name for name in self.members if not KINDS[name].by_token]
+        if not names:
+            return {}
+        documents = [self.row_tables[s].documents_of(r) for s, r in zip(shards.tolist(), rows.tolist(), strict=True)]
+        most, widths = max(map(len, documents)), self.manifest.members
+        found = {name: np.zeros((len(rows), most, widths[name]), KINDS[name].of(self.dtype)) for name in names}
+        for number, (shard, numbers) in enumerate(zip(shards.tolist(), documents, strict=True)):
+            for name, array in found.items():
+                array[number, : len(numbers)] = self.shards[shard].take_by_document(name, numbers)
+        return found
 
     def _refuse(self, tokens: np.ndarray, shards: np.ndarray, rows: np.ndarray) -> NoReturn:
         """Names the first row with a token outside the vocabulary."""
@@ -165,7 +202,14 @@ def _places(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def open_dataset(
-    name: str, path: str, *, key: str, split: str, sequence_length: int, packing: Packing | None = None
+    name: str,
+    path: str,
+    *,
+    key: str,
+    split: str,
+    sequence_length: int,
+    packing: Packing | None = None,
+    members: tuple[str, ...] = (),
 ) -> Dataset:
     """Opens token shards at `path`, or in its folder `split` if `path` is an output of prepare.
 
@@ -176,7 +220,10 @@ def open_dataset(
     folder = find_folder(path, key=key, split=split)
     manifest = read_manifest(folder)
     check_tokenizer(manifest)
-    dataset = Dataset(name, manifest, Shards(manifest), sequence_length, packing)
+    lacking = [name for name in members if name not in manifest.members]
+    if lacking:
+        raise InputError(f"{key}={path}: {LACKING[lacking[0]]}")
+    dataset = Dataset(name, manifest, Shards(manifest), sequence_length, packing, members)
     if dataset.rows.total == 0 and packing is not None:
         raise InputError(
             f"{key}={path}: no document fits into a row of {sequence_length} tokens; set a larger data.sequence_length,"
@@ -247,9 +294,16 @@ def check_tokenizer(manifest: Manifest) -> None:
         )
 
 
-def open_training(data: Data, seed: int = 0) -> list[Dataset]:
-    """The training sets: data.path alone, or the mixture data.train. All have one tokenizer. `seed` is the run's."""
-    how: dict[str, Any] = {"sequence_length": data.sequence_length, "packing": row_packing(data, seed)}
+def open_training(data: Data, seed: int = 0, members: tuple[str, ...] = ()) -> list[Dataset]:
+    """The training sets: data.path alone, or the mixture data.train. All have one tokenizer. `seed` is the run's.
+
+    `members` are what its objective reads of blocks besides tokens.
+    """
+    how: dict[str, Any] = {
+        "sequence_length": data.sequence_length,
+        "packing": row_packing(data, seed),
+        "members": members,
+    }
     if data.path:
         return [open_dataset("train", data.path, key="data.path", split="train", **how)]
     sets = [
@@ -285,7 +339,7 @@ def with_length(config: Config) -> Config:
     return with_values(config, {"train.tokens": rows * data.sequence_length})
 
 
-def open_test(data: Data) -> Dataset:
+def open_test(data: Data, members: tuple[str, ...] = ()) -> Dataset:
     """The test set, data.path/test. InputError if prepare made none."""
     if not data.path:
         raise InputError("evaluate.test=true needs data.path, the output of prepare with data.test_fraction above 0.")
@@ -302,10 +356,11 @@ def open_test(data: Data) -> Dataset:
         split="test",
         sequence_length=data.sequence_length,
         packing=row_packing(data, seed=0),
+        members=members,
     )
 
 
-def open_validation(data: Data) -> list[Dataset]:
+def open_validation(data: Data, members: tuple[str, ...] = ()) -> list[Dataset]:
     """The validation sets: data.validation, else data.path/validation if prepare wrote one."""
     paths = {name: entry.path for name, entry in data.validation.items()}
     if not paths and data.path and (Path(data.path) / "validation" / "manifest.json").is_file():
@@ -318,6 +373,7 @@ def open_validation(data: Data) -> list[Dataset]:
             split="validation",
             sequence_length=data.sequence_length,
             packing=row_packing(data, seed=0),  # the same rows for every seed, so that losses compare
+            members=members,
         )
         for name, path in sorted(paths.items())
     ]

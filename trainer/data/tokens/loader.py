@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -31,13 +31,14 @@ class Batch:
     """A micro-batch. `inputs`, `targets`: (rows, time) int64; `document_ids` likewise, or None without masks.
 
     Inputs and targets may share memory, so they aren't written into.
-    `positions`, (rows,) int64, are those of its rows in the run.
+    `positions`, (rows,) int64, are those of its rows in the run. `more`, tensors of (rows, …), is an objective's own.
     """
 
     inputs: torch.Tensor
     targets: torch.Tensor
     document_ids: torch.Tensor | None
     positions: np.ndarray
+    more: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def position(self) -> int:
@@ -49,7 +50,11 @@ class Batch:
         tensors = self.inputs.split(size), self.targets.split(size)
         ids = [None] * len(tensors[0]) if self.document_ids is None else self.document_ids.split(size)
         positions = (self.positions[start : start + size] for start in range(0, len(self.positions), size))
-        return [Batch(*each) for each in zip(*tensors, ids, positions, strict=True)]
+        more = {name: tensor.split(size) for name, tensor in self.more.items()}
+        return [
+            Batch(*each, {name: parts[number] for name, parts in more.items()})
+            for number, each in enumerate(zip(*tensors, ids, positions, strict=True))
+        ]
 
     def without_targets(self, start: int) -> Batch:
         """The batch, whose rows from `start` on have no target that counts."""
@@ -63,13 +68,13 @@ class Batch:
         """The batch on `device`; from pinned memory the copy doesn't wait."""
         if device.type == "cpu":
             return self
-        moved = [
-            None if tensor is None else tensor.pin_memory().to(device, non_blocking=True)
-            for tensor in (self.inputs, self.targets, self.document_ids)
-        ]
-        assert moved[0] is not None
-        assert moved[1] is not None
-        return Batch(moved[0], moved[1], moved[2], self.positions)
+
+        def move(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.pin_memory().to(device, non_blocking=True)
+
+        ids = None if self.document_ids is None else move(self.document_ids)
+        more = {name: move(tensor) for name, tensor in self.more.items()}
+        return Batch(move(self.inputs), move(self.targets), ids, self.positions, more)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any
 
+from trainer.data.tokens.block_members import LABEL, TAGS, check_widths
 from trainer.errors import InputError
 from trainer.machine.bare_name import bare_name
 from trainer.machine.durable import write_json
@@ -20,12 +21,14 @@ from trainer.machine.json_file import Count, Malformed, Sha256, Within, from_kno
 FILE = "manifest.json"
 SPLITS = ("train", "validation", "test")  # folders in an output of prepare
 FORMAT = "banyan-token-shards"
-VERSION = 3  # of shards that say which tokens are targets
+VERSION = 4  # of shards whose blocks have more members (block_members.py)
+TARGETS_VERSION = 3  # of shards that say which tokens are targets
 PLAIN_VERSION = 2  # of all others, so that earlier Banyans read them
-VERSIONS = (1, PLAIN_VERSION, VERSION)  # that are read; the first had no hashes of indices
+VERSIONS = (1, PLAIN_VERSION, TARGETS_VERSION, VERSION)  # that are read; the first had no hashes of indices
 CONTENT_VERSION = 1  # of what the fingerprint hashes
 DTYPES = {"uint16": 2, "uint32": 4}  # bytes of a token
 MOST_BYTES = 2**30  # of manifest.json, which names every input file
+MOST_LABELS, LONGEST_LABEL = 10_000, 200
 MOST_VOCABULARY = 2**24
 AGAIN = 'Prepare the data again (or fetch them whole), then "banyan data verify".'
 
@@ -35,7 +38,8 @@ class Shard:
     """A shard file: sizes in bytes, sha256 of the tar, tokens (end-of-text ones included), documents, bytes of text.
 
     `index_sha256` is of the numbers in the index; None if an earlier version wrote the shard. `targets` is how many
-    tokens are learnt; None if the shard doesn't say, which means all.
+    tokens are learnt; None if the shard doesn't say, which means all. `members` are those of block_members.KINDS that
+    its blocks have, with their widths.
     """
 
     file: str
@@ -46,10 +50,12 @@ class Shard:
     text_bytes: Count
     index_sha256: Sha256 | None = None
     targets: Count | None = None
+    members: dict[str, Count] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """As manifest.json has it: without `targets` where all tokens are."""
-        return {name: value for name, value in asdict(self).items() if name != "targets" or value is not None}
+        """As manifest.json has it: without `targets` where all tokens are, and without `members` if there are none."""
+        left_out: dict[str, Any] = {"targets": None, "members": {}}
+        return {name: value for name, value in asdict(self).items() if name not in left_out or value != left_out[name]}
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,19 @@ class TokenizerRecord:
 
 
 @dataclass(frozen=True)
+class ModelRecord:
+    """A model that members of the blocks come from: its place, the sha256 of its weights, the precision it ran in.
+
+    `temperature` is that of a teacher's probabilities.
+    """
+
+    path: str
+    sha256: Sha256
+    precision: str
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
 class ManifestRecord:
     """The content of manifest.json."""
 
@@ -88,6 +107,8 @@ class ManifestRecord:
     shards: tuple[Shard, ...]
     sources: tuple[SourceGroup, ...]
     prepared: dict[str, Any]
+    models: dict[str, ModelRecord] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +127,8 @@ class Manifest:
     rejected: dict[str, int]  # by reason, of the whole input of prepare, before the split
     documents_read: int  # of the whole input: what was rejected, and both splits
     sources: tuple[SourceGroup, ...]
+    models: dict[str, ModelRecord] = field(default_factory=dict)  # by the member that comes from them
+    labels: tuple[str, ...] = ()  # of texts or words, in the order of their numbers
     prepared: dict[str, Any] = field(default_factory=dict)  # command, version, time, settings: for people
 
     @property
@@ -134,6 +157,12 @@ class Manifest:
         return sum(shard.tokens if shard.targets is None else shard.targets for shard in self.shards)
 
     @property
+    def members(self) -> dict[str, int]:
+        """What blocks hold besides tokens and targets (block_members.KINDS), with widths: what all shards have."""
+        first, *others = [shard.members for shard in self.shards if shard.documents] or [{}]
+        return {name: width for name, width in first.items() if all(o.get(name) == width for o in others)}
+
+    @property
     def tokenizer_file(self) -> Path:
         """The dataset's tokenizer.json."""
         return self.folder / "tokenizer" / "tokenizer.json"
@@ -142,7 +171,8 @@ class Manifest:
     def fingerprint(self) -> str:
         """The hash of what determines the tokens: tokenizer, dtype, shard hashes and counts; no times, no paths."""
         shards = [[shard.sha256, shard.tokens, shard.documents, shard.text_bytes] for shard in self.shards]
-        content = json.dumps([FORMAT, CONTENT_VERSION, self.tokenizer_sha256, self.end_of_text, self.dtype, shards])
+        tokens = [FORMAT, CONTENT_VERSION, self.tokenizer_sha256, self.end_of_text, self.dtype, shards]
+        content = json.dumps([*tokens, self.labels] if self.labels else tokens)
         return hashlib.sha256(content.encode()).hexdigest()
 
     @cached_property
@@ -167,7 +197,7 @@ def write_manifest(manifest: Manifest, *, scratch: Path | None = None) -> None:
     """Writes manifest.json into the manifest's folder, durably. It comes last: with it the dataset is complete."""
     content = {
         "format": FORMAT,
-        "version": VERSION if manifest.has_targets else PLAIN_VERSION,
+        "version": _version_of(manifest),
         "name": manifest.name,
         "fingerprint": manifest.fingerprint,
         "dtype": manifest.dtype,
@@ -185,9 +215,18 @@ def write_manifest(manifest: Manifest, *, scratch: Path | None = None) -> None:
         "rejected": manifest.rejected,
         "shards": [shard.to_json() for shard in manifest.shards],
         "sources": [asdict(group) for group in manifest.sources],
+        **({"labels": list(manifest.labels)} if manifest.labels else {}),
+        **({"models": {name: asdict(record) for name, record in manifest.models.items()}} if manifest.models else {}),
         "prepared": manifest.prepared,
     }
     write_json(manifest.folder / FILE, content, scratch=scratch)
+
+
+def _version_of(manifest: Manifest) -> int:
+    """The earliest version that has what the shards have, so that earlier Banyans read them."""
+    if any(shard.members for shard in manifest.shards):
+        return VERSION
+    return TARGETS_VERSION if manifest.has_targets else PLAIN_VERSION
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -231,6 +270,8 @@ def _manifest(folder: Path, record: ManifestRecord) -> Manifest:
         rejected=record.rejected,
         documents_read=record.documents_read,
         sources=record.sources,
+        models=record.models,
+        labels=record.labels,
         prepared=record.prepared,
     )
 
@@ -254,12 +295,25 @@ def _check(path: Path, record: ManifestRecord, *, hashed: bool) -> None:
             raise Malformed(f"{shard.file}: index_sha256 is missing")
         if shard.targets is not None and (shard.targets > shard.tokens or not hashed):
             raise Malformed(f"{shard.file}: {shard.targets:,} targets can't be among its tokens")
+        check_widths(shard.members)
+    _check_labels(record)
     if len(files) != len(record.shards):
         raise Malformed("two shards have one name")
     for total in ("tokens", "documents", "text_bytes"):
         counted, stated = sum(getattr(shard, total) for shard in record.shards), getattr(record, total)
         if stated != counted:
             raise Malformed(f"states {stated:,} {total}, its shards add up to {counted:,}")
+
+
+def _check_labels(record: ManifestRecord) -> None:
+    """Refuses numbers of labels without their names, and names that are none."""
+    labels = record.labels
+    if len(set(labels)) != len(labels) or len(labels) > MOST_LABELS:
+        raise Malformed("its labels aren't each another")
+    if any(not 0 < len(label) <= LONGEST_LABEL for label in labels):
+        raise Malformed("a label is no name")
+    if not labels and any({LABEL, TAGS} & shard.members.keys() for shard in record.shards):
+        raise Malformed("its labels have no names")
 
 
 def _hint(folder: Path) -> str:

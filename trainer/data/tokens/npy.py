@@ -31,8 +31,8 @@ def read_header(file: BinaryIO, size: int) -> tuple[np.dtype, tuple[int, ...]]:
     count = 1
     for length in shape:
         count *= length
-    if kind.kind not in "iu" or not kind.isnative or (by_column and len(shape) > 1) or min(shape, default=0) < 0:
-        raise Malformed("no .npy array of whole numbers")
+    if kind.kind not in "iuf" or not kind.isnative or (by_column and len(shape) > 1) or min(shape, default=0) < 0:
+        raise Malformed("no .npy array of plain numbers")
     if file.tell() - begin + count * kind.itemsize != size:
         raise Malformed("another size than the .npy header says")
     return kind, shape

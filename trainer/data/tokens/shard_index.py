@@ -1,8 +1,8 @@
 """The index of a shard, by which any token is a slice away: where each block's members lie in the tar.
 
-It is `shard-000000.index`, an .npy of int64 with a row for each block and the columns of `COLUMNS`, and one more where
-blocks say which tokens are targets. Others may have written it: it is checked against the manifest, by its hash where
-there is one, else against the tar itself.
+It is `shard-000000.index`, an .npy of int64 with a row for each block and the columns of `COLUMNS`, one more where
+blocks say which tokens are targets, and one for each further member (block_members.KINDS), in that order. Others may
+have written it: it is checked against the manifest, by its hash where there is one, else against the tar itself.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from trainer.data.tokens.block_members import KINDS, MOST_WIDTH, MemberKind, kinds_named
 from trainer.data.tokens.manifest import Shard
 from trainer.data.tokens.npy import read_header, read_npy
 from trainer.data.tokens.tars import END, RECORD, Member, read_members
@@ -42,7 +43,7 @@ def index_path(tar: Path) -> Path:
 
 
 def write_index(tar: Path, index: np.ndarray, *, scratch: Path | None = None) -> None:
-    """Writes the index of `tar` beside it, atomically: (blocks, 6 or 7) int64, columns as in COLUMNS."""
+    """Writes the index of `tar` beside it, atomically: (blocks, 6 or more) int64, columns as in COLUMNS."""
     with replacing(index_path(tar), scratch=scratch) as file:
         np.save(file, index)
 
@@ -53,7 +54,7 @@ def hash_index(index: np.ndarray) -> str:
 
 
 def as_index(rows: list[list[int]]) -> np.ndarray:
-    """Rows of numbers as an index: (blocks, 6) int64, or 7 columns with targets."""
+    """Rows of numbers as an index: (blocks, 6) int64, or more columns with targets and other members."""
     return np.array(rows, INDEX_TYPE).reshape(len(rows), len(rows[0]) if rows else len(COLUMNS))
 
 
@@ -63,32 +64,47 @@ def mask_bytes(tokens: Any) -> Any:
 
 
 def build_index(tar: Path, dtype: str, file: BinaryIO | None = None) -> np.ndarray:
-    """The index of a tar, from its headers alone: (blocks, 6 or 7) int64. InputError unless it is whole and ours.
+    """The index of a tar, from its headers alone: (blocks, 6 or more) int64. InputError unless it is whole and ours.
 
     With a `file`, that is read and `tar` is its name.
     """
+    widths: dict[str, int] = {}
     with open(tar, "rb") if file is None else nullcontext(file) as opened:
-        return as_index([_row(tar, opened, members, np.dtype(dtype)) for members in _blocks(tar, opened)])
+        return as_index([_row(tar, opened, members, np.dtype(dtype), widths) for members in _blocks(tar, opened)])
 
 
-def _row(tar: Path, file: BinaryIO, members: list[Member], kind: np.dtype) -> list[int]:
-    """A block's row of the index, as its .npy headers tell."""
+def _row(tar: Path, file: BinaryIO, members: list[Member], kind: np.dtype, widths: dict[str, int]) -> list[int]:
+    """A block's row of the index, as its .npy headers tell. `widths` of members are the first block's."""
     tokens, lengths, documents, *more = members
     tokens_offset, token_count = _array_place(tar, file, tokens, kind)
     lengths_offset, document_count = _array_place(tar, file, lengths, LENGTH_TYPE)
     row = [tokens_offset, token_count, document_count, lengths_offset, documents.offset, documents.bytes]
-    for targets in more:
-        targets_offset, size = _array_place(tar, file, targets, BITS_TYPE)
-        if size != mask_bytes(token_count):
-            raise InputError(f"{tar}: {targets.name} has {size:,} bytes for {token_count:,} tokens; prepare it again.")
-        row.append(targets_offset)
+    for member in more:
+        name = member.name.partition(".")[2]
+        if name == TARGETS:
+            offset, size = _array_place(tar, file, member, BITS_TYPE)
+            if size != mask_bytes(token_count):
+                raise InputError(
+                    f"{tar}: {member.name} has {size:,} bytes for {token_count:,} tokens; prepare it again."
+                )
+        else:
+            extra = KINDS[name.removesuffix(".npy")]
+            offset, size = _array_place(tar, file, member, extra.of(kind))
+            count = extra.count(token_count, document_count)
+            width = widths.setdefault(extra.name, size // max(1, count))
+            if size != width * count or not 1 <= width <= MOST_WIDTH:
+                raise InputError(f"{tar}: {member.name} has {size:,} numbers for {count:,} rows; prepare it again.")
+        row.append(offset)
     return row
 
 
 def _blocks(tar: Path, file: BinaryIO) -> Iterator[list[Member]]:
-    """The blocks of a tar: the members in the order of MEMBERS, and in all blocks or in none the targets."""
+    """The blocks of a tar: the members in the order of MEMBERS, then targets and others, the same in all blocks."""
     members = list(read_members(tar, file))
-    wanted = (*MEMBERS, TARGETS) if any(member.name.endswith(f".{TARGETS}") for member in members[:4]) else MEMBERS
+    more = (TARGETS, *(f"{name}.npy" for name in KINDS))
+    key = members[0].name.partition(".")[0] if members else ""
+    of_first = {member.name for member in members[: len(MEMBERS) + len(more)]}
+    wanted = (*MEMBERS, *(name for name in more if f"{key}.{name}" in of_first))
     for first in range(0, len(members), len(wanted)):
         block = members[first : first + len(wanted)]
         key = block[0].name.partition(".")[0]
@@ -150,7 +166,7 @@ def _has_headers(file: BinaryIO, row: np.ndarray, kind: np.dtype) -> bool:
 
 
 def open_index(folder: Path, shard: Shard, kind: np.dtype) -> np.ndarray:
-    """The index of a shard of `folder`, checked: (blocks, 6 or 7) int64. InputError unless it is this shard's."""
+    """The index of a shard of `folder`, checked: (blocks, 6 or more) int64. InputError unless it is this shard's."""
     index = _read_index(folder, shard, kind)
     if shard.index_sha256 is None and not _fits_tar(folder / shard.file, index, shard.bytes, kind):
         raise InputError(unfitting(folder, shard))
@@ -180,7 +196,7 @@ def _read_index(folder: Path, shard: Shard, kind: np.dtype) -> np.ndarray:
     path = index_path(folder / shard.file)
     mend = f'run "banyan data index {folder}".'
     try:
-        columns = len(COLUMNS) + (shard.targets is not None)
+        columns = len(COLUMNS) + (shard.targets is not None) + len(shard.members)
         index = read_npy(path, INDEX_TYPE, columns, most_rows=shard.bytes // LEAST_BLOCK)
     except FileNotFoundError as error:
         raise InputError(f"{path}: the index of {shard.file} is missing; {mend}") from error
@@ -188,7 +204,9 @@ def _read_index(folder: Path, shard: Shard, kind: np.dtype) -> np.ndarray:
         raise InputError(f"{path}: the index of {shard.file} can't be read ({error.strerror}); {mend}") from error
     except Malformed as error:
         raise InputError(f"{path}: not an index of token shards ({error}); {mend}") from error
-    if len(index) and (index.min() < 0 or index.max() > shard.bytes or _ends(index, kind).max() > shard.bytes - RECORD):
+    if len(index) and (
+        index.min() < 0 or index.max() > shard.bytes or _ends(index, shard, kind).max() > shard.bytes - RECORD
+    ):
         raise InputError(f"{path}: the index points outside {shard.file}; {mend}")
     for column, expected in ((TOKENS, shard.tokens), (DOCUMENTS, shard.documents)):
         found = int(index[:, column].sum())
@@ -202,13 +220,23 @@ def _read_index(folder: Path, shard: Shard, kind: np.dtype) -> np.ndarray:
     return index
 
 
-def _ends(index: np.ndarray, kind: np.dtype) -> np.ndarray:
-    """Where each member ends in the tar: (3 or 4, blocks)."""
+def columns_of_members(shard: Shard) -> dict[str, tuple[MemberKind, int, int]]:
+    """The further members of a shard by name: what they are, their widths, and their columns of the index."""
+    first = len(COLUMNS) + (shard.targets is not None)
+    kinds = kinds_named(shard.members)
+    return {kind.name: (kind, shard.members[kind.name], first + number) for number, kind in enumerate(kinds)}
+
+
+def _ends(index: np.ndarray, shard: Shard, kind: np.dtype) -> np.ndarray:
+    """Where each member ends in the tar: (3 or more, blocks)."""
     ends = [
         index[:, TOKENS_OFFSET] + index[:, TOKENS] * kind.itemsize,
         index[:, LENGTHS_OFFSET] + index[:, DOCUMENTS] * LENGTH_TYPE.itemsize,
         index[:, DOCUMENTS_OFFSET] + index[:, DOCUMENTS_BYTES],
     ]
-    if index.shape[1] > TARGETS_OFFSET:
+    if shard.targets is not None:
         ends.append(index[:, TARGETS_OFFSET] + mask_bytes(index[:, TOKENS]))
+    for extra, width, column in columns_of_members(shard).values():
+        rows = index[:, TOKENS if extra.by_token else DOCUMENTS]
+        ends.append(index[:, column] + rows * width * extra.of(kind).itemsize)
     return np.stack(ends)

@@ -10,10 +10,10 @@ from typing import BinaryIO
 
 import numpy as np
 
+from trainer.data.tokens.block_members import KINDS, kinds_named
 from trainer.data.tokens.blocks import Block
 from trainer.data.tokens.manifest import Shard
 from trainer.data.tokens.shard_index import (
-    COLUMNS,
     DOCUMENTS,
     LENGTH_TYPE,
     MEMBERS,
@@ -30,11 +30,13 @@ from trainer.machine.durable import replacing
 def write_shard(path: Path, blocks: Iterable[Block], *, dtype: str, scratch: Path | None = None) -> Shard:
     """Writes a tar and its index, each atomically (by way of the folder `scratch`); equal blocks give equal bytes.
 
-    All blocks say which tokens are targets, or none does.
+    All blocks say which tokens are targets, or none does; all have the same members, of the same widths.
     """
     number = path.stem.removeprefix("shard-")
     rows: list[list[int]] = []
     text_bytes, targets = 0, 0
+    widths: dict[str, int] = {}
+    has_targets = False
     with replacing(path, scratch=scratch) as file:
         tar = _TarWriter(file)
         for block in blocks:
@@ -47,11 +49,18 @@ def write_shard(path: Path, blocks: Iterable[Block], *, dtype: str, scratch: Pat
             rows.append(
                 [tokens_offset, len(block.tokens), len(block.lengths), lengths_offset, documents_offset, len(lines)]
             )
+            has_targets = block.targets is not None
             if block.targets is not None:
                 targets += int(block.targets.sum())
                 rows[-1].append(tar.add_array(f"{key}.{TARGETS}", np.packbits(block.targets, bitorder="little")))
+            found = {kind.name: block.members[kind.name].shape[1] for kind in kinds_named(block.members)}
+            if rows[:-1] and found != widths:
+                raise ValueError(f"{path}: a block with the members {found} after one with {widths}")
+            widths = found
+            for name in widths:
+                numbers = block.members[name].astype(KINDS[name].of(np.dtype(dtype)), copy=False)
+                rows[-1].append(tar.add_array(f"{key}.{name}.npy", numbers.reshape(-1)))
         tar.finish()
-    has_targets = bool(rows) and len(rows[0]) > len(COLUMNS)
     index = as_index(rows)
     write_index(path, index, scratch=scratch)
     return Shard(
@@ -63,6 +72,7 @@ def write_shard(path: Path, blocks: Iterable[Block], *, dtype: str, scratch: Pat
         text_bytes=text_bytes,
         index_sha256=hash_index(index),
         targets=targets if has_targets else None,
+        members=widths,
     )
 
 

@@ -2,8 +2,8 @@
 
 A block is three members: `KEY.tokens.npy` (every document ends in the end-of-text token), `KEY.lengths.npy` (tokens
 per document) and `KEY.documents.jsonl` (per document its source number, record, UTF-8 bytes and xxh3-128). Where not
-all tokens are learnt, a fourth says which: `KEY.targets.npy`, a bit for each token, least significant first. Where they
-lie says the index beside the tar.
+all tokens are learnt, a fourth says which: `KEY.targets.npy`, a bit for each token, least significant first. What
+else it may hold is in block_members.py. Where members lie says the index beside the tar.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from trainer.data.tokens.shard_index import (
     TARGETS_OFFSET,
     TOKENS,
     TOKENS_OFFSET,
+    columns_of_members,
     index_path,
     mask_bytes,
     open_index,
@@ -54,6 +55,8 @@ class ShardReader:
         weakref.finalize(self, self._file.close)
         self._ends = np.cumsum(self.index[:, TOKENS])  # (blocks,): the token after each block
         self._starts = self._ends - self.index[:, TOKENS]
+        self._last_documents = np.cumsum(self.index[:, DOCUMENTS])  # (blocks,): the document after each block
+        self._members = columns_of_members(shard)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Tokens [start, stop), (stop - start,) in the shard's dtype; perhaps a read-only view of the file."""
@@ -107,6 +110,29 @@ class ShardReader:
         found = self._content()[self.index[blocks, TARGETS_OFFSET] + (within >> 3)]
         return (found >> (within & 7).astype(np.uint8) & 1).astype(bool)
 
+    def take_by_token(self, name: str, places: np.ndarray) -> np.ndarray:
+        """The numbers of a member for the tokens at `places`: (*places.shape, width), the member's dtype, a copy."""
+        blocks = self._blocks_at(places)
+        return self._take_rows(name, blocks, places - self._starts[blocks])
+
+    def take_by_document(self, name: str, documents: np.ndarray) -> np.ndarray:
+        """The numbers of a member for documents by their number in the shard: (*documents.shape, width), a copy."""
+        blocks = self._last_documents.searchsorted(documents, side="right")
+        return self._take_rows(name, blocks, documents - (self._last_documents - self.index[:, DOCUMENTS])[blocks])
+
+    def _take_rows(self, name: str, blocks: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Rows of a member of blocks, of one shape: (*shape, width)."""
+        kind, width, column = self._members[name]
+        dtype = kind.of(self.dtype)
+        size = width * dtype.itemsize
+        found = self._content()[(self.index[blocks, column] + rows * size)[..., None] + np.arange(size)]
+        return np.ascontiguousarray(found).view(dtype)
+
+    def _block_member(self, name: str, block: int) -> np.ndarray:
+        kind, width, column = self._members[name]
+        count = kind.count(int(self.index[block, TOKENS]), int(self.index[block, DOCUMENTS]))
+        return self._slice(int(self.index[block, column]), count * width, kind.of(self.dtype)).reshape(count, width)
+
     def _blocks_at(self, places: np.ndarray) -> np.ndarray:
         """The block of each place. IndexError where there is none."""
         if places.size and not 0 <= places.min() <= places.max() < self.tokens:
@@ -133,7 +159,13 @@ class ShardReader:
     def block(self, number: int) -> Block:
         """A whole block; InputError where its documents.jsonl can't be read."""
         documents = [self._document(number, line) for line in self._block_lines(number)]
-        return Block(self._block_tokens(number), self._block_lengths(number), documents, self._block_targets(number))
+        return Block(
+            self._block_tokens(number),
+            self._block_lengths(number),
+            documents,
+            self._block_targets(number),
+            {name: self._block_member(name, number) for name in self._members},
+        )
 
     def _document(self, block: int, line: bytes) -> Document:
         try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,13 +13,17 @@ class TokenRows:
     """Rows of tokens: `inputs` and `targets` (rows, L), of one dtype; target i is what follows input i.
 
     `counted` (rows, L) bool says which targets are learnt. `document_ids` (rows, L) int64 tell the documents of a row
-    apart, padding being one of its own; None where documents follow each other as in the shard.
+    apart, padding being one of its own; None where documents follow each other as in the shard. `by_token` are members
+    of block_members.KINDS (rows, L, width) of the targets, and `by_document` (rows, documents, width) of a row's
+    documents in the order of their ids, 0 where it has fewer.
     """
 
     inputs: np.ndarray
     targets: np.ndarray
     counted: np.ndarray
     document_ids: np.ndarray | None
+    by_token: Mapping[str, np.ndarray] = field(default_factory=dict)
+    by_document: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @staticmethod
     def of_tokens(tokens: np.ndarray, counted: np.ndarray | None = None) -> TokenRows:
@@ -51,4 +55,18 @@ def merge_rows(parts: Sequence[tuple[np.ndarray, GatheredRows]], count: int) -> 
         inputs[chosen], targets[chosen], counted[chosen] = part.inputs, part.targets, part.counted
         if part.document_ids is not None:
             ids[chosen] = part.document_ids
-    return TokenRows(inputs, targets, counted, ids if all(packed) else None)
+    by_token = _merge_members([(chosen, part.by_token) for chosen, part in full], count)
+    by_document = _merge_members([(chosen, part.by_document) for chosen, part in full], count)
+    return TokenRows(inputs, targets, counted, ids if all(packed) else None, by_token, by_document)
+
+
+def _merge_members(parts: Sequence[tuple[np.ndarray, Mapping[str, np.ndarray]]], count: int) -> dict[str, np.ndarray]:
+    """Members of `count` rows from those of parts, which all have the same; fewer columns are filled with 0."""
+    merged = {}
+    for name in parts[0][1]:
+        arrays = [members[name] for _, members in parts]
+        shape = (count, max(array.shape[1] for array in arrays), arrays[0].shape[2])
+        merged[name] = np.zeros(shape, np.result_type(*arrays))
+        for (chosen, _), array in zip(parts, arrays, strict=True):
+            merged[name][chosen, : array.shape[1]] = array
+    return merged

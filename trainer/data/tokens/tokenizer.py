@@ -25,7 +25,17 @@ from trainer.machine.durable import make_folder, write_bytes, write_json, write_
 from trainer.machine.hub_name import is_hub_name, local_folder, parse_hub_name
 
 END_OF_TEXT = "<|endoftext|>"
-USUAL_ENDS = (END_OF_TEXT, "<|end_of_text|>", "<|end▁of▁sentence|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "<|im_end|>")
+USUAL_ENDS = (
+    END_OF_TEXT,
+    "<|end_of_text|>",
+    "<|end▁of▁sentence|>",
+    "</s>",
+    "<eos>",
+    "<|eos|>",
+    "[EOS]",
+    "<|im_end|>",
+    "[SEP]",
+)
 NAMED_TOKENS = ("bos_token", "unk_token", "pad_token")
 SMALLEST_VOCABULARY = 257  # 256 bytes and the end-of-text token
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from trainer.data.tokens.block_members import KINDS
 from trainer.data.tokens.blocks import Block
 from trainer.data.tokens.manifest import Manifest, Shard
 from trainer.data.tokens.shard_index import build_index
@@ -71,6 +72,7 @@ def _block_problems(block: Block, manifest: Manifest) -> Iterator[str]:
         yield f"the lengths add up to {block.lengths.sum(dtype=np.int64):,}, but it holds {len(block.tokens):,} tokens"
     if any(not manifest.has_source(document.source) for document in block.documents):
         yield "a document comes from a source that manifest.json doesn't name"
+    yield from _member_problems(block, manifest)
     if len(block.tokens) and int(block.tokens.max()) >= manifest.vocab_size:
         yield f"token {int(block.tokens.max())} is outside the vocabulary of {manifest.vocab_size:,}"
     ends = np.flatnonzero(block.tokens == manifest.end_of_text) + 1
@@ -78,3 +80,15 @@ def _block_problems(block: Block, manifest: Manifest) -> Iterator[str]:
     inside = block.targets is not None  # where turns of a chat may end in it as well
     if not (np.isin(expected, ends).all() if inside else np.array_equal(ends, expected)):
         yield "the end-of-text tokens aren't where the documents' lengths put them"
+
+
+def _member_problems(block: Block, manifest: Manifest) -> Iterator[str]:
+    """What can't be in the members of block_members.KINDS."""
+    for name, values in block.members.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            yield f"{name} holds what is no number"
+        if KINDS[name].dtype is None and values.size and int(values.max()) >= manifest.vocab_size:
+            yield f"{name} holds the token {int(values.max())}, outside the vocabulary of {manifest.vocab_size:,}"
+    sides = block.members.get("sides")
+    if sides is not None and ((sides[:, 0] < 2) | (sides[:, 0] >= block.lengths)).any():
+        yield "a pair of answers, of which one would have no token"

@@ -23,7 +23,8 @@ from trainer.errors import BanyanError, ConfigError, InputError
 from trainer.machine.hub_name import local_folder
 from trainer.model.attention import document_positions
 from trainer.model.hugging_face.config_json import BUILT_IN, OVERRIDES, brief, check_doors, fields_of, read_config_json
-from trainer.model.loss import Measure, logit_losses, row_losses
+from trainer.model.hugging_face.heads import HEADS
+from trainer.model.loss import FromLogits, Measure, logit_losses, row_losses, token_values
 
 # Bounds on what a config.json may ask for, above any model that is published
 MOST_MODULES = 30_000
@@ -67,8 +68,9 @@ class CausalLM(nn.Module):
         targets: Tensor | None = None,
         document_ids: Tensor | None = None,
         cache: TokenCache | None = None,
+        from_logits: FromLogits | None = None,
     ) -> Tensor:
-        """Each row's summed loss where there are targets, else logits; fp32 both. As Transformer.forward.
+        """Each row's summed loss where there are targets, else logits, or what `from_logits` makes. As Transformer's.
 
         Positions that restart at each document make transformers mask one document from another.
         """
@@ -76,6 +78,8 @@ class CausalLM(nn.Module):
             tokens = cache.append(tokens)
         documents = {} if document_ids is None else {"position_ids": document_positions(document_ids)}
         logits = self.inner(input_ids=tokens, **documents).logits
+        if from_logits is not None:
+            return token_values(logits, nn.Identity(), from_logits, chunk=self.settings.loss_chunk)
         if targets is None:
             return logits[:, -1:].float() if cache is not None else logits.float()
         z_loss = self.settings.z_loss if self.training else 0.0
@@ -129,7 +133,7 @@ def read_model_config(settings: Model) -> Any:
             fields = config_class._decode_special_floats(fields)
             known, unused = config_class.from_dict(fields, return_unused_kwargs=True, **overrides)
             known.name_or_path = str(folder)
-            causal = type(known) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+            fits = {name for name, head in HEADS.items() if type(known) in getattr(transformers, head.mapping)}
         except BanyanError:
             raise
         except Exception as error:  # Hugging Face's classes raise whatever a foreign value leads to
@@ -138,12 +142,25 @@ def read_model_config(settings: Model) -> Any:
             raise ConfigError(
                 f"model.overrides.{key}: {path} and Hugging Face's {known.model_type} have no such field."
             )
-        if not causal:
-            raise InputError(f"{path}: {known.model_type} is no Hugging Face causal language model.")
+        if settings.head not in fits:
+            raise InputError(f"{path}: {known.model_type} is no Hugging Face {_other_heads(settings.head, fits)}.")
         for part in _parts(known):
             chosen = {key: getattr(part, f"_{key}", None) for key in BUILT_IN}
             check_doors(chosen, str(path))
         return known
+
+
+def has_head(settings: Model, head: str) -> bool:
+    """Whether transformers knows a class that trains the model of model.path with another head."""
+    config = read_model_config(settings)
+    with _transformers() as transformers:
+        return type(config) in getattr(transformers, HEADS[head].mapping)
+
+
+def _other_heads(head: str, fits: set[str]) -> str:
+    """What a model isn't, and the objectives that it is for."""
+    others = [f"objective={other.objective}" for name, other in HEADS.items() if name in fits]
+    return f"{HEADS[head].noun}" + (f"; it can be trained by {', '.join(others)}" if others else "")
 
 
 def _refuse_members(config_class: Any, fields: Mapping[str, Any], source: str) -> None:
@@ -179,7 +196,7 @@ def build_inner(settings: Model) -> Any:
 
         try:
             with no_init_weights(), _bounded(settings):
-                inner = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+                inner = getattr(transformers, HEADS[settings.head].auto_class).from_config(config, dtype=torch.float32)
             inner.tie_weights()
         except (BanyanError, torch.OutOfMemoryError):
             raise
@@ -231,7 +248,7 @@ def load_inner(settings: Model) -> Any:
     config = read_model_config(settings)
     with _transformers() as transformers:
         try:
-            inner, found = transformers.AutoModelForCausalLM.from_pretrained(
+            inner, found = getattr(transformers, HEADS[settings.head].auto_class).from_pretrained(
                 local_folder(str(settings.path)),
                 config=config,
                 dtype=torch.float32,
@@ -258,11 +275,17 @@ def write_config(settings: Model, *, apart: bool = False) -> dict[str, Any]:
     """
     config = read_model_config(settings)
     with _transformers() as transformers:
-        kind = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__
+        kind = _class_of(transformers, settings.head, config)
     for part in _parts(config):
         if apart and hasattr(part, "tie_word_embeddings"):
             part.tie_word_embeddings = False
     return json.loads(config.to_json_string(use_diff=True)) | {"architectures": [kind]}
+
+
+def _class_of(transformers: Any, head: str, config: Any) -> str:
+    """The name of the class that transformers loads a model of this head with."""
+    found = getattr(transformers, HEADS[head].mapping)[type(config)]
+    return str((found[0] if isinstance(found, tuple) else found).__name__)
 
 
 def has_dropout(module: nn.Module) -> bool:

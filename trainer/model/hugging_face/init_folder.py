@@ -104,6 +104,11 @@ def _ours(config: Any, source: Path) -> dict[str, Any]:
             f"model.init_from={source.parent}: trained by Hugging Face's code; export it (banyan export), and begin "
             "with model.path=DIR."
         )
+    if model.get("kind", "decoder") != "decoder":
+        raise ConfigError(
+            f"model.init_from={source.parent}: a run of model={model['kind']}, which isn't adapted; train it further "
+            "by checkpoint.fork_from."
+        )
     check_numbers(model, str(source))
     architecture = {name: value for name, value in model.items() if name in ARCHITECTURE}
     try:

@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trainer.config import Model
 from trainer.errors import InputError
 from trainer.machine.hub_name import local_folder
-from trainer.model.hugging_face.causal_lm import CausalLM, load_inner
-from trainer.model.hugging_face.config_json import brief
+from trainer.model.hugging_face.causal_lm import load_inner
+from trainer.model.hugging_face.config_json import brief, read_json_object
+from trainer.model.hugging_face.headed import wrap
+from trainer.model.hugging_face.heads import ALWAYS_ZERO, CAUSAL, HEADS
+from trainer.model.hugging_face.inner_weights import InnerWeights
 from trainer.model.hugging_face.safetensors_folder import StoredTensor, find_tensors, holds_tensors, require_floats
 from trainer.model.hugging_face.tensor_files import FolderReader
-from trainer.model.region import Source
+from trainer.model.region import Region, Source
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 QUANTIZED = ("F8", "F6", "F4", "I8", "I4")  # what begins so isn't a float that weights are trained from
@@ -62,14 +66,21 @@ def holds_two_heads(settings: Model) -> bool:
     return bool(apart)
 
 
-def open_inner_weights(settings: Model, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Source, str]:
+def open_inner_weights(
+    settings: Model, shapes: Mapping[str, tuple[int, ...]], *, seed: int | None = None
+) -> tuple[Source, str]:
     """The weights of the folder of a Hugging Face model, and in words where they are from.
 
-    InputError if they aren't the model's, whose parameters have these `shapes`.
+    InputError if they aren't the model's, whose parameters have these `shapes`. A new head over what a language model
+    has learnt is drawn by the `seed`, where there is one.
     """
     folder = local_folder(str(settings.path))
     tensors = find_tensors(folder)
     inner = _inner(settings)
+    if settings.head != CAUSAL:
+        found = _open_base(settings, inner, shapes, tensors, seed)
+        if found is not None:
+            return found
     _require_enough(folder, inner, tensors, shapes)
     names = _names_on_disk(inner, shapes, tensors)
     if names is not None:
@@ -81,6 +92,72 @@ def open_inner_weights(settings: Model, shapes: Mapping[str, tuple[int, ...]]) -
             raise InputError(f"{folder}: {name} isn't there, has no place, or holds NaN or infinite weights.")
     how = f"{folder} (its names are translated by transformers, which reads all of it on every rank)"
     return lambda name, kind, region: region.cut(weights[name].detach()), how
+
+
+def _open_base(
+    settings: Model,
+    inner: Any,
+    shapes: Mapping[str, tuple[int, ...]],
+    tensors: Mapping[str, StoredTensor],
+    seed: int | None,
+) -> tuple[Source, str] | None:
+    """The weights of a model with a head that isn't causal: its own, or those of another head over the same base.
+
+    None where the files' names are others: then transformers must translate them.
+    """
+    folder = local_folder(str(settings.path))
+    names = {name: _name_on_disk(inner, name, tensors) for name in shapes}
+    base = f"{inner.base_model_prefix}."
+    lacking = [name for name, stored in names.items() if stored not in tensors]
+    fresh = [name for name in lacking if not name.startswith(base) or ".pooler." in name]
+    if len(fresh) < len(lacking) or (fresh and not HEADS[settings.head].is_new):
+        return None
+    for name, stored in names.items():
+        if stored in tensors and tensors[stored].shape != shapes[name]:
+            raise InputError(
+                f"{folder}: {brief(stored)} is {tensors[stored].shape}, and the model wants {shapes[name]}: its head "
+                "was made for other labels, or its config.json is another model's; give a folder without that head, or "
+                "mend it."
+            )
+    held = {name: stored for name, stored in names.items() if name not in fresh}
+    if not fresh:
+        _require_same_labels(settings, folder)
+    elif seed is None:
+        raise InputError(f"{folder}: {fresh[0]} isn't there; give a folder with the whole model.")
+    _require_zero(folder, tensors)
+    require_floats(tensors, held.values())
+    reader = FolderReader(folder, lambda name, shape: [(held[name], shape)])
+    if not fresh:
+        return reader.read, str(folder)
+    drawn = InnerWeights(settings, seed or 0)
+
+    def read(name: str, kind: str, region: Region) -> Tensor:
+        return reader.read(name, kind, region) if name in held else region.cut(drawn.make(name))
+
+    return read, f"{folder} (its names are all there but {len(fresh)} of a new head, drawn by the seed)"
+
+
+def _require_same_labels(settings: Model, folder: Path) -> None:
+    """Refuses a head that was trained on other labels, or on these in another order."""
+    wanted = settings.overrides.get("id2label")
+    config = read_json_object(folder / "config.json")
+    if wanted is None or not HEADS[settings.head].is_new or "id2label" not in config:
+        return
+    if {str(key): value for key, value in config["id2label"].items()} != wanted:
+        raise InputError(
+            f"{folder}: its head was trained on the labels {', '.join(map(str, config['id2label'].values()))[:120]} in "
+            f"this order, and the data have {', '.join(wanted.values())[:120]}: prepare them with data.labels in its "
+            "order."
+        )
+
+
+def _require_zero(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
+    """Refuses a stored buffer that would be lost: BART's, which is zero in all that is published."""
+    for name in ALWAYS_ZERO:
+        if name in tensors:
+            whole = Region.of_slice(tensors[name].shape, None)
+            if FolderReader(folder, lambda stored, shape: [(stored, shape)]).read(name, "", whole).any():
+                raise InputError(f"{folder}: {name} isn't zero, which checkpoints wouldn't hold; give another model.")
 
 
 def _require_enough(
@@ -126,4 +203,4 @@ def _name_on_disk(inner: Any, name: str, stored: Mapping[str, StoredTensor]) -> 
 
 def _inner(settings: Model) -> Any:
     with torch.device("meta"):
-        return CausalLM(settings).inner
+        return wrap(settings).inner

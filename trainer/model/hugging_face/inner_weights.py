@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trainer.config import Model
 from trainer.errors import InputError
-from trainer.model.hugging_face.causal_lm import CausalLM
+from trainer.model.hugging_face.headed import wrap
 
 
 class InnerWeights:
@@ -25,7 +25,7 @@ class InnerWeights:
         self._seed = seed
         self._place = settings.path
         with torch.device("meta"):
-            self._inner = CausalLM(settings).inner
+            self._inner = wrap(settings).inner
 
     @torch.no_grad()
     def make(self, name: str) -> Tensor:

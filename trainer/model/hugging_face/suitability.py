@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from trainer.config import Model, Parallel, Train
 from trainer.errors import ConfigError, InputError
 from trainer.model.build import LanguageModel
-from trainer.model.decoder import Transformer
-from trainer.model.hugging_face.causal_lm import CausalLM, has_dropout, read_model_config
+from trainer.model.hugging_face.causal_lm import CausalLM, has_dropout, has_head, read_model_config
+from trainer.model.hugging_face.headed import wrap
+from trainer.model.hugging_face.heads import ALWAYS_ZERO, MASKED
 from trainer.model.hugging_face.tensor_plan import check_plan
 
 OTHER_HEADS = ("classifier_", "summary_")  # fields of config.json for heads that a language model hasn't
@@ -21,18 +23,20 @@ def require_suitable(settings: Model, train: Train, parallel: Parallel, *, seque
     if settings.path is None:
         return
     with torch.device("meta"):
-        model = CausalLM(settings)
+        model = wrap(settings)
     inner, place = model.inner, f"{settings.path}: {model.inner.config.model_type}"
     named = dict(inner.named_parameters(remove_duplicate=False))
-    stored = [name for name in inner.state_dict() if name not in named]
+    stored = [name for name in inner.state_dict() if name not in named and name not in ALWAYS_ZERO]
     if stored:
         raise InputError(f"{place} keeps {stored[0]} as a stored buffer, which checkpoints wouldn't hold.")
     if train.activation_checkpointing == "full" and not inner.supports_gradient_checkpointing:
         raise ConfigError(f"{place} can't compute blocks again in backward; use train.activation_checkpointing=none.")
     positions = getattr(inner.config, "max_position_embeddings", None)
-    if positions is not None and positions < sequence_length:
+    first = first_position(inner)
+    if positions is not None and positions < sequence_length + first:
+        after = f", of which the first {first} aren't used" if first else ""
         raise ConfigError(
-            f"data.sequence_length={sequence_length}: {place} has max_position_embeddings={positions}; "
+            f"data.sequence_length={sequence_length}: {place} has max_position_embeddings={positions}{after}; "
             "lower the one, or raise the other by model.overrides.max_position_embeddings."
         )
     if getattr(inner.config, "output_router_logits", False):
@@ -45,9 +49,25 @@ def require_suitable(settings: Model, train: Train, parallel: Parallel, *, seque
     require_repeatable(train, parallel, model, place)
 
 
-def require_vocabulary(settings: Model, needed: int, data: Path) -> None:
-    """Refuses a model that doesn't know all of the data's tokens: an embedding isn't resized."""
+def first_position(inner: Any) -> int:
+    """The number of a row's first position: RoBERTa and its kin begin after their padding token's id."""
+    counts = any(hasattr(module, "create_position_ids_from_input_ids") for module in inner.modules())
+    return (inner.config.pad_token_id or 0) + 1 if counts else 0
+
+
+def require_vocabulary(settings: Model, needed: int, data: Path, *, extra: int = 0) -> None:
+    """Refuses a model that doesn't know all of the data's tokens: an embedding isn't resized.
+
+    `extra` ids above them are an objective's, such as its mask.
+    """
     size = read_model_config(settings).get_text_config().vocab_size
+    if needed <= size < needed + extra:
+        raise ConfigError(
+            f"{settings.path}: its vocabulary of {size} has no room above the {needed} of the tokenizer of {data} for "
+            f"{extra} mask{'s' * (extra > 1)} of the objective, which the tokenizer lacks: set "
+            f"model.overrides.vocab_size={needed + extra} to train it from scratch, or prepare the text with a "
+            "tokenizer that has them."
+        )
     if size < needed:
         raise ConfigError(
             f"{settings.path}: its vocabulary of {size} is below the {needed} of the tokenizer of {data}: prepare the "
@@ -92,8 +112,39 @@ def require_causal(model: LanguageModel, sequence_length: int) -> None:
     Its code and its config.json don't show it (an encoder, a prefix that sees itself, is_decoder=false), so it is run
     with its weights: one token is changed, early, in the middle and at the end. Every rank calls it.
     """
-    if isinstance(model, Transformer):
+    if not isinstance(model, CausalLM):
         return
+    if _looks_ahead(model, sequence_length):
+        text_config = model.config.get_text_config()
+        mend = "choose a causal model"
+        if getattr(text_config, "is_decoder", None) is False:
+            mend = "set model.overrides.is_decoder=true, if its code makes it causal then"
+        if has_head(model.settings, MASKED):
+            mend = f"train it by objective=masked, or {mend}"
+        raise InputError(
+            f"{model.settings.path}: {text_config.model_type} isn't causal: changing a token changes logits before it, "
+            f"which would see what they are to predict; {mend}."
+        )
+
+
+def require_bidirectional(model: LanguageModel, sequence_length: int) -> None:
+    """Refuses a model in which a token doesn't change the logits of those before it: half of a cloze would be lost.
+
+    It is run as require_causal does. Every rank calls it.
+    """
+    if not isinstance(model, CausalLM):
+        return
+    if not _looks_ahead(model, sequence_length):
+        kind = model.config.get_text_config().model_type
+        raise InputError(
+            f"{model.settings.path}: {kind} is causal here: changing a token leaves the logits before it as they are, "
+            "so that a masked token is guessed from one side; train it by objective=causal, or set "
+            "model.overrides.is_decoder=false where that made it so."
+        )
+
+
+def _looks_ahead(model: CausalLM, sequence_length: int) -> bool:
+    """Whether tokens change logits before them, as much as those after: one is changed early, in the middle, last."""
     length = max(4, min(32, sequence_length))
     changed = sorted({1, length // 2, length - 1})
     rows = _some_tokens(model, 1, length).repeat(1 + len(changed), 1)
@@ -103,17 +154,7 @@ def require_causal(model: LanguageModel, sequence_length: int) -> None:
     moved = (logits[1:] - logits[0]).abs().mean(dim=-1)  # (changed, length); sparse rounding hardly moves a mean
     before = max(float(row[:position].max()) for row, position in zip(moved, changed, strict=True))
     after = max((float(row[position + 1 :].max()) for row, position in zip(moved[:-1], changed, strict=False)))
-    if before > 0.1 * after:  # the same size where all see all, rounding or nothing where none looks ahead
-        text_config = model.config.get_text_config()
-        mend = (
-            "set model.overrides.is_decoder=true, if its code makes it causal then"
-            if getattr(text_config, "is_decoder", None) is False
-            else "choose a causal model"
-        )
-        raise InputError(
-            f"{model.settings.path}: {text_config.model_type} isn't causal: changing a token changes logits before it, "
-            f"which would see what they are to predict; {mend}."
-        )
+    return before > 0.1 * after  # the same size where all see all, rounding or nothing where none looks ahead
 
 
 def require_separation(model: LanguageModel, sequence_length: int) -> None:
@@ -122,7 +163,7 @@ def require_separation(model: LanguageModel, sequence_length: int) -> None:
     Its code doesn't show it, so it is run on two documents a and b: b must get the same logits after a, after another,
     and at the beginning of a row. Every rank calls it.
     """
-    if isinstance(model, Transformer):
+    if not isinstance(model, CausalLM):
         return
     half = max(2, min(8, sequence_length // 2))
     a, b, other = _some_tokens(model, 3, half)

@@ -1,0 +1,31 @@
+"""What objective=… means for data.packing, where it isn't typed: models that aren't causal see all of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch.overrides import Override, unquoted
+from trainer.data.tokens.manifest import FILE, read_manifest
+
+BY_OBJECTIVE = {"masked": "stream", "classify": "single", "tag": "single"}
+
+
+def packing_from(overrides: Sequence[Override]) -> list[Override]:
+    """data.packing by the objective: of an encoder–decoder by its data, pairs or plain text. None where it is typed."""
+    given = {override.name: unquoted(override.value) for override in overrides if override.prefix != "~"}
+    name = given.get("objective.name", given.get("objective", "causal"))
+    if "data.packing" in given:
+        return []
+    if name == "seq2seq":
+        return [Override("data.packing", "single" if _holds_pairs(given) else "stream")]
+    return [Override("data.packing", BY_OBJECTIVE[name])] if name in BY_OBJECTIVE else []
+
+
+def _holds_pairs(given: dict[str, str]) -> bool:
+    paths = [value for key, value in given.items() if key == "data.path" or key.startswith("data.train.")]
+    for path in paths:
+        for folder in (Path(path).expanduser(), Path(path).expanduser() / "train"):
+            if path and (folder / FILE).is_file():
+                return read_manifest(folder).has_targets
+    return True

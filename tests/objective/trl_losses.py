@@ -1,0 +1,64 @@
+"""What TRL says of pairs: run by its own Python (tests/peers/trl.sh), JSON in, JSON out. Nothing of ours is imported.
+
+{"policy": FOLDER, "reference": FOLDER, "pairs": [{"prompt", "chosen", "rejected"}, …] of ids, "cases": {name: {…}}}
+→ {name: {"loss": …, "metrics": {…}, "gradients": {parameter: norm}}}
+"""
+
+import json
+import sys
+import tempfile
+
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import DPOConfig, DPOTrainer
+
+
+def padded(sequences: list[list[int]], value: int) -> torch.Tensor:
+    """Sequences as one tensor, padded on the right."""
+    longest = max(map(len, sequences))
+    return torch.tensor([[*sequence, *[value] * (longest - len(sequence))] for sequence in sequences])
+
+
+def batch_of(pairs: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    """A batch as TRL's DataCollatorForPreference makes it: all chosen, then all rejected."""
+    sides = [(pair["prompt"], pair[side]) for side in ("chosen", "rejected") for pair in pairs]
+    return {
+        "input_ids": padded([[*prompt, *answer] for prompt, answer in sides], 0),
+        "attention_mask": padded([[1] * (len(prompt) + len(answer)) for prompt, answer in sides], 0),
+        "completion_mask": padded([[0] * len(prompt) + [1] * len(answer) for prompt, answer in sides], 0),
+    }
+
+
+def main() -> None:
+    """Answers standard input."""
+    asked = json.load(sys.stdin)
+    tokenizer = AutoTokenizer.from_pretrained(asked["policy"])
+    tokenizer.pad_token = tokenizer.eos_token
+    found = {}
+    for name, settings in asked["cases"].items():
+        arguments = DPOConfig(
+            output_dir=tempfile.mkdtemp(),
+            report_to=[],
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            **settings,
+        )
+        policy = AutoModelForCausalLM.from_pretrained(asked["policy"], dtype=torch.float32)
+        reference = AutoModelForCausalLM.from_pretrained(asked["reference"], dtype=torch.float32)
+        records = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
+        trainer = DPOTrainer(
+            policy, ref_model=reference, args=arguments, train_dataset=records, processing_class=tokenizer
+        )
+        trainer.model.train()
+        loss = trainer.compute_loss(trainer.model, batch_of(asked["pairs"]))
+        loss.backward()
+        metrics = {key: sum(values) / len(values) for key, values in trainer._metrics["train"].items()}
+        gradients = {key: value.grad.norm().item() for key, value in trainer.model.named_parameters()}
+        found[name] = {"loss": loss.item(), "metrics": metrics, "gradients": gradients}
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""What a Hugging Face model is asked for, which follows from the objective, and the class that answers: model.head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Head:
+    """transformers' auto class, its mapping from configurations to models, and what such a model is in words.
+
+    `objective` is the one that trains it. `is_new` says that a folder's weights needn't have it: it is trained on what
+    a language model has learnt.
+    """
+
+    auto_class: str
+    mapping: str
+    noun: str
+    objective: str
+    is_new: bool = False
+
+
+ALWAYS_ZERO = ("final_logits_bias",)  # BART's stored buffer, which no training changes
+
+CAUSAL, MASKED, SEQ2SEQ, CLASSIFY, TAG = "causal", "masked", "seq2seq", "classify", "tag"
+
+HEADS: dict[str, Head] = {
+    CAUSAL: Head("AutoModelForCausalLM", "MODEL_FOR_CAUSAL_LM_MAPPING", "causal language model", CAUSAL),
+    MASKED: Head("AutoModelForMaskedLM", "MODEL_FOR_MASKED_LM_MAPPING", "masked language model", MASKED),
+    SEQ2SEQ: Head("AutoModelForSeq2SeqLM", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING", "encoder–decoder", SEQ2SEQ),
+    CLASSIFY: Head(
+        "AutoModelForSequenceClassification",
+        "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
+        "classifier of texts",
+        CLASSIFY,
+        is_new=True,
+    ),
+    TAG: Head(
+        "AutoModelForTokenClassification",
+        "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING",
+        "classifier of tokens",
+        TAG,
+        is_new=True,
+    ),
+}
