@@ -12,6 +12,7 @@ from typing import Any, Optional
 from trainer.config.knobs import knob, part
 
 STAGES = (
+    "url_list",
     "mojibake",
     "unicode",
     "language",
@@ -24,6 +25,8 @@ STAGES = (
     "chinese_web",
     "code",
     "block_list",
+    "perplexity",
+    "classifier",
     "contamination",
     "personal",
 )
@@ -34,6 +37,18 @@ PERSONAL_KINDS = ("email", "phone", "chinese_id", "ip", "card", "iban", "key")
 def rule(default: Any, text: str, unit: str = "", **rules: Any) -> Any:
     """A value of cleaning: it decides what is prepared, and earlier versions don't have it."""
     return knob(default, text, unit, later=True, decides=True, **rules)
+
+
+@dataclass
+class UrlList:
+    """Addresses that a document may not come from, by files of one entry to a line; # begins a remark."""
+
+    domains: list[str] = rule([], "Files of domains; each stands for all that is below it, too.")
+    urls: list[str] = rule([], "Files of whole addresses.")
+    words: list[str] = rule([], "Files of words of which an address may have none.")
+    soft_words: list[str] = rule([], "Files of words of which an address may have few.")
+    substrings: list[str] = rule([], "Files of runs of letters of which an address, without its marks, may have none.")
+    highest_soft_words: int = rule(1, "Most different soft words in an address.", "words")
 
 
 @dataclass
@@ -152,6 +167,11 @@ class ChineseWeb:
     lowest_characters: Optional[int] = rule(200, "Least length.", "characters")
     lowest_line_length: Optional[float] = rule(10, "Least mean length of lines that aren't blank.", "characters")
     lowest_han: Optional[float] = rule(0.3, "Least share of characters that are Chinese.", high=1.0)
+    highest_traditional: Optional[float] = rule(
+        0.5, "Most share of traditional characters among those that only one of the two scripts has.", high=1.0
+    )
+    sensitive_words: list[str] = rule([], "Files of sensitive words, one to a line.")
+    highest_sensitive_words: Optional[float] = rule(0.5, "Most occurrences of these per line that isn't blank.")
     highest_repeated_grams: Optional[float] = rule(
         0.5, "Most share of runs of 13 characters that came before.", high=1.0
     )
@@ -174,6 +194,29 @@ class BlockList:
     files: list[str] = rule([], "Files of words or phrases, one to a line.")
     whole_words: bool = rule(True, "Only between characters that aren't of words; not for scripts without blanks.")
     highest_matches: int = rule(0, "Most occurrences.", "matches")
+
+
+@dataclass
+class Perplexity:
+    """How well a KenLM language model of good text foresees a text (Wenzek et al. 2020, CCNet)."""
+
+    model: Optional[str] = rule(None, "A model of KenLM: .arpa or binary.")
+    pieces: Optional[str] = rule(
+        None, "The SentencePiece model whose pieces it counts; null: what is between white space."
+    )
+    ccnet: bool = rule(True, "First write text as CCNet does: small letters, no accents, digits as 0, marks in ASCII.")
+    lowest: Optional[float] = rule(None, "Least perplexity.")
+    highest: Optional[float] = rule(1000, "Most perplexity.")
+
+
+@dataclass
+class Classifier:
+    """The probability of a label by a fastText model for classification, on the text in one line."""
+
+    model: Optional[str] = rule(None, "A model of fastText: .bin or .ftz.")
+    label: Optional[str] = rule(None, "The label, without __label__.")
+    lowest: Optional[float] = rule(0.5, "Least probability of the label.", high=1.0)
+    highest: Optional[float] = rule(None, "Most probability of the label.", high=1.0)
 
 
 @dataclass
@@ -205,6 +248,7 @@ class Clean:
     rejected_bytes: int = knob(
         16 * 2**20, "Most text of rejected documents that is kept for each rule.", "bytes", later=True
     )
+    url_list: UrlList = part(UrlList)
     unicode: Unicode = part(Unicode)
     language: Language = part(Language)
     ratios: Ratios = part(Ratios)
@@ -216,5 +260,7 @@ class Clean:
     chinese_web: ChineseWeb = part(ChineseWeb)
     code: Code = part(Code)
     block_list: BlockList = part(BlockList)
+    perplexity: Perplexity = part(Perplexity)
+    classifier: Classifier = part(Classifier)
     contamination: Contamination = part(Contamination)
     personal: Personal = part(Personal)

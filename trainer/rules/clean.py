@@ -8,7 +8,25 @@ from pathlib import Path
 from trainer.config.clean import PERSONAL_KINDS, STAGES, Clean
 from trainer.config.data import Data
 from trainer.data.clean.identity import named_files, needed_packages
+from trainer.data.clean.models import EXTRAS, FASTTEXT, KENLM, SENTENCEPIECE, labels_of, try_model
+from trainer.data.text.libraries import EXTRA
 from trainer.errors import require
+
+MOST_NAMED = 12  # labels that an error lists
+NEEDED_FILES = {  # by stage: the keys of which one at least names a file
+    "url_list": ("domains", "urls", "words", "soft_words", "substrings"),
+    "block_list": ("files",),
+    "contamination": ("files",),
+    "perplexity": ("model",),
+    "classifier": ("model",),
+}
+NEEDED_WORDS = {
+    "url_list": "lists (or urls, words, soft_words, substrings)",
+    "block_list": "files",
+    "contamination": "files",
+    "perplexity": "a model of KenLM",
+    "classifier": "a model of fastText",
+}
 
 
 def check_clean(clean: Clean) -> None:
@@ -21,21 +39,45 @@ def check_clean(clean: Clean) -> None:
             f"data.clean.personal.kinds: {kind} is not known; choose among {', '.join(PERSONAL_KINDS)}.",
         )
     for module, (package, what) in needed_packages(clean).items():
+        extra = EXTRAS.get(module, EXTRA)
         require(
             find_spec(module) is not None,
-            f'{what} needs the package {package}, which is missing: pip install "banyan-train[data]".',
+            f'{what} needs the package {package}, which is missing: pip install "banyan-train[{extra}]".',
         )
-    for stage, files in named_files(clean).items():
-        require(bool(files), f"data.clean.{stage}.files is empty: name files for the stage {stage}, or leave it out.")
-        for file in files:
-            path = Path(file).expanduser()
-            require(path.is_file(), f"data.clean.{stage}.files: {path} is no file.")
+    _check_files(clean)
     if "gopher_quality" in clean.stages and clean.gopher_quality.lowest_stop_words:
         require(
             bool(clean.gopher_quality.stop_words),
             "data.clean.gopher_quality.stop_words is empty: name the language's stop words, or set "
             "data.clean.gopher_quality.lowest_stop_words=null.",
         )
+
+
+def _check_files(clean: Clean) -> None:
+    """Refuses lists and models that aren't there, and stages without those that they need."""
+    files = named_files(clean)
+    for key, named in files.items():
+        for file in named:
+            path = Path(file).expanduser()
+            require(path.is_file(), f"{key}: {path} is no file.")
+    for stage, needed in NEEDED_FILES.items():
+        keys = [f"data.clean.{stage}.{name}" for name in needed]
+        require(
+            stage not in clean.stages or any(files[key] for key in keys),
+            f"{keys[0]} is {'empty' if needed[0].endswith('s') else 'not set'}: name {NEEDED_WORDS[stage]} for the "
+            f"stage {stage}, or leave it out of data.clean.stages.",
+        )
+    if "perplexity" in clean.stages:
+        try_model(KENLM, str(clean.perplexity.model), "data.clean.perplexity.model")
+        if clean.perplexity.pieces is not None:
+            try_model(SENTENCEPIECE, clean.perplexity.pieces, "data.clean.perplexity.pieces")
+    if "classifier" in clean.stages:
+        key, label = "data.clean.classifier.label", clean.classifier.label
+        try_model(FASTTEXT, str(clean.classifier.model), "data.clean.classifier.model")
+        known = labels_of(str(clean.classifier.model), key)
+        shown = f"{', '.join(known[:MOST_NAMED])}{' …' * (len(known) > MOST_NAMED)}"
+        require(label is not None, f"{key} is not set: choose among the model's labels, {shown}.")
+        require(label in known, f"{key}: the model has no label {label}; choose among {shown}.")
 
 
 def check_near(data: Data) -> None:

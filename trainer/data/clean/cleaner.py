@@ -1,7 +1,7 @@
 """All stages on one document after the other, and a record of what became of each: used for a work item of prepare.
 
     with Cleaner(clean, folder, number, share) as cleaner:
-        kept = cleaner.clean(source, record, text)      # bytes, or why it is rejected
+        kept = cleaner.clean(source, record, text, url)      # bytes, or why it is rejected
 
 It leaves `cleaned-000012.rows` (OUTCOME of each document, in order), `cleaned-000012.jsonl.zst` (rejected documents)
 and with clean.signals `cleaned-000012.signals` (float64, a row for each document).
@@ -40,9 +40,10 @@ class Cleaner:
         self._kept: Counter[str] = Counter()  # bytes of rejected text by rule
         self._rejected: list[bytes] = []
 
-    def clean(self, source: int, record: int, text: bytes) -> bytes | Verdict:
+    def clean(self, source: int, record: int, text: bytes, url: str = "") -> bytes | Verdict:
         """The text as it is left, or why it is rejected."""
-        document = CleanedDocument(Counted(text.decode("utf-8"), self._clean.words), every_signal=self._clean.signals)
+        counted = Counted(text.decode("utf-8"), self._clean.words)
+        document = CleanedDocument(counted, every_signal=self._clean.signals, url=url)
         verdict = self._run(document)
         left = text
         if verdict is None and document.changes:
@@ -89,6 +90,7 @@ class Cleaner:
             **({"detail": verdict.detail} if verdict.detail else {}),
             "source": source,
             "record": record,
+            **({"url": document.url} if document.url else {}),
             **({"cut_from_bytes": size} if cut else {}),
             "text": text,
         }

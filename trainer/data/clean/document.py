@@ -71,11 +71,13 @@ class Counted:
 class CleanedDocument:
     """A document between two stages. `signals` are the values that rules decide by, by STAGE.RULE.
 
-    With `every_signal` a stage notes all of its values, also after one that breaks a rule.
+    `url` is its address, where its record has one. With `every_signal` a stage notes all of its values, also after one
+    that breaks a rule.
     """
 
     counted: Counted
     every_signal: bool = False
+    url: str = ""
     signals: dict[str, float] = field(default_factory=dict)
     changes: Counter[str] = field(default_factory=Counter)
 

@@ -15,8 +15,10 @@ from trainer.data.clean.characters import (
     DIGIT,
     HAN,
     LINE_BREAK,
+    SIMPLIFIED,
     SPACE,
     TERMINAL,
+    TRADITIONAL,
     UPPER,
     character_classes,
 )
@@ -53,6 +55,8 @@ KIND_NAMES = (
     "digits",
     "uppercase",
     "han",  # Chinese characters
+    "traditional",  # those of one script alone
+    "simplified",
 )
 (
     _CHARACTERS, _NEWLINES, _HASHES, _ELLIPSES, _PARAGRAPHS, _DUP_PARAGRAPHS, _DUP_PARAGRAPH_CHARS, _RUNS, _DUP_RUNS,
@@ -114,6 +118,8 @@ def _count_kinds(points: np.ndarray, classes: np.ndarray) -> np.ndarray:
         counts[3] += (kind & DIGIT) != 0
         counts[4] += (kind & UPPER) != 0
         counts[5] += (kind & HAN) != 0
+        counts[6] += (kind & TRADITIONAL) != 0
+        counts[7] += (kind & SIMPLIFIED) != 0
     return counts
 
 

@@ -8,6 +8,7 @@ from trainer.config.clean import Clean
 from trainer.data.clean.block_list import BlockListStage
 from trainer.data.clean.c4 import C4ParagraphsStage, C4Stage
 from trainer.data.clean.chinese_web import ChineseWebStage
+from trainer.data.clean.classifier import ClassifierStage
 from trainer.data.clean.code import CodeStage
 from trainer.data.clean.contamination import ContaminationStage
 from trainer.data.clean.document import Stage
@@ -16,11 +17,14 @@ from trainer.data.clean.gopher_quality import GopherQualityStage
 from trainer.data.clean.gopher_repetition import GopherRepetitionStage
 from trainer.data.clean.language import LanguageStage
 from trainer.data.clean.mojibake import MojibakeStage
+from trainer.data.clean.perplexity import PerplexityStage
 from trainer.data.clean.personal_data import PersonalStage
 from trainer.data.clean.ratios import RatiosStage
 from trainer.data.clean.unicode import UnicodeStage
+from trainer.data.clean.url_list import UrlListStage
 
 BUILD: dict[str, Callable[[Clean], Stage]] = {
+    "url_list": lambda clean: UrlListStage(clean.url_list),
     "mojibake": lambda clean: MojibakeStage(),
     "unicode": lambda clean: UnicodeStage(clean.unicode),
     "language": lambda clean: LanguageStage(clean.language),
@@ -33,6 +37,8 @@ BUILD: dict[str, Callable[[Clean], Stage]] = {
     "chinese_web": lambda clean: ChineseWebStage(clean.chinese_web),
     "code": lambda clean: CodeStage(clean.code),
     "block_list": lambda clean: BlockListStage(clean.block_list),
+    "perplexity": lambda clean: PerplexityStage(clean.perplexity),
+    "classifier": lambda clean: ClassifierStage(clean.classifier),
     "contamination": lambda clean: ContaminationStage(clean.contamination),
     "personal": lambda clean: PersonalStage(clean.personal),
 }
