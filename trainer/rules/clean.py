@@ -5,11 +5,12 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from trainer.config.clean import PERSONAL_KINDS, STAGES, Clean
+from trainer.config.clean import CHANGING, PERSONAL_KINDS, STAGES, Clean
 from trainer.config.data import Data
-from trainer.data.clean.identity import named_files, needed_packages
+from trainer.data.clean.identity import clean_identity, named_files, needed_packages
 from trainer.data.clean.models import EXTRAS, FASTTEXT, KENLM, SENTENCEPIECE, labels_of, try_model
 from trainer.data.text.libraries import EXTRA
+from trainer.data.text.plan import PreparationPlan, read_plan
 from trainer.errors import require
 
 MOST_NAMED = 12  # labels that an error lists
@@ -33,6 +34,10 @@ def check_clean(clean: Clean) -> None:
     """Refuses a cleaning that can't work, in one line."""
     for stage in clean.stages:
         require(stage in STAGES, f"data.clean.stages: {stage} is no stage; choose among {', '.join(STAGES)}.")
+        require(
+            stage in CHANGING or clean.stages.count(stage) == 1,
+            f"data.clean.stages names {stage} twice: a stage that rejects has one table of values; leave one out.",
+        )
     for kind in clean.personal.kinds:
         require(
             kind in PERSONAL_KINDS,
@@ -78,6 +83,22 @@ def _check_files(clean: Clean) -> None:
         shown = f"{', '.join(known[:MOST_NAMED])}{' …' * (len(known) > MOST_NAMED)}"
         require(label is not None, f"{key} is not set: choose among the model's labels, {shown}.")
         require(label in known, f"{key}: the model has no label {label}; choose among {shown}.")
+
+
+def check_signals(clean: Clean, plan: PreparationPlan) -> None:
+    """Refuses an output whose values can't be used: of other inputs, or counted otherwise."""
+    if clean.signals_from is None:
+        return
+    from trainer.data.clean.record import DOCUMENTS
+    from trainer.data.clean.thresholds import other_settings  # compiled code: only where it is wanted
+
+    key, folder = f"data.clean.signals_from={clean.signals_from}", Path(clean.signals_from).expanduser()
+    require(bool(clean.stages), f"{key} is for the stages of data.clean.stages, which are none: leave it out.")
+    stored = read_plan(folder)
+    require(any((folder / DOCUMENTS).glob("*.signals.zst")), f"{key}: prepared without data.clean.signals=true.")
+    require(stored.inputs == plan.inputs, f"{key}: prepared from other files, or of another time; leave it out.")
+    difference = other_settings(clean, stored.settings, clean_identity(clean))
+    require(not difference, f"{key}: only thresholds may differ ({difference}); leave it out, and all is counted anew.")
 
 
 def check_near(data: Data) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 
 from trainer.config.clean import BlockList
-from trainer.data.clean.document import CleanedDocument, Verdict
+from trainer.data.clean.document import CleanedDocument, Limits, Verdict
 from trainer.data.clean.word_list import WordFinder, read_list
 
 NAME = "block_list"
@@ -15,8 +16,13 @@ KEY = "data.clean.block_list.files"
 class BlockListStage:
     """Rejects by the number of matches, in small letters."""
 
+    @staticmethod
+    def limits_of(settings: BlockList) -> Limits:
+        """The rule."""
+        return Limits(NAME, {"matches": (None, settings.highest_matches)})
+
     def __init__(self, settings: BlockList) -> None:
-        self._most = settings.highest_matches
+        self._limits, self._most = self.limits_of(settings), settings.highest_matches
         words = [word.lower() for file in settings.files for word in read_list(file, KEY)]
         self._finder = WordFinder(words, KEY, whole_words=settings.whole_words)
 
@@ -25,7 +31,5 @@ class BlockListStage:
         found = list(
             islice(self._finder.find(document.text.lower()), None if document.every_signal else self._most + 1)
         )
-        document.signals[f"{NAME}.matches"] = len(found)
-        if len(found) > self._most:
-            return Verdict(f"{NAME}.matches", len(found), self._most, detail=found[0])
-        return None
+        verdict = self._limits.verdict(document, {"matches": len(found)})
+        return None if verdict is None else replace(verdict, detail=found[0])

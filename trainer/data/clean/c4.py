@@ -13,20 +13,33 @@ import numpy as np
 from trainer.config.clean import C4, C4Paragraphs
 from trainer.data.clean import c4_lines
 from trainer.data.clean.c4_lines import CURLY, ELLIPSIS, JAVASCRIPT, LOREM, POLICIES, SQUARE, TERMINAL, line_table
-from trainer.data.clean.document import CleanedDocument, Counted, Verdict
+from trainer.data.clean.document import CleanedDocument, Counted, Limits, Verdict
 from trainer.data.clean.english.sentences import count_sentences
 
 NAME = "c4"
 PARAGRAPHS_NAME = "c4_paragraphs"
 CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
+ALL = 2**31  # sentences
 ENDS = (".", "?", "!", '"', "'")
 
 
 class C4Stage:
     """Takes lines out, and rejects what is no prose after that."""
 
+    @staticmethod
+    def limits_of(settings: C4) -> Limits:
+        """The rules that reject, in order; of the first two the stage names what comes first in a text."""
+        return Limits(
+            NAME,
+            {
+                "lorem_ipsum": (None, 0 if settings.lorem_ipsum else None),
+                "curly_brackets": (None, 0 if settings.curly_brackets else None),
+                "sentences": (settings.lowest_sentences, None),
+            },
+        )
+
     def __init__(self, settings: C4) -> None:
-        self._settings = settings
+        self._settings, self._limits = settings, self.limits_of(settings)
         self._longest = settings.longest_word if settings.longest_word is not None else float("inf")
         self._words = settings.lowest_words or 0
         self._dropped = JAVASCRIPT * settings.javascript | POLICIES * settings.policies
@@ -35,32 +48,39 @@ class C4Stage:
         """Changes the text to the lines that stay."""
         settings, text, counted = self._settings, document.text, document.counted
         kept: list[str] = []
-        words_left, sentences, enough = 0, 0, settings.lowest_sentences or 0
+        words_left, sentences, lorem, curly = 0, 0, 0, 0
+        every = document.every_signal
+        enough = ALL if every else settings.lowest_sentences or 0
         for start, stop, flags, words in self._worth_a_look(counted):
             line, known = text[start:stop], words
             if flags & SQUARE and settings.citations:
                 line, flags, known = self._without_citations(line, flags, words)
                 if settings.terminal_punctuation and (not flags & TERMINAL or flags & ELLIPSIS):
                     continue
-            if flags & LOREM and settings.lorem_ipsum:
-                return Verdict(f"{NAME}.lorem_ipsum", 1, 0)
+            if flags & LOREM:
+                lorem = 1
+                if settings.lorem_ipsum and not every:
+                    return Verdict(f"{NAME}.lorem_ipsum", 1, 0)
             if flags & JAVASCRIPT and settings.javascript:
                 continue
-            if flags & CURLY and settings.curly_brackets:
-                return Verdict(f"{NAME}.curly_brackets", 1, 0)
+            if flags & CURLY:
+                curly = 1
+                if settings.curly_brackets and not every:
+                    return Verdict(f"{NAME}.curly_brackets", 1, 0)
             if flags & self._dropped:
                 continue
             if sentences < enough:
                 sentences += count_sentences(line, enough)
             kept.append(line)
             words_left = words_left + known if known >= 0 <= words_left else -1
-        document.signals[f"{NAME}.sentences"] = min(sentences, enough)
-        if sentences < enough:
-            return Verdict(f"{NAME}.sentences", sentences, enough)
+        values = {"lorem_ipsum": lorem, "curly_brackets": curly, "sentences": sentences}
+        verdict = self._limits.verdict(document, values)
+        if verdict is not None and not every:
+            return verdict
         document.change("\n".join(kept).strip(), f"{NAME}: lines taken out or stripped")
         if words_left >= 0 and document.counted is not counted:
             document.counted.word_count = words_left
-        return None
+        return verdict
 
     def _worth_a_look(self, counted: Counted) -> Iterator[list[int]]:
         """Lines that stay unless a phrase is in them: start, stop, flags, and words, or -1 where these aren't known."""
@@ -93,11 +113,15 @@ class C4Stage:
 class C4ParagraphsStage:
     """Rejects texts of too few long lines, as datatrove's C4ParagraphFilter does."""
 
+    @staticmethod
+    def limits_of(settings: C4Paragraphs) -> Limits:
+        """The rule."""
+        return Limits(PARAGRAPHS_NAME, {"lines": (settings.lines, None)})
+
     def __init__(self, settings: C4Paragraphs) -> None:
-        self._settings = settings
+        self._limits, self._length = self.limits_of(settings), settings.length
 
     def __call__(self, document: CleanedDocument) -> Verdict | None:
         """Counts lines that are long enough."""
-        long = sum(len(line) >= self._settings.length for line in document.text.split("\n"))
-        document.signals[f"{PARAGRAPHS_NAME}.lines"] = long
-        return Verdict(f"{PARAGRAPHS_NAME}.lines", long, self._settings.lines) if long < self._settings.lines else None
+        long = sum(len(line) >= self._length for line in document.text.split("\n"))
+        return self._limits.verdict(document, {"lines": long})

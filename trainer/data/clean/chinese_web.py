@@ -18,20 +18,23 @@ RUN = 13  # characters
 class ChineseWebStage:
     """Rejects texts that are short, of short lines, hardly Chinese, traditional, coarse, or that repeat themselves."""
 
-    def __init__(self, settings: ChineseWeb) -> None:
-        self._limits = Limits(
+    @staticmethod
+    def limits_of(settings: ChineseWeb) -> Limits:
+        """The rules, in order."""
+        return Limits(
             NAME,
             {
-                "traditional": settings.highest_traditional,
-                "sensitive_words": settings.highest_sensitive_words,
-                "repeated_grams": settings.highest_repeated_grams,
-            },
-            {
-                "characters": settings.lowest_characters,
-                "line_length": settings.lowest_line_length,
-                "han": settings.lowest_han,
+                "characters": (settings.lowest_characters, None),
+                "line_length": (settings.lowest_line_length, None),
+                "han": (settings.lowest_han, None),
+                "traditional": (None, settings.highest_traditional),
+                "sensitive_words": (None, settings.highest_sensitive_words),
+                "repeated_grams": (None, settings.highest_repeated_grams),
             },
         )
+
+    def __init__(self, settings: ChineseWeb) -> None:
+        self._limits = self.limits_of(settings)
         self._characters = splitter("characters")
         key = f"data.clean.{NAME}.sensitive_words"
         words = [word.lower() for file in settings.sensitive_words for word in read_list(file, key)]

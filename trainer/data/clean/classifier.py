@@ -13,10 +13,20 @@ PREFIX = "__label__"
 class ClassifierStage:
     """Rejects texts of too small, or too great, a probability of the label."""
 
+    @staticmethod
+    def limits_of(settings: Classifier) -> Limits:
+        """The rules, in order."""
+        return Limits(
+            NAME,
+            {
+                "score": (settings.lowest, settings.highest),
+            },
+        )
+
     def __init__(self, settings: Classifier) -> None:
         self._model = open_fasttext(str(settings.model), f"data.clean.{NAME}.model")
         self._label = f"{PREFIX}{settings.label}"
-        self._limits = Limits(NAME, {"score": settings.highest}, {"score": settings.lowest})
+        self._limits = self.limits_of(settings)
 
     def __call__(self, document: CleanedDocument) -> Verdict | None:
         """The label's probability, 0 for a text of which the model knows no word."""

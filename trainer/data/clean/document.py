@@ -100,22 +100,24 @@ class Stage(Protocol):
         """Notes the document's signals, changes it, or says why it is rejected; None if it stays."""
 
 
+Bounds = tuple[float | None, float | None]  # the lowest and the highest value that stays; None is off
+
+
 @dataclass(frozen=True)
 class Limits:
-    """Rules of one stage that compare a signal with a bound, in order: the first that is broken is the verdict."""
+    """The rules of a stage, as bounds of signals, in order: the first that is broken is the verdict."""
 
     stage: str
-    highest: Mapping[str, float | None]  # by rule: a value above it is rejected; None is off
-    lowest: Mapping[str, float | None]
+    bounds: Mapping[str, Bounds]  # by rule
 
     def verdict(self, document: CleanedDocument, values: Mapping[str, float]) -> Verdict | None:
-        """Notes the values as signals; the first rule that is broken, in the order of `values`."""
+        """Notes the values as signals; the first rule that is broken, in the order of `values`, which is the rules'."""
         found = None
         for rule, value in values.items():
             name = f"{self.stage}.{rule}"
             document.signals[name] = value
             if found is None:
-                high, low = self.highest.get(rule), self.lowest.get(rule)
+                low, high = self.bounds[rule]
                 if high is not None and value > high:
                     found = Verdict(name, value, high)
                 elif low is not None and value < low:

@@ -23,12 +23,22 @@ _DIGIT = re.compile(r"\d")
 class PerplexityStage:
     """Rejects texts that a model foresees too badly, or too well."""
 
+    @staticmethod
+    def limits_of(settings: Perplexity) -> Limits:
+        """The rules, in order."""
+        return Limits(
+            NAME,
+            {
+                "perplexity": (settings.lowest, settings.highest),
+            },
+        )
+
     def __init__(self, settings: Perplexity) -> None:
         key = f"data.clean.{NAME}"
         self._model = open_kenlm(str(settings.model), f"{key}.model")
         self._pieces = None if settings.pieces is None else open_pieces(settings.pieces, f"{key}.pieces")
         self._as_ccnet = settings.ccnet
-        self._limits = Limits(NAME, {"perplexity": settings.highest}, {"perplexity": settings.lowest})
+        self._limits = self.limits_of(settings)
 
     def __call__(self, document: CleanedDocument) -> Verdict | None:
         """10^(-score / words), where the end of each line counts as a word. CCNet makes one line of a text."""

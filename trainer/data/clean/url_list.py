@@ -25,6 +25,20 @@ _HOST = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//(?:[^/?#@]*@)?(\[[^\]]*\]|[^/?#:]*
 class UrlListStage:
     """Rejects by a document's address; one without an address stays, and is counted."""
 
+    @staticmethod
+    def limits_of(settings: UrlList) -> Limits:
+        """The rules, in order."""
+        return Limits(
+            NAME,
+            {
+                "domain": (None, 0),
+                "url": (None, 0),
+                "words": (None, 0),
+                "soft_words": (None, settings.highest_soft_words),
+                "substrings": (None, 0),
+            },
+        )
+
     def __init__(self, settings: UrlList) -> None:
         self._domains = ListedHashes(map(_as_host, _entries(settings.domains, "domains")))
         self._urls = ListedHashes(_entries(settings.urls, "urls"))
@@ -32,9 +46,7 @@ class UrlListStage:
         self._soft_words = {_joined(word) for word in _entries(settings.soft_words, "soft_words")} - {""}
         parts = {_joined(word) for word in _entries(settings.substrings, "substrings")} - {""}
         self._substrings = WordFinder(parts, f"data.clean.{NAME}.substrings") if parts else None
-        self._limits = Limits(
-            NAME, {"domain": 0, "url": 0, "words": 0, "soft_words": settings.highest_soft_words, "substrings": 0}, {}
-        )
+        self._limits = self.limits_of(settings)
 
     def __call__(self, document: CleanedDocument) -> Verdict | None:
         """The first list that has the address."""
