@@ -14,6 +14,7 @@ pytest.importorskip("numba")
 
 from trainer.config.clean import (
     C4,
+    CHANGING,
     STAGES,
     BlockList,
     ChineseWeb,
@@ -40,7 +41,7 @@ from trainer.data.clean.gopher_repetition import GopherRepetitionStage
 from trainer.data.clean.language import LanguageStage
 from trainer.data.clean.mojibake import MojibakeStage
 from trainer.data.clean.ratios import RatiosStage
-from trainer.data.clean.stages import BUILD
+from trainer.data.clean.stages import BUILD, JUDGES
 from trainer.data.clean.unicode import UnicodeStage
 from trainer.data.clean.word_list import WordFinder
 from trainer.errors import InputError
@@ -58,6 +59,7 @@ def run(stage, text: str, words: str = "english"):
 
 def test_every_stage_of_the_configuration_is_built():
     assert tuple(BUILD) == STAGES
+    assert {*JUDGES, *CHANGING} == set(STAGES)
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\n", "...", "?!", "。", "\x00", "a", "\ufeff", "😀" * 200])

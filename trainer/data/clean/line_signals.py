@@ -91,18 +91,18 @@ def _seen_before(table: np.ndarray, hashed: np.uint64, size: int) -> bool:
 
 @compiled
 def _count_characters(points: np.ndarray, counts: np.ndarray) -> None:
-    dots, newlines, hashes, ellipses = 0, 0, 0, 0
-    for point in points:
-        newlines += point == _LF
-        hashes += point == _HASH
-        ellipses += point == _ELLIPSIS
+    newlines, hashes, ellipses, in_a_row = 0, 0, 0, 0
     for place in range(len(points)):
-        if points[place] == _DOT:
-            dots += 1
-            if dots == 3:
-                ellipses += 1
-                dots = 0
-        else:
+        newlines += points[place] == _LF
+        hashes += points[place] == _HASH
+        ellipses += points[place] == _ELLIPSIS
+    for place in range(2, len(points)):
+        in_a_row += (points[place - 2] == _DOT) & (points[place - 1] == _DOT) & (points[place] == _DOT)
+    dots = 0
+    for place in range(len(points) if in_a_row else 0):
+        dots = dots + 1 if points[place] == _DOT else 0
+        if dots == 3:
+            ellipses += 1
             dots = 0
     counts[_NEWLINES], counts[_HASHES], counts[_ELLIPSES] = newlines, hashes, ellipses
 
