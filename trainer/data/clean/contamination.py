@@ -40,7 +40,8 @@ class ContaminationStage:
     def __init__(self, settings: Contamination) -> None:
         self._limits, self._words = self.limits_of(settings), settings.words
         files = tuple(str(Path(file).expanduser()) for file in settings.files)
-        self._names = [Path(file).name for file in files]
+        names = [Path(file).name for file in files]
+        self._names = [name if names.count(name) == 1 else file for name, file in zip(names, files, strict=True)]
         self._keys, self._sets = run_table(files, settings.words)
 
     def __call__(self, document: CleanedDocument) -> Verdict | None:
