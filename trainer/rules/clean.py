@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from importlib.util import find_spec
 from pathlib import Path
 
-from trainer.config.clean import CHANGING, PERSONAL_KINDS, STAGES, Clean
+from trainer.config.clean import CHANGING, PERSONAL_KINDS, STAGES, Clean, GopherQuality
 from trainer.config.data import Data
 from trainer.data.clean.identity import clean_identity, named_files, needed_packages
-from trainer.data.clean.models import EXTRAS, FASTTEXT, KENLM, SENTENCEPIECE, labels_of, try_model
-from trainer.data.text.libraries import EXTRA
+from trainer.data.clean.models import EXTRAS, FASTTEXT, KENLM, SENTENCEPIECE, labels_of, language_codes, try_model
+from trainer.data.text.libraries import EXTRA, library
 from trainer.data.text.plan import PreparationPlan, read_plan
 from trainer.errors import require
 
@@ -49,13 +50,51 @@ def check_clean(clean: Clean) -> None:
             find_spec(module) is not None,
             f'{what} needs the package {package}, which is missing: pip install "banyan-train[{extra}]".',
         )
+    _check_bounds(clean)
     _check_files(clean)
+    _check_languages(clean)
     if "gopher_quality" in clean.stages and clean.gopher_quality.lowest_stop_words:
         require(
             bool(clean.gopher_quality.stop_words),
             "data.clean.gopher_quality.stop_words is empty: name the language's stop words, or set "
             "data.clean.gopher_quality.lowest_stop_words=null.",
         )
+
+
+def _check_bounds(clean: Clean) -> None:
+    """Refuses stages that would reject every document, since their bounds leave nothing between them."""
+    for stage in clean.stages:
+        section = getattr(clean, stage, None)
+        for rule in dataclasses.fields(section) if dataclasses.is_dataclass(section) else ():
+            low, other = getattr(section, rule.name), rule.name.replace("lowest", "highest", 1)
+            high = getattr(section, other, None) if other != rule.name else None
+            require(
+                low is None or high is None or low <= high,
+                f"data.clean.{stage}.{rule.name}={low} is more than {other}={high}: no document would stay.",
+            )
+
+
+def _check_languages(clean: Clean) -> None:
+    """Refuses languages and regions that nobody knows, and English stop words for other languages."""
+    key, keep = "data.clean.language.keep", clean.language.keep
+    if "language" in clean.stages:
+        known = language_codes()
+        require(bool(keep), f"{key} is empty: name the languages that stay, or leave out the stage language.")
+        for code in keep:
+            require(code in known, f"{key}: {code} isn't known; choose among {', '.join(known)}.")
+        require(
+            "gopher_quality" not in clean.stages
+            or not clean.gopher_quality.lowest_stop_words
+            or "en" in keep
+            or clean.gopher_quality.stop_words != GopherQuality().stop_words,
+            f"data.clean.gopher_quality.stop_words are English, and {key}=[{','.join(keep)}]: name that language's, or "
+            "set data.clean.gopher_quality.lowest_stop_words=null.",
+        )
+    if "personal" in clean.stages and "phone" in clean.personal.kinds:
+        key = "data.clean.personal.regions"
+        for region in clean.personal.regions:
+            supported = region in library("phonenumbers", key).SUPPORTED_REGIONS
+            require(supported, f"{key}: {region} is no region with phone numbers; write ISO 3166 codes, such as GB.")
 
 
 def _check_files(clean: Clean) -> None:

