@@ -12,7 +12,7 @@ import numpy as np
 
 from trainer.data.clean.characters import code_points
 from trainer.data.clean.line_signals import kind_signals, line_signals
-from trainer.data.clean.word_signals import gram_signals
+from trainer.data.clean.word_signals import WordTable, gram_signals, word_table
 from trainer.data.clean.words import WordSpans, splitter
 
 
@@ -62,9 +62,14 @@ class Counted:
         return len(self.words)
 
     @cached_property
+    def word_table(self) -> WordTable:
+        """What its words are."""
+        return word_table(self.points, self.words)
+
+    @cached_property
     def grams(self) -> dict[str, int]:
         """Counts of runs of words (word_signals.py)."""
-        return gram_signals(self.points, self.words)
+        return gram_signals(self.word_table)
 
 
 @dataclass
@@ -110,14 +115,17 @@ class Limits:
     stage: str
     bounds: Mapping[str, Bounds]  # by rule
 
+    @cached_property
+    def _named(self) -> dict[str, tuple[str, float | None, float | None]]:
+        return {rule: (f"{self.stage}.{rule}", low, high) for rule, (low, high) in self.bounds.items()}
+
     def verdict(self, document: CleanedDocument, values: Mapping[str, float]) -> Verdict | None:
         """Notes the values as signals; the first rule that is broken, in the order of `values`, which is the rules'."""
         found = None
         for rule, value in values.items():
-            name = f"{self.stage}.{rule}"
+            name, low, high = self._named[rule]
             document.signals[name] = value
             if found is None:
-                low, high = self.bounds[rule]
                 if high is not None and value > high:
                     found = Verdict(name, value, high)
                 elif low is not None and value < low:

@@ -36,7 +36,7 @@ class GopherQualityStage:
     def __call__(self, document: CleanedDocument) -> Verdict | None:
         """The first rule that is broken."""
         counted = document.counted
-        lines, words = counted.lines, word_signals(counted.points, counted.words, self._stop_words)
+        lines, words = counted.lines, word_signals(counted.word_table, self._stop_words)
         every_word, every_line = max(1, words["words"]), max(1, lines["lines"])
         return self._limits.verdict(
             document,
