@@ -7,7 +7,7 @@ folder=${1:-${TMPDIR:-/tmp}/banyan-peers/datatrove}
 if [ ! -e "$folder/.ready" ]; then
   "${PYTHON:-python3}" -m venv "$folder"
   "$folder/bin/pip" install --disable-pip-version-check -q \
-    datatrove==0.10.1 spacy==3.8.18 jieba==0.42.1 nltk==3.10.4 numpy==2.4.6 orjson ftfy regex >&2
+    datatrove==0.10.1 pyahocorasick tldextract==5.4.0 spacy==3.8.18 jieba==0.42.1 nltk==3.10.4 numpy==2.4.6 orjson ftfy regex >&2
   touch "$folder/.ready"
 fi
 echo "$folder/bin/python"

@@ -12,7 +12,7 @@ pytest.importorskip("numba")
 
 from launch.compose import compose
 from tests.prepared import configure, prepare, shard_files, write_jsonl
-from trainer.config.clean import Clean, GopherQuality, Personal
+from trainer.config.clean import Clean, GopherQuality, Language, Personal
 from trainer.data.clean.record import read_outcomes, read_signals
 from trainer.data.tokens.manifest import read_manifest
 from trainer.data.tokens.shards import open_shards
@@ -155,6 +155,26 @@ def test_other_values_are_other_data(tmp_path):
         (
             Clean(stages=["gopher_quality"], gopher_quality=GopherQuality(stop_words=[])),
             r"stop_words is empty: name the language's stop words",
+        ),
+        (
+            Clean(stages=["language"], language=Language(keep=[])),
+            r"language\.keep is empty: name the languages that stay",
+        ),
+        (
+            Clean(stages=["language"], language=Language(keep=["english"])),
+            r"keep: english isn't known; choose among af, ",
+        ),
+        (
+            Clean(stages=["language", "gopher_quality"], language=Language(keep=["de"])),
+            r"stop_words are English, and data\.clean\.language\.keep=\[de\]: name that language's",
+        ),
+        (
+            Clean(stages=["gopher_quality"], gopher_quality=GopherQuality(highest_words=10)),
+            r"gopher_quality\.lowest_words=50 is more than highest_words=10: no document would stay",
+        ),
+        (
+            Clean(stages=["personal"], personal=Personal(regions=["XX"])),
+            r"regions: XX is no region with phone numbers",
         ),
     ],
 )

@@ -20,6 +20,7 @@ def knob(
     is_name: bool = False,
     later: bool = False,
     decides: bool = False,
+    threshold: bool = False,
 ) -> Any:
     """A configuration field: default, one sentence, unit.
 
@@ -27,7 +28,7 @@ def knob(
     `is_name` it becomes the name of folders, jobs or runs, and trainer/config/names.py says what it may be. `later` is
     for a field that runs of earlier versions don't have: at its default it leaves a run's name and identity as they
     were. `decides` is for one of prepare's that decides which shards are written: with another value, what is there is
-    other data.
+    other data. `threshold` is for a bound of what cleaning counts, that may be another later.
     """
     metadata = {
         "text": text,
@@ -39,6 +40,7 @@ def knob(
         "is_name": is_name,
         "later": later,
         "decides": decides,
+        "threshold": threshold,
     }
     if isinstance(default, dict | list):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)

@@ -19,6 +19,7 @@ from trainer.data.labels import settings as label_settings
 from trainer.data.labels.accuracy import compare_with_gold
 from trainer.data.labels.agreement import find_disagreements, measure_agreement
 from trainer.data.labels.records import read_labels
+from trainer.data.text.plan import read_plan
 from trainer.data.tokens.manifest import Manifest, datasets_in, read_manifest
 from trainer.data.tokens.shard_index import build_index, hash_index, write_index
 from trainer.data.tokens.shards import ShardReader, Shards, open_shards
@@ -46,6 +47,9 @@ HELP = """usage: banyan data COMMAND …
   index DIR                build the indices again from the tars
   at RUN_DIR step=N        the documents that a run trained on at step N
   why DIR id=FILE:RECORD   what became of a document of prepare's input, also id=HASH (xxh3-128 of its text)
+  thresholds DIR KEY=VALUE …
+                           what other thresholds of data.clean would reject, rule by rule, of documents and characters;
+                           for outputs of prepare with data.clean.signals=true
   labels FILE [gold=FILE]  annotated data: schema, accuracy against a gold set, agreement between annotators;
                            `banyan data labels --help` lists its settings
 
@@ -222,6 +226,21 @@ def _why(arguments: list[str]) -> int:
     return 0 if found else 2
 
 
+def _thresholds(arguments: list[str]) -> int:
+    """Prints what other thresholds would reject."""
+    folders = [argument for argument in arguments if "=" not in argument]
+    typed = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    if len(folders) != 1 or len(typed) + 1 != len(arguments):
+        raise ConfigError("usage: banyan data thresholds DIR data.clean.STAGE.RULE=VALUE …, each once.")
+    from trainer.data.clean.thresholds import compare_thresholds, stored_cleaning, with_thresholds
+
+    output = Path(folders[0]).expanduser()
+    clean = with_thresholds(stored_cleaning(output, read_plan(output).settings), typed)
+    for line in compare_thresholds(output, clean):
+        show(one_line(line))
+    return 0
+
+
 # ---------------------------------------------------------------------------------------------------------- labels
 
 
@@ -267,5 +286,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "stats": _stats,
     "at": _at,
     "why": _why,
+    "thresholds": _thresholds,
     "labels": _labels,
 }

@@ -63,7 +63,7 @@ from trainer.data.tokens.tokenizer import (
 )
 from trainer.errors import ConfigError, InputError, StorageError
 from trainer.machine.durable import make_folder
-from trainer.rules.clean import check_clean, check_near
+from trainer.rules.clean import check_clean, check_near, check_signals
 from trainer.rules.examples import check_examples
 from trainer.rules.pretrain import require
 from trainer.rules.sources import inputs_of
@@ -93,6 +93,7 @@ def main(config: Prepare, map_items: Map | None = None, share: WorkShare | None 
     found = find_sources(inputs_of(data), data.include, data.exclude, output)
     asked = _asked(data)
     plan = PreparationPlan.of(deciding_settings(config, asked.records if asked else {}), found.sources)
+    check_signals(data.clean, plan)
     say("sources", _describe(found))
     make_folder(output)
     with exclusive(output, shared=share is not None) as alone, ExitStack() as stack:

@@ -14,7 +14,7 @@ from tests.data.clean.documents import english_documents
 from trainer.data.clean.characters import TERMINAL_MARKS, code_points
 from trainer.data.clean.english.pieces import english_pieces
 from trainer.data.clean.line_signals import kind_signals, line_signals
-from trainer.data.clean.word_signals import gram_signals, stop_word_table, word_signals
+from trainer.data.clean.word_signals import gram_signals, stop_word_table, word_signals, word_table
 from trainer.data.clean.words import splitter
 
 
@@ -78,7 +78,7 @@ def test_runs_of_words_equal_plain_pythons():
         points = code_points(text)
         words = spaces.split(text, points)
         assert words.texts(text) == text.split()
-        found = gram_signals(points, words)
+        found = gram_signals(word_table(points, words))
         for size in (2, 3, 4):
             assert found[f"top_{size}_gram_characters"] == top(text.split(), size), ascii(text)
         for size in range(5, 11):
@@ -103,7 +103,7 @@ def repeated(words: list[str], size: int) -> int:
 def test_stop_words_are_counted_once_each():
     text = "the cat and the dog and The"
     words = splitter("spaces").split(text, code_points(text))
-    assert word_signals(code_points(text), words, stop_word_table(("the", "and", "of")))["stop_words"] == 2
+    assert word_signals(word_table(code_points(text), words), stop_word_table(("the", "and", "of")))["stop_words"] == 2
 
 
 def test_compiled_words_equal_the_rules_whatever_was_seen_before():

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
+import re
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +14,7 @@ pytest.importorskip("numba")
 
 from trainer.config.clean import (
     C4,
+    CHANGING,
     STAGES,
     BlockList,
     ChineseWeb,
@@ -26,6 +30,7 @@ from trainer.config.clean import (
 )
 from trainer.data.clean.block_list import BlockListStage
 from trainer.data.clean.c4 import C4Stage
+from trainer.data.clean.characters import SCRIPTS
 from trainer.data.clean.chinese_web import ChineseWebStage
 from trainer.data.clean.code import CodeStage
 from trainer.data.clean.contamination import ContaminationStage
@@ -36,8 +41,9 @@ from trainer.data.clean.gopher_repetition import GopherRepetitionStage
 from trainer.data.clean.language import LanguageStage
 from trainer.data.clean.mojibake import MojibakeStage
 from trainer.data.clean.ratios import RatiosStage
-from trainer.data.clean.stages import BUILD
+from trainer.data.clean.stages import BUILD, JUDGES
 from trainer.data.clean.unicode import UnicodeStage
+from trainer.data.clean.word_list import WordFinder
 from trainer.errors import InputError
 
 PROSE = (
@@ -53,6 +59,7 @@ def run(stage, text: str, words: str = "english"):
 
 def test_every_stage_of_the_configuration_is_built():
     assert tuple(BUILD) == STAGES
+    assert {*JUDGES, *CHANGING} == set(STAGES)
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\n", "...", "?!", "。", "\x00", "a", "\ufeff", "😀" * 200])
@@ -117,13 +124,52 @@ def test_code_that_is_data_or_generated_goes():
 
 
 def test_chinese_web_rules():
-    stage = ChineseWebStage(ChineseWeb())
+    stage = ChineseWebStage(ChineseWeb(highest_traditional=None))
     line = "".join(chr(0x4E00 + 37 * n) for n in range(300))
     assert run(stage, line)[0] is None
     assert run(stage, line[:100])[0].rule == "chinese_web.characters"
     assert run(stage, "\n".join(line[n : n + 5] for n in range(0, 300, 5)))[0].rule == "chinese_web.line_length"
     assert run(stage, line[:20] + "latin " * 60)[0].rule == "chinese_web.han"
     assert run(stage, line[:40] * 10)[0].rule == "chinese_web.repeated_grams"
+
+
+def test_traditional_texts_and_sensitive_words_go(tmp_path):
+    simplified, traditional = "开发者们说这个问题没有答案", "開發者們說這個問題沒有答案"
+    both = ChineseWeb(lowest_characters=None, lowest_line_length=None)
+    assert run(ChineseWebStage(both), simplified)[0] is None
+    assert run(ChineseWebStage(both), simplified * 2 + traditional)[0] is None
+    verdict, _ = run(ChineseWebStage(both), traditional)
+    assert (verdict.rule, verdict.value) == ("chinese_web.traditional", 1)
+    (tmp_path / "words.txt").write_text("问题\n问题没有\n", encoding="utf-8")
+    stage = ChineseWebStage(replace(both, sensitive_words=[str(tmp_path / "words.txt")]))
+    assert run(stage, f"{simplified}\n\n今天天气很好\n")[0] is None  # one in two lines
+    verdict, _ = run(stage, f"{simplified}，{simplified}\n今天天气很好，今天天气很好，今天")
+    assert (verdict.rule, verdict.value) == ("chinese_web.sensitive_words", 1)
+
+
+def test_the_characters_of_one_script_are_opencc_s():
+    opencc = pytest.importorskip("opencc")
+    letters = [chr(point) for point in range(0x4E00, 0xA000)]
+
+    def changed(name: str) -> set[str]:
+        other = opencc.OpenCC(name).convert("\n".join(letters)).split("\n")
+        return {letter for letter, new in zip(letters, other, strict=True) if letter != new}
+
+    scripts = json.loads(SCRIPTS.read_text(encoding="utf-8"))
+    traditional, simplified = changed("t2s"), changed("s2t")
+    assert set(scripts["traditional"]) == traditional - simplified
+    assert set(scripts["simplified"]) == simplified - traditional
+
+
+def test_a_finder_takes_the_first_then_the_longest_as_a_regular_expression_would():
+    draw = random.Random(1)
+    for _ in range(200):
+        words = {"".join(draw.choices("abc", k=draw.randint(1, 5))) for _ in range(draw.randint(1, 30))}
+        text = "".join(draw.choices("abcd _é", k=200))
+        inside = "|".join(sorted(words, key=lambda word: -len(word)))
+        for whole, pattern in ((False, f"(?:{inside})"), (True, rf"(?<!\w)(?:{inside})(?!\w)")):
+            found = list(WordFinder(words, "key", whole_words=whole).find(text))
+            assert found == re.findall(pattern, text)
 
 
 def test_block_lists_count_whole_words(tmp_path):

@@ -1,15 +1,10 @@
 """Domains of documents whose records have an address, counted as they are read."""
 
-import csv
-import io
-import json
 from collections import Counter
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 
-from tests.data.text.formats import crawl
+from tests.data.text.addressed import write_addressed
 from tests.prepared import prepare
 from trainer.data.text.reading import domain_of, most_frequent
 from trainer.data.tokens.manifest import read_manifest
@@ -40,19 +35,7 @@ def test_equal_counts_are_kept_by_name_whoever_counted():
 
 
 def test_records_of_every_kind_with_addresses_are_counted(tmp_path):
-    folder = tmp_path / "in"
-    folder.mkdir()
-    records = [{"text": f"lines: {text}", "url": url} for text, url in ROWS]
-    lines = [json.dumps(record) for record in [*records, {"text": "", "url": ROWS[0][1]}, {"text": "none", "url": 3}]]
-    (folder / "a.jsonl").write_text("\n".join(lines))
-    table = io.StringIO()
-    csv.writer(table).writerows([("url", "text"), *((url, f"table: {text}") for text, url in ROWS)])
-    (folder / "b.csv").write_text(table.getvalue())
-    columns = pyarrow.table({"url": [url for _, url in ROWS], "text": [f"rows: {text}" for text, _ in ROWS]})
-    pyarrow.parquet.write_table(columns, folder / "c.parquet", row_group_size=4)
-    with pyarrow.ipc.new_stream(folder / "d.arrow", columns.schema) as writer:
-        writer.write_table(columns)
-    (folder / "e.warc").write_bytes(b"".join(crawl([text for text, _ in ROWS])))
+    folder = write_addressed(tmp_path / "in", ROWS)
     manifest = read_manifest(prepare(folder, tmp_path / "out") / "train")
     domains = manifest.prepared["domains"]
     crawled = {domain: count for domain, count in domains.items() if not domain.startswith("host")}

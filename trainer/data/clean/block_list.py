@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+from dataclasses import replace
+from itertools import islice
 
 from trainer.config.clean import BlockList
-from trainer.data.clean.document import CleanedDocument, Verdict
-from trainer.errors import InputError
+from trainer.data.clean.document import CleanedDocument, Limits, Verdict
+from trainer.data.clean.word_list import WordFinder, read_list
 
 NAME = "block_list"
+KEY = "data.clean.block_list.files"
 
 
 class BlockListStage:
     """Rejects by the number of matches, in small letters."""
 
+    @staticmethod
+    def limits_of(settings: BlockList) -> Limits:
+        """The rule."""
+        return Limits(NAME, {"matches": (None, settings.highest_matches)})
+
     def __init__(self, settings: BlockList) -> None:
-        self._settings = settings
-        words = sorted({word for file in settings.files for word in read_words(Path(file).expanduser())})
-        inside = "|".join(map(re.escape, words))
-        pattern = rf"(?<!\w)(?:{inside})(?!\w)" if settings.whole_words else inside
-        self._pattern = re.compile(pattern) if words else None
+        self._limits, self._most = self.limits_of(settings), settings.highest_matches
+        words = [word.lower() for file in settings.files for word in read_list(file, KEY)]
+        self._finder = WordFinder(words, KEY, whole_words=settings.whole_words)
 
     def __call__(self, document: CleanedDocument) -> Verdict | None:
-        """Counts matches, up to one too many."""
-        if self._pattern is None:
-            return None
-        count, first = 0, ""
-        for found in self._pattern.finditer(document.text.lower()):
-            count, first = count + 1, first or found[0]
-            if count > self._settings.highest_matches:
-                break
-        document.signals[f"{NAME}.matches"] = count
-        if count > self._settings.highest_matches:
-            return Verdict(f"{NAME}.matches", count, self._settings.highest_matches, detail=first)
-        return None
-
-
-def read_words(path: Path) -> list[str]:
-    """The words of a list, in small letters: one to a line, without blank lines."""
-    try:
-        return [line.strip().lower() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"data.clean.block_list.files: {path} can't be read as UTF-8 text ({error}).") from error
+        """Counts matches; where signals aren't kept, up to one too many."""
+        found = list(
+            islice(self._finder.find(document.text.lower()), None if document.every_signal else self._most + 1)
+        )
+        verdict = self._limits.verdict(document, {"matches": len(found)})
+        return None if verdict is None else replace(verdict, detail=found[0])

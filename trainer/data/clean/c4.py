@@ -6,77 +6,99 @@ Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Te
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import numpy as np
 
 from trainer.config.clean import C4, C4Paragraphs
 from trainer.data.clean import c4_lines
 from trainer.data.clean.c4_lines import CURLY, ELLIPSIS, JAVASCRIPT, LOREM, POLICIES, SQUARE, TERMINAL, line_table
-from trainer.data.clean.document import CleanedDocument, Counted, Verdict
+from trainer.data.clean.document import CleanedDocument, Counted, Limits, Verdict
 from trainer.data.clean.english.sentences import count_sentences
 
 NAME = "c4"
 PARAGRAPHS_NAME = "c4_paragraphs"
 CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
+ALL = 2**31  # sentences
+LOOKED_AT = 0xFF | CURLY | SQUARE  # flags of lines that may not stay, or not as they are
 ENDS = (".", "?", "!", '"', "'")
 
 
 class C4Stage:
     """Takes lines out, and rejects what is no prose after that."""
 
+    @staticmethod
+    def limits_of(settings: C4) -> Limits:
+        """The rules that reject, in order; of the first two the stage names what comes first in a text."""
+        return Limits(
+            NAME,
+            {
+                "lorem_ipsum": (None, 0 if settings.lorem_ipsum else None),
+                "curly_brackets": (None, 0 if settings.curly_brackets else None),
+                "sentences": (settings.lowest_sentences, None),
+            },
+        )
+
     def __init__(self, settings: C4) -> None:
-        self._settings = settings
+        self._settings, self._limits = settings, self.limits_of(settings)
         self._longest = settings.longest_word if settings.longest_word is not None else float("inf")
         self._words = settings.lowest_words or 0
         self._dropped = JAVASCRIPT * settings.javascript | POLICIES * settings.policies
 
     def __call__(self, document: CleanedDocument) -> Verdict | None:
         """Changes the text to the lines that stay."""
-        settings, text, counted = self._settings, document.text, document.counted
-        kept: list[str] = []
-        words_left, sentences, enough = 0, 0, settings.lowest_sentences or 0
-        for start, stop, flags, words in self._worth_a_look(counted):
-            line, known = text[start:stop], words
-            if flags & SQUARE and settings.citations:
-                line, flags, known = self._without_citations(line, flags, words)
-                if settings.terminal_punctuation and (not flags & TERMINAL or flags & ELLIPSIS):
+        settings, text, counted, every = self._settings, document.text, document.counted, document.every_signal
+        starts, stops, flags, words = self._worth_a_look(counted)
+        lines: list[str | None] = [
+            text[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
+        ]
+        lorem, curly = 0, 0
+        for place in np.flatnonzero(flags & LOOKED_AT).tolist():
+            line, found, known = str(lines[place]), int(flags[place]), int(words[place])
+            lines[place], words[place] = None, 0
+            if found & SQUARE and settings.citations:
+                line, found, known = self._without_citations(line, found, known)
+                if settings.terminal_punctuation and (not found & TERMINAL or found & ELLIPSIS):
                     continue
-            if flags & LOREM and settings.lorem_ipsum:
-                return Verdict(f"{NAME}.lorem_ipsum", 1, 0)
-            if flags & JAVASCRIPT and settings.javascript:
+            if found & LOREM:
+                lorem = 1
+                if settings.lorem_ipsum and not every:
+                    return Verdict(f"{NAME}.lorem_ipsum", 1, 0)
+            if found & JAVASCRIPT and settings.javascript:
                 continue
-            if flags & CURLY and settings.curly_brackets:
-                return Verdict(f"{NAME}.curly_brackets", 1, 0)
-            if flags & self._dropped:
-                continue
-            if sentences < enough:
-                sentences += count_sentences(line, enough)
-            kept.append(line)
-            words_left = words_left + known if known >= 0 <= words_left else -1
-        document.signals[f"{NAME}.sentences"] = min(sentences, enough)
-        if sentences < enough:
-            return Verdict(f"{NAME}.sentences", sentences, enough)
+            if found & CURLY:
+                curly = 1
+                if settings.curly_brackets and not every:
+                    return Verdict(f"{NAME}.curly_brackets", 1, 0)
+            if not found & self._dropped:
+                lines[place], words[place] = line, known
+        kept = [line for line in lines if line is not None]
+        sentences, enough = 0, ALL if every else settings.lowest_sentences or 0
+        for line in kept:
+            if sentences >= enough:
+                break
+            sentences += count_sentences(line, enough)
+        values = {"lorem_ipsum": lorem, "curly_brackets": curly, "sentences": sentences}
+        verdict = self._limits.verdict(document, values)
+        if verdict is not None and not every:
+            return verdict
         document.change("\n".join(kept).strip(), f"{NAME}: lines taken out or stripped")
-        if words_left >= 0 and document.counted is not counted:
-            document.counted.word_count = words_left
-        return None
+        if document.counted is not counted and (words >= 0).all():
+            document.counted.word_count = int(words.sum())
+        return verdict
 
-    def _worth_a_look(self, counted: Counted) -> Iterator[list[int]]:
-        """Lines that stay unless a phrase is in them: start, stop, flags, and words, or -1 where these aren't known."""
+    def _worth_a_look(self, counted: Counted) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Start, stop, flags and words (-1: not known) of lines that stay unless a phrase is in them."""
         table = line_table(counted.points)
         _start, _stop, flags, words, longest = table.T
         stays = (longest <= self._longest) & (words >= self._words)
         if self._settings.terminal_punctuation:
             citations = (flags & SQUARE != 0) & self._settings.citations
             stays &= (flags & (TERMINAL | ELLIPSIS) == TERMINAL) | citations
-        table = table[stays][:, :4]
+        starts, stops, flags, words, _longest = table[stays].T
         if "words" in counted.__dict__:
-            starts = counted.words.starts
-            table[:, 3] = np.searchsorted(starts, table[:, 1]) - np.searchsorted(starts, table[:, 0])
-        else:
-            table[:, 3] = -1
-        yield from table.tolist()
+            begins = counted.words.starts
+            return starts, stops, flags, np.searchsorted(begins, stops) - np.searchsorted(begins, starts)
+        return starts, stops, flags, np.full(len(starts), -1)
 
     def _without_citations(self, line: str, flags: int, words: int) -> tuple[str, int, int]:
         """A line without citations, and what is true of it then."""
@@ -93,11 +115,15 @@ class C4Stage:
 class C4ParagraphsStage:
     """Rejects texts of too few long lines, as datatrove's C4ParagraphFilter does."""
 
+    @staticmethod
+    def limits_of(settings: C4Paragraphs) -> Limits:
+        """The rule."""
+        return Limits(PARAGRAPHS_NAME, {"lines": (settings.lines, None)})
+
     def __init__(self, settings: C4Paragraphs) -> None:
-        self._settings = settings
+        self._limits, self._length = self.limits_of(settings), settings.length
 
     def __call__(self, document: CleanedDocument) -> Verdict | None:
         """Counts lines that are long enough."""
-        long = sum(len(line) >= self._settings.length for line in document.text.split("\n"))
-        document.signals[f"{PARAGRAPHS_NAME}.lines"] = long
-        return Verdict(f"{PARAGRAPHS_NAME}.lines", long, self._settings.lines) if long < self._settings.lines else None
+        long = sum(len(line) >= self._length for line in document.text.split("\n"))
+        return self._limits.verdict(document, {"lines": long})

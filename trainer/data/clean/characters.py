@@ -6,10 +6,14 @@ classes[ord("a")] & ALPHABETIC
 
 from __future__ import annotations
 
+import json
 import sys
 from functools import cache
+from pathlib import Path
 
 import numpy as np
+
+SCRIPTS = Path(__file__).with_name("scripts.json")  # of OpenCC's characters those that one script alone has
 
 SPACE = 1  # str.isspace
 ALPHABETIC = 2  # str.isalpha
@@ -21,6 +25,8 @@ DIGIT = 64  # str.isdigit
 UPPER = 128  # str.isupper
 NUMERIC = 256  # str.isnumeric
 ALPHANUMERIC = 512  # str.isalnum
+TRADITIONAL = 1024  # Chinese characters that simplified texts don't have
+SIMPLIFIED = 2048  # those that traditional texts don't have
 
 # What datatrove 0.10.1 (Apache-2.0) counts as punctuation: words of these alone are symbols. Control characters too.
 PUNCTUATION_MARKS = "!/—”:％１〈&(、━\\【#%「」，】；+^]~“《„';’{|∶´[=-`*．（–？！：$～«〉,><》)?）。…@_.\"}►»"
@@ -211,11 +217,14 @@ def character_classes() -> np.ndarray:
             | NUMERIC * letter.isnumeric()
             | ALPHANUMERIC * letter.isalnum()
         )
+    scripts = json.loads(SCRIPTS.read_text(encoding="utf-8"))
     for marks, kind in (
         (PUNCTUATION_MARKS, PUNCTUATION),
         ("".join(map(chr, _CONTROLS)), PUNCTUATION),
         (TERMINAL_MARKS, PUNCTUATION | TERMINAL),
         ("\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029", LINE_BREAK),
+        (scripts["traditional"], TRADITIONAL),
+        (scripts["simplified"], SIMPLIFIED),
     ):
         for mark in marks:
             classes[ord(mark)] |= kind

@@ -17,16 +17,21 @@ FIRST_LINES = 5
 class CodeStage:
     """Rejects data, minified and generated files."""
 
-    def __init__(self, settings: Code) -> None:
-        self._limits = Limits(
+    @staticmethod
+    def limits_of(settings: Code) -> Limits:
+        """The rules, in order."""
+        return Limits(
             NAME,
             {
-                "line_length": settings.highest_line_length,
-                "mean_line_length": settings.highest_mean_line_length,
-                "generated": 0 if settings.generated else None,
+                "line_length": (None, settings.highest_line_length),
+                "mean_line_length": (None, settings.highest_mean_line_length),
+                "alphabetic": (settings.lowest_alphabetic, None),
+                "generated": (None, 0 if settings.generated else None),
             },
-            {"alphabetic": settings.lowest_alphabetic},
         )
+
+    def __init__(self, settings: Code) -> None:
+        self._limits = self.limits_of(settings)
 
     def __call__(self, document: CleanedDocument) -> Verdict | None:
         """The first rule that is broken."""

@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +19,7 @@ import numpy as np
 import zstandard
 
 from trainer.config.clean import Contamination
-from trainer.data.clean.document import CleanedDocument, Verdict
+from trainer.data.clean.document import CleanedDocument, Limits, Verdict
 from trainer.data.clean.hashes import slot_of, table_size
 from trainer.data.clean.plain_words import plain_runs, plain_words
 from trainer.data.clean.repeated_runs import runs_of
@@ -31,10 +32,16 @@ NAME = "contamination"
 class ContaminationStage:
     """Rejects by the share of a document's runs that an evaluation set has."""
 
+    @staticmethod
+    def limits_of(settings: Contamination) -> Limits:
+        """The rule."""
+        return Limits(NAME, {"share": (None, settings.highest_share)})
+
     def __init__(self, settings: Contamination) -> None:
-        self._settings = settings
+        self._limits, self._words = self.limits_of(settings), settings.words
         files = tuple(str(Path(file).expanduser()) for file in settings.files)
-        self._names = [Path(file).name for file in files]
+        names = [Path(file).name for file in files]
+        self._names = [name if names.count(name) == 1 else file for name, file in zip(names, files, strict=True)]
         self._keys, self._sets = run_table(files, settings.words)
 
     def __call__(self, document: CleanedDocument) -> Verdict | None:
@@ -43,14 +50,12 @@ class ContaminationStage:
             return None
         words = plain_words(document.text)
         share, first = 0.0, -1
-        if len(words) >= self._settings.words:
-            runs = runs_of(words, self._settings.words)
+        if len(words) >= self._words:
+            runs = runs_of(words, self._words)
             met, first = _look_up(runs, self._keys, self._sets)
             share = met / len(runs)
-        document.signals[f"{NAME}.share"] = share
-        if share > self._settings.highest_share:
-            return Verdict(f"{NAME}.share", share, self._settings.highest_share, detail=self._names[first])
-        return None
+        verdict = self._limits.verdict(document, {"share": share})
+        return None if verdict is None else replace(verdict, detail=self._names[first])
 
 
 @lru_cache(maxsize=2)

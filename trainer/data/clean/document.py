@@ -12,7 +12,7 @@ import numpy as np
 
 from trainer.data.clean.characters import code_points
 from trainer.data.clean.line_signals import kind_signals, line_signals
-from trainer.data.clean.word_signals import gram_signals
+from trainer.data.clean.word_signals import WordTable, gram_signals, word_table
 from trainer.data.clean.words import WordSpans, splitter
 
 
@@ -62,20 +62,27 @@ class Counted:
         return len(self.words)
 
     @cached_property
+    def word_table(self) -> WordTable:
+        """What its words are."""
+        return word_table(self.points, self.words)
+
+    @cached_property
     def grams(self) -> dict[str, int]:
         """Counts of runs of words (word_signals.py)."""
-        return gram_signals(self.points, self.words)
+        return gram_signals(self.word_table)
 
 
 @dataclass
 class CleanedDocument:
     """A document between two stages. `signals` are the values that rules decide by, by STAGE.RULE.
 
-    With `every_signal` a stage notes all of its values, also after one that breaks a rule.
+    `url` is its address, where its record has one. With `every_signal` a stage notes all of its values, also after one
+    that breaks a rule.
     """
 
     counted: Counted
     every_signal: bool = False
+    url: str = ""
     signals: dict[str, float] = field(default_factory=dict)
     changes: Counter[str] = field(default_factory=Counter)
 
@@ -98,22 +105,27 @@ class Stage(Protocol):
         """Notes the document's signals, changes it, or says why it is rejected; None if it stays."""
 
 
+Bounds = tuple[float | None, float | None]  # the lowest and the highest value that stays; None is off
+
+
 @dataclass(frozen=True)
 class Limits:
-    """Rules of one stage that compare a signal with a bound, in order: the first that is broken is the verdict."""
+    """The rules of a stage, as bounds of signals, in order: the first that is broken is the verdict."""
 
     stage: str
-    highest: Mapping[str, float | None]  # by rule: a value above it is rejected; None is off
-    lowest: Mapping[str, float | None]
+    bounds: Mapping[str, Bounds]  # by rule
+
+    @cached_property
+    def _named(self) -> dict[str, tuple[str, float | None, float | None]]:
+        return {rule: (f"{self.stage}.{rule}", low, high) for rule, (low, high) in self.bounds.items()}
 
     def verdict(self, document: CleanedDocument, values: Mapping[str, float]) -> Verdict | None:
-        """Notes the values as signals; the first rule that is broken, in the order of `values`."""
+        """Notes the values as signals; the first rule that is broken, in the order of `values`, which is the rules'."""
         found = None
         for rule, value in values.items():
-            name = f"{self.stage}.{rule}"
+            name, low, high = self._named[rule]
             document.signals[name] = value
             if found is None:
-                high, low = self.highest.get(rule), self.lowest.get(rule)
                 if high is not None and value > high:
                     found = Verdict(name, value, high)
                 elif low is not None and value < low:

@@ -12,16 +12,21 @@ NAME = "fineweb_quality"
 class FinewebQualityStage:
     """Rejects lists, menus and texts whose lines come again."""
 
-    def __init__(self, settings: FinewebQuality) -> None:
-        self._limits = Limits(
+    @staticmethod
+    def limits_of(settings: FinewebQuality) -> Limits:
+        """The rules, in order."""
+        return Limits(
             NAME,
             {
-                "short_lines": settings.highest_short_lines,
-                "duplicate_characters": settings.highest_duplicate_characters,
-                "newlines": settings.highest_newlines,
+                "terminal_lines": (settings.lowest_terminal_lines, None),
+                "short_lines": (None, settings.highest_short_lines),
+                "duplicate_characters": (None, settings.highest_duplicate_characters),
+                "newlines": (None, settings.highest_newlines),
             },
-            {"terminal_lines": settings.lowest_terminal_lines},
         )
+
+    def __init__(self, settings: FinewebQuality) -> None:
+        self._limits = self.limits_of(settings)
         self._short = settings.short_line
 
     def __call__(self, document: CleanedDocument) -> Verdict | None:

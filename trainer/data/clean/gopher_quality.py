@@ -12,30 +12,31 @@ NAME = "gopher_quality"
 class GopherQualityStage:
     """Rejects texts that aren't prose. A text without words has 0 of everything."""
 
-    def __init__(self, settings: GopherQuality) -> None:
-        self._limits = Limits(
+    @staticmethod
+    def limits_of(settings: GopherQuality) -> Limits:
+        """The rules, in order."""
+        return Limits(
             NAME,
             {
-                "words": settings.highest_words,
-                "word_length": settings.highest_word_length,
-                "number_signs": settings.highest_symbols,
-                "ellipses": settings.highest_symbols,
-                "bullet_lines": settings.highest_bullet_lines,
-                "ellipsis_lines": settings.highest_ellipsis_lines,
-            },
-            {
-                "words": settings.lowest_words,
-                "word_length": settings.lowest_word_length,
-                "alphabetic_words": settings.lowest_alphabetic_words,
-                "stop_words": settings.lowest_stop_words,
+                "words": (settings.lowest_words, settings.highest_words),
+                "word_length": (settings.lowest_word_length, settings.highest_word_length),
+                "number_signs": (None, settings.highest_symbols),
+                "ellipses": (None, settings.highest_symbols),
+                "bullet_lines": (None, settings.highest_bullet_lines),
+                "ellipsis_lines": (None, settings.highest_ellipsis_lines),
+                "alphabetic_words": (settings.lowest_alphabetic_words, None),
+                "stop_words": (settings.lowest_stop_words, None),
             },
         )
+
+    def __init__(self, settings: GopherQuality) -> None:
+        self._limits = self.limits_of(settings)
         self._stop_words = stop_word_table(tuple(settings.stop_words))
 
     def __call__(self, document: CleanedDocument) -> Verdict | None:
         """The first rule that is broken."""
         counted = document.counted
-        lines, words = counted.lines, word_signals(counted.points, counted.words, self._stop_words)
+        lines, words = counted.lines, word_signals(counted.word_table, self._stop_words)
         every_word, every_line = max(1, words["words"]), max(1, lines["lines"])
         return self._limits.verdict(
             document,

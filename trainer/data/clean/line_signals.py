@@ -15,8 +15,10 @@ from trainer.data.clean.characters import (
     DIGIT,
     HAN,
     LINE_BREAK,
+    SIMPLIFIED,
     SPACE,
     TERMINAL,
+    TRADITIONAL,
     UPPER,
     character_classes,
 )
@@ -53,6 +55,8 @@ KIND_NAMES = (
     "digits",
     "uppercase",
     "han",  # Chinese characters
+    "traditional",  # those of one script alone
+    "simplified",
 )
 (
     _CHARACTERS, _NEWLINES, _HASHES, _ELLIPSES, _PARAGRAPHS, _DUP_PARAGRAPHS, _DUP_PARAGRAPH_CHARS, _RUNS, _DUP_RUNS,
@@ -87,18 +91,18 @@ def _seen_before(table: np.ndarray, hashed: np.uint64, size: int) -> bool:
 
 @compiled
 def _count_characters(points: np.ndarray, counts: np.ndarray) -> None:
-    dots, newlines, hashes, ellipses = 0, 0, 0, 0
-    for point in points:
-        newlines += point == _LF
-        hashes += point == _HASH
-        ellipses += point == _ELLIPSIS
+    newlines, hashes, ellipses, in_a_row = 0, 0, 0, 0
     for place in range(len(points)):
-        if points[place] == _DOT:
-            dots += 1
-            if dots == 3:
-                ellipses += 1
-                dots = 0
-        else:
+        newlines += points[place] == _LF
+        hashes += points[place] == _HASH
+        ellipses += points[place] == _ELLIPSIS
+    for place in range(2, len(points)):
+        in_a_row += (points[place - 2] == _DOT) & (points[place - 1] == _DOT) & (points[place] == _DOT)
+    dots = 0
+    for place in range(len(points) if in_a_row else 0):
+        dots = dots + 1 if points[place] == _DOT else 0
+        if dots == 3:
+            ellipses += 1
             dots = 0
     counts[_NEWLINES], counts[_HASHES], counts[_ELLIPSES] = newlines, hashes, ellipses
 
@@ -114,6 +118,8 @@ def _count_kinds(points: np.ndarray, classes: np.ndarray) -> np.ndarray:
         counts[3] += (kind & DIGIT) != 0
         counts[4] += (kind & UPPER) != 0
         counts[5] += (kind & HAN) != 0
+        counts[6] += (kind & TRADITIONAL) != 0
+        counts[7] += (kind & SIMPLIFIED) != 0
     return counts
 
 

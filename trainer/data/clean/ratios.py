@@ -11,23 +11,25 @@ NAME = "ratios"
 class RatiosStage:
     """Rejects texts beyond bounds."""
 
-    def __init__(self, settings: Ratios) -> None:
-        self._limits = Limits(
+    @staticmethod
+    def limits_of(settings: Ratios) -> Limits:
+        """The rules, in order."""
+        return Limits(
             NAME,
             {
-                "characters": settings.highest_characters,
-                "digits": settings.highest_digits,
-                "uppercase": settings.highest_uppercase,
-                "symbols": settings.highest_symbols,
-                "spaces": settings.highest_spaces,
-                "longest_line": settings.highest_longest_line,
-            },
-            {
-                "characters": settings.lowest_characters,
-                "alphabetic": settings.lowest_alphabetic,
-                "han": settings.lowest_han,
+                "characters": (settings.lowest_characters, settings.highest_characters),
+                "alphabetic": (settings.lowest_alphabetic, None),
+                "digits": (None, settings.highest_digits),
+                "uppercase": (None, settings.highest_uppercase),
+                "spaces": (None, settings.highest_spaces),
+                "han": (settings.lowest_han, None),
+                "symbols": (None, settings.highest_symbols),
+                "longest_line": (None, settings.highest_longest_line),
             },
         )
+
+    def __init__(self, settings: Ratios) -> None:
+        self._limits = self.limits_of(settings)
 
     def __call__(self, document: CleanedDocument) -> Verdict | None:
         """The first bound that is broken."""

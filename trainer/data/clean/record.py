@@ -35,6 +35,8 @@ OUTCOME = np.dtype(
         ("limit", "<f8"),
     ]
 )
+CHARACTERS = "text.characters"  # signals beside those of stages: the length of a text as it came,
+LEFT = "left.characters"  # and of what is left of it, white space at its ends aside
 LEVEL = 3  # of zstd
 
 
@@ -67,6 +69,11 @@ def write_cleaning_record(
             packed = signals_path(partial, item).read_bytes()
             _write_packed(output / DOCUMENTS / f"{item:06d}.signals.zst", packed, partial)
     _write_rejected(output, partial, records_before, sources, clean.rejected_bytes)
+
+
+def packed_table(names: Sequence[str], table: np.ndarray) -> bytes:
+    """Signals as they are stored: a line of names as JSON, then float64 (documents, names)."""
+    return json.dumps(list(names)).encode() + b"\n" + table.astype("<f8").tobytes()
 
 
 def _write_packed(path: Path, content: bytes, scratch: Path) -> None:
@@ -102,20 +109,40 @@ def _write_rejected(
 def read_outcomes(output: Path) -> Iterator[np.ndarray]:
     """What became of each document that was read: OUTCOME rows, file by file. InputError where a file is damaged."""
     for path in sorted((output / DOCUMENTS).glob("*.rows.zst")):
-        try:
-            with zstandard.open(path, "rb") as file:
-                yield np.frombuffer(file.read(), OUTCOME)
-        except (OSError, ValueError, zstandard.ZstdError) as error:
-            raise InputError(f"{path}: can't be read ({error}); prepare the data again.") from error
+        yield _read_rows(path)
 
 
 def read_signals(output: Path) -> Iterator[tuple[list[str], np.ndarray]]:
     """The signals of the documents, file by file: their names, and float64 (documents, names)."""
     for path in sorted((output / DOCUMENTS).glob("*.signals.zst")):
-        try:
-            with zstandard.open(path, "rb") as file:
-                names, _, content = file.read().partition(b"\n")
-            names = json.loads(names)
-            yield names, np.frombuffer(content, "<f8").reshape(-1, len(names))
-        except (OSError, ValueError, zstandard.ZstdError) as error:
-            raise InputError(f"{path}: can't be read ({error}); prepare the data again.") from error
+        yield _read_table(path)
+
+
+def read_item(output: Path, item: int) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """What became of the documents of a work item, and their signals."""
+    rows = _read_rows(output / DOCUMENTS / f"{item:06d}.rows.zst")
+    path = output / DOCUMENTS / f"{item:06d}.signals.zst"
+    names, table = _read_table(path)
+    if len(rows) != len(table):
+        raise InputError(f"{path}: {len(table):,} documents of {len(rows):,}; prepare the data again.")
+    return rows, names, table
+
+
+def _read_rows(path: Path) -> np.ndarray:
+    try:
+        with zstandard.open(path, "rb") as file:
+            return np.frombuffer(file.read(), OUTCOME)
+    except (OSError, ValueError, zstandard.ZstdError) as error:
+        raise InputError(f"{path}: can't be read ({error}); prepare the data again.") from error
+
+
+def _read_table(path: Path) -> tuple[list[str], np.ndarray]:
+    try:
+        with zstandard.open(path, "rb") as file:
+            head, _, content = file.read().partition(b"\n")
+        names = json.loads(head)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("its names are no list of texts")
+        return names, np.frombuffer(content, "<f8").reshape(-1, max(1, len(names)))
+    except (OSError, ValueError, zstandard.ZstdError) as error:
+        raise InputError(f"{path}: can't be read ({error}); prepare the data again.") from error

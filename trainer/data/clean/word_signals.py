@@ -6,6 +6,8 @@ in the most frequent n-gram count the blanks between its words; those in repeate
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from trainer.data.clean.characters import ALPHABETIC, PUNCTUATION, character_classes
@@ -27,6 +29,7 @@ GRAM_NAMES = (
     *(f"top_{size}_gram_characters" for size in TOP),
     *(f"repeated_{size}_gram_characters" for size in REPEATED),
 )
+IS_PLAIN, IS_ALPHABETIC = 1, 2
 _POWERS = np.array([pow(int(BASE), exponent, 2**64) for exponent in range(64)], np.uint64)
 _WORDS, _PLAIN, _PLAIN_CHARS, _ALPHABETIC, _STOP, _LONGEST = range(len(NAMES))
 
@@ -36,21 +39,52 @@ def stop_word_table(words: tuple[str, ...]) -> np.ndarray:
     return np.array([hash_of(word) for word in words], np.uint64)
 
 
-def word_signals(points: np.ndarray, words: WordSpans, stop_words: np.ndarray) -> dict[str, int]:
+@dataclass(frozen=True)
+class WordTable:
+    """What a text's words are, character by character: looked at once, whoever counts them."""
+
+    hashes: np.ndarray  # (words,) uint64
+    lengths: np.ndarray  # (words,) int64, in characters
+    kinds: np.ndarray  # (words,) uint8: IS_PLAIN has a character that is no punctuation, IS_ALPHABETIC a letter
+
+
+def word_table(points: np.ndarray, words: WordSpans) -> WordTable:
+    """The words of a text."""
+    return WordTable(*_look_at(points, character_classes(), words.starts, words.stops))
+
+
+def word_signals(words: WordTable, stop_words: np.ndarray) -> dict[str, int]:
     """The counts of a text's words, by NAMES."""
-    counts = _count_words(points, character_classes(), words.starts, words.stops, stop_words)
+    counts = _count_words(words.hashes, words.lengths, words.kinds, stop_words)
     return dict(zip(NAMES, counts.tolist(), strict=True))
 
 
-def gram_signals(points: np.ndarray, words: WordSpans) -> dict[str, int]:
+def gram_signals(words: WordTable) -> dict[str, int]:
     """The counts of a text's n-grams, by GRAM_NAMES; 0 of sizes for which there are too few words."""
-    return dict(zip(GRAM_NAMES, _count_grams(points, words.starts, words.stops, _POWERS).tolist(), strict=True))
+    return dict(zip(GRAM_NAMES, _count_grams(words.hashes, words.lengths, _POWERS).tolist(), strict=True))
 
 
 @compiled
-def _count_words(
-    points: np.ndarray, classes: np.ndarray, starts: np.ndarray, stops: np.ndarray, stop_words: np.ndarray
-) -> np.ndarray:
+def _look_at(
+    points: np.ndarray, classes: np.ndarray, starts: np.ndarray, stops: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The hash, length and kinds of each word."""
+    total = len(starts)
+    hashes, lengths, found = np.empty(total, np.uint64), np.empty(total, np.int64), np.empty(total, np.uint8)
+    for word in range(total):
+        hashed, kinds, plain = np.uint64(0), np.uint16(0), False
+        for place in range(starts[word], stops[word]):
+            kind = classes[points[place]]
+            kinds |= kind
+            plain |= (kind & PUNCTUATION) == 0
+            hashed = extended(hashed, points[place])
+        hashes[word], lengths[word] = hashed, stops[word] - starts[word]
+        found[word] = IS_PLAIN * plain | IS_ALPHABETIC * ((kinds & ALPHABETIC) != 0)
+    return hashes, lengths, found
+
+
+@compiled
+def _count_words(hashes: np.ndarray, lengths: np.ndarray, kinds: np.ndarray, stop_words: np.ndarray) -> np.ndarray:
     counts = np.zeros(len(NAMES), np.int64)
     size = table_size(len(stop_words))
     table = np.zeros(size, np.uint64)
@@ -58,21 +92,15 @@ def _count_words(
         key = key_of(hashed)
         table[slot_of(table, key, size)] = key
     seen = np.zeros(size, np.bool_)
-    for word in range(len(starts)):
-        start, stop = starts[word], stops[word]
-        hashed, kinds, plain = np.uint64(0), np.uint16(0), False
-        for place in range(start, stop):
-            kind = classes[points[place]]
-            kinds |= kind
-            plain |= (kind & PUNCTUATION) == 0
-            hashed = extended(hashed, points[place])
-        counts[_WORDS] += 1
-        if plain:
+    counts[_WORDS] = len(hashes)
+    for word in range(len(hashes)):
+        length, kind = lengths[word], kinds[word]
+        if kind & IS_PLAIN:
             counts[_PLAIN] += 1
-            counts[_PLAIN_CHARS] += stop - start
-        counts[_ALPHABETIC] += (kinds & ALPHABETIC) != 0
-        counts[_LONGEST] = max(counts[_LONGEST], stop - start)
-        key = key_of(hashed)
+            counts[_PLAIN_CHARS] += length
+        counts[_ALPHABETIC] += (kind & IS_ALPHABETIC) != 0
+        counts[_LONGEST] = max(counts[_LONGEST], length)
+        key = key_of(hashes[word])
         slot = slot_of(table, key, size)
         if table[slot] == key and not seen[slot]:
             seen[slot] = True
@@ -90,16 +118,12 @@ def _power(exponent: int, base_powers: np.ndarray) -> np.uint64:
 
 
 @compiled
-def _count_grams(points: np.ndarray, starts: np.ndarray, stops: np.ndarray, base_powers: np.ndarray) -> np.ndarray:
-    words = len(starts)
+def _count_grams(hashes: np.ndarray, lengths: np.ndarray, base_powers: np.ndarray) -> np.ndarray:
+    words = len(hashes)
     counts = np.zeros(len(GRAM_NAMES), np.int64)
-    hashes, powers = np.empty(words, np.uint64), np.empty(words, np.uint64)
+    powers = np.empty(words, np.uint64)
     for word in range(words):
-        hashed = np.uint64(0)
-        for place in range(starts[word], stops[word]):
-            hashed = extended(hashed, points[place])
-        hashes[word], powers[word] = hashed, _power(stops[word] - starts[word], base_powers)
-    lengths = stops - starts
+        powers[word] = _power(lengths[word], base_powers)
     grams, blanks = hashes.copy(), hashes.copy()  # of the n-gram that begins at a word, without and with blanks
     sizes = lengths.copy()
     space = extended(np.uint64(0), np.uint32(0x20))

@@ -37,9 +37,9 @@ class Cleaning:
         return Cleaner(self.clean, folder, item, self.share)
 
 
-def cleaned(cleaner: Cleaner, source: int, record: int, text: bytes) -> bytes | Rejected:
+def cleaned(cleaner: Cleaner, source: int, record: int, text: bytes, url: str) -> bytes | Rejected:
     """A document as it is left, or as rejected by a rule."""
-    found = cleaner.clean(source, record, text)
+    found = cleaner.clean(source, record, text, url)
     if isinstance(found, bytes):
         return found
     about = f"{found.value:.4g}, the limit is {found.limit:.4g}" + (f" ({found.detail})" if found.detail else "")

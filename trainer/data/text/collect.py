@@ -179,7 +179,7 @@ class Collect(Work[WorkItem, Collected]):
                 records_of = self.examples.read(part.source) if self.examples else None
                 for record, document in records_of or read_documents(part.source, account, part.part):
                     if cleaner and not isinstance(document, Rejected):
-                        document = cleaned(cleaner, part.number, record, document)
+                        document = cleaned(cleaner, part.number, record, document, account.url)
                     if not isinstance(document, Rejected):
                         writer.add(part.number, record, document)
                         if self.examples and self.examples.collects_labels:

@@ -35,8 +35,12 @@ def read_documents(source: Source, account: Account | None = None, part: Part = 
 
     A document is UTF-8, has more than white space and at most `data.most_document_bytes`; other records come as
     rejected. A broken file is refused by name; so is one of which no record has a text, where it is read whole.
+    While a document is looked at, `account.url` is its address.
     """
-    return READERS[source.kind].read(source, part, Account() if account is None else account)
+    account = Account() if account is None else account
+    for record in READERS[source.kind].read(source, part, account):
+        yield record
+        account.url = ""
 
 
 def parts_of(source: Source, wanted_bytes: int, *, at_once: bool = False) -> list[Part]:

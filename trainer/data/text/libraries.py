@@ -10,7 +10,7 @@ from trainer.errors import InputError
 EXTRA = "data"  # of banyan-train
 
 
-def library(module: str, purpose: str) -> Any:
+def library(module: str, purpose: str, *, extra: str = EXTRA) -> Any:
     """The module of this name. InputError, which says what it is needed for, if it isn't installed."""
     try:
         return importlib.import_module(module)
@@ -18,5 +18,5 @@ def library(module: str, purpose: str) -> Any:
         missing = error.name or module
         raise InputError(
             f"{purpose} needs the package {missing.partition('.')[0]}, which is missing: pip install "
-            f'"banyan-train[{EXTRA}]".'
+            f'"banyan-train[{extra}]".'
         ) from error

@@ -22,7 +22,7 @@ from trainer.data.near.identity import near_identity
 from trainer.data.text.sources import Source
 from trainer.data.tokens.manifest import ModelRecord
 from trainer.data.tokens.tokenizer import find_tokenizer, tokenizer_sha256
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, InputError
 from trainer.machine.durable import make_folder, write_json
 from trainer.machine.environment import as_stored
 from trainer.machine.hub_name import local_folder
@@ -107,6 +107,17 @@ def read_progress(folder: Path, plan: PreparationPlan) -> str:
     if difference:
         raise ConfigError(f"data.output={folder} holds other data ({difference}): {mend}")
     return "finished" if stored.finished else "begun"
+
+
+def read_plan(folder: Path) -> StoredPlan:
+    """The plan of a finished output. InputError where there is none."""
+    try:
+        plan = from_json(StoredPlan, read_json(folder / FILE, most_bytes=MOST_BYTES))
+    except (FileNotFoundError, Malformed) as error:
+        raise InputError(f"{folder}: no finished output of prepare: its {FILE} can't be read ({error}).") from error
+    if not plan.finished:
+        raise InputError(f"{folder}: its prepare isn't finished; run it again to its end.")
+    return plan
 
 
 def _difference(stored: dict[str, Any], wanted: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ UTF_8 = "utf-8"
 AUTO = "auto"
 ITEM_DOMAINS = 1000  # of a work item, that are kept: the most frequent
 KEPT_DOMAINS = 100  # of them all
+MOST_ADDRESS = 4096  # characters of an address that are looked at
 URL_FIELD = "url"  # of a record: the address that its document is from
 _HOST = re.compile(r"https?://(?:[^/?#@\s]{0,200}@)?([\w.-]{1,253})(?=[:/?#]|$)", re.I)
 RESILIPARSE, TRAFILATURA = "resiliparse", "trafilatura"
@@ -58,17 +59,20 @@ class Account:
     """What is counted while a source is read, besides its records.
 
     `unused` is what was left out within files, such as members of a tar beside the text; `changed` is what became of
-    documents that weren't UTF-8 text; `domains` are those of documents whose records have an address. `records` is how
-    many numbers of records the last part took: the numbers in the next part of the same file begin there.
+    documents that weren't UTF-8 text; `domains` are those of documents whose records have an address, `url` is the last
+    document's, if it has one. `records` is how many numbers of records the last part took: the numbers in the next part
+    of the same file begin there.
     """
 
     unused: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
     domains: Counter[str] = field(default_factory=Counter)
     records: int = 0
+    url: str = ""
 
-    def count_domain(self, url: object) -> None:
-        """Counts the domain of a document, where its record has an address."""
+    def note_address(self, url: object) -> None:
+        """Notes a document's address, where its record has one, and counts its domain."""
+        self.url = url.strip()[:MOST_ADDRESS].encode("utf-8", "replace").decode() if isinstance(url, str) else ""
         domain = domain_of(url)
         if domain:
             self.domains[domain] += 1

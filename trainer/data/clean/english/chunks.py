@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainer.data.clean.characters import SPACE, character_classes, code_points
+from trainer.data.clean.characters import SPACE, character_classes
 from trainer.data.clean.english.pieces import english_pieces
-from trainer.data.clean.english.plain_chunks import plain_cuts, plain_rules
+from trainer.data.clean.english.plain_chunks import LONGEST_LISTED, plain_cuts, plain_rules
 from trainer.data.clean.hashes import extended, key_of, slot_of
 from trainer.data.compiled import compiled
 
@@ -78,16 +78,11 @@ class EnglishChunks:
         return begins
 
     def _forget(self) -> None:
-        """Begins anew, with the exceptions alone: compiled code takes other runs of letters for words."""
-        self._keys, self._cuts = np.zeros(SLOTS, np.uint64), np.zeros(SLOTS, np.uint64)
+        """Begins anew. A key and its cuts lie side by side, so that both come with one line of the cache."""
+        slots = np.zeros((SLOTS, 2), np.uint64)
+        self._keys, self._cuts = slots[:, 0], slots[:, 1]
         self._used = np.zeros(1, np.int64)  # slots
         self._long: dict[str, list[int]] = {}
-        exceptions = list(self._pieces.exceptions)
-        stops = np.cumsum([len(text) for text in exceptions])
-        starts = stops - [len(text) for text in exceptions]
-        cuts = np.array([_cut(_begins(self._pieces.split(text))) for text in exceptions], np.uint64)
-        points = code_points("".join(exceptions))
-        _remember(self._keys, self._cuts, self._used, points, starts, stops, cuts, np.arange(len(exceptions)))
 
 
 def _cut(begins: list[int]) -> int:
@@ -143,7 +138,7 @@ def _find_chunks(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Chunks between white space, where each is cut, and the numbers of those that aren't known.
 
-    ASCII letters alone, or ASCII digits alone, are one word unless they are known.
+    ASCII letters alone, or ASCII digits alone, are one word unless they are an exception.
     """
     total = len(points)
     most = total // 2 + 1
@@ -173,11 +168,17 @@ def _find_chunks(
                 unknown += 1
         else:
             key = key_of(hashed)
+            if letters or digits:
+                cuts[count] = np.uint64(1)
+                if place - start <= LONGEST_LISTED:
+                    slot = slot_of(exceptions, key, len(exceptions))
+                    if exceptions[slot] == key:
+                        cuts[count] = exception_cuts[slot]
+                count += 1
+                continue
             slot = slot_of(keys, key, len(keys))
             if keys[slot] == key:
                 cuts[count] = known[slot]
-            elif letters or digits:
-                cuts[count] = np.uint64(1)
             else:
                 cut = plain_cuts(points, start, place, kinds, exceptions, exception_cuts, units, pairs)
                 cuts[count] = cut

@@ -29,7 +29,7 @@ RIGHT_OF_STOP = 1024
 BEYOND_ASCII = "‘’“”–—"
 POINTS = 0x2020  # of the table
 _LONGEST_UNIT = 5
-_LONGEST_LISTED = 12  # characters of an exception or unit
+LONGEST_LISTED = 12  # characters of an exception or unit
 _STOP, _PLUS, _COMMA, _HYPHEN, _STAR, _CARET = 0x2E, 0x2B, 0x2C, 0x2D, 0x2A, 0x5E
 _EN_DASH, _EM_DASH, _TILDE = 0x2013, 0x2014, 0x7E
 _COLON, _LESS, _MORE, _EQUALS, _SLASH = 0x3A, 0x3C, 0x3E, 0x3D, 0x2F
@@ -58,7 +58,7 @@ def plain_rules(pieces: EnglishPieces) -> PlainRules:
     for letter in [*map(chr, range(0x21, 0x7F)), *BEYOND_ASCII]:
         kinds[ord(letter)] = _kind_of(letter, pieces)
     kinds[ord("$")] = 0
-    assert max(map(len, pieces.exceptions)) == _LONGEST_LISTED
+    assert max(map(len, pieces.exceptions)) == LONGEST_LISTED
     exceptions = _table([hash_of(text) for text in pieces.exceptions])
     cuts = np.zeros(len(exceptions), np.uint64)
     for text, inside in pieces.exceptions.items():
@@ -125,7 +125,7 @@ def _hash(points: np.ndarray, start: int, stop: int) -> np.uint64:
 @compiled
 def _find(table: np.ndarray, points: np.ndarray, start: int, stop: int) -> int:
     """The slot of a stretch of text in a table, or -1."""
-    if stop - start > _LONGEST_LISTED:
+    if stop - start > LONGEST_LISTED:
         return -1
     key = key_of(_hash(points, start, stop))
     slot = slot_of(table, key, len(table))

@@ -96,7 +96,7 @@ def counted_domains(records: Iterator[Record], batch: Any, account: Account) -> 
         return
     for record, address in zip(records, batch.column(URL_FIELD), strict=False):
         if isinstance(record[1], bytes):
-            account.count_domain(address.as_py())
+            account.note_address(address.as_py())
         yield record
 
 

@@ -98,7 +98,7 @@ def _text_of_line(line: bytes, reading: Reading, account: Account) -> bytes | Re
         return Rejected(NO_TEXT_FIELD, f"has the fields {first_few(map(repr, record)) or 'of an empty object'}")
     document = checked_string(text, reading.most_bytes)
     if isinstance(document, bytes):
-        account.count_domain(record.get(URL_FIELD))
+        account.note_address(record.get(URL_FIELD))
     return document
 
 

@@ -175,7 +175,7 @@ def _records(
             text = row[column].encode("utf-8", "surrogateescape")
             document = too_large(len(text), reading.most_bytes) if len(text) > reading.most_bytes else checked(text)
             if addresses is not None and isinstance(document, bytes):
-                account.count_domain(row[addresses])
+                account.note_address(row[addresses])
         yield number, document.at("row", number) if isinstance(document, Rejected) else document
 
 

@@ -45,7 +45,7 @@ def read(source: Source, part: Part, account: Account) -> Iterator[Record]:
         number = account.records
         account.records += 1
         if isinstance(document, bytes) and isinstance(record, WarcRecord):
-            account.count_domain(record.fields.get("warc-target-uri"))
+            account.note_address(record.fields.get("warc-target-uri", "").strip("<>"))  # as wget writes them
         yield number, document.at(_place(record)) if isinstance(document, Rejected) else document
     if part.is_whole and not found:
         raise InputError(
