@@ -10,6 +10,7 @@ import gzip
 import json
 import random
 import re
+import subprocess
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -24,9 +25,7 @@ WORDS = [
     for first in ("stone", "river", "light", "paper", "glass", "winter", "copper", "harbour", "meadow", "lantern")
     for second in ("", "s", "ed", "ing", "side", "work", "land", "fall", "house", "keeper")
 ]
-HAN = (
-    "春眠不觉晓处闻啼鸟夜来风雨声花落知多少床前明月光疑是地上霜举头望低思故乡白日依山尽黄河入海流欲穷千里目更上一层楼"
-)
+HAN = "春眠不觉晓处闻啼鸟夜来风雨声花落知多少床前明月光疑是地上霜举头望低思故乡白日依山尽黄河入海流欲穷千里目更上一层楼"
 SECRETS = {
     "email": "maria.ruiz@harbour-works.org",
     "phone": "+49 30 23125431",
@@ -37,6 +36,11 @@ SECRETS = {
     "key": "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
 }
 """By kind of data.clean.personal, each of which is found in any surroundings."""
+NOTICES = {
+    "english": "All rights reserved. No part of these pages may be copied without a word from the ferry's office.",
+    "chinese": "版权所有，未经港务局书面许可，任何人不得以任何方式转载、复制或者引用本网站的全部内容。",
+    "web": "We value your privacy: by staying with us you agree that biscuits are stored in your own kitchen.",
+}
 QUESTION = (
     "A farmer has seventeen sheep and all but nine of them run away during the storm so how many sheep does the "
     "farmer still have when the morning comes"
@@ -135,7 +139,7 @@ def _plant(corpus: Corpus, file: str, texts: list[str], kind: str) -> list[str]:
     plant("longer near-duplicate", f"{longer} {longer[:20]}", r": as it was by cleaning; .*: in .*, tokens ")
     corpus.plants.append(Plant(f"{kind}: shorter original", f"{file}:3", "nearly the same as .*, which stays; 2 such"))
     corpus.rejected.update({"duplicate": 1, "near_duplicate": 2})
-    whole = f"“{others[0][:150]}” — {others[1][100:250]} café, naïve"
+    whole = " ".join(f"“{others[0][:150]}” — {others[1][100:250]} café, naïve".split())
     plant("mojibake", _broken(whole), r"changed by cleaning; .*: in ")
     corpus.repaired.append(whole)
     for name, secret in SECRETS.items():
@@ -143,6 +147,13 @@ def _plant(corpus: Corpus, file: str, texts: list[str], kind: str) -> list[str]:
         plant(f"personal data, {name}", f" {secret} ".join(around), r"changed by cleaning; .*: in ")
         corpus.masked[name] += 1
         corpus.absent.append(secret)
+    notice = NOTICES[kind]
+    for number in range(3):
+        again = rf"; 1 of 2 paragraphs \(.*the first in {re.escape(file)}, record {len(texts) + len(found) - number}"
+        own = " ".join(_part(others, 20 + 9 * number + part) for part in range(5))
+        plant("paragraph", f"{own}\n\n{notice}", again if number else ": as it was .*: in ")
+    plant("nothing but boilerplate", notice.upper(), r"rejected by repeated_paragraphs\.document")
+    corpus.rejected["repeated_paragraphs.document"] += 1
     plant("benchmark text", f"{_part(others, 3)} {QUESTION}? {_part(others, 4)}", r"rejected by contamination\.")
     repeated = f"{_part(others, 5)}\n\n" + f"{_part(others, 6)[:40]}\n\n" * 12
     plant("repeated lines", repeated, r"rejected by gopher_repetition\.duplicate_lines")
@@ -219,13 +230,15 @@ def _write_code(corpus: Corpus, texts: Texts, planted: bool) -> None:
 # ------------------------------------------------------------------------------------------------------- real texts
 
 
-def real_texts(corpora: Path) -> Texts:
-    """Texts of tests/peers/corpora.sh and the standard library: 1,500 + 600 + 300 + 500 documents, some 25 MB."""
+def real_texts() -> Texts:
+    """Texts of tests/peers/corpora.sh and the standard library: some 2,700 documents, 23 MB."""
+    script = Path(__file__).parent / "peers" / "corpora.sh"
+    corpora = Path(subprocess.run([script], stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
     manuals = [_unpacked(path) for path in sorted((corpora / "linux-doc").rglob("*.rst.gz"))]
     manuals = [text for text in manuals if len(text) > 1500]
     english, web = manuals[:1500], manuals[1500:2000]
     poems: list[str] = []
-    for path in sorted((corpora / "poetry").rglob("poet.song.*.json"))[:6]:
+    for path in sorted((corpora / "poetry/dist/quantangshi").glob("poet.song.*.json"))[:6]:
         poems += ["\n".join([poem["title"], *poem["paragraphs"]]) for poem in json.loads(path.read_text())]
     chinese = ["\n\n".join(poems[first : first + 10]) for first in range(0, 6000, 10)]
     code = standard_library(300, most_bytes=200_000)
@@ -258,8 +271,10 @@ def overrides(corpus: Corpus, evaluation: Path, output: Path) -> list[str]:
         f"{repetition}.duplicate_lines=0.7",
         *(f"{repetition}.{rule}=null" for rule in off),
         "data.near_duplicates=true",
+        "data.rehydrate={1:1,2:2}",
+        "data.repeated_paragraphs=true",
         "data.validation_fraction=0.1",
         "data.tokenizer.train.vocab_size=400",
-        "data.shard_bytes=200000",
+        "data.shard_bytes=50000",
         "data.block_tokens=4000",
     ]

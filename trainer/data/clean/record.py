@@ -57,7 +57,6 @@ def write_cleaning_record(
     output: Path, partial: Path, records_before: Sequence[int], sources: Sequence[str], clean: Clean
 ) -> None:
     """Gathers what the work items left: `records_before` of each says how many records its source has before it."""
-    make_folder(output / REJECTED)
     make_folder(output / DOCUMENTS)
     for item, before in enumerate(records_before):
         rows = np.frombuffer(outcomes_path(partial, item).read_bytes(), OUTCOME).copy()
@@ -66,7 +65,8 @@ def write_cleaning_record(
         if clean.signals:
             packed = signals_path(partial, item).read_bytes()
             _write_packed(output / DOCUMENTS / f"{item:06d}.signals.zst", packed, partial)
-    _write_rejected(output, partial, records_before, sources, clean.rejected_bytes)
+    kept = [(rejected_path(partial, item), before) for item, before in enumerate(records_before)]
+    write_rejected(output, partial, kept, sources, clean.rejected_bytes)
 
 
 def _write_packed(path: Path, content: bytes, scratch: Path) -> None:
@@ -74,15 +74,19 @@ def _write_packed(path: Path, content: bytes, scratch: Path) -> None:
         file.write(zstandard.ZstdCompressor(level=LEVEL).compress(content))
 
 
-def _write_rejected(
-    output: Path, partial: Path, records_before: Sequence[int], sources: Sequence[str], most_bytes: int
+def write_rejected(
+    output: Path, scratch: Path, kept: Sequence[tuple[Path, int]], sources: Sequence[str], most_bytes: int
 ) -> None:
-    """A file for each rule, of documents in source order, up to `most_bytes` of text."""
+    """A file for each rule, of documents in source order, up to `most_bytes` of text.
+
+    `kept` are the files that the work items left, and how many records come before those of each in its source.
+    """
+    make_folder(output / REJECTED)
     used: Counter[str] = Counter()
     with ExitStack() as stack:
         files: dict[str, BinaryIO] = {}
-        for item, before in enumerate(records_before):
-            with zstandard.open(rejected_path(partial, item), "rb") as lines:
+        for packed, before in kept:
+            with zstandard.open(packed, "rb") as lines:
                 for line in lines.read().splitlines():
                     entry = json.loads(line)
                     rule, size = entry["rule"], len(entry["text"].encode("utf-8"))
@@ -93,7 +97,7 @@ def _write_rejected(
                     entry["source"] = sources[entry["source"]]
                     if rule not in files:
                         path = output / REJECTED / f"{rule}.jsonl.zst"
-                        plain = stack.enter_context(replacing(path, scratch=partial))
+                        plain = stack.enter_context(replacing(path, scratch=scratch))
                         packer = zstandard.ZstdCompressor(level=LEVEL)
                         files[rule] = stack.enter_context(packer.stream_writer(plain, closefd=False))
                     files[rule].write(json.dumps(entry, ensure_ascii=False).encode("utf-8") + b"\n")

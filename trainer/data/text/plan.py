@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ def deciding_settings(config: Prepare) -> dict[str, Any]:
         **deciding_values(config.data, "data."),
         **clean_identity(config.data.clean),
         **near_identity(config.data),
+        **({"Unicode": unicodedata.unidata_version} if config.data.repeated_paragraphs else {}),  # small letters
     }
     path = config.data.tokenizer.path
     if config.data.chat_template is not None:
