@@ -1,7 +1,7 @@
 """A mixed corpus with faults planted in it, of which is known what has to become of each.
 
-English texts, Chinese ones, code and a crawl; behind them, in each kind of file, copies, near copies, mojibake, personal
-data, keys, questions of an evaluation set, boilerplate and broken records.
+English texts, Chinese ones, code and a crawl; behind them, in each kind of file, copies, near copies, mojibake,
+personal data, keys, questions of an evaluation set, boilerplate and broken records.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 import psutil
 import pytest
 
-from tests.cluster.ray.daemons import wait_until
 from launch.compose import compose
+from tests.cluster.ray.daemons import wait_until
 from tests.killed import large_files
 from tests.planted import evaluation_set, overrides, real_texts, write_corpus
 from tests.prepared import prepare, shard_files, write_folder
