@@ -1,11 +1,12 @@
 """`make bench-prepare`: MB of text per CPU-second of each stage of prepare, against datatrove and bare encoders.
 
-python -m tests.benchmarks.prepare [--megabytes 6] [--rounds 3] [--text FILE.jsonl] [--datatrove PYTHON]
+python -m tests.benchmarks.prepare [--megabytes 12] [--peer-megabytes 2] [--rounds 3] [--text FILE.jsonl]
 
 Both read the same documents (the kernel's documentation of tests/peers/corpora.sh unless --text names others), with the
 same tokenizer of 16,384 tokens, trained on them; each is one process that stays up, and the stages are run in turn,
-forwards and backwards. CPU seconds are those of all threads of the process. "whole" is JSON lines → Gopher's, C4's and
-FineWeb's rules → MinHash → tokens on disk.
+forwards and backwards. datatrove, whose time is proportional to the text from the first megabyte on, gets the first
+--peer-megabytes of them. CPU seconds are those of all threads of the process. "tokenise" writes shards; "whole" is JSON
+lines → Gopher's, C4's and FineWeb's rules → MinHash → tokens on disk.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from bisect import bisect_left
 from collections import defaultdict
 from contextlib import ExitStack
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,7 @@ from trainer.data.tokens.training_text import TrainingText
 
 ROOT = Path(__file__).parents[2]
 SHARED = ("read", *FILTERS, "near-duplicates", "tokenise", "whole")  # of Banyan and datatrove
-BARE = ("bare tokenizers", "gigatoken alone")
+BARE = ("encode", "bare tokenizers", "gigatoken alone")  # of ids alone, without a shard
 VOCABULARY = 2**14
 
 
@@ -41,7 +44,12 @@ class Contestant:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
         self._process = stack.enter_context(
             subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=environment,
             )
         )
         stack.callback(self._process.kill)
@@ -76,7 +84,8 @@ def documents(megabytes: float) -> list[str]:
 def main(arguments: list[str] | None = None) -> None:
     """Takes turns, prints a table, writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megabytes", type=float, default=6)
+    parser.add_argument("--megabytes", type=float, default=12)
+    parser.add_argument("--peer-megabytes", type=float, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--text", type=Path, help="JSON lines")
     parser.add_argument("--datatrove", type=Path, help="its Python; by default that of tests/peers/datatrove.sh")
@@ -89,7 +98,9 @@ def main(arguments: list[str] | None = None) -> None:
             texts = [json.loads(line)["text"] for line in options.text.open()]
         else:
             texts = documents(options.megabytes)
-        size = sum(len(text.encode()) for text in texts) / 1e6
+        ends = list(accumulate(len(text.encode()) / 1e6 for text in texts))
+        count = min(len(texts), 1 + bisect_left(ends, options.peer_megabytes))
+        sizes = {"banyan": ends[-1], "datatrove": ends[count - 1]}
         file = folder / "in" / "documents.jsonl"
         file.parent.mkdir()
         file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -101,8 +112,12 @@ def main(arguments: list[str] | None = None) -> None:
         banyan_command = [sys.executable, "-m", "tests.benchmarks.contestants.preparing"]
         datatrove_command = [str(peer), str(ROOT / "tests/benchmarks/contestants/datatrove_stages.py")]
         banyan = Contestant(stack, [*banyan_command, str(file), str(tokenizer), str(folder / "banyan")])
-        datatrove = Contestant(stack, [*datatrove_command, str(file), str(tokenizer), str(folder / "datatrove")])
-        print(f"{len(texts):,} documents, {size:.1f} MB", flush=True)
+        datatrove = Contestant(
+            stack, [*datatrove_command, str(file), str(tokenizer), str(folder / "datatrove"), str(count)]
+        )
+        print(
+            f"{len(texts):,} documents, {ends[-1]:.1f} MB; of datatrove {count:,}, {ends[count - 1]:.1f} MB", flush=True
+        )
         turns = [(banyan, "banyan", stage) for stage in (*SHARED, *BARE)]
         turns += [(datatrove, "datatrove", stage) for stage in SHARED]
         turns.sort(key=lambda turn: (*SHARED, *BARE).index(turn[2]))
@@ -116,13 +131,19 @@ def main(arguments: list[str] | None = None) -> None:
                 seconds[name, stage].append(taken)
                 tokens[name, stage] = given
         tokens["banyan", "tokenise"] = banyan.run("tokens")[1]
-        print(table(size, seconds))
+        print(table(sizes, seconds))
         told = {f"{name}, {stage}": tokens[name, stage] for name, stage in tokens if tokens[name, stage] is not None}
         print("documents that stay, or tokens:", json.dumps(told))
+        own = [
+            theirs / ours for ours, theirs in zip(seconds["banyan", "encode"], seconds["banyan", BARE[-1]], strict=True)
+        ]
+        print(f"encode: {_short(statistics.median(own))} ± {_short(report.spread(own))} of gigatoken's own speed")
         kept = {f"{name}, {stage}": values for (name, stage), values in seconds.items()}
         facts = report.machine()
         print(report.machine_line(facts))
-        report.write(options.output / "prepare.json", {"machine": facts, "megabytes": size, "seconds": kept, "given": told})
+        report.write(
+            options.output / "prepare.json", {"machine": facts, "megabytes": sizes, "seconds": kept, "given": told}
+        )
 
 
 def _datatrove() -> Path:
@@ -130,23 +151,21 @@ def _datatrove() -> Path:
     return Path(subprocess.run([script], stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
 
 
-def table(size: float, seconds: dict[tuple[str, str], list[float]]) -> str:
+def table(sizes: dict[str, float], seconds: dict[tuple[str, str], list[float]]) -> str:
     """MB per CPU-second, medians with spreads, and ratios round by round."""
 
     def speed(name: str, stage: str) -> str:
-        values = [size / value for value in seconds[name, stage]]
+        values = [sizes[name] / value for value in seconds[name, stage]]
         return f"{_short(statistics.median(values))} ± {_short(report.spread(values))}" if values else ""
 
     rows = []
     for stage in SHARED:
         pairs = zip(seconds["datatrove", stage], seconds["banyan", stage], strict=True)
-        times = [theirs / ours for theirs, ours in pairs]
+        times = [theirs / sizes["datatrove"] / (ours / sizes["banyan"]) for theirs, ours in pairs]
         ratio = f"{_short(statistics.median(times))} ± {_short(report.spread(times))}"
         rows.append([stage, speed("banyan", stage), speed("datatrove", stage), ratio])
     for stage in BARE:
-        pairs = zip(seconds["banyan", stage], seconds["banyan", "tokenise"], strict=True)
-        ratio = statistics.median(theirs / ours for theirs, ours in pairs)
-        rows.append([f"tokenise: {stage}", speed("banyan", stage), "", f"{_short(ratio)} (banyan's tokenise)"])
+        rows.append([f"ids alone: {stage}", speed("banyan", stage), "", ""])
     return report.show(["stage", "banyan, MB/CPU-s", "datatrove", "banyan ÷ datatrove"], rows)
 
 

@@ -35,7 +35,9 @@ def main(file: Path, tokenizer: Path, folder: Path, count: int | None = None) ->
         "gopher_repetition": GopherRepetitionFilter(),
         "gopher_quality": GopherQualityFilter(max_non_alpha_words_ratio=0.5),
         "c4": C4QualityFilter(filter_no_terminal_punct=False, filter_curly_bracket=False),
-        "fineweb_quality": FineWebQualityFilter(line_punct_thr=0.05, short_line_thr=0.95, char_duplicates_ratio=0.3, new_line_ratio=1),
+        "fineweb_quality": FineWebQualityFilter(
+            line_punct_thr=0.05, short_line_thr=0.95, char_duplicates_ratio=0.3, new_line_ratio=1
+        ),
     }
     config = MinhashConfig(hash_config=HashConfig(hash_fc="sha1", precision=64))
 
@@ -58,9 +60,9 @@ def main(file: Path, tokenizer: Path, folder: Path, count: int | None = None) ->
         places = {part: str(folder / name / part) for part in ("signatures", "pairs", "removed")}
         MinhashDedupSignature(output_folder=places["signatures"], config=config).run(given)
         for bucket in range(config.num_buckets):
-            MinhashDedupBuckets(
-                input_folder=places["signatures"], output_folder=places["pairs"], config=config
-            ).run(rank=bucket, world_size=config.num_buckets)
+            MinhashDedupBuckets(input_folder=places["signatures"], output_folder=places["pairs"], config=config).run(
+                rank=bucket, world_size=config.num_buckets
+            )
         MinhashDedupCluster(input_folder=places["pairs"], output_folder=places["removed"], config=config).run()
         return places["removed"]
 

@@ -120,6 +120,7 @@ def main(file: Path, tokenizer: Path, folder: Path, count: int | None = None) ->
             "tokenise": part_of_prepare("MakeShard"),
             "tokens": lambda: read_manifest(folder / "part" / "train").tokens,
             "whole": whole,
+            "encode": lambda: sum(len(piece) for text in texts for piece in fast.encode(text.encode())) + len(texts),
             "bare tokenizers": lambda: bare(lambda text: slow.encode(text, add_special_tokens=False).ids),
             "gigatoken alone": gigatoken_alone,
         }
