@@ -1,6 +1,8 @@
 """datatrove's stages of preparing, each on all documents: run by its own Python (tests/peers/datatrove.sh).
 
-PYTHON tests/benchmarks/contestants/datatrove_stages.py FILE.jsonl TOKENIZER.json FOLDER [DOCUMENTS], then stages.py's lines.
+PYTHON tests/benchmarks/contestants/datatrove_stages.py FILE.jsonl TOKENIZER.json FOLDER [DOCUMENTS]
+
+Standard input and output are as stages.py has them.
 """
 
 import itertools
@@ -26,8 +28,8 @@ def main(file: Path, tokenizer: Path, folder: Path, count: int | None = None) ->
     from datatrove.pipeline.readers import JsonlReader
     from datatrove.pipeline.tokens import DocumentTokenizer
     from datatrove.pipeline.writers import JsonlWriter
-    from datatrove.utils.logging import logger
     from datatrove.utils.hashing import HashConfig
+    from datatrove.utils.logging import logger
 
     logger.remove()
     texts = [json.loads(line)["text"] for line in itertools.islice(file.open(), count)]
