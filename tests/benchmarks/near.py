@@ -3,11 +3,11 @@
 python -m tests.benchmarks.near recall [--pairs 20000]        pairs at eight similarities
 python -m tests.benchmarks.near growth [--megabytes 40 80 160 320]
 
-recall: of pairs of 150 words of which some are replaced, the exact Jaccard similarity s is taken, and the share of pairs
-that have a band in common is held against the mean of 1 - (1 - s^rows)^bands.
+recall: of pairs of 150 words of which some are replaced, the exact Jaccard similarity s is taken, and the share of
+pairs that have a band in common is held against the mean of 1 - (1 - s^rows)^bands.
 
-growth: CPU seconds of all stages of finding near-duplicates in documents of 3 kB, one in ten of which is near to an earlier
-one; a power law over the sizes is carried on to a terabyte.
+growth: CPU seconds of all stages of finding near-duplicates in documents of 2 kB, one in ten of which is near to an
+earlier one; a power law over the sizes is carried on to a terabyte.
 """
 
 from __future__ import annotations
@@ -83,9 +83,8 @@ def growth(sizes: list[float]) -> None:
     print(report.show(["MB of text", *NEAR, "MB/CPU-s"], rows))
     exponent, scale = np.polyfit(*np.log(np.array(totals)).T, 1)
     hours = math.exp(scale) * 1e6**exponent / 3600
-    print(
-        f"seconds = {math.exp(scale):.3g} · MB^{exponent:.3f}, so {hours:.1f} core-hours for a terabyte, by extrapolation"
-    )
+    law = f"{math.exp(scale):.3g} · MB^{exponent:.3f}"
+    print(f"seconds = {law}, so {hours:.1f} core-hours for a terabyte, by extrapolation")
     print(report.machine_line(report.machine()))
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import zstandard
 
 from trainer.config.clean import Clean
+from trainer.data.packed_table import read_packed_table
 from trainer.errors import InputError
 from trainer.machine.durable import make_folder, replacing
 
@@ -106,11 +107,7 @@ def write_rejected(
 def read_outcomes(output: Path) -> Iterator[np.ndarray]:
     """What became of each document that was read: OUTCOME rows, file by file. InputError where a file is damaged."""
     for path in sorted((output / DOCUMENTS).glob("*.rows.zst")):
-        try:
-            with zstandard.open(path, "rb") as file:
-                yield np.frombuffer(file.read(), OUTCOME)
-        except (OSError, ValueError, zstandard.ZstdError) as error:
-            raise InputError(f"{path}: can't be read ({error}); prepare the data again.") from error
+        yield read_packed_table(path, OUTCOME)
 
 
 def read_signals(output: Path) -> Iterator[tuple[list[str], np.ndarray]]:

@@ -75,7 +75,10 @@ def compare_with_gold(labelled: LabelFile, gold: LabelFile) -> Comparison:
         raise InputError(f"{gold.path}: no item of {labelled.path} is in it; they are told apart by id, or by content.")
     names = [EVERYBODY, *sorted(set(pairs) - {EVERYBODY})]
     return Comparison(
-        len(truth), len(truth) - len(seen), len(unknown), tuple(_accuracy(name, pairs[name], tagged=gold.schema.kind == "tags") for name in names)
+        len(truth),
+        len(truth) - len(seen),
+        len(unknown),
+        tuple(_accuracy(name, pairs[name], tagged=gold.schema.kind == "tags") for name in names),
     )
 
 

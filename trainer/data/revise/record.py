@@ -14,8 +14,8 @@ import numpy as np
 import zstandard
 
 from trainer.data.clean.record import LEVEL, write_rejected
+from trainer.data.packed_table import read_packed_table
 from trainer.data.revise.rewrite import TAKEN, kept_path, taken_path
-from trainer.errors import InputError
 from trainer.machine.durable import make_folder, replacing
 
 FOLDER, FILE = "paragraphs", "taken.zst"
@@ -37,11 +37,4 @@ def write_revision_record(
 
 def read_revision_record(output: Path) -> np.ndarray:
     """The documents of which paragraphs were taken out: TAKEN, in source order; none where nobody looked for them."""
-    path = output / FOLDER / FILE
-    if not path.exists():
-        return np.empty(0, TAKEN)
-    try:
-        with zstandard.open(path, "rb") as file:
-            return np.frombuffer(file.read(), TAKEN)
-    except (OSError, ValueError, zstandard.ZstdError) as error:
-        raise InputError(f"{path}: can't be read ({error}); prepare the data again.") from error
+    return read_packed_table(output / FOLDER / FILE, TAKEN)

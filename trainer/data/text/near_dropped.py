@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import zstandard
 
-from trainer.errors import InputError
+from trainer.data.packed_table import read_packed_table
 
 FOLDER, MEMBERS = "near_duplicates", "members.zst"  # beside the shards
 NEAR_DUPLICATE = "near_duplicate"  # nearly the same as another document, which stays
@@ -67,11 +66,4 @@ def _places(rows: np.ndarray, members: np.ndarray) -> np.ndarray:
 
 def read_near_record(output: Path) -> np.ndarray:
     """The documents in clusters of an output of prepare: MEMBER; none where nobody looked for them."""
-    path = output / FOLDER / MEMBERS
-    if not path.exists():
-        return np.empty(0, MEMBER)
-    try:
-        with zstandard.open(path, "rb") as file:
-            return np.frombuffer(file.read(), MEMBER)
-    except (OSError, ValueError, zstandard.ZstdError) as error:
-        raise InputError(f"{path}: can't be read ({error}); prepare the data again.") from error
+    return read_packed_table(output / FOLDER / MEMBERS, MEMBER)
