@@ -4,8 +4,8 @@ python -m tests.benchmarks.prepare [--megabytes 12] [--peer-megabytes 2] [--roun
 
 Both read the same documents (the kernel's documentation of tests/peers/corpora.sh unless --text names others), with the
 same tokenizer of 16,384 tokens, trained on them; each is one process that stays up, and the stages are run in turn,
-forwards and backwards. datatrove, whose time is proportional to the text from the first megabyte on, gets the first
---peer-megabytes of them. CPU seconds are those of all threads of the process. "tokenise" writes shards; "whole" is JSON
+forwards and backwards. datatrove and the bare loop of `tokenizers`, whose time is proportional to the text from the first
+megabyte on, get the first --peer-megabytes of them. CPU seconds are those of all threads of the process. "tokenise" writes shards; "whole" is JSON
 lines → Gopher's, C4's and FineWeb's rules → MinHash → tokens on disk.
 """
 
@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
             (folder / name).mkdir()
         banyan_command = [sys.executable, "-m", "tests.benchmarks.contestants.preparing"]
         datatrove_command = [str(peer), str(ROOT / "tests/benchmarks/contestants/datatrove_stages.py")]
-        banyan = Contestant(stack, [*banyan_command, str(file), str(tokenizer), str(folder / "banyan")])
+        banyan = Contestant(stack, [*banyan_command, str(file), str(tokenizer), str(folder / "banyan"), str(count)])
         datatrove = Contestant(
             stack, [*datatrove_command, str(file), str(tokenizer), str(folder / "datatrove"), str(count)]
         )
@@ -155,7 +155,7 @@ def table(sizes: dict[str, float], seconds: dict[tuple[str, str], list[float]]) 
     """MB per CPU-second, medians with spreads, and ratios round by round."""
 
     def speed(name: str, stage: str) -> str:
-        values = [sizes[name] / value for value in seconds[name, stage]]
+        values = [sizes["datatrove" if stage == "bare tokenizers" else name] / value for value in seconds[name, stage]]
         return f"{_short(statistics.median(values))} ± {_short(report.spread(values))}" if values else ""
 
     rows = []

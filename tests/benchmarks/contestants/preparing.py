@@ -1,11 +1,10 @@
 """Banyan's stages of preparing, each on all documents, and the bare encoders that they are held against.
 
-python -m tests.benchmarks.contestants.preparing FILE.jsonl TOKENIZER.json FOLDER [DOCUMENTS], then stages.py's lines
+python -m tests.benchmarks.contestants.preparing FILE.jsonl TOKENIZER.json FOLDER PEER_DOCUMENTS, then stages.py's lines
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
 import sys
@@ -65,9 +64,9 @@ def prepared(arguments: list[str]) -> Counter[str]:
     return seconds
 
 
-def main(file: Path, tokenizer: Path, folder: Path, count: int | None = None) -> None:
-    """Loads the documents, compiles, then serves."""
-    texts = [json.loads(line)["text"] for line in itertools.islice(file.open(), count)]
+def main(file: Path, tokenizer: Path, folder: Path, peer_documents: int) -> None:
+    """Loads the documents, then serves. The bare loop of `tokenizers` gets the first `peer_documents` of them."""
+    texts = [json.loads(line)["text"] for line in file.open()]
     given = folder / "documents.jsonl"
     given.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     clean = compose("prepare", ["data.input=x", "data.output=y", *CLEAN]).data.clean
@@ -98,12 +97,12 @@ def main(file: Path, tokenizer: Path, folder: Path, count: int | None = None) ->
         prepared(command("whole", *CLEAN, "data.near_duplicates=true"))
         return read_manifest(folder / "whole" / "train").tokens
 
-    def bare(encode: Callable[[str], Any]) -> int:
+    def bare() -> int:
         """A loop that encodes and writes an array."""
         tokens = 0
         with open(folder / "bare.bin", "wb") as written:
-            for text in texts:
-                ids = encode(text)
+            for text in texts[:peer_documents]:
+                ids = slow.encode(text, add_special_tokens=False).ids
                 written.write(np.append(ids, end).astype(dtype).tobytes())
                 tokens += len(ids) + 1
         return tokens
@@ -121,7 +120,7 @@ def main(file: Path, tokenizer: Path, folder: Path, count: int | None = None) ->
             "tokens": lambda: read_manifest(folder / "part" / "train").tokens,
             "whole": whole,
             "encode": lambda: sum(len(piece) for text in texts for piece in fast.encode(text.encode())) + len(texts),
-            "bare tokenizers": lambda: bare(lambda text: slow.encode(text, add_special_tokens=False).ids),
+            "bare tokenizers": bare,
             "gigatoken alone": gigatoken_alone,
         }
         | {name: lambda name=name: filtered(name) for name in FILTERS}
