@@ -4,9 +4,9 @@ python -m tests.benchmarks.prepare [--megabytes 12] [--peer-megabytes 2] [--roun
 
 Both read the same documents (the kernel's documentation of tests/peers/corpora.sh unless --text names others), with the
 same tokenizer of 16,384 tokens, trained on them; each is one process that stays up, and the stages are run in turn,
-forwards and backwards. datatrove and the bare loop of `tokenizers`, whose time is proportional to the text from the first
-megabyte on, get the first --peer-megabytes of them. CPU seconds are those of all threads of the process. "tokenise" writes shards; "whole" is JSON
-lines → Gopher's, C4's and FineWeb's rules → MinHash → tokens on disk.
+forwards and backwards. datatrove and the bare loop of `tokenizers`, whose time is proportional to the text from the
+first megabyte on, get the first --peer-megabytes of them. CPU seconds are those of all threads of the process.
+"tokenise" writes shards; "whole" is JSON lines → Gopher's, C4's and FineWeb's rules → MinHash → tokens on disk.
 """
 
 from __future__ import annotations

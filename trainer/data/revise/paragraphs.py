@@ -15,7 +15,7 @@ BETWEEN = {BLANK_LINES: re.compile(r"\n(?:[^\S\n]*\n)+"), LINES: re.compile(r"\n
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Characters [start, stop) of a text. Only those that are long enough are compared."""
+    """Characters [start, stop) of a text. Those are compared that are long enough and have a letter or digit."""
 
     start: int
     stop: int
@@ -33,8 +33,11 @@ def paragraphs_of(text: str, settings: Paragraphs) -> list[Paragraph]:
 
 def _paragraph(text: str, start: int, stop: int, lowest_bytes: int) -> Paragraph:
     length = stop - start
-    surely, never = length >= lowest_bytes, 4 * length < lowest_bytes  # a character has one byte to four
-    return Paragraph(start, stop, surely or (not never and len(text[start:stop].encode("utf-8")) >= lowest_bytes))
+    if 4 * length < lowest_bytes:  # a character has one byte to four
+        return Paragraph(start, stop, is_compared=False)
+    content = text[start:stop]
+    is_long = length >= lowest_bytes or len(content.encode("utf-8")) >= lowest_bytes
+    return Paragraph(start, stop, is_long and any(map(str.isalnum, content)))
 
 
 def digest_of(text: str, paragraph: Paragraph) -> bytes:
