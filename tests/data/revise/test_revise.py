@@ -113,7 +113,7 @@ def test_the_record_says_what_was_taken_out_of_which_document(corpus, tmp_path, 
     assert len(parts) == 29
 
 
-@pytest.mark.parametrize("shuffled", [True, False])
+@pytest.mark.parametrize("shuffled", [pytest.param(True, marks=pytest.mark.full), False])
 def test_the_same_bytes_with_any_workers_and_any_memory(corpus, tmp_path, monkeypatch, shuffled):
     monkeypatch.setattr(collect, "LEAST_ITEM_BYTES", 5000)
     monkeypatch.setattr(split, "BUCKET_BYTES", 9000)
