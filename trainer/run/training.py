@@ -26,7 +26,6 @@ from trainer.data.tokens.dataset import (
     with_absolute_paths,
     with_length,
 )
-from trainer.data.tokens.history import FILE as HISTORY
 from trainer.data.tokens.history import History, total_steps_of
 from trainer.data.tokens.loader import Loader
 from trainer.data.tokens.order import Order
@@ -36,7 +35,6 @@ from trainer.engine.loop import Progress, Trainer
 from trainer.engine.targets import Step, counted_steps, fixed_steps
 from trainer.errors import STOPPED
 from trainer.evaluate.loss import LossEvaluator, Score, cut_in_words
-from trainer.machine.durable import write_json
 from trainer.machine.process import keep_freed_memory
 from trainer.model.build import (
     count_active_parameters,
@@ -144,8 +142,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         for cut in filter(None, (cut_in_words(dataset, config.evaluate) for dataset in validation + test)):
             print(cut, flush=True)
         remove_attempts(run_dir)
-        run_directory.write_description(run_dir, config, widest(training).manifest.folder / "tokenizer")
-        write_json(run_dir / HISTORY, history.to_json())
+        run_directory.write_description(run_dir, config, history, widest(training).manifest.folder / "tokenizer")
 
     assembly = assemble(config, model_config, weights.shapes, mesh)
     engine = assembly.engine
