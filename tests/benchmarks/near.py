@@ -17,6 +17,7 @@ import json
 import math
 import random
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,19 @@ DOCUMENT_WORDS, NEAR_SHARE = 500, 10
 
 def recall(pairs: int) -> None:
     """Prints what met beside theory, by how many words were replaced."""
-    draw, rows, all_met, all_expected = random.Random(1), [], [], []
+    rows, all_met, all_expected = [], [], []
+    for similarities, met in plant_pairs(pairs):
+        expected = [SCHEME.found(similarity) for similarity in similarities]
+        all_met += met
+        all_expected += expected
+        rows.append([f"{np.mean(similarities):.3f}", *_beside_theory(met, expected)])
+    rows.append(["all", *_beside_theory(all_met, all_expected)])
+    print(report.show(["similarity, mean", "met", "theory", "difference", "two standard errors"], rows))
+
+
+def plant_pairs(pairs: int) -> Iterator[tuple[list[float], list[bool]]]:
+    """For each number of replaced words the exact similarities of so many pairs, and which share a band."""
+    draw = random.Random(1)
     for replaced in REPLACED:
         met, similarities = [], []
         for _ in range(pairs):
@@ -43,15 +56,9 @@ def recall(pairs: int) -> None:
             for place in draw.sample(range(LENGTH), replaced):
                 words[place] = "another" + str(place)
             texts = first, " ".join(words)
-            signatures = np.array([signature(text, SCHEME) for text in texts])
-            met.append(_meet(signatures))
+            met.append(_meet(np.array([signature(text, SCHEME) for text in texts])))
             similarities.append(jaccard(*(shingles(text, SCHEME.words) for text in texts)))
-        expected = [SCHEME.found(similarity) for similarity in similarities]
-        all_met += met
-        all_expected += expected
-        rows.append([f"{np.mean(similarities):.3f}", *_beside_theory(met, expected)])
-    rows.append(["all", *_beside_theory(all_met, all_expected)])
-    print(report.show(["similarity, mean", "met", "theory", "difference", "two standard errors"], rows))
+        yield similarities, met
 
 
 def _meet(signatures: np.ndarray) -> bool:
