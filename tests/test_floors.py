@@ -180,7 +180,7 @@ def test_every_knob_of_prepare_says_whether_it_decides_the_shards() -> None:
     """A setting that was forgotten would make old output count as up to date."""
     free = {"input", "include", "exclude", "output", "workers", "tokenizer"}  # inputs are compared file by file
     free |= {"refuse_licences"}  # which ends prepare, or changes nothing
-    free |= {"clean", "near"}  # sections with knobs of their own
+    free |= {"clean", "near", "paragraphs"}  # sections with knobs of their own
     training = {"path", "train", "validation", "sequence_length", "mask_documents", "shuffle_shards", "verify_bytes"}
     training |= {"packing", "long_documents"}
     for item in dataclasses.fields(Data):
