@@ -11,6 +11,8 @@ import zstandard
 
 pytest.importorskip("numba")
 
+from tests.killed import PROGRAM, kill_after_files, start
+from tests.planted import made_texts, write_corpus
 from tests.prepared import configure, prepare, shard_files, write_jsonl
 from tests.verbs.test_prepare_clean import documents, rejected
 from trainer.config.near import Near
@@ -191,3 +193,19 @@ def test_a_damaged_record_is_refused(corpus, tmp_path):
     (output / "paragraphs" / "taken.zst").write_bytes(zstandard.compress(b"short"))
     with pytest.raises(InputError, match="can't be read"):
         read_revision_record(output)
+
+
+@pytest.mark.full
+def test_elements_of_a_job_array_of_which_one_is_killed_write_the_same(tmp_path):
+    settings = "near_duplicates=True, rehydrate={2: 2}, repeated_paragraphs=True"
+    program, corpus = tmp_path / "run.py", write_corpus(tmp_path / "in", made_texts(60))
+    program.write_text(PROGRAM.replace("validation_fraction=0.1", f"validation_fraction=0.1, {settings}"))
+    inputs, shared = [str(path) for path in corpus.inputs()], tmp_path / "shared"
+    with start(program, inputs, tmp_path / "calm", workers=1) as calm:
+        assert calm.communicate()[0].endswith("\n0\n")
+    first, victim, third = (start(program, inputs, shared, workers=1, element=number) for number in (1, 2, 3))
+    assert kill_after_files(victim, shared, 30)
+    victim.communicate()
+    for element in (first, third, start(program, inputs, shared, workers=1, element=2)):
+        assert element.communicate()[0].endswith("\n0\n")
+    assert shard_files(shared) == shard_files(tmp_path / "calm")
