@@ -25,6 +25,10 @@ from trainer.data.text import collect, split
 from trainer.data.text.near_dropped import read_near_record
 from trainer.data.tokens.manifest import read_manifest
 from trainer.errors import ConfigError, InputError
+from trainer.report.data_card.card import ClusterSize
+from trainer.report.data_card.gather import gather_card
+from trainer.report.data_card.markdown import card_as_markdown
+from trainer.report.data_card.page import card_as_html
 from trainer.verbs.prepare import main
 
 FINEWEB_2 = {1: 1, 2: 2, 3: 3, 5: 5, 100: 8, 1000: 1}
@@ -101,6 +105,18 @@ def test_every_document_and_copy_is_counted(corpus, tmp_path):
     assert manifest.documents == found.total()
     assert sum(NOTICE in text for text in found) == 1
     assert sorted(found.values())[-4:] == [2, 2, 2, 3]  # three copies, and a cluster of near ones
+
+
+def test_the_card_tells_of_copies_and_of_what_was_taken_out(corpus, tmp_path):
+    card = gather_card(prepare(corpus, tmp_path / "out", **settings()), say=print)
+    assert [(stage.name, stage.left) for stage in card.funnel][-2:] == [
+        ("near-duplicates", 83),
+        ("repeated_paragraphs", 82),
+    ]
+    assert (card.copies_added, card.distinct, card.documents) == (5, 82, 87)
+    assert card.clusters == (ClusterSize(3, 1, 3),)
+    assert "copies by the size of clusters" in card_as_html(card)
+    assert "| 3 | 1 | 3 |" in card_as_markdown(card)
 
 
 def test_the_record_says_what_was_taken_out_of_which_document(corpus, tmp_path, capsys):
