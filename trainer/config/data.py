@@ -8,6 +8,7 @@ from typing import Optional
 from trainer.config.clean import Clean
 from trainer.config.knobs import knob, part
 from trainer.config.near import Near
+from trainer.config.paragraphs import Paragraphs
 
 
 @dataclass
@@ -202,6 +203,16 @@ class Data:
         False, "Drop documents that are nearly the same as another (data.near).", later=True, decides=True
     )
     near: Near = part(Near)
+    rehydrate: dict[int, int] = knob(
+        {},
+        "Copies of a document that stays of near ones, by the size of its cluster: of the largest key up to it.",
+        later=True,
+        decides=True,
+    )
+    repeated_paragraphs: bool = knob(
+        False, "Take out paragraphs that an earlier document has (data.paragraphs).", later=True, decides=True
+    )
+    paragraphs: Paragraphs = part(Paragraphs)
     shuffle_documents: bool = knob(True, "Shuffle documents globally by (seed, hash).", decides=True)
     shard_bytes: int = knob(256 * 2**20, "Text that goes into a shard, about.", "bytes", low=1, decides=True)
     block_tokens: int = knob(

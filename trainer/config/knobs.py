@@ -82,5 +82,5 @@ def deciding_values(section: Any, prefix: str) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """A value as it is stored: sections that are entries of a mapping as mappings."""
     if isinstance(value, dict):
-        return {name: _plain(entry) for name, entry in value.items()}
+        return {str(name): _plain(entry) for name, entry in value.items()}
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value

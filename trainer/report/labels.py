@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from trainer.data.labels.accuracy import Accuracy, Comparison
@@ -87,6 +87,22 @@ def _gold(comparison: Comparison) -> Iterator[str]:
     ]
     yield from _table([["annotator", "items", "units", "accuracy", "macro F1"], *rows])
     yield from _label_scores(comparison.accuracies[0])
+    yield from _entity_scores(comparison)
+
+
+def _entity_scores(comparison: Comparison) -> Iterator[str]:
+    """Of whole entities: everybody's by type, then each annotator's together."""
+    everybody, *others = comparison.accuracies
+    if everybody.entities is None:
+        return
+    scores = [*everybody.entities.types[:MOST_LABELS], everybody.entities.micro]
+    scores += [replace(each.entities.micro, type=each.annotator) for each in others if each.entities]
+    rows = [
+        [each.type, f"{each.support:,}", f"{each.precision:.4f}", f"{each.recall:.4f}", f"{each.f1:.4f}"]
+        for each in scores
+    ]
+    yield f"    whole entities: macro F1 {everybody.entities.macro_f1:.4f}"
+    yield from _table([["entities", "in gold", "precision", "recall", "F1"], *rows])
 
 
 def _label_scores(accuracy: Accuracy) -> Iterator[str]:

@@ -46,6 +46,10 @@ def check_examples(data: Data) -> None:
         not data.near_duplicates,
         f"data.near_duplicates=true is for text, not for {examples}: leave it out; equal examples are found anyway.",
     )
+    require(
+        not data.repeated_paragraphs,
+        f"data.repeated_paragraphs=true is for text, not for {examples}: leave it out.",
+    )
     require(data.separator is None, f"data.separator is for text, not for {examples}: leave it out.")
     require(
         data.encoding.lower().replace("_", "-") == "utf-8",

@@ -23,6 +23,7 @@ from trainer.config.values import check_values
 from trainer.data.examples.augment import augmentation_of
 from trainer.data.examples.labelled import ordered_labels
 from trainer.data.examples.read import REFUSE, ExampleReader
+from trainer.data.revise.revise import is_revised, revise
 from trainer.data.text.cleaning import Cleaning
 from trainer.data.text.collect import Collect, Totals, WorkItem, work_items
 from trainer.data.text.corpus import Corpus
@@ -66,6 +67,7 @@ from trainer.machine.durable import make_folder
 from trainer.rules.clean import check_clean, check_near, check_signals
 from trainer.rules.examples import check_examples
 from trainer.rules.pretrain import require
+from trainer.rules.revision import check_revision
 from trainer.rules.sources import inputs_of
 
 if TYPE_CHECKING:
@@ -168,6 +170,7 @@ def _check(config: Prepare) -> Path:
     data = config.data
     check_clean(data.clean)
     check_near(data)
+    check_revision(data)
     check_examples(data)
     require(
         bool(data.input or data.sources),
@@ -252,7 +255,12 @@ def _store(config: Prepare, partial: Path, sources: tuple[Source, ...]) -> Docum
     size = sum(source.bytes * (UNPACKED if source.packing else 1) for source in sources)
     data = config.data
     return DocumentStore(
-        partial, Buckets.for_bytes(size), config.seed, deduplicate=data.deduplicate, shuffled=data.shuffle_documents
+        partial,
+        Buckets.for_bytes(size),
+        config.seed,
+        deduplicate=data.deduplicate,
+        shuffled=data.shuffle_documents,
+        counts_copies=data.near_duplicates,
     )
 
 
@@ -281,10 +289,13 @@ def _collect(
 
 def _arrange(totals: Totals, store: DocumentStore, sources: tuple[Source, ...], data: Data, maps: Maps) -> Corpus:
     """Orders what was stored, without duplicates, in parts."""
-    stored = Stored(store, tuple(totals.records_before))
+    read = stored = Stored(store, tuple(totals.records_before))
     splits = Splits(data.validation_fraction, data.test_fraction, data.shard_bytes)
     if data.near_duplicates:
-        _find_near_duplicates(stored, totals, sources, data, maps)
+        _find_near_duplicates(read, totals, sources, data, maps)
+    if is_revised(data):
+        stored = revise(read, totals, sources, data, maps.spread)
+        store = stored.store
     with ProgressBar("shuffle" if store.shuffled else "order", totals.bytes) as progress:
         order = _shuffle if store.shuffled else _keep_order
         parts = []
@@ -293,6 +304,7 @@ def _arrange(totals: Totals, store: DocumentStore, sources: tuple[Source, ...], 
             progress.advance(bytes=part.bytes)
     totals.tell_duplicates(sources)
     corpus = Corpus(
+        read,
         stored,
         splits,
         tuple(parts),
@@ -303,7 +315,8 @@ def _arrange(totals: Totals, store: DocumentStore, sources: tuple[Source, ...], 
         domains=most_frequent(totals.domains, KEPT_DOMAINS),
         labels=tuple(data.labels) or ordered_labels(totals.labels),
         documents_read=sum(split.documents for part in parts for split in part.splits.values())
-        + totals.rejected.total(),
+        + totals.rejected.total()
+        - totals.copies,
     )
     _check_splits(corpus, data)
     return corpus

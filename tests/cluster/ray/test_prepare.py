@@ -3,9 +3,12 @@
 import psutil
 import pytest
 
+from launch.compose import compose
 from tests.cluster.ray.daemons import wait_until
 from tests.killed import large_files
+from tests.planted import evaluation_set, overrides, real_texts, write_corpus
 from tests.prepared import prepare, shard_files, write_folder
+from trainer.verbs.prepare import main
 
 SETTINGS = ["data.validation_fraction=0", "data.shard_bytes=20000", "data.block_tokens=1000"]
 SETTINGS += ["data.tokenizer.train.vocab_size=300"]
@@ -34,3 +37,18 @@ def test_prepare_with_something_killed_writes_the_same_bytes(daemons, tmp_path, 
     assert driver.wait() == 0
     assert shard_files(tmp_path / "ray") == shard_files(prepare(texts, tmp_path / "local"))
     wait_until(lambda: not workers_of(daemons), 30)
+
+
+@pytest.mark.full
+def test_a_planted_corpus_is_the_same_with_workers_killed(daemons, tmp_path):
+    """Cleaning, near-duplicates and their records, too: workers are killed while they read, and while they encode."""
+    corpus, evaluation = write_corpus(tmp_path / "corpus", real_texts()), evaluation_set(tmp_path / "evaluation.jsonl")
+    typed = overrides(corpus, evaluation, tmp_path / "ray")
+    driver = daemons.banyan("prepare", "launch=ray", *typed, log=tmp_path / "driver.log")
+    for pattern in ("partial/read-*.json", "train/*.tar"):
+        driver.wait_until(lambda pattern=pattern: workers_of(daemons) and list((tmp_path / "ray").glob(pattern)))
+        for worker in workers_of(daemons):
+            worker.kill()
+    assert driver.wait() == 0
+    assert main(compose("prepare", [*overrides(corpus, evaluation, tmp_path / "local"), "data.workers=1"])) == 0
+    assert shard_files(tmp_path / "ray") == shard_files(tmp_path / "local")

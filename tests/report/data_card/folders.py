@@ -8,8 +8,8 @@ import zstandard
 
 from tests.corpus import write_texts
 from tests.prepared import prepare, write_jsonl
+from trainer.data.text.near_dropped import MEMBER
 from trainer.data.tokens.manifest import read_manifest
-from trainer.report.data_card.gather import CLUSTER_MEMBER
 
 HOSTILE = (
     "</pre></main><script>alert(1)</script>\n````\n# | <img src=https://x.example/p.png onerror=alert(2)> \u202eevil"
@@ -38,7 +38,7 @@ def add_cleaning(output):
     ]
     content = "".join(json.dumps(entry) + "\n" for entry in entries).encode()
     (rejected / "gopher_quality.words.jsonl.zst").write_bytes(zstandard.compress(content))
-    members = np.zeros(5, CLUSTER_MEMBER)
+    members = np.zeros(5, MEMBER)
     members["size"], members["first_of_cluster"] = [2, 2, 3, 3, 3], [1, 0, 1, 0, 0]
     (output / "near_duplicates").mkdir()
     (output / "near_duplicates" / "members.zst").write_bytes(zstandard.compress(members.tobytes()))

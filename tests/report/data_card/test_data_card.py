@@ -13,6 +13,7 @@ from launch.cli import main as banyan
 from tests.report.data_card.folders import HOSTILE, add_cleaning, prepared_folder
 from trainer.data.tokens.manifest import read_manifest
 from trainer.errors import InputError
+from trainer.report.data_card.card import ClusterSize
 from trainer.report.data_card.documents import seen_documents
 from trainer.report.data_card.gather import gather_card
 from trainer.report.data_card.markdown import card_as_markdown, fenced, plain
@@ -78,7 +79,7 @@ def test_cleaning_is_shown_by_stage_and_rule_with_tokens_where_documents_were_ke
     words = card.funnel[1].rules[0]
     assert (words.rule, words.exact, words.tokens % 3) == ("gopher_quality.words", True, 0)
     assert card.funnel[2].rules[0].tokens is None
-    assert card.clusters == ((2, 1), (3, 1))
+    assert card.clusters == (ClusterSize(2, 1, 1), ClusterSize(3, 1, 1))
     assert card.domains == (("example.org", 7), ("<script>", 2))
     assert [source.language for source in card.sources] == ["en<s>", None]
     assert [sample.record for sample in card.rejected] == [0, 1]

@@ -1,7 +1,7 @@
 """What became of a document of prepare's input: in which shard it is, or which rule or other document kept it out.
 
 It is told from what lies beside the shards: their own lists of documents, documents/ where the text was cleaned
-(record.py), near_duplicates/ where such were looked for.
+(record.py), near_duplicates/ where such were looked for, paragraphs/ where such were taken out.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from trainer.data.clean.record import DOCUMENTS, REJECTED, read_outcomes
+from trainer.data.revise.record import read_revision_record
+from trainer.data.revise.rewrite import DOCUMENT_RULE
 from trainer.data.text.near_dropped import read_near_record
 from trainer.data.tokens.manifest import Manifest
 from trainer.data.tokens.shards import Shards
@@ -42,7 +44,7 @@ def find_fates(output: Path, datasets: Sequence[Manifest], wanted: str) -> list[
     cleaned = (output / DOCUMENTS).is_dir()
     lines = _in_outcomes(output, datasets, names, document) if cleaned else []
     if not cleaned:
-        lines = _in_shards(datasets, names, document) or _near(output, names, document)
+        lines = _stored(output, datasets, names, document)
         if not lines:
             lines = [f"{wanted}: in no shard: rejected when it was read, or the same as an earlier document."]
     if not lines:
@@ -88,10 +90,39 @@ def _line(output: Path, datasets: Sequence[Manifest], names: list[str], row: np.
         f"{int(row[high]):016x}{int(row[low]):016x}" for high, low in (("high", "low"), ("new_high", "new_low"))
     )
     changed = "changed" if before != after else "as it was"
-    found = _in_shards(datasets, names, DocumentId(None, (source,), record)) or _near(output, names, DocumentId(after))
+    found = _stored(output, datasets, names, DocumentId(None, (source,), record))
     if not found:
-        found = [f"the same text as {line}" for line in _in_shards(datasets, names, DocumentId(after))]
+        found = [f"the same text as {line}" for line in _stored(output, datasets, names, DocumentId(after))]
     return f"{place}: {changed} by cleaning; {'; '.join(found) or 'dropped with its near or exact duplicates'}"
+
+
+def _stored(output: Path, datasets: Sequence[Manifest], names: list[str], document: DocumentId) -> list[str]:
+    """Of a document that was accepted when it was read."""
+    taken = _taken(output, names, document)
+    if taken is None:
+        return _in_shards(datasets, names, document) or _near(output, names, document)
+    place, line = taken
+    return [f"{found}; {line}" for found in _in_shards(datasets, names, place)] or [line]
+
+
+def _taken(output: Path, names: list[str], document: DocumentId) -> tuple[DocumentId, str] | None:
+    """What was taken out of a document as it came before, and where in the input the document is; None if nothing."""
+    rows = read_revision_record(output)
+    if document.hash is None:
+        rows = rows[np.isin(rows["source"], document.sources) & (rows["record"] == document.record)]
+    else:
+        high, low = int(document.hash[:16], 16), int(document.hash[16:], 16)
+        rows = rows[(rows["high"] == np.uint64(high)) & (rows["low"] == np.uint64(low))]
+    if not len(rows):
+        return None
+    row = rows[0]
+    source, record, count = int(row["source"]), int(row["record"]), int(row["paragraphs"])
+    first = f"the first in {names[int(row['first_source'])]}, record {int(row['first_record'])}"
+    what = f"{int(row['taken']):,} of {count:,} paragraph{'s' * (count > 1)} ({int(row['bytes']):,} bytes)"
+    place = DocumentId(None, (source,), record)
+    if row["stays"]:
+        return place, f"{what} were taken out, which came before, {first}"
+    return place, f"{names[source]}, record {record}: rejected by {DOCUMENT_RULE}: {what} came before, {first}"
 
 
 def _in_shards(datasets: Sequence[Manifest], names: list[str], document: DocumentId) -> list[str]:

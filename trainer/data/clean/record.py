@@ -18,6 +18,7 @@ import numpy as np
 import zstandard
 
 from trainer.config.clean import Clean
+from trainer.data.packed_table import read_packed_table
 from trainer.errors import InputError
 from trainer.machine.durable import make_folder, replacing
 
@@ -59,7 +60,6 @@ def write_cleaning_record(
     output: Path, partial: Path, records_before: Sequence[int], sources: Sequence[str], clean: Clean
 ) -> None:
     """Gathers what the work items left: `records_before` of each says how many records its source has before it."""
-    make_folder(output / REJECTED)
     make_folder(output / DOCUMENTS)
     for item, before in enumerate(records_before):
         rows = np.frombuffer(outcomes_path(partial, item).read_bytes(), OUTCOME).copy()
@@ -68,7 +68,8 @@ def write_cleaning_record(
         if clean.signals:
             packed = signals_path(partial, item).read_bytes()
             _write_packed(output / DOCUMENTS / f"{item:06d}.signals.zst", packed, partial)
-    _write_rejected(output, partial, records_before, sources, clean.rejected_bytes)
+    kept = [(rejected_path(partial, item), before) for item, before in enumerate(records_before)]
+    write_rejected(output, partial, kept, sources, clean.rejected_bytes)
 
 
 def packed_table(names: Sequence[str], table: np.ndarray) -> bytes:
@@ -81,15 +82,19 @@ def _write_packed(path: Path, content: bytes, scratch: Path) -> None:
         file.write(zstandard.ZstdCompressor(level=LEVEL).compress(content))
 
 
-def _write_rejected(
-    output: Path, partial: Path, records_before: Sequence[int], sources: Sequence[str], most_bytes: int
+def write_rejected(
+    output: Path, scratch: Path, kept: Sequence[tuple[Path, int]], sources: Sequence[str], most_bytes: int
 ) -> None:
-    """A file for each rule, of documents in source order, up to `most_bytes` of text."""
+    """A file for each rule, of documents in source order, up to `most_bytes` of text.
+
+    `kept` are the files that the work items left, and how many records come before those of each in its source.
+    """
+    make_folder(output / REJECTED)
     used: Counter[str] = Counter()
     with ExitStack() as stack:
         files: dict[str, BinaryIO] = {}
-        for item, before in enumerate(records_before):
-            with zstandard.open(rejected_path(partial, item), "rb") as lines:
+        for packed, before in kept:
+            with zstandard.open(packed, "rb") as lines:
                 for line in lines.read().splitlines():
                     entry = json.loads(line)
                     rule, size = entry["rule"], len(entry["text"].encode("utf-8"))
@@ -100,7 +105,7 @@ def _write_rejected(
                     entry["source"] = sources[entry["source"]]
                     if rule not in files:
                         path = output / REJECTED / f"{rule}.jsonl.zst"
-                        plain = stack.enter_context(replacing(path, scratch=partial))
+                        plain = stack.enter_context(replacing(path, scratch=scratch))
                         packer = zstandard.ZstdCompressor(level=LEVEL)
                         files[rule] = stack.enter_context(packer.stream_writer(plain, closefd=False))
                     files[rule].write(json.dumps(entry, ensure_ascii=False).encode("utf-8") + b"\n")
@@ -109,7 +114,7 @@ def _write_rejected(
 def read_outcomes(output: Path) -> Iterator[np.ndarray]:
     """What became of each document that was read: OUTCOME rows, file by file. InputError where a file is damaged."""
     for path in sorted((output / DOCUMENTS).glob("*.rows.zst")):
-        yield _read_rows(path)
+        yield read_packed_table(path, OUTCOME)
 
 
 def read_signals(output: Path) -> Iterator[tuple[list[str], np.ndarray]]:
@@ -120,20 +125,12 @@ def read_signals(output: Path) -> Iterator[tuple[list[str], np.ndarray]]:
 
 def read_item(output: Path, item: int) -> tuple[np.ndarray, list[str], np.ndarray]:
     """What became of the documents of a work item, and their signals."""
-    rows = _read_rows(output / DOCUMENTS / f"{item:06d}.rows.zst")
+    rows = read_packed_table(output / DOCUMENTS / f"{item:06d}.rows.zst", OUTCOME)
     path = output / DOCUMENTS / f"{item:06d}.signals.zst"
     names, table = _read_table(path)
     if len(rows) != len(table):
         raise InputError(f"{path}: {len(table):,} documents of {len(rows):,}; prepare the data again.")
     return rows, names, table
-
-
-def _read_rows(path: Path) -> np.ndarray:
-    try:
-        with zstandard.open(path, "rb") as file:
-            return np.frombuffer(file.read(), OUTCOME)
-    except (OSError, ValueError, zstandard.ZstdError) as error:
-        raise InputError(f"{path}: can't be read ({error}); prepare the data again.") from error
 
 
 def _read_table(path: Path) -> tuple[list[str], np.ndarray]:

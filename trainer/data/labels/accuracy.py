@@ -1,9 +1,13 @@
-"""How far labels are those of a gold set: accuracy, and precision, recall and F1 of each label, by scikit-learn."""
+"""How far labels are those of a gold set: accuracy, and precision, recall and F1 of each label, by scikit-learn.
+
+Of tags that mark entities, precision, recall and F1 of whole entities as well (entities.py).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trainer.data.labels.entities import EntityScores, are_entities, score_entities
 from trainer.data.labels.records import LabelFile
 from trainer.data.text.libraries import library
 from trainer.errors import InputError
@@ -25,7 +29,10 @@ class LabelScore:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """An annotator's labels against the gold set's: `units` are items or, of tags, tokens."""
+    """An annotator's labels against the gold set's: `units` are items or, of tags, tokens.
+
+    `entities` are told of tags that mark entities.
+    """
 
     annotator: str
     items: int
@@ -35,6 +42,7 @@ class Accuracy:
     macro_f1: float
     labels: tuple[LabelScore, ...]
     confused: tuple[tuple[str, str, int], ...]  # gold label, given label, how often: the most frequent first
+    entities: EntityScores | None
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,10 @@ def compare_with_gold(labelled: LabelFile, gold: LabelFile) -> Comparison:
         raise InputError(f"{gold.path}: no item of {labelled.path} is in it; they are told apart by id, or by content.")
     names = [EVERYBODY, *sorted(set(pairs) - {EVERYBODY})]
     return Comparison(
-        len(truth), len(truth) - len(seen), len(unknown), tuple(_accuracy(name, pairs[name]) for name in names)
+        len(truth),
+        len(truth) - len(seen),
+        len(unknown),
+        tuple(_accuracy(name, pairs[name], tagged=gold.schema.kind == "tags") for name in names),
     )
 
 
@@ -85,7 +96,7 @@ def _truth(gold: LabelFile, labelled: LabelFile) -> dict[str, tuple[tuple[str, .
     return truth
 
 
-def _accuracy(name: str, pairs: list[tuple[tuple[str, ...], tuple[str, ...]]]) -> Accuracy:
+def _accuracy(name: str, pairs: list[tuple[tuple[str, ...], tuple[str, ...]]], *, tagged: bool) -> Accuracy:
     metrics = library("sklearn.metrics", PURPOSE)
     pairs = [(right, given) for right, given in pairs if given]
     truth = [label for right, _ in pairs for label in right]
@@ -114,4 +125,5 @@ def _accuracy(name: str, pairs: list[tuple[tuple[str, ...], tuple[str, ...]]]) -
             for place, label in enumerate(names)
         ),
         confused=tuple(sorted(confused, key=lambda each: (-each[2], each))),
+        entities=score_entities(pairs) if tagged and are_entities(names) else None,
     )

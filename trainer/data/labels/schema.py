@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainer.data.labels.entities import OUTSIDE
 from trainer.machine.json_file import SHOWN, Malformed
 
 FIELDS = {
@@ -28,7 +29,6 @@ ID, ANNOTATOR, ANNOTATIONS = "id", "annotator", "annotations"
 NAMES = tuple(dict.fromkeys([*(name for names in FIELDS.values() for name in names), ID, ANNOTATOR, ANNOTATIONS]))
 SCHEMES = ("any", "bio")
 ROLES = ("system", "user", "assistant", "tool")
-OUTSIDE = "O"  # of the scheme bio: a token that belongs to no entity
 SORTED_FIRST, SORTED_SECOND = "first", "second"  # labels of preferences: which response, sorted as texts, was chosen
 
 

@@ -85,7 +85,10 @@ class FindClusters(Work[str, Clusters]):
         order = np.lexsort((documents["record"], -documents["length"], documents["source"], roots_of_own))
         begins = np.ones(len(order), bool)
         begins[1:] = roots_of_own[order][1:] != roots_of_own[order][:-1]
-        sizes = np.bincount(roots, minlength=len(numbers))
+        copies = np.ones(len(numbers), np.int64)
+        copies[own] = documents["copies"]
+        sizes = np.zeros(len(numbers), np.int64)
+        np.add.at(sizes, roots, copies)
         members = np.zeros(len(documents), MEMBER)
         for name in ("high", "low", "source", "record", "length"):
             members[name] = documents[name]

@@ -83,12 +83,14 @@ def _factors(places: int) -> tuple[np.ndarray, np.ndarray]:
 
 @compiled
 def _minima(hashes: np.ndarray, factors: np.ndarray, terms: np.ndarray) -> np.ndarray:
-    places = len(factors)
-    minima = np.full(places, np.uint32(0xFFFFFFFF), np.uint32)
-    for hashed in hashes:
-        for place in range(places):
-            value = np.uint32((hashed * factors[place] + terms[place]) >> np.uint64(32))
-            minima[place] = value if value < minima[place] else minima[place]
+    """A place at a time, so that one least value stays in a register; the least product has the least upper half."""
+    minima = np.empty(len(factors), np.uint32)
+    for place in range(len(factors)):
+        factor, term, least = factors[place], terms[place], np.uint64(0xFFFFFFFFFFFFFFFF)
+        for number in range(len(hashes)):
+            value = hashes[number] * factor + term
+            least = value if value < least else least
+        minima[place] = np.uint32(least >> np.uint64(32))
     return minima
 
 

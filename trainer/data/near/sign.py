@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import numpy as np
 
 from trainer.data.near.minhash import Scheme, band_keys, signature
 from trainer.data.near.signed import SIGNED, SignedStore
-from trainer.data.text.document_store import DocumentStore, read_texts
+from trainer.data.text.document_store import hashes_of, read_texts
+from trainer.data.text.filters import count_equal
 from trainer.data.text.shuffle import Stored
 from trainer.data.text.workers import Work
 from trainer.machine.durable import replacing, write_json
@@ -45,14 +45,15 @@ class SignBucket(Work[int, SignedBucket]):
         except Malformed as error:
             raise store.unreadable(note, error) from error
         rows, items, kept = self.stored.bucket(item)
+        copies = count_equal(hashes_of(rows))[kept]
         rows, items = rows[kept], items[kept]
         documents = np.empty(len(rows), SIGNED)
         for name in ("high", "low", "source", "record", "offset", "length"):
             documents[name] = rows[name]
-        documents["item"] = items
+        documents["item"], documents["copies"] = items, copies
         signatures = np.empty((len(rows), self.scheme.places), "<u4")
         signed = np.zeros(len(rows), bool)
-        for place, text in enumerate(read_texts(rows, items, path_of(store, item), store)):
+        for place, text in enumerate(read_texts(rows, items, store.text_path_of(item), store)):
             minima = signature(text.pop().decode("utf-8"), self.scheme)
             if minima is not None:
                 signatures[place], signed[place] = minima, True
@@ -74,8 +75,3 @@ class SignBucket(Work[int, SignedBucket]):
                 order = np.argsort(keys, kind="stable")
                 file.write(keys[order].tobytes())
                 file.write(order.astype("<u4").tobytes())
-
-
-def path_of(store: DocumentStore, bucket: int) -> functools.partial[Path]:
-    """Where the text of a document of a bucket is, by the work item that stored it."""
-    return functools.partial(store.holding, bucket=bucket) if store.shuffled else functools.partial(store.text_path)

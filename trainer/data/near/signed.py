@@ -25,6 +25,7 @@ SIGNED = np.dtype(
         ("offset", "<i8"),  # of the text in its file
         ("length", "<i8"),
         ("item", "<i8"),  # the work item that stored it
+        ("copies", "<i8"),  # how many documents are this text
     ]
 )
 MOST_OF_A_BUCKET = 2**40

@@ -27,14 +27,19 @@ class Cleaning:
         """The cleaning of so many work items; None if there are no stages."""
         if not clean.stages:
             return None
-        share = max(LEAST_SHARE, clean.rejected_bytes // max(1, items)) if clean.rejected_bytes else 0
-        return Cleaning(clean, min(share, clean.rejected_bytes))
+        return Cleaning(clean, share_of_rejected(clean, items))
 
     def cleaner(self, folder: Path, item: int) -> Cleaner:
         """The stages for the documents of a work item."""
         from trainer.data.clean.cleaner import Cleaner  # compiled code: only where it is wanted
 
         return Cleaner(self.clean, folder, item, self.share)
+
+
+def share_of_rejected(clean: Clean, items: int) -> int:
+    """Bytes of rejected text of each rule that one of so many work items keeps."""
+    share = max(LEAST_SHARE, clean.rejected_bytes // max(1, items))
+    return min(share, clean.rejected_bytes)
 
 
 def cleaned(cleaner: Cleaner, source: int, record: int, text: bytes, url: str) -> bytes | Rejected:

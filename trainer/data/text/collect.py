@@ -242,6 +242,7 @@ class Totals:
     changed: Counter[str] = field(default_factory=Counter)
     domains: Counter[str] = field(default_factory=Counter)
     labels: set[str] = field(default_factory=set)
+    copies: int = 0  # that were added to the documents
     records_before: list[int] = field(default_factory=list)  # of each item: those of its file in earlier parts
     _part_of: int | None = None
     _records: int = 0  # in the parts of that source, so far

@@ -13,7 +13,8 @@ from trainer.data.text.shuffle import Stored, training_texts
 class Corpus:
     """The accepted documents in the order of their shards, in parts, and what became of the others."""
 
-    stored: Stored
+    read: Stored  # as it was read
+    stored: Stored  # as it stays, which may be the same
     splits: Splits
     parts: tuple[OrderedPart, ...]
     rejected: dict[str, int]

@@ -14,6 +14,7 @@ order of their sources, and the pieces are rows alone.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import struct
@@ -77,6 +78,7 @@ class DocumentStore:
     seed: int
     deduplicate: bool
     shuffled: bool
+    counts_copies: bool = False  # so that all are stored, and dropped only where they meet
 
     def documents_path(self, item: int, file: int) -> Path:
         """Documents of consecutive buckets that a work item accepted."""
@@ -89,6 +91,10 @@ class DocumentStore:
     def holding(self, item: int, bucket: int) -> Path:
         """The file that holds a bucket's documents of a work item."""
         return self.documents_path(item, self.buckets.file_of(bucket))
+
+    def text_path_of(self, bucket: int) -> Callable[[int], Path]:
+        """Where the text of a document of a bucket is, by the work item that stored it."""
+        return functools.partial(self.holding, bucket=bucket) if self.shuffled else self.text_path
 
     def unreadable(self, path: Path, why: object) -> Damaged:
         """The refusal of a file that isn't what was written."""
@@ -118,7 +124,7 @@ class DocumentWriter:
     """Writes the documents of a work item, given in source order, into `files`, one for each file of buckets.
 
     With `text` the texts go there instead, in the order in which they are given. A document that came before, within
-    RUN_BYTES, is dropped and counted, unless duplicates may stay.
+    RUN_BYTES, is dropped and counted, unless duplicates may stay or are counted later.
     """
 
     def __init__(self, store: DocumentStore, files: Sequence[BinaryIO], text: BinaryIO | None = None) -> None:
@@ -135,8 +141,8 @@ class DocumentWriter:
     def _begin_run(self) -> None:
         self._rows, self._texts = bytearray(), bytearray()
 
-    def add(self, source: int, record: int, text: bytes) -> None:
-        """Stores a document."""
+    def add(self, source: int, record: int, text: bytes, copy: int = 0) -> None:
+        """Stores a document. Further copies of it have another place in the shuffle each."""
         digest = xxhash.xxh3_128_digest(text)
         if self._text is None:
             offset = len(self._texts)
@@ -144,7 +150,7 @@ class DocumentWriter:
         else:
             offset = self._written
             self._written += self._text.write(text)
-        place = shuffle_place(digest, self._store.seed)
+        place = shuffle_place(digest, self._store.seed, copy)
         self._rows += _ROW.pack(place, *_WORDS.unpack(digest), source, record, offset, len(text))
         if len(self._texts) >= RUN_BYTES or len(self._rows) >= RUN_ROWS * ROW.itemsize:
             self._end_run()
@@ -162,7 +168,7 @@ class DocumentWriter:
             return
         rows = np.frombuffer(bytes(self._rows), ROW)
         rows = rows[np.argsort(rows["place"], kind="stable")]
-        if self._store.deduplicate:
+        if self._store.deduplicate and not self._store.counts_copies:
             kept = first_occurrences(hashes_of(rows))
             self.duplicates.add(rows[~kept])
             rows = rows[kept]

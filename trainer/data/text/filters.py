@@ -48,10 +48,26 @@ def first_occurrences(hashes: np.ndarray) -> np.ndarray:
 
     "First" is the lowest (source, record): it doesn't depend on who collected what when.
     """
+    order, begins = _by_hash(hashes)
+    is_first = np.zeros(len(hashes), dtype=bool)
+    is_first[order[begins]] = True
+    return is_first
+
+
+def count_equal(hashes: np.ndarray) -> np.ndarray:
+    """How many documents have each one's hash, itself included: hashes (documents, 2) uint64 → (documents,) int64."""
+    order, begins = _by_hash(hashes)
+    counts = np.empty(len(hashes), dtype=np.int64)
+    starts = np.flatnonzero(begins)
+    lengths = np.diff(np.append(starts, len(hashes)))
+    counts[order] = np.repeat(lengths, lengths)
+    return counts
+
+
+def _by_hash(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The order by hash, equal ones as they come, and where in it another hash begins."""
     order = np.lexsort((np.arange(len(hashes)), hashes[:, 1], hashes[:, 0]))
     ordered = hashes[order]
     begins = np.ones(len(hashes), dtype=bool)
     begins[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    is_first = np.zeros(len(hashes), dtype=bool)
-    is_first[order[begins]] = True
-    return is_first
+    return order, begins

@@ -62,17 +62,24 @@ class Finish(Work[Path, None]):
         shutil.rmtree(partial, ignore_errors=True)
 
     def _write_record(self, output: Path, partial: Path) -> None:
-        """Keeps what was cleaned, and what is near to something else."""
+        """Keeps what was cleaned, what is near to something else, and what was taken out of documents."""
         clean = self.config.data.clean
+        names = [source.name for source in self.sources]
         if clean.stages:
             from trainer.data.clean.record import write_cleaning_record
 
-            names = [source.name for source in self.sources]
-            write_cleaning_record(output, partial, self.corpus.stored.records_before, names, clean)
+            write_cleaning_record(output, partial, self.corpus.read.records_before, names, clean)
         if self.config.data.near_duplicates:
             from trainer.data.near.find import write_near_record
 
-            write_near_record(output, self.corpus.stored.store, self.config.data.near)
+            write_near_record(output, self.corpus.read.store, self.config.data.near)
+        if self.config.data.repeated_paragraphs:
+            from trainer.data.revise.record import write_revision_record
+
+            revised = self.corpus.stored
+            write_revision_record(
+                output, revised.store.folder, len(revised.items), names, clean.rejected_bytes, scratch=partial
+            )
 
     def _manifest(self, folder: Path) -> Manifest:
         data, tokenizer = self.config.data, self.tokenizer

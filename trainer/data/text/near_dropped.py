@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import zstandard
 
-from trainer.errors import InputError
+from trainer.data.packed_table import read_packed_table
 
 FOLDER, MEMBERS = "near_duplicates", "members.zst"  # beside the shards
 NEAR_DUPLICATE = "near_duplicate"  # nearly the same as another document, which stays
@@ -20,7 +19,7 @@ MEMBER = np.dtype(
         ("length", "<i8"),
         ("survivor_source", "<i8"),  # -1: it is in an earlier index
         ("survivor_record", "<i8"),
-        ("size", "<i8"),  # documents of the cluster
+        ("size", "<i8"),  # documents of the cluster, exact copies included
         ("stays", "u1"),
         ("first_of_cluster", "u1"),
     ]
@@ -40,28 +39,31 @@ def read_near_members(folder: Path, bucket: int) -> np.ndarray:
 
 def is_dropped(rows: np.ndarray, members: np.ndarray) -> np.ndarray:
     """Which rows of a bucket are to go, by the hashes of their texts: (rows,) bool."""
-    dropped = members[members["stays"] == 0]
-    if not len(dropped) or not len(rows):
-        return np.zeros(len(rows), bool)
-    first = np.searchsorted(dropped["high"], rows["high"])
-    found = np.zeros(len(rows), bool)
+    places = _places(rows, members)
+    return (places >= 0) & (members["stays"][places] == 0) if len(members) else np.zeros(len(rows), bool)
+
+
+def cluster_sizes(rows: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """The size of the cluster that each row of a bucket is in: (rows,) int64; 0 where it is in none."""
+    places = _places(rows, members)
+    return np.where(places >= 0, members["size"][places], 0) if len(members) else np.zeros(len(rows), np.int64)
+
+
+def _places(rows: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Where each row's text is among a bucket's members: (rows,) int64; -1 where it isn't."""
+    first = np.searchsorted(members["high"], rows["high"])
+    found = np.full(len(rows), -1, np.int64)
     while True:  # several with one first half, which is next to never
-        inside = first < len(dropped)
+        inside = first < len(members)
         same = inside.copy()
-        same[inside] = dropped["high"][first[inside]] == rows["high"][inside]
+        same[inside] = members["high"][first[inside]] == rows["high"][inside]
         if not same.any():
             return found
-        found[same] |= dropped["low"][first[same]] == rows["low"][same]
+        same[same] = members["low"][first[same]] == rows["low"][same]
+        found[same] = first[same]
         first = first + 1
 
 
 def read_near_record(output: Path) -> np.ndarray:
     """The documents in clusters of an output of prepare: MEMBER; none where nobody looked for them."""
-    path = output / FOLDER / MEMBERS
-    if not path.exists():
-        return np.empty(0, MEMBER)
-    try:
-        with zstandard.open(path, "rb") as file:
-            return np.frombuffer(file.read(), MEMBER)
-    except (OSError, ValueError, zstandard.ZstdError) as error:
-        raise InputError(f"{path}: can't be read ({error}); prepare the data again.") from error
+    return read_packed_table(output / FOLDER / MEMBERS, MEMBER)

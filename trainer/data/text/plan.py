@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ def deciding_settings(config: Prepare, models: Mapping[str, ModelRecord] | None 
         **near_identity(config.data),
         **{f"data.{name}'s sha256": model.sha256 for name, model in (models or {}).items()},
         **augmentation_identity(config.data.augment),
+        **({"Unicode": unicodedata.unidata_version} if config.data.repeated_paragraphs else {}),  # small letters
     }
     path = config.data.tokenizer.path
     if config.data.chat_template is not None:

@@ -10,7 +10,6 @@ them by place keeps the order of equal ones.
 
 from __future__ import annotations
 
-import functools
 import os
 import platform
 from collections.abc import Iterator
@@ -108,7 +107,7 @@ def _gather(store: DocumentStore, bucket: int, rows: np.ndarray, items: np.ndarr
     What fits in memory, or FEW_RUNS times that, is read a piece from each file, in as many rounds. More than that is
     first copied, as it lies, by runs that fit and are each in order: so a round is a piece of each run.
     """
-    path_of = functools.partial(store.holding, bucket=bucket)
+    path_of = store.text_path_of(bucket)
     runs = list(_runs(rows, items))
     if len(runs) <= FEW_RUNS:
         yield from read_texts(rows, items, path_of, store, GATHERED_BYTES)
@@ -243,6 +242,6 @@ def training_texts(stored: Stored, splits: Splits) -> Iterator[bytes]:
     store = stored.store
     for bucket in range(store.buckets.count):
         rows, items, kept = stored.bucket(bucket)
-        kept &= splits.masks(rows)["train"]
+        kept &= splits.masks(rows)["train"] & ~is_dropped(rows, read_near_members(store.folder, bucket))
         for text in read_texts(rows[kept], items[kept], store.text_path, store):
             yield text.pop()

@@ -25,12 +25,13 @@ def held_out(hashes: np.ndarray, fraction: float) -> np.ndarray:
     return hashes[:, 0] < np.uint64(int(fraction * 2.0**64))
 
 
-def shuffle_place(digest: bytes, seed: int) -> int:
+def shuffle_place(digest: bytes, seed: int, copy: int = 0) -> int:
     """A document's place in the shuffle, 0 to 2**64 - 1: xxh3-64 (seed, xxh3-128 of the document).
 
-    Documents are ordered by it. Equal documents (data.deduplicate=false) keep the order of their sources.
+    Documents are ordered by it. Equal documents (data.deduplicate=false) keep the order of their sources. Of a further
+    copy (data.rehydrate) its number is hashed, too.
     """
-    return xxhash.xxh3_64_intdigest(digest, seed)
+    return xxhash.xxh3_64_intdigest(digest + copy.to_bytes(4, "big") if copy else digest, seed)
 
 
 @dataclass(frozen=True)

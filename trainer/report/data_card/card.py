@@ -102,12 +102,22 @@ class RejectedSample:
 
 
 @dataclass(frozen=True)
+class ClusterSize:
+    """Clusters of near-duplicates of so many documents; what stays of one stands `copies` times."""
+
+    documents: int
+    clusters: int
+    copies: int
+
+
+@dataclass(frozen=True)
 class DataCard:
     """All that is said of a folder of prepared data. `looked_at` documents were counted by source and language."""
 
     name: str
     splits: tuple[CardSplit, ...]
     documents_read: int
+    copies_added: int  # by the sizes of clusters
     funnel: tuple[FunnelStage, ...]
     sources: tuple[CardSource, ...]
     looked_at: int
@@ -115,7 +125,7 @@ class DataCard:
     language_documents: int
     lengths: LengthCounts | None
     domains: tuple[tuple[str, int], ...]
-    clusters: tuple[tuple[int, int], ...]  # documents of a cluster of near-duplicates, clusters of that size
+    clusters: tuple[ClusterSize, ...]
     changed: tuple[tuple[str, int], ...]
     kept: tuple[KeptSample, ...]
     rejected: tuple[RejectedSample, ...]
@@ -131,6 +141,11 @@ class DataCard:
     def documents(self) -> int:
         """Documents of all splits."""
         return sum(split.documents for split in self.splits)
+
+    @property
+    def distinct(self) -> int:
+        """Documents of all splits, without the copies that were added."""
+        return self.documents - self.copies_added
 
     @property
     def tokens(self) -> int:

@@ -9,6 +9,7 @@ from trainer.report.data_card.card import FunnelStage, RemovedByRule
 from trainer.report.data_card.rejected import RejectedRule
 
 READING = "reading"
+REPEATED = "repeated_paragraphs"  # which are taken out last of all
 DUPLICATES = {DUPLICATE: "exact duplicates", "near_duplicate": "near-duplicates"}
 
 
@@ -42,6 +43,8 @@ def _rank(stage: str, stages: Sequence[str]) -> int:
         return -1
     if stage in DUPLICATES.values():
         return len(stages) + 1 + list(DUPLICATES.values()).index(stage)
+    if stage == REPEATED:
+        return len(stages) + 1 + len(DUPLICATES)
     return stages.index(stage) if stage in stages else len(stages)
 
 

@@ -6,19 +6,19 @@ import json
 import shlex
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zstandard
 
+from trainer.data.revise.revise import COPIES_ADDED
+from trainer.data.text.near_dropped import read_near_record
 from trainer.data.tokens.manifest import Manifest, SourceGroup, datasets_in, output_of, read_manifest
 from trainer.data.tokens.tokenizer import Tokenizer, load_tokenizer
 from trainer.errors import InputError
-from trainer.machine.json_file import Malformed, read_regular
-from trainer.report.data_card.card import CardSource, CardSplit, DataCard, KeptSample, TextShare
+from trainer.report.data_card.card import CardSource, CardSplit, ClusterSize, DataCard, KeptSample, TextShare
 from trainer.report.data_card.documents import MOST_LOOKED_AT, SeenDocument, count_lengths, seen_documents
 from trainer.report.data_card.funnel import make_funnel
 from trainer.report.data_card.languages import MOST_GUESSED, count_languages, open_guesser
@@ -31,16 +31,8 @@ MOST_DOMAINS = 25
 STAGES = "data.clean.stages"  # settings of prepare that the card reads
 SOURCES = "data.sources"
 LANGUAGE = "data.language"
+REHYDRATE = "data.rehydrate"
 TOLD_ELSEWHERE = ("command", "version", "time", "changed", "domains")
-CLUSTERS = Path("near_duplicates") / "members.zst"  # a row for each document that is near to another
-CLUSTER_MEMBER = np.dtype(
-    [
-        *((name, "<u8") for name in ("high", "low")),
-        *((name, "<i8") for name in ("source", "record", "length", "survivor_source", "survivor_record", "size")),
-        *((name, "u1") for name in ("stays", "first_of_cluster")),
-    ]
-)
-MOST_CLUSTER_BYTES = 2**32
 
 
 def gather_card(folder: Path, say: Callable[[str], None]) -> DataCard:
@@ -61,6 +53,7 @@ def gather_card(folder: Path, say: Callable[[str], None]) -> DataCard:
         name=main.name,
         splits=tuple(_split(manifest) for manifest in manifests),
         documents_read=main.documents_read,
+        copies_added=dict(_counted(prepared.get("changed"))).get(COPIES_ADDED, 0),
         funnel=make_funnel(main.documents_read, main.rejected, stages if isinstance(stages, list) else [], rejected),
         sources=tuple(_source(main, group, share) for group, share in zip(main.sources, counts, strict=True)),
         looked_at=looked_at,
@@ -68,7 +61,7 @@ def gather_card(folder: Path, say: Callable[[str], None]) -> DataCard:
         language_documents=guessed,
         lengths=count_lengths(manifests),
         domains=_counted(prepared.get("domains"))[:MOST_DOMAINS],
-        clusters=_clusters(output),
+        clusters=tuple(_clusters(output, prepared.get(REHYDRATE))),
         changed=_counted(prepared.get("changed")),
         kept=tuple(_kept(main, tokenizer)),
         rejected=tuple(samples_of(rejected, SAMPLE_CHARACTERS)),
@@ -156,19 +149,14 @@ def _languages(
     return found, sum(share.documents for _, share in found)
 
 
-def _clusters(output: Path) -> tuple[tuple[int, int], ...]:
+def _clusters(output: Path, rehydrate: Any) -> Iterator[ClusterSize]:
     """The clusters of near-duplicates by size; none where nobody looked for them."""
-    path = output / CLUSTERS
-    if not path.exists():
-        return ()
-    try:
-        packed = read_regular(path, most_bytes=MOST_CLUSTER_BYTES)
-        content = zstandard.ZstdDecompressor().decompress(packed, max_output_size=MOST_CLUSTER_BYTES)
-        rows = np.frombuffer(content, CLUSTER_MEMBER)
-    except (OSError, ValueError, zstandard.ZstdError, Malformed) as error:
-        raise InputError(f"{path}: can't be read ({error}); prepare the data again, or remove it.") from error
+    table = rehydrate if isinstance(rehydrate, dict) else {}
+    copies = {int(size): count for size, count in table.items() if size.isdecimal() and type(count) is int}
+    rows = read_near_record(output)
     sizes, counts = np.unique(rows["size"][rows["first_of_cluster"] == 1], return_counts=True)
-    return tuple(zip(sizes.tolist(), counts.tolist(), strict=True))
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        yield ClusterSize(size, count, copies.get(max((key for key in copies if key <= size), default=0), 1))
 
 
 # ---------------------------------------------------------------------------------------------------------- samples

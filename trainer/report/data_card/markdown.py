@@ -9,7 +9,15 @@ from trainer.data.text.progress import bytes_in_words
 from trainer.machine.terminal import one_line, safe
 from trainer.report.curves import readable_count
 from trainer.report.data_card.card import DataCard, TextShare
-from trainer.report.data_card.page import MOST_LANGUAGES, NONE, NOTE_OF_TOKENS, binary_count, tokens_in_words
+from trainer.report.data_card.page import (
+    MOST_LANGUAGES,
+    NONE,
+    NOTE_OF_TOKENS,
+    binary_count,
+    has_copies,
+    note_of_clusters,
+    tokens_in_words,
+)
 
 _MARKUP = re.compile(r"([\\`*_\[\]<>|~$&])")  # within a line: none begins with a text of others
 
@@ -23,7 +31,7 @@ def card_as_markdown(card: DataCard) -> str:
         *_languages(card),
         *_lengths(card),
         *_counts("Top domains", ("Domain", "Documents"), card.domains),
-        *_counts("Clusters of near-duplicates", ("Documents in a cluster", "Clusters"), card.clusters),
+        *_clusters(card),
         *_counts("Changed", ("What", "Times"), card.changed),
         *_samples(card),
         *_made(card),
@@ -52,7 +60,7 @@ def _top(card: DataCard) -> Iterator[str]:
     yield f"# {plain(card.name)}"
     yield (
         f"{card.documents:,} documents, {card.tokens:,} tokens, {bytes_in_words(card.bytes)} of text, "
-        f"{card.tokens / max(1, card.bytes):.3f} tokens per byte: {card.documents / max(1, card.documents_read):.1%} "
+        f"{card.tokens / max(1, card.bytes):.3f} tokens per byte: {card.distinct / max(1, card.documents_read):.1%} "
         f"of {card.documents_read:,} documents read. Tokenizer {plain(card.tokenizer)}, {card.vocabulary:,} tokens."
     )
     rows = [
@@ -78,6 +86,8 @@ def _funnel(card: DataCard) -> Iterator[str]:
             for rule, tokens in ((rule, tokens_in_words((rule,))) for rule in stage.rules)
         ]
         rows[-1][3] = f"{stage.left:,}"
+    if card.copies_added:
+        rows.append(["copies by the size of clusters", "", f"+{card.copies_added:,}", "", ""])
     rows.append(["kept", "", "", f"{card.documents:,}", f"{card.tokens:,}"])
     yield _table(["Stage", "Rule", "Documents out", "Documents left", "Tokens"], rows, texts=2)
     if any(rule.tokens is not None for stage in card.funnel for rule in stage.rules):
@@ -133,6 +143,15 @@ def _lengths(card: DataCard) -> Iterator[str]:
         )
         quantiles = ", ".join(f"{name} {length:,}" for name, length in card.lengths.quantiles)
         yield f"{quantiles}; mean {card.lengths.mean:,.1f} tokens."
+
+
+def _clusters(card: DataCard) -> Iterator[str]:
+    if card.clusters:
+        yield "## Clusters of near-duplicates"
+        copies = has_copies(card)
+        rows = [[f"{size.documents:,}", f"{size.clusters:,}", *[f"{size.copies:,}"] * copies] for size in card.clusters]
+        yield _table(["Documents in a cluster", "Clusters", *["Copies kept"] * copies], rows, texts=0)
+        yield note_of_clusters(card)
 
 
 def _counts(title: str, head: tuple[str, str], counts: Sequence[tuple[str | int, int]]) -> Iterator[str]:

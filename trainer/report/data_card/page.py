@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from trainer.data.text.progress import bytes_in_words
 from trainer.report.curves import readable_count
-from trainer.report.data_card.card import DataCard, FunnelStage, RemovedByRule, TextShare
+from trainer.report.data_card.card import ClusterSize, DataCard, FunnelStage, RemovedByRule, TextShare
 from trainer.report.data_card.funnel import DUPLICATES
 from trainer.report.data_card.markup import Content, Markup, bar, element, table
 from trainer.report.data_card.style import STYLE
@@ -63,7 +63,7 @@ def _top(card: DataCard) -> Iterator[Markup]:
         (readable_count(card.tokens), "tokens"),
         (bytes_in_words(card.bytes), "of text"),
         (f"{card.tokens / max(1, card.bytes):.3f}", "tokens per byte"),
-        (f"{card.documents / max(1, card.documents_read):.1%}", f"of {card.documents_read:,} documents read"),
+        (f"{card.distinct / max(1, card.documents_read):.1%}", f"of {card.documents_read:,} documents read"),
     ]
     yield element(
         "div",
@@ -100,7 +100,18 @@ def _funnel(card: DataCard) -> Iterator[Markup]:
         if stage.name not in DUPLICATES.values():  # of which each is a rule alone
             rows += [_rule_row(stage, rule, read) for rule in stage.rules]
         before = stage.left
-    rows.append([element("b", None, "kept"), "", f"{card.documents:,}", f"{card.tokens:,}", bar(card.documents / read)])
+    if card.copies_added:
+        copies = card.copies_added
+        rows.append(["copies by the size of clusters", f"+{copies:,}", f"{before + copies:,}", "", ""])
+    rows.append(
+        [
+            element("b", None, "kept"),
+            "",
+            f"{card.documents:,}",
+            f"{card.tokens:,}",
+            bar(min(1.0, card.documents / read)),
+        ]
+    )
     head = ["Stage and rule", "Documents out", "Documents left", "Tokens", ""]
     yield _section(
         "From what was read to what was kept",
@@ -255,13 +266,33 @@ def _domains(card: DataCard) -> Iterator[Markup]:
 
 def _clusters(card: DataCard) -> Iterator[Markup]:
     if card.clusters:
-        highest = max(count for _, count in card.clusters)
-        rows = [[f"{size:,}", f"{count:,}", bar(count / highest, "other")] for size, count in card.clusters]
+        highest = max(size.clusters for size in card.clusters)
+        rows = [
+            [f"{size.documents:,}", f"{size.clusters:,}", *[f"{size.copies:,}"] * has_copies(card), _bar(size, highest)]
+            for size in card.clusters
+        ]
         yield _section(
             "Clusters of near-duplicates",
-            table(["Documents in a cluster", "Clusters", ""], rows),
-            _note("Of each cluster one document is kept, or none where an earlier set has one."),
+            table(["Documents in a cluster", "Clusters", *["Copies kept"] * has_copies(card), ""], rows),
+            _note(note_of_clusters(card)),
         )
+
+
+def _bar(size: ClusterSize, highest: int) -> Markup:
+    return bar(size.clusters / highest, "other")
+
+
+def has_copies(card: DataCard) -> bool:
+    """Whether a document stands more than once."""
+    return any(size.copies > 1 for size in card.clusters)
+
+
+def note_of_clusters(card: DataCard) -> str:
+    """What becomes of a cluster."""
+    kept = "Of each cluster one document is kept, or none where an earlier set has one."
+    return (
+        f"{kept} It stands as often as said in training; held-out documents stand once." if has_copies(card) else kept
+    )
 
 
 def _changed(card: DataCard) -> Iterator[Markup]:
