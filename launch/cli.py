@@ -89,6 +89,8 @@ def read_options(verb: Verb, arguments: Sequence[str]) -> Options:
     overrides: list[str] = []
     found: dict[str, Any] = {}
     rest = list(arguments)
+    if rest and rest[0] in verb.commands:
+        overrides.append(f"command={rest.pop(0)}")
     while rest:
         argument = rest.pop(0)
         if not argument.startswith("-"):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 
 from trainer.config import VERBS as SCHEMAS
+from trainer.config.explain import COMMANDS
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Verb:
     """Whether it makes a run directory, and goes on in it."""
     outlives_console: bool = False
     """Whether its work goes on when nobody reads what it prints: for others that is all their work."""
+    commands: tuple[str, ...] = ()
+    """Values of its key `command` that may stand alone as the first word: `explain neighbours word=tree`."""
     unlisted: tuple[str, ...] = ()
     """Keys and sections that don't concern this verb: in its configuration, but not in its short help."""
 
@@ -123,6 +126,15 @@ VERBS: dict[str, Verb] = {
             "trainer.verbs.export",
             "run.dir=DIR format=hf [key=value] …",
             unlisted=("run.name", "checkpoint.every", "checkpoint.keep"),
+        ),
+        Verb(
+            "explain",
+            "Look inside a model: logit lens, attention, losses and gradients of a prompt; neighbours and similarity "
+            "of words and texts.",
+            "trainer.verbs.explain",
+            'run.dir=DIR|path=DIR prompt="…" | neighbours word=WORD | similarity a="…" b="…" | retrieval pairs=FILE',
+            commands=COMMANDS,
+            unlisted=("run.name", "checkpoint.every", "checkpoint.keep", "checkpoint.asynchronous"),
         ),
         Verb(
             "data",

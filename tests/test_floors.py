@@ -21,7 +21,7 @@ FLOORS = (
     ("trainer.adapt",),
     ("trainer.run", "trainer.export"),
     ("trainer.evaluate", "trainer.report"),
-    ("trainer.engine", "trainer.planning"),
+    ("trainer.engine", "trainer.explain", "trainer.planning"),
     ("trainer.checkpoint", "trainer.objective", "trainer.rules"),
     ("trainer.data", "trainer.model", "trainer.ranks", "trainer.track"),
     ("trainer.config",),

@@ -146,3 +146,50 @@ def test_another_tokenizer_than_the_run_s_isnt_exported(run_dir, tmp_path):
     with pytest.raises(InputError, match="not the tokenizer that step-"):
         main(verb(copy, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_the_card_is_of_this_run_and_of_these_weights(run_dir, tmp_path):
+    run_dir = shutil.copytree(run_dir, tmp_path / "copy")
+    with (run_dir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "tokens": 512, "eval/validation/loss": 5.9}\n')
+        file.write('{"step": 3, "tokens": 768, "eval/validation/loss": 5.5, "eval/validation/bits_per_byte": 2.25}\n')
+    main(verb(run_dir, tmp_path / "out", licence="apache-2.0"))
+    text = (tmp_path / "out" / "README.md").read_text()
+    facts = json.loads((run_dir / "facts.json").read_text())
+    assert text.startswith("---\nlicense: apache-2.0\n")
+    assert "| Steps | 3 |" in text
+    assert "2 ranks on cpu" in text
+    assert "ZeRO stage 3, tensor 1" in text
+    (data,) = facts["data"]
+    for fingerprint in data["fingerprints"].values():
+        assert fingerprint in text
+    assert "| texts | not stated | not stated | 1 |" in text
+    assert "| validation | 5.5000 | 244.69 | 2.2500 |" in text
+    main(verb(run_dir, tmp_path / "mean", average_last=2))
+    assert "Of these weights: not measured." in (tmp_path / "mean" / "README.md").read_text()
+
+
+def test_results_of_tasks_are_in_the_card_and_broken_ones_are_not(run_dir, tmp_path):
+    copy = shutil.copytree(run_dir, tmp_path / "copy")
+    folder = copy / "evaluations" / "step-00000003"
+    folder.mkdir(parents=True)
+    good = {"task": "arc_easy", "version": "1", "metric": "acc", "value": 0.25, "stderr": 0.1, "n": 20, "step": 3}
+    broken = [
+        {**good, "value": "high"},
+        {**good, "step": 2, "value": 0.99},
+        7,
+        {"task": ["x"]},
+        {**good, "value": None},
+    ]
+    (folder / "results.json").write_text(json.dumps([*broken, good]))
+    main(verb(copy, tmp_path / "out"))
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert text.count("arc\\_easy") == 1
+    assert "| acc | 0.2500 | 0.1000 |  | 20 |" in text
+    for content in ("{", "[" * 5000, '{"a": 1}'):
+        (folder / "results.json").write_text(content)
+        (copy / "facts.json").write_text(content)
+        (copy / "environment.json").write_text(content)
+        shutil.rmtree(tmp_path / "out")
+        assert main(verb(copy, tmp_path / "out")) == 0
+        assert "doesn't say what it was trained on" in (tmp_path / "out" / "README.md").read_text()

@@ -6,6 +6,7 @@ error. Nothing heavy is imported here.
 
 from trainer.config.adapt import Adapt
 from trainer.config.data import Data, TextSource, TokenizerSettings, TokenizerTrain, TrainingSet, ValidationSet
+from trainer.config.explain import Explain
 from trainer.config.launch import Launch
 from trainer.config.model import OF_CAUSAL_LM, Model
 from trainer.config.plain_values import as_stored_values, as_values, flatten
@@ -37,6 +38,7 @@ __all__ = [
     "Data",
     "Evaluate",
     "EvaluateVerb",
+    "Explain",
     "Export",
     "ExportSettings",
     "Finetune",

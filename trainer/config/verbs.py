@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 from trainer.config.adapt import Adapt
 from trainer.config.data import Data
+from trainer.config.explain import Explain
 from trainer.config.knobs import knob, part
 from trainer.config.launch import Launch
 from trainer.config.model import Model
@@ -151,6 +152,9 @@ class ExportSettings:
     loss_rows: int = knob(
         256, "Rows of each validation set on which format=int8 measures its loss; 0: all of them.", "rows"
     )
+    licence: Optional[str] = knob(
+        None, "The model's licence, as its card states it, such as apache-2.0; by default the card states none."
+    )
     shard_bytes: int = knob(4 * 2**30, "Most bytes of weights in one file; a larger tensor has one alone.", low=1)
 
 
@@ -183,4 +187,5 @@ VERBS: dict[str, type] = {
     "generate": Generate,
     "chat": Chat,
     "export": Export,
+    "explain": Explain,
 }

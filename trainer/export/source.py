@@ -13,6 +13,7 @@ import torch
 from trainer.config import Model
 from trainer.data.tokens.tokenizer import Tokenizer
 from trainer.evaluate.loss import Score
+from trainer.export.card_facts import RunFacts
 from trainer.model.build import LanguageModel, build_empty
 from trainer.model.hugging_face.architecture import stored_tensors
 from trainer.model.hugging_face.tensor_files import StoredAs, Tensor
@@ -26,6 +27,7 @@ class ExportSource:
     `shapes` are those of its parameters, in the model's order, and `read` gives elements of one, fp32 and 1-D.
     `described` names the model in a few words. `score` is its loss on every validation set there is, by name.
     `write_adapters(folder, dtype=…)` writes the adapters of one that was trained by them, and returns the bytes.
+    `facts` are of the run that made it, for its card.
     """
 
     model: Model
@@ -39,6 +41,7 @@ class ExportSource:
     score: Callable[[LanguageModel], dict[str, Score]] = field(default=lambda model: {})
     mask_token: str | None = None  # of a masked language model
     write_adapters: Callable[..., int] | None = None
+    facts: RunFacts | None = None
 
     @property
     def stored_as(self) -> StoredAs:

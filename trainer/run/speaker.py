@@ -114,21 +114,25 @@ def open_speaker(
     *,
     chat_template: str | None = None,
     device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Speaker:
-    """What run.dir or `path` names. ConfigError unless it is just one of them."""
+    """What run.dir or `path` names. ConfigError unless it is just one of them.
+
+    `dtype` is that of a run's weights; by default what it was trained in. A folder's are in fp32.
+    """
     require(
         (run.dir is None) != (path is None),
         "run.dir and path: give one of them, a run directory or a Hugging Face folder.",
     )
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    speaker = open_run(run, checkpoint, device) if path is None else open_folder(local_folder(path), device)
+    speaker = open_run(run, checkpoint, device, dtype) if path is None else open_folder(local_folder(path), device)
     if chat_template is None:
         return speaker
     template = read_template(chat_template, "chat_template")
     return replace(speaker, tokenizer=replace(speaker.tokenizer, chat_template=template))
 
 
-def open_run(run: Run, settings: Checkpoint, device: torch.device) -> Speaker:
+def open_run(run: Run, settings: Checkpoint, device: torch.device, dtype: torch.dtype | None = None) -> Speaker:
     """A checkpoint of a run; adapters are merged."""
     run_dir = require_run_dir(run.dir)
     config, tokenizer = read_config(run_dir), load_run_tokenizer(run_dir)
@@ -139,7 +143,7 @@ def open_run(run: Run, settings: Checkpoint, device: torch.device) -> Speaker:
     )
     checkpoint = find_checkpoint(run_dir, settings.step)
     require_tokenizer_of(checkpoint, read_state(checkpoint), tokenizer)
-    dtype = torch.bfloat16 if config.train.in_bf16 else torch.float32
+    dtype = dtype or (torch.bfloat16 if config.train.in_bf16 else torch.float32)
     kind = kind_of_weights(settings)
     model = load_model(config.model, checkpoint, device, dtype, kind=kind, adapt=config.adapt)
     described = {"checkpoint": str(checkpoint.absolute()), "weights": kind}

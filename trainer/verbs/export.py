@@ -29,9 +29,11 @@ from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.errors import BanyanError, ConfigError, InputError, require
 from trainer.evaluate.loss import Score, score
 from trainer.evaluate.merged import WholeWeights
+from trainer.export.card_facts import gather_facts
 from trainer.export.formats import FORMATS
+from trainer.export.model_card import card_of_model
 from trainer.export.source import ExportSource
-from trainer.machine.durable import storage_errors, sync
+from trainer.machine.durable import storage_errors, sync, write_text
 from trainer.machine.hub_name import local_folder
 from trainer.model.adapters import name_of_head
 from trainer.model.build import LanguageModel, parameter_shapes
@@ -74,6 +76,8 @@ def main(config: Export) -> int:
         with storage_errors(folder):
             attempt.mkdir(parents=True)
             written = form.write(attempt, source, config.export)
+            if source.facts is not None:
+                write_text(attempt / "README.md", describe_export(source, config))
             sync(attempt)
             attempt.rename(folder)
             sync(folder.parent)
@@ -120,6 +124,7 @@ def run_source(run_dir: Path, config: Export) -> tuple[ExportSource, Path]:
         score=partial(score_sets, run, rows=config.export.loss_rows),
         mask_token=mask_token(run.objective, tokenizer.special_ids) if run.model.head == MASKED else None,
         write_adapters=adapters,
+        facts=gather_facts(run_dir, run, readers[0].state, as_trained=count == 1 and kind == WEIGHT),
     )
     return source, default_output(run_dir, readers[0].state["step"], count, kind)
 
@@ -152,6 +157,15 @@ def folder_source(folder: Path, config: Export) -> ExportSource:
         tokenizer=tokenizer,
         tokenizer_folder=folder,
         described=model.name,
+    )
+
+
+def describe_export(source: ExportSource, config: Export) -> str:
+    """The model card, README.md."""
+    assert source.facts is not None
+    name = source.facts.run.run.name or Path(str(config.run.dir)).resolve().name
+    return card_of_model(
+        source.facts, name=name, form=config.format, described=source.described, licence=config.export.licence
     )
 
 

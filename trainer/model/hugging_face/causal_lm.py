@@ -24,6 +24,7 @@ from trainer.machine.hub_name import local_folder
 from trainer.model.attention import document_positions
 from trainer.model.hugging_face.config_json import BUILT_IN, OVERRIDES, brief, check_doors, fields_of, read_config_json
 from trainer.model.hugging_face.heads import HEADS
+from trainer.model.hugging_face.safetensors_folder import find_tensors
 from trainer.model.loss import FromLogits, Measure, logit_losses, row_losses, token_values
 
 # Bounds on what a config.json may ask for, above any model that is published
@@ -112,6 +113,17 @@ class CausalLM(nn.Module):
 
 
 def read_model_config(settings: Model) -> Any:
+    """Hugging Face's configuration of a model with the head of `settings`; refusals as read_any_config's."""
+    known = read_any_config(settings)
+    with _transformers() as transformers:
+        fits = {name for name, head in HEADS.items() if type(known) in getattr(transformers, head.mapping)}
+    if settings.head not in fits:
+        path = local_folder(str(settings.path)) / "config.json"
+        raise InputError(f"{path}: {known.model_type} is no Hugging Face {_other_heads(settings.head, fits)}.")
+    return known
+
+
+def read_any_config(settings: Model) -> Any:
     """Hugging Face's configuration for the config.json of `settings.path`, with the overrides in it.
 
     ConfigError or InputError for what transformers doesn't know, for what is beyond any model, and for whatever would
@@ -133,7 +145,6 @@ def read_model_config(settings: Model) -> Any:
             fields = config_class._decode_special_floats(fields)
             known, unused = config_class.from_dict(fields, return_unused_kwargs=True, **overrides)
             known.name_or_path = str(folder)
-            fits = {name for name, head in HEADS.items() if type(known) in getattr(transformers, head.mapping)}
         except BanyanError:
             raise
         except Exception as error:  # Hugging Face's classes raise whatever a foreign value leads to
@@ -142,8 +153,6 @@ def read_model_config(settings: Model) -> Any:
             raise ConfigError(
                 f"model.overrides.{key}: {path} and Hugging Face's {known.model_type} have no such field."
             )
-        if settings.head not in fits:
-            raise InputError(f"{path}: {known.model_type} is no Hugging Face {_other_heads(settings.head, fits)}.")
         for part in _parts(known):
             chosen = {key: getattr(part, f"_{key}", None) for key in BUILT_IN}
             check_doors(chosen, str(path))
@@ -265,6 +274,39 @@ def load_inner(settings: Model) -> Any:
                 f"{settings.path}: {name} is among the {what.replace('_', ' ')}: the weights aren't those of "
                 "its config.json with model.overrides; mend these, or move the weights away to train from scratch."
             )
+    return inner
+
+
+def causal_classes() -> frozenset[str]:
+    """The names of the classes that transformers loads causal language models with."""
+    with _transformers() as transformers:
+        return frozenset(transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+
+
+def load_headless(settings: Model, config: Any) -> Any:
+    """The module of a configuration without a head, with the weights of its folder; fp32, on the CPU.
+
+    InputError unless they are all there; a pooler, which hidden states don't need, may be missing.
+    """
+    find_tensors(local_folder(str(settings.path)))  # refuses what isn't safetensors, or broken
+    with _transformers() as transformers:
+        try:
+            with _bounded(settings):
+                inner, found = transformers.AutoModel.from_pretrained(
+                    local_folder(str(settings.path)),
+                    config=config,
+                    dtype=torch.float32,
+                    local_files_only=True,
+                    use_safetensors=True,
+                    output_loading_info=True,
+                )
+        except BanyanError:
+            raise
+        except Exception as error:  # what else a foreign file leads to
+            raise InputError(f"{settings.path}: transformers can't load it ({_in_a_line(error)}).") from error
+    lacking = [str(name) for name in found["missing_keys"] if "pooler" not in str(name)]
+    for name in (*sorted(lacking), *sorted(str(each[0]) for each in found["mismatched_keys"])):
+        raise InputError(f"{settings.path}: {name} isn't among its weights, or of another shape; fetch them again.")
     return inner
 
 

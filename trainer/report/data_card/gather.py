@@ -117,10 +117,10 @@ def _count_sources(manifests: Sequence[Manifest]) -> tuple[list[TextShare], int]
 
 
 def _source(manifest: Manifest, group: SourceGroup, share: TextShare) -> CardSource:
-    return CardSource(group.input, len(group.files), group.licence, _stated_language(manifest, group), share)
+    return CardSource(group.input, len(group.files), group.licence, stated_language(manifest, group), share)
 
 
-def _stated_language(manifest: Manifest, group: SourceGroup) -> str | None:
+def stated_language(manifest: Manifest, group: SourceGroup) -> str | None:
     """The language that was stated of an input."""
     described = manifest.prepared.get(SOURCES)
     entries = list(described.values()) if isinstance(described, dict) else []
