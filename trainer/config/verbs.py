@@ -88,6 +88,7 @@ class EvaluateVerb:
     """Configuration of `banyan evaluate`."""
 
     run: Run = part(Run)
+    path: Optional[str] = knob(None, PATH_TEXT, common=True)
     data: Data = part(Data)
     checkpoint: Checkpoint = part(Checkpoint)
     evaluate: Evaluate = part(Evaluate)

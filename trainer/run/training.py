@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from functools import partial
 
 from trainer.checkpoint.object_store import ObjectStore
 from trainer.checkpoint.retention import remove_attempts
@@ -30,12 +31,15 @@ from trainer.data.tokens.history import FILE as HISTORY
 from trainer.data.tokens.history import History, total_steps_of
 from trainer.data.tokens.loader import Loader
 from trainer.data.tokens.order import Order
+from trainer.data.tokens.tokenizer import Tokenizer, load_tokenizer
 from trainer.engine.assemble import assemble, compile_parts
 from trainer.engine.deepspeed.offload import load_nvme_op
-from trainer.engine.loop import Progress, Trainer
+from trainer.engine.loop import Evaluator, Progress, Trainer, Watched
 from trainer.engine.targets import Step, counted_steps, fixed_steps
-from trainer.errors import STOPPED
+from trainer.errors import STOPPED, ConfigError
 from trainer.evaluate.loss import LossEvaluator, Score, cut_in_words
+from trainer.evaluate.tasks.encode import Encoder
+from trainer.evaluate.tasks.in_loop import Judge, TaskEvaluator, check_watch, open_judge
 from trainer.machine.durable import write_json
 from trainer.machine.process import keep_freed_memory
 from trainer.model.build import (
@@ -109,6 +113,8 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     run_dir = enter_run_directory(config, mesh, lock)
     watchdog.start(run_dir, mesh)
     config = with_length(dataclasses.replace(config, data=with_absolute_paths(config.data)))
+    tokenizer = load_tokenizer(widest(training).manifest.folder / "tokenizer")
+    judge = open_tasks_of_run(config, tokenizer, mesh)
 
     object_store = ObjectStore(config.checkpoint.dir) if config.checkpoint.dir else None
     if object_store is not None:
@@ -143,6 +149,8 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
             print(line, flush=True)
         for cut in filter(None, (cut_in_words(dataset, config.evaluate) for dataset in validation + test)):
             print(cut, flush=True)
+        for line in (line for each in judge.sets for line in each.described()) if judge else ():
+            print(line, flush=True)
         remove_attempts(run_dir)
         run_directory.write_description(run_dir, config, widest(training).manifest.folder / "tokenizer")
         write_json(run_dir / HISTORY, history.to_json())
@@ -164,11 +172,15 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     evaluation = LossEvaluator(
         objective, engine, validation, config.evaluate, mesh, beat=lambda: watchdog.beat("evaluate")
     )
+    say = tracker.note if tracker is not None else print
+    evaluators: list[Evaluator] = [evaluation]
+    if judge is not None:
+        beat = partial(watchdog.beat, "evaluate")
+        evaluators.append(TaskEvaluator(judge, engine, tokenizer, config.evaluate, mesh, beat=beat, say=say))
     hooks = build_hooks(config, assembly, mesh)
     for hook in hooks:
         hook.begin(reader)
     state = {"history": history.to_json(), "tokenizer_sha256": widest(training).manifest.tokenizer_sha256}
-    say = tracker.note if tracker is not None else print
     writer = CheckpointWriter(run_dir, mesh, config.checkpoint, say, object_store)
     if reader:
         writer.copy_again(reader.folder)
@@ -184,7 +196,8 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         pace=history.position_after if config.train.tokens is not None else None,
         utilisation=measure_utilisation(config, model_config, mesh, active),
         log=tracker,
-        evaluators=[evaluation],
+        evaluators=evaluators,
+        watched=watched_of(config, judge),
         save=lambda last: save(
             writer, config, mesh, fragments_to_save(assembly, mesh, hooks), progress, state, last=last
         ),
@@ -210,6 +223,30 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         ending.exit_code = 0 if reason is None else STOPPED
     mesh.leave()
     return ending.exit_code
+
+
+def open_tasks_of_run(config: Pretrain, tokenizer: Tokenizer, mesh: Mesh) -> Judge | None:
+    """The tasks of a run, if it has some; refuses an evaluate.watch that isn't among them. Every rank calls it."""
+    if not config.evaluate.tasks or config.evaluate.tasks_every == 0:
+        return None
+    encoder = Encoder(tokenizer, config.data.sequence_length)
+    judge = open_judge(config.evaluate, encoder, mesh, may_download=config.run.allow_download)
+    if "/" in config.evaluate.watch:
+        check_watch(config.evaluate.watch, judge)
+    if judge.work.prompts and mesh.sequence > 1:
+        raise ConfigError(
+            f"parallel.sequence={mesh.sequence}: evaluate.tasks has tasks that generate, for which rows must be whole; "
+            "leave those out, or judge by banyan evaluate."
+        )
+    return judge
+
+
+def watched_of(config: Pretrain, judge: Judge | None) -> Watched:
+    """What evaluate.watch names: a metric of a task, or the loss on a validation set."""
+    name = config.evaluate.watch
+    if judge is not None and "/" in name:
+        return Watched(f"eval/{name}", higher_is_better=judge.metrics[name])
+    return Watched(f"eval/{name}/loss")
 
 
 def open_steps(
