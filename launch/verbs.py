@@ -22,6 +22,8 @@ class Verb:
     """Whether it makes a run directory, and goes on in it."""
     outlives_console: bool = False
     """Whether its work goes on when nobody reads what it prints: for others that is all their work."""
+    commands: tuple[tuple[str, str], ...] = ()
+    """What its first argument may be in the place of its work: a command with plain arguments, and its module."""
     unlisted: tuple[str, ...] = ()
     """Keys and sections that don't concern this verb: in its configuration, but not in its short help."""
 
@@ -88,10 +90,12 @@ VERBS: dict[str, Verb] = {
         ),
         Verb(
             "evaluate",
-            "Measure loss, perplexity and bits per byte of a checkpoint.",
+            "Measure loss, perplexity and bits per byte of a checkpoint, or what it makes of tasks; compare two "
+            "evaluations.",
             "trainer.verbs.evaluate",
-            "run.dir=DIR " + _OVERRIDES,
+            "run.dir=DIR|path=DIR [evaluate.tasks=[NAME,…]] " + _OVERRIDES + ", or compare A B",
             on_ranks=True,
+            commands=(("compare", "trainer.verbs.compare"),),
             unlisted=(
                 *_PREPARING,
                 "data.train",
@@ -99,6 +103,7 @@ VERBS: dict[str, Verb] = {
                 "checkpoint.every",
                 "checkpoint.keep",
                 "evaluate.every",
+                "evaluate.tasks_every",
             ),
         ),
         Verb(
