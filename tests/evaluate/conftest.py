@@ -30,7 +30,9 @@ def judged(tmp_path_factory):
     folder = tmp_path_factory.mktemp("judged")
     tokenizer = make_tokenizer(400)
     make_dataset(folder / "data", documents=60, tokenizer=tokenizer)
-    config = small_config(folder / "data", folder / "run", train__steps=25, checkpoint__every=20, data__sequence_length=96)
+    config = small_config(
+        folder / "data", folder / "run", train__steps=25, checkpoint__every=20, data__sequence_length=96
+    )
     assert run_ranks(pretrain, config, 1) == [0]
     out = Export()
     out.run.dir, out.export.output = str(folder / "run"), str(folder / "export")

@@ -53,5 +53,7 @@ def theirs(argument: tuple[Path, Path, list[str], Path]) -> int:
     found = simple_evaluate(lm, tasks=names, task_manager=manager, bootstrap_iters=1000)
     assert found is not None
     kept = {"results": found["results"], "samples": found["samples"]}
-    output.write_text(json.dumps(kept, default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value)))
+    output.write_text(
+        json.dumps(kept, default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value))
+    )
     return 0

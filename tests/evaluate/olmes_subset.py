@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.corpus import WORDS
-from trainer.evaluate.tasks.olmes import read_documents
+from trainer.evaluate.tasks.olmes import read_frozen
 
 CLOZE = ("arc_easy", "arc_challenge", "boolq", "csqa", "hellaswag", "openbookqa", "piqa", "sciq", "socialiqa", "sst2")
 MORE = ("mrpc", "rte")
@@ -66,7 +66,7 @@ def write_their_task(folder: Path, task: str, requests: Path, limit: int | None 
     folder.mkdir(parents=True, exist_ok=True)
     lines = folder / f"{task}.jsonl"
     with lines.open("w") as out:
-        for document in read_documents(requests)[:limit]:
+        for document in read_frozen(requests)[:limit]:
             (context, _), *_ = document["choices"]
             texts = [continuation[1:] for _, continuation in document["choices"]]
             out.write(json.dumps({"context": context, "choices": texts, "gold": document["gold"]}) + "\n")

@@ -5,19 +5,20 @@ import dataclasses
 import pytest
 
 from launch.cli import main
-from trainer.evaluate.tasks.documents import Choice, Document, DocumentTask
-from trainer.evaluate.tasks.results import records_of, write_results
+from trainer.evaluate.tasks.documents import Choice, DocumentTask, TaskDocument
+from trainer.evaluate.tasks.results import as_records, write_results
 
 
 def write_evaluation(folder, right, *, number=0, count=200):
     """An evaluation in which the documents of `right` were answered rightly."""
     documents = [
-        Document(n, choices=[Choice("q", f" {letter}{number}", letter) for letter in "ab"], gold=0) for n in range(count)
+        TaskDocument(n, choices=[Choice("q", f" {letter}{number}", letter) for letter in "ab"], gold=0)
+        for n in range(count)
     ]
     task = DocumentTask("letters", "1", "choice", ["acc", "f1_macro", "confusion_matrix"], documents)
     answers = [(0.0 - (choice == 0) * (n not in right), False) for n in range(count) for choice in range(2)]
     results = task.judge([(value - (i % 2) * 0.5, flag) for i, (value, flag) in enumerate(answers)], resamples=100)
-    write_results(folder, results, records_of(results, model=f"model {folder.name}", step=None))
+    write_results(folder, results, as_records(results, model=f"model {folder.name}", step=None))
     return folder
 
 
@@ -60,7 +61,7 @@ def test_what_cannot_be_compared_is_said(tmp_path, capsys):
 def test_choices_are_judged_by_ties_characters_and_bytes():
     from trainer.evaluate.tasks.documents import choice_values
 
-    document = Document(0, choices=[Choice("", f" {name}", name) for name in ("aaaa", "bb", "树树")], gold=1)
+    document = TaskDocument(0, choices=[Choice("", f" {name}", name) for name in ("aaaa", "bb", "树树")], gold=1)
     values = choice_values(document, [(-4.0, False), (-4.0, True), (-4.0, False)])
     assert (values["acc"], values["acc_norm"], values["acc_bytes"]) == (0.0, 0.0, 0.0)  # ties: the first
     other = dataclasses.replace(document, gold=2)

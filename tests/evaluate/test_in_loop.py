@@ -138,7 +138,9 @@ def test_a_run_killed_in_an_evaluation_is_as_the_undisturbed_one_and_watches_a_t
 
     verb = configure_verb(tmp_path / "out", names, run_dir=tmp_path / "calm", task_dir=str(tasks), batch_tokens=300)
     assert run_ranks(evaluate, verb, 1) == [0]
-    after = {f"eval/{task}/{metric}": record["value"] for (task, metric), record in results_in(tmp_path / "out").items()}
+    after = {
+        f"eval/{task}/{metric}": record["value"] for (task, metric), record in results_in(tmp_path / "out").items()
+    }
     assert {key: value for (step, key), value in task_rows(tmp_path / "calm").items() if step == 6} == after
 
 

@@ -19,7 +19,7 @@ def labels(seed, classes, count=60):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_classification_is_scikit_learn_s(seed):
-    classes = [0, 1] if seed < 2 else ["no", "perhaps", "yes"][: seed - 1] + ["never said"]
+    classes = [0, 1] if seed < 2 else [*["no", "perhaps", "yes"][: seed - 1], "never said"]
     values = labels(seed, classes)
     expected, predicted = zip(*values, strict=True)
     assert METRICS["accuracy"].aggregate(values) == sklearn_metrics.accuracy_score(expected, predicted)
@@ -53,15 +53,15 @@ def test_entities_are_seqeval_s(seed):
     for sentence in expected:
         assert entities.entities_of(sentence) == get_entities(sentence)
     values = [(" ".join(found), [" ".join(wanted)]) for found, wanted in zip(predicted, expected, strict=True)]
-    assert entities.f1(values) == pytest.approx(reference.f1_score(expected, predicted), abs=1e-15)
-    assert entities.precision(values) == reference.precision_score(expected, predicted)
-    assert entities.recall(values) == reference.recall_score(expected, predicted)
+    assert entities.entity_f1(values) == pytest.approx(reference.f1_score(expected, predicted), abs=1e-15)
+    assert entities.entity_precision(values) == reference.precision_score(expected, predicted)
+    assert entities.entity_recall(values) == reference.recall_score(expected, predicted)
 
 
 def test_entities_without_any_have_no_score():
-    assert entities.f1([("O O", ["O O"])]) == 0.0
-    assert entities.f1([("", ["B-X I-X"])]) == 0.0  # the model said nothing
-    assert entities.f1([("B-X I-X O O O", ["B-X I-X"])]) == 1.0
+    assert entities.entity_f1([("O O", ["O O"])]) == 0.0
+    assert entities.entity_f1([("", ["B-X I-X"])]) == 0.0  # the model said nothing
+    assert entities.entity_f1([("B-X I-X O O O", ["B-X I-X"])]) == 1.0
 
 
 TEXTS = [
@@ -126,17 +126,19 @@ def test_noise_is_told_from_a_difference_by_pairs():
     draw = random.Random(0)
     hard = [draw.random() < 0.5 for _ in range(400)]
     first = [float(each) for each in hard]
-    same = bootstrap.compare(first, first, None, 1000)
+    same = bootstrap.compare_pairs(first, first, None, 1000)
     assert (same.value, same.low, same.high, same.is_more_than_noise) == (0.0, 0.0, 0.0, False)
     # 16 more right of 400: within the noise of either figure alone, which is 2.5 %, but every change is for the better
     better = [1.0 if index % 24 == 0 else value for index, value in enumerate(first)]
-    found = bootstrap.compare(first, better, None, 2000)
+    found = bootstrap.compare_pairs(first, better, None, 2000)
     assert 0 < found.value < 2 * bootstrap.standard_error(first)
     assert found.is_more_than_noise
     assert found.p < 0.05
     chance = [float(draw.random() < 0.5) for _ in range(400)]
-    assert not bootstrap.compare(chance, [float(draw.random() < 0.5) for _ in range(400)], None, 1000).is_more_than_noise
+    assert not bootstrap.compare_pairs(
+        chance, [float(draw.random() < 0.5) for _ in range(400)], None, 1000
+    ).is_more_than_noise
     pairs = [(int(each), int(draw.random() < 0.9) if each else 0) for each in hard]
-    by_pairs = bootstrap.compare(pairs, [(each, each) for each, _ in pairs], METRICS["f1"].aggregate, 100)
+    by_pairs = bootstrap.compare_pairs(pairs, [(each, each) for each, _ in pairs], METRICS["f1"].aggregate, 100)
     assert by_pairs.value > 0
     assert by_pairs.is_more_than_noise

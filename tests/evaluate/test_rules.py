@@ -1,5 +1,5 @@
-"""Odd requests are encoded and answered as lm-evaluation-harness's `hf` backend does it: blanks, long and empty contexts,
-beginning-of-text tokens, special tokens written out, windows over long texts, greedy completions."""
+"""Odd requests are encoded and answered as lm-evaluation-harness's `hf` backend does it: blanks, long and empty
+contexts, beginning-of-text tokens, special tokens written out, windows over long texts, greedy completions."""
 
 import dataclasses
 import json
@@ -43,9 +43,9 @@ def answer_both(argument):
 
     from trainer.config import Checkpoint, Run
     from trainer.evaluate.tasks.answer import Answering
-    from trainer.evaluate.tasks.encode import Encoder
+    from trainer.evaluate.tasks.encode import RequestEncoder
     from trainer.evaluate.tasks.request import Completion, Likelihood, Rolling
-    from trainer.evaluate.tasks.work import ask
+    from trainer.evaluate.tasks.work import encode_requests
     from trainer.ranks.mesh import join
     from trainer.run.speaker import open_speaker
 
@@ -56,19 +56,18 @@ def answer_both(argument):
         *(Rolling(text) for text in TEXTS),
         *(Completion(prompt, tuple(how["until"]), how["max_gen_toks"]) for prompt, how in PROMPTS),
     ]
-    questions = ask(requests, Encoder(speaker.tokenizer, speaker.context_length), [""] * len(requests))
-    found = Answering(speaker.model, speaker.tokenizer, mesh, batch_tokens=400).find(questions.work)
-    ours = questions.answers(found)
-    mesh.leave()
-    # Its cache takes the wrong logits where two requests are the same tokens, cut at different places
-    lm = HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=3, logits_cache=False)
-    made = {
+    questions = encode_requests(requests, RequestEncoder(speaker.tokenizer, speaker.context_length), [""] *
+    len(requests)) found = Answering(speaker.model, speaker.tokenizer, mesh, batch_tokens=400).find(questions.work) ours
+    = questions.answers(found) mesh.leave() # Its cache takes the wrong logits where two requests are the same tokens,
+    cut at different places lm = HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=3,
+    logits_cache=False) made = {
         "loglikelihood": PAIRS,
         "loglikelihood_rolling": [(text,) for text in TEXTS],
         "generate_until": PROMPTS,
     }
     theirs = {
-        kind: getattr(lm, kind)([Instance(kind, {}, arguments, 0) for arguments in given]) for kind, given in made.items()
+        kind: getattr(lm, kind)([Instance(kind, {}, arguments, 0) for arguments in given])
+        for kind, given in made.items()
     }
     output.write_text(json.dumps({"ours": ours, "theirs": [*theirs.values()]}))
     return 0

@@ -118,7 +118,8 @@ def test_shots_are_drawn_once_by_their_seed_and_choices_may_be_a_field(tmp_path)
     for name in ("judged", "others"):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     text = (
-        "data: judged.jsonl\nprompt: 'Q: {{q}} A:'\nchoices: options\ntarget: right\nshots: 2\nshots_data: others.jsonl\n"
+        "data: judged.jsonl\nprompt: 'Q: {{q}} A:'\nchoices: options\ntarget: right\n"
+        "shots: 2\nshots_data: others.jsonl\n"
         "shots_separator: '|'\nshots_seed: {seed}\n"
     )
 

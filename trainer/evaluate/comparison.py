@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import InputError
-from trainer.evaluate.metrics.bootstrap import LEVEL, Difference
-from trainer.evaluate.metrics.bootstrap import compare as compare_values
+from trainer.evaluate.metrics.bootstrap import LEVEL, Difference, compare_pairs
 from trainer.evaluate.metrics.metric import METRICS
 from trainer.evaluate.tasks.documents import SLOW_RESAMPLES, is_number
-from trainer.evaluate.tasks.results import Record, read_results, read_samples
+from trainer.evaluate.tasks.results import Record, logged_samples, read_results
 
 HEAD = ("task", "metric", "n", "A", "B", "B - A", f"{LEVEL:.0%} interval", "p", "verdict")
 
@@ -74,13 +73,15 @@ def _compare(first: Path, second: Path, one: Record, two: Record, resamples: int
         if metric is None:
             return Compared(one, two, None, "its figure isn't a mean")
         aggregate, draws = metric.aggregate, min(resamples, SLOW_RESAMPLES) if metric.slow else resamples
-    return Compared(one, two, compare_values(left, right, aggregate, draws, seed))
+    return Compared(one, two, compare_pairs(left, right, aggregate, draws, seed))
 
 
 def _values(folder: Path, record: Record) -> dict[Any, Any]:
     """A document's value, by document."""
-    samples = read_samples(folder, record.task)
-    return {sample["doc_id"]: sample["metrics"][record.metric] for sample in samples if record.metric in sample["metrics"]}
+    samples = logged_samples(folder, record.task)
+    return {
+        sample["doc_id"]: sample["metrics"][record.metric] for sample in samples if record.metric in sample["metrics"]
+    }
 
 
 def as_markdown(compared: Sequence[Compared]) -> str:

@@ -15,9 +15,9 @@ import xxhash
 
 from trainer.config import EvaluateVerb
 from trainer.evaluate.tasks.answer import Answering
-from trainer.evaluate.tasks.encode import Encoder
+from trainer.evaluate.tasks.encode import RequestEncoder
 from trainer.evaluate.tasks.in_loop import open_judge
-from trainer.evaluate.tasks.results import FILE, in_words, records_of, write_results
+from trainer.evaluate.tasks.results import FILE, as_records, in_lines, write_results
 from trainer.evaluate.tasks.store import AnswerStore
 from trainer.machine.hub_name import local_folder
 from trainer.ranks.mesh import Mesh, join
@@ -30,25 +30,25 @@ def judge_by_tasks(config: EvaluateVerb) -> int:
     """Answers what isn't answered yet, judges it, writes and prints the results; the exit code. Every rank calls it."""
     mesh = join(hang_timeout_s=LONGEST_WAIT_S)
     speaker = open_speaker(config.run, config.checkpoint, config.path, device=mesh.device, as_trained=True)
-    encoder = Encoder(speaker.tokenizer, speaker.context_length)
+    encoder = RequestEncoder(speaker.tokenizer, speaker.context_length)
     judge = open_judge(config.evaluate, encoder, mesh, may_download=config.run.allow_download)
-    model = mesh.main_finds(lambda: describe(speaker))
+    model = mesh.main_finds(lambda: identify_model(speaker))
     output = output_folder(config, model)
     store = AnswerStore(output)
     mesh.main_finds(lambda: store.begin(model, f"evaluate.output={output}"))
-    say(mesh, model["name"], *(line for each in judge.sets for line in each.described()))
+    print_on_main(mesh, model["name"], *(line for each in judge.sets for line in each.described()))
     answering = Answering(speaker.model, speaker.tokenizer, mesh, config.evaluate.batch_tokens, store)
     found = answering.find(judge.work)
     if mesh.is_main:
         results = judge.results(found, resamples=config.evaluate.bootstrap)
-        records = records_of(results, model=model["name"], step=model["step"])
+        records = as_records(results, model=model["name"], step=model["step"])
         write_results(output, results, records)
-        say(mesh, *in_words(results), f"results  {output / FILE}")
+        print_on_main(mesh, *in_lines(results), f"results  {output / FILE}")
     mesh.leave()
     return 0
 
 
-def say(mesh: Mesh, *lines: str) -> None:
+def print_on_main(mesh: Mesh, *lines: str) -> None:
     """Prints lines on rank 0."""
     if mesh.is_main:
         for line in lines:
@@ -64,7 +64,7 @@ def output_folder(config: EvaluateVerb, model: dict[str, Any]) -> Path:
     return Path("evaluations") / Path(model["name"]).name
 
 
-def describe(speaker: Speaker) -> dict[str, Any]:
+def identify_model(speaker: Speaker) -> dict[str, Any]:
     """What tells one model from another: its place, its step, and a hash of what its files are.
 
     A checkpoint's COMPLETE has the hash of every file; of a Hugging Face folder, weights count by size and time.
@@ -73,7 +73,12 @@ def describe(speaker: Speaker) -> dict[str, Any]:
     if "checkpoint" in described:
         folder = Path(described["checkpoint"])
         content = hashlib.sha256((folder / "COMPLETE").read_bytes()).hexdigest()
-        return {"name": str(folder), "step": int(folder.name.split("-")[-1]), "content": content, **weights_of(speaker)}
+        return {
+            "name": str(folder),
+            "step": int(folder.name.split("-")[-1]),
+            "content": content,
+            **_weights_in(speaker),
+        }
     folder = Path(local_folder(described["folder"]))
     digest = xxhash.xxh3_128()
     for path in sorted(folder.iterdir()):
@@ -82,10 +87,10 @@ def describe(speaker: Speaker) -> dict[str, Any]:
         elif path.is_file():
             status = os.stat(path)
             digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
-    return {"name": str(folder), "step": None, "content": digest.hexdigest(), **weights_of(speaker)}
+    return {"name": str(folder), "step": None, "content": digest.hexdigest(), **_weights_in(speaker)}
 
 
-def weights_of(speaker: Speaker) -> dict[str, str]:
+def _weights_in(speaker: Speaker) -> dict[str, str]:
     """Kind and precision of the weights that answer."""
     dtype = str(next(speaker.model.parameters()).dtype).removeprefix("torch.")
     return {"weights": str(speaker.described.get("weights", "weight")), "dtype": dtype}

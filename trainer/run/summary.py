@@ -39,9 +39,7 @@ def announce_end(
     lines = [""]
     if progress.out_of_patience:
         watched = config.evaluate.watch if "/" in config.evaluate.watch else f"{config.evaluate.watch} loss"
-        lines.append(
-            f"stopped early: no better {watched} for {config.evaluate.patience} evaluations"
-        )
+        lines.append(f"stopped early: no better {watched} for {config.evaluate.patience} evaluations")
     lines.append(f"trained {progress.step:,} steps on {progress.tokens:,} tokens")
     for dataset, score in scores:
         lines.append(f"{dataset.name}: {score.in_words()}")

@@ -38,7 +38,7 @@ from trainer.engine.loop import Evaluator, Progress, Trainer, Watched
 from trainer.engine.targets import Step, counted_steps, fixed_steps
 from trainer.errors import STOPPED, ConfigError
 from trainer.evaluate.loss import LossEvaluator, Score, cut_in_words
-from trainer.evaluate.tasks.encode import Encoder
+from trainer.evaluate.tasks.encode import RequestEncoder
 from trainer.evaluate.tasks.in_loop import Judge, TaskEvaluator, check_watch, open_judge
 from trainer.machine.durable import write_json
 from trainer.machine.process import keep_freed_memory
@@ -229,7 +229,7 @@ def open_tasks_of_run(config: Pretrain, tokenizer: Tokenizer, mesh: Mesh) -> Jud
     """The tasks of a run, if it has some; refuses an evaluate.watch that isn't among them. Every rank calls it."""
     if not config.evaluate.tasks or config.evaluate.tasks_every == 0:
         return None
-    encoder = Encoder(tokenizer, config.data.sequence_length)
+    encoder = RequestEncoder(tokenizer, config.data.sequence_length)
     judge = open_judge(config.evaluate, encoder, mesh, may_download=config.run.allow_download)
     if "/" in config.evaluate.watch:
         check_watch(config.evaluate.watch, judge)

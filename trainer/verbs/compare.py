@@ -2,9 +2,9 @@
 
     banyan evaluate compare A B [output=FILE.md|FILE.html] [resamples=N]
 
-A and B are folders that evaluate.output named, or run directories, whose newest evaluation is taken. Each figure that both
-have is compared on the same documents, by a paired bootstrap. The table goes to standard output as Markdown; output= writes
-it to a file, as a page of HTML where the name ends so.
+A and B are folders that evaluate.output named, or run directories, whose newest evaluation is taken. Each figure that
+both have is compared on the same documents, by a paired bootstrap. The table goes to standard output as Markdown;
+output= writes it to a file, as a page of HTML where the name ends so.
 """
 
 from __future__ import annotations
@@ -52,5 +52,7 @@ def _evaluation(folder: Path) -> Path:
         return folder
     found = sorted(folder.glob(f"evaluations/*/{FILE}"), key=lambda path: path.stat().st_mtime)
     if not found:
-        raise InputError(f"{folder}: no {FILE} there or under evaluations/; run banyan evaluate with evaluate.tasks first.")
+        raise InputError(
+            f"{folder}: no {FILE} there or under evaluations/; run banyan evaluate with evaluate.tasks first."
+        )
     return found[-1].parent

@@ -35,10 +35,10 @@ def main(config: EvaluateVerb) -> int:
     check_values(config)
     if config.evaluate.tasks:
         return judge_by_tasks(config)
-    return score_sets(config)
+    return score_losses(config)
 
 
-def score_sets(config: EvaluateVerb) -> int:
+def score_losses(config: EvaluateVerb) -> int:
     """Scores the checkpoint on every set and prints a line for each."""
     require(config.path is None, f"path={config.path}: give evaluate.tasks; losses on token shards are of run.dir.")
     run_dir = require_run_dir(config.run.dir)

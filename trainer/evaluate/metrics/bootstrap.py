@@ -56,7 +56,7 @@ def interval(figures: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def compare(
+def compare_pairs(
     first: Sequence[Any],
     second: Sequence[Any],
     aggregate: Callable[[Sequence[Any]], Any] | None,

@@ -10,7 +10,8 @@ BINS = 15
 
 
 def expected_error(values: Sequence[tuple[float, bool]]) -> float:
-    """Expected calibration error (Guo et al. 2017, arXiv:1706.04599, section 3): Σ over bins n/N · |accuracy - confidence|.
+    """Expected calibration error (Guo et al. 2017, arXiv:1706.04599, section 3): Σ over bins n/N · |accuracy -
+    confidence|.
 
     Values are [probability of what was predicted, whether that was right]; BINS bins of equal width, each with its
     upper bound.

@@ -1,7 +1,8 @@
-"""Classification: accuracy, precision, recall, F1, Matthews' coefficient, the confusion matrix; equal to scikit-learn's.
+"""Classification: accuracy, precision, recall, F1, Matthews' coefficient, the confusion matrix; equal to
+scikit-learn's.
 
-Values are [expected, predicted]: numbers of choices, or texts. All figures come from counts, so that thousands of bootstrap
-resamples take no longer than scikit-learn's one. A class that is never predicted has precision 0.
+Values are [expected, predicted]: numbers of choices, or texts. All figures come from counts, so that thousands of
+bootstrap resamples take no longer than scikit-learn's one. A class that is never predicted has precision 0.
 """
 
 from __future__ import annotations

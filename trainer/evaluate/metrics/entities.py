@@ -1,7 +1,7 @@
 """Named entities: F1 of whole entities, by seqeval's definition (which is conlleval's), micro-averaged.
 
-Values are [predicted tags, [expected tags]], tags separated by blanks: `B-PER I-PER O`. An entity counts if its type and
-both its ends are right. Tags that a scheme doesn't allow are read leniently: `I-X` after `O` begins an entity.
+Values are [predicted tags, [expected tags]], tags separated by blanks: `B-PER I-PER O`. An entity counts if its type
+and both its ends are right. Tags that a scheme doesn't allow are read leniently: `I-X` after `O` begins an entity.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ Values = Sequence[tuple[str, Sequence[str]]]
 Entity = tuple[int, str, int, int]  # sentence, type, first and last tag
 
 
-def f1(values: Values) -> float:
+def entity_f1(values: Values) -> float:
     """2 · precision · recall / (precision + recall); 0 where there is nothing right."""
     right, predicted, expected = _count(values)
     return 2 * right / (predicted + expected) if right else 0.0
 
 
-def precision(values: Values) -> float:
+def entity_precision(values: Values) -> float:
     """The share of predicted entities that are right."""
     right, predicted, _ = _count(values)
     return right / predicted if predicted else 0.0
 
 
-def recall(values: Values) -> float:
+def entity_recall(values: Values) -> float:
     """The share of expected entities that were found."""
     right, _, expected = _count(values)
     return right / expected if expected else 0.0
@@ -37,9 +37,7 @@ def entities_of(tags: Sequence[str]) -> list[tuple[str, int, int]]:
     for index, each in enumerate([*tags, "O"]):
         tag, kind = each[:1] or "O", each[1:].split("-", maxsplit=1)[-1] or "_"
         changes = kind != kind_before
-        if before in "ES" or (before in "BI" and (tag in "BSO" or changes)):
-            found.append((kind_before, start, index - 1))
-        elif before not in "O." and changes:
+        if before in "ES" or (before in "BI" and (tag in "BSO" or changes)) or (before not in "O." and changes):
             found.append((kind_before, start, index - 1))
         if tag in "BS" or (before in "ESO" and tag in "EI") or (tag not in "O." and changes):
             start = index

@@ -36,7 +36,7 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def bits_per_byte(values: Sequence[tuple[float, int]]) -> float:
+def corpus_bits_per_byte(values: Sequence[tuple[float, int]]) -> float:
     """-Σ log-likelihood / (ln 2 · Σ bytes)."""
     likelihoods, sizes = zip(*values, strict=True)
     return -(sum(likelihoods) / sum(sizes)) / math.log(2)
@@ -60,7 +60,7 @@ METRICS: dict[str, Metric] = {
     "acc_mutual_info": Metric("value", mean),
     "exact_match": Metric("value", mean),
     "squad_exact_match": Metric("texts", squad.exact_match),
-    "squad_f1": Metric("texts", squad.f1),
+    "squad_f1": Metric("texts", squad.mean_f1),
     "accuracy": Metric("labels", classification.accuracy),
     "precision": Metric("labels", classification.precision),
     "recall": Metric("labels", classification.recall),
@@ -78,14 +78,23 @@ METRICS: dict[str, Metric] = {
     "rouge1": Metric("texts", translation.rouge("rouge1"), slow=True),
     "rouge2": Metric("texts", translation.rouge("rouge2"), slow=True),
     "rougeL": Metric("texts", translation.rouge("rougeL"), slow=True),
-    "entity_f1": Metric("texts", entities.f1),
-    "entity_precision": Metric("texts", entities.precision),
-    "entity_recall": Metric("texts", entities.recall),
-    "bits_per_byte": Metric("likelihood", bits_per_byte, higher_is_better=False),
+    "entity_f1": Metric("texts", entities.entity_f1),
+    "entity_precision": Metric("texts", entities.entity_precision),
+    "entity_recall": Metric("texts", entities.entity_recall),
+    "bits_per_byte": Metric("likelihood", corpus_bits_per_byte, higher_is_better=False),
     "mean_bits_per_byte": Metric("likelihood", mean_bits_per_byte, higher_is_better=False),
     "byte_perplexity": Metric("likelihood", perplexity_per_unit, higher_is_better=False),
     "word_perplexity": Metric("likelihood", perplexity_per_unit, higher_is_better=False),
 }
+
+
+LOW = ("loss", "perplexity", "brier_score", "ter", "bigram_loss")  # names of others, of which a low one is a good one
+
+
+def prefers_high(name: str) -> bool:
+    """Whether a high figure is a good one, by a metric's name; a filter of lm-evaluation-harness's may follow it."""
+    bare = name.partition(",")[0]
+    return METRICS[bare].higher_is_better if bare in METRICS else bare not in LOW
 
 
 def find_metric(name: str, where: str) -> Metric:

@@ -21,7 +21,7 @@ def exact_match(values: Values) -> float:
     return _mean(values, lambda predicted, wanted: float(normalize(predicted) == normalize(wanted)))
 
 
-def f1(values: Values) -> float:
+def mean_f1(values: Values) -> float:
     """The mean F1 of words."""
     return _mean(values, token_f1)
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from trainer.data.tokens.order import derive_key
 from trainer.data.tokens.tokenizer import Tokenizer
 from trainer.evaluate.batch_sampling import Continuation, continue_together
-from trainer.evaluate.sampling import Sampling, uncompiled
-from trainer.evaluate.tasks.encode import Prompt, Row
+from trainer.evaluate.sampling import Sampling, eagerly
+from trainer.evaluate.tasks.encode import PromptRow, Row
 from trainer.evaluate.tasks.store import AnswerStore
-from trainer.evaluate.tasks.work import Found, Work, key_of
+from trainer.evaluate.tasks.work import Computed, TaskWork, batch_key
 from trainer.model.loss import IGNORED
 from trainer.ranks.mesh import Mesh
 
@@ -30,8 +30,8 @@ FILLER = Row.of([0, 0], 1)  # what a rank without a batch of its own computes wh
 class Answering:
     """A model that answers, on one rank of `mesh`: in evaluation mode, whole or a part of it as training has it.
 
-    `batch_tokens` bounds what goes through it at once. With a `store`, whatever was computed by an earlier process isn't
-    computed again. `beat` is called before each batch. Every rank calls `find`, and gets what all have found.
+    `batch_tokens` bounds what goes through it at once. With a `store`, whatever was computed by an earlier process
+    isn't computed again. `beat` is called before each batch. Every rank calls `find`, and gets what all have found.
     """
 
     model: Any
@@ -41,7 +41,7 @@ class Answering:
     store: AnswerStore | None = None
     beat: Callable[[], None] = lambda: None
 
-    def find(self, work: Work) -> Found:
+    def find(self, work: TaskWork) -> Computed:
         """Computes all of `work`; the same on every rank."""
         known = self.store.read() if self.store else {}
         if self.store:
@@ -54,9 +54,11 @@ class Answering:
             for found in (losses, misses):
                 torch.distributed.all_reduce(found, group=self.mesh.control)
             texts = {int(n): text for part in self.mesh.gather(list(texts.items())) for n, text in part}
-        return Found(losses.tolist(), [int(n) for n in misses.tolist()], [texts[n] for n in range(len(work.prompts))])
+        return Computed(
+            losses.tolist(), [int(n) for n in misses.tolist()], [texts[n] for n in range(len(work.prompts))]
+        )
 
-    def _rows(self, work: Work, known: dict[str, list[Any]]) -> Iterator[tuple[list[int], list[list[float]]]]:
+    def _rows(self, work: TaskWork, known: dict[str, list[Any]]) -> Iterator[tuple[list[int], list[list[float]]]]:
         """Rows' numbers with loss and misses, those which this rank adds to the sum over ranks."""
         batches = [(numbers, [work.rows[n] for n in numbers]) for numbers in work.row_batches(self.batch_tokens)]
         with measuring(self.model) as misses:
@@ -66,9 +68,9 @@ class Answering:
                     self._keep(rows, values)
                     yield numbers, values
         if self.mesh.is_main:
-            yield from ((numbers, known[key]) for numbers, rows in batches if (key := key_of(rows)) in known)
+            yield from ((numbers, known[key]) for numbers, rows in batches if (key := batch_key(rows)) in known)
 
-    def _texts(self, work: Work, known: dict[str, list[Any]]) -> Iterator[tuple[int, str]]:
+    def _texts(self, work: TaskWork, known: dict[str, list[Any]]) -> Iterator[tuple[int, str]]:
         batches = [(numbers, [work.prompts[n] for n in numbers]) for numbers in work.prompt_batches(self.batch_tokens)]
         for numbers, prompts in self._share(batches, known, []):
             texts = self._continue(prompts)
@@ -77,7 +79,7 @@ class Answering:
                 yield from zip(numbers, texts, strict=True)
         if self.mesh.is_main:
             for numbers, prompts in batches:
-                if (key := key_of(prompts)) in known:
+                if (key := batch_key(prompts)) in known:
                     yield from zip(numbers, known[key], strict=True)
 
     def _share(self, batches: list[Any], known: dict[str, list[Any]], filler: list[Any]) -> Iterator[Any]:
@@ -85,7 +87,7 @@ class Answering:
 
         Every rank has as many, for where the model is spread over them, each call is a call of all.
         """
-        left = [batch for batch in batches if key_of(batch[1]) not in known]
+        left = [batch for batch in batches if batch_key(batch[1]) not in known]
         size = self.mesh.data_size
         for first in range(0, len(left), size):
             mine = first + self.mesh.data_rank
@@ -94,7 +96,7 @@ class Answering:
 
     def _keep(self, items: list[Any], values: list[Any]) -> None:
         if self.store and self.mesh.sequence_rank == 0:
-            self.store.append(key_of(items), values)
+            self.store.append(batch_key(items), values)
 
     @torch.no_grad()
     def _losses(self, rows: list[Row], misses: list[Tensor]) -> list[list[float]]:
@@ -112,21 +114,21 @@ class Answering:
             for each in (inputs, targets)
         )
         misses.clear()
-        with uncompiled(self.model):
+        with eagerly(self.model):
             losses = self.model(inputs, targets)
         missed = torch.cat(misses).view(targets.shape).sum(dim=1)
         return torch.stack((losses.double().cpu(), missed.double().cpu()), dim=1).tolist()
 
-    def _continue(self, prompts: list[Prompt]) -> list[str]:
+    def _continue(self, prompts: list[PromptRow]) -> list[str]:
         """What follows each prompt. A rank without any takes part in the calls of others."""
         rows = [self._continuation(prompt) for prompt in prompts] or [Continuation([0], (), Sampling(max_tokens=0))]
         room = max(len(row.prompt) + row.sampling.max_tokens for row in rows)
-        with uncompiled(self.model):
+        with eagerly(self.model):
             continue_together(self.model, rows, context_length=room, anyone=self._anyone)
         texts = [self.tokenizer.decode_plain(row.tokens) for row in rows[: len(prompts)]]
         return [_before(text, prompt.until) for text, prompt in zip(texts, prompts, strict=True)]
 
-    def _continuation(self, prompt: Prompt) -> Continuation:
+    def _continuation(self, prompt: PromptRow) -> Continuation:
         seed = derive_key("completion", 0, prompt.number) >> 1
         sampling = Sampling(prompt.max_tokens, prompt.temperature, prompt.top_k, prompt.top_p, seed)
         ends = (self.tokenizer.end_of_text_id,)
@@ -147,10 +149,10 @@ class Answering:
 
 
 @contextlib.contextmanager
-def measuring(model: Any) -> Iterator[list[Tensor]]:
+def measuring(module: Any) -> Iterator[list[Tensor]]:
     """Where the model's losses are plain fp32 log-likelihoods; yields what its calls fill with whether targets, flat,
     aren't the likeliest token."""
-    plain = model.measure
+    plain = module.measure
     misses: list[Tensor] = []
 
     def measure(logits: Tensor, targets: Tensor, z_loss: float) -> Tensor:
@@ -160,11 +162,11 @@ def measuring(model: Any) -> Iterator[list[Tensor]]:
         picked = likelihoods.gather(-1, targets.clamp(min=0)[:, None])[:, 0]
         return torch.where(counted, -picked, 0.0)
 
-    model.measure = measure
+    module.measure = measure
     try:
         yield misses
     finally:
-        model.measure = plain
+        module.measure = plain
 
 
 def _before(text: str, until: tuple[str, ...]) -> str:

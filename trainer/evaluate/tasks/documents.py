@@ -29,7 +29,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Document:
+class TaskDocument:
     """What is asked of one record: the likelihood of `choices`, of which `gold` is right, or a text, of `wanted`."""
 
     number: int
@@ -49,7 +49,7 @@ class DocumentTask:
     version: str
     kind: str
     asked: list[str]  # metrics
-    documents: list[Document]
+    documents: list[TaskDocument]
     until: tuple[str, ...] = ()
     max_tokens: int = 64
     total: int = 0  # documents that there are, of which `documents` may be the first
@@ -59,8 +59,8 @@ class DocumentTask:
         if self.total <= len(self.documents):
             return []
         return [
-            f"{self.name}: the first {len(self.documents):,} of {self.total:,} documents (evaluate.task_documents=0 takes "
-            "all)"
+            f"{self.name}: the first {len(self.documents):,} of {self.total:,} documents (evaluate.task_documents=0 "
+            "takes all)"
         ]
 
     def metrics(self) -> dict[str, bool]:
@@ -71,7 +71,7 @@ class DocumentTask:
         """Each document's, in order."""
         return [(self.name, request) for document in self.documents for request in self._requests(document)]
 
-    def _requests(self, document: Document) -> list[Request]:
+    def _requests(self, document: TaskDocument) -> list[Request]:
         if self.kind == GENERATE:
             return [Completion(document.prompt, self.until, self.max_tokens)]
         asked = [document.choices[document.gold]] if self.kind == LOSS else document.choices
@@ -102,7 +102,7 @@ class DocumentTask:
         fingerprint = fingerprint_of(request for _, request in self.requests())
         return [TaskResult(self.name, self.version, len(self.documents), fingerprint, measured, samples)]
 
-    def _values(self, document: Document, own: list[Any]) -> dict[str, Any]:
+    def _values(self, document: TaskDocument, own: list[Any]) -> dict[str, Any]:
         if self.kind == GENERATE:
             return generated_values(own[0], document.wanted)
         if self.kind == LOSS:
@@ -123,7 +123,7 @@ class DocumentTask:
         return Measured(name, figure, stderr, low, high, metric.higher_is_better)
 
 
-def choice_values(document: Document, own: list[tuple[float, bool]]) -> dict[str, Any]:
+def choice_values(document: TaskDocument, own: list[tuple[float, bool]]) -> dict[str, Any]:
     """A document's value for each metric of choices, as lm-evaluation-harness reckons them; ties take the first."""
     count = len(document.choices)
     likelihoods = np.array([likelihood for likelihood, _ in own[:count]])

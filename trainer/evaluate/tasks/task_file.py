@@ -26,8 +26,8 @@ import yaml
 
 from trainer.errors import InputError
 from trainer.evaluate.metrics.metric import METRICS, find_metric
-from trainer.evaluate.tasks.documents import CHOICE, GENERATE, KINDS, LOSS, Choice, Document
-from trainer.evaluate.tasks.olmes import PREFIX, find_requests, read_documents
+from trainer.evaluate.tasks.documents import CHOICE, GENERATE, KINDS, LOSS, Choice, TaskDocument
+from trainer.evaluate.tasks.olmes import PREFIX, find_requests, read_frozen
 from trainer.evaluate.tasks.records import read_records
 from trainer.machine.json_file import Malformed, read_regular
 
@@ -128,7 +128,8 @@ def read_task_file(path: Path) -> TaskFile:
     if isinstance(content.get("until"), str):
         content["until"] = [content["until"]]
     content["version"] = str(content.get("version", "1"))
-    return _checked(TaskFile(**{"task": path.stem} | content, path=path))
+    fields: dict[str, Any] = {"task": path.stem, **content}
+    return _checked(TaskFile(path=path, **fields))
 
 
 def _checked(task: TaskFile) -> TaskFile:
@@ -171,11 +172,11 @@ def _checked(task: TaskFile) -> TaskFile:
     return task
 
 
-def read_task(task: TaskFile, limit: int) -> list[Document]:
+def read_task(task: TaskFile, limit: int) -> list[TaskDocument]:
     """Its documents, the first `limit` (0: all). InputError names the record that doesn't fit the file."""
     places = task.places
     if task.requests is not None:
-        return [_frozen(task, record) for record in read_documents(places["requests"])[: limit or None]]
+        return [_frozen(task, record) for record in read_frozen(places["requests"])[: limit or None]]
     records = read_records(places["data"], str(task.path))[: limit or None]
     before = ""
     if task.shots > 0:
@@ -193,7 +194,7 @@ def read_task(task: TaskFile, limit: int) -> list[Document]:
     ]
 
 
-def _frozen(task: TaskFile, record: dict[str, Any]) -> Document:
+def _frozen(task: TaskFile, record: dict[str, Any]) -> TaskDocument:
     gold = record["gold"]
     choices = [
         Choice(context, continuation, continuation.removeprefix(" ")) for context, continuation in record["choices"]
@@ -203,29 +204,29 @@ def _frozen(task: TaskFile, record: dict[str, Any]) -> Document:
             f"{task.path}: {task.requests}: document {record['doc_id']} has no right choice; use kind: loss."
         )
     twins = [Choice(context, continuation, "") for context, continuation in record["unconditional"]]
-    return Document(record["doc_id"], choices=choices, gold=gold or 0, unconditional=twins)
+    return TaskDocument(record["doc_id"], choices=choices, gold=gold or 0, unconditional=twins)
 
 
-def _read(task: TaskFile, record: dict[str, Any], where: str, before: str) -> Document:
+def _read(task: TaskFile, record: dict[str, Any], where: str, before: str) -> TaskDocument:
     """A record's document. `before` are the examples that it comes after."""
-    from trainer.evaluate.tasks.template import render
+    from trainer.evaluate.tasks.template import fill_template
 
     def text(template: str) -> str:
-        return render(template, record, f"{task.path}: {where}")
+        return fill_template(template, record, f"{task.path}: {where}")
 
     prompt = before + (text(task.prompt) if task.prompt is not None else "")
     assert task.target is not None
     target = record[task.target] if task.target in record else text(task.target)
     if task.kind == LOSS:
-        return Document(0, prompt=prompt, choices=[Choice(prompt, str(target), str(target))], shown=str(target))
+        return TaskDocument(0, prompt=prompt, choices=[Choice(prompt, str(target), str(target))], shown=str(target))
     if task.kind == GENERATE:
         wanted = [str(each) for each in target] if isinstance(target, list) else [str(target)]
         _require(bool(wanted), f"{task.path}: {where}: target is an empty list.")
-        return Document(0, prompt=prompt, wanted=wanted, shown=f"{task.delimiter}{wanted[0]}")
+        return TaskDocument(0, prompt=prompt, wanted=wanted, shown=f"{task.delimiter}{wanted[0]}")
     names = _choices(task, record, where, text)
     gold = _gold(target, names, f"{task.path}: {where}")
     choices = [Choice(prompt, f"{task.delimiter}{name}", name) for name in names]
-    return Document(0, prompt=prompt, choices=choices, gold=gold, shown=choices[gold].continuation)
+    return TaskDocument(0, prompt=prompt, choices=choices, gold=gold, shown=choices[gold].continuation)
 
 
 def _choices(task: TaskFile, record: dict[str, Any], where: str, text: Callable[[str], str]) -> list[str]:

@@ -11,10 +11,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from trainer.errors import InputError
 
 
-def render(template: str, record: dict[str, Any], where: str) -> str:
+def fill_template(template: str, record: dict[str, Any], where: str) -> str:
     """The text of a template. InputError says `where` it failed."""
     try:
-        return compiled(template).render(record)
+        return _compiled(template).render(record)
     except TemplateError as error:
         raise InputError(f"{where}: {template[:60]!r}: {error}.") from error
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
@@ -22,6 +22,6 @@ def render(template: str, record: dict[str, Any], where: str) -> str:
 
 
 @cache
-def compiled(template: str) -> Template:
+def _compiled(template: str) -> Template:
     """Blanks at a template's end stay, as in lm-evaluation-harness."""
     return ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(template)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ import torch.distributed
 import xxhash
 
 from trainer.errors import InputError
-from trainer.evaluate.tasks.encode import Asked, Encoder, Prompt, Row
+from trainer.evaluate.tasks.encode import Asked, PromptRow, RequestEncoder, Row
 from trainer.evaluate.tasks.request import Answer, Request, Rolling
 from trainer.ranks.mesh import Mesh
 
@@ -23,11 +24,11 @@ NUMBERS_PER_CALL = 2**26  # of a broadcast
 
 
 @dataclass(frozen=True)
-class Work:
+class TaskWork:
     """Distinct rows and prompts, the longest first; each is computed once, however many requests need it."""
 
     rows: list[Row]
-    prompts: list[Prompt]
+    prompts: list[PromptRow]
 
     def row_batches(self, batch_tokens: int) -> list[list[int]]:
         """Numbers of rows that go through the model together: `batch_tokens` with padding at most, or one row."""
@@ -39,7 +40,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Found:
+class Computed:
     """What was computed: of each row its loss in nats and the targets that aren't the likeliest token; texts."""
 
     losses: list[float]
@@ -53,15 +54,15 @@ class Questions:
 
     requests: list[Request]
     asked: list[Asked]
-    work: Work
+    work: TaskWork
 
-    def answers(self, found: Found) -> list[Answer]:
+    def answers(self, found: Computed) -> list[Answer]:
         """An answer for each request, in their order."""
         rows = {row: number for number, row in enumerate(self.work.rows)}
         prompts = {prompt: number for number, prompt in enumerate(self.work.prompts)}
         answers: list[Answer] = []
         for request, asked in zip(self.requests, self.asked, strict=True):
-            if isinstance(asked, Prompt):
+            if isinstance(asked, PromptRow):
                 answers.append(found.texts[prompts[asked]])
             elif isinstance(request, Rolling):
                 answers.append(0.0 - sum(found.losses[rows[row]] for row in asked))
@@ -71,7 +72,7 @@ class Questions:
         return answers
 
 
-def ask(requests: Sequence[Request], encoder: Encoder, names: Iterable[str]) -> Questions:
+def encode_requests(requests: Sequence[Request], encoder: RequestEncoder, names: Iterable[str]) -> Questions:
     """Encodes requests. InputError names the task (`names`, one for each request) of one that can't be asked."""
     asked: list[Asked] = []
     for request, name in zip(requests, names, strict=True):
@@ -79,16 +80,16 @@ def ask(requests: Sequence[Request], encoder: Encoder, names: Iterable[str]) -> 
             asked.append(encoder.encode(request))
         except InputError as error:
             raise InputError(f"{name}: {error}.") from error
-    rows = {row for each in asked if not isinstance(each, Prompt) for row in each}
-    prompts = {each for each in asked if isinstance(each, Prompt)}
-    work = Work(
+    rows = {row for each in asked if not isinstance(each, PromptRow) for row in each}
+    prompts = {each for each in asked if isinstance(each, PromptRow)}
+    work = TaskWork(
         sorted(rows, key=lambda row: (-row.length, row)),
         sorted(prompts, key=lambda prompt: (-len(prompt.tokens) - prompt.max_tokens, prompt)),
     )
     return Questions(list(requests), asked, work)
 
 
-def share_work(work: Work | None, mesh: Mesh) -> Work:
+def spread_work(work: TaskWork | None, mesh: Mesh) -> TaskWork:
     """Rank 0's work, on every rank."""
     if mesh.world_size == 1:
         assert work is not None
@@ -99,15 +100,15 @@ def share_work(work: Work | None, mesh: Mesh) -> Work:
         tokens = np.frombuffer(bytearray().join(row.packed for row in work.rows), np.int32)
     heads = _broadcast(np.array(sizes, np.int32).reshape(-1), mesh)
     tokens = _broadcast(tokens, mesh)
-    prompts = mesh.from_main([list(astuple(prompt)) for prompt in work.prompts] if work is not None else None)
+    prompts: Any = mesh.from_main([list(astuple(prompt)) for prompt in work.prompts] if work is not None else None)
     rows, start = [], 0
     for length, scored in heads.reshape(-1, 2).tolist():
         rows.append(Row(tokens[start : start + length].tobytes(), scored))
         start += length
-    return Work(rows, [Prompt(tuple(ids), tuple(until), *rest) for ids, until, *rest in prompts])
+    return TaskWork(rows, [PromptRow(tuple(ids), tuple(until), *rest) for ids, until, *rest in prompts])
 
 
-def key_of(items: Sequence[Row | Prompt]) -> str:
+def batch_key(items: Sequence[Row | PromptRow]) -> str:
     """Names a batch by its content."""
     return xxhash.xxh3_128_hexdigest(repr([astuple(item) for item in items]).encode())
 
