@@ -40,7 +40,7 @@ def samples_in(output: Path, task: str) -> list[dict[str, Any]]:
 
 
 def theirs(argument: tuple[Path, Path, list[str], Path]) -> int:
-    """lm-evaluation-harness's own `hf` backend on a folder, its results as JSON: (model, tasks' folder, names, output)."""
+    """lm-evaluation-harness's own `hf` backend on a folder, as JSON: (model, folder of tasks, names, output)."""
     model, folder, names, output = argument
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", DISABLE_MULTIPROC="1")
     os.environ["HF_DATASETS_CACHE"] = str(output.parent / "datasets")

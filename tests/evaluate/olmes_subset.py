@@ -21,7 +21,7 @@ UNCONDITIONAL = 1_000_000
 
 
 def made_requests(task: str, documents: int) -> list[dict[str, Any]]:
-    """Requests of a made task: contexts of several lengths, some with blanks at odd places, choices of several words."""
+    """Requests of a made task: contexts of several lengths, choices of several words and letters."""
     draw = random.Random(task)
     choices = 2 if task in ("boolq", "piqa", "sst2", "mrpc", "rte") else draw.choice((3, 4, 5))
     requests = []

@@ -56,11 +56,14 @@ def answer_both(argument):
         *(Rolling(text) for text in TEXTS),
         *(Completion(prompt, tuple(how["until"]), how["max_gen_toks"]) for prompt, how in PROMPTS),
     ]
-    questions = encode_requests(requests, RequestEncoder(speaker.tokenizer, speaker.context_length), [""] *
-    len(requests)) found = Answering(speaker.model, speaker.tokenizer, mesh, batch_tokens=400).find(questions.work) ours
-    = questions.answers(found) mesh.leave() # Its cache takes the wrong logits where two requests are the same tokens,
-    cut at different places lm = HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=3,
-    logits_cache=False) made = {
+    encoder = RequestEncoder(speaker.tokenizer, speaker.context_length)
+    questions = encode_requests(requests, encoder, [""] * len(requests))
+    found = Answering(speaker.model, speaker.tokenizer, mesh, batch_tokens=400).find(questions.work)
+    ours = questions.answers(found)
+    mesh.leave()
+    # Its cache takes the wrong logits where two requests are the same tokens, cut at different places
+    lm = HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=3, logits_cache=False)
+    made = {
         "loglikelihood": PAIRS,
         "loglikelihood_rolling": [(text,) for text in TEXTS],
         "generate_until": PROMPTS,

@@ -1,4 +1,4 @@
-"""`banyan evaluate` with tasks: killed and resumed, unchanged by the number of ranks; what is wrong is said in a line."""
+"""`banyan evaluate` with tasks: killed and resumed, the same on any ranks; what is wrong is said in a line."""
 
 import json
 import time

@@ -3,6 +3,7 @@
 banyan evaluate run.dir=runs/NAME                                      the run's own validation sets
 banyan evaluate run.dir=runs/NAME data.path=DIR                        any token shards of the same tokenizer
 banyan evaluate run.dir=runs/NAME evaluate.tasks=[arc_easy,piqa]       tasks; path=HF_FOLDER in the place of a run
+banyan evaluate run.dir=runs/NAME audit=memorisation                   what it knows by heart, and whose that is
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from trainer.objective.build import build_objective
 from trainer.ranks.mesh import join
 from trainer.run.directory import log_to_file, read_config, require_run_dir
 from trainer.run.judge import judge_by_tasks
+from trainer.run.memorisation import audit_memorisation
 from trainer.run.open import check_shards
 from trainer.track.metrics import perplexity
 
@@ -33,6 +35,9 @@ from trainer.track.metrics import perplexity
 def main(config: EvaluateVerb) -> int:
     """Judges the model by tasks, where there are some, or scores it on every set; the exit code."""
     check_values(config)
+    if config.audit is not None:
+        require(not config.evaluate.tasks, f"audit={config.audit} and evaluate.tasks: ask for one at a time.")
+        return audit_memorisation(config)
     if config.evaluate.tasks:
         return judge_by_tasks(config)
     return score_losses(config)

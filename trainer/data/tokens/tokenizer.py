@@ -123,7 +123,7 @@ class Tokenizer:
 
     @cached_property
     def prefix_id(self) -> int:
-        """Id of the token that a text without anything before it follows: the beginning-of-text or end-of-text token."""
+        """Id of the token that a text with nothing before it follows: beginning-of-text, or else end-of-text."""
         beginning = dict(self.named_tokens).get("bos_token")
         found = None if beginning is None else self.engine.token_to_id(beginning)
         return self.end_of_text_id if found is None else int(found)

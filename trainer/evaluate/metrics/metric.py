@@ -49,7 +49,7 @@ def perplexity_per_unit(values: Sequence[tuple[float, int]]) -> float:
 
 
 def mean_bits_per_byte(values: Sequence[tuple[float, int]]) -> float:
-    """The mean over documents of -log-likelihood / (ln 2 · bytes), as OLMo reports it: long answers don't weigh more."""
+    """The mean over documents of -log-likelihood / (ln 2 · bytes), as OLMo has it: long answers don't weigh more."""
     return sum(-likelihood / (math.log(2) * size) for likelihood, size in values) / len(values)
 
 

@@ -51,7 +51,7 @@ class Harness:
         return list(self._manager.all_tasks)
 
     def open(self, names: list[str], limit: int) -> HarnessTasks:
-        """The tasks, with the first `limit` documents of each (0: all). InputError names one whose data can't be had."""
+        """The tasks, with the first `limit` documents of each (0: all). InputError: data can't be had."""
         loaded: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
         with _quiet():
             for name in names:

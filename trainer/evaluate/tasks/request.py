@@ -11,7 +11,7 @@ import xxhash
 
 @dataclass(frozen=True)
 class Likelihood:
-    """How likely is `continuation` after `context`? The answer: (log-likelihood in nats, whether it is the greedy one)."""
+    """How likely is `continuation` after `context`? The answer: (log-likelihood in nats, is it the greedy one)."""
 
     context: str
     continuation: str

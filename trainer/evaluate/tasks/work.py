@@ -83,10 +83,15 @@ def encode_requests(requests: Sequence[Request], encoder: RequestEncoder, names:
     rows = {row for each in asked if not isinstance(each, PromptRow) for row in each}
     prompts = {each for each in asked if isinstance(each, PromptRow)}
     work = TaskWork(
-        sorted(rows, key=lambda row: (-row.length, row)),
+        sorted_rows(rows),
         sorted(prompts, key=lambda prompt: (-len(prompt.tokens) - prompt.max_tokens, prompt)),
     )
     return Questions(list(requests), asked, work)
+
+
+def sorted_rows(rows: Iterable[Row]) -> list[Row]:
+    """Distinct rows in the order in which they are computed."""
+    return sorted(set(rows), key=lambda row: (-row.length, row))
 
 
 def spread_work(work: TaskWork | None, mesh: Mesh) -> TaskWork:
