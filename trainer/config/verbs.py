@@ -90,7 +90,7 @@ class Memorisation:
     prompts: int = knob(1000, "Places of the training order that are drawn.", common=True, low=1, high=10**7)
     prompt_tokens: Optional[int] = knob(
         None,
-        "Tokens of a document that the model is given; by default 50, or what its context leaves. Fewer of a short one.",
+        "Tokens of a document that it is given; by default 50, or what its context leaves; fewer of short ones.",
         "tokens",
         common=True,
         low=1,

@@ -1,9 +1,10 @@
 """`banyan evaluate run.dir=… audit=memorisation`: does the model go on with what it was trained on, word for word?
 
-Prompts are drawn from the training order up to the checkpoint: `memorisation.prompt_tokens` of a document, after which
-the next `memorisation.tokens` are the model's greedy continuation or not (Carlini et al. 2023, arXiv:2202.07646). That is
-so exactly if each of them is the likeliest token after the true ones before it: one pass, nothing is generated. What is
-memorised is named with document, source and licence, by the same computed order as `banyan data at`.
+Prompts are drawn from the training order up to the checkpoint: `memorisation.prompt_tokens` of a document, after
+which the next `memorisation.tokens` are the model's greedy continuation or not (Carlini et al. 2023,
+arXiv:2202.07646). That is so exactly if each of them is the likeliest token after the true ones before it: one pass,
+nothing is generated. What is memorised is named with document, source and licence, by the same computed order as
+`banyan data at`.
 
 OUTPUT/memorisation.json    a record for each, and how many were asked
 """
@@ -68,7 +69,7 @@ def audit_memorisation(config: EvaluateVerb) -> int:
     if not LEAST_PROMPT <= prompt <= left:
         raise ConfigError(
             f"memorisation.prompt_tokens={prompt}, memorisation.tokens={settings.tokens}: a prompt has {LEAST_PROMPT} "
-            f"tokens or more, and both together fit the {speaker.context_length} that the run's model sees; change either."
+            f"tokens or more, and both together fit the {speaker.context_length} that the model sees; change either."
         )
     settings = replace(settings, prompt_tokens=prompt)
     held: list[list[Asked]] = []
@@ -81,8 +82,8 @@ def audit_memorisation(config: EvaluateVerb) -> int:
     asked = held[0] if held else []
     if count == 0:
         raise InputError(
-            f"no document at the places that were drawn is {LEAST_PROMPT + settings.tokens} tokens long: lower "
-            "memorisation.tokens, or raise memorisation.prompts."
+            f"no document at the places that were drawn is {LEAST_PROMPT + settings.tokens} tokens long: "
+            "lower memorisation.tokens, or raise memorisation.prompts."
         )
     work = spread_work(TaskWork(sorted_rows(each.row for each in asked), []) if mesh.is_main else None, mesh)
     model = mesh.main_finds(lambda: identify_model(speaker))
@@ -98,8 +99,8 @@ def audit_memorisation(config: EvaluateVerb) -> int:
         share = sum(record["places"] for record in known) / len(asked)
         print_on_main(
             mesh,
-            f"{model['name']}: of {len(asked):,} places, {share:.2%} are continued verbatim for {settings.tokens} tokens "
-            f"after {settings.prompt_tokens}; {len(known):,} documents",
+            f"{model['name']}: of {len(asked):,} places, {share:.2%} are continued verbatim for {settings.tokens} "
+            f"tokens after {settings.prompt_tokens}; {len(known):,} documents",
             *(one_line(_in_a_line(record)) for record in known[:SHOWN]),
             f"results  {output / FILE}",
         )
