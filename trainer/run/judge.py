@@ -60,7 +60,8 @@ def output_folder(config: EvaluateVerb, model: dict[str, Any]) -> Path:
     if config.evaluate.output is not None:
         return Path(config.evaluate.output).expanduser()
     if config.path is None:
-        return Path(str(config.run.dir)).expanduser() / "evaluations" / Path(model["name"]).name
+        average = "-ema" if config.checkpoint.ema else ""
+        return Path(str(config.run.dir)).expanduser() / "evaluations" / f"{Path(model['name']).name}{average}"
     return Path("evaluations") / Path(model["name"]).name
 
 

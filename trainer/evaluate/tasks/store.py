@@ -36,7 +36,7 @@ class AnswerStore:
                 found = read_json(self._model)
             except (OSError, Malformed) as error:
                 raise InputError(f"{self._model}: can't be read ({error}); remove the folder.") from error
-            if found != model:
+            if not isinstance(found, dict) or {**found, "name": model["name"]} != model:  # wherever it lies now
                 other = found.get("name") if isinstance(found, dict) else found
                 raise ConfigError(f"{key}: holds answers of another model ({other}); choose another folder.")
         elif self._folder.exists():
