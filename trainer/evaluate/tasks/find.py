@@ -84,6 +84,6 @@ def _open_harness(
 
 
 def _refuse(name: str, known: Sequence[str], more: str) -> None:
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    near = get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"There are {', '.join(known[:SHOWN])}, …"
     raise ConfigError(f"evaluate.tasks: {name}: no such task{more}; {hint}")
