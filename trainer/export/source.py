@@ -25,7 +25,6 @@ class ExportSource:
 
     `shapes` are those of its parameters, in the model's order, and `read` gives elements of one, fp32 and 1-D.
     `described` names the model in a few words. `score` is its loss on every validation set there is, by name.
-    `card` is the text of its model card, "" where nothing is known of how it was made.
     `write_adapters(folder, dtype=…)` writes the adapters of one that was trained by them, and returns the bytes.
     """
 
@@ -39,7 +38,6 @@ class ExportSource:
     described: str
     score: Callable[[LanguageModel], dict[str, Score]] = field(default=lambda model: {})
     write_adapters: Callable[..., int] | None = None
-    card: str = ""
 
     @property
     def stored_as(self) -> StoredAs:

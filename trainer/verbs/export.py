@@ -9,7 +9,6 @@ banyan export run.dir=runs/NAME format=gguf export.gguf=q8_0      for llama.cpp
 
 from __future__ import annotations
 
-import math
 import shutil
 import uuid
 from functools import partial
@@ -32,7 +31,7 @@ from trainer.evaluate.loss import Score, score
 from trainer.evaluate.merged import WholeWeights
 from trainer.export.formats import FORMATS
 from trainer.export.source import ExportSource
-from trainer.machine.durable import storage_errors, sync, write_text
+from trainer.machine.durable import storage_errors, sync
 from trainer.machine.hub_name import local_folder
 from trainer.model.build import LanguageModel, parameter_shapes
 from trainer.model.hugging_face.architecture import write_architecture
@@ -47,8 +46,6 @@ from trainer.model.sizes import decoder_shapes
 from trainer.objective.build import build_objective
 from trainer.ranks.mesh import Mesh
 from trainer.run.directory import load_run_tokenizer, read_config, require_run_dir, require_tokenizer_of
-from trainer.run.model_card import NAME as CARD
-from trainer.run.model_card import write_card
 
 
 def main(config: Export) -> int:
@@ -69,8 +66,6 @@ def main(config: Export) -> int:
         with storage_errors(folder):
             attempt.mkdir(parents=True)
             written = form.write(attempt, source, config.export)
-            if source.card:
-                write_text(attempt / CARD, source.card)
             sync(attempt)
             attempt.rename(folder)
             sync(folder.parent)
@@ -99,10 +94,7 @@ def run_source(run_dir: Path, config: Export) -> tuple[ExportSource, Path]:
     adapters = None
     if run.adapt.name == "lora" and count == 1:
         adapters = partial(adapters_of, readers[0], kind, run.adapt)
-    described = describe_weights(readers, run.model, kind)
-    parameters = sum(math.prod(shape) for shape in readers[0].shapes.values())
     source = ExportSource(
-        card=write_card(run_dir, run, readers[0].state, described, parameters, judged=count == 1 and kind == WEIGHT),
         model=run.model,
         architecture=architecture,
         generation=generation,
@@ -110,7 +102,7 @@ def run_source(run_dir: Path, config: Export) -> tuple[ExportSource, Path]:
         read=lambda parameter, region: mean_of(readers, parameter, kind, region),
         tokenizer=tokenizer,
         tokenizer_folder=run_dir / "tokenizer",
-        described=described,
+        described=describe_weights(readers, run.model, kind),
         score=partial(score_sets, run, rows=config.export.loss_rows),
         write_adapters=adapters,
     )
