@@ -23,7 +23,18 @@ pytestmark = [
     pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)} not installed: see the head of the file"),
 ]
 LIMIT = None if os.environ.get("BANYAN_WHOLE_TASKS") else 10
-OLMES = ("arc_easy", "arc_challenge", "boolq", "csqa", "hellaswag", "openbookqa", "piqa", "sciq", "socialiqa", "medmcqa")
+OLMES = (
+    "arc_easy",
+    "arc_challenge",
+    "boolq",
+    "csqa",
+    "hellaswag",
+    "openbookqa",
+    "piqa",
+    "sciq",
+    "socialiqa",
+    "medmcqa",
+)
 GLUE = {
     "sst2": ("{{sentence}}\\nQuestion: Is this sentence positive or negative?\\nAnswer:", ["negative", "positive"]),
     "mrpc": (
@@ -54,7 +65,7 @@ def write_glue(folder_of_tasks, task):
     (folder_of_tasks / f"{task}.yaml").write_text(own)
     (folder_of_tasks / f"their_{task}.yaml").write_text(
         f"task: their_{task}\ndataset_path: json\ndataset_kwargs:\n  data_files:\n    validation: {lines}\n"
-        f"output_type: multiple_choice\nvalidation_split: validation\ndoc_to_text: \"{prompt}\"\n"
+        f'output_type: multiple_choice\nvalidation_split: validation\ndoc_to_text: "{prompt}"\n'
         f"doc_to_choice: {choices}\ndoc_to_target: label\nmetric_list:\n  - metric: acc\n  - metric: acc_norm\n"
         "metadata:\n  version: 1.0\n"
     )
@@ -76,7 +87,10 @@ def test_figures_of_a_real_model_are_those_of_the_harness(folder, tmp_path):  # 
     expected, results, furthest = json.loads(reference.read_text()), results_in(tmp_path / "out"), 0.0
     for name, task in zip(names, (*OLMES, *GLUE), strict=True):
         for metric in ("acc", "acc_norm"):
-            assert results[name, metric]["value"] == expected["results"][f"their_{task}"][f"{metric},none"], (task, metric)
+            assert results[name, metric]["value"] == expected["results"][f"their_{task}"][f"{metric},none"], (
+                task,
+                metric,
+            )
         for sample, other in zip(samples_in(tmp_path / "out", name), expected["samples"][f"their_{task}"], strict=True):
             pairs = list(zip(sample["answers"], other["filtered_resps"], strict=True))
             furthest = max(furthest, *(abs(ours[0] - float(found[0])) for ours, found in pairs))

@@ -45,7 +45,7 @@ SHOWN = 20  # documents on the console; the file has all
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedPlace:
     """A place of the training order, and the document's tokens there: [begin, end) of the shard."""
 
     position: int
@@ -72,7 +72,7 @@ def audit_memorisation(config: EvaluateVerb) -> int:
             f"tokens or more, and both together fit the {speaker.context_length} that the model sees; change either."
         )
     settings = replace(settings, prompt_tokens=prompt)
-    held: list[list[Asked]] = []
+    held: list[list[AskedPlace]] = []
 
     def read() -> int:
         held.append(list(draw_places(config, settings, Path(speaker.described["checkpoint"]))))
@@ -108,7 +108,7 @@ def audit_memorisation(config: EvaluateVerb) -> int:
     return 0
 
 
-def draw_places(config: EvaluateVerb, settings: Memorisation, checkpoint: Path) -> Iterator[Asked]:
+def draw_places(config: EvaluateVerb, settings: Memorisation, checkpoint: Path) -> Iterator[AskedPlace]:
     """Windows of documents at drawn places of the order that the checkpoint has seen, without replacement."""
     run_dir = require_run_dir(config.run.dir)
     run, state = read_config(run_dir), read_state(checkpoint)
@@ -136,12 +136,12 @@ def draw_places(config: EvaluateVerb, settings: Memorisation, checkpoint: Path) 
         if end - begin >= LEAST_PROMPT + settings.tokens:
             ids = reader.read(begin, min(end, begin + length)).tolist()
             step = history.step_of(position)
-            yield Asked(position, step, dataset, place.shard, document, begin, Row.of(ids, settings.tokens))
+            yield AskedPlace(position, step, dataset, place.shard, document, begin, Row.of(ids, settings.tokens))
 
 
-def name_documents(known: list[Asked], tokenizer: Any, settings: Memorisation) -> Iterator[dict[str, Any]]:
+def name_documents(known: list[AskedPlace], tokenizer: Any, settings: Memorisation) -> Iterator[dict[str, Any]]:
     """A record for each document, the one that is met at most places first."""
-    by_document: dict[tuple[str, int, int], list[Asked]] = {}
+    by_document: dict[tuple[str, int, int], list[AskedPlace]] = {}
     for each in known:
         by_document.setdefault((each.dataset.name, each.document.source, each.document.record), []).append(each)
     for (name, source, number), met in sorted(by_document.items(), key=lambda item: -len(item[1])):

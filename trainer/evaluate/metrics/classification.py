@@ -40,7 +40,7 @@ def f1(values: Pairs) -> float:
 
 def mcc(values: Pairs) -> float:
     """Matthews' correlation coefficient, -1 to 1 (Gorodkin 2004 for more than two classes)."""
-    _, counts = count_pairs(values)
+    _, counts = confusion_counts(values)
     expected, predicted = counts.sum(axis=1, dtype=np.float64), counts.sum(axis=0, dtype=np.float64)
     right, total = np.trace(counts, dtype=np.float64), expected.sum()
     together = right * total - expected @ predicted
@@ -52,7 +52,7 @@ def averaged(name: str, average: str) -> Callable[[Pairs], float | dict[str, flo
     """Precision, recall or F1: `micro`, `macro`, or a mapping from each class, `by_class`."""
 
     def figure(values: Pairs) -> float | dict[str, float]:
-        labels, counts = count_pairs(values)
+        labels, counts = confusion_counts(values)
         right, predicted, expected = np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)
         if average == "micro":
             return float(_score(name, *(part.sum(keepdims=True) for part in (right, predicted, expected)))[0])
@@ -66,11 +66,11 @@ def averaged(name: str, average: str) -> Callable[[Pairs], float | dict[str, flo
 
 def confusion_matrix(values: Pairs) -> dict[str, Any]:
     """`matrix[i][j]`: how many of `labels[i]` were predicted as `labels[j]`."""
-    labels, counts = count_pairs(values)
+    labels, counts = confusion_counts(values)
     return {"labels": labels, "matrix": counts.tolist()}
 
 
-def count_pairs(values: Pairs) -> tuple[list[Label], np.ndarray]:
+def confusion_counts(values: Pairs) -> tuple[list[Label], np.ndarray]:
     """Every label, in order, and the confusion matrix, (labels, labels): expected, predicted."""
     labels = sorted({label for pair in values for label in pair}, key=lambda label: (str(type(label)), label))
     places = {label: place for place, label in enumerate(labels)}
@@ -87,7 +87,7 @@ def _score(name: str, right: np.ndarray, predicted: np.ndarray, expected: np.nda
 
 
 def _of_two(name: str, values: Pairs) -> float:
-    labels, counts = count_pairs(values)
+    labels, counts = confusion_counts(values)
     if not set(labels) <= {0, 1}:
         raise ConfigError(f"{name}: more classes than 0 and 1; use {name}_macro, {name}_micro or {name}_by_class.")
     if 1 not in labels:

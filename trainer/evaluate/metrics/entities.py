@@ -30,7 +30,7 @@ def entity_recall(values: Values) -> float:
     return right / expected if expected else 0.0
 
 
-def entities_of(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+def entity_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
     """Type, first and last index of each entity."""
     found, start = [], 0
     before, kind_before = "O", ""
@@ -51,6 +51,6 @@ def _count(values: Values) -> tuple[int, int, int]:
     for number, (tags, (wanted, *_)) in enumerate(values):
         right = wanted.split()
         padded = (tags.split() + ["O"] * len(right))[: len(right)]  # a model may say too many or too few
-        predicted |= {(number, *entity) for entity in entities_of(padded)}
-        expected |= {(number, *entity) for entity in entities_of(right)}
+        predicted |= {(number, *entity) for entity in entity_spans(padded)}
+        expected |= {(number, *entity) for entity in entity_spans(right)}
     return len(predicted & expected), len(predicted), len(expected)

@@ -12,7 +12,7 @@ import numpy as np
 from trainer.evaluate.metrics.bootstrap import interval, resampled, standard_error
 from trainer.evaluate.metrics.metric import METRICS
 from trainer.evaluate.tasks.request import Answer, Completion, Likelihood, Request, fingerprint_of
-from trainer.evaluate.tasks.task import Measured, TaskResult
+from trainer.evaluate.tasks.task import Measured, TaskOutcome
 
 CHOICE, GENERATE, LOSS = "choice", "generate", "loss"
 KINDS = (CHOICE, GENERATE, LOSS)
@@ -79,7 +79,7 @@ class DocumentTask:
             asked = asked + (document.unconditional or [Choice("", each.continuation, "") for each in asked])
         return [Likelihood(choice.context, choice.continuation) for choice in asked]
 
-    def judge(self, answers: Sequence[Answer], *, resamples: int) -> list[TaskResult]:
+    def judge(self, answers: Sequence[Answer], *, resamples: int) -> list[TaskOutcome]:
         """The result, from the answers to `requests`."""
         waiting = iter(answers)
         samples = []
@@ -100,7 +100,7 @@ class DocumentTask:
             self._measure(name, [sample["metrics"][name] for sample in samples], resamples) for name in self.asked
         ]
         fingerprint = fingerprint_of(request for _, request in self.requests())
-        return [TaskResult(self.name, self.version, len(self.documents), fingerprint, measured, samples)]
+        return [TaskOutcome(self.name, self.version, len(self.documents), fingerprint, measured, samples)]
 
     def _values(self, document: TaskDocument, own: list[Any]) -> dict[str, Any]:
         if self.kind == GENERATE:

@@ -19,7 +19,7 @@ from trainer.errors import BanyanError, ConfigError, InputError
 from trainer.evaluate.metrics.bootstrap import interval, resampled
 from trainer.evaluate.tasks.documents import is_number
 from trainer.evaluate.tasks.request import Answer, Completion, Likelihood, Request, Rolling, fingerprint_of
-from trainer.evaluate.tasks.task import Measured, TaskResult
+from trainer.evaluate.tasks.task import Measured, TaskOutcome
 
 EXTRA = "lm-eval isn't installed: pip install 'banyan-train[eval]'"
 NO_FILTER = "none"
@@ -121,7 +121,7 @@ class HarnessTasks:
                 asked[instance.request_type] += [(name, instance, number) for number in range(instance.repeats)]
         return asked
 
-    def judge(self, answers: Sequence[Answer], *, resamples: int) -> list[TaskResult]:
+    def judge(self, answers: Sequence[Answer], *, resamples: int) -> list[TaskOutcome]:
         """What lm-evaluation-harness makes of the answers."""
         from lm_eval.evaluator import evaluate
 
@@ -145,7 +145,7 @@ class HarnessTasks:
         results: dict[str, Any],
         asked: dict[str, list[Request]],
         resamples: int,
-    ) -> TaskResult:
+    ) -> TaskOutcome:
         samples = [_sample(name, sample) for sample in results.get("samples", {}).get(name, [])]
         higher = results["higher_is_better"].get(name) or {}
         measured = []
@@ -172,7 +172,7 @@ class HarnessTasks:
         tasks = [name] if name in asked else _children(name, results["group_subtasks"], asked)
         fingerprint = fingerprint_of(request for each in tasks for request in asked[each])
         count = sum(len({i.doc_id for i in self._loaded["tasks"][each].instances}) for each in tasks)
-        return TaskResult(name, str(results["versions"].get(name)), count, fingerprint, measured, samples)
+        return TaskOutcome(name, str(results["versions"].get(name)), count, fingerprint, measured, samples)
 
 
 def _children(name: str, groups: dict[str, list[str]], asked: dict[str, list[Request]]) -> list[str]:

@@ -14,8 +14,8 @@ from trainer.evaluate.tasks.answer import Answering
 from trainer.evaluate.tasks.encode import RequestEncoder
 from trainer.evaluate.tasks.find import open_tasks
 from trainer.evaluate.tasks.request import Answer
-from trainer.evaluate.tasks.task import TaskResult, TaskSet
-from trainer.evaluate.tasks.work import Computed, Questions, TaskWork, encode_requests, spread_work
+from trainer.evaluate.tasks.task import TaskOutcome, TaskSet
+from trainer.evaluate.tasks.work import Computed, EncodedRequests, TaskWork, encode_requests, spread_work
 from trainer.ranks.mesh import Mesh
 
 SHARE = 0.01  # of training time, above which it is said what to change
@@ -27,11 +27,11 @@ class Judge:
 
     work: TaskWork
     sets: list[TaskSet]
-    questions: Questions | None
+    questions: EncodedRequests | None
     metrics: dict[str, bool]
     """Whether higher is better, of each TASK/METRIC; on every rank."""
 
-    def results(self, found: Computed, *, resamples: int) -> list[TaskResult]:
+    def results(self, found: Computed, *, resamples: int) -> list[TaskOutcome]:
         """Every set's. Rank 0 calls it."""
         assert self.questions is not None
         answers, results, start = self.questions.answers(found), [], 0
@@ -48,7 +48,7 @@ def open_judge(settings: Evaluate, encoder: RequestEncoder, mesh: Mesh, *, may_d
 
     Which tasks there are, few-shot examples included, doesn't change after that.
     """
-    held: list[tuple[list[TaskSet], Questions]] = []
+    held: list[tuple[list[TaskSet], EncodedRequests]] = []
 
     def read() -> dict[str, bool]:
         sets = open_tasks(settings, may_download=may_download)
@@ -78,7 +78,7 @@ class TaskEvaluator:
     mesh: Mesh
     beat: Callable[[], None]
     say: Callable[[str], None]
-    latest: list[TaskResult] = field(default_factory=list)
+    latest: list[TaskOutcome] = field(default_factory=list)
     _ended: float = field(default_factory=time.monotonic)
     _said: bool = False
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import InputError
-from trainer.evaluate.tasks.task import Measured, TaskResult
+from trainer.evaluate.tasks.task import Measured, TaskOutcome
 from trainer.machine.durable import make_folder, replacing, write_json
 from trainer.machine.json_file import Malformed, from_json, read_json
 
@@ -40,7 +40,7 @@ class Record:
     higher_is_better: bool = True
 
 
-def as_records(results: Sequence[TaskResult], *, model: str, step: int | None) -> list[Record]:
+def as_records(results: Sequence[TaskOutcome], *, model: str, step: int | None) -> list[Record]:
     """A record for each figure."""
     return [
         Record(
@@ -61,7 +61,7 @@ def as_records(results: Sequence[TaskResult], *, model: str, step: int | None) -
     ]
 
 
-def write_results(folder: Path, results: Sequence[TaskResult], records: list[Record]) -> None:
+def write_results(folder: Path, results: Sequence[TaskOutcome], records: list[Record]) -> None:
     """Writes both; records of other tasks that are there stay."""
     make_folder(folder / SAMPLES)
     for result in results:
@@ -104,7 +104,7 @@ def file_name(task: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "._-+=" else "_" for letter in task).lstrip(".") or "_"
 
 
-def in_lines(results: Sequence[TaskResult]) -> list[str]:
+def in_lines(results: Sequence[TaskOutcome]) -> list[str]:
     """A line for each figure that is a number."""
     return [
         f"{result.task}  {_shown(each)}  (n = {result.documents:,})" for result in results for each in result.measured

@@ -23,7 +23,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class TaskResult:
+class TaskOutcome:
     """What came out of a task (or a group of tasks: then there are no samples of its own).
 
     A sample is a document: `doc_id`, what was asked and answered, and under `metrics` its value for each.
@@ -46,7 +46,7 @@ class TaskSet(Protocol):
     def requests(self) -> list[tuple[str, Request]]:
         """Everything that is asked, with the name of its task."""
 
-    def judge(self, answers: Sequence[Answer], *, resamples: int) -> list[TaskResult]:
+    def judge(self, answers: Sequence[Answer], *, resamples: int) -> list[TaskOutcome]:
         """The results, from an answer for each request. `resamples` of 0: figures alone."""
 
     def metrics(self) -> dict[str, bool]:

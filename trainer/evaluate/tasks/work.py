@@ -49,7 +49,7 @@ class Computed:
 
 
 @dataclass(frozen=True)
-class Questions:
+class EncodedRequests:
     """Requests, and the work whose results answer them; rank 0 alone holds them."""
 
     requests: list[Request]
@@ -72,7 +72,7 @@ class Questions:
         return answers
 
 
-def encode_requests(requests: Sequence[Request], encoder: RequestEncoder, names: Iterable[str]) -> Questions:
+def encode_requests(requests: Sequence[Request], encoder: RequestEncoder, names: Iterable[str]) -> EncodedRequests:
     """Encodes requests. InputError names the task (`names`, one for each request) of one that can't be asked."""
     asked: list[Asked] = []
     for request, name in zip(requests, names, strict=True):
@@ -86,7 +86,7 @@ def encode_requests(requests: Sequence[Request], encoder: RequestEncoder, names:
         sorted_rows(rows),
         sorted(prompts, key=lambda prompt: (-len(prompt.tokens) - prompt.max_tokens, prompt)),
     )
-    return Questions(list(requests), asked, work)
+    return EncodedRequests(list(requests), asked, work)
 
 
 def sorted_rows(rows: Iterable[Row]) -> list[Row]:
