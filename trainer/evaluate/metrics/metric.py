@@ -59,6 +59,8 @@ METRICS: dict[str, Metric] = {
     "acc_bytes": Metric("value", mean),
     "acc_mutual_info": Metric("value", mean),
     "exact_match": Metric("value", mean),
+    "stereotype_preferred": Metric("value", mean, higher_is_better=False),
+    "likelihood_gap": Metric("value", mean, higher_is_better=False),
     "squad_exact_match": Metric("texts", squad.exact_match),
     "squad_f1": Metric("texts", squad.mean_f1),
     "accuracy": Metric("labels", classification.accuracy),

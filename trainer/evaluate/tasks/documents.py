@@ -138,6 +138,8 @@ def choice_values(document: TaskDocument, own: list[tuple[float, bool]]) -> dict
         "acc_norm": float(int(np.argmax(likelihoods / lengths)) == gold),
         "acc_bytes": float(int(np.argmax(likelihoods / sizes)) == gold),
         "exact_match": float(own[gold][1]),
+        "stereotype_preferred": float(best == gold),  # of pairs, whose first is the stereotype's
+        "likelihood_gap": float(likelihoods[gold] - max(np.delete(likelihoods, gold))),
         "calibration_error": [float(probabilities[best]), best == gold],
     }
     if len(own) == 2 * count:
