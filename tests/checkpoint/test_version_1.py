@@ -13,7 +13,7 @@ from trainer.checkpoint.find import find_problem
 from trainer.checkpoint.folders import folder_of
 from trainer.checkpoint.fragment import Fragment
 from trainer.checkpoint.reader import CheckpointReader
-from trainer.checkpoint.state import read_format
+from trainer.checkpoint.state import read_object
 from trainer.model.partition import Slice
 from trainer.model.region import Region
 from trainer.verbs.checkpoint import main
@@ -59,5 +59,5 @@ def test_run_goes_on_from_a_checkpoint_of_version_1(corpus, tmp_path):
     assert main(["verify", str(tmp_path / "old")]) == 0
     config.train.stop_at = None
     assert run_ranks(pretrain, config, 2) == [0, 0]
-    assert [read_format(folder_of(tmp_path / "old", step)) for step in (3, 6)] == [1, 2]
+    assert [read_object(folder_of(tmp_path / "old", step))["format"] for step in (3, 6)] == [1, 2]
     assert_equal_states(tmp_path / "run", tmp_path / "old")

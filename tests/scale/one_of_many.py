@@ -98,6 +98,8 @@ def start(given):
 
     def first_batch(trainer, stops):
         list(next(trainer.steps).batches)
+        counts["files"] = [*run, *data]
+        counts["opened"] = len(counts["files"]) + counts["safetensors"]
         return "step"
 
     zero.construct, normal_tiles.draw_tile, loop.Trainer.run = build, draw, first_batch
@@ -106,8 +108,6 @@ def start(given):
     with files_opened(config.run.dir) as run, files_opened(config.data.path) as data, Collectives() as collectives:
         code = verb.main(config)
     counts |= {
-        "opened": len(run) + len(data) + counts["safetensors"],
-        "files": [*run, *data],
         "collectives": dict(collectives.calls),
         "largest": collectives.largest,
         "store": dict(store.calls),

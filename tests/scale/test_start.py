@@ -12,13 +12,12 @@ from tests.run_ranks import pretrain, run_ranks, small_config
 from tests.scale.large_run import LargeRun
 from tests.scale.one_of_many import start
 from trainer.checkpoint.folders import folder_of
+from trainer.config.run import writers_of
 from trainer.model.build import parameter_shapes
 from trainer.model.partition import Partition
 
 MOST_OPENED = 50
-"""Files that a rank may open on shared storage to begin, or to go on (docs/SCALE.md)."""
-MOST_OPENED_BY_RANK_0 = 80
-"""It also writes what describes the run: about 25 more, folders included, which it has synced."""
+"""Files and folders that a rank may open on shared storage to begin, or to go on (docs/SCALE.md)."""
 MOST_DRAWN_AT_A_RESUME = 0
 MOST_EXCHANGED = 1000
 """Elements that any collective may pass on, besides the gathering of weights that were read. Paths are the longest."""
@@ -93,9 +92,9 @@ def slices(config, tensor):
         yield [math.prod(partition.held_shape(name)) for name in shapes]
 
 
-def assert_within_budgets(counts, held, *, is_main, stage, data_ranks):
+def assert_within_budgets(counts, held, *, stage, data_ranks):
     largest_part = max(held)
-    assert counts["opened"] <= (MOST_OPENED_BY_RANK_0 if is_main else MOST_OPENED), counts["files"]
+    assert counts["opened"] <= MOST_OPENED, counts["files"]
     assert counts["groups"] <= MOST_GROUPS
     assert sum(counts["collectives"].values()) <= MOST_COLLECTIVES
     assert sum(counts["store"].values()) <= MOST_STORE_CALLS
@@ -120,13 +119,13 @@ def test_a_resume_does_nothing_that_grows_with_the_ranks(data, tmp_path, state, 
         config = configure(data, tmp_path / f"run-{ranks}", parallel__zero_stage=stage, parallel__tensor=tensor)
         config.train.micro_batch_size = max(SIZES) // (ranks // tensor)
         shapes = parameter_shapes(config.model)
-        saved = LargeRun(ranks, tensor, shapes, writers=0 if stage else 16, flat=stage in (1, 2))
+        saved = LargeRun(ranks, tensor, shapes, writers=writers_of(config.checkpoint, stage), flat=stage in (1, 2))
         needed = read_at_the_same_shape(ranks, tensor) if stage else range(ranks)
         saved.write(folder_of(Path(config.run.dir), 1), needed, state)
         found.append(play(config, ranks, tmp_path / f"notes-{ranks}"))
-        for place, (counts, held) in enumerate(zip(found[-1], slices(config, tensor), strict=True)):
+        for counts, held in zip(found[-1], slices(config, tensor), strict=True):
             assert counts["drawn"] <= MOST_DRAWN_AT_A_RESUME
-            assert_within_budgets(counts, held, is_main=place == 0, stage=stage, data_ranks=ranks // tensor)
+            assert_within_budgets(counts, held, stage=stage, data_ranks=ranks // tensor)
     for by_size in zip(*found, strict=True):
         assert_alike(by_size)
 
@@ -138,9 +137,9 @@ def test_a_new_run_does_nothing_that_grows_with_the_ranks(data, tmp_path, reques
         config = configure(data, tmp_path / f"run-{ranks}", parallel__zero_stage=stage, parallel__tensor=tensor)
         config.train.micro_batch_size = max(SIZES) // (ranks // tensor)
         found.append(play(config, ranks, tmp_path / f"notes-{ranks}"))
-        for place, (counts, held) in enumerate(zip(found[-1], slices(config, tensor), strict=True)):
+        for counts, held in zip(found[-1], slices(config, tensor), strict=True):
             assert counts["drawn"] > 0
-            assert_within_budgets(counts, held, is_main=place == 0, stage=stage, data_ranks=ranks // tensor)
+            assert_within_budgets(counts, held, stage=stage, data_ranks=ranks // tensor)
     for by_size in zip(*found, strict=True):
         assert_alike(by_size)
 

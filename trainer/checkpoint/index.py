@@ -23,7 +23,7 @@ import numpy.typing as npt
 from trainer.checkpoint.complete import StoredFile
 from trainer.checkpoint.part_sizes import sizes_of_parts
 from trainer.errors import InputError
-from trainer.machine.json_file import Count, Malformed, Matching, from_json, open_regular, parse_json, shown
+from trainer.machine.json_file import Count, Malformed, Matching, from_json, parse_json, require_regular, shown
 from trainer.model.partition import Slice
 from trainer.model.region import Region, find_gap
 
@@ -274,7 +274,7 @@ def _map_columns(path: Path) -> Columns:
     from safetensors import SafetensorError, safe_open
 
     found: Columns = {}
-    open_regular(path).close()  # safetensors would wait for a pipe
+    require_regular(path)  # safetensors would wait for a pipe
     try:
         opened = safe_open(path, framework="pt")
         for name in (*WORDS, *LONGS, FILE, NAMES):

@@ -25,7 +25,7 @@ from trainer.checkpoint.complete import STATE, read_complete
 from trainer.checkpoint.fragment import WEIGHT
 from trainer.checkpoint.index import INDEX, Index, Pieces, read_index
 from trainer.checkpoint.malformed import MEND, explained
-from trainer.checkpoint.state import read_format, read_state
+from trainer.checkpoint.state import check_state, read_object
 from trainer.checkpoint.version_1 import read_rank_indexes
 from trainer.errors import InputError
 from trainer.model.region import Region, Storage, copy
@@ -47,7 +47,8 @@ class CheckpointReader:
             files = read_complete(folder)
         except InputError as error:
             raise InputError(f"{folder}: not whole ({error})") from None
-        if read_format(folder) == 1:
+        self._state = read_object(folder)
+        if self._state["format"] == 1:
             with explained(folder):
                 self.index: Index = read_rank_indexes(folder, files)
         else:
@@ -64,7 +65,7 @@ class CheckpointReader:
     @cached_property
     def state(self) -> dict[str, Any]:
         """The content of state.json, its fields checked."""
-        return read_state(self.folder)
+        return check_state(self._state, self.folder)
 
     def stated(self, name: str, read: Callable[[Any], T]) -> T:
         """What `read` makes of a field of state.json. InputError if that can't be."""

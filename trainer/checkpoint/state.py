@@ -54,7 +54,11 @@ class State:
 
 def read_state(folder: Path) -> dict[str, Any]:
     """The content of a checkpoint's state.json, its fields checked. InputError where that can't be."""
-    content = _read_object(folder / STATE)
+    return check_state(read_object(folder), folder)
+
+
+def check_state(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What read_object returned, its fields checked. InputError where that can't be."""
     with explained(folder / STATE):
         state = from_known(State, content)
         from_known(Shape, state.shape)
@@ -67,13 +71,9 @@ def read_state(folder: Path) -> dict[str, Any]:
     return content
 
 
-def read_format(folder: Path) -> int:
-    """The version of a checkpoint's format. InputError if it is none that is known here."""
-    return int(_read_object(folder / STATE)["format"])
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """state.json, if it is of a known format."""
+def read_object(folder: Path) -> dict[str, Any]:
+    """state.json of a checkpoint, an object of a known format, whose other fields aren't checked yet. InputError."""
+    path = folder / STATE
     with explained(path):
         content = read_json(path)
         if not isinstance(content, dict):
@@ -81,5 +81,5 @@ def _read_object(path: Path) -> dict[str, Any]:
     version = content.get("format")
     if type(version) is not int or version not in READABLE:
         known = " and ".join(map(str, READABLE))
-        raise InputError(f"{path.parent}: format {shown(version)}; this version reads {known}.")
+        raise InputError(f"{folder}: format {shown(version)}; this version reads {known}.")
     return content

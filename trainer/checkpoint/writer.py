@@ -121,7 +121,7 @@ class CheckpointWriter:
     def _data_file(self, elements: int) -> DataFile:
         """The file that this rank writes to; where ranks share files, they tell each other how much each has."""
         writers, mesh = self._settings.writers, self._mesh
-        if writers in (0, mesh.world_size):
+        if not writers or writers == mesh.world_size:
             return DataFile(mesh.rank, (elements,))
         group = group_of(mesh.rank, mesh.world_size, writers)
         return DataFile(group.start, tuple(mesh.gather(elements)[group.start : group.stop]))

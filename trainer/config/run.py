@@ -36,6 +36,9 @@ class Run(Downloads):
     allow_change: bool = knob(False, "Resume although optimizer, schedule, train or the data changed; logged.")
 
 
+MOST_WRITERS_AT_STAGE_0 = 4
+
+
 @dataclass
 class Checkpoint:
     """When checkpoints are written and which are kept."""
@@ -49,10 +52,11 @@ class Checkpoint:
     asynchronous: bool = knob(
         True, "Train on while a checkpoint is written; off, each save waits until it is durable.", common=True
     )
-    writers: int = knob(
-        0,
+    writers: Optional[int] = knob(
+        None,
         "Files that the ranks' tensors are written to, each by ranks that follow each other: as many as nodes gives a "
-        "file per node; 0: every rank has its own.",
+        "file per node; 0: every rank has its own, the default; at ZeRO stage 0, where every rank reads all, "
+        f"{MOST_WRITERS_AT_STAGE_0} at most.",
         "files",
         later=True,
     )
@@ -64,6 +68,13 @@ class Checkpoint:
     )
     step: Optional[int] = knob(None, "Step that evaluate, generate and export read; by default the newest whole.")
     ema: bool = knob(False, "Evaluate, generate and export take the moving average of the weights (train.ema).")
+
+
+def writers_of(checkpoint: Checkpoint, zero_stage: int) -> int:
+    """Files that ranks share: checkpoint.writers, or its default at that stage; 0 is a file for each rank."""
+    if checkpoint.writers is not None:
+        return checkpoint.writers
+    return MOST_WRITERS_AT_STAGE_0 if zero_stage == 0 else 0
 
 
 @dataclass

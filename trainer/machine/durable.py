@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -55,11 +55,12 @@ def problem_of(work: Callable[[], Any]) -> str | None:
 
 
 @contextmanager
-def replacing(path: Path, *, scratch: Path | None = None) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, scratch: Path | None = None, sync_folder: bool = True) -> Iterator[BinaryIO]:
     """A file to write, which becomes `path` at the end: written beside it (or in `scratch`), fsync, rename, fsync.
 
     The temporary name holds host and process number: a worker that outlives its killed parent, or a node that was
-    taken for lost, can't write into the file of another. `scratch` must be on the same file system.
+    taken for lost, can't write into the file of another. `scratch` must be on the same file system. Without
+    `sync_folder` the name may be lost with the power; what it names is whole.
     """
     temporary = (scratch or path.parent) / f"{_short(path)}.{platform.node()[:64]}-{os.getpid()}.tmp"
     with storage_errors(path):
@@ -70,7 +71,8 @@ def replacing(path: Path, *, scratch: Path | None = None) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-            sync(path.parent)
+            if sync_folder:
+                sync(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -107,10 +109,18 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def write_bytes(path: Path, content: bytes, *, scratch: Path | None = None) -> None:
+def write_bytes(path: Path, content: bytes, *, scratch: Path | None = None, sync_folder: bool = True) -> None:
     """Writes a small file durably."""
-    with replacing(path, scratch=scratch) as file:
+    with replacing(path, scratch=scratch, sync_folder=sync_folder) as file:
         file.write(content)
+
+
+def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Writes small files of one folder durably, each atomically, and syncs the folder once."""
+    for name, content in contents.items():
+        write_bytes(folder / name, content, sync_folder=False)
+    with storage_errors(folder):
+        sync(folder)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -118,8 +128,13 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: Path, content: Any, *, scratch: Path | None = None) -> None:
+def write_json(path: Path, content: Any, *, scratch: Path | None = None, sync_folder: bool = True) -> None:
     """Writes `content` as indented JSON, durably; what came from the environment as it was written."""
+    write_bytes(path, json_bytes(content), scratch=scratch, sync_folder=sync_folder)
+
+
+def json_bytes(content: Any) -> bytes:
+    """What write_json writes."""
     text = json.dumps(as_stored(content), indent=1, ensure_ascii=False) + "\n"
     # Bytes of a command line that aren't UTF-8 are surrogates, which JSON, too, writes as \udcXX.
-    write_bytes(path, text.encode(errors="backslashreplace"), scratch=scratch)
+    return text.encode(errors="backslashreplace")

@@ -67,6 +67,12 @@ def open_regular(path: Path) -> BinaryIO:
     return open(descriptor, "rb")
 
 
+def require_regular(path: Path) -> None:
+    """OSError if there is nothing, Malformed if it is a folder, a pipe or a device, which libraries would wait for."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise Malformed("not a regular file")
+
+
 def read_regular(path: Path, *, most_bytes: int = MOST_BYTES) -> bytes:
     """The content of a regular file. OSError if it can't be read, Malformed if it is something else or too large."""
     with open_regular(path) as file:

@@ -24,11 +24,13 @@ from trainer.config.knobs import later_fields
 from trainer.config.plain_values import with_values
 from trainer.config.stored import from_values, load_values
 from trainer.config.values import check_values
+from trainer.data.tokens.history import FILE as HISTORY
+from trainer.data.tokens.history import History
 from trainer.data.tokens.tokenizer import Tokenizer, copy_tokenizer, load_tokenizer
 from trainer.errors import ConfigError, InputError
 from trainer.machine import streams
 from trainer.machine.credentials import masked
-from trainer.machine.durable import require_plain_file, write_json, write_text
+from trainer.machine.durable import json_bytes, require_plain_file, write_json, write_together
 from trainer.machine.json_file import Malformed, from_known, read_json
 from trainer.model.hugging_face.folder import own_model, with_absolute_folders
 
@@ -115,13 +117,17 @@ def create(run_dir: Path) -> None:
         raise ConfigError(f"run.dir={run_dir}: {error.strerror}; choose a folder that can be written.") from error
 
 
-def write_description(run_dir: Path, config: Pretrain, tokenizer: Path) -> None:
-    """Writes config.yaml, overrides.yaml, environment.json and tokenizer/: the run directory explains itself."""
-    write_text(run_dir / CONFIG, yaml.safe_dump(as_stored_values(config), sort_keys=False, allow_unicode=True))
-    write_text(
-        run_dir / "overrides.yaml", yaml.safe_dump([masked(typed) for typed in sys.argv[1:]], allow_unicode=True)
-    )
-    write_json(run_dir / "environment.json", environment())
+def write_description(run_dir: Path, config: Pretrain, history: History, tokenizer: Path) -> None:
+    """Writes config.yaml, overrides.yaml, environment.json, history.json and tokenizer/: the folder explains itself."""
+    values = yaml.safe_dump(as_stored_values(config), sort_keys=False, allow_unicode=True)
+    overrides = yaml.safe_dump([masked(typed) for typed in sys.argv[1:]], allow_unicode=True)
+    description = {
+        CONFIG: values.encode(),
+        "overrides.yaml": overrides.encode(),
+        "environment.json": json_bytes(environment()),
+        HISTORY: json_bytes(history.to_json()),
+    }
+    write_together(run_dir, description)
     copy_tokenizer(tokenizer, run_dir / "tokenizer")
     (run_dir / "stopped.json").unlink(missing_ok=True)
 

@@ -94,7 +94,7 @@ class RunLock:
             with storage_errors(path), _one_at_a_time(run_dir):
                 found = _look(path)
                 if found is None or _is_gone(*found, run_dir, timeout_s, waited):
-                    write_json(path, asdict(self._mine))
+                    write_json(path, asdict(self._mine), sync_folder=False)  # nobody holds it when the power is back
                     foreign = found is not None and not found[0].is_local
                     break
             holder, touched = found

@@ -10,6 +10,7 @@ from trainer.checkpoint.object_store import ObjectStore
 from trainer.checkpoint.reader import CheckpointReader
 from trainer.config import Data, Model, Pretrain
 from trainer.config.plain_values import with_values
+from trainer.config.run import writers_of
 from trainer.data.tokens.dataset import (
     Dataset,
     find_damage,
@@ -111,7 +112,7 @@ def copy_last(object_store: ObjectStore | None, reader: CheckpointReader | None,
 
 
 def settle_numbers(config: Pretrain, reader: CheckpointReader | None, mesh: Mesh) -> Pretrain:
-    """With the precision filled in, the same on every rank, of a run that goes on the checkpoint's.
+    """With the precision filled in, the same on every rank, of a run that goes on the checkpoint's; and the writers.
 
     Refuses one that the layout or the devices can't be given.
     """
@@ -119,7 +120,8 @@ def settle_numbers(config: Pretrain, reader: CheckpointReader | None, mesh: Mesh
         config = with_kept_precision(config, reader)
     lacking = mesh.first(None if device_multiplies_bf16(mesh.device) else "bf16")
     precision = settle_precision(config, mesh.world_size, native_bf16=lacking is None)
-    config = with_values(config, {"train.precision": precision})
+    writers = writers_of(config.checkpoint, config.parallel.zero_stage)
+    config = with_values(config, {"train.precision": precision, "checkpoint.writers": writers})
     check_layout(config, mesh.world_size)
     if precision == "fp8":
         require_float8(mesh.device)

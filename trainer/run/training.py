@@ -27,11 +27,10 @@ from trainer.data.tokens.dataset import (
     with_absolute_paths,
     with_length,
 )
-from trainer.data.tokens.history import FILE as HISTORY
 from trainer.data.tokens.history import History, total_steps_of
 from trainer.data.tokens.loader import Loader
 from trainer.data.tokens.order import Order
-from trainer.data.tokens.tokenizer import Tokenizer, load_tokenizer
+from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.engine.assemble import assemble, compile_parts
 from trainer.engine.deepspeed.offload import load_nvme_op
 from trainer.engine.loop import Evaluator, Progress, Trainer, Watched
@@ -40,7 +39,6 @@ from trainer.errors import STOPPED, ConfigError
 from trainer.evaluate.loss import LossEvaluator, Score, cut_in_words
 from trainer.evaluate.tasks.encode import RequestEncoder
 from trainer.evaluate.tasks.in_loop import Judge, TaskEvaluator, check_watch, open_judge
-from trainer.machine.durable import write_json
 from trainer.machine.process import keep_freed_memory
 from trainer.model.build import (
     count_active_parameters,
@@ -113,8 +111,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     run_dir = enter_run_directory(config, mesh, lock)
     watchdog.start(run_dir, mesh)
     config = with_length(dataclasses.replace(config, data=with_absolute_paths(config.data)))
-    tokenizer = load_tokenizer(widest(training).manifest.folder / "tokenizer")
-    judge = open_tasks_of_run(config, tokenizer, mesh)
+    judge = open_tasks_of_run(config, widest(training), mesh)
 
     object_store = ObjectStore(config.checkpoint.dir) if config.checkpoint.dir else None
     if object_store is not None:
@@ -152,8 +149,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         for line in (line for each in judge.sets for line in each.described()) if judge else ():
             print(line, flush=True)
         remove_attempts(run_dir)
-        run_directory.write_description(run_dir, config, widest(training).manifest.folder / "tokenizer")
-        write_json(run_dir / HISTORY, history.to_json())
+        run_directory.write_description(run_dir, config, history, widest(training).manifest.folder / "tokenizer")
 
     assembly = assemble(config, model_config, weights.shapes, mesh)
     engine = assembly.engine
@@ -176,7 +172,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     evaluators: list[Evaluator] = [evaluation]
     if judge is not None:
         beat = partial(watchdog.beat, "evaluate")
-        evaluators.append(TaskEvaluator(judge, engine, tokenizer, config.evaluate, mesh, beat=beat, say=say))
+        evaluators.append(TaskEvaluator(judge, engine, config.evaluate, mesh, beat=beat, say=say))
     hooks = build_hooks(config, assembly, mesh)
     for hook in hooks:
         hook.begin(reader)
@@ -225,11 +221,11 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     return ending.exit_code
 
 
-def open_tasks_of_run(config: Pretrain, tokenizer: Tokenizer, mesh: Mesh) -> Judge | None:
+def open_tasks_of_run(config: Pretrain, dataset: Dataset, mesh: Mesh) -> Judge | None:
     """The tasks of a run, if it has some; refuses an evaluate.watch that isn't among them. Every rank calls it."""
     if not config.evaluate.tasks or config.evaluate.tasks_every == 0:
         return None
-    encoder = RequestEncoder(tokenizer, config.data.sequence_length)
+    encoder = RequestEncoder(load_tokenizer(dataset.manifest.folder / "tokenizer"), config.data.sequence_length)
     judge = open_judge(config.evaluate, encoder, mesh, may_download=config.run.allow_download)
     if "/" in config.evaluate.watch:
         check_watch(config.evaluate.watch, judge)

@@ -32,7 +32,7 @@ class Tracker:
     def open(start: Start) -> Tracker:
         """Opens the sinks that the configuration asks for; those that are open are closed if one refuses."""
         tracker = Tracker()
-        write_json(start.run_dir / FACTS, start.facts)
+        write_json(start.run_dir / FACTS, start.facts, sync_folder=False)  # the next start writes it again
         try:
             for open_sink in OPENERS:
                 sink = open_sink(start, tracker.note)

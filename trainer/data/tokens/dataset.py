@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +19,7 @@ from trainer.data.tokens.packing import Packing, RowTable, lay_out, row_packing
 from trainer.data.tokens.shard_index import build_index, unfitting
 from trainer.data.tokens.shards import Shards, find_missing
 from trainer.data.tokens.token_rows import GatheredRows, TokenRows
-from trainer.data.tokens.tokenizer import sha256_of, tokenizer_sha256
+from trainer.data.tokens.tokenizer import tokenizer_sha256
 from trainer.data.tokens.tokenizer_ids import extends
 from trainer.errors import InputError
 
@@ -203,17 +204,18 @@ def find_damage(dataset: Dataset, *, part: int, parts: int) -> str | None:
     for number in range(part, len(dataset.shards), parts):
         shard = dataset.manifest.shards[number]
         path = folder / shard.file
-        if sha256_of(path) != shard.sha256:
-            return (
-                f"{path}: its content isn't what the manifest says (sha256 differs); fetch or prepare it again, "
-                f'then "banyan data verify {folder}".'
-            )
-        try:
-            index = dataset.shards[number].index
-        except InputError as error:
-            return str(error)
-        if not np.array_equal(build_index(path, dataset.manifest.dtype), index):
-            return unfitting(folder, shard)
+        with open(path, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
+                return (
+                    f"{path}: its content isn't what the manifest says (sha256 differs); fetch or prepare it again, "
+                    f'then "banyan data verify {folder}".'
+                )
+            try:
+                index = dataset.shards[number].index
+            except InputError as error:
+                return str(error)
+            if not np.array_equal(build_index(path, dataset.manifest.dtype, file), index):
+                return unfitting(folder, shard)
     return None
 
 

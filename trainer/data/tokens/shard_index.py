@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -61,10 +62,13 @@ def mask_bytes(tokens: Any) -> Any:
     return -(-tokens // 8)
 
 
-def build_index(tar: Path, dtype: str) -> np.ndarray:
-    """The index of a tar, from its headers alone: (blocks, 6 or 7) int64. InputError unless it is whole and ours."""
-    with open(tar, "rb") as file:
-        return as_index([_row(tar, file, members, np.dtype(dtype)) for members in _blocks(tar)])
+def build_index(tar: Path, dtype: str, file: BinaryIO | None = None) -> np.ndarray:
+    """The index of a tar, from its headers alone: (blocks, 6 or 7) int64. InputError unless it is whole and ours.
+
+    With a `file`, that is read and `tar` is its name.
+    """
+    with open(tar, "rb") if file is None else nullcontext(file) as opened:
+        return as_index([_row(tar, opened, members, np.dtype(dtype)) for members in _blocks(tar, opened)])
 
 
 def _row(tar: Path, file: BinaryIO, members: list[Member], kind: np.dtype) -> list[int]:
@@ -81,9 +85,9 @@ def _row(tar: Path, file: BinaryIO, members: list[Member], kind: np.dtype) -> li
     return row
 
 
-def _blocks(tar: Path) -> Iterator[list[Member]]:
+def _blocks(tar: Path, file: BinaryIO) -> Iterator[list[Member]]:
     """The blocks of a tar: the members in the order of MEMBERS, and in all blocks or in none the targets."""
-    members = list(read_members(tar))
+    members = list(read_members(tar, file))
     wanted = (*MEMBERS, TARGETS) if any(member.name.endswith(f".{TARGETS}") for member in members[:4]) else MEMBERS
     for first in range(0, len(members), len(wanted)):
         block = members[first : first + len(wanted)]

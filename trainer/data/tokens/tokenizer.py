@@ -21,7 +21,7 @@ from trainer.data.tokens.tokenizer_file import MOST_BYTES, first_line, read_text
 from trainer.data.tokens.training_text import TrainingText, byte_level
 from trainer.data.tokens.windows import encode_long
 from trainer.errors import ConfigError, InputError
-from trainer.machine.durable import make_folder, write_bytes, write_json
+from trainer.machine.durable import make_folder, write_bytes, write_json, write_together
 from trainer.machine.hub_name import is_hub_name, local_folder, parse_hub_name
 
 END_OF_TEXT = "<|endoftext|>"
@@ -293,6 +293,7 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     """Copies the files of a tokenizer from one folder to another: those known by name, none by a link out of it."""
     folder = source.resolve()
     make_folder(target)
+    contents = {}
     for name in FILES:
         file = source / name
         if not file.exists() and not file.is_symlink():
@@ -301,7 +302,8 @@ def copy_tokenizer(source: Path, target: Path) -> None:
             raise InputError(f"{file}: a link that leaves the folder, or no file: put the file itself there.")
         if file.stat().st_size > MOST_BYTES:
             raise InputError(f"{file}: {file.stat().st_size:,} bytes are no part of a tokenizer; remove it.")
-        write_bytes(target / name, file.read_bytes())  # never through a link that is there
+        contents[name] = file.read_bytes()
+    write_together(target, contents)  # never through a link that is there
 
 
 def tokenizer_sha256(file: Path) -> str:

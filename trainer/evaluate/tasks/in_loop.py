@@ -28,6 +28,7 @@ class Judge:
     work: TaskWork
     sets: list[TaskSet]
     questions: EncodedRequests | None
+    tokenizer: Tokenizer
     metrics: dict[str, bool]
     """Whether higher is better, of each TASK/METRIC; on every rank."""
 
@@ -60,7 +61,7 @@ def open_judge(settings: Evaluate, encoder: RequestEncoder, mesh: Mesh, *, may_d
     metrics = mesh.main_finds(read)
     sets, questions = held[0] if held else ([], None)
     work = spread_work(questions.work if questions else None, mesh)
-    return Judge(work, sets, questions, metrics)
+    return Judge(work, sets, questions, encoder.tokenizer, metrics)
 
 
 @dataclass
@@ -73,7 +74,6 @@ class TaskEvaluator:
 
     judge: Judge
     engine: Any
-    tokenizer: Tokenizer
     settings: Evaluate
     mesh: Mesh
     beat: Callable[[], None]
@@ -92,7 +92,7 @@ class TaskEvaluator:
         began = time.monotonic()
         module, was_training = self.engine.module, self.engine.module.training
         self.engine.eval()
-        answering = Answering(module, self.tokenizer, self.mesh, self.settings.batch_tokens, beat=self.beat)
+        answering = Answering(module, self.judge.tokenizer, self.mesh, self.settings.batch_tokens, beat=self.beat)
         found = answering.find(self.judge.work)
         self.engine.train(was_training)
         metrics: dict[str, float] | None = None
