@@ -16,7 +16,7 @@ import xxhash
 from trainer.config import EvaluateVerb
 from trainer.evaluate.tasks.answer import Answering
 from trainer.evaluate.tasks.encode import RequestEncoder
-from trainer.evaluate.tasks.in_loop import open_judge
+from trainer.evaluate.tasks.in_loop import open_judge, read_tasks
 from trainer.evaluate.tasks.results import FILE, as_records, in_lines, write_results
 from trainer.evaluate.tasks.store import AnswerStore
 from trainer.machine.hub_name import local_folder
@@ -29,9 +29,10 @@ LONGEST_WAIT_S = 24 * 3600.0  # of a rank that is through for the last one
 def judge_by_tasks(config: EvaluateVerb) -> int:
     """Answers what isn't answered yet, judges it, writes and prints the results; the exit code. Every rank calls it."""
     mesh = join(hang_timeout_s=LONGEST_WAIT_S)
+    sets = read_tasks(config.evaluate, mesh, may_download=config.run.allow_download)  # what is wrong is said first
     speaker = open_speaker(config.run, config.checkpoint, config.path, device=mesh.device, as_trained=True)
     encoder = RequestEncoder(speaker.tokenizer, speaker.context_length)
-    judge = open_judge(config.evaluate, encoder, mesh, may_download=config.run.allow_download)
+    judge = open_judge(sets, encoder, mesh)
     model = mesh.main_finds(lambda: identify_model(speaker))
     output = output_folder(config, model)
     store = AnswerStore(output)

@@ -38,7 +38,7 @@ from trainer.engine.targets import Step, counted_steps, fixed_steps
 from trainer.errors import STOPPED, ConfigError
 from trainer.evaluate.loss import LossEvaluator, Score, cut_in_words
 from trainer.evaluate.tasks.encode import RequestEncoder
-from trainer.evaluate.tasks.in_loop import Judge, TaskEvaluator, check_watch, open_judge
+from trainer.evaluate.tasks.in_loop import Judge, TaskEvaluator, check_watch, open_judge, read_tasks
 from trainer.machine.process import keep_freed_memory
 from trainer.model.build import (
     count_active_parameters,
@@ -226,7 +226,7 @@ def open_tasks_of_run(config: Pretrain, dataset: Dataset, mesh: Mesh) -> Judge |
     if not config.evaluate.tasks or config.evaluate.tasks_every == 0:
         return None
     encoder = RequestEncoder(load_tokenizer(dataset.manifest.folder / "tokenizer"), config.data.sequence_length)
-    judge = open_judge(config.evaluate, encoder, mesh, may_download=config.run.allow_download)
+    judge = open_judge(read_tasks(config.evaluate, mesh, may_download=config.run.allow_download), encoder, mesh)
     if "/" in config.evaluate.watch:
         check_watch(config.evaluate.watch, judge)
     if judge.work.prompts and mesh.sequence > 1:

@@ -44,22 +44,27 @@ class Judge:
         return results
 
 
-def open_judge(settings: Evaluate, encoder: RequestEncoder, mesh: Mesh, *, may_download: bool) -> Judge:
-    """Finds, reads and encodes the tasks on rank 0, and shares the work out. Every rank calls it.
+def read_tasks(settings: Evaluate, mesh: Mesh, *, may_download: bool) -> list[TaskSet]:
+    """The tasks, read and checked: on rank 0, none elsewhere. Every rank calls it; what is wrong is raised on all."""
+    found: list[TaskSet] = []
+    mesh.main_finds(lambda: found.extend(open_tasks(settings, may_download=may_download)))
+    return found
+
+
+def open_judge(sets: list[TaskSet], encoder: RequestEncoder, mesh: Mesh) -> Judge:
+    """Encodes what `read_tasks` gave, and shares the work out. Every rank calls it.
 
     Which tasks there are, few-shot examples included, doesn't change after that.
     """
-    held: list[tuple[list[TaskSet], EncodedRequests]] = []
+    held: list[EncodedRequests] = []
 
-    def read() -> dict[str, bool]:
-        sets = open_tasks(settings, may_download=may_download)
+    def encode() -> dict[str, bool]:
         requests = [item for each in sets for item in each.requests()]
-        questions = encode_requests([request for _, request in requests], encoder, [name for name, _ in requests])
-        held.append((sets, questions))
+        held.append(encode_requests([request for _, request in requests], encoder, [name for name, _ in requests]))
         return {name: higher for each in sets for name, higher in each.metrics().items()}
 
-    metrics = mesh.main_finds(read)
-    sets, questions = held[0] if held else ([], None)
+    metrics = mesh.main_finds(encode)
+    questions = held[0] if held else None
     work = spread_work(questions.work if questions else None, mesh)
     return Judge(work, sets, questions, encoder.tokenizer, metrics)
 
