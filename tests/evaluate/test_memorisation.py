@@ -27,8 +27,8 @@ def run_dir(tmp_path_factory):
     write_jsonl(folder / "planted.jsonl", ["too short", *[PLANTED] * 40])
     data = Data(
         sources={
-            "chance": TextSource(input=str(folder / "chance.jsonl"), licence="CC0-1.0"),
-            "book": TextSource(input=str(folder / "planted.jsonl"), licence="all rights reserved"),
+            "chance": TextSource(input=[str(folder / "chance.jsonl")], licence="CC0-1.0"),
+            "book": TextSource(input=[str(folder / "planted.jsonl")], licence="all rights reserved"),
         },
         output=str(folder / "data"),
         deduplicate=False,
