@@ -22,6 +22,7 @@ pytestmark = [
     pytest.mark.full,
     pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)} not installed: see the head of the file"),
 ]
+LONGEST_S = 24 * 3600.0
 LIMIT = int(os.environ.get("BANYAN_TASK_DOCUMENTS", "10")) or None
 OLMES = (
     "arc_easy",
