@@ -134,6 +134,9 @@ def _run(arguments: list[str]) -> int:
         leave_to_kernel(
             signal.SIGTERM, signal.SIGUSR1
         )  # nothing to let go, and worker processes that end with this one
+    for command, module in verb.subcommands:
+        if rest[:1] == [command]:
+            return int(importlib.import_module(module).main(rest[1:]))
     if verb.schema is None:
         return int(importlib.import_module(verb.module).main(rest))
     return _run_configured(verb, read_options(verb, rest), rest)

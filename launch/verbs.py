@@ -25,6 +25,8 @@ class Verb:
     """Whether its work goes on when nobody reads what it prints: for others that is all their work."""
     commands: tuple[str, ...] = ()
     """Values of its key `command` that may stand alone as the first word: `explain neighbours word=tree`."""
+    subcommands: tuple[tuple[str, str], ...] = ()
+    """What its first argument may be in the place of its work: a word before plain arguments, and its module."""
     unlisted: tuple[str, ...] = ()
     """Keys and sections that don't concern this verb: in its configuration, but not in its short help."""
 
@@ -91,10 +93,12 @@ VERBS: dict[str, Verb] = {
         ),
         Verb(
             "evaluate",
-            "Measure loss, perplexity and bits per byte of a checkpoint.",
+            "Measure loss, perplexity and bits per byte of a checkpoint, or what it makes of tasks; compare two "
+            "evaluations.",
             "trainer.verbs.evaluate",
-            "run.dir=DIR " + _OVERRIDES,
+            "run.dir=DIR|path=DIR [evaluate.tasks=[NAME,…]] " + _OVERRIDES + ", or compare A B",
             on_ranks=True,
+            subcommands=(("compare", "trainer.verbs.compare"),),
             unlisted=(
                 *_PREPARING,
                 "data.train",
@@ -102,6 +106,7 @@ VERBS: dict[str, Verb] = {
                 "checkpoint.every",
                 "checkpoint.keep",
                 "evaluate.every",
+                "evaluate.tasks_every",
             ),
         ),
         Verb(

@@ -30,7 +30,7 @@ def write_best(plan: SweepPlan, best: Result) -> Path:
     make_folder(folder)
     head = (
         "# @package _global_\n"
-        f"# The best of sweep {plan.name}: trial {best.number:05d}, {plan.metric} {best.loss:.4f} "
+        f"# The best of sweep {plan.name}: trial {best.number:05d}, {plan.label} {best.loss:.4f} "
         f"after {best.points[-1].step} steps.\n"
     )
     if plan.has_segments:

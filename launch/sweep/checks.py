@@ -44,11 +44,15 @@ def pretrain_names(plan: SweepPlan) -> Names:
     return Names(verb, verb.schema, groups.folders(Path(plan.config_dir) if plan.config_dir else None))
 
 
-def metric_of(search: Search, validation: Sequence[str]) -> str:
+def metric_of(search: Search, validation: Sequence[str], tasks: Sequence[str] = ()) -> str:
     """What trials are compared by: search.metric, or a validation loss, or the training loss where there is none."""
     if search.metric is None:
         return DEFAULT_METRIC if "validation" in validation else "train/loss"
     known = ["train/loss", *(f"eval/{name}/{kind}" for name in validation for kind in ("loss", "bits_per_byte"))]
+    kind, _, rest = search.metric.partition("/")
+    if kind == "eval" and rest.rpartition("/")[0] in tasks:  # a trial refuses a metric that the task doesn't have
+        return search.metric
+    known += [f"eval/{task}/METRIC" for task in tasks]
     require(
         search.metric in known,
         f"search.metric={search.metric}: trials don't have it; choose one of {', '.join(known)}.",

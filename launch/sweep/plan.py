@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from launch.ray.paths import COPIES
 from launch.sweep.space import Values
 from trainer.config import Pretrain, Search, as_stored_values, flatten
 from trainer.errors import ConfigError
+from trainer.evaluate.metrics.metric import prefers_high
 from trainer.machine.durable import make_folder, write_json
 from trainer.run import directory as run_directory
 
@@ -27,6 +28,7 @@ SET_BY_SWEEP = {
     "run.name": "search.name",
     "run.dir": "search.dir",
     "evaluate.every": "search.every",
+    "evaluate.tasks_every": "search.every",
     "checkpoint.every": "search.every",
     "train.stop_at": "train.steps",
     "checkpoint.dir": "no copies",
@@ -59,6 +61,21 @@ class SweepPlan:
         return Path(self.dir)
 
     @property
+    def prefers_high(self) -> bool:
+        """Whether a high figure is a good one: of a task's accuracy, not of a loss."""
+        return self.metric.startswith("eval/") and prefers_high(self.metric.rpartition("/")[2])
+
+    @property
+    def label(self) -> str:
+        """What is made low: the metric, with a minus where a high one is good."""
+        return f"-{self.metric}" if self.prefers_high else self.metric
+
+    def loss_in(self, row: Mapping[str, Any]) -> float | None:
+        """The metric in a row of metrics.jsonl, the lower the better; None where the row doesn't have it."""
+        value = row.get(self.metric)
+        return -value if value is not None and self.prefers_high else value
+
+    @property
     def stop_file(self) -> Path:
         """While it is there, trials checkpoint and end."""
         return self.folder / "stop"
@@ -66,7 +83,7 @@ class SweepPlan:
     def arguments(self, values: Values, *, run_dir: Path, fork_from: str | None = None) -> list[str]:
         """What is typed after `banyan pretrain` for a trial."""
         ours = [
-            *(f"evaluate.every={self.every}", f"checkpoint.every={self.every}"),
+            *(f"{key}={self.every}" for key in ("evaluate.every", "evaluate.tasks_every", "checkpoint.every")),
             *("launch=local", f"launch.processes={self.ranks}"),
             f"launch.threads={self.threads}",
             *(

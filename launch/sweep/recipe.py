@@ -61,7 +61,7 @@ def settle(search: Search, options: Options) -> tuple[SweepPlan, Pretrain]:
     training, validation = open_training(base.data), open_validation(base.data)
     base = with_length(base)
     base = with_values(base, {"model.vocab_size": base.model.vocab_size or training[0].manifest.vocab_size})
-    metric = checks.metric_of(search, [dataset.name for dataset in validation])
+    metric = checks.metric_of(search, [dataset.name for dataset in validation], base.evaluate.tasks)
     steps = total_steps_of(base)
     if search.searcher == "ladder":
         checks.check_ladder(search, base.model)

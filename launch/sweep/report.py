@@ -50,7 +50,7 @@ def report_sweep(
         best,
         space,
         title=f"{plan.name}: {len(results)} trials",
-        metric=plan.metric,
+        metric=plan.label,
         importance=summary.get("importance", {}),
     )
     write_tables(plan.folder, results, summary)
@@ -61,7 +61,7 @@ def report_sweep(
 
 def report_best(plan: SweepPlan, best: Result) -> None:
     """Writes the best configuration and says how to use it."""
-    print(f"best       trial {best.number:05d}: {plan.metric} {best.loss:.4f} after {best.points[-1].step} steps")
+    print(f"best       trial {best.number:05d}: {plan.label} {best.loss:.4f} after {best.points[-1].step} steps")
     print(f"           {as_typed(best.values)}")
     print(f"train it   banyan pretrain --config-dir {write_best(plan, best)} experiment={NAME}")
 

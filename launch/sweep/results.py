@@ -67,7 +67,7 @@ def collect_results(plan: SweepPlan, trials: Sequence[Trial]) -> list[Result]:
             number=trial.number,
             state=UNFINISHED if trial.state == RUNNING else trial.state,
             values=trial.values,
-            points=tuple(trial.points(plan.metric)),
+            points=tuple(trial.points(plan)),
             run_dir=trial.run_dir,
             log=trial.log,
             error=trial.error,

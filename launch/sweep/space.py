@@ -26,7 +26,7 @@ KINDS = ("loguniform", "uniform", "int", "choice", "grid")
 EXAMPLE = "loguniform(1e-4,1e-2), uniform(0,0.5), int(1,8), choice(a,b) or grid(a,b)"
 DIGITS = 4  # of a drawn number: no more make a difference, and names and tables stay readable
 # Belong to a trial or to the sweep: not to be searched over.
-OF_SWEEP = ("run.", "launch.", "track.", "checkpoint.", "evaluate.every")
+OF_SWEEP = ("run.", "launch.", "track.", "checkpoint.", "evaluate.every", "evaluate.tasks_every")
 _CALL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*", re.DOTALL)
 
 

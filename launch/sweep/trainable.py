@@ -71,7 +71,7 @@ class SweepTrial(tune.Trainable):
             if self._ready and (ended or self._is_saved(self._ready[0])):
                 row = self._ready.pop(0)
                 self._last_step = row[STEP]
-                return {LOSS: row[self._plan.metric], STEP: row[STEP], TOKENS: row[TOKENS]}
+                return {LOSS: self._plan.loss_in(row), STEP: row[STEP], TOKENS: row[TOKENS]}
             if ended:
                 return self._end(exit_code)
             if self._process and self._plan.stop_file.exists():
@@ -99,7 +99,7 @@ class SweepTrial(tune.Trainable):
         self._process = Process(arguments, config_dir=plan.config_dir, cwd=plan.cwd, log=self._trial.log)
 
     def _is_due(self, row: Row) -> bool:
-        loss = row.get(self._plan.metric)
+        loss = self._plan.loss_in(row)
         evaluated = self._plan.metric.startswith("eval/")
         return loss is not None and math.isfinite(loss) and (evaluated or row[STEP] % self._plan.every == 0)
 

@@ -107,13 +107,14 @@ class Trial:
         """Keeps that the scheduler stopped it early. The sweep calls it."""
         write_text(self.folder / STOPPED_EARLY, "")
 
-    def points(self, metric: str) -> list[Point]:
+    def points(self, plan: SweepPlan) -> list[Point]:
         """What it has measured on its way: in each segment up to where the next one began, by step."""
         points: list[Point] = []
         for number, segment in enumerate(self.segments):
             begun = int(segment.fork_from.rpartition("@")[2]) if segment.fork_from else 0
             rows = read_metrics(self.run_dir_of(number))
-            found = [Point(row["step"], row["tokens"], row[metric]) for row in rows if metric in row]
+            losses = [(row, plan.loss_in(row)) for row in rows]
+            found = [Point(row["step"], row["tokens"], loss) for row, loss in losses if loss is not None]
             points = [point for point in points if point.step <= begun or not segment.fork_from]
             points += [point for point in found if point.step > begun]
         return points

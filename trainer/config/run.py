@@ -90,7 +90,9 @@ class Evaluate:
     )
     micro_batch_size: int = knob(8, "Rows that a rank takes through the model at once.", "rows", low=1)
     test: bool = knob(False, "Score the test set, data.path/test, once: when training has ended.")
-    watch: str = knob("validation", "Validation set that patience and keep_best look at.")
+    watch: str = knob(
+        "validation", "What patience and keep_best look at: a validation set's loss, or TASK/METRIC of evaluate.tasks."
+    )
     patience: int = knob(0, "Stop after this many evaluations without a better loss; 0 is off.")
     bigram: bool = knob(True, "Print an interpolated bigram model's loss at the end, as a yardstick.")
     prompt: Optional[str] = knob("def", "Prompt continued at the end and logged; null for none.")
@@ -103,6 +105,25 @@ class Evaluate:
         "Ask evaluate.prompts as a user's messages where the tokenizer has a chat template; else they are continued.",
         later=True,
     )
+    tasks: list[str] = knob(
+        [],
+        "Tasks to judge by: lm-evaluation-harness's, those of evaluate.task_dir, or Banyan's own (docs/EVALUATE.md).",
+        common=True,
+    )
+    tasks_every: int = knob(
+        1000, "Steps between judgements by evaluate.tasks while training; the last has one.", "steps", common=True
+    )
+    task_dir: Optional[str] = knob(
+        None, "Folder with task files of your own, or of lm-evaluation-harness's kind.", common=True
+    )
+    task_documents: int = knob(0, "Most documents of each task, from its start; 0 takes all.", "documents")
+    output: Optional[str] = knob(
+        None, "Folder for results.json and samples; by default in the run's, evaluations/step-N.", common=True
+    )
+    batch_tokens: int = knob(
+        4096, "Tokens of tasks, with padding, that a rank takes through the model at once.", "tokens", low=1
+    )
+    bootstrap: int = knob(1000, "Bootstrap resamples behind intervals and errors; 0: none.", "resamples", high=1e6)
 
 
 @dataclass

@@ -85,13 +85,37 @@ class Prepare:
 
 
 @dataclass
+class Memorisation:
+    """How audit=memorisation asks what a model knows by heart."""
+
+    prompts: int = knob(1000, "Places of the training order that are drawn.", common=True, low=1, high=10**7)
+    prompt_tokens: Optional[int] = knob(
+        None,
+        "Tokens of a document that it is given; by default 50, or what its context leaves; fewer of short ones.",
+        "tokens",
+        common=True,
+        low=1,
+    )
+    tokens: int = knob(50, "Tokens after them that it must go on with, word for word.", "tokens", common=True, low=1)
+    seed: int = knob(0, "Seed of the draw.", high=2**63 - 1)
+
+
+@dataclass
 class EvaluateVerb:
     """Configuration of `banyan evaluate`."""
 
     run: Run = part(Run)
+    path: Optional[str] = knob(None, PATH_TEXT, common=True)
     data: Data = part(Data)
     checkpoint: Checkpoint = part(Checkpoint)
     evaluate: Evaluate = part(Evaluate)
+    audit: Optional[str] = knob(
+        None,
+        "What else to look for: memorisation, documents of the training order that the model goes on with verbatim.",
+        common=True,
+        choices=("memorisation",),
+    )
+    memorisation: Memorisation = part(Memorisation)
     launch: Launch = part(Launch)
 
 

@@ -42,7 +42,7 @@ class Progress:
     step: Count = 0  # optimiser steps taken
     position: Count = 0  # sequences consumed: n of the data order
     tokens: Count = 0  # targets trained on
-    best_loss: float = math.inf  # on evaluate.watch
+    best_loss: float = math.inf  # of evaluate.watch, the lower the better: negated where higher is better
     best_step: Count | None = None
     evaluations_since_best: Count = 0
     out_of_patience: bool = False
@@ -67,6 +67,19 @@ class Evaluator(Protocol):
 
     def run(self) -> dict[str, float]:
         """Metrics by name, of the weights of the moment. Every rank calls it and gets the same."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The metric that patience and keep_best look at."""
+
+    metric: str
+    higher_is_better: bool = False
+
+    def loss(self, metrics: dict[str, float]) -> float | None:
+        """Its value, the lower the better; None where this evaluation doesn't have it."""
+        value = metrics.get(self.metric)
+        return None if value is None else -value if self.higher_is_better else value
 
 
 class Log(Protocol):
@@ -134,6 +147,7 @@ class Trainer:
     evaluators: Sequence[Evaluator]
     save: Callable[[bool], None]
     watchdog: Watchdog
+    watched: Watched
     pace: Callable[[int], int] | None = None
     hooks: Sequence[Hook] = ()
     by_dataset: DatasetLosses | None = None
@@ -286,10 +300,10 @@ class Trainer:
                 self._clock.pause(lambda evaluator=evaluator: metrics.update(evaluator.run()))  # type: ignore[misc]
         if metrics and self.log is not None:
             self.log.log(step=step, tokens=self.progress.tokens, metrics=metrics)
-        self._judge(metrics.get(f"eval/{self.config.evaluate.watch}/loss"))
+        self._judge(self.watched.loss(metrics))
 
     def _judge(self, loss: float | None) -> None:
-        """Keeps count of the best loss on the watched set, and of the patience that is left."""
+        """Keeps count of the best value of what is watched, and of the patience that is left."""
         if loss is None:
             return
         if loss < self.progress.best_loss:

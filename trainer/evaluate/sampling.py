@@ -90,7 +90,7 @@ def next_logits(model: LanguageModel, tokens: list[int], cache: Any) -> Tensor:
     device = next(model.parameters()).device
     training = model.training
     model.eval()
-    with _uncompiled(model):
+    with eagerly(model):
         logits = model(torch.tensor([tokens], device=device), cache=cache)
     model.train(training)
     return logits[0, -1].float().cpu()
@@ -136,7 +136,7 @@ def _text_after(tokenizer: Tokenizer, context: list[int], tokens: list[int]) -> 
     return tokenizer.decode(context + tokens)[len(tokenizer.decode(context)) :]
 
 
-def _uncompiled(model: LanguageModel) -> contextlib.AbstractContextManager:
+def eagerly(model: LanguageModel) -> contextlib.AbstractContextManager:
     """Runs compiled blocks as they are written: a sample's ever-changing shapes would compile again and again."""
     if any(module._compiled_call_impl is not None for module in model.modules()):
         return torch.compiler.set_stance("force_eager")

@@ -195,9 +195,15 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
         "prompt can't be cut so; leave it out, and ask afterwards by banyan generate.",
     )
     watched = config.evaluate.patience or config.checkpoint.keep_best
+    evaluated = config.evaluate.tasks_every if "/" in config.evaluate.watch else config.evaluate.every
     require(
-        not watched or config.evaluate.every > 0,
-        "evaluate.patience and checkpoint.keep_best need evaluations: set evaluate.every above 0.",
+        not watched or evaluated > 0,
+        "evaluate.patience and checkpoint.keep_best need evaluations: set evaluate.every above 0 (evaluate.tasks_every "
+        "where a task's metric is watched).",
+    )
+    require(
+        "/" not in config.evaluate.watch or bool(config.evaluate.tasks),
+        f"evaluate.watch={config.evaluate.watch}: a task's metric, but evaluate.tasks names no task.",
     )
 
 

@@ -56,10 +56,13 @@ def fit_to_data(config: Pretrain, model_config: Model, training: list[Dataset], 
     if config.adapt.name == "lora" and added_to(config.model, manifest):
         config = with_values(config, {"adapt.embeddings": True})
     names = [dataset.name for dataset in validation]
-    if (config.evaluate.patience or config.checkpoint.keep_best) and config.evaluate.watch not in names:
+    watched = bool(config.evaluate.patience or config.checkpoint.keep_best)
+    of_tasks = "/" in config.evaluate.watch and bool(config.evaluate.tasks)
+    if watched and not of_tasks and config.evaluate.watch not in names:
+        tasks = ", or TASK/METRIC of evaluate.tasks" if config.evaluate.tasks else ""
         raise ConfigError(
             f"evaluate.watch={config.evaluate.watch}: no such validation set; "
-            f"{'choose one of ' + ', '.join(names) if names else 'give data.validation.NAME.path'}."
+            f"{'choose one of ' + ', '.join(names) if names else 'give data.validation.NAME.path'}{tasks}."
         )
     return config
 

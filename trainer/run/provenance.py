@@ -49,13 +49,13 @@ def documents_in_row(dataset: Dataset, shard: int, row: int) -> Iterator[tuple[s
     """For each document that a row's inputs touch: a line that names it, and its tokens in the row."""
     dataset.gather_rows(np.array([shard]), np.array([row]))  # refuses a damaged one
     reader = dataset.shards[shard]
-    for first, last in _stretches(dataset, shard, row):
+    for first, last in row_stretches(dataset, shard, row):
         for document in reader.documents(first, last):
             begin, end = max(first, document.start), min(last, document.stop)
             yield _line(dataset, document, begin, end), reader.read(begin, end).tolist()
 
 
-def _stretches(dataset: Dataset, shard: int, row: int) -> list[tuple[int, int]]:
+def row_stretches(dataset: Dataset, shard: int, row: int) -> list[tuple[int, int]]:
     """The stretches [first, last) of a shard's tokens that a row's inputs are."""
     if dataset.packing is None:
         return [(row * dataset.sequence_length, (row + 1) * dataset.sequence_length)]

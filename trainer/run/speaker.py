@@ -18,6 +18,7 @@ from trainer.data.examples.render import Renderer, special_tokens_of
 from trainer.data.examples.render_labelled import LabelRenderer
 from trainer.data.examples.template import read_template
 from trainer.data.tokens.tokenizer import Tokenizer, load_tokenizer
+from trainer.engine.bf16 import autocast
 from trainer.errors import ConfigError, InputError, require
 from trainer.evaluate.folder_model import context_of, end_tokens_of, load_folder
 from trainer.evaluate.sampling import UNBOUNDED, Sampling, decode_stream, generate_tokens
@@ -115,24 +116,37 @@ def open_speaker(
     chat_template: str | None = None,
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
+    as_trained: bool = False,
 ) -> Speaker:
     """What run.dir or `path` names. ConfigError unless it is just one of them.
 
-    `dtype` is that of a run's weights; by default what it was trained in. A folder's are in fp32.
+    `dtype` is that of a run's weights; by default what it was trained in. A folder's are in fp32. `as_trained`: a run's
+    model computes in the precision in which the run does, as its losses are measured.
     """
     require(
         (run.dir is None) != (path is None),
         "run.dir and path: give one of them, a run directory or a Hugging Face folder.",
     )
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    speaker = open_run(run, checkpoint, device, dtype) if path is None else open_folder(local_folder(path), device)
+    speaker = (
+        open_run(run, checkpoint, device, dtype, as_trained=as_trained)
+        if path is None
+        else open_folder(local_folder(path), device)
+    )
     if chat_template is None:
         return speaker
     template = read_template(chat_template, "chat_template")
     return replace(speaker, tokenizer=replace(speaker.tokenizer, chat_template=template))
 
 
-def open_run(run: Run, settings: Checkpoint, device: torch.device, dtype: torch.dtype | None = None) -> Speaker:
+def open_run(
+    run: Run,
+    settings: Checkpoint,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    *,
+    as_trained: bool = False,
+) -> Speaker:
     """A checkpoint of a run; adapters are merged."""
     run_dir = require_run_dir(run.dir)
     config, tokenizer = read_config(run_dir), load_run_tokenizer(run_dir)
@@ -143,9 +157,12 @@ def open_run(run: Run, settings: Checkpoint, device: torch.device, dtype: torch.
     )
     checkpoint = find_checkpoint(run_dir, settings.step)
     require_tokenizer_of(checkpoint, read_state(checkpoint), tokenizer)
-    dtype = dtype or (torch.bfloat16 if config.train.in_bf16 else torch.float32)
+    in_bf16 = config.has_bf16_weights if as_trained else config.train.in_bf16
+    dtype = dtype or (torch.bfloat16 if in_bf16 else torch.float32)
     kind = kind_of_weights(settings)
     model = load_model(config.model, checkpoint, device, dtype, kind=kind, adapt=config.adapt)
+    if as_trained and config.autocasts:
+        autocast(model, device)
     described = {"checkpoint": str(checkpoint.absolute()), "weights": kind}
     ends = frozenset([tokenizer.end_of_text_id])
     return Speaker(model, tokenizer, config.data.sequence_length, ends, described)

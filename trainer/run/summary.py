@@ -39,9 +39,8 @@ def announce_end(
     """Prints what came out, keeps it as summary.txt, and logs the sample and the yardstick. Rank 0 calls it."""
     lines = [""]
     if progress.out_of_patience:
-        lines.append(
-            f"stopped early: no better {config.evaluate.watch} loss for {config.evaluate.patience} evaluations"
-        )
+        watched = config.evaluate.watch if "/" in config.evaluate.watch else f"{config.evaluate.watch} loss"
+        lines.append(f"stopped early: no better {watched} for {config.evaluate.patience} evaluations")
     lines.append(f"trained {progress.step:,} steps on {progress.tokens:,} tokens")
     for dataset, score in scores:
         lines.append(f"{dataset.name}: {score.in_words()}")

@@ -30,14 +30,17 @@ from trainer.data.tokens.dataset import (
 from trainer.data.tokens.history import History, total_steps_of
 from trainer.data.tokens.loader import Loader
 from trainer.data.tokens.order import Order
+from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.engine.assemble import assemble, compile_parts
 from trainer.engine.dataset_losses import DatasetLosses
 from trainer.engine.deepspeed.offload import load_nvme_op
-from trainer.engine.loop import Progress, Trainer
+from trainer.engine.loop import Evaluator, Progress, Trainer, Watched
 from trainer.engine.targets import Step, counted_steps, fixed_steps
-from trainer.errors import STOPPED
+from trainer.errors import STOPPED, ConfigError
 from trainer.evaluate.answers import AnswerEvaluator, Questions, read_questions
 from trainer.evaluate.loss import LossEvaluator, Score, cut_in_words
+from trainer.evaluate.tasks.encode import RequestEncoder
+from trainer.evaluate.tasks.in_loop import Judge, TaskEvaluator, check_watch, open_judge, read_tasks
 from trainer.machine.process import keep_freed_memory
 from trainer.model.build import (
     count_active_parameters,
@@ -117,6 +120,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     run_dir = enter_run_directory(config, mesh, lock)
     watchdog.start(run_dir, mesh)
     config = with_length(dataclasses.replace(config, data=with_absolute_paths(config.data)))
+    judge = open_tasks_of_run(config, widest(training), mesh)
 
     object_store = ObjectStore(config.checkpoint.dir) if config.checkpoint.dir else None
     if object_store is not None:
@@ -153,6 +157,8 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
             print(line, flush=True)
         for cut in filter(None, (cut_in_words(dataset, config.evaluate) for dataset in validation + test)):
             print(cut, flush=True)
+        for line in (line for each in judge.sets for line in each.described()) if judge else ():
+            print(line, flush=True)
         remove_attempts(run_dir)
         run_directory.write_description(run_dir, config, history, widest(training).manifest.folder / "tokenizer")
 
@@ -170,22 +176,17 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
 
     parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, model_config)
     tracker = open_tracker(run_dir, config, mesh, training + validation, (parameters, active), progress, total_steps)
-    evaluation = LossEvaluator(
-        objective, engine, validation, config.evaluate, mesh, beat=lambda: watchdog.beat("evaluate")
-    )
-    answering = AnswerEvaluator(
-        questions,
-        engine,
-        config.evaluate,
-        mesh,
-        partial(log_text, tracker, progress),
-        lambda: watchdog.beat("evaluate"),
-    )
+    say = tracker.note if tracker is not None else print
+    beat = partial(watchdog.beat, "evaluate")
+    evaluation = LossEvaluator(objective, engine, validation, config.evaluate, mesh, beat=beat)
+    answering = AnswerEvaluator(questions, engine, config.evaluate, mesh, partial(log_text, tracker, progress), beat)
+    evaluators: list[Evaluator] = [evaluation, answering]
+    if judge is not None:
+        evaluators.append(TaskEvaluator(judge, engine, config.evaluate, mesh, beat=beat, say=say))
     hooks = build_hooks(config, assembly, mesh)
     for hook in hooks:
         hook.begin(reader)
     state = {"history": history.to_json(), "tokenizer_sha256": widest(training).manifest.tokenizer_sha256}
-    say = tracker.note if tracker is not None else print
     writer = CheckpointWriter(run_dir, mesh, config.checkpoint, say, object_store)
     if reader:
         writer.copy_again(reader.folder)
@@ -207,7 +208,8 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         pace=history.position_after if config.train.tokens is not None else None,
         utilisation=measure_utilisation(config, model_config, mesh, active),
         log=tracker,
-        evaluators=[evaluation, answering],
+        evaluators=evaluators,
+        watched=watched_of(config, judge),
         save=lambda last: save(
             writer, config, mesh, fragments_to_save(assembly, mesh, hooks), progress, state, last=last
         ),
@@ -235,6 +237,30 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         ending.exit_code = 0 if reason is None else STOPPED
     mesh.leave()
     return ending.exit_code
+
+
+def open_tasks_of_run(config: Pretrain, dataset: Dataset, mesh: Mesh) -> Judge | None:
+    """The tasks of a run, if it has some; refuses an evaluate.watch that isn't among them. Every rank calls it."""
+    if not config.evaluate.tasks or config.evaluate.tasks_every == 0:
+        return None
+    encoder = RequestEncoder(load_tokenizer(dataset.manifest.folder / "tokenizer"), config.data.sequence_length)
+    judge = open_judge(read_tasks(config.evaluate, mesh, may_download=config.run.allow_download), encoder, mesh)
+    if "/" in config.evaluate.watch:
+        check_watch(config.evaluate.watch, judge)
+    if judge.work.prompts and mesh.sequence > 1:
+        raise ConfigError(
+            f"parallel.sequence={mesh.sequence}: evaluate.tasks has tasks that generate, for which rows must be whole; "
+            "leave those out, or judge by banyan evaluate."
+        )
+    return judge
+
+
+def watched_of(config: Pretrain, judge: Judge | None) -> Watched:
+    """What evaluate.watch names: a metric of a task, or the loss on a validation set."""
+    name = config.evaluate.watch
+    if judge is not None and "/" in name:
+        return Watched(f"eval/{name}", higher_is_better=judge.metrics[name])
+    return Watched(f"eval/{name}/loss")
 
 
 def open_steps(

@@ -139,7 +139,8 @@ def _describe(reader: CheckpointReader) -> None:
     show(f"  written      {_when(state['time'])}, by {_shape(state['shape'])}, {precision}")
     best = reader.stated("progress", Progress.from_json)
     if best.best_step is not None:
-        show(f"  best loss    {best.best_loss:.4f} at step {best.best_step:,}")
+        what = "best loss " if best.best_loss >= 0 else "best value"  # of a task's, kept negated
+        show(f"  {what}   {abs(best.best_loss):.4f} at step {best.best_step:,}")
     elements = sum(math.prod(shape) for shape in reader.shapes.values())
     show(f"  model        {state['config']['model']['name']}, {elements:,} parameters")
     show("  holds:")

@@ -1,7 +1,9 @@
-"""`banyan evaluate`: loss, perplexity and bits per byte of a checkpoint on token shards.
+"""`banyan evaluate`: loss, perplexity and bits per byte of a checkpoint on token shards; or what it makes of tasks.
 
-banyan evaluate run.dir=runs/NAME                 the run's own validation sets
-banyan evaluate run.dir=runs/NAME data.path=DIR   any token shards of the same tokenizer
+banyan evaluate run.dir=runs/NAME                                      the run's own validation sets
+banyan evaluate run.dir=runs/NAME data.path=DIR                        any token shards of the same tokenizer
+banyan evaluate run.dir=runs/NAME evaluate.tasks=[arc_easy,piqa]       tasks; path=HF_FOLDER in the place of a run
+banyan evaluate run.dir=runs/NAME audit=memorisation                   what it knows by heart, and whose that is
 """
 
 from __future__ import annotations
@@ -18,19 +20,32 @@ from trainer.config.values import check_values
 from trainer.data.tokens.dataset import Dataset, check_run_tokenizer, open_dataset, open_validation
 from trainer.data.tokens.packing import row_packing
 from trainer.engine.bf16 import autocast
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, require
 from trainer.evaluate.loss import TOKENS, Score, cut_in_words, score
 from trainer.evaluate.trained_model import load_model
 from trainer.objective.build import build_objective, check_datasets, members_of
 from trainer.ranks.mesh import join
 from trainer.run.directory import log_to_file, read_config, require_run_dir
+from trainer.run.judge import judge_by_tasks
+from trainer.run.memorisation import audit_memorisation
 from trainer.run.open import check_shards
 from trainer.track.metrics import perplexity
 
 
 def main(config: EvaluateVerb) -> int:
-    """Scores the checkpoint on every set and prints a line for each; the exit code."""
+    """Judges the model by tasks, where there are some, or scores it on every set; the exit code."""
     check_values(config)
+    if config.audit is not None:
+        require(not config.evaluate.tasks, f"audit={config.audit} and evaluate.tasks: ask for one at a time.")
+        return audit_memorisation(config)
+    if config.evaluate.tasks:
+        return judge_by_tasks(config)
+    return score_losses(config)
+
+
+def score_losses(config: EvaluateVerb) -> int:
+    """Scores the checkpoint on every set and prints a line for each."""
+    require(config.path is None, f"path={config.path}: give evaluate.tasks; losses on token shards are of run.dir.")
     run_dir = require_run_dir(config.run.dir)
     run = read_config(run_dir)
     mesh = join()

@@ -1,5 +1,6 @@
 """A trial on disk, and how its metrics are followed."""
 
+import dataclasses
 import json
 
 import pytest
@@ -58,7 +59,7 @@ def test_points_of_a_trial_that_went_on_from_another(plan):
     write_rows(trial.run_dir, {2: 9.0, 4: 8.0, 6: 7.9})
     trial.begin({}, fork_from="/donor@4")
     write_rows(trial.run_dir, {6: 5.0, 8: 4.0})
-    assert [(point.step, point.loss) for point in trial.points(plan.metric)] == [(2, 9.0), (4, 8.0), (6, 5.0), (8, 4.0)]
+    assert [(point.step, point.loss) for point in trial.points(plan)] == [(2, 9.0), (4, 8.0), (6, 5.0), (8, 4.0)]
 
 
 def test_rows_are_followed_across_a_cut_and_none_is_told_twice(tmp_path):
@@ -122,3 +123,14 @@ def test_what_differs_is_kept_nested():
         "a": {"c": {"x": {"path": "p"}}},
         "d": [1],
     }
+
+
+def test_of_a_task_s_accuracy_a_high_one_is_good(plan):
+    for metric, good in (("eval/arc_easy/acc", True), ("eval/gsm8k/exact_match,strict-match", True)):
+        other = dataclasses.replace(plan, metric=metric)
+        assert (other.prefers_high, other.label) == (good, f"-{metric}")
+        assert other.loss_in({metric: 0.7}) == -0.7
+    for metric in ("eval/validation/loss", "eval/code/bits_per_byte", "train/loss", "eval/wiki/word_perplexity"):
+        other = dataclasses.replace(plan, metric=metric)
+        assert (other.prefers_high, other.label, other.loss_in({metric: 3.0})) == (False, metric, 3.0)
+        assert other.loss_in({}) is None

@@ -71,6 +71,11 @@ class History:
         start = stretch.position + (step - 1 - stretch.step) * stretch.batch_size
         return start, start + stretch.batch_size
 
+    def step_of(self, position: int) -> int:
+        """The optimiser step (from 1) that trained on a position."""
+        stretch = [each for each in self.stretches if each.position <= position][-1]
+        return stretch.step + 1 + (position - stretch.position) // stretch.batch_size
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object; from_json's inverse."""
         return {

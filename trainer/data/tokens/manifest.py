@@ -183,6 +183,10 @@ class Manifest:
         """Whether a file has this source number."""
         return bool(self._group_ends) and number < self._group_ends[-1]
 
+    def licence_of(self, number: int) -> str | None:
+        """The licence that its sources state, of the file with this source number; None where they state none."""
+        return self.sources[bisect_right(self._group_ends, number)].licence if self.has_source(number) else None
+
     def source_name(self, number: int) -> str:
         """The file, below its input, that has this source number. InputError if none has."""
         if not self.has_source(number):

@@ -123,6 +123,21 @@ class Tokenizer:
         with self._errors(text):
             return list(self._rendered_engine.encode(text, add_special_tokens=False).ids)
 
+    def encode_as_hugging_face(self, text: str, *, around: bool = True) -> list[int]:
+        """Ids as Hugging Face's tokenizers give them: special tokens written out are special.
+
+        `around` adds what the tokenizer puts around every text, such as a beginning-of-text token.
+        """
+        with self._errors(text):
+            return list(self._rendered_engine.encode(text, add_special_tokens=around).ids)
+
+    @cached_property
+    def prefix_id(self) -> int:
+        """Id of the token that a text with nothing before it follows: beginning-of-text, or else end-of-text."""
+        beginning = dict(self.named_tokens).get("bos_token")
+        found = None if beginning is None else self.engine.token_to_id(beginning)
+        return self.end_of_text_id if found is None else int(found)
+
     def with_special(self, tokens: Iterable[str]) -> Tokenizer:
         """The tokenizer with further special tokens, whose ids follow all others; those that it has stay."""
         loaded, following = json.loads(self.content), self.vocab_size
@@ -150,6 +165,10 @@ class Tokenizer:
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Text of `ids`, special tokens included."""
         return str(self.engine.decode([int(i) for i in ids], skip_special_tokens=False))
+
+    def decode_plain(self, ids: Sequence[int]) -> str:
+        """Text of `ids` without special tokens."""
+        return str(self.engine.decode(list(ids), skip_special_tokens=True))
 
     def save(self, folder: Path, *, scratch: Path | None = None) -> None:
         """Writes tokenizer.json and the tokenizer_config.json that Hugging Face's AutoTokenizer wants."""

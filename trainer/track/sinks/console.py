@@ -128,15 +128,20 @@ def training_line(step: int, total_steps: int, metrics: Mapping[str, float], lef
 
 
 def evaluation_lines(step: int, total_steps: int, metrics: Mapping[str, float]) -> list[str]:
-    """`step 120/450  validation loss 4.701  1.923 bits/byte`, a line per evaluated set."""
+    """`step 120/450  validation loss 4.701  1.923 bits/byte`, a line per evaluated set or task."""
     lines = []
+    tasks: dict[str, list[str]] = {}
+    sets = {key.rpartition("/")[0] for key in metrics if key.startswith("eval/") and key.endswith("/loss")}
     for key, loss in metrics.items():
         if key.startswith("eval/") and key.endswith("/loss"):
             name = key.removeprefix("eval/").removesuffix("/loss")
             bits = metrics.get(f"eval/{name}/bits_per_byte")
             parts = [_counter(step, total_steps), f"{name} loss {loss:.3f}"]
             lines.append("  ".join(parts + ([] if bits is None else [f"{bits:.3f} bits/byte"])))
-    return lines
+        elif key.startswith("eval/") and key.rpartition("/")[0] not in sets and not key.endswith("/bigram_loss"):
+            task, _, metric = key.removeprefix("eval/").rpartition("/")
+            tasks.setdefault(task, []).append(f"{metric} {loss:.4f}")
+    return lines + ["  ".join([_counter(step, total_steps), task, *parts]) for task, parts in tasks.items()]
 
 
 def learning_rate(value: float) -> str:
