@@ -32,6 +32,14 @@ def check_objective(config: Pretrain) -> None:
         "a Hugging Face model (a run's by banyan export).",
     )
     require(
+        not config.evaluate.tasks,
+        f"evaluate.tasks with objective={name}: tasks are asked of causal models; leave them out.",
+    )
+    require(
+        not config.evaluate.prompts or name == "seq2seq",
+        f"evaluate.prompts with objective={name}: its model doesn't write text; leave them out.",
+    )
+    require(
         config.train.micro_batch_size != AUTO,
         f"train.micro_batch_size={AUTO} with objective={name}: what is measured is causal training; give a number.",
     )

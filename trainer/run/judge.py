@@ -14,12 +14,14 @@ from typing import Any
 import xxhash
 
 from trainer.config import EvaluateVerb
+from trainer.errors import require
 from trainer.evaluate.tasks.answer import Answering
 from trainer.evaluate.tasks.encode import RequestEncoder
 from trainer.evaluate.tasks.in_loop import open_judge, read_tasks
 from trainer.evaluate.tasks.results import FILE, as_records, in_lines, write_results
 from trainer.evaluate.tasks.store import AnswerStore
 from trainer.machine.hub_name import local_folder
+from trainer.model.hugging_face.headed import Seq2SeqLM
 from trainer.ranks.mesh import Mesh, join
 from trainer.run.speaker import Speaker, open_speaker
 
@@ -31,6 +33,11 @@ def judge_by_tasks(config: EvaluateVerb) -> int:
     mesh = join(hang_timeout_s=LONGEST_WAIT_S)
     sets = read_tasks(config.evaluate, mesh, may_download=config.run.allow_download)  # what is wrong is said first
     speaker = open_speaker(config.run, config.checkpoint, config.path, device=mesh.device, as_trained=True)
+    require(
+        not isinstance(speaker.model, Seq2SeqLM),
+        f"{next(iter(speaker.described.values()))}: an encoder–decoder; evaluate.tasks are asked of causal "
+        "models. Measure it by its losses, without evaluate.tasks.",
+    )
     encoder = RequestEncoder(speaker.tokenizer, speaker.context_length)
     judge = open_judge(sets, encoder, mesh)
     model = mesh.main_finds(lambda: identify_model(speaker))
