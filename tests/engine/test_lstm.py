@@ -46,7 +46,7 @@ def reference(corpus, tmp_path_factory):
     return train_given(config, seeded(config))
 
 
-ALWAYS = [(2, 3, 2)]
+ALWAYS = [(2, 2, 2), (2, 3, 2)]
 SHAPES = [
     pytest.param(*shape, marks=() if shape in ALWAYS else pytest.mark.full)
     for shape in itertools.product((1, 2), (0, 1, 2, 3), (2, 4))
@@ -99,6 +99,22 @@ def test_each_document_of_a_row_is_read_from_zeros(corpus, tmp_path):
         together = model(torch.cat((one, two), dim=1), document_ids=ids)
         torch.testing.assert_close(together[:, 7:], model(two), rtol=1e-6, atol=1e-6)
         assert not torch.allclose(model(torch.cat((one, two), dim=1))[:, 7:], model(two))
+
+
+def test_gradients_come_in_one_order_whatever_the_lengths_of_documents(corpus, tmp_path):
+    """By which ranks' gradients are added to each other: at ZeRO-2, as they come."""
+    config = configure(corpus, tmp_path)
+    config.model.vocab_size = 300
+    model, order = seeded(config), []
+    for name, parameter in model.named_parameters():
+        parameter.register_post_accumulate_grad_hook(lambda _, name=name: order.append(name))
+    tokens, orders = torch.arange(64).view(2, 32), []
+    for split in (None, 32, 31, 10):
+        ids = None if split is None else torch.tensor([[0] * 32, [0] * split + [1] * (32 - split)])
+        model(tokens, tokens, ids).sum().backward()
+        orders.append(list(order))
+        order.clear()
+    assert orders == [orders[0]] * 4
 
 
 REFUSED = {

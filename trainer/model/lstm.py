@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_sequence, unpack_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 from trainer.config import Model
 from trainer.model.loss import FromLogits, Measure, logit_losses, row_losses, token_values
@@ -31,6 +32,55 @@ class StateCache:
         self.states = [state and (state[0][:, rows], state[1][:, rows]) for state in self.states]
 
 
+class _Together(torch.autograd.Function):
+    """The same weights, whose gradients come all at once.
+
+    Torch's LSTM gives them in an order that depends on the lengths of the sequences, and so on the rank's data; ZeRO-2
+    reduces them as they come, and would add one weight's gradient to another's.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *weights: Tensor) -> tuple[Tensor, ...]:
+        return tuple(weight.view_as(weight) for weight in weights)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        return gradients
+
+
+class LSTMLayer(nn.Module):
+    """A layer of torch's LSTM with one bias, where nn.LSTM has two that are only ever added to each other."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.weight_ih = nn.Parameter(torch.empty(4 * size, size))
+        self.weight_hh = nn.Parameter(torch.empty(4 * size, size))
+        self.bias = nn.Parameter(torch.empty(4 * size))
+
+    @property
+    def _weights(self) -> list[Tensor]:
+        return [*_Together.apply(self.weight_ih, self.weight_hh, self.bias), torch.zeros_like(self.bias)]
+
+    def forward(
+        self, hidden: Tensor, state: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """(rows, time, size) → the same, and the state after it; `state` is the one before, by default zeros.
+
+        With `lengths`, rows are padded and sorted by them, longest first: what comes after a row's end means nothing.
+        """
+        if state is None:
+            zeros = hidden.new_zeros(1, hidden.shape[0], hidden.shape[2])
+            state = (zeros, zeros)
+        how = (True, 1, 0.0, self.training, False)  # biases, one layer, no dropout, one direction
+        if lengths is None:
+            mixed, last, cell = torch.lstm(hidden, state, self._weights, *how, True)
+            return mixed, (last, cell)
+        packed = pack_padded_sequence(hidden, lengths, batch_first=True)
+        mixed, last, cell = torch.lstm(packed.data, packed.batch_sizes, state, self._weights, *how)
+        padded, _ = pad_packed_sequence(PackedSequence(mixed, packed.batch_sizes), batch_first=True)
+        return padded, (last, cell)
+
+
 class LSTM(nn.Module):
     """The language model: tokens and targets → losses of rows, as Transformer has it."""
 
@@ -44,7 +94,7 @@ class LSTM(nn.Module):
         size = config.hidden_size
         # nn.Embedding itself would draw weights, which on the meta device imports torch's compiler
         self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, size), freeze=False)
-        self.layers = nn.ModuleList(nn.LSTM(size, size, batch_first=True) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(LSTMLayer(size) for _ in range(config.num_hidden_layers))
         self.lm_head = nn.Linear(size, config.vocab_size, bias=False)
         self.measure: Measure = logit_losses
         self._tie()
@@ -79,7 +129,7 @@ class LSTM(nn.Module):
             raise ValueError("A cache holds one document: give no document_ids with it.")
         hidden = self._drop(self.embed_tokens(tokens))
         for number, layer in enumerate(self.layers):
-            assert isinstance(layer, nn.LSTM)
+            assert isinstance(layer, LSTMLayer)
             if document_ids is not None:
                 hidden = self._drop(_by_document(layer, hidden, document_ids))
                 continue
@@ -111,12 +161,16 @@ class LSTM(nn.Module):
         return self
 
 
-def _by_document(layer: nn.LSTM, hidden: Tensor, document_ids: Tensor) -> Tensor:
+def _by_document(layer: LSTMLayer, hidden: Tensor, document_ids: Tensor) -> Tensor:
     """A layer over each document of each row, from a state of zeros. (rows, time, size) → the same."""
     rows, time, size = hidden.shape
     starts = F.pad(document_ids[:, 1:] != document_ids[:, :-1], (1, 0), value=True).flatten()
     edges = [*starts.nonzero().flatten().tolist(), rows * time]
-    lengths = [stop - start for start, stop in pairwise(edges)]
-    packed = pack_sequence(list(hidden.reshape(rows * time, size).split(lengths)), enforce_sorted=False)
-    mixed, _ = layer(packed)
-    return torch.cat(unpack_sequence(mixed)).view(rows, time, size)
+    lengths = torch.tensor([stop - start for start, stop in pairwise(edges)])
+    order = lengths.argsort(descending=True, stable=True)
+    documents = hidden.reshape(rows * time, size).split(lengths.tolist())
+    mixed, _ = layer(
+        pad_sequence([documents[number] for number in order.tolist()], batch_first=True), None, lengths[order]
+    )
+    pieces = [mixed[place, : lengths[number]] for place, number in enumerate(order.tolist())]
+    return torch.cat([pieces[place] for place in order.argsort().tolist()]).view(rows, time, size)
