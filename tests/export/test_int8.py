@@ -12,6 +12,8 @@ from tests.run_ranks import pretrain, run_ranks, small_config
 from trainer.config import Export, Generate
 from trainer.errors import InputError
 from trainer.evaluate.folder_model import load_folder
+from trainer.evaluate.loss import Score
+from trainer.export.int8 import _in_words
 from trainer.run.speaker import open_speaker
 from trainer.verbs.export import main
 
@@ -61,6 +63,11 @@ def test_the_loss_that_it_costs_is_measured_printed_and_kept(corpus, tmp_path, c
     assert 0 < abs(kept["change"]) < 0.05
     speaker = open_speaker(Generate().run, Generate().checkpoint, str(tmp_path / "out"))
     assert speaker.context_length == 32
+
+
+def test_a_loss_of_pairs_is_not_said_to_be_of_tokens():
+    said = _in_words("v", Score(0.69, None, 46, "pairs"), Score(0.7, None, 46, "pairs"))
+    assert said == "loss on v: 0.690000 → 0.700000 (+0.010000, 46 pairs)"
 
 
 def test_other_quantization_and_parts_that_dont_fit_are_refused(tmp_path):

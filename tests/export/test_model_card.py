@@ -1,6 +1,7 @@
 """The model card: fields only where they are known, nothing of others is markup, nothing made up."""
 
 import dataclasses
+import re
 
 import pytest
 import yaml
@@ -109,4 +110,32 @@ def test_nothing_of_others_is_markup_or_a_field():
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_says_how_it_is_loaded(form):
-    assert LOADING[form] in card(facts(), form=form)
+    assert LOADING[form].replace("AUTO_CLASS", "AutoModelForCausalLM") in card(facts(), form=form)
+
+
+@pytest.mark.parametrize(
+    ("objective", "head", "auto_class", "pipeline"),
+    [
+        ("classify", "classify", "AutoModelForSequenceClassification", "text-classification"),
+        ("reward", "classify", "AutoModelForSequenceClassification", "text-classification"),
+        ("tag", "tag", "AutoModelForTokenClassification", "token-classification"),
+        ("masked", "masked", "AutoModelForMaskedLM", "fill-mask"),
+        ("dpo", "causal", "AutoModelForCausalLM", "text-generation"),
+    ],
+)
+def test_of_other_objectives_it_has_their_class_and_measures_and_no_perplexity(objective, head, auto_class, pipeline):
+    run = Pretrain()
+    run.objective.name, run.model.head = objective, head
+    text = card(facts(run=run, losses=[("validation", 0.25, None)], measures=[("validation", "accuracy", 0.75)]))
+    assert front(text)["pipeline_tag"] == pipeline
+    for said in (f"= {auto_class}.from_pretrained", f"| loss of {objective} | 0.2500 |", "| accuracy | 0.7500 |"):
+        assert said in text
+    assert not re.search("Perplexity|Nats per token", text)
+
+
+def test_an_lstm_is_not_said_to_be_transformers():
+    run = Pretrain()
+    run.model.kind = "lstm"
+    text = card(facts(run=run))
+    assert "banyan generate path=DIR" in text
+    assert "AutoModel" not in text

@@ -348,3 +348,19 @@ def test_a_secret_of_the_environment_is_refused_where_it_was_typed_or_would_be_s
 def test_verbs_that_share_a_schema_s_name_take_turns():
     for verb in ("pretrain", "finetune", "pretrain"):
         assert type(compose(verb, [])) is VERBS[verb].schema
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "finetune"])
+def test_an_objective_s_packing_wins_over_the_verb_s_own_but_not_over_what_is_typed(verb):
+    packing = {"reward": "single", "classify": "single", "tag": "single", "masked": "stream", "seq2seq": "single"}
+    packing |= {"dpo": "whole", "simpo": "whole", "distill": "whole"}
+    for name, wanted in packing.items():
+        assert compose(verb, [f"objective={name}"]).data.packing == wanted
+        assert compose(verb, [f"objective={name}", "data.packing=stream"]).data.packing == "stream"
+    asked = compose(verb, ["objective=distill", "objective.teacher=DIR"]).data.packing
+    assert asked == compose(verb, []).data.packing
+
+
+def test_of_pairs_of_answers_none_is_cut_whatever_the_verb():
+    for name in ("reward", "dpo", "simpo"):
+        assert compose("finetune", [f"objective={name}"]).data.long_documents == "reject"

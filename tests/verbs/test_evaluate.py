@@ -12,7 +12,9 @@ from tests.corpus import make_dataset, make_tokenizer
 from tests.run_ranks import fail_ranks, pretrain, run_ranks, small_config
 from trainer.config import Data, EvaluateVerb
 from trainer.data.tokens.dataset import open_validation
+from trainer.evaluate.loss import Score
 from trainer.run.summary import too_large_to_sample
+from trainer.verbs.evaluate import _in_words
 
 
 def evaluate_into(argument):
@@ -120,3 +122,8 @@ def test_a_model_that_is_too_large_for_a_rank_has_no_sample():
     assert too_large_to_sample(70_553_000_000) == (
         "no sample: the weights take 282 GB in one process; banyan generate makes one"
     )
+
+
+def test_measures_with_a_slash_are_said_and_those_of_labels_are_in_the_table():
+    score = Score(0.5, None, 4, "pairs", {"rewards/accuracies": 0.75, "f1/spam": 0.5})
+    assert _in_words(score) == "loss 0.500000, rewards/accuracies 0.750000 (4 pairs"

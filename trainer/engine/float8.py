@@ -7,13 +7,10 @@ of a bf16 run.
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator
-
 import torch
 
 from trainer.errors import ConfigError
+from trainer.machine.quiet import quiet_torchao
 from trainer.model.build import LanguageModel
 
 OLDEST = (8, 9)  # compute capability of the first GPUs with float8 tensor cores: Ada's; Hopper has 9.0
@@ -31,7 +28,7 @@ def require_float8(device: torch.device) -> None:
 
 
 def _import() -> type:
-    with _quiet():
+    with quiet_torchao():
         try:
             from torchao.float8 import Float8LinearConfig
         except ImportError as error:
@@ -47,19 +44,7 @@ def to_float8(model: LanguageModel, *, emulate: bool = False) -> None:
     `emulate` takes the products in fp32 of what float8 leaves of the numbers, on any device.
     """
     config = _import()
-    with _quiet():
+    with quiet_torchao():
         from torchao.float8 import convert_to_float8_training
 
         convert_to_float8_training(model.blocks, config=config(emulate=emulate))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """torchao warns of kernels that it ships for other versions; these products are torch's own."""
-    logger = logging.getLogger("torchao")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -34,6 +34,11 @@ class Score:
     unit: str = TOKENS
     measures: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def scale(self) -> str:
+        """What stands behind the loss: nothing where it isn't one of tokens, such as dpo's."""
+        return " nats per token" if self.unit == TOKENS else ""
+
     def in_words(self) -> str:
         """For the console, and summaries."""
         if self.unit != TOKENS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,10 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A run at the step that is exported. `losses` are (set, nats per token, bits per byte)."""
+    """A run at the step that is exported.
+
+    `losses` are (set, loss, bits per byte), `measures` what else was logged of a set: (set, name, value).
+    """
 
     run: Pretrain
     step: int
@@ -68,6 +71,7 @@ class RunFacts:
     data: list[DataFacts]
     losses: list[tuple[str, float, float | None]]
     results: list[TaskResult]
+    measures: list[tuple[str, str, float]] = field(default_factory=list)
 
 
 def gather_facts(run_dir: Path, run: Pretrain, state: dict[str, Any], *, as_trained: bool) -> RunFacts:
@@ -85,6 +89,7 @@ def gather_facts(run_dir: Path, run: Pretrain, state: dict[str, Any], *, as_trai
         data=_data(facts),
         losses=_losses(run_dir, state["step"]) if as_trained else [],
         results=_results(run_dir, state["step"]) if as_trained else [],
+        measures=_measures(run_dir, state["step"]) if as_trained else [],
     )
 
 
@@ -130,13 +135,27 @@ def _sources(folder: str, fingerprints: dict[str, str]) -> list[SourceFacts] | N
     return list(found.values())
 
 
-def _losses(run_dir: Path, step: int) -> list[tuple[str, float, float | None]]:
+def _logged(run_dir: Path, step: int) -> dict[str, Any]:
     try:
         rows = [row for row in read_metrics(run_dir) if row.get("step") == step]
     except (InputError, OSError):
-        return []
-    values = {key: value for row in rows for key, value in row.items()}
-    found = []
+        return {}
+    return {key: value for row in rows for key, value in row.items()}
+
+
+def _measures(run_dir: Path, step: int) -> list[tuple[str, str, float]]:
+    values = _logged(run_dir, step)
+    sets = [key[5:-5] for key in values if key.startswith("eval/") and key.endswith("/loss")]
+    return [
+        (name, key.removeprefix(f"eval/{name}/"), number)
+        for name in sets
+        for key, value in values.items()
+        if key.startswith(f"eval/{name}/") and key != f"eval/{name}/loss" and (number := _number(value)) is not None
+    ]
+
+
+def _losses(run_dir: Path, step: int) -> list[tuple[str, float, float | None]]:
+    values, found = _logged(run_dir, step), []
     for key, value in values.items():
         loss = _number(value)
         if key.startswith("eval/") and key.endswith("/loss") and loss is not None:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from trainer.export.card_facts import DataFacts, RunFacts
+from trainer.model.hugging_face.heads import CAUSAL, CLASSIFY, HEADS, MASKED, SEQ2SEQ, TAG
 from trainer.report.curves import readable_count
 from trainer.report.data_card.markdown import fenced, plain
 
@@ -24,9 +25,9 @@ LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]{0,40}")
 MOST_SOURCES = 50  # rows of a table
 NOT_MEASURED = "not measured"
 
-_TRANSFORMERS = """from transformers import AutoModelForCausalLM, AutoTokenizer
+_TRANSFORMERS = """from transformers import AUTO_CLASS, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("DIR")
+model = AUTO_CLASS.from_pretrained("DIR")
 tokenizer = AutoTokenizer.from_pretrained("DIR")"""
 LOADING = {
     "hf": _TRANSFORMERS,
@@ -34,6 +35,14 @@ LOADING = {
     "peft": 'from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(base, "DIR")  # base: that of the run',
     "gguf": "llama-cli -m DIR/MODEL.gguf",
 }
+PIPELINES = {
+    CAUSAL: "text-generation",
+    MASKED: "fill-mask",
+    SEQ2SEQ: "text2text-generation",
+    CLASSIFY: "text-classification",
+    TAG: "token-classification",
+}
+OF_TEXT = ("causal", "distill", "seq2seq")  # objectives whose losses are nats per token, of which there is a perplexity
 
 
 def card_of_model(facts: RunFacts, *, name: str, form: str, described: str, licence: str | None) -> str:
@@ -65,7 +74,7 @@ def front_matter(facts: RunFacts, *, form: str, licence: str | None) -> dict[str
     if datasets:
         fields["datasets"] = sorted(datasets)
     fields["library_name"] = {"gguf": "gguf", "peft": "peft"}.get(form, "transformers")
-    fields["pipeline_tag"] = "text-generation"
+    fields["pipeline_tag"] = PIPELINES[facts.run.model.head]
     if base := HUB_MODEL.fullmatch(facts.run.model.init_from or facts.run.model.path or ""):
         fields["base_model"] = base[1]
     fields["tags"] = ["banyan"]
@@ -155,7 +164,12 @@ def _results(facts: RunFacts) -> Iterator[str]:
     yield "## Results"
     if not facts.losses and not facts.results:
         yield f"Of these weights: {NOT_MEASURED}."
-    if facts.losses:
+    objective = facts.run.objective.name
+    if facts.losses and objective not in OF_TEXT:
+        rows = [[plain(name), f"loss of {objective}", f"{loss:.4f}"] for name, loss, _ in facts.losses]
+        rows += [[plain(name), plain(measure), f"{value:.4f}"] for name, measure, value in facts.measures]
+        yield _table(["Set", "Measure", "Value"], rows)
+    elif facts.losses:
         rows = [
             [
                 plain(name),
@@ -197,4 +211,7 @@ def _limits(facts: RunFacts) -> Iterator[str]:
 def _loading(facts: RunFacts, form: str) -> Iterator[str]:
     yield "## How to load it"
     yield "DIR is this folder."
-    yield fenced(LOADING[form]).replace("```text", "```python" if form != "gguf" else "```sh", 1)
+    is_lstm = facts.run.model.kind == "lstm"
+    code = "banyan generate path=DIR prompt=…" if is_lstm else LOADING[form]
+    code = code.replace("AUTO_CLASS", HEADS[facts.run.model.head].auto_class)
+    yield fenced(code).replace("```text", "```sh" if is_lstm or form == "gguf" else "```python", 1)

@@ -80,12 +80,17 @@ def score_losses(config: EvaluateVerb) -> int:
 def _in_words(result: Score) -> str:
     """To six digits, without the last bracket."""
     if result.unit != TOKENS:
-        shown = ((name, value) for name, value in result.measures.items() if "/" not in name)
+        shown = ((name, value) for name, value in result.measures.items() if not _is_by_label(name))
         measures = "".join(f", {name} {value:.6f}" for name, value in shown)
         return f"loss {result.loss:.6f}{measures} ({result.tokens:,} {result.unit}"
     bits = "" if result.bits_per_byte is None else f", {result.bits_per_byte:.6f} bits per byte"
     loss, tokens = result.loss, result.tokens
     return f"{loss:.6f} nats per token, perplexity {perplexity(loss):.4f}{bits} ({tokens:,} tokens"
+
+
+def _is_by_label(measure: str) -> bool:
+    """Whether it is a label's, such as f1/spam, and so in the table; rewards/accuracies isn't."""
+    return measure.startswith(("precision/", "recall/", "f1/"))
 
 
 def _by_label(result: Score) -> list[str]:

@@ -225,9 +225,10 @@ def open_dataset(
         raise InputError(f"{key}={path}: {LACKING[lacking[0]]}")
     dataset = Dataset(name, manifest, Shards(manifest), sequence_length, packing, members)
     if dataset.rows.total == 0 and packing is not None:
+        pairs = "sides" in manifest.members
         raise InputError(
-            f"{key}={path}: no document fits into a row of {sequence_length} tokens; set a larger data.sequence_length,"
-            " or data.long_documents=cut."
+            f"{key}={path}: no {'pair of answers' if pairs else 'document'} fits into a row of {sequence_length} "
+            f"tokens; set a larger data.sequence_length{'' if pairs else ', or data.long_documents=cut'}."
         )
     if dataset.rows.total == 0:
         raise InputError(

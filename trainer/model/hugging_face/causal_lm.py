@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from trainer.config import Model
 from trainer.errors import BanyanError, ConfigError, InputError
 from trainer.machine.hub_name import local_folder
+from trainer.machine.quiet import quiet_torchao
 from trainer.model.attention import document_positions
 from trainer.model.hugging_face.config_json import BUILT_IN, OVERRIDES, brief, check_doors, fields_of, read_config_json
 from trainer.model.hugging_face.heads import HEADS
@@ -362,7 +363,8 @@ def _transformers() -> Iterator[Any]:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
-        yield transformers
+        with quiet_torchao():
+            yield transformers
     finally:
         transformers.logging.set_verbosity(verbosity)
         if bars:

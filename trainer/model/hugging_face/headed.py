@@ -115,7 +115,7 @@ class Seq2SeqLM(_Headed):
         return logits[:, -1:].float()
 
 
-class Classifier(_Headed):
+class _Classifier(_Headed):
     """A head over whole texts, or over each token (`head=tag`)."""
 
     def forward(self, tokens: Tensor, document_ids: Tensor | None = None) -> Tensor:  # type: ignore[override]
@@ -127,8 +127,8 @@ class Classifier(_Headed):
 CLASSES: dict[str, type[CausalLM]] = {
     MASKED: MaskedLM,
     SEQ2SEQ: Seq2SeqLM,
-    CLASSIFY: Classifier,
-    TAG: Classifier,
+    CLASSIFY: _Classifier,
+    TAG: _Classifier,
 }
 
 

@@ -7,10 +7,8 @@ What is stored is numbers alone: nothing of a file names code.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.errors import ConfigError, InputError
+from trainer.machine.quiet import quiet_torchao
 from trainer.model.build import LanguageModel
 from trainer.model.decoder import Transformer
 from trainer.model.hugging_face.safetensors_folder import StoredTensor
@@ -125,7 +124,8 @@ def check_parts(weight: str, shape: tuple[int, ...], tensors: Mapping[str, Store
 
 def _torchao() -> Any:
     try:
-        with _quiet():
+        with quiet_torchao(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             import torchao.quantization
     except ImportError:
         raise ConfigError(
@@ -133,19 +133,3 @@ def _torchao() -> Any:
             "'banyan-train[adapt]'."
         ) from None
     return torchao.quantization
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """torchao reports kernels that it ships for other machines, torch that it names an enum twice."""
-    loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
-    levels = [logger.level for logger in loggers]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for logger in loggers:
-                logger.setLevel(logging.CRITICAL)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
