@@ -34,9 +34,22 @@ def figure(run_dir: str, name: str) -> float:
     return float(next(row[name] for row in reversed(rows) if name in row))
 
 
+def figure_of_task(task: str, metric: str, folder: str = "judged") -> float:
+    """What `banyan evaluate evaluate.tasks=…` wrote to results.json."""
+    results = json.loads(Path(f"{folder}/results.json").read_text("utf-8"))
+    records = results if isinstance(results, list) else results["results"]
+    return next(float(each["value"]) for each in records if (each["task"], each["metric"]) == (task, metric))
+
+
 def answers(path: str = "answers.jsonl") -> list[str]:
     """What `banyan generate` wrote, in the order of the prompts."""
     return [str(record["answer"]) for record in read_records(path)]
+
+
+def show_texts(prompts: Sequence[str], texts: Sequence[str], count: int = 3) -> None:
+    """The first prompts, and what the model made of them."""
+    for prompt, text in list(zip(prompts, texts, strict=True))[:count]:
+        print(f"{prompt}\n→  {text}")
 
 
 def show(metrics: Sequence[str], rows: Mapping[str, Sequence[float]]) -> None:

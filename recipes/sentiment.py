@@ -21,7 +21,7 @@ def make() -> None:
         label = draw.choice(["positive", "negative"])
         clauses = []
         for _ in range(draw.randint(1, 2)):
-            is_turned = draw.random() < 0.5
+            is_turned = draw.random() < 0.35
             words = GOOD if (label == "positive") != is_turned else BAD
             word = ("not " if is_turned else "") + draw.choice(words)
             clauses.append(draw.choice(FRAMES).format(thing=draw.choice(THINGS), word=word))

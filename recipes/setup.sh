@@ -6,6 +6,7 @@ python=${PYTHON:-$root/.venv/bin/python}
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" WANDB_MODE="${WANDB_MODE:-disabled}"
 folder=${1:-recipes-out/$(basename -- "$0" .sh)}
 mkdir -p -- "$folder"
+. "$root/recipes/models.sh"
 cd -- "$folder"
 
 banyan() { # says what it runs
