@@ -9,7 +9,7 @@ banyan prepare data.input=test.jsonl data.output=test data.format=tagged data.de
 	data.validation_fraction=0 data.tokenizer.path=train data.labels="$(cat labels)"
 encoder bert 1000 128
 banyan finetune objective=tag model.path=bert data.path=train 'data.validation.test={path: test/train}' \
-	data.sequence_length=128 data.long_documents=cut train.epochs=4 train.batch_size=32 optimizer.lr=2e-3 \
+	data.sequence_length=128 data.long_documents=cut train.epochs=4 train.batch_size=32 train.precision=fp32 optimizer.lr=2e-3 \
 	track.every=50 run.name=entities
 banyan export run.dir=runs/entities export.output=exported
 recipe entities compare

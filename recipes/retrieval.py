@@ -36,7 +36,7 @@ def make() -> None:
 
 
 def compare() -> None:
-    """Recall and MRR by `banyan explain retrieval` of the model and of its untrained self, and by TF-IDF."""
+    """Recall and MRR by `banyan explain retrieval` of the model and of itself after one step, and by TF-IDF."""
     import torch
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -51,7 +51,7 @@ def compare() -> None:
     names = ["recall@1", "recall@10", "mrr"]
     rows = {
         "banyan": _found("found", names),
-        "the same model, untrained": _found("found-untrained", names),
+        "the same model after one step": _found("found-untrained", names),
         "TF-IDF": [plain[name][0] for name in names],
     }
     show(names, rows)

@@ -9,6 +9,6 @@ banyan prepare data.input=test.jsonl data.output=test data.format=labelled data.
 	data.validation_fraction=0 data.tokenizer.path=train 'data.labels=[negative,positive]'
 encoder bert 400 64
 banyan finetune objective=classify model.path=bert data.path=train 'data.validation.test={path: test/train}' \
-	data.sequence_length=64 train.epochs=3 train.batch_size=32 optimizer.lr=2e-3 track.every=50 run.name=sentiment
+	data.sequence_length=64 train.epochs=3 train.batch_size=32 train.precision=fp32 optimizer.lr=2e-3 track.every=50 run.name=sentiment
 banyan export run.dir=runs/sentiment export.output=exported
 recipe sentiment compare

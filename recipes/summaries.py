@@ -23,9 +23,9 @@ RESULTS = [
 
 
 def make() -> None:
-    """Writes 4,000 drawn reports, each with a line that says the result alone; 200 more are held out."""
+    """Writes 3,000 drawn reports, each with a line that says the result alone; 200 more are held out."""
     draw = random.Random(1)
-    split([_report(draw) for _ in range(4200)], 200)
+    split([_report(draw) for _ in range(3200)], 200)
     write_records("prompts.jsonl", ({"prompt": record["source"]} for record in read_records("test.jsonl")))
 
 

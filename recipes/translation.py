@@ -16,9 +16,9 @@ TIMES = {"today": "今天", "every morning": "每天早上", "every evening": "�
 
 
 def make() -> None:
-    """Writes 4,000 drawn pairs; those of the 300 held out that are new are asked."""
+    """Writes 2,000 drawn pairs; those of the 300 held out that are new are asked."""
     draw = random.Random(1)
-    split([_pair(draw) for _ in range(4300)], 300)
+    split([_pair(draw) for _ in range(2300)], 300)
     write_records("prompts.jsonl", ({"prompt": record["source"]} for record in read_records("test.jsonl")))
 
 
