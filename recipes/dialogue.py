@@ -7,7 +7,7 @@ from typing import Any
 
 from recipes.common import answers, main, read_records, show, split, write_records
 
-NAMES = "Anna Bert Clara David Eva Frank Grace Henry".split()
+NAMES = ["Anna", "Bert", "Clara", "David", "Eva", "Frank", "Grace", "Henry"]
 PRICES = {"tea": 2, "coffee": 3, "cake": 4, "soup": 5}
 COUNTS = {"one": 1, "two": 2, "three": 3}
 GREETINGS = ["Hello, I am {name}.", "Good morning, my name is {name}.", "Hi! {name} is my name."]

@@ -10,8 +10,8 @@ from pathlib import Path
 from recipes.common import Record, figure, main, read_records, show, split
 from recipes.packages import from_pypi
 
-FIRST = "Anna Bert Clara David Eva Frank Grace Henry Ivy Jonas".split()
-LAST = "Berg Carter Duval Ek Fischer Garcia Hansen Ito Jensen Kovacs Paris Lund".split()
+FIRST = ["Anna", "Bert", "Clara", "David", "Eva", "Frank", "Grace", "Henry", "Ivy", "Jonas"]
+LAST = ["Berg", "Carter", "Duval", "Ek", "Fischer", "Garcia", "Hansen", "Ito", "Jensen", "Kovacs", "Paris", "Lund"]
 PLACES = ["Paris", "New York", "Oslo", "Cape Town", "Lund", "Rome", "San Jose", "Berg"]
 FIRMS = ["Duval & Sons", "Northern Rail", "Carter Bank", "Oslo Steel", "Garcia Books"]
 FRAMES = [

@@ -24,5 +24,7 @@ def _fetch(command: list[str], file: str) -> Path:
         try:
             subprocess.run(command, check=True, timeout=600)
         except (OSError, subprocess.SubprocessError) as error:
-            sys.exit(f"{file}: {error}; this recipe needs that package: fetch it elsewhere and put it into {Path.cwd()}.")
+            sys.exit(
+                f"{file}: {error}; this recipe needs that package: fetch it elsewhere and put it into {Path.cwd()}."
+            )
     return Path(file)

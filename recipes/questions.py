@@ -6,9 +6,9 @@ import random
 
 from recipes.common import figure_of_task, main, read_records, show, split
 
-NAMES = "Anna Bert Clara David Eva Frank".split()
-THINGS = "drum lamp coat boat clock chair".split()
-PLACES = "Oslo Lund Riga Turin Porto Ghent".split()
+NAMES = ["Anna", "Bert", "Clara", "David", "Eva", "Frank"]
+THINGS = ["drum", "lamp", "coat", "boat", "clock", "chair"]
+PLACES = ["Oslo", "Lund", "Riga", "Turin", "Porto", "Ghent"]
 FACTS = [
     "{name} keeps the {thing} in {place}.",
     "In {place} there is the {thing} of {name}.",
@@ -25,9 +25,7 @@ def make() -> None:
 
 def _question(draw: random.Random) -> dict[str, str]:
     facts = list(zip(draw.sample(NAMES, 2), draw.sample(THINGS, 2), draw.sample(PLACES, 2), strict=True))
-    context = " ".join(
-        draw.choice(FACTS).format(name=name, thing=thing, place=place) for name, thing, place in facts
-    )
+    context = " ".join(draw.choice(FACTS).format(name=name, thing=thing, place=place) for name, thing, place in facts)
     name, thing, place = draw.choice(facts)
     question, answer = draw.choice([(f"Where is the {thing}?", place), (f"Whose is the {thing}?", name)])
     return {"prompt": f"{context}\n{question}\nAnswer:", "completion": f" {answer}"}

@@ -7,10 +7,15 @@ import random
 from recipes.common import main, split
 from recipes.linear import compare_labels, show_label
 
-THINGS = "soup bread room view film story music bed tea garden service lamp".split()
-GOOD = "good lovely great warm clean brilliant".split()
-BAD = "bad awful dull cold dirty poor".split()
-FRAMES = ["the {thing} was {word}", "we found the {thing} {word}", "a {word} {thing}, they said", "{word} {thing} again"]
+THINGS = ["soup", "bread", "room", "view", "film", "story", "music", "bed", "tea", "garden", "service", "lamp"]
+GOOD = ["good", "lovely", "great", "warm", "clean", "brilliant"]
+BAD = ["bad", "awful", "dull", "cold", "dirty", "poor"]
+FRAMES = [
+    "the {thing} was {word}",
+    "we found the {thing} {word}",
+    "a {word} {thing}, they said",
+    "{word} {thing} again",
+]
 
 
 def make() -> None:

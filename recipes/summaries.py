@@ -6,7 +6,7 @@ import random
 
 from recipes.common import answers, main, read_records, show, show_texts, split, write_records
 
-TEAMS = "Oslo Lund Riga Turin Porto Bergen Leeds Ghent".split()
+TEAMS = ["Oslo", "Lund", "Riga", "Turin", "Porto", "Bergen", "Leeds", "Ghent"]
 FILLERS = [
     "The rain stopped at noon.",
     "Many families had come.",
