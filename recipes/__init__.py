@@ -1,1 +1,1 @@
-"""Applications, each one command: `recipes/NAME.sh`. The commands are in the script, its data and baseline in NAME.py."""
+"""Applications, one command each: `recipes/NAME.sh` has the commands, NAME.py its data and its baseline."""

@@ -36,8 +36,7 @@ def figure(run_dir: str, name: str) -> float:
 
 def figure_of_task(task: str, metric: str, folder: str = "judged") -> float:
     """What `banyan evaluate evaluate.tasks=…` wrote to results.json."""
-    results = json.loads(Path(f"{folder}/results.json").read_text("utf-8"))
-    records = results if isinstance(results, list) else results["results"]
+    records = json.loads(Path(f"{folder}/results.json").read_text("utf-8"))
     return next(float(each["value"]) for each in records if (each["task"], each["metric"]) == (task, metric))
 
 
