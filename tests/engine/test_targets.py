@@ -24,7 +24,7 @@ class EveryThird(causal.Causal):
 
 
 def masked(config):
-    build.KINDS["causal"] = build.Kind(lambda settings, data, manifest: EveryThird(data.sequence_length, None))
+    build.KINDS["causal"] = build.Kind(lambda settings, data, manifest, seed: EveryThird(data.sequence_length, None))
     return pretrain(config)
 
 

@@ -38,10 +38,7 @@ def compare(run_dir: Path, scores: list[tuple[Dataset, Score]]) -> list[str]:
         if dataset.name in before:
             change = score.loss - before[dataset.name]
             word = "worse" if change > 0 else "better"
-            then = (
-                f"{before[dataset.name]:.4f} nats per token"
-                if score.unit == TOKENS
-                else f"loss {before[dataset.name]:.4f}"
-            )
+            then = f"{before[dataset.name]:.4f}"
+            then = f"{then} nats per token" if score.unit == TOKENS else f"loss {then}"
             lines.append(f"{dataset.name}: {then} before, {score.loss:.4f} now: {abs(change):.4f} {word}")
     return lines

@@ -1,0 +1,1 @@
+"""Applications, one command each: `recipes/NAME.sh` has the commands, NAME.py its data and its baseline."""
