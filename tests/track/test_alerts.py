@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -131,15 +132,16 @@ def test_spikes_and_a_disk_that_fills_up(tmp_path):
     ],
 )
 def test_what_would_reach_nobody_is_refused(settings, said):
-    with pytest.raises(ConfigError, match="track.alerts") as refused:
+    with pytest.raises(ConfigError, match=r"track\.alerts") as refused:
         check_alerts(settings)
     assert said in str(refused.value)
 
 
 def test_a_run_tells_its_end_and_its_launcher_a_crash(corpus, tmp_path):
     keys = [
-        f"data.path={corpus}", "model=tiny", "model.hidden_size=16", "model.intermediate_size=32", "model.head_dim=null",
-        "model.num_hidden_layers=1", "train.batch_size=2", "train.micro_batch_size=1", "data.sequence_length=16",
+        f"data.path={corpus}", "model=tiny", "model.hidden_size=16", "model.intermediate_size=32",
+        "model.head_dim=null", "model.num_hidden_layers=1", "train.batch_size=2",
+        "train.micro_batch_size=1", "data.sequence_length=16",
         "evaluate.every=0", "launch.processes=2", "launch.threads=1", "track.every=1",
     ]  # fmt: skip
     with alert_server() as (address, came):
@@ -155,8 +157,8 @@ def test_a_run_tells_its_end_and_its_launcher_a_crash(corpus, tmp_path):
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         next(line for line in killed.stdout if line.startswith("step "))
-        children = f"/proc/{killed.pid}/task/{killed.pid}/children"
-        os.kill(int(open(children).read().split()[1]), 9)
+        children = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text()
+        os.kill(int(children.split()[1]), 9)
         killed.communicate(timeout=120)
     assert [each["kind"] for each in came] == ["finished", "crash"]
     assert "rank 1 was killed by SIGKILL" in came[1]["text"]

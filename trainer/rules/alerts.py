@@ -20,8 +20,7 @@ def check_alerts(alerts: Alerts) -> None:
             address_of(alerts.webhook)
         except ValueError as error:
             raise ConfigError(
-                f"track.alerts.webhook={alerts.webhook}: {error}; give an address, or env:NAME of a variable that holds "
-                "one."
+                f"track.alerts.webhook={alerts.webhook}: {error}; give an address, or env:NAME of a variable with one."
             ) from error
     if alerts.command and shutil.which(alerts.command[0]) is None:
         raise ConfigError(

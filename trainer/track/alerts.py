@@ -15,6 +15,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,20 +34,18 @@ ENVIRONMENT = "env:"
 
 
 class Alerter:
-    """Sends the alerts of one run. `also` is one more way, W&B's; `say` is told what couldn't be sent."""
+    """Sends the alerts of one run; `say` is told what couldn't be sent."""
 
-    def __init__(
-        self,
-        settings: Alerts,
-        run_dir: Path,
-        say: Callable[[str], None],
-        also: Callable[[str, str], None] | None = None,
-    ) -> None:
+    def __init__(self, settings: Alerts, run_dir: Path, say: Callable[[str], None]) -> None:
         self._settings = settings
         self._run_dir = run_dir
         self._say = say
-        self._also = also
+        self._others: list[tuple[str, tuple[Callable[[str, str], None], ...]]] = []
         self._threads: list[threading.Thread] = []
+
+    def add_way(self, name: str, *send: Callable[[str, str], None]) -> None:
+        """One more way, that gets kind and text."""
+        self._others.append((name, send))
 
     @property
     def tells_wandb_alone(self) -> bool:
@@ -107,9 +106,8 @@ class Alerter:
             ways.append(("webhook", lambda: _post(address_of(str(self._settings.webhook)), message)))
         if self._settings.command:
             ways.append(("command", lambda: _run(self._settings.command, message)))
-        if self._also is not None:
-            also = self._also
-            ways.append(("W&B", lambda: also(message["kind"], message["text"])))
+        for name, senders in self._others:
+            ways += [(name, partial(send, message["kind"], message["text"])) for send in senders]
         for name, send in ways:
             try:
                 send()

@@ -39,6 +39,8 @@ class Tracker:
                 sink = open_sink(start, tracker.note)
                 if sink is not None:
                     tracker._sinks.append(sink)
+            for sink in tracker._sinks:
+                sink.opened(tracker._sinks)
         except BaseException:
             tracker.close(exit_code=1, summary={})
             raise

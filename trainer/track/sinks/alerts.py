@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.config.alerts import CRASH, DISK, FINISHED, SPIKE, STOPPED
+from trainer.config.alerts import CRASH, DISK, FINISHED, SPIKE, STOPPED, Alerts
 from trainer.errors import STOPPED as STOPPED_CODE
 from trainer.track.alerts import Alerter
 from trainer.track.sinks.sink import Row, Sink, Start
@@ -20,13 +20,18 @@ LOOK_AT_DISK_S = 60.0
 class AlertSink(Sink):
     """Raises alerts from what is logged."""
 
-    def __init__(self, alerter: Alerter, run_dir: Path, *, least_free: float, total_steps: int) -> None:
-        self._alerter = alerter
+    def __init__(self, settings: Alerts, run_dir: Path, total_steps: int, say: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._alerter = Alerter(settings, run_dir, say)
         self._run_dir = run_dir
-        self._least_free = least_free
         self._total_steps = total_steps
         self._step = 0
         self._looked = float("-inf")
+
+    def opened(self, sinks: Sequence[Sink]) -> None:
+        """W&B's sink tells people by a way of its own, where it is open."""
+        if self._settings.wandb:
+            self._alerter.add_way("W&B", *(sink.alert for sink in sinks))
 
     def row(self, row: Row) -> None:
         """A spike, if the row has one; the disk, now and then."""
@@ -56,7 +61,7 @@ class AlertSink(Sink):
         except OSError:
             return
         share = usage.free / max(1, usage.total)
-        if share < self._least_free:
+        if share < self._settings.disk_free:
             left = f"{share:.1%} ({usage.free / 1e9:.1f} GB) is left"
             self._alerter.alert(DISK, f"the disk of {self._run_dir} is nearly full: {left}", step=self._step)
 
@@ -66,17 +71,4 @@ def open_sink(start: Start, say: Callable[[str], None]) -> Sink | None:
     settings = start.config.track.alerts
     if not settings.is_on:
         return None
-    alerter = Alerter(settings, start.run_dir, say, also=_by_wandb if settings.wandb else None)
-    return AlertSink(alerter, start.run_dir, least_free=settings.disk_free, total_steps=start.total_steps)
-
-
-def _by_wandb(kind: str, text: str) -> None:
-    """W&B's own alert, of the run that is open in this process."""
-    import wandb
-
-    if wandb.run is None:
-        raise RuntimeError("no W&B run is open (track.wandb.mode)")
-    level = wandb.AlertLevel.ERROR if kind == CRASH else wandb.AlertLevel.WARN
-    if kind in (FINISHED, STOPPED):
-        level = wandb.AlertLevel.INFO
-    wandb.run.alert(title=kind, text=text, level=level)
+    return AlertSink(settings, start.run_dir, start.total_steps, say)
