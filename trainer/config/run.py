@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from trainer.config.alerts import Alerts
+from trainer.config.energy import Energy
 from trainer.config.knobs import knob, part
 
 
@@ -164,3 +165,4 @@ class Track:
     tensorboard: bool = knob(False, "Write TensorBoard event files to RUN/tensorboard as well.", common=True)
     wandb: Wandb = part(Wandb)
     alerts: Alerts = part(Alerts)
+    energy: Energy = part(Energy)
