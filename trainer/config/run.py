@@ -89,6 +89,12 @@ class Evaluate:
         4096, "Most rows of a validation set, from its start, and it is said where there are more; 0 takes all.", "rows"
     )
     micro_batch_size: int = knob(8, "Rows that a rank takes through the model at once.", "rows", low=1)
+    split_by: str = knob(
+        "both",
+        "Tell the bits per byte and tokens per byte of validation sets by each document's source, language, or both.",
+        choices=("both", "source", "language", "none"),
+        later=True,
+    )
     test: bool = knob(False, "Score the test set, data.path/test, once: when training has ended.")
     watch: str = knob(
         "validation", "What patience and keep_best look at: a validation set's loss, or TASK/METRIC of evaluate.tasks."

@@ -178,7 +178,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     tracker = open_tracker(run_dir, config, mesh, training + validation, (parameters, active), progress, total_steps)
     say = tracker.note if tracker is not None else print
     beat = partial(watchdog.beat, "evaluate")
-    evaluation = LossEvaluator(objective, engine, validation, config.evaluate, mesh, beat=beat)
+    evaluation = LossEvaluator(objective, engine, validation, config.evaluate, mesh, beat=beat, say=say)
     answering = AnswerEvaluator(questions, engine, config.evaluate, mesh, partial(log_text, tracker, progress), beat)
     evaluators: list[Evaluator] = [evaluation, answering]
     if judge is not None:

@@ -21,12 +21,17 @@ from trainer.data.tokens.dataset import Dataset, check_run_tokenizer, open_datas
 from trainer.data.tokens.packing import row_packing
 from trainer.engine.bf16 import autocast
 from trainer.errors import ConfigError, require
-from trainer.evaluate.loss import TOKENS, Score, cut_in_words, score
+from trainer.evaluate.document_losses import open_documents_of
+from trainer.evaluate.loss import TOKENS, Score, cut_in_words, score, scored_rows
+from trainer.evaluate.loss_records import loss_outcomes
+from trainer.evaluate.tasks.results import FILE, as_records, write_results
+from trainer.evaluate.tasks.store import AnswerStore
+from trainer.evaluate.tasks.task import TaskOutcome
 from trainer.evaluate.trained_model import load_model
 from trainer.objective.build import build_objective, check_datasets, members_of
 from trainer.ranks.mesh import join
 from trainer.run.directory import log_to_file, read_config, require_run_dir
-from trainer.run.judge import judge_by_tasks
+from trainer.run.judge import identify_checkpoint, judge_by_tasks, output_folder
 from trainer.run.memorisation import audit_memorisation
 from trainer.run.open import check_shards
 from trainer.track.metrics import perplexity
@@ -62,17 +67,28 @@ def score_losses(config: EvaluateVerb) -> int:
     if run.autocasts:
         autocast(model, mesh.device)
 
+    identity = mesh.main_finds(lambda: identify_checkpoint(folder, kind_of_weights(config.checkpoint), model))
+    output = output_folder(config, identity)
+    mesh.main_finds(lambda: AnswerStore(output).begin(identity, f"evaluate.output={output}"))
     if mesh.is_main:
         print(f"{folder}")
+    outcomes: list[TaskOutcome] = []
     for dataset in sets:
         objective = build_objective(run.objective, run.data, dataset.manifest, seed=run.seed)
-        result = score(objective, model, dataset, config.evaluate, mesh)
+        rows = scored_rows(dataset, config.evaluate)
+        documents = open_documents_of(objective, dataset, config.evaluate, rows, mesh, say=print)
+        result = score(objective, model, dataset, config.evaluate, mesh, documents=documents)
         if mesh.is_main:
+            resamples = config.evaluate.bootstrap
+            outcomes += loss_outcomes(dataset, result, documents, rows=rows, resamples=resamples)
             if cut := cut_in_words(dataset, config.evaluate):
                 print(cut)
             print(f"{dataset.name}: {_in_words(result)} of {dataset.manifest.folder})", flush=True)
-            for line in _by_label(result):
+            for line in [*_by_label(result), *_by_group(result)]:
                 print(line, flush=True)
+    if mesh.is_main:
+        write_results(output, outcomes, as_records(outcomes, model=identity["name"], step=identity["step"]))
+        print(f"results  {output / FILE}", flush=True)
     mesh.leave()
     return 0
 
@@ -101,6 +117,18 @@ def _by_label(result: Score) -> list[str]:
     for name in names:
         figures = (result.measures[f"{figure}/{name}"] for figure in ("precision", "recall", "f1"))
         lines.append(f"  {name:{width}}  " + "  ".join(f"{figure:8.6f}" for figure in figures))
+    return lines
+
+
+def _by_group(result: Score) -> list[str]:
+    """Figures by source and by language, a line for each."""
+    lines = []
+    for kind, groups in result.groups.items():
+        width = max(map(len, (kind, *groups)))
+        lines.append(f"  {kind:{width}}  documents       tokens  tokens/byte  nats/token  bits/byte")
+        for name, each in groups.items():
+            figures = f"{each.tokens_per_byte:11.4f}  {each.loss:10.4f}  {each.bits_per_byte:9.4f}"
+            lines.append(f"  {name:{width}}  {each.documents:9,}  {each.tokens:11,}  {figures}")
     return lines
 
 
