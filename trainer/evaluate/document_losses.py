@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trainer.config import Evaluate
 from trainer.data.tokens.dataset import Dataset
-from trainer.data.tokens.pieces import Pieces, pieces_of
+from trainer.data.tokens.document_pieces import DocumentPieces, document_pieces
 from trainer.evaluate.groups import NONE, GroupScore, ScoredDocuments, open_documents
 from trainer.objective.build import Objective
 from trainer.objective.causal import Causal
@@ -28,7 +28,7 @@ from trainer.ranks.mesh import Mesh
 class DocumentLosses:
     """Losses of the documents of a set's rows. Rank 0 alone has the `documents`, and their `nats` in the end."""
 
-    def __init__(self, pieces: Pieces, documents: ScoredDocuments | None) -> None:
+    def __init__(self, pieces: DocumentPieces, documents: ScoredDocuments | None) -> None:
         self._pieces = pieces
         self.documents = documents
         self.nats: np.ndarray | None = None
@@ -36,20 +36,20 @@ class DocumentLosses:
         self._heard: list[Tensor] = []
 
     @contextlib.contextmanager
-    def listening(self, model: Any) -> Iterator[None]:
+    def listening(self, module: Any) -> Iterator[None]:
         """Where the losses of targets, which the model sums over rows, are heard."""
-        plain = model.measure
+        plain = module.measure
 
         def measure(logits: Tensor, targets: Tensor, z_loss: float) -> Tensor:
             losses: Tensor = plain(logits, targets, z_loss)
             self._heard.append(losses)
             return losses
 
-        model.measure = measure
+        module.measure = measure
         try:
             yield
         finally:
-            model.measure = plain
+            module.measure = plain
 
     def add(self, first: int, rows: int, length: int, mesh: Mesh) -> None:
         """Adds what was heard of a batch of rows from `first` on, of which `rows` count; of each, this rank's part."""
@@ -94,7 +94,7 @@ def open_documents_of(
     whole = isinstance(objective, Causal | Distill) and not dataset.manifest.has_targets
     if settings.split_by == NONE or not whole or rows == 0:
         return None
-    pieces, held = pieces_of(dataset, rows), []
+    pieces, held = document_pieces(dataset, rows), []
 
     def read() -> None:
         held.append(open_documents(dataset, pieces, settings.split_by, say=say, beat=beat))

@@ -18,8 +18,8 @@ import numpy as np
 from trainer.data.clean.language import identify_tokens, language_model
 from trainer.data.tokens.blocks import Document
 from trainer.data.tokens.dataset import Dataset
+from trainer.data.tokens.document_pieces import DocumentPieces
 from trainer.data.tokens.manifest import Manifest
-from trainer.data.tokens.pieces import Pieces
 from trainer.data.tokens.stated import stated_language, stated_name
 from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.errors import InputError
@@ -86,7 +86,7 @@ class ScoredDocuments:
 
 
 def open_documents(
-    dataset: Dataset, pieces: Pieces, split_by: str, *, say: Callable[[str], None], beat: Callable[[], None]
+    dataset: Dataset, pieces: DocumentPieces, split_by: str, *, say: Callable[[str], None], beat: Callable[[], None]
 ) -> ScoredDocuments:
     """Reads what the documents of `pieces` are. `say` is told in a line where languages can't be guessed."""
     numbers = np.unique(pieces.documents)

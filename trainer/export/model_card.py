@@ -180,6 +180,7 @@ def _results(facts: RunFacts) -> Iterator[str]:
             for name, loss, bits in facts.losses
         ]
         yield _table(["Set", "Nats per token", "Perplexity", "Bits per byte"], rows)
+        yield from _by_group(facts)
     if facts.results:
         rows = [
             [
@@ -194,6 +195,20 @@ def _results(facts: RunFacts) -> Iterator[str]:
             for each in facts.results
         ]
         yield _table(["Task", "Version", "Metric", "Value", "Standard error", "Interval", "n"], rows)
+
+
+def _by_group(facts: RunFacts) -> Iterator[str]:
+    """Figures of documents by source and by language, as they were logged."""
+    figures = {(name, measure): value for name, measure, value in facts.measures}
+    rows = []
+    for (name, measure), value in figures.items():
+        group, _, last = measure.rpartition("/")
+        tokens = figures.get((name, f"{group}/tokens_per_byte"))
+        if last == "bits_per_byte" and group and tokens is not None:
+            kind, _, member = group.partition("/")
+            rows.append([plain(name), plain(kind), plain(member), f"{value:.4f}", f"{tokens:.4f}"])
+    if rows:
+        yield _table(["Set", "By", "Of", "Bits per byte", "Tokens per byte"], rows)
 
 
 def _limits(facts: RunFacts) -> Iterator[str]:

@@ -87,7 +87,8 @@ def score_losses(config: EvaluateVerb) -> int:
             for line in [*_by_label(result), *_by_group(result)]:
                 print(line, flush=True)
     if mesh.is_main:
-        write_results(output, outcomes, as_records(outcomes, model=identity["name"], step=identity["step"]))
+        records = as_records(outcomes, model=identity["name"], step=identity["step"])
+        write_results(output, outcomes, records, within=[dataset.name for dataset in sets])
         print(f"results  {output / FILE}", flush=True)
     mesh.leave()
     return 0

@@ -42,10 +42,14 @@ class LanguageStage:
         return None if verdict is None else replace(verdict, detail=language)
 
 
-@cache
 def language_model(purpose: str = LANGUAGE) -> Any:
     """The model, loaded once (0.05 s, 5 MB). InputError, which says what it is needed for, without the library."""
-    return open_fasttext(lid_176(purpose), purpose)
+    return _open(lid_176(purpose))
+
+
+@cache
+def _open(file: str) -> Any:
+    return open_fasttext(file, LANGUAGE)
 
 
 def identify(model: Any, text: str, characters: int) -> tuple[str, float]:

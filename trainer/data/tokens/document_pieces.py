@@ -10,7 +10,7 @@ from trainer.data.tokens.dataset import Dataset
 
 
 @dataclass(frozen=True)
-class Pieces:
+class DocumentPieces:
     """The targets of the first rows in file order, cut where a document or a row begins.
 
     Row r has the pieces [firsts[r], firsts[r + 1]), one after the other from its first target on; piece p is
@@ -37,7 +37,7 @@ class Pieces:
         return pieces, np.add.reduceat(values.astype(np.float64).ravel(), starts)
 
 
-def pieces_of(dataset: Dataset, rows: int) -> Pieces:
+def document_pieces(dataset: Dataset, rows: int) -> DocumentPieces:
     """The pieces of the first `rows` rows. Reads the lengths of documents."""
     firsts, targets, documents = [np.zeros(1, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     pieces = before = 0
@@ -51,16 +51,16 @@ def pieces_of(dataset: Dataset, rows: int) -> Pieces:
             pieces += len(cut.targets)
         rows -= count
         before += shard.documents
-    return Pieces(np.concatenate(firsts), np.concatenate(targets), np.concatenate(documents))
+    return DocumentPieces(np.concatenate(firsts), np.concatenate(targets), np.concatenate(documents))
 
 
-def _packed(dataset: Dataset, shard: int, rows: int) -> Pieces:
+def _packed(dataset: Dataset, shard: int, rows: int) -> DocumentPieces:
     table = dataset.row_tables[shard]
     last = int(table.firsts[rows])
-    return Pieces(table.firsts[: rows + 1], table.places[:last], table.documents[:last])
+    return DocumentPieces(table.firsts[: rows + 1], table.places[:last], table.documents[:last])
 
 
-def _cut_stream(dataset: Dataset, shard: int, rows: int) -> Pieces:
+def _cut_stream(dataset: Dataset, shard: int, rows: int) -> DocumentPieces:
     """Of rows whose targets are the tokens from 1 on. A document's first token follows the end of the one before."""
     length = dataset.sequence_length
     ends = np.cumsum(dataset.shards[shard].lengths(), dtype=np.int64)
@@ -68,4 +68,4 @@ def _cut_stream(dataset: Dataset, shard: int, rows: int) -> Pieces:
     begins = np.arange(rows, dtype=np.int64) * length + 1
     starts = np.union1d(begins, ends[(ends > 1) & (ends < last)])
     firsts = np.append(np.searchsorted(starts, begins), len(starts))
-    return Pieces(firsts, np.diff(np.append(starts, last)), np.searchsorted(ends, starts, side="right"))
+    return DocumentPieces(firsts, np.diff(np.append(starts, last)), np.searchsorted(ends, starts, side="right"))
