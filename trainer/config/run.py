@@ -129,6 +129,17 @@ class Evaluate:
     batch_tokens: int = knob(
         4096, "Tokens of tasks, with padding, that a rank takes through the model at once.", "tokens", low=1
     )
+    sandbox: Optional[str] = knob(
+        None,
+        "Command that runs the programs of tasks for code, given on standard input or as {file}; by default none runs.",
+        later=True,
+    )
+    sandbox_seconds: float = knob(
+        10.0, "Longest that a program may run there.", "seconds", low=0.1, high=3600.0, later=True
+    )
+    sandbox_memory_mib: int = knob(
+        2048, "Most address space of each of its processes; 0: no limit here.", "MiB", later=True
+    )
     bootstrap: int = knob(1000, "Bootstrap resamples behind intervals and errors; 0: none.", "resamples", high=1e6)
 
 

@@ -49,7 +49,7 @@ def judge_by_tasks(config: EvaluateVerb) -> int:
     answering = Answering(speaker.model, speaker.tokenizer, mesh, config.evaluate.batch_tokens, store)
     found = answering.find(judge.work)
     if mesh.is_main:
-        results = judge.results(found, resamples=config.evaluate.bootstrap)
+        results = judge.results(found, resamples=config.evaluate.bootstrap, store=store)
         records = as_records(results, model=model["name"], step=model["step"])
         write_results(output, results, records)
         print_on_main(mesh, *in_lines(results), f"results  {output / FILE}")

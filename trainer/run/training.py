@@ -244,7 +244,9 @@ def open_tasks_of_run(config: Pretrain, dataset: Dataset, mesh: Mesh) -> Judge |
     if not config.evaluate.tasks or config.evaluate.tasks_every == 0:
         return None
     encoder = RequestEncoder(load_tokenizer(dataset.manifest.folder / "tokenizer"), config.data.sequence_length)
-    judge = open_judge(read_tasks(config.evaluate, mesh, may_download=config.run.allow_download), encoder, mesh)
+    judge = open_judge(
+        read_tasks(config.evaluate, mesh, may_download=config.run.allow_download, in_loop=True), encoder, mesh
+    )
     if "/" in config.evaluate.watch:
         check_watch(config.evaluate.watch, judge)
     if judge.work.prompts and mesh.sequence > 1:
