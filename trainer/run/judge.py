@@ -23,17 +23,16 @@ from trainer.evaluate.tasks.store import AnswerStore
 from trainer.machine.hub_name import local_folder
 from trainer.model.build import LanguageModel
 from trainer.model.hugging_face.headed import Seq2SeqLM
-from trainer.ranks.mesh import Mesh, join
-from trainer.run.speaker import Speaker, open_speaker
-
-LONGEST_WAIT_S = 24 * 3600.0  # of a rank that is through for the last one
+from trainer.ranks.mesh import Mesh
+from trainer.run.sharded import join_judging, open_judged
+from trainer.run.speaker import Speaker
 
 
 def judge_by_tasks(config: EvaluateVerb) -> int:
     """Answers what isn't answered yet, judges it, writes and prints the results; the exit code. Every rank calls it."""
-    mesh = join(hang_timeout_s=LONGEST_WAIT_S)
+    mesh = join_judging(config)
     sets = read_tasks(config.evaluate, mesh, may_download=config.run.allow_download)  # what is wrong is said first
-    speaker = open_speaker(config.run, config.checkpoint, config.path, device=mesh.device, as_trained=True)
+    speaker = open_judged(config, mesh)
     require(
         not isinstance(speaker.model, Seq2SeqLM),
         f"{next(iter(speaker.described.values()))}: an encoder–decoder; evaluate.tasks are asked of causal "

@@ -15,7 +15,7 @@ import torch
 
 from trainer.checkpoint.find import find_checkpoint
 from trainer.checkpoint.fragment import kind_of_weights
-from trainer.config import Data, EvaluateVerb
+from trainer.config import Data, EvaluateVerb, Pretrain
 from trainer.config.values import check_values
 from trainer.data.tokens.dataset import Dataset, check_run_tokenizer, open_dataset, open_validation
 from trainer.data.tokens.packing import row_packing
@@ -28,12 +28,14 @@ from trainer.evaluate.tasks.results import FILE, as_records, write_results
 from trainer.evaluate.tasks.store import AnswerStore
 from trainer.evaluate.tasks.task import TaskOutcome
 from trainer.evaluate.trained_model import load_model
+from trainer.model.build import LanguageModel
 from trainer.objective.build import build_objective, check_datasets, members_of
-from trainer.ranks.mesh import join
+from trainer.ranks.mesh import Mesh
 from trainer.run.directory import log_to_file, read_config, require_run_dir
 from trainer.run.judge import identify_checkpoint, judge_by_tasks, output_folder
 from trainer.run.memorisation import audit_memorisation
 from trainer.run.open import check_shards
+from trainer.run.sharded import is_sharded, join_judging, open_judged
 from trainer.track.metrics import perplexity
 
 
@@ -53,7 +55,7 @@ def score_losses(config: EvaluateVerb) -> int:
     require(config.path is None, f"path={config.path}: give evaluate.tasks; losses on token shards are of run.dir.")
     run_dir = require_run_dir(config.run.dir)
     run = read_config(run_dir)
-    mesh = join()
+    mesh = join_judging(config)
     log_to_file(run_dir, mesh.rank)
     folder = mesh.main_finds(lambda: find_checkpoint(run_dir, config.checkpoint.step))
     sets = open_sets(config.data, run.data, members_of(run.objective))
@@ -62,11 +64,7 @@ def score_losses(config: EvaluateVerb) -> int:
         check_run_tokenizer(dataset, run_dir / "tokenizer" / "tokenizer.json")
     check_shards(sets, config.data.verify_bytes, mesh)
 
-    dtype = torch.bfloat16 if run.has_bf16_weights else torch.float32
-    model = load_model(run.model, folder, mesh.device, dtype, kind=kind_of_weights(config.checkpoint), adapt=run.adapt)
-    if run.autocasts:
-        autocast(model, mesh.device)
-
+    model = _open_model(config, run, folder, mesh)
     identity = mesh.main_finds(lambda: identify_checkpoint(folder, kind_of_weights(config.checkpoint), model))
     output = output_folder(config, identity)
     mesh.main_finds(lambda: AnswerStore(output).begin(identity, f"evaluate.output={output}"))
@@ -92,6 +90,17 @@ def score_losses(config: EvaluateVerb) -> int:
         print(f"results  {output / FILE}", flush=True)
     mesh.leave()
     return 0
+
+
+def _open_model(config: EvaluateVerb, run: Pretrain, folder: Path, mesh: Mesh) -> LanguageModel:
+    """As it computes in training; of any objective, where it is whole on each rank."""
+    if is_sharded(config.parallel):
+        return open_judged(config, mesh).model
+    dtype = torch.bfloat16 if run.has_bf16_weights else torch.float32
+    model = load_model(run.model, folder, mesh.device, dtype, kind=kind_of_weights(config.checkpoint), adapt=run.adapt)
+    if run.autocasts:
+        autocast(model, mesh.device)
+    return model
 
 
 def _in_words(result: Score) -> str:
