@@ -64,11 +64,7 @@ def front_matter(facts: RunFacts, *, form: str, licence: str | None) -> dict[str
     sources = [source for data in facts.data for source in data.sources or []]
     languages = {found[1] for source in sources if (found := LANGUAGE.fullmatch(source.language or ""))}
     datasets = {found[1] for source in sources if (found := HUB_DATASET.fullmatch(source.input))}
-    fields: dict[str, Any] = {}
-    if licence is not None and LICENCE.fullmatch(licence):
-        fields["license"] = licence
-    elif licence is not None:
-        fields |= {"license": "other", "license_name": licence}
+    fields: dict[str, Any] = {} if licence is None else licence_fields(licence)
     if languages:
         fields["language"] = sorted(languages)
     if datasets:
@@ -81,6 +77,11 @@ def front_matter(facts: RunFacts, *, form: str, licence: str | None) -> dict[str
     if any(result.metric.startswith("acc") for result in facts.results):
         fields["metrics"] = ["accuracy"]
     return fields
+
+
+def licence_fields(licence: str) -> dict[str, str]:
+    """A licence in the Hub's words."""
+    return {"license": licence} if LICENCE.fullmatch(licence) else {"license": "other", "license_name": licence}
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
