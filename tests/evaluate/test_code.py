@@ -14,7 +14,7 @@ from tests.evaluate.judged import configure, evaluate, results_in, samples_in
 from tests.run_ranks import fail_ranks, run_ranks, start_ranks
 from trainer.errors import BanyanError
 from trainer.evaluate.metrics.pass_at_k import pass_at_k
-from trainer.evaluate.sandbox import Sandbox, open_sandbox
+from trainer.evaluate.sandbox import ProgramSandbox, open_sandbox
 from trainer.evaluate.tasks.code import CodeTask
 from trainer.evaluate.tasks.find import open_tasks
 
@@ -86,7 +86,7 @@ def test_figures_are_the_mean_of_estimates_and_nothing_is_run_twice(judged, tmp_
 
 def evaluate_stuck(config):
     """The verb, stuck in the third program that it judges."""
-    run, calls = Sandbox.run, []
+    run, calls = ProgramSandbox.run, []
 
     def stuck(self, program):
         calls.append(program)
@@ -95,20 +95,20 @@ def evaluate_stuck(config):
             time.sleep(600)
         return run(self, program)
 
-    Sandbox.run = stuck
+    ProgramSandbox.run = stuck
     os.sched_getaffinity = lambda _: {0}
     return evaluate(config)
 
 
 def evaluate_counting(config):
     """The verb, which writes how many programs it ran."""
-    run, calls = Sandbox.run, []
+    run, calls = ProgramSandbox.run, []
 
     def counted(self, program):
         calls.append(program)
         return run(self, program)
 
-    Sandbox.run = counted
+    ProgramSandbox.run = counted
     code = evaluate(config)
     Path(config.evaluate.output).with_name("count").write_text(str(len(calls) - 1))
     return code

@@ -49,7 +49,7 @@ except OSError as error:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ProgramVerdict:
     """Whether a program passed, and why not: `exit 1`, `signal 9` or `time`, with the end of what it complained of."""
 
     passed: bool
@@ -57,7 +57,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Sandbox:
+class ProgramSandbox:
     """A command, and its limits: wall-clock seconds, and bytes of address space of each process (0: none)."""
 
     command: tuple[str, ...]
@@ -69,7 +69,7 @@ class Sandbox:
         content = json.dumps([self.command, self.seconds, self.memory, program])
         return f"program {hashlib.sha256(content.encode()).hexdigest()}"
 
-    def run(self, program: str) -> Verdict:
+    def run(self, program: str) -> ProgramVerdict:
         """Runs a program to its end, or to its limit; whatever it started in its session ends with it."""
         with tempfile.TemporaryDirectory(prefix="banyan-sandbox-", ignore_cleanup_errors=True) as folder:
             file, inside = Path(folder, "program"), Path(folder, "inside")
@@ -97,12 +97,12 @@ class Sandbox:
                 errors.seek(max(0, errors.seek(0, os.SEEK_END) - SHOWN))
                 complaint = " ".join(errors.read().decode("utf-8", "replace").split())
         if code == 0:
-            return Verdict(True)
+            return ProgramVerdict(True)
         how = f"time: {self.seconds:g} s" if code is None else f"signal {-code}" if code < 0 else f"exit {code}"
-        return Verdict(False, f"{how}: {complaint}" if complaint else how)
+        return ProgramVerdict(False, f"{how}: {complaint}" if complaint else how)
 
 
-def open_sandbox(command: str | None, seconds: float, memory_mib: int, task: str) -> Sandbox:
+def open_sandbox(command: str | None, seconds: float, memory_mib: int, task: str) -> ProgramSandbox:
     """The sandbox of evaluate.sandbox, tried. ConfigError where it isn't named, as `task` needs, or doesn't run."""
     if command is None:
         raise ConfigError(
@@ -116,7 +116,9 @@ def open_sandbox(command: str | None, seconds: float, memory_mib: int, task: str
         raise ConfigError(f"{where}: {error}.") from error
     if not parts or shutil.which(parts[0]) is None:
         raise ConfigError(f"{where}: there is no such command; install it, or name another.")
-    sandbox = Sandbox((str(Path(str(shutil.which(parts[0]))).absolute()), *parts[1:]), seconds, memory_mib * 2**20)
+    sandbox = ProgramSandbox(
+        (str(Path(str(shutil.which(parts[0]))).absolute()), *parts[1:]), seconds, memory_mib * 2**20
+    )
     tried = sandbox.run("")
     if not tried.passed:
         raise ConfigError(

@@ -12,7 +12,7 @@ from typing import Any
 from trainer.evaluate.metrics.bootstrap import interval, resampled, standard_error
 from trainer.evaluate.metrics.metric import mean
 from trainer.evaluate.metrics.pass_at_k import pass_at_k, tries_of
-from trainer.evaluate.sandbox import Sandbox, Verdict
+from trainer.evaluate.sandbox import ProgramSandbox, ProgramVerdict
 from trainer.evaluate.tasks.request import Answer, Completion, Request, fingerprint_of
 from trainer.evaluate.tasks.store import AnswerStore
 from trainer.evaluate.tasks.task import Measured, TaskOutcome
@@ -45,7 +45,7 @@ class CodeTask:
     completion: Completion
     program: str
     where: str
-    sandbox: Sandbox
+    sandbox: ProgramSandbox
     total: int
 
     def described(self) -> list[str]:
@@ -105,13 +105,15 @@ class CodeTask:
     def _groups(self, values: Sequence[Any]) -> list[Sequence[Any]]:
         return [values[start : start + self.samples] for start in range(0, len(values), self.samples)]
 
-    def _run(self, programs: list[str], store: AnswerStore | None) -> list[Verdict]:
+    def _run(self, programs: list[str], store: AnswerStore | None) -> list[ProgramVerdict]:
         keys = [self.sandbox.key(program) for program in programs]
-        known = {key: Verdict(*found[0]) for key, found in (store.read() if store else {}).items() if key in set(keys)}
+        known = {
+            key: ProgramVerdict(*found[0]) for key, found in (store.read() if store else {}).items() if key in set(keys)
+        }
         left = {key: program for key, program in zip(keys, programs, strict=True) if key not in known}
         lock = threading.Lock()
 
-        def run(key: str) -> tuple[str, Verdict]:
+        def run(key: str) -> tuple[str, ProgramVerdict]:
             verdict = self.sandbox.run(left[key])
             if store:
                 with lock:
