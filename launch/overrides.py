@@ -23,7 +23,7 @@ _REMOVAL = re.compile(r"~[^=\s]+")
 _QUOTED = re.compile(r"""(['"]).*\1|.*(?<!\\)\$\{.*""", re.DOTALL)
 _ROUND_FLOAT = re.compile(r"[+-]?\d+(\.\d*)?[eE]\+?\d+|[+-]?\d+\.0*")
 
-VERBATIM = ("prompt", "evaluate.prompt", "target", "word", "a", "b")
+VERBATIM = ("prompt", "evaluate.prompt", "evaluate.sandbox", "target", "word", "a", "b")
 """Keys whose value is the rest of the argument, to the letter: Hydra never sees it."""
 
 LISTS_OF_PATHS = ("data.input",)

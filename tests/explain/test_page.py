@@ -2,12 +2,15 @@
 
 import html.parser
 import json
+import os
 import re
+import time
 import zlib
 
 import pytest
 
 from tests.hf_folder import make_folder
+from tests.run_ranks import start_ranks
 from trainer.config import Explain
 from trainer.report.explanation import page
 from trainer.report.explanation.picture import map_as_uri
@@ -91,6 +94,35 @@ def test_the_page_of_a_long_prompt_is_bounded_and_says_so(hf_folder, tmp_path, m
     said = capsys.readouterr().out
     assert "lens       of the last 128 tokens" in said
     assert f"attention  of the last {tokens - first:,} tokens" in said
+
+
+def explain_stuck(argument):
+    """The verb, stuck when the page is written but has no name yet: the moment at which it is killed."""
+    folder, output = argument
+    replace = os.replace
+
+    def stuck(source, target):
+        if str(target).endswith("explain.html"):
+            output.with_name("stuck").touch()
+            time.sleep(600)
+        replace(source, target)
+
+    os.replace = stuck
+    return main(Explain(path=str(folder), output=str(output), prompt="the tree grows"))
+
+
+def test_killed_while_it_writes_no_half_page_is_there_and_the_same_command_makes_it(hf_folder, tmp_path):
+    ranks = start_ranks(explain_stuck, (hf_folder, tmp_path / "out"), 1)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "stuck").exists():
+        assert time.monotonic() < deadline
+        assert ranks.processes[0].is_alive()
+        time.sleep(0.01)
+    ranks.kill()
+    assert not (tmp_path / "out" / "explain.html").exists()
+    json.loads((tmp_path / "out" / "explain.json").read_text())
+    text, _ = made(hf_folder, tmp_path / "out", "the tree grows")
+    assert text.endswith("</html>\n")
 
 
 def test_a_map_is_a_picture_of_its_values():

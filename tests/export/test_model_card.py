@@ -139,3 +139,34 @@ def test_an_lstm_is_not_said_to_be_transformers():
     text = card(facts(run=run))
     assert "banyan generate path=DIR" in text
     assert "AutoModel" not in text
+
+
+def test_an_export_of_a_folder_keeps_its_card_and_says_what_was_done(tmp_path):
+    from tests.hf_folder import make_folder
+    from trainer.config import Export
+    from trainer.errors import InputError
+    from trainer.verbs.export import main
+
+    folder = tmp_path / "theirs"
+    make_folder(folder)
+
+    def exported(name, **settings):
+        config = Export(path=str(folder), format="gguf")
+        config.export.output = str(tmp_path / name)
+        for key, value in settings.items():
+            setattr(config.export, key, value)
+        assert main(config) == 0
+        return (tmp_path / name / "README.md").read_text()
+
+    bare = exported("bare", licence="mit")
+    assert front(bare) == {"license": "mit", "library_name": "gguf", "tags": ["banyan"]}
+    assert "from the Hugging Face folder theirs. It has no card: data, training and results are not measured." in bare
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\ntags: [small]\n---\n# Theirs\n\nIt knows trees.\n")
+    kept = exported("kept")
+    assert front(kept) == {"license": "apache-2.0", "tags": ["small", "banyan"], "library_name": "gguf"}
+    assert "# Theirs\n\nIt knows trees.\n\n## This copy\n\nWritten by Banyan as gguf" in kept
+    for content in ("---\na: [\n---\n", "---\n" + "[" * 5000 + "\n---\n"):
+        (folder / "README.md").write_text(content)
+        with pytest.raises(InputError, match=r"README.md: its front matter is no YAML"):
+            exported("broken")
+        assert not (tmp_path / "broken").exists()

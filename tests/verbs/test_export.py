@@ -153,6 +153,10 @@ def test_the_card_is_of_this_run_and_of_these_weights(run_dir, tmp_path):
     with (run_dir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "tokens": 512, "eval/validation/loss": 5.9}\n')
         file.write('{"step": 3, "tokens": 768, "eval/validation/loss": 5.5, "eval/validation/bits_per_byte": 2.25}\n')
+        group = {
+            f"eval/validation/source/web|1/{name}_per_byte": value for name, value in (("bits", 2), ("tokens", 0.3))
+        }
+        file.write(json.dumps({"step": 3, "tokens": 768, **group}) + "\n")
     main(verb(run_dir, tmp_path / "out", licence="apache-2.0"))
     text = (tmp_path / "out" / "README.md").read_text()
     facts = json.loads((run_dir / "facts.json").read_text())
@@ -165,6 +169,7 @@ def test_the_card_is_of_this_run_and_of_these_weights(run_dir, tmp_path):
         assert fingerprint in text
     assert "| texts | not stated | not stated | 1 |" in text
     assert "| validation | 5.5000 | 244.69 | 2.2500 |" in text
+    assert "| validation | source | web\\|1 | 2.0000 | 0.3000 |" in text
     main(verb(run_dir, tmp_path / "mean", average_last=2))
     assert "Of these weights: not measured." in (tmp_path / "mean" / "README.md").read_text()
 

@@ -91,6 +91,12 @@ class Evaluate:
         4096, "Most rows of a validation set, from its start, and it is said where there are more; 0 takes all.", "rows"
     )
     micro_batch_size: int = knob(8, "Rows that a rank takes through the model at once.", "rows", low=1)
+    split_by: str = knob(
+        "both",
+        "Tell the bits per byte and tokens per byte of validation sets by each document's source, language, or both.",
+        choices=("both", "source", "language", "none"),
+        later=True,
+    )
     test: bool = knob(False, "Score the test set, data.path/test, once: when training has ended.")
     watch: str = knob(
         "validation", "What patience and keep_best look at: a validation set's loss, or TASK/METRIC of evaluate.tasks."
@@ -124,6 +130,17 @@ class Evaluate:
     )
     batch_tokens: int = knob(
         4096, "Tokens of tasks, with padding, that a rank takes through the model at once.", "tokens", low=1
+    )
+    sandbox: Optional[str] = knob(
+        None,
+        "Command that runs the programs of tasks for code, given on standard input or as {file}; by default none runs.",
+        later=True,
+    )
+    sandbox_seconds: float = knob(
+        10.0, "Longest that a program may run there.", "seconds", low=0.1, high=3600.0, later=True
+    )
+    sandbox_memory_mib: int = knob(
+        2048, "Most address space of each of its processes; 0: no limit here.", "MiB", later=True
     )
     bootstrap: int = knob(1000, "Bootstrap resamples behind intervals and errors; 0: none.", "resamples", high=1e6)
 

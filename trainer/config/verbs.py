@@ -117,6 +117,7 @@ class EvaluateVerb:
         choices=("memorisation",),
     )
     memorisation: Memorisation = part(Memorisation)
+    parallel: Parallel = part(Parallel)
     launch: Launch = part(Launch)
 
 

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-IGNORED = -100
-OUTSIDE = "O"
-PREFIXES = ("B-", "I-", "E-", "S-", "L-", "U-")
+from trainer.data.labels.entities import OUTSIDE, Entity, entities_of
 
-Span = tuple[str, int, int]  # type, first word, last word
+IGNORED = -100
+PREFIXES = ("B-", "I-", "E-", "S-", "L-", "U-")
+BILOU = {"L": "E", "U": "S"}  # its letters, as IOBES has them
 
 
 def has_entities(labels: Sequence[str]) -> bool:
@@ -52,40 +52,9 @@ def entity_metrics(labels: Sequence[str], gold: np.ndarray, predicted: np.ndarra
     return _figures(names, *columns)
 
 
-def entities(tags: Sequence[str]) -> set[Span]:
-    """The spans of a sequence of tags, by the rules of conlleval: what doesn't fit what came before begins anew."""
-    spans: set[Span] = set()
-    before, kind_before, first = OUTSIDE, "", 0
-    for place, tag in enumerate([*tags, OUTSIDE]):
-        letter, kind = _split(tag)
-        if _ends(before, letter, kind_before, kind):
-            spans.add((kind_before, first, place - 1))
-        if _begins(before, letter, kind_before, kind):
-            first = place
-        before, kind_before = letter, kind
-    return spans
-
-
-def _split(tag: str) -> tuple[str, str]:
-    """The letter and type of a tag; one without a type is of `_`, as seqeval names it."""
-    letter = {"L": "E", "U": "S"}.get(tag[:1], tag[:1])  # BILOU's names
-    return letter, tag[1:].partition("-")[2] or "_"
-
-
-def _ends(before: str, letter: str, kind_before: str, kind: str) -> bool:
-    if before in ("E", "S"):
-        return True
-    if before in ("B", "I") and letter in ("B", "S", "O"):
-        return True
-    return before not in ("O", ".") and kind_before != kind
-
-
-def _begins(before: str, letter: str, kind_before: str, kind: str) -> bool:
-    if letter in ("B", "S"):
-        return True
-    if before in ("E", "S", "O") and letter in ("E", "I"):
-        return True
-    return letter not in ("O", ".") and kind_before != kind
+def entities(tags: Sequence[str]) -> set[Entity]:
+    """The entities of a sequence of tags; BILOU's L and U are E and S."""
+    return set(entities_of([BILOU.get(tag[:1], tag[:1]) + tag[1:] for tag in tags]))
 
 
 def _figures(names: Sequence[str], right: np.ndarray, given: np.ndarray, wanted: np.ndarray) -> dict[str, float]:

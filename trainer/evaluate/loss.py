@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from trainer.config import Evaluate
 from trainer.data.tokens.dataset import Dataset
 from trainer.data.tokens.loader import validation_batches
 from trainer.engine.sequence import own_part
+from trainer.evaluate.document_losses import DocumentLosses, open_documents_of
+from trainer.evaluate.groups import GroupScore
 from trainer.evaluate.label_table import LabelTable, PredictsLabels
 from trainer.objective.build import Objective
 from trainer.ranks.mesh import Mesh
@@ -26,6 +29,7 @@ class Score:
     """`loss` in nats per token over `tokens` targets; no bits per byte where not all tokens of the text are targets.
 
     Of an objective that counts something else, `tokens` of its `unit`; `measures` are the means of its measures.
+    `groups` are figures of documents by source and by language.
     """
 
     loss: float
@@ -33,11 +37,21 @@ class Score:
     tokens: int
     unit: str = TOKENS
     measures: dict[str, float] = field(default_factory=dict)
+    groups: dict[str, dict[str, GroupScore]] = field(default_factory=dict)
 
     @property
     def scale(self) -> str:
         """What stands behind the loss: nothing where it isn't one of tokens, such as dpo's."""
         return " nats per token" if self.unit == TOKENS else ""
+
+    def group_measures(self) -> dict[str, float]:
+        """Of each group its bits per byte and tokens per byte, by KIND/NAME/MEASURE."""
+        return {
+            f"{kind}/{name}/{measure}": getattr(group, measure)
+            for kind, groups in self.groups.items()
+            for name, group in groups.items()
+            for measure in ("bits_per_byte", "tokens_per_byte")
+        }
 
     def in_words(self) -> str:
         """For the console, and summaries."""
@@ -78,11 +92,13 @@ def score(
     mesh: Mesh,
     *,
     beat: Callable[[], None] = lambda: None,
+    documents: DocumentLosses | None = None,
 ) -> Score:
     """Scores the first `settings.rows` rows (0: all) of a validation set; every rank calls it and gets the result.
 
     Row losses are laid into one vector and summed in row order in double precision, so the world size doesn't show.
-    Bits per byte take the dataset's own ratio of tokens to bytes. `beat` is called before each batch.
+    Bits per byte take the dataset's own ratio of tokens to bytes. `beat` is called before each batch. With `documents`,
+    the losses of each are told as well.
     """
     rows = scored_rows(dataset, settings)
     losses, units = torch.zeros(2, rows, dtype=torch.float64)
@@ -98,8 +114,12 @@ def score(
     )
     for first, batch in batches:
         beat()
-        found = objective.losses(model, own_part(batch, mesh).to(mesh.device))
+        own = own_part(batch, mesh).to(mesh.device)
+        with documents.listening(model) if documents else contextlib.nullcontext():
+            found = objective.losses(model, own)
         counted_rows = max(0, min(len(found.rows), rows - first))
+        if documents:
+            documents.add(first, counted_rows, own.targets.shape[1], mesh)
         losses[first : first + counted_rows] = found.rows.double().cpu()[:counted_rows]
         units[first : first + counted_rows] = objective.units(batch)[:counted_rows]
         if found.predictions is not None:
@@ -122,10 +142,11 @@ def score(
     if isinstance(objective, PredictsLabels):
         means |= labels.figures(objective, mesh)
     manifest = dataset.manifest
+    groups = documents.by_group(mesh) if documents else {}
     if manifest.has_targets or objective.unit != TOKENS:
         return Score(loss, None, tokens, objective.unit, means)
     bpb = bits_per_byte(nats_per_token=loss, tokens=manifest.tokens, text_bytes=manifest.text_bytes)
-    return Score(loss, bpb, tokens, objective.unit, means)
+    return Score(loss, bpb, tokens, objective.unit, means, groups)
 
 
 @dataclass
@@ -138,7 +159,9 @@ class LossEvaluator:
     settings: Evaluate
     mesh: Mesh
     beat: Callable[[], None]
+    say: Callable[[str], None] = print
     latest: list[tuple[Dataset, Score]] = field(default_factory=list)
+    _documents: dict[str, DocumentLosses | None] = field(default_factory=dict)
 
     @property
     def every(self) -> int:
@@ -149,10 +172,7 @@ class LossEvaluator:
         """Loss and bits per byte of each set. Every rank calls it and gets the same."""
         was_training = self.engine.module.training
         self.engine.eval()
-        self.latest = [
-            (dataset, score(self.objective, self.engine.module, dataset, self.settings, self.mesh, beat=self.beat))
-            for dataset in self.sets
-        ]
+        self.latest = [(dataset, self._score(dataset)) for dataset in self.sets]
         self.engine.train(was_training)
         metrics = {}
         for dataset, result in self.latest:
@@ -160,4 +180,20 @@ class LossEvaluator:
             if result.bits_per_byte is not None:
                 metrics[f"eval/{dataset.name}/bits_per_byte"] = result.bits_per_byte
             metrics |= {f"eval/{dataset.name}/{name}": value for name, value in result.measures.items()}
+            metrics |= {f"eval/{dataset.name}/{name}": value for name, value in result.group_measures().items()}
         return metrics
+
+    def _score(self, dataset: Dataset) -> Score:
+        if dataset.name not in self._documents:
+            self._documents[dataset.name] = open_documents_of(
+                self.objective,
+                dataset,
+                self.settings,
+                scored_rows(dataset, self.settings),
+                self.mesh,
+                say=self.say,
+                beat=self.beat,
+            )
+        documents = self._documents[dataset.name]
+        module = self.engine.module
+        return score(self.objective, module, dataset, self.settings, self.mesh, beat=self.beat, documents=documents)

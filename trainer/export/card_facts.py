@@ -10,9 +10,9 @@ from typing import Any
 
 from trainer.config import Pretrain
 from trainer.data.tokens.manifest import FILE, read_manifest
+from trainer.data.tokens.stated import stated_language
 from trainer.errors import InputError
 from trainer.machine.json_file import read_json
-from trainer.report.data_card.gather import stated_language
 from trainer.track.energy import FILE as ENERGY
 from trainer.track.energy import energy_in_words, read_account
 from trainer.track.lineage import read_references

@@ -64,11 +64,7 @@ def front_matter(facts: RunFacts, *, form: str, licence: str | None) -> dict[str
     sources = [source for data in facts.data for source in data.sources or []]
     languages = {found[1] for source in sources if (found := LANGUAGE.fullmatch(source.language or ""))}
     datasets = {found[1] for source in sources if (found := HUB_DATASET.fullmatch(source.input))}
-    fields: dict[str, Any] = {}
-    if licence is not None and LICENCE.fullmatch(licence):
-        fields["license"] = licence
-    elif licence is not None:
-        fields |= {"license": "other", "license_name": licence}
+    fields: dict[str, Any] = {} if licence is None else licence_fields(licence)
     if languages:
         fields["language"] = sorted(languages)
     if datasets:
@@ -81,6 +77,11 @@ def front_matter(facts: RunFacts, *, form: str, licence: str | None) -> dict[str
     if any(result.metric.startswith("acc") for result in facts.results):
         fields["metrics"] = ["accuracy"]
     return fields
+
+
+def licence_fields(licence: str) -> dict[str, str]:
+    """A licence in the Hub's words."""
+    return {"license": licence} if LICENCE.fullmatch(licence) else {"license": "other", "license_name": licence}
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -180,6 +181,7 @@ def _results(facts: RunFacts) -> Iterator[str]:
             for name, loss, bits in facts.losses
         ]
         yield _table(["Set", "Nats per token", "Perplexity", "Bits per byte"], rows)
+        yield from _by_group(facts)
     if facts.results:
         rows = [
             [
@@ -194,6 +196,20 @@ def _results(facts: RunFacts) -> Iterator[str]:
             for each in facts.results
         ]
         yield _table(["Task", "Version", "Metric", "Value", "Standard error", "Interval", "n"], rows)
+
+
+def _by_group(facts: RunFacts) -> Iterator[str]:
+    """Figures of documents by source and by language, as they were logged."""
+    figures = {(name, measure): value for name, measure, value in facts.measures}
+    rows = []
+    for (name, measure), value in figures.items():
+        group, _, last = measure.rpartition("/")
+        tokens = figures.get((name, f"{group}/tokens_per_byte"))
+        if last == "bits_per_byte" and group and tokens is not None:
+            kind, _, member = group.partition("/")
+            rows.append([plain(name), plain(kind), plain(member), f"{value:.4f}", f"{tokens:.4f}"])
+    if rows:
+        yield _table(["Set", "By", "Of", "Bits per byte", "Tokens per byte"], rows)
 
 
 def _limits(facts: RunFacts) -> Iterator[str]:

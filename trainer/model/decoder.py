@@ -209,6 +209,7 @@ class Transformer(nn.Module):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.tally = Tally() if config.num_experts > 0 else None
         self.measure: Measure = logit_losses
+        self.least_tokens = 0  # of another rank's batch, where all must call the head as often
         self._tie()
 
     @property
@@ -265,7 +266,13 @@ class Transformer(nn.Module):
         if targets is not None:
             z_loss = self.config.z_loss if self.training else 0.0
             losses = row_losses(
-                hidden, targets, self.lm_head, chunk=self.config.loss_chunk, z_loss=z_loss, measure=self.measure
+                hidden,
+                targets,
+                self.lm_head,
+                chunk=self.config.loss_chunk,
+                z_loss=z_loss,
+                measure=self.measure,
+                least_tokens=self.least_tokens,
             )
             return losses + self._penalties(routings, targets) if routings else losses
         if cache is not None:

@@ -40,12 +40,14 @@ def row_losses(
     chunk: int,
     z_loss: float = 0.0,
     measure: Measure = logit_losses,
+    least_tokens: int = 0,
 ) -> Tensor:
     """Sums over each row of the cross-entropy (nats, fp32) of `head(hidden)` against `targets`.
 
     hidden: (batch, time, hidden_size); targets: (batch, time) int64, IGNORED where masked → (batch,).
     `chunk` tokens' logits are held at a time. `measure` may be logit_losses compiled, which passes over the logits
     fewer times. Where there are several chunks, all rows must weigh the same in what backward is called on (`_Chunks`).
+    The head is called as often as `least_tokens` would take, for ranks that hold a part of it each and other rows.
     """
     several = targets.numel() > chunk
     if several and torch.is_grad_enabled() and is_plain(head):
@@ -53,6 +55,8 @@ def row_losses(
         losses = _Chunks.apply(hidden, head.weight, targets, chunk, z_loss, measure)
     else:
         losses = _checkpointed(hidden, targets, head, chunk, z_loss, measure)
+        for _ in range(-(-least_tokens // chunk) - -(-targets.numel() // chunk)):
+            head(hidden[:1, :1])
     return losses.view(targets.shape).sum(dim=1)
 
 

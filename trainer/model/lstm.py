@@ -97,6 +97,7 @@ class LSTM(nn.Module):
         self.layers = nn.ModuleList(LSTMLayer(size) for _ in range(config.num_hidden_layers))
         self.lm_head = nn.Linear(size, config.vocab_size, bias=False)
         self.measure: Measure = logit_losses
+        self.least_tokens = 0  # of another rank's batch, where all must call the head as often
         self._tie()
 
     @property
@@ -142,7 +143,15 @@ class LSTM(nn.Module):
         if targets is not None:
             z_loss = self.config.z_loss if self.training else 0.0
             chunk = self.config.loss_chunk
-            return row_losses(hidden, targets, self.lm_head, chunk=chunk, z_loss=z_loss, measure=self.measure)
+            return row_losses(
+                hidden,
+                targets,
+                self.lm_head,
+                chunk=chunk,
+                z_loss=z_loss,
+                measure=self.measure,
+                least_tokens=self.least_tokens,
+            )
         if cache is not None:
             hidden = hidden[:, -1:]
         return self.lm_head(hidden).float()

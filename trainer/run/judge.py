@@ -21,18 +21,18 @@ from trainer.evaluate.tasks.in_loop import open_judge, read_tasks
 from trainer.evaluate.tasks.results import FILE, as_records, in_lines, write_results
 from trainer.evaluate.tasks.store import AnswerStore
 from trainer.machine.hub_name import local_folder
+from trainer.model.build import LanguageModel
 from trainer.model.hugging_face.headed import Seq2SeqLM
-from trainer.ranks.mesh import Mesh, join
-from trainer.run.speaker import Speaker, open_speaker
-
-LONGEST_WAIT_S = 24 * 3600.0  # of a rank that is through for the last one
+from trainer.ranks.mesh import Mesh
+from trainer.run.sharded import join_judging, open_judged
+from trainer.run.speaker import Speaker
 
 
 def judge_by_tasks(config: EvaluateVerb) -> int:
     """Answers what isn't answered yet, judges it, writes and prints the results; the exit code. Every rank calls it."""
-    mesh = join(hang_timeout_s=LONGEST_WAIT_S)
+    mesh = join_judging(config)
     sets = read_tasks(config.evaluate, mesh, may_download=config.run.allow_download)  # what is wrong is said first
-    speaker = open_speaker(config.run, config.checkpoint, config.path, device=mesh.device, as_trained=True)
+    speaker = open_judged(config, mesh)
     require(
         not isinstance(speaker.model, Seq2SeqLM),
         f"{next(iter(speaker.described.values()))}: an encoder–decoder; evaluate.tasks are asked of causal "
@@ -48,7 +48,7 @@ def judge_by_tasks(config: EvaluateVerb) -> int:
     answering = Answering(speaker.model, speaker.tokenizer, mesh, config.evaluate.batch_tokens, store)
     found = answering.find(judge.work)
     if mesh.is_main:
-        results = judge.results(found, resamples=config.evaluate.bootstrap)
+        results = judge.results(found, resamples=config.evaluate.bootstrap, store=store)
         records = as_records(results, model=model["name"], step=model["step"])
         write_results(output, results, records)
         print_on_main(mesh, *in_lines(results), f"results  {output / FILE}")
@@ -80,14 +80,7 @@ def identify_model(speaker: Speaker) -> dict[str, Any]:
     """
     described = speaker.described
     if "checkpoint" in described:
-        folder = Path(described["checkpoint"])
-        content = hashlib.sha256((folder / "COMPLETE").read_bytes()).hexdigest()
-        return {
-            "name": str(folder),
-            "step": int(folder.name.split("-")[-1]),
-            "content": content,
-            **_weights_in(speaker),
-        }
+        return identify_checkpoint(Path(described["checkpoint"]), str(described["weights"]), speaker.model)
     folder = Path(local_folder(described["folder"]))
     digest = xxhash.xxh3_128()
     for path in sorted(folder.iterdir()):
@@ -96,10 +89,16 @@ def identify_model(speaker: Speaker) -> dict[str, Any]:
         elif path.is_file():
             status = os.stat(path)
             digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
-    return {"name": str(folder), "step": None, "content": digest.hexdigest(), **_weights_in(speaker)}
+    return {"name": str(folder), "step": None, "content": digest.hexdigest(), **_weights("weight", speaker.model)}
 
 
-def _weights_in(speaker: Speaker) -> dict[str, str]:
+def identify_checkpoint(folder: Path, weights: str, model: LanguageModel) -> dict[str, Any]:
+    """The same of a checkpoint, whose weights of that kind are in `model`."""
+    content = hashlib.sha256((folder / "COMPLETE").read_bytes()).hexdigest()
+    step = int(folder.name.split("-")[-1])
+    return {"name": str(folder.absolute()), "step": step, "content": content, **_weights(weights, model)}
+
+
+def _weights(kind: str, model: LanguageModel) -> dict[str, str]:
     """Kind and precision of the weights that answer."""
-    dtype = str(next(speaker.model.parameters()).dtype).removeprefix("torch.")
-    return {"weights": str(speaker.described.get("weights", "weight")), "dtype": dtype}
+    return {"weights": kind, "dtype": str(next(model.parameters()).dtype).removeprefix("torch.")}

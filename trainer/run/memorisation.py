@@ -33,11 +33,10 @@ from trainer.evaluate.tasks.store import AnswerStore
 from trainer.evaluate.tasks.work import TaskWork, sorted_rows, spread_work
 from trainer.machine.durable import write_json
 from trainer.machine.terminal import one_line
-from trainer.ranks.mesh import join
 from trainer.run.directory import read_config, require_run_dir
-from trainer.run.judge import LONGEST_WAIT_S, identify_model, output_folder, print_on_main
+from trainer.run.judge import identify_model, output_folder, print_on_main
 from trainer.run.provenance import row_stretches
-from trainer.run.speaker import open_speaker
+from trainer.run.sharded import join_judging, open_judged
 
 FILE = "memorisation.json"
 USUAL_PROMPT, LEAST_PROMPT = 50, 10  # tokens
@@ -62,8 +61,8 @@ def audit_memorisation(config: EvaluateVerb) -> int:
     settings = config.memorisation
     require(config.path is None, f"path={config.path}: what a model was trained on is known of run.dir alone.")
     require_run_dir(config.run.dir)
-    mesh = join(hang_timeout_s=LONGEST_WAIT_S)
-    speaker = open_speaker(config.run, config.checkpoint, None, device=mesh.device, as_trained=True)
+    mesh = join_judging(config)
+    speaker = open_judged(config, mesh)
     left = speaker.context_length + 1 - settings.tokens
     prompt = min(USUAL_PROMPT, left) if settings.prompt_tokens is None else settings.prompt_tokens
     if not LEAST_PROMPT <= prompt <= left:

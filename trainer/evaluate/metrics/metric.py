@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from trainer.errors import ConfigError
 from trainer.evaluate.metrics import calibration, classification, entities, squad, translation
+from trainer.evaluate.metrics.bootstrap import OfSums
 
 Figure = float | list[Any] | dict[str, Any]
 
@@ -36,16 +39,10 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def corpus_bits_per_byte(values: Sequence[tuple[float, int]]) -> float:
-    """-Σ log-likelihood / (ln 2 · Σ bytes)."""
-    likelihoods, sizes = zip(*values, strict=True)
-    return -(sum(likelihoods) / sum(sizes)) / math.log(2)
-
-
-def perplexity_per_unit(values: Sequence[tuple[float, int]]) -> float:
-    """exp(-Σ log-likelihood / Σ units)."""
-    likelihoods, sizes = zip(*values, strict=True)
-    return math.exp(-(sum(likelihoods) / sum(sizes)))
+# -Σ log-likelihood / (ln 2 · Σ bytes)
+corpus_bits_per_byte = OfSums(lambda likelihood, size: -(likelihood / size) / math.log(2))
+# exp(-Σ log-likelihood / Σ units)
+perplexity_per_unit = OfSums(lambda likelihood, size: np.exp(-(likelihood / size)))
 
 
 def mean_bits_per_byte(values: Sequence[tuple[float, int]]) -> float:

@@ -62,7 +62,8 @@ class Answering:
         """Rows' numbers with loss and misses, those which this rank adds to the sum over ranks."""
         batches = [(numbers, [work.rows[n] for n in numbers]) for numbers in work.row_batches(self.batch_tokens)]
         with measuring(self.model) as misses:
-            for numbers, rows in self._share(batches, known, [FILLER]):
+            for (numbers, rows), together in self._share(batches, known, [FILLER]):
+                self.model.least_tokens = max(len(each) * self._padded(each) for _, each in together)
                 values = self._losses(rows, misses)
                 if numbers and self.mesh.tensor_rank == 0:  # its neighbours have the same
                     self._keep(rows, values)
@@ -72,7 +73,7 @@ class Answering:
 
     def _texts(self, work: TaskWork, known: dict[str, list[Any]]) -> Iterator[tuple[int, str]]:
         batches = [(numbers, [work.prompts[n] for n in numbers]) for numbers in work.prompt_batches(self.batch_tokens)]
-        for numbers, prompts in self._share(batches, known, []):
+        for (numbers, prompts), _ in self._share(batches, known, []):
             texts = self._continue(prompts)
             if numbers and self.mesh.tensor_rank == 0:
                 self._keep(prompts, texts)
@@ -83,7 +84,8 @@ class Answering:
                     yield from zip(numbers, known[key], strict=True)
 
     def _share(self, batches: list[Any], known: dict[str, list[Any]], filler: list[Any]) -> Iterator[Any]:
-        """This rank's batches: those of a round are neighbours, alike in size; in the last one some have a filler.
+        """This rank's batch and all of its round, by rounds: these are neighbours, alike in size; in the last one some
+        ranks have a filler.
 
         Every rank has as many, for where the model is spread over them, each call is a call of all.
         """
@@ -92,7 +94,7 @@ class Answering:
         for first in range(0, len(left), size):
             mine = first + self.mesh.data_rank
             self.beat()
-            yield left[mine] if mine < len(left) else ([], filler)
+            yield left[mine] if mine < len(left) else ([], filler), left[first : first + size]
 
     def _keep(self, items: list[Any], values: list[Any]) -> None:
         if self.store and self.mesh.sequence_rank == 0:
@@ -101,8 +103,7 @@ class Answering:
     @torch.no_grad()
     def _losses(self, rows: list[Row], misses: list[Tensor]) -> list[list[float]]:
         """Loss and misses of each row; with sequence parallelism, this rank's part of them."""
-        longest = max(row.length for row in rows)
-        longest += -longest % self.mesh.sequence
+        longest = self._padded(rows) * self.mesh.sequence
         inputs = torch.zeros(len(rows), longest, dtype=torch.int64)
         targets = torch.full((len(rows), longest), IGNORED)
         for place, row in enumerate(rows):
@@ -118,6 +119,10 @@ class Answering:
             losses = self.model(inputs, targets)
         missed = torch.cat(misses).view(targets.shape).sum(dim=1)
         return torch.stack((losses.double().cpu(), missed.double().cpu()), dim=1).tolist()
+
+    def _padded(self, rows: list[Row]) -> int:
+        """Length of this rank's part of rows that go through the model together."""
+        return -(-max(row.length for row in rows) // self.mesh.sequence)
 
     def _continue(self, prompts: list[PromptRow]) -> list[str]:
         """What follows each prompt. A rank without any takes part in the calls of others."""
@@ -152,7 +157,7 @@ class Answering:
 def measuring(module: Any) -> Iterator[list[Tensor]]:
     """Where the model's losses are plain fp32 log-likelihoods; yields what its calls fill with whether targets, flat,
     aren't the likeliest token."""
-    plain = module.measure
+    plain, tokens = module.measure, getattr(module, "least_tokens", 0)
     misses: list[Tensor] = []
 
     def measure(logits: Tensor, targets: Tensor, z_loss: float) -> Tensor:
@@ -166,7 +171,7 @@ def measuring(module: Any) -> Iterator[list[Tensor]]:
     try:
         yield misses
     finally:
-        module.measure = plain
+        module.measure, module.least_tokens = plain, tokens
 
 
 def _before(text: str, until: tuple[str, ...]) -> str:

@@ -12,10 +12,11 @@ import numpy as np
 from trainer.evaluate.metrics.bootstrap import interval, resampled, standard_error
 from trainer.evaluate.metrics.metric import METRICS
 from trainer.evaluate.tasks.request import Answer, Completion, Likelihood, Request, fingerprint_of
+from trainer.evaluate.tasks.store import AnswerStore
 from trainer.evaluate.tasks.task import Measured, TaskOutcome
 
-CHOICE, GENERATE, LOSS = "choice", "generate", "loss"
-KINDS = (CHOICE, GENERATE, LOSS)
+CHOICE, GENERATE, LOSS, CODE = "choice", "generate", "loss", "code"
+KINDS = (CHOICE, GENERATE, LOSS, CODE)
 SLOW_RESAMPLES = 100  # of a figure that takes a pass over the corpus, as in lm-evaluation-harness
 
 
@@ -79,7 +80,9 @@ class DocumentTask:
             asked = asked + (document.unconditional or [Choice("", each.continuation, "") for each in asked])
         return [Likelihood(choice.context, choice.continuation) for choice in asked]
 
-    def judge(self, answers: Sequence[Answer], *, resamples: int) -> list[TaskOutcome]:
+    def judge(
+        self, answers: Sequence[Answer], *, resamples: int, store: AnswerStore | None = None
+    ) -> list[TaskOutcome]:
         """The result, from the answers to `requests`."""
         waiting = iter(answers)
         samples = []

@@ -10,10 +10,13 @@ from pathlib import Path
 import conf
 from trainer.config import Evaluate
 from trainer.errors import ConfigError, InputError
-from trainer.evaluate.tasks.documents import DocumentTask
+from trainer.evaluate.sandbox import open_sandbox
+from trainer.evaluate.tasks.code import CodeTask
+from trainer.evaluate.tasks.documents import CODE, DocumentTask
 from trainer.evaluate.tasks.harness import EXTRA, Harness
+from trainer.evaluate.tasks.request import Completion
 from trainer.evaluate.tasks.task import TaskSet
-from trainer.evaluate.tasks.task_file import TaskFile, is_task_file, read_task, read_task_file
+from trainer.evaluate.tasks.task_file import TaskFile, is_task_file, read_code, read_task, read_task_file
 
 OWN = Path(conf.__file__).parent / "task"
 SHOWN = 12  # names in an error message
@@ -28,7 +31,7 @@ def open_tasks(settings: Evaluate, *, may_download: bool) -> list[TaskSet]:
     files = _own_files(folder)
     own = [name for name in settings.tasks if name in files]
     rest = [name for name in settings.tasks if name not in files]
-    found: list[TaskSet] = [_open_file(read_task_file(files[name]), settings.task_documents) for name in own]
+    found: list[TaskSet] = [_open_file(read_task_file(files[name]), settings) for name in own]
     if rest:
         found.append(_open_harness(rest, folder, files, settings, may_download=may_download))
     return found
@@ -60,11 +63,35 @@ def _name_of(path: Path) -> str:
         return path.stem
 
 
-def _open_file(task: TaskFile, limit: int) -> DocumentTask:
+def _open_file(task: TaskFile, settings: Evaluate) -> TaskSet:
+    limit = settings.task_documents or None
+    if task.kind == CODE:
+        limits = settings.sandbox_seconds, settings.sandbox_memory_mib
+        sandbox = open_sandbox(settings.sandbox, *limits, task.task)
+        programs = read_code(task)
+        completion = Completion("", tuple(task.until), task.max_tokens, float(task.temperature), float(task.top_p))
+        return CodeTask(
+            task.task,
+            task.version,
+            task.metrics,
+            programs[:limit],
+            task.samples,
+            completion,
+            str(task.program),
+            str(task.path),
+            sandbox,
+            len(programs),
+        )
     documents = read_task(task, 0)
-    kept = documents[: limit or None]
     return DocumentTask(
-        task.task, task.version, task.kind, task.metrics, kept, tuple(task.until), task.max_tokens, len(documents)
+        task.task,
+        task.version,
+        task.kind,
+        task.metrics,
+        documents[:limit],
+        tuple(task.until),
+        task.max_tokens,
+        len(documents),
     )
 
 

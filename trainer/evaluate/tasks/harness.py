@@ -19,6 +19,7 @@ from trainer.errors import BanyanError, ConfigError, InputError
 from trainer.evaluate.metrics.bootstrap import interval, resampled
 from trainer.evaluate.tasks.documents import is_number
 from trainer.evaluate.tasks.request import Answer, Completion, Likelihood, Request, Rolling, fingerprint_of
+from trainer.evaluate.tasks.store import AnswerStore
 from trainer.evaluate.tasks.task import Measured, TaskOutcome
 
 EXTRA = "lm-eval isn't installed: pip install 'banyan-train[eval]'"
@@ -74,7 +75,7 @@ class HarnessTasks:
             if getattr(task, "UNSAFE_CODE", False):
                 raise ConfigError(
                     f"evaluate.tasks: {name}: lm-eval would run code that the model writes in this process, which "
-                    "is never done here."
+                    "is never done here; write a task file of kind: code, which evaluate.sandbox runs."
                 )
             with _quiet():
                 try:
@@ -121,7 +122,9 @@ class HarnessTasks:
                 asked[instance.request_type] += [(name, instance, number) for number in range(instance.repeats)]
         return asked
 
-    def judge(self, answers: Sequence[Answer], *, resamples: int) -> list[TaskOutcome]:
+    def judge(
+        self, answers: Sequence[Answer], *, resamples: int, store: AnswerStore | None = None
+    ) -> list[TaskOutcome]:
         """What lm-evaluation-harness makes of the answers."""
         from lm_eval.evaluator import evaluate
 

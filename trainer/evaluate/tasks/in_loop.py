@@ -11,9 +11,11 @@ from trainer.config import Evaluate
 from trainer.data.tokens.tokenizer import Tokenizer
 from trainer.errors import ConfigError
 from trainer.evaluate.tasks.answer import Answering
+from trainer.evaluate.tasks.code import CodeTask
 from trainer.evaluate.tasks.encode import RequestEncoder
 from trainer.evaluate.tasks.find import open_tasks
 from trainer.evaluate.tasks.request import Answer
+from trainer.evaluate.tasks.store import AnswerStore
 from trainer.evaluate.tasks.task import TaskOutcome, TaskSet
 from trainer.evaluate.tasks.work import Computed, EncodedRequests, TaskWork, encode_requests, spread_work
 from trainer.ranks.mesh import Mesh
@@ -32,22 +34,32 @@ class Judge:
     metrics: dict[str, bool]
     """Whether higher is better, of each TASK/METRIC; on every rank."""
 
-    def results(self, found: Computed, *, resamples: int) -> list[TaskOutcome]:
+    def results(self, found: Computed, *, resamples: int, store: AnswerStore | None = None) -> list[TaskOutcome]:
         """Every set's. Rank 0 calls it."""
         assert self.questions is not None
         answers, results, start = self.questions.answers(found), [], 0
         for each in self.sets:
             count = len(each.requests())
             part: list[Answer] = answers[start : start + count]
-            results += each.judge(part, resamples=resamples)
+            results += each.judge(part, resamples=resamples, store=store)
             start += count
         return results
 
 
-def read_tasks(settings: Evaluate, mesh: Mesh, *, may_download: bool) -> list[TaskSet]:
+def read_tasks(settings: Evaluate, mesh: Mesh, *, may_download: bool, in_loop: bool = False) -> list[TaskSet]:
     """The tasks, read and checked: on rank 0, none elsewhere. Every rank calls it; what is wrong is raised on all."""
     found: list[TaskSet] = []
-    mesh.main_finds(lambda: found.extend(open_tasks(settings, may_download=may_download)))
+
+    def read() -> None:
+        found.extend(open_tasks(settings, may_download=may_download))
+        for each in found:
+            if in_loop and isinstance(each, CodeTask):
+                raise ConfigError(
+                    f"evaluate.tasks: {each.name} runs programs, for which all ranks would wait: leave it out while "
+                    "training, and judge checkpoints by banyan evaluate."
+                )
+
+    mesh.main_finds(read)
     return found
 
 

@@ -77,6 +77,20 @@ def read_frozen(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def read_frozen_records(path: Path) -> list[dict[str, Any]]:
+    """What documents were made of, each once: the fields of `doc`."""
+    found: dict[int, dict[str, Any]] = {}
+    for number, record in enumerate(_records(path), 1):
+        doc, doc_id = record.get("doc"), record.get("doc_id")
+        if not isinstance(doc, dict) or type(doc_id) is not int:
+            raise InputError(f"{path}, line {number}: no OLMES request: doc and doc_id are needed.")
+        if doc_id < UNCONDITIONAL:
+            found.setdefault(doc_id, doc)
+    if not found:
+        raise InputError(f"{path}: no request in it.")
+    return list(found.values())
+
+
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with open_regular(path) as raw, gzip.open(raw) if path.suffix == ".gz" else raw as lines:

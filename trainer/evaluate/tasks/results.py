@@ -61,8 +61,10 @@ def as_records(results: Sequence[TaskOutcome], *, model: str, step: int | None) 
     ]
 
 
-def write_results(folder: Path, results: Sequence[TaskOutcome], records: list[Record]) -> None:
-    """Writes both; records of other tasks that are there stay."""
+def write_results(
+    folder: Path, results: Sequence[TaskOutcome], records: list[Record], *, within: Sequence[str] = ()
+) -> None:
+    """Writes both; records of other tasks that are there stay, but for those whose names are `within` one of these."""
     make_folder(folder / SAMPLES)
     for result in results:
         if result.samples:
@@ -70,7 +72,9 @@ def write_results(folder: Path, results: Sequence[TaskOutcome], records: list[Re
                 for sample in result.samples:
                     out.write(json.dumps(sample).encode() + b"\n")
     judged = {result.task for result in results}
-    kept = [record for record in read_results(folder) if record.task not in judged] if (folder / FILE).exists() else []
+    there = read_results(folder) if (folder / FILE).exists() else []
+    parts = tuple(f"{name}/" for name in within)
+    kept = [record for record in there if record.task not in judged and not record.task.startswith(parts)]
     write_json(folder / FILE, [vars(record) for record in kept + records])
 
 

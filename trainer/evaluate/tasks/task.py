@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from trainer.evaluate.metrics.metric import Figure
 from trainer.evaluate.tasks.request import Answer, Request
+from trainer.evaluate.tasks.store import AnswerStore
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,13 @@ class TaskSet(Protocol):
     def requests(self) -> list[tuple[str, Request]]:
         """Everything that is asked, with the name of its task."""
 
-    def judge(self, answers: Sequence[Answer], *, resamples: int) -> list[TaskOutcome]:
-        """The results, from an answer for each request. `resamples` of 0: figures alone."""
+    def judge(
+        self, answers: Sequence[Answer], *, resamples: int, store: AnswerStore | None = None
+    ) -> list[TaskOutcome]:
+        """The results, from an answer for each request. `resamples` of 0: figures alone.
+
+        `store` keeps what judging takes long to find.
+        """
 
     def metrics(self) -> dict[str, bool]:
         """Whether higher is better, of each TASK/METRIC that there will be."""

@@ -3,7 +3,7 @@
 task: sms                       the file's name by default
 version: 1
 data: sms.jsonl                 JSON lines, beside this file; or requests: FILE or olmes:TASK/VARIANT
-kind: choice                    choice (the likeliest of some), generate (text), or loss (of given texts)
+kind: choice                    choice (the likeliest of some), generate (text), loss (of given texts), or code
 prompt: "Message: {{text}}\\nKind:"
 choices: [harmless, spam]       or the name of a field that holds a list
 target: label                   a field, or a template: which choice (by number or as text), or what is expected
@@ -26,13 +26,22 @@ import yaml
 
 from trainer.errors import InputError
 from trainer.evaluate.metrics.metric import METRICS, find_metric
-from trainer.evaluate.tasks.documents import CHOICE, GENERATE, KINDS, LOSS, Choice, TaskDocument
-from trainer.evaluate.tasks.olmes import PREFIX, find_requests, read_frozen
+from trainer.evaluate.metrics.pass_at_k import tries_of
+from trainer.evaluate.tasks.code import COMPLETION, CodeDocument
+from trainer.evaluate.tasks.documents import CHOICE, CODE, GENERATE, KINDS, LOSS, Choice, TaskDocument
+from trainer.evaluate.tasks.olmes import PREFIX, find_requests, read_frozen, read_frozen_records
 from trainer.evaluate.tasks.records import read_records
 from trainer.machine.json_file import Malformed, read_regular
 
 MOST_BYTES = 2**20  # of a task file
-DEFAULTS = {CHOICE: ["acc", "acc_norm"], GENERATE: ["exact_match"], LOSS: ["bits_per_byte"]}
+MOST_TRIES = 1000  # completions of a document
+DEFAULTS = {CHOICE: ["acc", "acc_norm"], GENERATE: ["exact_match"], LOSS: ["bits_per_byte"], CODE: ["pass@1"]}
+NEEDED = {
+    CHOICE: ("prompt", "choices", "target"),
+    GENERATE: ("prompt", "target"),
+    LOSS: ("target",),
+    CODE: ("prompt", "program"),
+}
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,10 @@ class TaskFile:
     shots_separator: str = "\n\n"
     until: list[str] = field(default_factory=lambda: ["\n"])
     max_tokens: int = 64
+    program: str | None = None
+    samples: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
 
     @property
     def places(self) -> dict[str, Path]:
@@ -78,7 +91,11 @@ KINDS_OF_FIELDS: dict[str, tuple[type, ...]] = {
     "shots": (int,),
     "shots_seed": (int,),
     "max_tokens": (int,),
+    "samples": (int,),
+    "temperature": (int, float),
+    "top_p": (int, float),
 }
+OF_CODE = ("program", "samples", "temperature", "top_p")  # keys of kind: code alone
 
 
 def is_task_file(path: Path) -> bool:
@@ -139,14 +156,30 @@ def _checked(task: TaskFile) -> TaskFile:
         (task.data is None) != (task.requests is None),
         f"{where}: data, requests: give one of them, a file of records or one of frozen requests.",
     )
-    if task.data is not None:
-        needed = {CHOICE: ("prompt", "choices", "target"), GENERATE: ("prompt", "target"), LOSS: ("target",)}[task.kind]
-        for key in needed:
+    if task.data is not None or task.kind == CODE:
+        for key in NEEDED[task.kind]:
             _require(getattr(task, key) is not None, f"{where}: {key} is missing; kind: {task.kind} needs it.")
     else:
         _require(task.kind != GENERATE, f"{where}: kind: generate: frozen requests are scored; use choice or loss.")
         _require(task.shots == 0, f"{where}: shots: frozen requests have theirs already; leave it out.")
     _require(task.shots >= 0, f"{where}: shots: {task.shots}: 0 or more.")
+    for key in OF_CODE if task.kind != CODE else ():
+        _require(
+            getattr(task, key) == getattr(TaskFile, key), f"{where}: {key}: kind: {task.kind} has none; leave it out."
+        )
+    if task.kind == CODE:
+        _require(task.shots == 0, f"{where}: shots: kind: code has none; put examples into the prompt.")
+        for key in ("choices", "target"):
+            _require(
+                getattr(task, key) is None, f"{where}: {key}: kind: code has none; its program says what is right."
+            )
+        _require(0 < task.samples <= MOST_TRIES, f"{where}: samples: {task.samples}: 1 to {MOST_TRIES:,}.")
+        _require(0 <= task.temperature <= 100, f"{where}: temperature: {task.temperature}: 0 to 100.")
+        _require(0 < task.top_p <= 1, f"{where}: top_p: {task.top_p}: above 0, up to 1.")
+        _require(
+            task.samples == 1 or task.temperature > 0,
+            f"{where}: samples: {task.samples} of temperature 0 are all the same; give a temperature, such as 0.8.",
+        )
     _require(task.max_tokens > 0, f"{where}: max_tokens: {task.max_tokens}: 1 or more.")
     _require(
         task.shots == 0 or task.shots_data is not None,
@@ -156,6 +189,17 @@ def _checked(task: TaskFile) -> TaskFile:
         task = dataclasses.replace(task, metrics=DEFAULTS[task.kind])
     for name in task.metrics:
         _require(isinstance(name, str), f"{where}: metrics: {str(name)[:60]} is no name.")
+        tries = tries_of(name)
+        if task.kind == CODE or tries is not None:
+            _require(
+                task.kind == CODE and tries is not None,
+                f"{where}: metrics: {name}: kind: code has pass@k, others don't.",
+            )
+            _require(
+                tries is not None and tries <= task.samples,
+                f"{where}: metrics: {name}: needs samples: {tries} or more, not {task.samples}.",
+            )
+            continue
         metric = find_metric(name, f"{where}: metrics")
         fits = {
             CHOICE: metric.kind in ("value", "labels", "confidence", "likelihood"),
@@ -192,6 +236,20 @@ def read_task(task: TaskFile, limit: int) -> list[TaskDocument]:
         dataclasses.replace(_read(task, record, f"{places['data']}, record {number}", before), number=number - 1)
         for number, record in enumerate(records, 1)
     ]
+
+
+def read_code(task: TaskFile) -> list[CodeDocument]:
+    """The documents of a task of kind code. InputError names the record that doesn't fit the file."""
+    from trainer.evaluate.tasks.template import fill_template
+
+    places = task.places
+    records = read_frozen_records(places["requests"]) if task.requests else read_records(places["data"], str(task.path))
+    documents = []
+    for number, record in enumerate(records, 1):
+        where = f"{task.path}: record {number}"
+        fill_template(str(task.program), record | {COMPLETION: ""}, f"{where}: program")
+        documents.append(CodeDocument(number - 1, fill_template(str(task.prompt), record, where), record))
+    return documents
 
 
 def _frozen(task: TaskFile, record: dict[str, Any]) -> TaskDocument:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainer.data.tokens.manifest import Manifest
-from trainer.data.tokens.shards import ShardReader, Shards
+from trainer.data.tokens.shards import Shards
 from trainer.report.data_card.card import LengthCounts
 
 MOST_LOOKED_AT = 100_000  # documents of a split whose origin is looked at; they are in blocks at even distances
@@ -64,11 +64,5 @@ def seen_documents(manifest: Manifest, most: int = MOST_LOOKED_AT) -> Iterator[S
         blocks = range(-before % stride, len(reader.index), stride)
         before += len(reader.index)
         for block in blocks:
-            yield from _documents_of(reader, block)
-
-
-def _documents_of(reader: ShardReader, number: int) -> Iterator[SeenDocument]:
-    block = reader.block(number)
-    ends = np.cumsum(block.lengths, dtype=np.int64).tolist()
-    for document, start, end in zip(block.documents, [0, *ends], ends, strict=False):
-        yield SeenDocument(document.source, document.record, document.bytes, block.tokens[start : end - 1])
+            for document, tokens in reader.block(block).each_document():
+                yield SeenDocument(document.source, document.record, document.bytes, tokens)

@@ -16,6 +16,7 @@ import numpy as np
 from trainer.data.revise.revise import COPIES_ADDED
 from trainer.data.text.near_dropped import read_near_record
 from trainer.data.tokens.manifest import Manifest, SourceGroup, datasets_in, output_of, read_manifest
+from trainer.data.tokens.stated import stated_language
 from trainer.data.tokens.tokenizer import Tokenizer, load_tokenizer
 from trainer.errors import InputError
 from trainer.report.data_card.card import CardSource, CardSplit, ClusterSize, DataCard, KeptSample, TextShare
@@ -29,8 +30,6 @@ SAMPLE_CHARACTERS = 800
 SAMPLE_TOKENS = 4 * SAMPLE_CHARACTERS  # of one byte each, they are as many characters
 MOST_DOMAINS = 25
 STAGES = "data.clean.stages"  # settings of prepare that the card reads
-SOURCES = "data.sources"
-LANGUAGE = "data.language"
 REHYDRATE = "data.rehydrate"
 TOLD_ELSEWHERE = ("command", "version", "time", "changed", "domains")
 
@@ -120,32 +119,19 @@ def _source(manifest: Manifest, group: SourceGroup, share: TextShare) -> CardSou
     return CardSource(group.input, len(group.files), group.licence, stated_language(manifest, group), share)
 
 
-def stated_language(manifest: Manifest, group: SourceGroup) -> str | None:
-    """The language that was stated of an input."""
-    described = manifest.prepared.get(SOURCES)
-    entries = list(described.values()) if isinstance(described, dict) else []
-    own = [
-        entry.get("language")
-        for entry in entries
-        if isinstance(entry, dict) and isinstance(entry.get("input"), list) and group.input in entry["input"]
-    ]
-    stated = [getattr(group, "language", None), *own, manifest.prepared.get(LANGUAGE)]
-    return next((language for language in stated if isinstance(language, str) and language), None)
-
-
 def _languages(
     manifests: Sequence[Manifest], tokenizer: Tokenizer, say: Callable[[str], None]
 ) -> tuple[tuple[tuple[str, TextShare], ...], int]:
     """The languages of documents at even distances of the training split, guessed, and how many documents that were."""
     try:
-        guess = open_guesser()
+        guess = open_guesser(tokenizer)
     except InputError as error:
         say(f"languages are left out: {error}")
         return (), 0
     main = manifests[0]
     stride = max(1, -(-min(main.documents, MOST_LOOKED_AT) // MOST_GUESSED))
     documents = islice(seen_documents(main), 0, None, stride)
-    found = count_languages(documents, tokenizer, guess)
+    found = count_languages(documents, guess)
     return found, sum(share.documents for _, share in found)
 
 

@@ -128,9 +128,10 @@ def training_line(step: int, total_steps: int, metrics: Mapping[str, float], lef
 
 
 def evaluation_lines(step: int, total_steps: int, metrics: Mapping[str, float]) -> list[str]:
-    """`step 120/450  validation loss 4.701  1.923 bits/byte`, a line per evaluated set or task."""
+    """`step 120/450  validation loss 4.701  1.923 bits/byte`, a line per evaluated set, its sources, or task."""
     lines = []
     tasks: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     sets = {key.rpartition("/")[0] for key in metrics if key.startswith("eval/") and key.endswith("/loss")}
     for key, loss in metrics.items():
         if key.startswith("eval/") and key.endswith("/loss"):
@@ -140,7 +141,13 @@ def evaluation_lines(step: int, total_steps: int, metrics: Mapping[str, float]) 
             lines.append("  ".join(parts + ([] if bits is None else [f"{bits:.3f} bits/byte"])))
         elif key.startswith("eval/") and key.rpartition("/")[0] not in sets and not key.endswith("/bigram_loss"):
             task, _, metric = key.removeprefix("eval/").rpartition("/")
+            kind, _, group = task.rpartition("/")
+            if f"eval/{kind.partition('/')[0]}" in sets and kind.endswith(("/source", "/language")):
+                if metric == "bits_per_byte":
+                    groups.setdefault(kind.replace("/", " by ", 1), []).append(f"{group} {loss:.3f}")
+                continue
             tasks.setdefault(task, []).append(f"{metric} {loss:.4f}")
+    lines += [f"{_counter(step, total_steps)}  {kind}, bits/byte: {', '.join(each)}" for kind, each in groups.items()]
     return lines + ["  ".join([_counter(step, total_steps), task, *parts]) for task, parts in tasks.items()]
 
 
