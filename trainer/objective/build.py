@@ -108,13 +108,15 @@ def extra_ids_of(settings: ObjectiveSettings, data: Data, manifest: Manifest) ->
 
 def check_datasets(settings: ObjectiveSettings, datasets: Sequence[Dataset]) -> None:
     """Refuses data of which the objective would make something else than they are."""
-    read = members_of(settings)
+    kind, read = KINDS[settings.name], members_of(settings)
     for dataset in datasets:
         for member, objectives in NEEDED.items():
             if member in dataset.manifest.members and member not in read:
                 raise ConfigError(
                     f"objective={settings.name}: {dataset.manifest.folder} holds pairs of answers, a chosen and a "
-                    f"rejected one, of which it would learn both; use {objectives}."
+                    f"rejected one, of which it would take both; use {objectives}."
                 )
-        if KINDS[settings.name].head == SEQ2SEQ and dataset.packing is not None and dataset.packing.single:
+        if kind.has_labels and not kind.fixed_labels:
+            classify.check_labels(settings.labels, dataset.manifest)
+        if kind.head == SEQ2SEQ and dataset.packing is not None and dataset.packing.single:
             seq2seq.check_lengths(dataset)

@@ -102,6 +102,15 @@ def _build(settings: ObjectiveSettings, data: Data, manifest: Manifest, *, by_to
     return Classify(labels, class_weights_of(settings, labels), by_token, unit)
 
 
+def check_labels(labels: Sequence[str], manifest: Manifest) -> None:
+    """Refuses a set whose labels have other numbers than a run's: its figures would be of other labels."""
+    if labels and tuple(labels) != manifest.labels:
+        raise InputError(
+            f"{manifest.folder}: its labels are {', '.join(manifest.labels)[:120]}, the model's "
+            f"{', '.join(labels)[:120]}: prepare it with data.labels=[{','.join(labels)[:120]}]."
+        )
+
+
 def class_weights_of(settings: ObjectiveSettings, labels: Sequence[str]) -> tuple[float, ...]:
     """The weight of each label, 1 where none is given. ConfigError for one that isn't a label."""
     for name, weight in settings.class_weights.items():

@@ -2,33 +2,23 @@
 
 banyan evaluate run.dir=runs/NAME                                      the run's own validation sets
 banyan evaluate run.dir=runs/NAME data.path=DIR                        any token shards of the same tokenizer
+banyan evaluate path=HF_FOLDER data.path=DIR                           a Hugging Face model, by what its class is for
 banyan evaluate run.dir=runs/NAME evaluate.tasks=[arc_easy,piqa]       tasks; path=HF_FOLDER in the place of a run
 banyan evaluate run.dir=runs/NAME audit=memorisation                   what it knows by heart, and whose that is
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-
-import torch
-
-from trainer.checkpoint.find import find_checkpoint
-from trainer.checkpoint.fragment import kind_of_weights
-from trainer.config import Data, EvaluateVerb
+from trainer.config import EvaluateVerb
 from trainer.config.values import check_values
-from trainer.data.tokens.dataset import Dataset, check_run_tokenizer, open_dataset, open_validation
-from trainer.data.tokens.packing import row_packing
-from trainer.engine.bf16 import autocast
-from trainer.errors import ConfigError, require
+from trainer.errors import require
 from trainer.evaluate.loss import TOKENS, Score, cut_in_words, score
-from trainer.evaluate.trained_model import load_model
-from trainer.objective.build import build_objective, check_datasets, members_of
+from trainer.objective.build import build_objective
 from trainer.ranks.mesh import join
-from trainer.run.directory import log_to_file, read_config, require_run_dir
 from trainer.run.judge import judge_by_tasks
 from trainer.run.memorisation import audit_memorisation
 from trainer.run.open import check_shards
+from trainer.run.scored import describes_order, find_hugging_face, find_run, scored_sets
 from trainer.track.metrics import perplexity
 
 
@@ -44,33 +34,29 @@ def main(config: EvaluateVerb) -> int:
 
 
 def score_losses(config: EvaluateVerb) -> int:
-    """Scores the checkpoint on every set and prints a line for each."""
-    require(config.path is None, f"path={config.path}: give evaluate.tasks; losses on token shards are of run.dir.")
-    run_dir = require_run_dir(config.run.dir)
-    run = read_config(run_dir)
+    """Scores the model on every set and prints a line for each."""
+    require(
+        (config.run.dir is None) != (config.path is None),
+        "run.dir and path: give one of them, a run directory or a Hugging Face folder.",
+    )
     mesh = join()
-    log_to_file(run_dir, mesh.rank)
-    folder = mesh.main_finds(lambda: find_checkpoint(run_dir, config.checkpoint.step))
-    sets = open_sets(config.data, run.data, members_of(run.objective))
-    check_datasets(run.objective, sets)
-    for dataset in sets:
-        check_run_tokenizer(dataset, run_dir / "tokenizer" / "tokenizer.json")
-    check_shards(sets, config.data.verify_bytes, mesh)
-
-    dtype = torch.bfloat16 if run.has_bf16_weights else torch.float32
-    model = load_model(run.model, folder, mesh.device, dtype, kind=kind_of_weights(config.checkpoint), adapt=run.adapt)
-    if run.autocasts:
-        autocast(model, mesh.device)
-
+    subject = find_run(config, mesh) if config.path is None else find_hugging_face(config)
+    sets = list(scored_sets(subject, config.data))
+    check_shards([each.dataset for each in sets], config.data.verify_bytes, mesh)
     if mesh.is_main:
-        print(f"{folder}")
-    for dataset in sets:
-        objective = build_objective(run.objective, run.data, dataset.manifest, seed=run.seed)
-        result = score(objective, model, dataset, config.evaluate, mesh)
+        print(subject.name)
+        if order := describes_order(subject):
+            print(order)
+    model, loaded = None, None
+    for each in sets:
+        if model is None or each.model != loaded:
+            model, loaded = subject.load(each.model, mesh.device), each.model
+        objective = build_objective(each.objective, each.data, each.dataset.manifest, seed=each.seed)
+        result = score(objective, model, each.dataset, config.evaluate, mesh)
         if mesh.is_main:
-            if cut := cut_in_words(dataset, config.evaluate):
+            if cut := cut_in_words(each.dataset, config.evaluate):
                 print(cut)
-            print(f"{dataset.name}: {_in_words(result)} of {dataset.manifest.folder})", flush=True)
+            print(f"{each.dataset.name}: {_in_words(result)} of {each.dataset.manifest.folder})", flush=True)
             for line in _by_label(result):
                 print(line, flush=True)
     mesh.leave()
@@ -102,25 +88,3 @@ def _by_label(result: Score) -> list[str]:
         figures = (result.measures[f"{figure}/{name}"] for figure in ("precision", "recall", "f1"))
         lines.append(f"  {name:{width}}  " + "  ".join(f"{figure:8.6f}" for figure in figures))
     return lines
-
-
-def open_sets(asked: Data, trained_on: Data, members: tuple[str, ...]) -> list[Dataset]:
-    """data.path (its validation part if prepare wrote one), or data.validation, or else the run's validation sets."""
-    if asked.path and not asked.validation:
-        name = Path(asked.path).name
-        return [
-            open_dataset(
-                name,
-                asked.path,
-                key="data.path",
-                split="validation",
-                sequence_length=trained_on.sequence_length,
-                packing=row_packing(trained_on, seed=0),
-                members=members,
-            )
-        ]
-    chosen = replace(trained_on, validation=asked.validation) if asked.validation else trained_on
-    sets = open_validation(chosen, members)
-    if not sets:
-        raise ConfigError("the run has no validation set: give data.path=DIR with token shards.")
-    return sets
