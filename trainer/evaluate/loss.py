@@ -25,7 +25,8 @@ TOKENS = "tokens"  # the unit of objectives whose losses are nats of text
 class Score:
     """`loss` in nats per token over `tokens` targets; no bits per byte where not all tokens of the text are targets.
 
-    Of an objective that counts something else, `tokens` of its `unit`; `measures` are the means of its measures.
+    Of an objective that counts something else, `tokens` of its `unit`, and a loss in its `scale`; `measures` are the
+    means of its measures.
     """
 
     loss: float
@@ -33,11 +34,7 @@ class Score:
     tokens: int
     unit: str = TOKENS
     measures: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def scale(self) -> str:
-        """What stands behind the loss: nothing where it isn't one of tokens, such as dpo's."""
-        return " nats per token" if self.unit == TOKENS else ""
+    scale: str = "nats per token"
 
     def in_words(self) -> str:
         """For the console, and summaries."""
@@ -123,9 +120,9 @@ def score(
         means |= labels.figures(objective, mesh)
     manifest = dataset.manifest
     if manifest.has_targets or objective.unit != TOKENS:
-        return Score(loss, None, tokens, objective.unit, means)
+        return Score(loss, None, tokens, objective.unit, means, objective.scale)
     bpb = bits_per_byte(nats_per_token=loss, tokens=manifest.tokens, text_bytes=manifest.text_bytes)
-    return Score(loss, bpb, tokens, objective.unit, means)
+    return Score(loss, bpb, tokens, objective.unit, means, objective.scale)
 
 
 @dataclass

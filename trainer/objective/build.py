@@ -35,6 +35,10 @@ class Objective(Protocol):
     def unit(self) -> str:
         """What a loss is a mean over, in a word of the plural: "tokens" are targets, and losses nats of them."""
 
+    @property
+    def scale(self) -> str:
+        """What a loss is in, as it stands behind a number: "nats per token"."""
+
     def check_model(self, model: LanguageModel) -> None:
         """Refuses a model that can't be trained for this, in one line, once it has its weights."""
 

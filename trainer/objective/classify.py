@@ -36,6 +36,11 @@ class Classify:
     unit: str
 
     @property
+    def scale(self) -> str:
+        """What a loss is in."""
+        return "nats per word" if self.by_token else "nats per text"
+
+    @property
     def label_names(self) -> tuple[str, ...]:
         """What the numbers among predictions stand for."""
         return self.labels
