@@ -13,7 +13,7 @@ SCALES = {
     "seq2seq": "nats per token of spans",
     "classify": "nats per text",
     "tag": "nats per word",
-    **dict.fromkeys(("dpo", "simpo", "reward"), "nats per pair"),
+    **dict.fromkeys(("dpo", "simpo", "orpo", "reward"), "nats per pair"),
 }
 
 

@@ -17,7 +17,7 @@ from trainer.data.tokens.token_rows import GatheredRows
 from trainer.errors import ConfigError
 from trainer.model.build import LanguageModel
 from trainer.model.hugging_face.heads import CAUSAL, CLASSIFY, MASKED, SEQ2SEQ, TAG
-from trainer.objective import causal, classify, distill, dpo, masked, reward, seq2seq, simpo
+from trainer.objective import causal, classify, distill, dpo, masked, orpo, reward, seq2seq, simpo
 from trainer.objective.losses import Losses
 
 # A model, or DeepSpeed's engine around one
@@ -88,10 +88,11 @@ KINDS: dict[str, Kind] = {
     ),
     "distill": Kind(distill.build, taught=distill.members_of_taught),
     "simpo": Kind(simpo.build, lambda settings: simpo.MEMBERS),
+    "orpo": Kind(orpo.build, lambda settings: simpo.MEMBERS),
 }
 
 # Members without which tokens are misread, and the objectives that read them
-NEEDED = {"sides": "objective=dpo, simpo or reward"}
+NEEDED = {"sides": "objective=dpo, simpo, orpo or reward"}
 
 
 def build_objective(settings: ObjectiveSettings, data: Data, manifest: Manifest, *, seed: int) -> Objective:
