@@ -67,6 +67,10 @@ def test_t5_learns_to_copy_and_writes_it(tmp_path):
     ids = torch.tensor([speaker.prompt_ids("d c")])
     asked = open_speaker(Run(), Checkpoint(), str(folder))
     assert "".join(asked.continue_prompt("d c", LIKELIEST)) == "d c"
+    drawn = [Sampling(max_tokens=8, temperature=3.0, seed=seed) for seed in range(5)]
+    both = [["".join(each.continue_prompt("d c", one)) for one in drawn] for each in (speaker, asked)]
+    assert both[0] == both[1]  # a run in fp32 draws what its export does
+    assert len(set(both[0])) > 1
     written = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8)
     assert load_tokenizer(folder).decode(written[0, 1:-1].tolist()) == "d c"
 
