@@ -153,6 +153,17 @@ def refused(config):
     return errors[0]
 
 
+def test_labels_of_a_run_in_another_order_than_the_data_s_are_refused(tmp_path):
+    data = prepared(tmp_path / "data", "labelled", labelled(60))
+    config = configure(data, tmp_path / "run", write_config(tmp_path / "model", "bert"), "classify")
+    for labels in (["good", "bad"], ["bad"], ["bad", "good", "ugly"]):
+        config.objective.labels = labels
+        with pytest.raises(ConfigError, match=r"the data have bad,good in this order"):
+            settle_objective(config)
+    config.objective.labels = ["bad", "good"]
+    assert settle_objective(config).objective.labels == ["bad", "good"]
+
+
 def test_bidirectional_model_for_causal_training_is_told_of_masked(corpus, tmp_path):
     config = of_kind(corpus, tmp_path, "bert", "causal")
     assert "bert isn't causal" in refused(config)
