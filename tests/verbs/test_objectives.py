@@ -10,7 +10,7 @@ from tests.prepared import prepare, write_jsonl
 from tests.run_ranks import fail_ranks, pretrain, run_ranks, start_ranks
 from tests.verbs.test_evaluate import evaluate_into
 from tests.verbs.test_evaluate import verb as evaluate_verb
-from trainer.config import Checkpoint, Export, Run, ValidationSet
+from trainer.config import Checkpoint, Explain, Export, Run, ValidationSet
 from trainer.data.tokens.dataset import open_validation
 from trainer.data.tokens.manifest import read_manifest
 from trainer.data.tokens.shards import open_shards
@@ -22,6 +22,7 @@ from trainer.rules.pretrain import check_pretrain
 from trainer.run.directory import read_config
 from trainer.run.objective import settle_objective
 from trainer.run.speaker import open_speaker
+from trainer.verbs.explain import main as explain
 from trainer.verbs.export import main as export
 
 LIKELIEST = Sampling(max_tokens=8, temperature=0)
@@ -67,6 +68,8 @@ def test_t5_learns_to_copy_and_writes_it(tmp_path):
     ids = torch.tensor([speaker.prompt_ids("d c")])
     asked = open_speaker(Run(), Checkpoint(), str(folder))
     assert "".join(asked.continue_prompt("d c", LIKELIEST)) == "d c"
+    with pytest.raises(InputError, match="an encoder–decoder, which predicts no next token"):
+        explain(Explain(run=Run(dir=str(tmp_path / "run")), prompt="d c"))
     drawn = [Sampling(max_tokens=8, temperature=3.0, seed=seed) for seed in range(5)]
     both = [["".join(each.continue_prompt("d c", one)) for one in drawn] for each in (speaker, asked)]
     assert both[0] == both[1]  # a run in fp32 draws what its export does
