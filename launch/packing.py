@@ -9,7 +9,7 @@ from launch.overrides import Override, unquoted
 from trainer.data.tokens.manifest import FILE, read_manifest
 
 BY_OBJECTIVE = {"masked": "stream", "classify": "single", "tag": "single", "reward": "single"}
-BY_OBJECTIVE |= {"dpo": "whole", "simpo": "whole"}
+BY_OBJECTIVE |= {"dpo": "whole", "simpo": "whole", "orpo": "whole"}
 
 
 def packing_from(overrides: Sequence[Override]) -> list[Override]:

@@ -46,7 +46,7 @@ def draw_ladder(path: Path, fit: Fit, held_out: MeasuredRun | None, flops: float
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(readable_count)
         axes.xaxis.set_minor_formatter("")
-        axes.set_ylabel("loss (nats per token)")
+        axes.set_ylabel("loss")
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)

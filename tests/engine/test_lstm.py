@@ -10,9 +10,9 @@ from tests.engine.reference import assert_same_course, train_given
 from tests.run_ranks import pretrain, run_ranks, small_config
 from tests.states import assert_equal_states
 from trainer.checkpoint.find import find_checkpoint
-from trainer.config import Export, Plan
+from trainer.config import Explain, Export, Plan, Run
 from trainer.data.tokens.dataset import open_training
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, InputError
 from trainer.evaluate import trained_model
 from trainer.evaluate.folder_model import load_folder
 from trainer.evaluate.sampling import Sampling, generate_tokens
@@ -20,6 +20,7 @@ from trainer.model.initialize import initial_weight
 from trainer.model.lstm import LSTM
 from trainer.rules.pretrain import check_pretrain
 from trainer.run.directory import read_config
+from trainer.verbs.explain import main as explain
 from trainer.verbs.export import main as export
 from trainer.verbs.plan import with_known_model
 
@@ -86,6 +87,9 @@ def test_resumed_exported_and_asked(corpus, tmp_path):
     verb.format, verb.export.output = "gguf", str(tmp_path / "gguf")
     with pytest.raises(ConfigError, match="format=gguf with model=lstm"):
         export(verb)
+    for place in ({"run": Run(dir=str(tmp_path / "whole"))}, {"path": str(tmp_path / "out")}):
+        with pytest.raises(InputError, match="an LSTM; what is inside such a model isn't known to explain"):
+            explain(Explain(prompt="the red", **place))
     shutil.rmtree(tmp_path / "out")
 
 

@@ -4,16 +4,21 @@ import itertools
 import math
 import re
 
+import numpy as np
 import pytest
+import torch
 
 from tests.engine.reference import assert_same_course
 from tests.pairs import make_base, preference_config, prepare_pairs, write_pairs
 from tests.run_ranks import fail_ranks, pretrain, read_metrics, run_ranks, start_ranks
 from tests.states import assert_equal_states
-from trainer.data.tokens.dataset import open_training
+from tests.verbs.test_evaluate import evaluate_into, read_scores, verb
+from trainer.config import Checkpoint, Run
+from trainer.data.tokens.dataset import open_dataset, open_training
 from trainer.errors import BanyanError
 from trainer.objective.build import check_datasets, members_of
 from trainer.run.frozen_model import check_reference
+from trainer.run.speaker import open_speaker
 
 ALWAYS = [(2, 0, 1, "full"), (2, 3, 1, "full")]  # and stage 2, where it is killed
 SHAPES = [
@@ -120,3 +125,15 @@ def test_a_run_refuses_pairs_for_another_objective_before_it_begins(folder, tmp_
     assert codes == [2]
     assert "holds pairs of answers" in errors[0]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_policy_is_scored_on_plain_text_in_nats_per_token(folder, tmp_path):
+    """As the causal model that it is, in rows of the stream."""
+    config = verb(folder / "full", path=str(folder / "text" / "train"))
+    assert run_ranks(evaluate_into, (config, tmp_path / "scores"), 1) == [0]
+    speaker = open_speaker(Run(dir=str(folder / "full")), Checkpoint(), None)
+    dataset = open_dataset("text", str(folder / "text"), key="data.path", split="train", sequence_length=96)
+    rows = torch.from_numpy(dataset.rows_in_file_order(np.arange(dataset.rows.total)).astype(np.int64))
+    with torch.no_grad():
+        loss = speaker.model(rows[:, :-1], rows[:, 1:]).double().sum().item() / rows[:, 1:].numel()
+    assert read_scores((tmp_path / "scores").read_text())["train"] == pytest.approx(loss, rel=1e-5)

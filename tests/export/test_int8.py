@@ -66,8 +66,8 @@ def test_the_loss_that_it_costs_is_measured_printed_and_kept(corpus, tmp_path, c
 
 
 def test_a_loss_of_pairs_is_not_said_to_be_of_tokens():
-    said = _in_words("v", Score(0.69, None, 46, "pairs"), Score(0.7, None, 46, "pairs"))
-    assert said == "loss on v: 0.690000 → 0.700000 (+0.010000, 46 pairs)"
+    before, after = (Score(loss, None, 46, "pairs", scale="nats per pair") for loss in (0.69, 0.7))
+    assert _in_words("v", before, after) == "loss on v: 0.690000 → 0.700000 nats per pair (+0.010000, 46 pairs)"
 
 
 def test_other_quantization_and_parts_that_dont_fit_are_refused(tmp_path):

@@ -353,7 +353,7 @@ def test_verbs_that_share_a_schema_s_name_take_turns():
 @pytest.mark.parametrize("verb", ["pretrain", "finetune"])
 def test_an_objective_s_packing_wins_over_the_verb_s_own_but_not_over_what_is_typed(verb):
     packing = {"reward": "single", "classify": "single", "tag": "single", "masked": "stream", "seq2seq": "single"}
-    packing |= {"dpo": "whole", "simpo": "whole", "distill": "whole"}
+    packing |= {"dpo": "whole", "simpo": "whole", "orpo": "whole", "distill": "whole"}
     for name, wanted in packing.items():
         assert compose(verb, [f"objective={name}"]).data.packing == wanted
         assert compose(verb, [f"objective={name}", "data.packing=stream"]).data.packing == "stream"
@@ -362,5 +362,5 @@ def test_an_objective_s_packing_wins_over_the_verb_s_own_but_not_over_what_is_ty
 
 
 def test_of_pairs_of_answers_none_is_cut_whatever_the_verb():
-    for name in ("reward", "dpo", "simpo"):
+    for name in ("reward", "dpo", "simpo", "orpo"):
         assert compose("finetune", [f"objective={name}"]).data.long_documents == "reject"

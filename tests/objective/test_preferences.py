@@ -1,4 +1,4 @@
-"""objective=dpo and simpo: values and gradients are those of the published formulas, computed by hand."""
+"""objective=dpo, simpo and orpo: values and gradients are those of the published formulas, computed by hand."""
 
 import math
 
@@ -12,6 +12,7 @@ from trainer.data.tokens.loader import IGNORED
 from trainer.errors import InputError
 from trainer.objective.causal import Causal
 from trainer.objective.dpo import Dpo
+from trainer.objective.orpo import Orpo
 from trainer.objective.pairs import batch_of_pairs
 from trainer.objective.simpo import SimPO
 
@@ -46,6 +47,14 @@ def simpo_by_hand(pair, number, model, settings):
     return -torch.log(sigmoid(settings.beta * (chosen - rejected) - settings.gamma))
 
 
+def orpo_by_hand(pair, number, model, settings):
+    """Equations 4, 6 and 7 of Hong et al."""
+    chosen = answer_log_probability(model, pair.prompt, pair.chosen) / len(pair.chosen)
+    rejected = answer_log_probability(model, pair.prompt, pair.rejected) / len(pair.rejected)
+    odds = [torch.exp(mean) / (1 - torch.exp(mean)) for mean in (chosen, rejected)]
+    return -chosen - settings.beta * torch.log(sigmoid(torch.log(odds[0] / odds[1])))
+
+
 def gradients(model, loss):
     model.zero_grad()
     loss.backward()
@@ -58,6 +67,7 @@ CASES = {
     "per token": (Dpo, dpo_by_hand, {"beta": 1.5, "length_normalised": True}),
     "ipo": (Dpo, dpo_by_hand, {"beta": 0.5, "loss": "ipo"}),
     "simpo": (SimPO, simpo_by_hand, {"beta": 2.0, "gamma": 0.7}),
+    "orpo": (Orpo, orpo_by_hand, {"beta": 0.3}),
 }
 
 

@@ -1,4 +1,4 @@
-"""objective=dpo is TRL's: losses, gradients and metrics of the same batch, in full runs where TRL is installed.
+"""objective=dpo and orpo are TRL's: losses, gradients and metrics of a batch, in full runs where TRL is installed.
 
 tests/peers/trl.sh installs it into an environment of its own.
 """
@@ -18,6 +18,7 @@ from trainer.config import Export, ObjectiveSettings
 from trainer.evaluate.folder_model import load_folder
 from trainer.objective.causal import Causal
 from trainer.objective.dpo import Dpo
+from trainer.objective.orpo import Orpo
 from trainer.verbs.export import main
 
 PEER = Path(tempfile.gettempdir()) / "banyan-peers" / "trl" / "bin" / "python"
@@ -29,6 +30,7 @@ CASES = {  # ours, and TRL's words for it
     "sigmoid": ({"beta": 0.3}, {"beta": 0.3}),
     "ipo": ({"beta": 0.3, "loss": "ipo"}, {"beta": 0.3, "loss_type": ["ipo"]}),
     "per token": ({"beta": 3.0, "length_normalised": True}, {"beta": 3.0, "loss_type": ["sigmoid_norm"]}),
+    "orpo": ({"name": "orpo", "beta": 0.3}, {"beta": 0.3}),
 }
 
 
@@ -73,7 +75,7 @@ def test_losses_gradients_and_metrics_are_trl_s(folders):
     }
     for name, (ours, _) in CASES.items():
         policy = load_folder(policy_folder, cpu).train()
-        objective = Dpo(ObjectiveSettings(**ours), Causal(64, None))
+        objective = (Orpo if name == "orpo" else Dpo)(ObjectiveSettings(**ours), Causal(64, None))
         losses = objective.losses(policy, objective.to_batch(rows_of(rows, 64, logps), positions=np.arange(3)))
         loss = losses.rows.sum() / 6
         loss.backward()

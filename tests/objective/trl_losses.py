@@ -7,11 +7,14 @@
 import json
 import sys
 import tempfile
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
+from trl.experimental.orpo import ORPOTrainer
 
 
 def padded(sequences: list[list[int]], value: int) -> torch.Tensor:
@@ -30,6 +33,29 @@ def batch_of(pairs: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     }
 
 
+def orpo_of(policy: Any, pairs: list[dict[str, list[int]]], beta: float) -> dict[str, Any]:
+    """ORPO by TRL's own odds and log-probabilities, of answers alone: its trainer would learn prompts, too."""
+    batch = batch_of(pairs)
+    labels = torch.where(batch["completion_mask"] == 1, batch["input_ids"], -100)
+    logits = policy(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    means = ORPOTrainer.get_batch_logps(logits, labels, average_log_prob=True, is_encoder_decoder=False)
+    chosen, rejected = means[: len(pairs)], means[len(pairs) :]
+    trainer = SimpleNamespace(beta=beta, accelerator=SimpleNamespace(device=means.device))
+    odds_losses, chosen_rewards, rejected_rewards, ratio, odds = ORPOTrainer.odds_ratio_loss(trainer, chosen, rejected)
+    loss = (-chosen - odds_losses).mean()
+    loss.backward()
+    metrics = {
+        "rewards/chosen": chosen_rewards.mean().item(),
+        "rewards/rejected": rejected_rewards.mean().item(),
+        "rewards/margins": (chosen_rewards - rejected_rewards).mean().item(),
+        "rewards/accuracies": (chosen_rewards > rejected_rewards).float().mean().item(),
+        "log_odds_ratio": ratio.item(),
+        "log_odds_chosen": odds.item(),
+    }
+    gradients = {key: value.grad.norm().item() for key, value in policy.named_parameters()}
+    return {"loss": loss.item(), "metrics": metrics, "gradients": gradients}
+
+
 def main() -> None:
     """Answers standard input."""
     asked = json.load(sys.stdin)
@@ -37,6 +63,10 @@ def main() -> None:
     tokenizer.pad_token = tokenizer.eos_token
     found = {}
     for name, settings in asked["cases"].items():
+        if name == "orpo":
+            policy = AutoModelForCausalLM.from_pretrained(asked["policy"], dtype=torch.float32).train()
+            found[name] = orpo_of(policy, asked["pairs"], **settings)
+            continue
         arguments = DPOConfig(
             output_dir=tempfile.mkdtemp(),
             report_to=[],

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from trainer.report.curves import draw_curves, readable_count, smooth
-from trainer.track.sinks.journal import METRICS, Journal, metric_row
+from trainer.report.curves import _draw_losses, draw_curves, readable_count, smooth
+from trainer.track.sinks.journal import METRICS, Journal, metric_row, read_metrics
 
 
 def write_metrics(run_dir, rows):
@@ -28,6 +28,15 @@ def test_a_png_of_a_sensible_size_comes_of_any_number_of_rows(tmp_path, rows):
     assert struct.unpack(">II", content[16:24]) == (1350, 900)
     assert 10_000 < len(content) < 300_000
     assert {entry.name for entry in tmp_path.iterdir()} == {METRICS, "loss.png"}
+
+
+def test_the_axis_says_what_the_objective_s_losses_are_in(tmp_path):
+    from matplotlib.figure import Figure
+
+    write_metrics(tmp_path, 3)
+    axes = Figure().subplots()
+    _draw_losses(axes, read_metrics(tmp_path), "nats per pair")
+    assert axes.get_ylabel() == "loss (nats per pair)"
 
 
 def test_drawing_leaves_pyplot_alone(tmp_path):

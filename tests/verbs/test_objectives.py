@@ -10,7 +10,7 @@ from tests.prepared import prepare, write_jsonl
 from tests.run_ranks import fail_ranks, pretrain, run_ranks, start_ranks
 from tests.verbs.test_evaluate import evaluate_into
 from tests.verbs.test_evaluate import verb as evaluate_verb
-from trainer.config import Checkpoint, Export, Run, ValidationSet
+from trainer.config import Checkpoint, Explain, Export, Run, ValidationSet
 from trainer.data.tokens.dataset import open_validation
 from trainer.data.tokens.manifest import read_manifest
 from trainer.data.tokens.shards import open_shards
@@ -22,6 +22,7 @@ from trainer.rules.pretrain import check_pretrain
 from trainer.run.directory import read_config
 from trainer.run.objective import settle_objective
 from trainer.run.speaker import open_speaker
+from trainer.verbs.explain import main as explain
 from trainer.verbs.export import main as export
 
 LIKELIEST = Sampling(max_tokens=8, temperature=0)
@@ -67,6 +68,12 @@ def test_t5_learns_to_copy_and_writes_it(tmp_path):
     ids = torch.tensor([speaker.prompt_ids("d c")])
     asked = open_speaker(Run(), Checkpoint(), str(folder))
     assert "".join(asked.continue_prompt("d c", LIKELIEST)) == "d c"
+    with pytest.raises(InputError, match="an encoder–decoder, which predicts no next token"):
+        explain(Explain(run=Run(dir=str(tmp_path / "run")), prompt="d c"))
+    drawn = [Sampling(max_tokens=8, temperature=3.0, seed=seed) for seed in range(5)]
+    both = [["".join(each.continue_prompt("d c", one)) for one in drawn] for each in (speaker, asked)]
+    assert both[0] == both[1]  # a run in fp32 draws what its export does
+    assert len(set(both[0])) > 1
     written = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8)
     assert load_tokenizer(folder).decode(written[0, 1:-1].tolist()) == "d c"
 
@@ -147,6 +154,17 @@ def refused(config):
     codes, errors = fail_ranks(pretrain, config)
     assert codes == [2], errors
     return errors[0]
+
+
+def test_labels_of_a_run_in_another_order_than_the_data_s_are_refused(tmp_path):
+    data = prepared(tmp_path / "data", "labelled", labelled(60))
+    config = configure(data, tmp_path / "run", write_config(tmp_path / "model", "bert"), "classify")
+    for labels in (["good", "bad"], ["bad"], ["bad", "good", "ugly"]):
+        config.objective.labels = labels
+        with pytest.raises(ConfigError, match=r"the data have bad,good in this order"):
+            settle_objective(config)
+    config.objective.labels = ["bad", "good"]
+    assert settle_objective(config).objective.labels == ["bad", "good"]
 
 
 def test_bidirectional_model_for_causal_training_is_told_of_masked(corpus, tmp_path):

@@ -50,7 +50,7 @@ def of_pairs(base):
 
 
 def taught(base):
-    return {"teacher": str(base), "teacher_top_k": 5, "block_tokens": 500, "shard_bytes": 4000}
+    return {"teacher": str(base), "teacher_top_k": 5, "block_tokens": 150, "shard_bytes": 4000}
 
 
 def write_texts_to(folder):

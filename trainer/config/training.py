@@ -80,9 +80,9 @@ class ObjectiveSettings:
     name: str = knob(
         "causal",
         "causal: each token from those before it; masked: tokens that were replaced; seq2seq: a target from a source; "
-        "classify: a text's label; tag: its words'; dpo, simpo, reward: the better of two answers; "
+        "classify: a text's label; tag: its words'; dpo, simpo, orpo, reward: the better of two answers; "
         "distill: what a teacher says.",
-        choices=("causal", "masked", "seq2seq", "classify", "tag", "dpo", "simpo", "reward", "distill"),
+        choices=("causal", "masked", "seq2seq", "classify", "tag", "dpo", "simpo", "orpo", "reward", "distill"),
         later=True,
     )
     noise: float = knob(
@@ -101,7 +101,9 @@ class ObjectiveSettings:
     labels: list[str] = knob([], "Labels of classify and tag in their order; the data say them.", later=True)
     class_weights: dict[str, float] = knob({}, "Weight of a label in the loss, by name; 1 for all others.", later=True)
     beta: float = knob(
-        0.1, "Of dpo and simpo: how much the difference of two answers counts (simpo's usual one is 2).", later=True
+        0.1,
+        "Of dpo, simpo and orpo: how much the difference of two answers counts (simpo's usual one is 2).",
+        later=True,
     )
     label_smoothing: float = knob(
         0.0, "Of dpo and simpo: the share of pairs whose labels are taken to be wrong.", high=0.5, later=True

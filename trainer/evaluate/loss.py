@@ -28,8 +28,8 @@ TOKENS = "tokens"  # the unit of objectives whose losses are nats of text
 class Score:
     """`loss` in nats per token over `tokens` targets; no bits per byte where not all tokens of the text are targets.
 
-    Of an objective that counts something else, `tokens` of its `unit`; `measures` are the means of its measures.
-    `groups` are figures of documents by source and by language.
+    Of an objective that counts something else, `tokens` of its `unit`, and a loss in its `scale`; `measures` are the
+    means of its measures. `groups` are figures of documents by source and by language.
     """
 
     loss: float
@@ -37,12 +37,8 @@ class Score:
     tokens: int
     unit: str = TOKENS
     measures: dict[str, float] = field(default_factory=dict)
+    scale: str = "nats per token"
     groups: dict[str, dict[str, GroupScore]] = field(default_factory=dict)
-
-    @property
-    def scale(self) -> str:
-        """What stands behind the loss: nothing where it isn't one of tokens, such as dpo's."""
-        return " nats per token" if self.unit == TOKENS else ""
 
     def group_measures(self) -> dict[str, float]:
         """Of each group its bits per byte and tokens per byte, by KIND/NAME/MEASURE."""
@@ -144,9 +140,9 @@ def score(
     manifest = dataset.manifest
     groups = documents.by_group(mesh) if documents else {}
     if manifest.has_targets or objective.unit != TOKENS:
-        return Score(loss, None, tokens, objective.unit, means)
+        return Score(loss, None, tokens, objective.unit, means, objective.scale)
     bpb = bits_per_byte(nats_per_token=loss, tokens=manifest.tokens, text_bytes=manifest.text_bytes)
-    return Score(loss, bpb, tokens, objective.unit, means, groups)
+    return Score(loss, bpb, tokens, objective.unit, means, objective.scale, groups)
 
 
 @dataclass

@@ -92,6 +92,6 @@ def _change(before: Score, after: Score) -> dict[str, object]:
 
 def _in_words(name: str, before: Score, after: Score) -> str:
     return (
-        f"loss on {name}: {before.loss:.6f} → {after.loss:.6f}{before.scale} ({after.loss - before.loss:+.6f}, "
+        f"loss on {name}: {before.loss:.6f} → {after.loss:.6f} {before.scale} ({after.loss - before.loss:+.6f}, "
         f"{before.tokens:,} {before.unit})"
     )

@@ -17,7 +17,7 @@ from trainer.data.tokens.token_rows import GatheredRows
 from trainer.errors import ConfigError
 from trainer.model.build import LanguageModel
 from trainer.model.hugging_face.heads import CAUSAL, CLASSIFY, MASKED, SEQ2SEQ, TAG
-from trainer.objective import causal, classify, distill, dpo, masked, reward, seq2seq, simpo
+from trainer.objective import causal, classify, distill, dpo, masked, orpo, reward, seq2seq, simpo
 from trainer.objective.losses import Losses
 
 # A model, or DeepSpeed's engine around one
@@ -34,6 +34,10 @@ class Objective(Protocol):
     @property
     def unit(self) -> str:
         """What a loss is a mean over, in a word of the plural: "tokens" are targets, and losses nats of them."""
+
+    @property
+    def scale(self) -> str:
+        """What a loss is in, as it stands behind a number: "nats per token"."""
 
     def check_model(self, model: LanguageModel) -> None:
         """Refuses a model that can't be trained for this, in one line, once it has its weights."""
@@ -84,10 +88,11 @@ KINDS: dict[str, Kind] = {
     ),
     "distill": Kind(distill.build, taught=distill.members_of_taught),
     "simpo": Kind(simpo.build, lambda settings: simpo.MEMBERS),
+    "orpo": Kind(orpo.build, lambda settings: simpo.MEMBERS),
 }
 
 # Members without which tokens are misread, and the objectives that read them
-NEEDED = {"sides": "objective=dpo, simpo or reward"}
+NEEDED = {"sides": "objective=dpo, simpo, orpo or reward"}
 
 
 def build_objective(settings: ObjectiveSettings, data: Data, manifest: Manifest, *, seed: int) -> Objective:
@@ -108,13 +113,15 @@ def extra_ids_of(settings: ObjectiveSettings, data: Data, manifest: Manifest) ->
 
 def check_datasets(settings: ObjectiveSettings, datasets: Sequence[Dataset]) -> None:
     """Refuses data of which the objective would make something else than they are."""
-    read = members_of(settings)
+    kind, read = KINDS[settings.name], members_of(settings)
     for dataset in datasets:
         for member, objectives in NEEDED.items():
             if member in dataset.manifest.members and member not in read:
                 raise ConfigError(
                     f"objective={settings.name}: {dataset.manifest.folder} holds pairs of answers, a chosen and a "
-                    f"rejected one, of which it would learn both; use {objectives}."
+                    f"rejected one, of which it would take both; use {objectives}."
                 )
-        if KINDS[settings.name].head == SEQ2SEQ and dataset.packing is not None and dataset.packing.single:
+        if kind.has_labels and not kind.fixed_labels:
+            classify.check_labels(settings.labels, dataset.manifest)
+        if kind.head == SEQ2SEQ and dataset.packing is not None and dataset.packing.single:
             seq2seq.check_lengths(dataset)

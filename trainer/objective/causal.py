@@ -27,6 +27,7 @@ class Causal:
     end_of_text: int | None
     separates_documents: bool = False
     unit: str = "tokens"
+    scale: str = "nats per token"
 
     def check_model(self, model: LanguageModel) -> None:
         """Refuses a model that sees later tokens, or other documents of a row where it mustn't."""

@@ -36,6 +36,11 @@ class Classify:
     unit: str
 
     @property
+    def scale(self) -> str:
+        """What a loss is in."""
+        return "nats per word" if self.by_token else "nats per text"
+
+    @property
     def label_names(self) -> tuple[str, ...]:
         """What the numbers among predictions stand for."""
         return self.labels
@@ -100,6 +105,15 @@ def _build(settings: ObjectiveSettings, data: Data, manifest: Manifest, *, by_to
             "data.packing=single, one to a row."
         )
     return Classify(labels, class_weights_of(settings, labels), by_token, unit)
+
+
+def check_labels(labels: Sequence[str], manifest: Manifest) -> None:
+    """Refuses a set whose labels have other numbers than a run's: its figures would be of other labels."""
+    if labels and tuple(labels) != manifest.labels:
+        raise InputError(
+            f"{manifest.folder}: its labels are {', '.join(manifest.labels)[:120]}, the model's "
+            f"{', '.join(labels)[:120]}: prepare it with data.labels=[{','.join(labels)[:120]}]."
+        )
 
 
 def class_weights_of(settings: ObjectiveSettings, labels: Sequence[str]) -> tuple[float, ...]:

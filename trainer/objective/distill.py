@@ -44,6 +44,7 @@ class Distill:
     vocab_size: int
     teacher: LanguageModel | None = None
     unit: str = "tokens"
+    scale: str = "nats per token"
 
     def taught_by(self, teacher: LanguageModel | None) -> Distill:
         """The same with a teacher that is asked."""

@@ -34,6 +34,11 @@ class Dpo:
     plain: causal.Causal
     unit: str = "pairs"
 
+    @property
+    def scale(self) -> str:
+        """What a loss is in: of IPO it is a square."""
+        return "squared nats per pair" if self.settings.loss == "ipo" else "nats per pair"
+
     def check_model(self, model: LanguageModel) -> None:
         """Refuses a model whose start wouldn't be the reference: dropout, or documents of a row that see each other."""
         self.plain.check_model(model)

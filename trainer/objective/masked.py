@@ -45,6 +45,7 @@ class Masked:
     beginning: int | None
     seed: int
     unit: str = "masked tokens"
+    scale: str = "nats per masked token"
 
     def check_model(self, model: LanguageModel) -> None:
         """Refuses a model that doesn't see what follows a token."""

@@ -34,6 +34,7 @@ class Reward:
     """Rows of one pair each."""
 
     unit: str = "pairs"
+    scale: str = "nats per pair"
 
     def check_model(self, model: LanguageModel) -> None:
         """The head was made for one number."""

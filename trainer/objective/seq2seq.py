@@ -26,6 +26,7 @@ class SourceTargets:
     """Rows of one pair each: its source, and from the first token that is learnt on, its target."""
 
     unit: str = "tokens"
+    scale: str = "nats per token"
 
     def check_model(self, model: LanguageModel) -> None:
         """Every encoder–decoder can."""
@@ -71,6 +72,7 @@ class Spans:
     end_of_text: int
     seed: int
     unit: str = "tokens of spans"
+    scale: str = "nats per token of spans"
 
     def check_model(self, model: LanguageModel) -> None:
         """Every encoder–decoder can."""

@@ -30,6 +30,7 @@ class SimPO:
     settings: ObjectiveSettings
     plain: causal.Causal
     unit: str = "pairs"
+    scale: str = "nats per pair"
 
     def check_model(self, model: LanguageModel) -> None:
         """Refuses a model that sees later tokens, or other documents of a row."""

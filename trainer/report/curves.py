@@ -20,10 +20,11 @@ MARGINS = {"left": 0.08, "right": 0.985, "bottom": 0.085, "top": 0.925, "hspace"
 """Fixed ones: to find them, matplotlib would draw everything three times over at the end of each run."""
 
 
-def draw_curves(run_dir: Path, title: str | None = None) -> Path:
+def draw_curves(run_dir: Path, title: str | None = None, *, scale: str = "nats per token") -> Path:
     """Draws training and evaluation losses over tokens, with the learning rate below, into `run_dir`/loss.png.
 
-    Works with any number of rows, none included. Leaves matplotlib's global state (pyplot, backend) alone.
+    `scale` is what the objective's losses are in. Works with any number of rows, none included. Leaves matplotlib's
+    global state (pyplot, backend) alone.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -33,7 +34,7 @@ def draw_curves(run_dir: Path, title: str | None = None) -> Path:
     canvas = FigureCanvasAgg(figure)
     losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1), gridspec_kw=MARGINS)
     figure.suptitle(title or run_dir.resolve().name, fontsize=13, fontweight="bold")
-    _draw_losses(losses, rows)
+    _draw_losses(losses, rows, scale)
     _draw_learning_rate(rates, rows)
     for axes in (losses, rates):
         axes.grid(alpha=0.25, linewidth=0.6)
@@ -69,7 +70,7 @@ def readable_count(tokens: float, _position: float | None = None) -> str:
     return f"{tokens:.0f}"
 
 
-def _draw_losses(axes: matplotlib.axes.Axes, rows: list[Row]) -> None:
+def _draw_losses(axes: matplotlib.axes.Axes, rows: list[Row], scale: str) -> None:
     tokens, losses = _series(rows, "train/loss")
     marker = "o" if len(losses) < 2 else ""
     if losses:
@@ -82,7 +83,7 @@ def _draw_losses(axes: matplotlib.axes.Axes, rows: list[Row]) -> None:
         label = f"{key.removeprefix('eval/').removesuffix('/loss')}, last {values[-1]:.3f}"
         colour = EVAL_COLOURS[number % len(EVAL_COLOURS)]
         axes.plot(at, values, color=colour, linewidth=1.5, marker="o", markersize=4, label=label)
-    axes.set_ylabel("loss (nats per token)")
+    axes.set_ylabel(f"loss ({scale})")
     if losses or names:
         axes.legend(frameon=False)
     else:

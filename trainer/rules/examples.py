@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from trainer.config.data import EXAMPLES, Data
+import dataclasses
+
+from trainer.config.data import EXAMPLES, Augment, Data
 from trainer.errors import require
 
 
 def check_examples(data: Data) -> None:
     """Refuses, in one line, settings that are for text where data.format names examples, and examples among text."""
     _check_models(data)
+    for field in dataclasses.fields(Augment):
+        value = getattr(data.augment, field.name)
+        require(
+            data.augment.copies > 0 or value == field.default,
+            f"data.augment.{field.name}={value} does nothing where data.augment.copies is 0: set that to 1 or more, or "
+            "leave it out.",
+        )
     if not data.has_examples:
         for key, given in (("data.labels", bool(data.labels)), ("data.augment.copies", data.augment.copies > 0)):
             require(

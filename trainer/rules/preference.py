@@ -7,12 +7,13 @@ import dataclasses
 from trainer.config import ObjectiveSettings, Pretrain
 from trainer.errors import require
 
-PAIRS = ("dpo", "simpo")  # objectives over pairs of answers
+PAIRS = ("dpo", "simpo", "orpo")  # objectives over pairs of answers
 
 # The settings that each has, and no other objective
 SETTINGS = {
     "dpo": ("beta", "label_smoothing", "loss", "length_normalised"),
     "simpo": ("beta", "label_smoothing", "gamma"),
+    "orpo": ("beta",),
     "distill": ("teacher", "alpha", "temperature"),
 }
 

@@ -17,10 +17,11 @@ from trainer.data.tokens.tokenizer_ids import extends, vocabulary_size
 from trainer.engine.base_model import CHECKPOINT, HF, hash_weights
 from trainer.engine.bf16 import autocast
 from trainer.errors import ConfigError, InputError
-from trainer.evaluate.folder_model import context_of, load_folder
+from trainer.evaluate.folder_model import context_of, head_of, load_folder
 from trainer.evaluate.trained_model import load_model
 from trainer.machine.hub_name import local_folder
 from trainer.model.build import LanguageModel
+from trainer.model.hugging_face.heads import CAUSAL, HEADS
 from trainer.objective.build import members_of
 from trainer.objective.distill import TEACHER
 from trainer.objective.pairs import REFERENCE
@@ -80,6 +81,7 @@ def find_frozen(given: str, *, key: str) -> FrozenModel:
     if not folder.is_dir():
         raise ConfigError(f"{key}={given}: there is no such folder (nothing is downloaded).")
     if (folder / "config.json").is_file():
+        _require_causal(key, given, head_of(folder))
         return _frozen(key, given, folder, HF, folder, context_of(folder))
     if (folder / "config.yaml").is_file():
         folder = find_checkpoint(folder, None)
@@ -89,8 +91,16 @@ def find_frozen(given: str, *, key: str) -> FrozenModel:
             "checkpoint, step-N) is there; give one of these folders."
         )
     run_dir = folder.resolve().parent.parent
-    window = read_config(run_dir).data.sequence_length
-    return _frozen(key, given, folder, CHECKPOINT, run_dir / "tokenizer", window)
+    config = read_config(run_dir)
+    _require_causal(key, given, config.model.head)
+    return _frozen(key, given, folder, CHECKPOINT, run_dir / "tokenizer", config.data.sequence_length)
+
+
+def _require_causal(key: str, given: str, head: str) -> None:
+    if head != CAUSAL:
+        raise ConfigError(
+            f"{key}={given}: a {HEADS[head].noun}, which doesn't say what follows a text; give a causal language model."
+        )
 
 
 def _frozen(key: str, given: str, folder: Path, kind: str, tokenizer: Path, window: int) -> FrozenModel:

@@ -81,7 +81,11 @@ def identify_model(speaker: Speaker) -> dict[str, Any]:
     described = speaker.described
     if "checkpoint" in described:
         return identify_checkpoint(Path(described["checkpoint"]), str(described["weights"]), speaker.model)
-    folder = Path(local_folder(described["folder"]))
+    return identify_folder(Path(local_folder(described["folder"])), speaker.model)
+
+
+def identify_folder(folder: Path, model: LanguageModel) -> dict[str, Any]:
+    """The same of a Hugging Face folder."""
     digest = xxhash.xxh3_128()
     for path in sorted(folder.iterdir()):
         if path.suffix == ".json":
@@ -89,7 +93,7 @@ def identify_model(speaker: Speaker) -> dict[str, Any]:
         elif path.is_file():
             status = os.stat(path)
             digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
-    return {"name": str(folder), "step": None, "content": digest.hexdigest(), **_weights("weight", speaker.model)}
+    return {"name": str(folder), "step": None, "content": digest.hexdigest(), **_weights("weight", model)}
 
 
 def identify_checkpoint(folder: Path, weights: str, model: LanguageModel) -> dict[str, Any]:

@@ -31,6 +31,11 @@ def settle_objective(config: Pretrain) -> Pretrain:
     overrides = dict(model.overrides)
     if kind.has_labels:
         labels = kind.fixed_labels or _labels(manifests)
+        if config.objective.labels and tuple(config.objective.labels) != labels:
+            raise ConfigError(
+                f"objective.labels=[{','.join(config.objective.labels)[:120]}]: the data have "
+                f"{','.join(labels)[:120]} in this order: leave it out, or prepare them with data.labels in yours."
+            )
         overrides["id2label"] = {str(number): label for number, label in enumerate(labels)}
         overrides["label2id"] = {label: number for number, label in enumerate(labels)}
         config = replace(config, objective=replace(config.objective, labels=list(labels)))

@@ -19,11 +19,10 @@ from trainer.data.examples.render_labelled import LabelRenderer
 from trainer.data.examples.template import read_template
 from trainer.data.tokens.tokenizer import Tokenizer, load_tokenizer
 from trainer.engine.bf16 import autocast
-from trainer.errors import ConfigError, InputError, require
-from trainer.evaluate.folder_model import context_of, end_tokens_of, load_folder
+from trainer.errors import InputError, require
+from trainer.evaluate.folder_model import context_of, end_tokens_of, find_model_folder, load_folder, require_writer
 from trainer.evaluate.sampling import UNBOUNDED, Sampling, decode_stream, generate_tokens
 from trainer.evaluate.trained_model import load_model
-from trainer.machine.hub_name import local_folder
 from trainer.model.build import LanguageModel
 from trainer.model.hugging_face.headed import Seq2SeqLM
 from trainer.model.hugging_face.heads import CAUSAL, HEADS, SEQ2SEQ
@@ -131,7 +130,7 @@ def open_speaker(
     speaker = (
         open_run(run, checkpoint, device, dtype, as_trained=as_trained)
         if path is None
-        else open_folder(local_folder(path), device)
+        else open_folder(find_model_folder(path), device)
     )
     if chat_template is None:
         return speaker
@@ -153,7 +152,7 @@ def open_run(
     require(
         config.model.head in (CAUSAL, SEQ2SEQ),
         f"run.dir={run.dir}: a {HEADS[config.model.head].noun} doesn't write text; measure it by banyan evaluate, or "
-        "use it by banyan export and transformers' pipeline.",
+        f'use it by banyan export and transformers\' pipeline("{HEADS[config.model.head].pipeline}").',
     )
     checkpoint = find_checkpoint(run_dir, settings.step)
     require_tokenizer_of(checkpoint, read_state(checkpoint), tokenizer)
@@ -170,8 +169,7 @@ def open_run(
 
 def open_folder(folder: Path, device: torch.device) -> Speaker:
     """A Hugging Face folder, with weights as they are or in 8 bits."""
-    if not folder.is_dir():
-        raise ConfigError(f"path={folder}: there is no such folder, and nothing is downloaded; fetch the model first.")
+    require_writer(folder)
     tokenizer = load_tokenizer(folder)
     model = load_folder(folder, device)
     ends = end_tokens_of(folder) | {tokenizer.end_of_text_id}

@@ -37,8 +37,12 @@ def announce_end(
     scores: list[tuple[Dataset, Score]],
     parameters: int,
     tracker: Tracker,
+    scale: str,
 ) -> None:
-    """Prints what came out, keeps it as summary.txt, and logs the sample and the yardstick. Rank 0 calls it."""
+    """Prints what came out, keeps it as summary.txt, and logs the sample and the yardstick. Rank 0 calls it.
+
+    `scale` is what the objective's losses are in.
+    """
     lines = [""]
     if progress.out_of_patience:
         watched = config.evaluate.watch if "/" in config.evaluate.watch else f"{config.evaluate.watch} loss"
@@ -74,7 +78,7 @@ def announce_end(
         sample = as_stored(config.evaluate.prompt) + sample_text(run_dir, config)
         tracker.text(step=progress.step, name="sample", text=sample)
         lines += ["", "sample:", *(f"  | {line}" for line in sample.splitlines()), ""]
-    picture = draw_curves(run_dir, config.run.name)
+    picture = draw_curves(run_dir, config.run.name, scale=scale)
     lines += [
         f"run directory  {run_dir}",
         f"metrics        {run_dir / 'metrics.jsonl'}",

@@ -229,7 +229,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         if reason is None:
             scores = [*evaluation.latest, *score_test(dataclasses.replace(evaluation, sets=test), progress, tracker)]
         if tracker is not None and reason is None:
-            announce_end(run_dir, config, progress, training, scores, parameters, tracker)
+            announce_end(run_dir, config, progress, training, scores, parameters, tracker, objective.scale)
         elif tracker is not None:
             run_directory.record_stop(run_dir, str(reason), progress.step)
             stops.honour()

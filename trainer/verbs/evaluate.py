@@ -2,39 +2,29 @@
 
 banyan evaluate run.dir=runs/NAME                                      the run's own validation sets
 banyan evaluate run.dir=runs/NAME data.path=DIR                        any token shards of the same tokenizer
+banyan evaluate path=HF_FOLDER data.path=DIR                           a Hugging Face model, by what its class is for
 banyan evaluate run.dir=runs/NAME evaluate.tasks=[arc_easy,piqa]       tasks; path=HF_FOLDER in the place of a run
 banyan evaluate run.dir=runs/NAME audit=memorisation                   what it knows by heart, and whose that is
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
-import torch
-
-from trainer.checkpoint.find import find_checkpoint
-from trainer.checkpoint.fragment import kind_of_weights
-from trainer.config import Data, EvaluateVerb, Pretrain
+from trainer.config import EvaluateVerb
 from trainer.config.values import check_values
-from trainer.data.tokens.dataset import Dataset, check_run_tokenizer, open_dataset, open_validation
-from trainer.data.tokens.packing import row_packing
-from trainer.engine.bf16 import autocast
-from trainer.errors import ConfigError, require
+from trainer.errors import require
 from trainer.evaluate.document_losses import open_documents_of
 from trainer.evaluate.loss import TOKENS, Score, cut_in_words, score, scored_rows
 from trainer.evaluate.loss_records import loss_outcomes
 from trainer.evaluate.tasks.results import FILE, as_records, write_results
 from trainer.evaluate.tasks.store import AnswerStore
 from trainer.evaluate.tasks.task import TaskOutcome
-from trainer.evaluate.trained_model import load_model
-from trainer.model.build import LanguageModel
-from trainer.objective.build import build_objective, check_datasets, members_of
-from trainer.ranks.mesh import Mesh
-from trainer.run.directory import log_to_file, read_config, require_run_dir
-from trainer.run.judge import identify_checkpoint, judge_by_tasks, output_folder
+from trainer.objective.build import build_objective
+from trainer.run.judge import judge_by_tasks, output_folder
 from trainer.run.memorisation import audit_memorisation
 from trainer.run.open import check_shards
+from trainer.run.scored import describes_order, find_hugging_face, find_run, scored_sets
 from trainer.run.sharded import is_sharded, join_judging, open_judged
 from trainer.track.metrics import perplexity
 
@@ -51,56 +41,47 @@ def main(config: EvaluateVerb) -> int:
 
 
 def score_losses(config: EvaluateVerb) -> int:
-    """Scores the checkpoint on every set and prints a line for each."""
-    require(config.path is None, f"path={config.path}: give evaluate.tasks; losses on token shards are of run.dir.")
-    run_dir = require_run_dir(config.run.dir)
-    run = read_config(run_dir)
+    """Scores the model on every set and prints a line for each."""
+    require(
+        (config.run.dir is None) != (config.path is None),
+        "run.dir and path: give one of them, a run directory or a Hugging Face folder.",
+    )
     mesh = join_judging(config)
-    log_to_file(run_dir, mesh.rank)
-    folder = mesh.main_finds(lambda: find_checkpoint(run_dir, config.checkpoint.step))
-    sets = open_sets(config.data, run.data, members_of(run.objective))
-    check_datasets(run.objective, sets)
-    for dataset in sets:
-        check_run_tokenizer(dataset, run_dir / "tokenizer" / "tokenizer.json")
-    check_shards(sets, config.data.verify_bytes, mesh)
-
-    model = _open_model(config, run, folder, mesh)
-    identity = mesh.main_finds(lambda: identify_checkpoint(folder, kind_of_weights(config.checkpoint), model))
-    output = output_folder(config, identity)
-    mesh.main_finds(lambda: AnswerStore(output).begin(identity, f"evaluate.output={output}"))
+    subject = find_run(config, mesh) if config.path is None else find_hugging_face(config)
+    sets = list(scored_sets(subject, config.data))
+    check_shards([each.dataset for each in sets], config.data.verify_bytes, mesh)
     if mesh.is_main:
-        print(f"{folder}")
+        print(subject.name)
+        if order := describes_order(subject):
+            print(order)
+    model, loaded = None, None
     outcomes: list[TaskOutcome] = []
-    for dataset in sets:
-        objective = build_objective(run.objective, run.data, dataset.manifest, seed=run.seed)
-        rows = scored_rows(dataset, config.evaluate)
-        documents = open_documents_of(objective, dataset, config.evaluate, rows, mesh, say=print)
-        result = score(objective, model, dataset, config.evaluate, mesh, documents=documents)
+    for each in sets:
+        if model is None or each.model != loaded:
+            whole = not is_sharded(config.parallel)
+            model = subject.load(each.model, mesh.device) if whole else open_judged(config, mesh).model
+            loaded = each.model
+            identity = mesh.main_finds(partial(subject.identify, model))
+            output = output_folder(config, identity)
+            mesh.main_finds(partial(AnswerStore(output).begin, identity, f"evaluate.output={output}"))
+        objective = build_objective(each.objective, each.data, each.dataset.manifest, seed=each.seed)
+        rows = scored_rows(each.dataset, config.evaluate)
+        documents = open_documents_of(objective, each.dataset, config.evaluate, rows, mesh, say=print)
+        result = score(objective, model, each.dataset, config.evaluate, mesh, documents=documents)
         if mesh.is_main:
             resamples = config.evaluate.bootstrap
-            outcomes += loss_outcomes(dataset, result, documents, rows=rows, resamples=resamples)
-            if cut := cut_in_words(dataset, config.evaluate):
+            outcomes += loss_outcomes(each.dataset, result, documents, rows=rows, resamples=resamples)
+            if cut := cut_in_words(each.dataset, config.evaluate):
                 print(cut)
-            print(f"{dataset.name}: {_in_words(result)} of {dataset.manifest.folder})", flush=True)
+            print(f"{each.dataset.name}: {_in_words(result)} of {each.dataset.manifest.folder})", flush=True)
             for line in [*_by_label(result), *_by_group(result)]:
                 print(line, flush=True)
     if mesh.is_main:
         records = as_records(outcomes, model=identity["name"], step=identity["step"])
-        write_results(output, outcomes, records, within=[dataset.name for dataset in sets])
+        write_results(output, outcomes, records, within=[each.dataset.name for each in sets])
         print(f"results  {output / FILE}", flush=True)
     mesh.leave()
     return 0
-
-
-def _open_model(config: EvaluateVerb, run: Pretrain, folder: Path, mesh: Mesh) -> LanguageModel:
-    """As it computes in training; of any objective, where it is whole on each rank."""
-    if is_sharded(config.parallel):
-        return open_judged(config, mesh).model
-    dtype = torch.bfloat16 if run.has_bf16_weights else torch.float32
-    model = load_model(run.model, folder, mesh.device, dtype, kind=kind_of_weights(config.checkpoint), adapt=run.adapt)
-    if run.autocasts:
-        autocast(model, mesh.device)
-    return model
 
 
 def _in_words(result: Score) -> str:
@@ -140,25 +121,3 @@ def _by_group(result: Score) -> list[str]:
             figures = f"{each.tokens_per_byte:11.4f}  {each.loss:10.4f}  {each.bits_per_byte:9.4f}"
             lines.append(f"  {name:{width}}  {each.documents:9,}  {each.tokens:11,}  {figures}")
     return lines
-
-
-def open_sets(asked: Data, trained_on: Data, members: tuple[str, ...]) -> list[Dataset]:
-    """data.path (its validation part if prepare wrote one), or data.validation, or else the run's validation sets."""
-    if asked.path and not asked.validation:
-        name = Path(asked.path).name
-        return [
-            open_dataset(
-                name,
-                asked.path,
-                key="data.path",
-                split="validation",
-                sequence_length=trained_on.sequence_length,
-                packing=row_packing(trained_on, seed=0),
-                members=members,
-            )
-        ]
-    chosen = replace(trained_on, validation=asked.validation) if asked.validation else trained_on
-    sets = open_validation(chosen, members)
-    if not sets:
-        raise ConfigError("the run has no validation set: give data.path=DIR with token shards.")
-    return sets

@@ -36,6 +36,8 @@ from trainer.machine.hub_name import local_folder
 from trainer.machine.terminal import one_line, show
 from trainer.model.hugging_face.encoder import is_encoder
 from trainer.model.hugging_face.folder import CONFIG
+from trainer.model.hugging_face.headed import Seq2SeqLM
+from trainer.model.lstm import LSTM
 from trainer.report.explanation.page import explanation_as_html
 from trainer.run.speaker import Speaker, open_speaker
 
@@ -190,8 +192,16 @@ def _device() -> torch.device:
 
 
 def _open(config: Explain) -> Speaker:
-    """The model with weights in fp32, as an export has them."""
-    return open_speaker(config.run, config.checkpoint, config.path, device=_device(), dtype=torch.float32)
+    """The model with weights in fp32, as an export has them. InputError where it has no layers of attention alone."""
+    speaker = open_speaker(config.run, config.checkpoint, config.path, device=_device(), dtype=torch.float32)
+    if isinstance(speaker.model, LSTM):
+        raise InputError(f"{_name_of(config)}: an LSTM; what is inside such a model isn't known to explain.")
+    if isinstance(speaker.model, Seq2SeqLM):
+        raise InputError(
+            f"{_name_of(config)}: an encoder–decoder, which predicts no next token of a text; banyan export writes a "
+            "folder that explain neighbours, similarity and retrieval take (path=FOLDER)."
+        )
+    return speaker
 
 
 def _open_text_model(config: Explain) -> TextModel:

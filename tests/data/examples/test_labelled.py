@@ -157,6 +157,7 @@ def test_labels_are_in_the_order_of_numbers_or_of_the_alphabet():
     [
         ({"augment": Augment(copies=1), "format": "tagged"}, "data.augment.copies=1 with data.format=tagged"),
         ({"augment": Augment(copies=1)}, "data.augment.copies is for data.format=labelled"),
+        ({"augment": Augment(delete=0.5), "format": "labelled"}, "data.augment.delete=0.5 does nothing where"),
         ({"labels": ["a"], "format": "chat"}, "data.labels is for labelled or tagged data"),
         ({"labels": ["a", "a"], "format": "labelled"}, "names a label twice"),
     ],

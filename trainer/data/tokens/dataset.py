@@ -363,9 +363,6 @@ def open_test(data: Data, members: tuple[str, ...] = ()) -> Dataset:
 
 def open_validation(data: Data, members: tuple[str, ...] = ()) -> list[Dataset]:
     """The validation sets: data.validation, else data.path/validation if prepare wrote one."""
-    paths = {name: entry.path for name, entry in data.validation.items()}
-    if not paths and data.path and (Path(data.path) / "validation" / "manifest.json").is_file():
-        paths = {"validation": str(Path(data.path) / "validation")}
     return [
         open_dataset(
             name,
@@ -376,8 +373,16 @@ def open_validation(data: Data, members: tuple[str, ...] = ()) -> list[Dataset]:
             packing=row_packing(data, seed=0),  # the same rows for every seed, so that losses compare
             members=members,
         )
-        for name, path in sorted(paths.items())
+        for name, path in validation_paths(data).items()
     ]
+
+
+def validation_paths(data: Data) -> dict[str, str]:
+    """Where the validation sets are, by name: data.validation, else data.path/validation if prepare wrote one."""
+    paths = {name: entry.path for name, entry in sorted(data.validation.items())}
+    if not paths and data.path and (Path(data.path) / "validation" / "manifest.json").is_file():
+        paths = {"validation": str(Path(data.path) / "validation")}
+    return paths
 
 
 def widest(datasets: list[Dataset]) -> Dataset:

@@ -12,14 +12,17 @@ from trainer.config import Model
 from trainer.errors import InputError
 from trainer.model.hugging_face.causal_lm import causal_classes, load_headless, read_any_config
 from trainer.model.hugging_face.config_json import read_json_object
+from trainer.model.lstm_folder import is_lstm
 
 POSITIONS_AFTER_PADDING = ("camembert", "data2vec-text", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl", "xmod")
 
 
 def is_encoder(folder: Path) -> bool:
-    """Whether a folder's config.json names a class that isn't a causal language model."""
-    named = read_json_object(folder / "config.json").get("architectures")
-    return isinstance(named, list) and bool(named) and named[0] not in causal_classes()
+    """Whether a folder's config.json names a class that isn't a causal language model. An LSTM of ours is one."""
+    config = read_json_object(folder / "config.json")
+    named = config.get("architectures")
+    is_other = isinstance(named, list) and bool(named) and named[0] not in causal_classes()
+    return is_other and not is_lstm(config)
 
 
 class TextEncoder(nn.Module):

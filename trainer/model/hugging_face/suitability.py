@@ -12,7 +12,7 @@ from trainer.errors import ConfigError, InputError
 from trainer.model.build import LanguageModel
 from trainer.model.hugging_face.causal_lm import CausalLM, has_dropout, has_head, read_model_config
 from trainer.model.hugging_face.headed import wrap
-from trainer.model.hugging_face.heads import ALWAYS_ZERO, MASKED
+from trainer.model.hugging_face.heads import ALWAYS_ZERO, CAUSAL, MASKED
 from trainer.model.hugging_face.tensor_plan import check_plan
 
 OTHER_HEADS = ("classifier_", "summary_")  # fields of config.json for heads that a language model hasn't
@@ -124,6 +124,15 @@ def require_causal(model: LanguageModel, sequence_length: int) -> None:
         raise InputError(
             f"{model.settings.path}: {text_config.model_type} isn't causal: changing a token changes logits before it, "
             f"which would see what they are to predict; {mend}."
+        )
+
+
+def require_predictions(model: LanguageModel) -> None:
+    """Refuses a model that isn't asked to be trained, but for what follows a text, and sees that. As require_causal."""
+    if isinstance(model, CausalLM) and model.settings.head == CAUSAL and _looks_ahead(model, 8):
+        raise InputError(
+            f"{model.settings.path}: {model.config.get_text_config().model_type} isn't causal: changing a token "
+            "changes logits before it, so that it can't say what follows a text; give a causal model."
         )
 
 
