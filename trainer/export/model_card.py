@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from trainer.export.card_facts import DataFacts, RunFacts
-from trainer.model.hugging_face.heads import CAUSAL, CLASSIFY, HEADS, MASKED, SEQ2SEQ, TAG
+from trainer.model.hugging_face.heads import HEADS
 from trainer.report.curves import readable_count
 from trainer.report.data_card.markdown import fenced, plain
 
@@ -34,13 +34,6 @@ LOADING = {
     "int8": f"# with torchao installed\n{_TRANSFORMERS}",
     "peft": 'from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(base, "DIR")  # base: that of the run',
     "gguf": "llama-cli -m DIR/MODEL.gguf",
-}
-PIPELINES = {
-    CAUSAL: "text-generation",
-    MASKED: "fill-mask",
-    SEQ2SEQ: "text2text-generation",
-    CLASSIFY: "text-classification",
-    TAG: "token-classification",
 }
 OF_TEXT = ("causal", "distill", "seq2seq")  # objectives whose losses are nats per token, of which there is a perplexity
 
@@ -70,7 +63,7 @@ def front_matter(facts: RunFacts, *, form: str, licence: str | None) -> dict[str
     if datasets:
         fields["datasets"] = sorted(datasets)
     fields["library_name"] = {"gguf": "gguf", "peft": "peft"}.get(form, "transformers")
-    fields["pipeline_tag"] = PIPELINES[facts.run.model.head]
+    fields["pipeline_tag"] = HEADS[facts.run.model.head].pipeline
     if base := HUB_MODEL.fullmatch(facts.run.model.init_from or facts.run.model.path or ""):
         fields["base_model"] = base[1]
     fields["tags"] = ["banyan"]

@@ -10,7 +10,8 @@ class Head:
     """transformers' auto class, its mapping from configurations to models, and what such a model is in words.
 
     `objective` is the one that trains it. `is_new` says that a folder's weights needn't have it: it is trained on what
-    a language model has learnt. Names of its classes end in `suffix`, `pipeline` is transformers' for it.
+    a language model has learnt. Names of its classes end in `suffix`, `pipeline` is the Hub's word for it, and
+    transformers'.
     """
 
     auto_class: str
@@ -42,6 +43,7 @@ HEADS: dict[str, Head] = {
         "encoder–decoder",
         SEQ2SEQ,
         suffix="ForConditionalGeneration",
+        pipeline="text2text-generation",
     ),
     CLASSIFY: Head(
         "AutoModelForSequenceClassification",
