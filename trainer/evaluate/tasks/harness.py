@@ -162,7 +162,9 @@ class HarnessTasks:
             label = _label(metric, chosen)
             low = high = None
             values = [sample["metrics"].get(label) for sample in samples if label in sample["metrics"]]
-            is_mean = len(values) > 1 and all(map(is_number, values)) and math.isclose(mean(values), value, rel_tol=1e-9)
+            is_mean = (
+                len(values) > 1 and all(map(is_number, values)) and math.isclose(mean(values), value, rel_tol=1e-9)
+            )
             if resamples and is_mean:  # a perplexity's values are likelihoods, of which it isn't the mean
                 low, high = interval(resampled(values, None, resamples))
             measured.append(
