@@ -1,6 +1,7 @@
 """Two evaluations are compared document by document, as a user does it."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -56,6 +57,28 @@ def test_what_cannot_be_compared_is_said(tmp_path, capsys):
     (one / "results.json").write_text('[{"task": 1}]')
     assert main(["evaluate", "compare", str(one), str(other)]) == 2
     assert "results.json" in capsys.readouterr().err
+
+
+def test_a_figure_that_is_no_mean_of_its_values_is_not_compared_as_one(tmp_path, capsys):
+    records = {}
+    for name, values in (("one", [-2.0, -3.0]), ("two", [-1.0, -2.0])):
+        folder = tmp_path / name
+        (folder / "samples").mkdir(parents=True)
+        record = {"task": "t", "version": "1", "metric": "perplexity", "value": 12.2, "stderr": None, "interval": None}
+        records[name] = record | {"n": 2, "model": name, "step": None, "fingerprint": "f", "higher_is_better": False}
+        (folder / "results.json").write_text(json.dumps([records[name]]))
+        lines = [json.dumps({"doc_id": n, "metrics": {"perplexity": value}}) for n, value in enumerate(values)]
+        (folder / "samples" / "t.jsonl").write_text("\n".join(lines))
+    assert main(["evaluate", "compare", str(tmp_path / "one"), str(tmp_path / "two")]) == 0
+    assert "| its figure isn't a mean |" in capsys.readouterr().out
+
+
+def test_one_document_has_no_interval():
+    task = DocumentTask(
+        "t", "1", "choice", ["acc", "f1_macro"], [TaskDocument(0, choices=[Choice("q", " a", "a")] * 2)]
+    )
+    (outcome,) = task.judge([(0.0, True), (-1.0, False)], resamples=100)
+    assert [each.low for each in outcome.measured] == [None, None]
 
 
 def test_choices_are_judged_by_ties_characters_and_bytes():

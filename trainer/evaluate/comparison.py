@@ -6,6 +6,7 @@ Both must have answered the same requests; documents are drawn again in pairs (t
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from trainer.errors import InputError
 from trainer.evaluate.metrics.bootstrap import LEVEL, Difference, compare_pairs
-from trainer.evaluate.metrics.metric import METRICS
+from trainer.evaluate.metrics.metric import METRICS, mean
 from trainer.evaluate.tasks.documents import SLOW_RESAMPLES, is_number
 from trainer.evaluate.tasks.results import Record, logged_samples, read_results
 
@@ -73,6 +74,8 @@ def _compare(first: Path, second: Path, one: Record, two: Record, resamples: int
         if metric is None:
             return Compared(one, two, None, "its figure isn't a mean")
         aggregate, draws = metric.aggregate, min(resamples, SLOW_RESAMPLES) if metric.slow else resamples
+    elif not math.isclose(mean(left), one.value, rel_tol=1e-9):  # as lm-eval's perplexity
+        return Compared(one, two, None, "its figure isn't a mean")
     return Compared(one, two, compare_pairs(left, right, aggregate, draws, seed))
 
 

@@ -125,6 +125,6 @@ class CodeTask:
         return [known[key] for key in keys]
 
     def _measure(self, name: str, values: list[float], resamples: int) -> Measured:
-        if not resamples:
+        if not resamples or len(values) < 2:
             return Measured(name, mean(values))
         return Measured(name, mean(values), standard_error(values), *interval(resampled(values, None, resamples)))

@@ -117,7 +117,7 @@ class DocumentTask:
         figure = metric.aggregate(values)
         stderr = standard_error(values) if metric.kind == "value" and resamples else None
         low = high = None
-        if resamples and not isinstance(figure, list | dict):
+        if resamples and len(values) > 1 and not isinstance(figure, list | dict):
             draws = min(resamples, SLOW_RESAMPLES) if metric.slow else resamples
             aggregate: Callable[[Sequence[Any]], Any] | None = None if metric.kind == "value" else metric.aggregate
             figures = resampled(values, aggregate, draws)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 from trainer.errors import BanyanError, ConfigError, InputError
 from trainer.evaluate.metrics.bootstrap import interval, resampled
+from trainer.evaluate.metrics.metric import mean
 from trainer.evaluate.tasks.documents import is_number
 from trainer.evaluate.tasks.request import Answer, Completion, Likelihood, Request, Rolling, fingerprint_of
 from trainer.evaluate.tasks.store import AnswerStore
@@ -160,7 +162,10 @@ class HarnessTasks:
             label = _label(metric, chosen)
             low = high = None
             values = [sample["metrics"].get(label) for sample in samples if label in sample["metrics"]]
-            if resamples and len(values) > 1 and all(map(is_number, values)):
+            is_mean = (
+                len(values) > 1 and all(map(is_number, values)) and math.isclose(mean(values), value, rel_tol=1e-9)
+            )
+            if resamples and is_mean:  # a perplexity's values are likelihoods, of which it isn't the mean
                 low, high = interval(resampled(values, None, resamples))
             measured.append(
                 Measured(

@@ -43,7 +43,10 @@ class AnswerStore:
             raise InputError(
                 f"{self._model}: missing, so that it isn't known whose answers these are; remove the folder."
             )
-        make_folder(self._model.parent)
+        try:
+            make_folder(self._model.parent)
+        except FileNotFoundError as error:
+            raise ConfigError(f"{key}: the folder can't be made there ({error.strerror}); choose another.") from error
         write_json(self._model, model)
         make_folder(self._folder)
 
