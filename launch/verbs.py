@@ -159,6 +159,18 @@ VERBS: dict[str, Verb] = {
             "trainer.verbs.checkpoint",
             "verify|list|show DIR",
         ),
+        Verb(
+            "status",
+            "Tell what runs are doing now, where, since when, how long they will take, and what they last said.",
+            "trainer.verbs.status",
+            "RUN_DIR … [format=json]",
+        ),
+        Verb(
+            "logs",
+            "Follow the logs of all ranks of a run, the first error first.",
+            "trainer.verbs.logs",
+            "RUN_DIR [follow=false] [lines=100]",
+        ),
         Verb("sync", "Rebuild a run's W&B run from its metrics.jsonl.", "trainer.verbs.sync", "RUN_DIR"),
     )
 }

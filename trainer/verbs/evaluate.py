@@ -25,10 +25,11 @@ from trainer.evaluate.loss import TOKENS, Score, cut_in_words, score
 from trainer.evaluate.trained_model import load_model
 from trainer.objective.build import build_objective, check_datasets, members_of
 from trainer.ranks.mesh import join
-from trainer.run.directory import log_to_file, read_config, require_run_dir
+from trainer.run.directory import read_config, require_run_dir
 from trainer.run.judge import judge_by_tasks
 from trainer.run.memorisation import audit_memorisation
 from trainer.run.open import check_shards
+from trainer.run.rank_log import log_to_file
 from trainer.track.metrics import perplexity
 
 
