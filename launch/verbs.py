@@ -149,9 +149,9 @@ VERBS: dict[str, Verb] = {
         ),
         Verb(
             "report",
-            "Write the card of prepared data, as a page and as Markdown.",
+            "Write a page of a run, of several beside each other or of a sweep; or the card of prepared data.",
             "trainer.verbs.report",
-            "DATA_DIR [output=FOLDER] [track.wandb.KEY=VALUE] …",
+            "RUN_DIR … [against=RUN_DIR] [output=FOLDER], or DATA_DIR [output=FOLDER] [track.wandb.KEY=VALUE] …",
         ),
         Verb(
             "checkpoint",

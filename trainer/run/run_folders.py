@@ -19,6 +19,11 @@ def is_run(folder: Path) -> bool:
     return (folder / CONFIG).is_file() or (folder / "heartbeats").is_dir() or (folder / "checkpoints").is_dir()
 
 
+def is_sweep(folder: Path) -> bool:
+    """Whether it is the folder of a sweep."""
+    return (folder / "plan.json").is_file() and (folder / "trials").is_dir()
+
+
 def find_runs(folders: Sequence[str]) -> list[Path]:
     """The run directories that are named, and those inside other folders that are. ConfigError where there are none."""
     found: list[Path] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from trainer.checkpoint.fragment import Fragment
@@ -15,11 +16,12 @@ from trainer.engine.deepspeed import fragments
 from trainer.engine.expert_load import ExpertLoad
 from trainer.engine.hooks import Hook
 from trainer.engine.loop import Progress
+from trainer.engine.profile import StepProfile, is_profiled
 from trainer.engine.weight_average import WeightAverage
 from trainer.ranks.mesh import Mesh
 
 
-def build_hooks(config: Pretrain, assembly: Assembly, mesh: Mesh) -> list[Hook]:
+def build_hooks(config: Pretrain, assembly: Assembly, mesh: Mesh, run_dir: Path) -> list[Hook]:
     """What goes along with the training of this run."""
     hooks: list[Hook] = []
     if config.train.ema is not None:
@@ -27,6 +29,8 @@ def build_hooks(config: Pretrain, assembly: Assembly, mesh: Mesh) -> list[Hook]:
         hooks.append(WeightAverage(held, config.train.ema))
     if assembly.model.tally is not None:
         hooks.append(ExpertLoad(assembly.model.tally, mesh))
+    if is_profiled(config.train, mesh.rank):
+        hooks.append(StepProfile(config.train, mesh, run_dir))
     return hooks
 
 

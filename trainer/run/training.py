@@ -177,7 +177,8 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         compile_parts(engine.module)
 
     parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, model_config)
-    tracker = open_tracker(run_dir, config, mesh, training + validation, (parameters, active), progress, total_steps)
+    sizes = parameters, active
+    tracker = open_tracker(run_dir, config, model_config, mesh, training + validation, sizes, progress, total_steps)
     say = tracker.note if tracker is not None else print
     beat = partial(watchdog.beat, "evaluate")
     evaluation = LossEvaluator(objective, engine, validation, config.evaluate, mesh, beat=beat)
@@ -185,7 +186,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     evaluators: list[Evaluator] = [evaluation, answering]
     if judge is not None:
         evaluators.append(TaskEvaluator(judge, engine, config.evaluate, mesh, beat=beat, say=say))
-    hooks = build_hooks(config, assembly, mesh)
+    hooks = build_hooks(config, assembly, mesh, run_dir)
     for hook in hooks:
         hook.begin(reader)
     state = {"history": history.to_json(), "tokenizer_sha256": widest(training).manifest.tokenizer_sha256}

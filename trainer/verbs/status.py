@@ -17,6 +17,7 @@ from typing import Any
 
 from trainer.errors import ConfigError
 from trainer.machine.terminal import one_line, show
+from trainer.report.run_page.life import layout_words
 from trainer.run.run_folders import find_runs
 from trainer.run.status import RunStatus, read_status
 from trainer.run.subcommand import split_arguments
@@ -67,7 +68,7 @@ def in_full(status: RunStatus, now: float) -> Iterator[str]:
         hosts = ", ".join(status.hosts[:8]) + (f" and {len(status.hosts) - 8} more" if len(status.hosts) > 8 else "")
         job = f", {status.launcher} job {status.job}" if status.job else f", launched {status.launcher}"
         where = f"{hosts or status.host}, process {status.pid}{job}"
-        yield f"  where      {where}; {ranks}, {layout_in_words(status.layout)}"
+        yield f"  where      {where}; {ranks}, {layout_words(status.layout)}"
     if status.since is not None:
         until = "" if status.lives or status.ended is None else f", ended {moment(status.ended)}"
         yield f"  since      {moment(status.since)} ({duration(max(0.0, (status.ended or now) - status.since))}){until}"
@@ -88,7 +89,7 @@ def in_full(status: RunStatus, now: float) -> Iterator[str]:
         yield f"  restarts   {len(status.restarts)}"
         for restart in status.restarts:
             lost = f", {restart['lost_steps']} steps lost" if restart["lost_steps"] else ""
-            ranks = f"{restart['ranks']} rank{'s' * (restart['ranks'] != 1)}, {layout_in_words(restart['layout'])}"
+            ranks = f"{restart['ranks']} rank{'s' * (restart['ranks'] != 1)}, {layout_words(restart['layout'])}"
             begun = f"{moment(restart['time'])} from step {restart['step']:,}{lost}"
             yield f"{'':<12} {begun}: {restart['reason']}; {ranks}"
     for number, line in enumerate(status.said):
@@ -114,15 +115,6 @@ def progress(status: RunStatus) -> str:
     )
     tokens = f", {status.tokens:,} tokens" if status.tokens else ""
     return f"{status.step:,}{total}{tokens}"
-
-
-def layout_in_words(layout: dict[str, Any]) -> str:
-    """`ZeRO 2, tensor 4, bf16, batch 16 as micro-batches of 2`."""
-    parts = [f"ZeRO {layout['zero_stage']}"] if "zero_stage" in layout else []
-    parts += [f"{name} {layout[name]}" for name in ("tensor", "sequence") if layout.get(name, 1) != 1]
-    parts += [str(layout["precision"])] if layout.get("precision") else []
-    parts += [f"batch {layout['batch_size']}"] if "batch_size" in layout else []
-    return ", ".join(parts) or "layout not known"
 
 
 def as_table(found: list[RunStatus], now: float) -> Iterator[str]:
