@@ -9,8 +9,8 @@ import pytest
 
 from tests.hf_folder import make_folder
 from trainer.config import Explain
-from trainer.report.frame import POLICY
 from trainer.report.explanation.picture import map_as_uri
+from trainer.report.frame import POLICY
 from trainer.verbs.explain import main
 
 HOSTILE = (

@@ -36,6 +36,8 @@ def is_profiled(train: Train, rank: int) -> bool:
 class StepProfile(Hook):
     """Profiles the steps of train.profile that are still to come, on this rank."""
 
+    off_clock = True  # a trace may take seconds to write
+
     def __init__(self, train: Train, mesh: Mesh, run_dir: Path) -> None:
         self._first, self._last = train.profile
         self._rank = mesh.rank

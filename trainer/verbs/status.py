@@ -91,7 +91,7 @@ def in_full(status: RunStatus, now: float) -> Iterator[str]:
             lost = f", {restart['lost_steps']} steps lost" if restart["lost_steps"] else ""
             ranks = f"{restart['ranks']} rank{'s' * (restart['ranks'] != 1)}, {layout_words(restart['layout'])}"
             begun = f"{moment(restart['time'])} from step {restart['step']:,}{lost}"
-            yield f"{'':<12} {begun}: {restart['reason']}; {ranks}"
+            yield f"{'':<12} {begun}: {restart['reason'].rstrip('.')}; {ranks}"
     for number, line in enumerate(status.said):
         yield f"  {'last said' if number == 0 else '':<10} {line}"
     yield f"  folder     {status.run_dir}"

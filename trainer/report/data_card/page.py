@@ -168,9 +168,11 @@ def _sources(card: DataCard) -> Iterator[Markup]:
         for source in card.sources
     ]
     sampled = card.looked_at < card.documents
-    note = f"Estimated from {card.looked_at:,} documents, in blocks at even distances." if sampled else ""
+    estimated = f"Estimated from {card.looked_at:,} documents, in blocks at even distances." if sampled else ""
     yield section(
-        "Sources and licences", table([*head, ""], rows, texts=2 + has_languages), *([note(note)] if note else [])
+        "Sources and licences",
+        table([*head, ""], rows, texts=2 + has_languages),
+        *([note(estimated)] if estimated else []),
     )
 
 

@@ -64,7 +64,7 @@ def life_section(run: RunRecord) -> Iterator[Markup]:
         "Starts and restarts",
         element("div", {"class": "life", "role": "img", "aria-label": f"{len(run.lives)} starts over time"}, pieces),
         element("div", {"class": "ends"}, element("span", None, moment(first)), element("span", None, moment(last))),
-        table(head, rows, texts=5),
+        table(head, rows, texts=5, words=(7,)),
         note("Steps lost were taken, and logged, after the checkpoint that the next start went on from."),
     )
 

@@ -44,9 +44,9 @@
   }
   function tick(v, unit, step) {
     if (unit === "bytes" || Math.abs(v) >= 1e4) return unit === "bytes" ? value(v, unit) : count(v, 3);
-    if (v !== 0 && Math.abs(v) < 1e-3) return v.toExponential(Math.abs(v) / step > 9 ? 1 : 0);
-    const digits = Math.max(0, Math.min(6, -Math.floor(Math.log10(step))));
-    return v.toFixed(digits);
+    if (v === 0) return "0";
+    if (step < 1e-3) return v.toExponential(Math.abs(v) / step > 9 ? 1 : 0);
+    return v.toFixed(Math.max(0, Math.min(6, -Math.floor(Math.log10(step) + 1e-9))));
   }
   function ticks(low, high, wanted) {
     const raw = (high - low) / Math.max(1, wanted), power = 10 ** Math.floor(Math.log10(raw));
@@ -163,7 +163,7 @@
       pen.fillStyle = colours.soft; pen.fillText(tick(at, chart.unit, chart.log ? Math.abs(at) : vertical.step), LEFT - 7, y);
     }
     pen.textAlign = "center"; pen.textBaseline = "top";
-    const wanted = Math.max(2, (right - LEFT) / 90);
+    const wanted = Math.max(2, (right - LEFT) / (view.axis === "time" ? 70 : 55));
     const across = view.axis === "time" ? timeTicks(scale.from, scale.to, wanted) : ticks(scale.from, scale.to, wanted);
     pen.fillStyle = colours.soft;
     for (const at of across.found) { const x = scale.x(at); if (x > LEFT - 1 && x < right + 1) pen.fillText(AXES[view.axis].show(at), Math.min(x, right - 8), bottom + 7); }
@@ -300,10 +300,16 @@
   function redraw() {
     for (const chart of charts) { chart.dirty = true; if (chart.visible) draw(chart); }
   }
+  const sets = new Map(); // a validation set has one colour in all charts
+  function colourOf(line, number) {
+    if (data.runs.length > 1 || !line.metric.startsWith("eval/")) return number % COLOURS;
+    if (!sets.has(line.label)) sets.set(line.label, 1 + (sets.size % (COLOURS - 1)));
+    return sets.get(line.label);
+  }
   for (const figure of document.querySelectorAll("figure.chart")) {
     const described = data.charts[figure.dataset.chart], canvas = figure.querySelector("canvas");
     const lines = described.lines.map((line, number) => ({
-      run: data.runs[line.run], metric: line.metric, label: line.label, series: data.runs[line.run].series[line.metric], colour: number % COLOURS, hidden: false,
+      run: data.runs[line.run], metric: line.metric, label: line.label, series: data.runs[line.run].series[line.metric], colour: colourOf(line, number), hidden: false,
     }));
     const chart = { canvas, lines, unit: described.unit, log: false, at: null, drag: null, dirty: true, visible: false };
     canvas.dataset.number = charts.push(chart) - 1;
@@ -320,22 +326,29 @@
     if (!lines.some((line) => line.series.v.some((v) => v > 0))) log.hidden = true;
     listen(chart);
   }
-  for (const button of document.querySelectorAll("[data-axis]"))
-    button.addEventListener("click", () => {
-      view.axis = button.dataset.axis; view.from = view.to = null;
-      for (const other of document.querySelectorAll("[data-axis]")) other.setAttribute("aria-pressed", String(other === button));
-      settle(); zoom(null, null);
-    });
+  const buttons = [...document.querySelectorAll("[data-axis]")];
+  function by(axis) {
+    view.axis = axis; view.from = view.to = null;
+    for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.axis === axis));
+    settle(); zoom(null, null);
+  }
+  for (const button of buttons) button.addEventListener("click", () => by(button.dataset.axis));
   const slider = document.getElementById("smoothing");
-  if (slider) slider.addEventListener("input", () => {
-    view.smoothing = Number(slider.value);
-    document.getElementById("smoothed").textContent = view.smoothing ? view.smoothing.toFixed(2) : "off";
+  function smooth(weight) {
+    view.smoothing = weight;
+    document.getElementById("smoothed").textContent = weight ? weight.toFixed(2) : "off";
     settle(); redraw();
-  });
+  }
+  if (slider) slider.addEventListener("input", () => smooth(Number(slider.value)));
   const reset = document.getElementById("reset");
   if (reset) reset.addEventListener("click", () => zoom(null, null));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { colours = paint(); redraw(); });
   new ResizeObserver(redraw).observe(document.body);
   settle();
+  const asked = new URLSearchParams(location.hash.slice(1)); // a link may say #by=time&smoothing=0.9
+  if (buttons.some((button) => button.dataset.axis === asked.get("by"))) by(asked.get("by"));
+  if (slider && Number(asked.get("smoothing")) > 0) { slider.value = asked.get("smoothing"); smooth(Number(slider.value)); }
   for (const chart of charts) seen.observe(chart.canvas);
+  for (const chart of charts.slice(0, 4)) draw(chart);
+  document.documentElement.dataset.drawn = Math.round(performance.now()); // ms since the page was asked for
 })();

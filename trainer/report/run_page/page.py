@@ -209,8 +209,8 @@ def _remarks(runs: Sequence[RunRecord], shown: int) -> Iterator[Markup]:
     rows = sum(run.series.rows for run in runs)
     if width > 1:
         yield note(
-            f"{rows:,} rows. Where a metric has more than can be drawn, each stretch of up to {width:,} rows is shown by "
-            "its least and its greatest value, which are kept as they were logged, and by its mean, the stronger line."
+            f"{rows:,} rows. Where a metric has more than can be drawn, each stretch of up to {width:,} rows is shown "
+            "by its least and its greatest value, as they were logged, and by its mean, the stronger line."
         )
     missing = sum(series.missing for run in runs for series in run.series.metrics.values())
     if missing:

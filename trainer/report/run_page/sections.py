@@ -77,7 +77,7 @@ def _spike(story: SpikeStory) -> Markup:
             for document in story.documents
         ]
         head = ["Source", "Record", "Tokens in the step", "Surprise, nats", "Text"]
-        parts.append(_texts_last(table(head, rows)))
+        parts.append(table(head, rows, words=(4,)))
         parts.append(
             note(
                 "The documents most unlike the others: surprise is the mean of −log p of a document's tokens, p by "
@@ -87,14 +87,6 @@ def _spike(story: SpikeStory) -> Markup:
     elif story.problem:
         parts.append(note(story.problem))
     return element("div", {"class": "spike"}, parts)
-
-
-def _texts_last(inner: Markup) -> Markup:
-    return Markup(
-        inner.replace('<td class="number"><div class="snippet">', '<td><div class="snippet">').replace(
-            '<th class="number">Text</th>', "<th>Text</th>"
-        )
-    )
 
 
 def samples_section(run: RunRecord) -> Iterator[Markup]:
@@ -126,7 +118,7 @@ def layout_section(run: RunRecord) -> Iterator[Markup]:
     """What `banyan plan` predicts of the last layout, beside what was measured."""
     if run.plan:
         rows: list[list[Content]] = [[each.what, each.predicted, each.measured, each.difference] for each in run.plan]
-        inner: Content = table(["", "Predicted", "Measured", "Difference"], rows)
+        inner: Content = table(["", "Predicted", "Measured", "Difference"], rows, texts=3)
     else:
         inner = note(run.plan_problem or "Not known.")
     yield section("Layout: plan and measured", note("By banyan plan, for the last start's ranks and layout."), inner)

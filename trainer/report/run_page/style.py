@@ -9,16 +9,17 @@ body { max-width: 84rem; }
 .state { display: inline-block; margin-left: .5rem; padding: .1rem .6rem; border-radius: 1rem; font-size: .85rem;
   font-weight: 600; vertical-align: .2rem; border: 1px solid currentColor; color: var(--soft); }
 .state.good { color: var(--c2); } .state.bad { color: var(--lost); } .state.live { color: var(--c0); }
-.controls { position: sticky; top: 0; z-index: 5; display: flex; flex-wrap: wrap; gap: .5rem 1.25rem; align-items: center;
-  margin: 1rem 0 .5rem; padding: .55rem 0; background: var(--paper); border-bottom: 1px solid var(--line); }
+.controls { position: sticky; top: 0; z-index: 5; display: flex; flex-wrap: wrap; gap: .5rem 1.25rem;
+  align-items: center; margin: 1rem 0 .5rem; padding: .55rem 0; background: var(--paper);
+  border-bottom: 1px solid var(--line); }
 .controls > div { display: flex; align-items: center; gap: .4rem; }
 .controls span.soft { font-size: .85rem; }
 button { font: inherit; font-size: .85rem; padding: .2rem .65rem; color: var(--ink); background: var(--tile);
   border: 1px solid var(--line); border-radius: .4rem; cursor: pointer; }
 button:hover:enabled { border-color: var(--soft); }
 button:disabled { opacity: .45; cursor: default; }
-button[data-axis][aria-pressed=true], button.log[aria-pressed=true] { background: var(--fill); border-color: var(--fill);
-  color: var(--paper); }
+button[data-axis][aria-pressed=true], button.log[aria-pressed=true] { background: var(--fill);
+  border-color: var(--fill); color: var(--paper); }
 button:focus-visible, canvas:focus-visible, input:focus-visible, summary:focus-visible, .scroll:focus-visible {
   outline: 2px solid var(--fill); outline-offset: 2px; }
 input[type=range] { width: 8rem; accent-color: var(--fill); }
@@ -31,7 +32,8 @@ input[type=range] { width: 8rem; accent-color: var(--fill); }
 .chart canvas { display: block; width: 100%; height: 12.5rem; touch-action: pan-y; cursor: crosshair; }
 .chart.first canvas { height: 22rem; }
 .legend { display: flex; flex-wrap: wrap; gap: .15rem .4rem; max-height: 5.2rem; overflow-y: auto; }
-.legend .key { padding: 0 .4rem; border: 0; background: none; font-size: .8rem; overflow-wrap: anywhere; text-align: left; }
+.legend .key { padding: 0 .4rem; border: 0; background: none; font-size: .8rem; overflow-wrap: anywhere;
+  text-align: left; }
 .legend .key::before { content: ""; display: inline-block; width: .7rem; height: .25rem; margin-right: .35rem;
   border-radius: .1rem; background: currentColor; vertical-align: .2rem; }
 .legend .key[aria-pressed=false] { opacity: .4; text-decoration: line-through; }
