@@ -93,7 +93,8 @@ def wait_for(run_dir: Path, step: int, lives: Callable[[], bool]) -> None:
     """Returns once a step has been logged."""
     deadline = time.monotonic() + 120
     while last_step(run_dir) < step:
-        assert lives() and time.monotonic() < deadline, f"step {step} wasn't reached"
+        assert lives(), f"it ended before step {step}"
+        assert time.monotonic() < deadline, f"step {step} wasn't reached"
         time.sleep(0.01)
 
 

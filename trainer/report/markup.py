@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from trainer.machine.terminal import safe
 
-EMPTY = ("br", "hr", "img", "meta", "wbr")  # elements without an end
+EMPTY = ("br", "hr", "img", "input", "meta", "wbr")  # elements without an end
 
 
 class Markup(str):
