@@ -33,16 +33,21 @@ def write(run_dir, name, *lines):
         file.writelines(f"{line}\n" for line in lines)
 
 
-def test_what_a_rank_prints_and_why_it_fails_is_kept(run_dir, kept_loggers, capsys, monkeypatch):
-    monkeypatch.setenv("WANDB_API_KEY", "precious-precious")
-    out = sys.stdout
-    with pytest.raises(ValueError, match="spoilt"), RankLog() as log:
-        log.open(run_dir, 3)
+def fail_as_rank(run_dir, rank):
+    with RankLog() as log:
+        log.open(run_dir, rank)
         print("step 1", end="")
         print("/9 precious-precious")
         sys.stderr.write("\x1b[2K bar\rbar\n")
         print("careful", file=sys.stderr)
         raise ValueError("spoilt")
+
+
+def test_what_a_rank_prints_and_why_it_fails_is_kept(run_dir, kept_loggers, capsys, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "precious-precious")
+    out = sys.stdout
+    with pytest.raises(ValueError, match="spoilt"):
+        fail_as_rank(run_dir, 3)
     assert sys.stdout is out
     assert capsys.readouterr().out == "step 1/9 precious-precious\n"
     text = (run_dir / "logs" / "rank-00003.log").read_text()

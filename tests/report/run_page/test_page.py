@@ -20,6 +20,7 @@ def make_run(name="calm", rows=300, text="text"):
     for step in range(1, rows + 1):
         row = {"step": step, "tokens": 128 * step, "time": 1e9 + step, "train/loss": 3 + 1 / step, "train/lr": 1e-3}
         series.add(row | ({"eval/a/loss": 3.0, f"eval/{text}/acc": 0.5, text: 1.0} if step % 50 == 0 else {}))
+    series.spikes.count = 1
     lives = (
         Life(RunStart(time=1e9, host=text, ranks=2, layout={"zero_stage": 1, "precision": text}), RunEnd(reason=text)),
         Life(RunStart(time=1e9 + 100, host=text, step=90, logged=100, ranks=1, layout={"zero_stage": 0})),
