@@ -138,4 +138,7 @@ def test_floor_multiplies_what_the_model_does():
 def test_what_watching_costs_is_measured_turn_by_turn(tmp_path):
     table = run("watching", "--tiny", "--rounds", 2, "--steps", 2, "--output", tmp_path)
     assert "defaults / all off: " in table
-    assert [len(result["seconds"]) for result in read(tmp_path, "watching")["results"]] == [2, 2]
+    assert {name: len(turns) for name, turns in read(tmp_path, "watching")["turns"].items()} == {
+        "all off": 2,
+        "defaults": 2,
+    }

@@ -54,7 +54,7 @@ def test_status_tells_it(told, capsys):
     assert status["checkpoint_step"] == story.STEPS
     assert status_verb.main([str(told[0])]) == 0
     shown = capsys.readouterr().out
-    for said in ("<b>story: finished", "restarts   2", "1 rank, ZeRO 0", "72 of 72", RULE, "run directory"):
+    for said in ("<b>story: finished", "restarts   2", "1 rank, ZeRO 0", "72 of 72", RULE, "go on with"):
         assert said in shown
 
 
