@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from trainer.config.alerts import Alerts
+from trainer.config.energy import Energy
 from trainer.config.knobs import knob, part
 
 
@@ -170,3 +172,5 @@ class Track:
     )
     tensorboard: bool = knob(False, "Write TensorBoard event files to RUN/tensorboard as well.", common=True)
     wandb: Wandb = part(Wandb)
+    alerts: Alerts = part(Alerts)
+    energy: Energy = part(Energy)

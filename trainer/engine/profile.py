@@ -44,7 +44,7 @@ class StepProfile(Hook):
         self._cuda = mesh.device.type == "cuda"
         self._folder = run_dir / PROFILE / f"steps-{self._first}-{self._last}"
         self._profiler: Any = None
-        self._begun = 0
+        self._begun = self._step = 0
 
     def begin(self, reader: CheckpointReader | None) -> None:
         """Starts before the run's next step, if that is one of those."""
@@ -52,9 +52,15 @@ class StepProfile(Hook):
 
     def after_step(self, step: int) -> None:
         """Starts before the first of those steps; ends, and writes, after the last."""
+        self._step = step
         if self._profiler is None:
             self._start_before(step + 1)
         elif step >= self._last:
+            self._finish()
+
+    def end(self) -> None:
+        """Writes what there is of a run that ends, or leaves, before the last of those steps."""
+        if self._profiler is not None:
             self._finish()
 
     def _start_before(self, step: int) -> None:
@@ -89,7 +95,7 @@ class StepProfile(Hook):
         if self._cuda:
             with contextlib.suppress(RuntimeError):
                 torch.cuda.memory._dump_snapshot(str(self._folder / f"{name}.memory.pickle"))
-        table = Operators(self._rank, f"{self._begun}-{self._last}", "GPU" if self._cuda else "CPU", self._operators())
+        table = Operators(self._rank, f"{self._begun}-{self._step}", "GPU" if self._cuda else "CPU", self._operators())
         write_json(self._folder / f"{name}.operators.json", dataclasses.asdict(table))
 
     def _operators(self) -> list[Operator]:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from trainer.config import flatten
+from trainer.config.energy import Energy
 from trainer.config.stored import load_values
 from trainer.engine.profile_files import PROFILE, read_operators, trace_files
 from trainer.errors import BanyanError, InputError
@@ -21,6 +22,8 @@ from trainer.run.directory import CONFIG
 from trainer.run.plan_measured import compare_plan
 from trainer.run.status import RunStatus, end_in_words, read_status
 from trainer.run.step_documents import StepDocuments
+from trainer.track.energy import FILE as ENERGY
+from trainer.track.energy import energy_in_words, read_account
 from trainer.track.sinks.starts import read_lives
 
 FACTS, ENVIRONMENT, OVERRIDES = "facts.json", "environment.json", "overrides.yaml"
@@ -61,6 +64,7 @@ def gather_run(run_dir: Path, *, in_full: bool = True, say: Callable[[str], None
         profile=tuple(_operators(run_dir)),
         profile_files=tuple(str(Path(PROFILE) / name) for name in trace_files(run_dir)),
         command=_command(run_dir),
+        energy=_energy(run_dir, config),
     )
 
 
@@ -112,6 +116,16 @@ def _object(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
     except Malformed as error:
         say(f"banyan: {path}: {error}; left out")
         return {}
+
+
+def _energy(run_dir: Path, config: dict[str, Any]) -> tuple[str, str]:
+    """Energy in kWh, and how it was measured or estimated."""
+    account = read_account(run_dir / ENERGY)
+    if account is None or account.joules <= 0:
+        return "not measured", "energy"
+    settings = Energy(**{key[13:]: value for key, value in config.items() if key.startswith("track.energy.")})
+    figure, _, how = energy_in_words(account, settings).partition(", ")
+    return figure, f"energy, {how}"
 
 
 def _command(run_dir: Path) -> str:

@@ -13,6 +13,7 @@ from trainer.checkpoint.writer import CheckpointWriter
 from trainer.config import Pretrain, as_stored_values
 from trainer.engine.assemble import Assembly
 from trainer.engine.deepspeed import fragments
+from trainer.engine.energy_use import open_energy_use
 from trainer.engine.expert_load import ExpertLoad
 from trainer.engine.hooks import Hook
 from trainer.engine.loop import Progress
@@ -21,7 +22,7 @@ from trainer.engine.weight_average import WeightAverage
 from trainer.ranks.mesh import Mesh
 
 
-def build_hooks(config: Pretrain, assembly: Assembly, mesh: Mesh, run_dir: Path) -> list[Hook]:
+def build_hooks(config: Pretrain, assembly: Assembly, mesh: Mesh, progress: Progress, run_dir: Path) -> list[Hook]:
     """What goes along with the training of this run."""
     hooks: list[Hook] = []
     if config.train.ema is not None:
@@ -31,6 +32,9 @@ def build_hooks(config: Pretrain, assembly: Assembly, mesh: Mesh, run_dir: Path)
         hooks.append(ExpertLoad(assembly.model.tally, mesh))
     if is_profiled(config.train, mesh.rank):
         hooks.append(StepProfile(config.train, mesh, run_dir))
+    energy = open_energy_use(config.track.energy, mesh, progress, run_dir)
+    if energy is not None:
+        hooks.append(energy)
     return hooks
 
 

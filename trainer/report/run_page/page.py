@@ -123,12 +123,7 @@ def _figures(run: RunRecord) -> Iterator[tuple[str, str]]:
     if rows and run.began is not None:
         yield duration(max(0.0, rows[-1][2] - run.began)), "from the first start to the last row"
     yield f"{max(0, len(run.lives) - 1)}", "restarts"
-    yield _energy(run)
-
-
-def _energy(run: RunRecord) -> tuple[str, str]:
-    joules = run.last("energy/joules")
-    return ("not measured", "energy") if joules is None else (f"{joules / 3.6e6:,.3g} kWh", "energy")
+    yield run.energy
 
 
 def _runs(runs: Sequence[RunRecord]) -> Iterator[Markup]:

@@ -74,6 +74,7 @@ class RunRecord:
     profile: tuple[OperatorTable, ...] = ()
     profile_files: tuple[str, ...] = ()
     command: str = ""
+    energy: tuple[str, str] = ("not measured", "energy")  # a figure, and how it came about
 
     @property
     def began(self) -> float | None:
