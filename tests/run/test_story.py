@@ -10,7 +10,7 @@ import pytest
 from launch.verbs import VERBS
 from tests.report.run_page.page_of import CHROMIUM, Elements, open_in_chromium
 from tests.run import story
-from trainer.track.catalogue import LOGGED, find_metric
+from trainer.track.catalogue import LOGGED, find_logged
 from trainer.track.sinks.starts import read_lives
 from trainer.verbs import data as data_verb
 from trainer.verbs import logs as logs_verb
@@ -95,7 +95,7 @@ def test_every_metric_it_logged_is_in_the_list(told):
     rows = [json.loads(line) for line in (told[0] / "metrics.jsonl").read_text().splitlines()]
     names = {name for row in rows for name in row} - {"step", "tokens", "time"}
     assert len(names) > 10
-    assert [name for name in names if find_metric(name) is None] == []
+    assert [name for name in names if find_logged(name) is None] == []
 
 
 def test_the_guide_has_the_list():

@@ -27,7 +27,9 @@ def page(
 
     `pictures` allows those in data URIs.
     """
-    policy = POLICY + ("; img-src data:" if pictures else "") + (f"; script-src '{hash_of(script)}'" if script else "")
+    policy = (
+        POLICY + ("; img-src data:" if pictures else "") + (f"; script-src '{script_hash(script)}'" if script else "")
+    )
     head = element(
         "head",
         None,
@@ -46,7 +48,7 @@ def page(
     return f"<!DOCTYPE html>\n{element('html', {'lang': 'en'}, head, inner)}\n"
 
 
-def hash_of(script: str) -> str:
+def script_hash(script: str) -> str:
     """A script as a Content-Security-Policy names it."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 

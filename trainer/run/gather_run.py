@@ -12,11 +12,11 @@ import yaml
 
 from trainer.config import flatten
 from trainer.config.energy import Energy
-from trainer.config.stored import load_values
+from trainer.config.stored import from_values, load_values
 from trainer.engine.profile_files import PROFILE, read_operators, trace_files
 from trainer.errors import BanyanError, InputError
 from trainer.machine.json_file import Malformed, from_json, read_json, read_regular
-from trainer.report.run_page.journal import read_samples, read_series
+from trainer.report.run_page.journal import read_sample_texts, read_series
 from trainer.report.run_page.record import OperatorTable, RunRecord, SpikeStory
 from trainer.run.directory import CONFIG
 from trainer.run.plan_measured import compare_plan
@@ -38,7 +38,7 @@ def gather_run(run_dir: Path, *, in_full: bool = True, say: Callable[[str], None
     status = read_status(run_dir)
     lives = tuple(read_lives(run_dir))
     series = read_series(run_dir)
-    samples, total = read_samples(run_dir)
+    samples, total = read_sample_texts(run_dir)
     config = flatten(load_values(run_dir / CONFIG))
     facts = _object(run_dir / FACTS, say)
     flops, formula = flops_of(facts)
@@ -123,7 +123,12 @@ def _energy(run_dir: Path, config: dict[str, Any]) -> tuple[str, str]:
     account = read_account(run_dir / ENERGY)
     if account is None or account.joules <= 0:
         return "not measured", "energy"
-    settings = Energy(**{key[13:]: value for key, value in config.items() if key.startswith("track.energy.")})
+    prefix = "track.energy."
+    try:
+        given = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
+        settings = from_values(Energy, given, prefix)
+    except ValueError:  # an enemy's config.yaml; the account stands
+        settings = Energy()
     figure, _, how = energy_in_words(account, settings).partition(", ")
     return figure, f"energy, {how}"
 

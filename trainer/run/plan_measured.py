@@ -18,7 +18,7 @@ from trainer.planning.layout import layout_of
 from trainer.planning.memory import memory_of
 from trainer.planning.time import step_time
 from trainer.report.run_page.journal import RunSeries
-from trainer.report.run_page.record import Comparison
+from trainer.report.run_page.record import PlanRow
 from trainer.run.directory import CONFIG
 from trainer.track.metrics import peak_flops
 from trainer.track.sinks.starts import Life, RunStart
@@ -26,7 +26,7 @@ from trainer.track.sinks.starts import Life, RunStart
 GB = 1e9
 
 
-def compare_plan(run_dir: Path, series: RunSeries, lives: Sequence[Life]) -> tuple[tuple[Comparison, ...], str]:
+def compare_plan(run_dir: Path, series: RunSeries, lives: Sequence[Life]) -> tuple[tuple[PlanRow, ...], str]:
     """The comparison; or none, and why."""
     if not lives:
         return (), "Not known: on how many ranks it ran wasn't recorded."
@@ -36,7 +36,7 @@ def compare_plan(run_dir: Path, series: RunSeries, lives: Sequence[Life]) -> tup
         return (), f"banyan plan has no answer for this run: {error}"
 
 
-def _compare(run_dir: Path, series: RunSeries, start: RunStart) -> list[Comparison]:
+def _compare(run_dir: Path, series: RunSeries, start: RunStart) -> list[PlanRow]:
     config = with_length(from_values(Pretrain, load_values(run_dir / CONFIG)))
     if config.model.path is not None or config.model.kind != "decoder" or config.adapt.name != "full":
         raise ValueError("it plans trainings of Banyan's own decoder in full")
@@ -52,25 +52,23 @@ def _compare(run_dir: Path, series: RunSeries, start: RunStart) -> list[Comparis
     measured = _median(series, "perf/step_seconds")
     predicted = f"{time.total:.4g} s" if time else "not known: no peak of this device"
     difference = f"{measured / time.total - 1:+.0%}" if time and measured else ""
-    rows.append(Comparison("Time of a step", predicted, f"{measured:.4g} s (median)" if measured else "", difference))
+    rows.append(PlanRow("Time of a step", predicted, f"{measured:.4g} s (median)" if measured else "", difference))
     mfu = _median(series, "perf/mfu")
     rows.append(
-        Comparison("MFU", f"{time.mfu:.1%}" if time else "not known", f"{mfu:.1%} (median)" if mfu else "not measured")
+        PlanRow("MFU", f"{time.mfu:.1%}" if time else "not known", f"{mfu:.1%} (median)" if mfu else "not measured")
     )
     return rows
 
 
-def _memory(predicted: int, series: RunSeries, *, cuda: bool) -> Comparison:
+def _memory(predicted: int, series: RunSeries, *, cuda: bool) -> PlanRow:
     points = series.metrics["perf/memory_bytes"].points() if "perf/memory_bytes" in series.metrics else []
     measured = max((value for _, value in points), default=0.0)
     text = f"{predicted / GB:.3f} GB of tensors"
     if not measured:
-        return Comparison("Memory of a rank", text, "not measured")
+        return PlanRow("Memory of a rank", text, "not measured")
     if cuda:
-        return Comparison(
-            "Memory of a rank", text, f"{measured / GB:.3f} GB", f"{measured / max(1, predicted) - 1:+.0%}"
-        )
-    return Comparison("Memory of a rank", text, f"{measured / GB:.3f} GB resident, with Python's and torch's own", "")
+        return PlanRow("Memory of a rank", text, f"{measured / GB:.3f} GB", f"{measured / max(1, predicted) - 1:+.0%}")
+    return PlanRow("Memory of a rank", text, f"{measured / GB:.3f} GB resident, with Python's and torch's own", "")
 
 
 def _find(name: str) -> Device | None:

@@ -124,14 +124,14 @@ def _pattern(name: str) -> re.Pattern[str]:
     return re.compile(".+?".join(map(re.escape, parts)) + ("" if not name.endswith("}") else "(?<=.)"))
 
 
-def find_metric(name: str) -> LoggedMetric | None:
+def find_logged(name: str) -> LoggedMetric | None:
     """What a logged name is; None if it isn't in the list."""
     return next((metric for metric in LOGGED if metric.pattern.fullmatch(name)), None)
 
 
 def chart_of(name: str) -> tuple[str, str]:
     """Title and unit of the chart that a logged name is drawn in; one that isn't listed has its own."""
-    found = find_metric(name)
+    found = find_logged(name)
     if found is None:
         return name, ""
     if found.chart == "{SET}":

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tests.report.run_page.page_of import CHROMIUM, Elements, drawn_after_ms, open_in_chromium
-from trainer.report.frame import hash_of
+from trainer.report.frame import script_hash
 from trainer.report.run_page.journal import RunSeries, Spike
 from trainer.report.run_page.page import comparison_as_html, run_as_html
 from trainer.report.run_page.record import OperatorTable, RunRecord, SpikeDocument, SpikeStory
@@ -60,7 +60,7 @@ def test_nothing_of_others_is_markup_and_only_its_own_script_may_run(several):
     (policy,) = [attributes["content"] for _, attributes in page.found if "http-equiv" in attributes]
     assert policy.startswith("default-src 'none'; ")
     assert "unsafe-eval" not in policy
-    assert re.search(r"script-src '([^']+)'", policy)[1] == hash_of(page.scripts[1])
+    assert re.search(r"script-src '([^']+)'", policy)[1] == script_hash(page.scripts[1])
     assert not [name for _, attributes in page.found for name in attributes if name.startswith("on")]
     assert not [attributes for _, attributes in page.found if "src" in attributes or "href" in attributes]
     assert "\u202e" not in html

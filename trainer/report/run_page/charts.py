@@ -8,7 +8,7 @@ from typing import Any
 from trainer.machine.terminal import safe
 from trainer.report.run_page.record import RunRecord
 from trainer.report.run_page.thinned import Thinned
-from trainer.track.catalogue import LOGGED, chart_of, find_metric
+from trainer.track.catalogue import LOGGED, chart_of, find_logged
 
 DIGITS = 7  # of a value: fp32 has no more
 MOST_LINES = 60  # of a chart
@@ -31,7 +31,7 @@ def chart_data(runs: Sequence[RunRecord]) -> dict[str, Any]:
 
 
 def _place(name: str) -> tuple[int, str]:
-    found = find_metric(name)
+    found = find_logged(name)
     return (LOGGED.index(found) if found is not None else len(LOGGED), name)
 
 

@@ -149,7 +149,7 @@ def read_series(run_dir: Path) -> RunSeries:
     return series
 
 
-def read_samples(run_dir: Path) -> tuple[dict[str, list[tuple[int, str]]], int]:
+def read_sample_texts(run_dir: Path) -> tuple[dict[str, list[tuple[int, str]]], int]:
     """Samples of text by name, (step, text), at even distances in each; and how many there are."""
     kept: dict[str, tuple[int, int, list[tuple[int, str]]]] = {}  # seen, stride, kept
     total = 0

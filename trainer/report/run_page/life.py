@@ -30,7 +30,7 @@ def life_section(run: RunRecord) -> Iterator[Markup]:
                 "class": "cut" if number < len(run.lives) - 1 else "",
                 "style": f"left:{100 * (life.start.time - first) / whole:.3f}%;"
                 f"width:{100 * max(0.0, end - life.start.time) / whole:.3f}%",
-                "title": f"start {number + 1}: {moment(life.start.time)} to {moment(end)}",
+                "title": f"start {number + 1}: {utc_moment(life.start.time)} to {utc_moment(end)}",
             },
         )
         for number, (life, end) in enumerate(zip(run.lives, ends, strict=True))
@@ -45,7 +45,7 @@ def life_section(run: RunRecord) -> Iterator[Markup]:
         rows.append(
             [
                 f"{number + 1}",
-                moment(start.time),
+                utc_moment(start.time),
                 duration(max(0.0, end - start.time)),
                 element("span", {"class": "reason"}, where),
                 element(
@@ -63,7 +63,9 @@ def life_section(run: RunRecord) -> Iterator[Markup]:
     yield section(
         "Starts and restarts",
         element("div", {"class": "life", "role": "img", "aria-label": f"{len(run.lives)} starts over time"}, pieces),
-        element("div", {"class": "ends"}, element("span", None, moment(first)), element("span", None, moment(last))),
+        element(
+            "div", {"class": "ends"}, element("span", None, utc_moment(first)), element("span", None, utc_moment(last))
+        ),
         table(head, rows, texts=5, words=(7,)),
         note("Steps lost were taken, and logged, after the checkpoint that the next start went on from."),
     )
@@ -90,6 +92,6 @@ def _end_of(run: RunRecord, number: int) -> float:
     return max(rows, default=life.start.time)
 
 
-def moment(seconds: float) -> str:
+def utc_moment(seconds: float) -> str:
     """A time in UTC, as everyone reads it."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))

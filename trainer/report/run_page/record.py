@@ -31,7 +31,7 @@ class SpikeStory:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PlanRow:
     """Something that `banyan plan` predicts, beside what was measured; texts with their units."""
 
     what: str
@@ -69,7 +69,7 @@ class RunRecord:
     facts: dict[str, Any] = field(default_factory=dict)
     flops_per_token: float | None = None
     flops_formula: str = ""
-    plan: tuple[Comparison, ...] = ()
+    plan: tuple[PlanRow, ...] = ()
     plan_problem: str = ""
     profile: tuple[OperatorTable, ...] = ()
     profile_files: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from typing import Any
 from trainer.report.frame import note, section
 from trainer.report.markup import Content, Markup, element, table
 from trainer.report.run_page.record import RunRecord, SpikeStory
-from trainer.track.catalogue import find_metric
+from trainer.track.catalogue import find_logged
 
 OPEN_SAMPLES = 3
 MOST_DIFFERENCES = 400
@@ -20,7 +20,7 @@ def final_values(runs: Sequence[RunRecord]) -> Iterator[Markup]:
     names = list(dict.fromkeys(name for run in runs for name in run.series.metrics))
     rows: list[list[Content]] = []
     for name in names:
-        found = find_metric(name)
+        found = find_logged(name)
         about: list[Content] = [
             element("code", None, name),
             element("span", {"class": "soft"}, found.unit if found else ""),
