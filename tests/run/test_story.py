@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,26 @@ def test_the_guides_commands_run(told, tmp_path, capsys):
         assert verb in VERBS
         assert module.main(arguments) == 0, line
     capsys.readouterr()
+
+
+def test_a_sweep_is_its_trials_beside_each_other(told, tmp_path, capsys):
+    sweep = tmp_path / "sweep"
+    for number in range(2):
+        shutil.copytree(
+            told[0], sweep / "trials" / f"{number:05d}" / "run", ignore=shutil.ignore_patterns("checkpoints")
+        )
+    (sweep / "plan.json").write_text("{}")
+    trials = [{"trial": number, "loss": loss, "lr": "</table>"} for number, loss in enumerate((2.5, 1.5))]
+    (sweep / "results.json").write_text(json.dumps({"trials": trials, "importance": {"optimizer.lr": 0.9}}))
+    assert report_verb.main([str(sweep)]) == 0
+    page = Elements((sweep / "report.html").read_text())
+    assert [run["name"] for run in page.data["runs"]] == ["trial 00000", "trial 00001"]
+    assert "0 1.5 </table>" not in page.text.split("the best first")[0]
+    assert page.text.split("the best first")[1].index("1.5") < page.text.split("the best first")[1].index("2.5")
+    assert "optimizer.lr 0.9" in page.text
+    (sweep / "results.json").write_text("[")
+    assert report_verb.main([str(sweep)]) == 0
+    assert "results.json: " in capsys.readouterr().out
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")

@@ -45,7 +45,7 @@
   function tick(v, unit, step) {
     if (unit === "bytes" || Math.abs(v) >= 1e4) return unit === "bytes" ? value(v, unit) : count(v, 3);
     if (v === 0) return "0";
-    if (step < 1e-3) return v.toExponential(Math.abs(v) / step > 9 ? 1 : 0);
+    if (step < 1e-3) return v.toExponential(Math.max(0, Math.floor(Math.log10(Math.abs(v)) + 1e-9) - Math.floor(Math.log10(step) + 1e-9)));
     return v.toFixed(Math.max(0, Math.min(6, -Math.floor(Math.log10(step) + 1e-9))));
   }
   function ticks(low, high, wanted) {
