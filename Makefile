@@ -2,7 +2,7 @@
 # make train   set up, then the main job: prepare the standard library's source and pretrain a small model on it
 # make test    set up, check, then the tests (minutes); make test-full: long matrices and abuse as well
 # make check   formatting, lint, types
-# make bench-cpu, bench-gpu, bench-loss, bench-data, bench-prepare, bench-start   speed, side by side with others
+# make bench-cpu, bench-gpu, bench-loss, bench-data, bench-prepare, bench-start, bench-watching   speed, side by side with others
 #              (docs/PERFORMANCE.md);
 #              bench-checkpoint: what a checkpoint's index costs a rank of thousands;
 #              make peers installs those others, each in an environment of its own; make bench-compare BASE=rev: another
@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --no-compile -q -c constraints.txt
 
 .PHONY: setup train test test-full check format clean peers bench-cpu bench-gpu bench-loss bench-data bench-prepare bench-start \
-	bench-checkpoint bench-compare
+	bench-checkpoint bench-watching bench-compare
 
 setup: $(VENV)/.ready
 
@@ -52,7 +52,7 @@ format: $(VENV)/.ready-for-tests
 peers:
 	tests/benchmarks/peers.sh
 
-bench-cpu bench-gpu bench-loss bench-data bench-prepare bench-start bench-checkpoint: bench-%: $(VENV)/.ready
+bench-cpu bench-gpu bench-loss bench-data bench-prepare bench-start bench-checkpoint bench-watching: bench-%: $(VENV)/.ready
 	$(BIN)/python -m tests.benchmarks.$* $(ARGS)
 
 bench-compare: $(VENV)/.ready

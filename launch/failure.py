@@ -24,6 +24,8 @@ from trainer.machine.interrupt import Interrupted
 from trainer.machine.terminal import show
 
 FILE_VARIABLE = "BANYAN_ERROR_FILE"
+LAUNCHER_LOG = "launcher.log"
+MOST_LOG_BYTES = 1 << 22
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = {
     errno.EACCES: "access isn't permitted: give this user access",
@@ -89,6 +91,28 @@ def read(file: Path) -> Failure | None:
         return Failure(**json.loads(file.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None
+
+
+def keep(failure: Failure, run_dir: Path, *, output: str = "", began: float | None = None) -> None:
+    """Leaves what a launcher knows of a failure in the run directory: a line of starts.jsonl, and logs/launcher.log.
+
+    `output` is the end of what the rank printed, `began` when the launcher started the ranks. A disk that refuses
+    changes nothing: it has been printed.
+    """
+    from trainer.machine.durable import require_plain_file
+    from trainer.track.sinks.starts import record_failure
+
+    told = {"rank": failure.rank, "exit_code": failure.exit_code, "reason": failure.message}
+    record_failure(run_dir, at=failure.time, began=began, **told)  # type: ignore[arg-type]
+    path = run_dir / "logs" / LAUNCHER_LOG
+    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure.time))
+    text = "\n".join(filter(None, (failure.message, failure.traceback.rstrip(), output)))
+    with contextlib.suppress(OSError, BanyanError):
+        require_plain_file(path)
+        if path.exists() and path.stat().st_size > MOST_LOG_BYTES:
+            path.replace(path.with_name(f"{path.name}.1"))
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{moment},{int(failure.time % 1 * 1000):03d} ERROR banyan.launcher: {masked(text)}\n")
 
 
 def _write(failure: Failure, file: Path) -> bool:

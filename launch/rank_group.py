@@ -18,9 +18,10 @@ from types import FrameType
 
 from launch import failure
 from launch.failure import Failure
-from launch.rank_output import ErrorFile, Tail
+from launch.rank_output import ErrorFile, FolderFile, Tail
 from trainer.errors import STOPPED
 from trainer.machine.interrupt import Interrupted
+from trainer.run.rank_log import RUN_FOLDER_VARIABLE
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -55,6 +56,7 @@ class Rank:
     number: int
     process: subprocess.Popen[bytes]
     errors: ErrorFile
+    folder: FolderFile
     tail: Tail | None = None
     ended_at: float | None = None
     signals_sent: int = 0
@@ -129,6 +131,7 @@ class RankGroup:
         self._stop_grace_s = stop_grace_s
         self._ranks: list[Rank] = []
         self._received: list[int] = []
+        self._began = time.time()
 
     def run(self) -> int:
         """Runs the ranks to their end, shows the first failure, returns the exit code.
@@ -148,8 +151,10 @@ class RankGroup:
         finally:
             self._kill()
         status = self._status()
+        self._keep(status)
         for rank in self._ranks:
             rank.errors.close()
+            rank.folder.close()
         return status
 
     def send(self, number: int) -> None:
@@ -193,6 +198,12 @@ class RankGroup:
             return ExitStatus(found.exit_code, found, output)
         return ExitStatus(STOPPED if any(rank.process.returncode == STOPPED for rank in self._ranks) else 0)
 
+    def _keep(self, status: ExitStatus) -> None:
+        """Leaves a failure in the run directory, if the ranks had entered one."""
+        folder = next(filter(None, (rank.folder.read() for rank in self._ranks)), None)
+        if status.failure is not None and folder is not None:
+            failure.keep(status.failure, folder, output=status.output, began=self._began)
+
     @contextlib.contextmanager
     def _forwarding(self) -> Iterator[None]:
         before = {number: signal.signal(number, self._forward) for number in FORWARDED}
@@ -215,18 +226,18 @@ class RankGroup:
 def _spawn(command: Sequence[str], environment: Mapping[str, str]) -> Rank:
     """Starts a rank in a session of its own, so that Ctrl-C reaches it once: from us."""
     number = int(environment["RANK"])
-    errors, tail = ErrorFile(), Tail() if number else None
+    errors, folder, tail = ErrorFile(), FolderFile(), Tail() if number else None
     with tail or contextlib.nullcontext() as output:
         process = subprocess.Popen(
             command,
-            env={**environment, failure.FILE_VARIABLE: str(errors.path)},
+            env={**environment, failure.FILE_VARIABLE: str(errors.path), RUN_FOLDER_VARIABLE: str(folder.path)},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
             preexec_fn=die_with(os.getpid()),
         )
-    return Rank(number, process, errors, tail)
+    return Rank(number, process, errors, folder, tail)
 
 
 def die_with(launcher: int) -> Callable[[], None] | None:

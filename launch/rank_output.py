@@ -49,23 +49,39 @@ class Tail:
         return "\n".join(bytes(self._content).decode("utf-8", errors="replace").splitlines()[-TAIL_LINES:])
 
 
-class ErrorFile:
-    """Where a rank leaves why it failed; `path` is how it finds it, as long as this process lives."""
+class SharedFile:
+    """A file of this process's that a rank writes into; `path` is how it finds it, as long as this process lives."""
 
     def __init__(self) -> None:
         if sys.platform == "linux":
-            self._descriptor = os.memfd_create("banyan-failure")
+            self._descriptor = os.memfd_create("banyan-rank")
             self.path = Path(f"/proc/{os.getpid()}/fd/{self._descriptor}")
         else:
-            self._descriptor, name = tempfile.mkstemp(prefix="banyan-failure-")
+            self._descriptor, name = tempfile.mkstemp(prefix="banyan-rank-")
             self.path = Path(name)
 
-    def read(self) -> Failure | None:
-        """Why it failed, if it has said so."""
-        return failure.read(self.path) if os.fstat(self._descriptor).st_size > 0 else None
+    def is_empty(self) -> bool:
+        """Whether nothing has been written."""
+        return os.fstat(self._descriptor).st_size == 0
 
     def close(self) -> None:
         """Lets it go. The rank must have ended."""
         os.close(self._descriptor)
         if sys.platform != "linux":
             self.path.unlink(missing_ok=True)
+
+
+class ErrorFile(SharedFile):
+    """Where a rank leaves why it failed."""
+
+    def read(self) -> Failure | None:
+        """Why it failed, if it has said so."""
+        return None if self.is_empty() else failure.read(self.path)
+
+
+class FolderFile(SharedFile):
+    """Where a rank leaves which run directory it works in."""
+
+    def read(self) -> Path | None:
+        """The run directory; None if it hasn't entered one."""
+        return None if self.is_empty() else Path(os.fsdecode(self.path.read_bytes()))

@@ -157,15 +157,27 @@ VERBS: dict[str, Verb] = {
         ),
         Verb(
             "report",
-            "Write the card of prepared data, as a page and as Markdown.",
+            "Write a page of a run, of several beside each other or of a sweep; or the card of prepared data.",
             "trainer.verbs.report",
-            "DATA_DIR [output=FOLDER] [track.wandb.KEY=VALUE] …",
+            "RUN_DIR … [against=RUN_DIR] [output=FOLDER], or DATA_DIR [output=FOLDER] [track.wandb.KEY=VALUE] …",
         ),
         Verb(
             "checkpoint",
             "Check, list or show checkpoints; show what a load takes.",
             "trainer.verbs.checkpoint",
             "verify|list|show DIR",
+        ),
+        Verb(
+            "status",
+            "Tell what runs are doing now, where, since when, how long they will take, and what they last said.",
+            "trainer.verbs.status",
+            "RUN_DIR … [format=json]",
+        ),
+        Verb(
+            "logs",
+            "Follow the logs of all ranks of a run, the first error first.",
+            "trainer.verbs.logs",
+            "RUN_DIR [follow=false] [lines=100]",
         ),
         Verb("sync", "Rebuild a run's W&B run from its metrics.jsonl.", "trainer.verbs.sync", "RUN_DIR"),
     )

@@ -130,6 +130,7 @@ def _wish(run_dir: Path, code: int, asked: bool, last: Starts) -> str:
     failed = first_failure(run_dir) if code else None
     if failed:
         failed.show()
+        failure.keep(failed, run_dir)
         _tell(failed, run_dir)
     if failed and failed.exit_code == 2:
         replace(last, refused=failed.message).write(run_dir)

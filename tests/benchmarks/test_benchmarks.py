@@ -133,3 +133,12 @@ def test_floor_multiplies_what_the_model_does():
     assert products.flops(case) == pytest.approx(per_token * case.tokens)
     computed = sum(2 * a.shape[0] * a.shape[1] * a.shape[2] * b.shape[2] for a, b in products.operands(case.shrunk()))
     assert computed == products.flops(case.shrunk())
+
+
+def test_what_watching_costs_is_measured_turn_by_turn(tmp_path):
+    table = run("watching", "--tiny", "--rounds", 2, "--steps", 2, "--output", tmp_path)
+    assert "defaults / all off: " in table
+    assert {name: len(turns) for name, turns in read(tmp_path, "watching")["turns"].items()} == {
+        "all off": 2,
+        "defaults": 2,
+    }

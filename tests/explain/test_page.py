@@ -12,8 +12,8 @@ import pytest
 from tests.hf_folder import make_folder
 from tests.run_ranks import start_ranks
 from trainer.config import Explain
-from trainer.report.explanation import page
 from trainer.report.explanation.picture import map_as_uri
+from trainer.report.frame import POLICY
 from trainer.verbs.explain import main
 
 HOSTILE = (
@@ -57,7 +57,7 @@ def test_nothing_of_a_prompt_is_markup_and_nothing_is_fetched(hf_folder, tmp_pat
     tags.feed(text)
     assert tags.open == []
     assert {tag for tag, _ in tags.found}.isdisjoint(("script", "link", "iframe", "object", "form"))
-    assert any(attributes.get("content") == page.POLICY for _, attributes in tags.found)
+    assert any(attributes.get("content") == f"{POLICY}; img-src data:" for _, attributes in tags.found)
     for tag, attributes in tags.found:
         assert not any(name.startswith("on") for name in attributes)
         assert attributes.get("src", "data:image/png").startswith("data:image/png"), tag

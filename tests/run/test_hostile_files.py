@@ -17,9 +17,10 @@ from trainer.data.text.plan import PreparationPlan, read_progress, write_plan
 from trainer.data.tokens.order import PERIOD
 from trainer.errors import BanyanError, ConfigError, InputError, StorageError
 from trainer.machine.durable import write_text
-from trainer.run.directory import load_run_tokenizer, log_to_file
+from trainer.run.directory import load_run_tokenizer
 from trainer.run.micro_batch import recorded
 from trainer.run.provenance import read_history
+from trainer.run.rank_log import log_to_file
 from trainer.run.wandb_overrides import wandb_settings
 from trainer.track.sinks.journal import Journal
 from trainer.track.sinks.wandb_run import WandbSettings, journal_rows

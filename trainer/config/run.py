@@ -179,6 +179,14 @@ class Track:
     """Where metrics go."""
 
     every: int = knob(10, "Steps between logged lines.", "steps", common=True, low=1)
+    console: str = knob(
+        "auto",
+        "auto is a progress bar on a terminal, a line for each logged step elsewhere; quiet prints neither, only how a "
+        "run begins and ends, and what goes wrong.",
+        common=True,
+        choices=("auto", "quiet"),
+        later=True,
+    )
     tensorboard: bool = knob(False, "Write TensorBoard event files to RUN/tensorboard as well.", common=True)
     wandb: Wandb = part(Wandb)
     alerts: Alerts = part(Alerts)

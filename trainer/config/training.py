@@ -65,6 +65,14 @@ class Train:
         high=0.9999999,
         later=True,
     )
+    profile: list[int] = knob(
+        [],
+        "Steps [FIRST,LAST] that torch's profiler traces into RUN/profile, with the dearest operators.",
+        "steps",
+        low=1,
+        later=True,
+    )
+    profile_ranks: list[int] = knob([], "Ranks that are profiled; by default every one.", later=True)
     deterministic: bool = knob(False, "Deterministic CUDA kernels, for bit-equal resumes there.")
 
     @property

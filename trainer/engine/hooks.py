@@ -9,6 +9,9 @@ from trainer.checkpoint.reader import CheckpointReader
 class Hook:
     """One companion of the loop. Every rank calls every method at the same steps; by default they do nothing."""
 
+    off_clock = False
+    """Whether what it does after a step isn't training, and doesn't count in throughput."""
+
     def begin(self, reader: CheckpointReader | None) -> None:
         """Before the first step, when weights and moments are there: takes up its part of a checkpoint, if any."""
 

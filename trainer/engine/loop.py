@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -221,7 +222,11 @@ class Trainer:
                 self._guard.before_step(step)
             self._guard.step()
         for hook in self.hooks:
-            hook.after_step(step)
+            after = partial(hook.after_step, step)
+            if hook.off_clock:
+                self._clock.pause(after)
+            else:
+                after()
         evaluates = any(_is_due(evaluator, step) for evaluator in self.evaluators)
         due = step % self.config.track.every == 0 or self._saves_at(step) or evaluates
         self._guard.after_step(step, synchronise=due or step == self.total_steps)

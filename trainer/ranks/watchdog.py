@@ -26,6 +26,7 @@ PATIENT_PHASES = ("start", "save", "end")
 long a checkpoint takes to load or to copy. The process group's own timeout bounds them."""
 
 SIGN_S = 30.0  # at most, between signs of life
+MAIN_SIGN_S = 2.0  # rank 0's, whose phase `banyan status` shows
 WAKE_S = 1.0
 LAST_RESORT_S = 60.0  # in which the process ends, whatever its ending is stuck in
 NAMED = 8  # ranks that a report names at most
@@ -68,6 +69,8 @@ class Watchdog:
         if self._timeout_s == 0:
             return
         self._rank, self._world_size = mesh.rank, mesh.world_size
+        if mesh.is_main:
+            self._sign_s = min(self._sign_s, MAIN_SIGN_S)
         self._is_reader = is_reader(mesh.rank, mesh.world_size)
         self._logs = run_dir / "logs"
         self._files = HeartbeatFiles(run_dir, mesh.rank, mesh.world_size)
@@ -150,7 +153,8 @@ class Watchdog:
         """Writes the stacks, waits until the other ranks that live have done so, tells why, ends the process."""
         faulthandler.dump_traceback_later(LAST_RESORT_S, exit=True, file=self._log)
         report = self._files.announce(report)
-        os.write(self._log, f"{report}\nThis rank: {self._beat}\n".encode())
+        moment = time.strftime("%Y-%m-%d %H:%M:%S,000")
+        os.write(self._log, f"{moment} ERROR banyan.watchdog: {report}\nThis rank: {self._beat}\n".encode())
         faulthandler.dump_traceback(file=self._log, all_threads=True)
         self._sign(hung=True)
         self._wait_for_stacks()

@@ -16,6 +16,7 @@ from trainer.rules.lstm import check_lstm
 from trainer.rules.objectives import check_objective
 from trainer.rules.preference import check_preferences
 
+MOST_PROFILED_STEPS = 100  # whose events all stay in memory until they are written
 SHORTEST_HANG_S = 5  # below, a busy machine looks like a hang
 
 
@@ -127,6 +128,24 @@ def check_batch(train: Train, ranks: int) -> None:
     )
 
 
+def check_profile(train: Train, world_size: int, *, elastic: bool) -> None:
+    """Refuses steps that are no range, more of them than a trace can hold, and ranks that there aren't."""
+    steps, ranks = train.profile, train.profile_ranks
+    require(
+        not steps or (len(steps) == 2 and 1 <= steps[0] <= steps[1]),
+        f"train.profile={steps}: give the first and the last step to profile, as train.profile=[10,12].",
+    )
+    require(
+        not steps or steps[1] - steps[0] < MOST_PROFILED_STEPS,
+        f"train.profile={steps}: a trace holds {MOST_PROFILED_STEPS} steps at most; give fewer.",
+    )
+    require(bool(steps) or not ranks, f"train.profile_ranks={ranks}: give train.profile=[FIRST,LAST] as well.")
+    require(
+        all(rank >= 0 and (elastic or rank < world_size) for rank in ranks),
+        f"train.profile_ranks={ranks}: ranks are 0 to {world_size - 1}.",
+    )
+
+
 def check_pretrain(config: Pretrain, world_size: int) -> None:
     """Every check of `banyan pretrain` that needs no file: refuses what can't be honoured on `world_size` ranks."""
     check_values(config)
@@ -164,6 +183,7 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
         train.epochs is None or train.epochs > 0,
         f"train.epochs={train.epochs}: must be above 0; half a pass is 0.5.",
     )
+    check_profile(train, world_size, elastic=sizes is not None)
     require(
         config.model.dropout == 0 or isinstance(train.micro_batch_size, int),
         "model.dropout needs train.micro_batch_size: micro-batches decide what is dropped, so they must not follow "

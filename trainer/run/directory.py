@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
 import os
 import platform
 import subprocess
@@ -28,16 +27,18 @@ from trainer.data.tokens.history import FILE as HISTORY
 from trainer.data.tokens.history import History
 from trainer.data.tokens.tokenizer import Tokenizer, copy_tokenizer, load_tokenizer
 from trainer.errors import ConfigError, InputError
-from trainer.machine import streams
 from trainer.machine.credentials import masked
-from trainer.machine.durable import json_bytes, require_plain_file, write_json, write_together
+from trainer.machine.durable import json_bytes, write_json, write_together
 from trainer.machine.hub_name import is_hub_name
 from trainer.machine.json_file import Malformed, from_known, read_json
 from trainer.model.hugging_face.folder import own_model, with_absolute_folders
 
 # May differ between the runs of one directory: they change neither what is learnt nor in which order.
 FREE_SECTIONS = ("run", "parallel", "deepspeed", "checkpoint", "evaluate", "track", "health", "launch")
-FREE_TRAIN = ("stop_at", "micro_batch_size", "compile", "activation_checkpointing", "deterministic")
+FREE_TRAIN = (
+    *("stop_at", "micro_batch_size", "compile", "activation_checkpointing", "deterministic"),
+    *("profile", "profile_ranks"),
+)
 FREE_MODEL = ("name", "loss_chunk")
 # Of data, only these keys matter to training; what is trained on follows from the fingerprints.
 DATA_KEYS = (
@@ -224,29 +225,3 @@ def require_tokenizer_of(checkpoint: Path, state: Mapping[str, Any], tokenizer: 
             f"{checkpoint.parent.parent / 'tokenizer'}: not the tokenizer that {checkpoint.name} was trained with "
             "(sha256 differs); copy the dataset's tokenizer/ there."
         )
-
-
-class _MaskingFormatter(logging.Formatter):
-    """Keeps secrets out of what libraries log, such as their whole configuration."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record as a line, masked."""
-        return masked(super().format(record))
-
-
-def log_to_file(run_dir: Path, rank: int) -> None:
-    """Sends this rank's log, DeepSpeed's included, to logs/rank-NNNNN.log instead of the terminal."""
-    path = run_dir / "logs" / f"rank-{rank:05d}.log"
-    try:
-        require_plain_file(path)
-        handler: logging.Handler = logging.FileHandler(path, encoding="utf-8")
-    except OSError as error:
-        print(f"banyan: {path}: can't be written ({error.strerror}), so that no log is kept", flush=True)
-        handler = logging.NullHandler()
-    handler.setFormatter(_MaskingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for name in (None, "DeepSpeed"):
-        logger = logging.getLogger(name)
-        logger.handlers[:] = [handler]
-        logger.setLevel(logging.INFO)
-    logging.captureWarnings(capture=True)
-    streams.note_losses_in(logging.getLogger("banyan"))

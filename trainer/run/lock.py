@@ -92,7 +92,7 @@ class RunLock:
         while True:
             waited = time.monotonic() - began
             with storage_errors(path), _one_at_a_time(run_dir):
-                found = _look(path)
+                found = look_at(path)
                 if found is None or _is_gone(*found, run_dir, timeout_s, waited):
                     write_json(path, asdict(self._mine), sync_folder=False)  # nobody holds it when the power is back
                     foreign = found is not None and not found[0].is_local
@@ -118,7 +118,7 @@ class RunLock:
         threading.Thread(target=self._beat, name="lock-heartbeat", daemon=True).start()
 
     def _require_mine(self, path: Path) -> None:
-        found = _look(path)
+        found = look_at(path)
         if found is not None and found[0].token != self._mine.token:
             raise ConfigError(f"{path}: process {found[0].pid} on {found[0].host} took it; wait for its end.")
 
@@ -176,7 +176,7 @@ def _flock(descriptor: int) -> bool:
     return True
 
 
-def _look(path: Path) -> tuple[Holder, float] | None:
+def look_at(path: Path) -> tuple[Holder, float] | None:
     """Who holds the lock, and when that was last touched, by the file system's clock; None if nobody does.
 
     InputError for what no run has made: a folder, a link, a pipe, a file that can't be read.

@@ -36,6 +36,7 @@ from trainer.ranks.mesh import Mesh
 from trainer.rules.layouts import check_layout, settle_precision
 from trainer.run import directory as run_directory
 from trainer.run.lock import RunLock
+from trainer.run.rank_log import RankLog
 from trainer.run.resume import with_kept_precision
 
 
@@ -104,12 +105,12 @@ def bytes_of(dataset: Dataset) -> int:
     return sum(shard.bytes for shard in dataset.manifest.shards)
 
 
-def enter_run_directory(config: Pretrain, mesh: Mesh, lock: RunLock) -> Path:
+def enter_run_directory(config: Pretrain, mesh: Mesh, lock: RunLock, log: RankLog) -> Path:
     """The run directory, made and locked by rank 0; every rank's log goes there from now on."""
     run_dir = mesh.from_main(run_directory.locate(config))
     mesh.main_finds(lambda: run_directory.create(run_dir))
     mesh.main_finds(lambda: lock.take(run_dir, config.run.lock_timeout_s))
-    run_directory.log_to_file(run_dir, mesh.rank)
+    log.open(run_dir, mesh.rank)
     return run_dir
 
 

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from trainer.config import Pretrain
 from trainer.data.tokens.blocks import DocumentSpan
 from trainer.data.tokens.dataset import Dataset, open_training
-from trainer.data.tokens.history import FILE, read_history, total_steps_of
+from trainer.data.tokens.history import FILE, History, read_history, total_steps_of
 from trainer.data.tokens.order import Order
 from trainer.errors import ConfigError, InputError
 from trainer.machine.terminal import one_line, safe, show
 from trainer.run.directory import load_run_tokenizer, read_config
 
 
-def print_step(run_dir: Path, step: int) -> int:
-    """Prints every sequence of a step: its place in the data, then the documents in it with source and text."""
+@dataclass(frozen=True)
+class RunOrder:
+    """The order of a run's data, and the datasets in it by their fingerprints."""
+
+    config: Pretrain
+    history: History
+    order: Order
+    datasets: dict[str, Dataset]
+
+
+def open_order(run_dir: Path) -> RunOrder:
+    """Opens a run's data in its order. InputError where the run hasn't begun, or its data aren't there."""
     config = read_config(run_dir)
     history = read_history(run_dir)
     if history is None:
         raise InputError(f"{run_dir / FILE}: missing; {run_dir} hasn't begun to train.")
-    if step > total_steps_of(config, history):
-        raise InputError(f"step={step}: the run has {total_steps_of(config, history)} steps.")
-    start, stop = history.positions_of(step)
     training = open_training(config.data, config.seed)
     order = Order(
         [dataset.rows for dataset in training],
@@ -32,11 +41,20 @@ def print_step(run_dir: Path, step: int) -> int:
         seed=config.seed,
         window=config.data.shuffle_shards,
     )
-    by_fingerprint = {dataset.manifest.fingerprint: dataset for dataset in training}
+    return RunOrder(config, history, order, {dataset.manifest.fingerprint: dataset for dataset in training})
+
+
+def print_step(run_dir: Path, step: int) -> int:
+    """Prints every sequence of a step: its place in the data, then the documents in it with source and text."""
+    opened = open_order(run_dir)
+    total_steps = total_steps_of(opened.config, opened.history)
+    if step > total_steps:
+        raise InputError(f"step={step}: the run has {total_steps} steps.")
+    start, stop = opened.history.positions_of(step)
     tokenizer = load_run_tokenizer(run_dir)
     show(f"step {step}: positions {start:,} to {stop - 1:,}")
-    for position, place in enumerate(order.places(start, stop), start=start):
-        dataset = by_fingerprint[place.fingerprint]
+    for position, place in enumerate(opened.order.places(start, stop), start=start):
+        dataset = opened.datasets[place.fingerprint]
         file = dataset.manifest.shards[place.shard].file
         show(f"\nposition {position:,}: {place.dataset}, epoch {place.epoch}, {file}, row {place.row}")
         for line, tokens in documents_in_row(dataset, place.shard, place.row):

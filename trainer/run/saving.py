@@ -17,6 +17,7 @@ from trainer.engine.energy_use import open_energy_use
 from trainer.engine.expert_load import ExpertLoad
 from trainer.engine.hooks import Hook
 from trainer.engine.loop import Progress
+from trainer.engine.profile import StepProfile, is_profiled
 from trainer.engine.weight_average import WeightAverage
 from trainer.ranks.mesh import Mesh
 
@@ -29,6 +30,8 @@ def build_hooks(config: Pretrain, assembly: Assembly, mesh: Mesh, progress: Prog
         hooks.append(WeightAverage(held, config.train.ema))
     if assembly.model.tally is not None:
         hooks.append(ExpertLoad(assembly.model.tally, mesh))
+    if is_profiled(config.train, mesh.rank):
+        hooks.append(StepProfile(config.train, mesh, run_dir))
     energy = open_energy_use(config.track.energy, mesh, progress, run_dir)
     if energy is not None:
         hooks.append(energy)

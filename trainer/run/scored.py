@@ -28,9 +28,10 @@ from trainer.model.hugging_face.suitability import first_position, require_vocab
 from trainer.objective.build import check_datasets, extra_ids_of, members_of
 from trainer.objective.pairs import SIDES
 from trainer.ranks.mesh import Mesh
-from trainer.run.directory import log_to_file, read_config, require_run_dir
+from trainer.run.directory import read_config, require_run_dir
 from trainer.run.judge import identify_checkpoint, identify_folder
 from trainer.run.objective import settle_objective
+from trainer.run.rank_log import log_to_file
 
 
 @dataclass(frozen=True)

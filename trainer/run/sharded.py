@@ -28,7 +28,8 @@ from trainer.model.hugging_face.heads import CAUSAL
 from trainer.model.region import Region
 from trainer.ranks.mesh import Mesh, join
 from trainer.rules.layouts import check_layout
-from trainer.run.directory import load_run_tokenizer, log_to_file, read_config, require_run_dir, require_tokenizer_of
+from trainer.run.directory import load_run_tokenizer, read_config, require_run_dir, require_tokenizer_of
+from trainer.run.rank_log import log_to_file
 from trainer.run.speaker import Speaker, open_speaker
 
 LONGEST_WAIT_S = 24 * 3600.0  # of a rank that is through for the last one

@@ -35,23 +35,31 @@ def device_name(mesh: Mesh) -> str:
 def measure_utilisation(config: Pretrain, model: Model, mesh: Mesh, active: int) -> Utilisation | None:
     """What MFU is reckoned with; None where the device's peak isn't known, as on a CPU, or the model's FLOPs aren't."""
     peak = peak_flops(torch.cuda.get_device_name()) if mesh.device.type == "cuda" else None
+    per_token = flops_of_token(config, model, active)
+    if peak is None or per_token is None:
+        return None
+    return Utilisation(flops_per_token=per_token, peak_flops_per_second=peak * mesh.world_size)
+
+
+def flops_of_token(config: Pretrain, model: Model, active: int) -> float | None:
+    """Model FLOPs of forward and backward of a token; None where the model's sizes aren't known."""
     sizes = attention_sizes(model)
-    if peak is None or sizes is None:
+    if sizes is None:
         return None
     layers, heads, head_dim = sizes
-    per_token = flops_per_token(
+    return flops_per_token(
         parameters=active,
         layers=layers,
         heads=heads,
         head_dim=head_dim,
         sequence_length=config.data.sequence_length,
     )
-    return Utilisation(flops_per_token=per_token, peak_flops_per_second=peak * mesh.world_size)
 
 
 def open_tracker(
     run_dir: Path,
     config: Pretrain,
+    model: Model,
     mesh: Mesh,
     datasets: list[Dataset],
     sizes: tuple[int, int],
@@ -70,6 +78,7 @@ def open_tracker(
         "device": device_name(mesh),
         "parameters": parameters,
         "active_parameters": active,
+        "flops_per_token": flops_of_token(config, model, active),
     }
     size = f"{parameters / 1e6:.1f}M parameters"
     if active < parameters:

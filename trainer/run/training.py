@@ -73,6 +73,7 @@ from trainer.run.open import (
     nothing_left,
     settle_numbers,
 )
+from trainer.run.rank_log import RankLog
 from trainer.run.resume import check_fetched, find_resume
 from trainer.run.saving import build_hooks, fragments_to_save, save
 from trainer.run.summary import announce_end
@@ -88,10 +89,11 @@ def run_rank(config: Pretrain) -> int:
     A signal ends it before its first step; after that it is a stop request.
     """
     with StopRequests() as stops, RunLock() as lock, Watchdog(config.health.hang_timeout_s) as watchdog:
-        return train(config, stops, lock, watchdog)
+        with RankLog() as log:
+            return train(config, stops, lock, watchdog, log)
 
 
-def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog) -> int:
+def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchdog, log: RankLog) -> int:
     """The recipe."""
     config = settle_objective(run_directory.with_absolute_places(config))
     model_config = find_model(config.model, run_directory.locate(config))
@@ -117,7 +119,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     if model_config.path is not None:
         model_config = widened_to(model_config, widest(training).manifest.vocab_size)
     check_shards(training + validation + test, config.data.verify_bytes, mesh)
-    run_dir = enter_run_directory(config, mesh, lock)
+    run_dir = enter_run_directory(config, mesh, lock, log)
     watchdog.start(run_dir, mesh)
     config = with_length(dataclasses.replace(config, data=with_absolute_paths(config.data)))
     judge = open_tasks_of_run(config, widest(training), mesh)
@@ -175,7 +177,8 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         compile_parts(engine.module)
 
     parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, model_config)
-    tracker = open_tracker(run_dir, config, mesh, training + validation, (parameters, active), progress, total_steps)
+    sizes = parameters, active
+    tracker = open_tracker(run_dir, config, model_config, mesh, training + validation, sizes, progress, total_steps)
     say = tracker.note if tracker is not None else print
     beat = partial(watchdog.beat, "evaluate")
     evaluation = LossEvaluator(objective, engine, validation, config.evaluate, mesh, beat=beat, say=say)

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from trainer.machine.durable import write_json
-from trainer.track.sinks import alerts, console, journal, tensorboard, wandb_run
+from trainer.track.sinks import alerts, console, journal, starts, tensorboard, wandb_run
 from trainer.track.sinks.journal import metric_row, sample_row
 from trainer.track.sinks.sink import Sink, Start
 
 FACTS = "facts.json"  # what was found out at the start; `banyan sync` needs it again
 
-# The durable record comes first; what the others have to say at their opening goes through those before them.
+# The durable records come first, that of starts before the journal is cut; what the others have to say at their opening
+# goes through those before them.
 OPENERS: tuple[Callable[[Start, Callable[[str], None]], Sink | None], ...] = (
+    starts.open_sink,
     journal.open_sink,
     console.open_sink,
     alerts.open_sink,  # before W&B's, which ends before they are sent otherwise

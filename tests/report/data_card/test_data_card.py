@@ -17,7 +17,8 @@ from trainer.report.data_card.card import ClusterSize
 from trainer.report.data_card.documents import seen_documents
 from trainer.report.data_card.gather import gather_card
 from trainer.report.data_card.markdown import card_as_markdown, fenced, plain
-from trainer.report.data_card.page import POLICY, card_as_html
+from trainer.report.data_card.page import card_as_html
+from trainer.report.frame import POLICY
 from trainer.verbs.report import main
 
 

@@ -1,4 +1,5 @@
 import io
+import logging
 
 import pytest
 
@@ -6,6 +7,7 @@ from trainer.track.sinks.console import (
     BarConsole,
     Pace,
     PlainConsole,
+    QuietConsole,
     duration,
     evaluation_lines,
     learning_rate,
@@ -83,3 +85,14 @@ def test_on_a_terminal_there_is_a_bar_with_loss_speed_and_time_left():
     shown = screen.getvalue()
     for text in ("120/450", "loss 4.812", "5,812 tok/s", "left ", "validation loss 4.700", "[bold]a note[/bold]"):
         assert text in shown
+
+
+def test_quiet_prints_what_goes_wrong_alone_and_logs_the_rest(capsys, caplog):
+    caplog.set_level(logging.INFO, "banyan.console")
+    console = QuietConsole(Pace(total_steps=450))
+    console.row({"step": 120} | ROW | {"eval/validation/loss": 4.7})
+    console.progress(121)
+    console.note("a note")
+    assert capsys.readouterr().out == "a note\n"
+    assert caplog.messages[0].startswith("step 120/450  loss 4.812")
+    assert caplog.messages[1] == "step 120/450  validation loss 4.700"

@@ -270,7 +270,7 @@ def test_disabled_leaves_no_trace_of_wandb(run_dir):
     tracker = open_tracker(run_dir, mode="disabled")
     log_steps(tracker, 10, 10)
     tracker.close(exit_code=0, summary={})
-    assert {path.name for path in run_dir.iterdir()} == {"facts.json", "metrics.jsonl", "samples.jsonl"}
+    assert {path.name for path in run_dir.iterdir()} == {"facts.json", "metrics.jsonl", "samples.jsonl", "starts.jsonl"}
 
 
 @pytest.mark.parametrize(

@@ -8,25 +8,15 @@ from trainer.data.text.progress import bytes_in_words
 from trainer.report.curves import readable_count
 from trainer.report.data_card.card import ClusterSize, DataCard, FunnelStage, RemovedByRule, TextShare
 from trainer.report.data_card.funnel import DUPLICATES
-from trainer.report.data_card.markup import Content, Markup, bar, element, table
-from trainer.report.data_card.style import STYLE
+from trainer.report.frame import note, page, section, tiles
+from trainer.report.markup import Content, Markup, bar, element, table
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 MOST_LANGUAGES = 20
 NONE = "not stated"
 
 
 def card_as_html(card: DataCard) -> str:
     """The whole page."""
-    head = element(
-        "head",
-        None,
-        element("meta", {"charset": "utf-8"}),
-        element("meta", {"http-equiv": "Content-Security-Policy", "content": POLICY}),
-        element("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
-        element("title", None, f"{card.name}: data card"),
-        element("style", None, Markup(STYLE)),
-    )
     sections = [
         *_top(card),
         *_funnel(card),
@@ -40,16 +30,7 @@ def card_as_html(card: DataCard) -> str:
         *_rejected(card),
         *_made(card),
     ]
-    body = element("body", None, element("main", None, sections))
-    return f"<!DOCTYPE html>\n{element('html', {'lang': 'en'}, head, body)}\n"
-
-
-def _section(title: str, *content: Content) -> Markup:
-    return element("section", None, element("h2", None, title), content)
-
-
-def _note(text: str) -> Markup:
-    return element("p", {"class": "soft"}, text)
+    return page(f"{card.name}: data card", sections)
 
 
 def _top(card: DataCard) -> Iterator[Markup]:
@@ -57,22 +38,15 @@ def _top(card: DataCard) -> Iterator[Markup]:
     made = (
         f"Token shards for language models, prepared {card.time}" if card.time else "Token shards for language models"
     )
-    yield _note(f"{made}{f' by Banyan {card.version}' if card.version else ''}.")
-    tiles = [
+    yield note(f"{made}{f' by Banyan {card.version}' if card.version else ''}.")
+    figures = [
         (readable_count(card.documents), "documents"),
         (readable_count(card.tokens), "tokens"),
         (bytes_in_words(card.bytes), "of text"),
         (f"{card.tokens / max(1, card.bytes):.3f}", "tokens per byte"),
         (f"{card.distinct / max(1, card.documents_read):.1%}", f"of {card.documents_read:,} documents read"),
     ]
-    yield element(
-        "div",
-        {"class": "tiles"},
-        [
-            element("div", {"class": "tile"}, element("b", None, value), element("span", None, what))
-            for value, what in tiles
-        ],
-    )
+    yield tiles(figures)
     rows = [
         [
             split.name,
@@ -85,7 +59,7 @@ def _top(card: DataCard) -> Iterator[Markup]:
         for split in card.splits
     ]
     yield table(["Split", "Documents", "Tokens", "Text", "Shards", "Fingerprint"], rows)
-    yield _note(f"Tokenizer {card.tokenizer}: {card.vocabulary:,} tokens, stored as {card.dtype}.")
+    yield note(f"Tokenizer {card.tokenizer}: {card.vocabulary:,} tokens, stored as {card.dtype}.")
 
 
 # ----------------------------------------------------------------------------------------------------------- funnel
@@ -113,10 +87,10 @@ def _funnel(card: DataCard) -> Iterator[Markup]:
         ]
     )
     head = ["Stage and rule", "Documents out", "Documents left", "Tokens", ""]
-    yield _section(
+    yield section(
         "From what was read to what was kept",
         table(head, rows),
-        *([_note(NOTE_OF_TOKENS)] if _has_tokens(card) else []),
+        *([note(NOTE_OF_TOKENS)] if _has_tokens(card) else []),
     )
 
 
@@ -194,9 +168,11 @@ def _sources(card: DataCard) -> Iterator[Markup]:
         for source in card.sources
     ]
     sampled = card.looked_at < card.documents
-    note = f"Estimated from {card.looked_at:,} documents, in blocks at even distances." if sampled else ""
-    yield _section(
-        "Sources and licences", table([*head, ""], rows, texts=2 + has_languages), *([_note(note)] if note else [])
+    estimated = f"Estimated from {card.looked_at:,} documents, in blocks at even distances." if sampled else ""
+    yield section(
+        "Sources and licences",
+        table([*head, ""], rows, texts=2 + has_languages),
+        *([note(estimated)] if estimated else []),
     )
 
 
@@ -206,10 +182,10 @@ def _languages(card: DataCard) -> Iterator[Markup]:
     total = sum(share.bytes for _, share in card.languages)
     rows = [[language, *_shares(share, total)] for language, share in card.languages[:MOST_LANGUAGES]]
     more = len(card.languages) - MOST_LANGUAGES
-    yield _section(
+    yield section(
         "Languages",
         table(["Language", "Documents", "Tokens", "Text", "Tokens per byte", ""], rows),
-        _note(
+        note(
             f"The likeliest language of {card.language_documents:,} documents at even distances of the split "
             f"{card.splits[0].name}, by fastText's lid.176{f'; {more:,} more languages have less' if more > 0 else ''}."
         ),
@@ -234,10 +210,10 @@ def _lengths(card: DataCard) -> Iterator[Markup]:
         for low, count in card.lengths.bins
     ]
     quantiles = ", ".join(f"{name} {length:,}" for name, length in card.lengths.quantiles)
-    yield _section(
+    yield section(
         "Lengths",
         element("div", {"class": "columns"}, columns),
-        _note("Documents by tokens; a column holds the documents of so many tokens up to twice that."),
+        note("Documents by tokens; a column holds the documents of so many tokens up to twice that."),
         element("p", None, f"{quantiles}; mean {card.lengths.mean:,.1f} tokens."),
     )
 
@@ -257,10 +233,10 @@ def _domains(card: DataCard) -> Iterator[Markup]:
             [element("span", {"class": "wide"}, name), f"{count:,}", bar(count / highest, "other")]
             for name, count in card.domains
         ]
-        yield _section(
+        yield section(
             "Top domains",
             table(["Domain", "Documents", ""], rows),
-            _note("Of the documents that were read, duplicates included, by the addresses in their records."),
+            note("Of the documents that were read, duplicates included, by the addresses in their records."),
         )
 
 
@@ -271,10 +247,10 @@ def _clusters(card: DataCard) -> Iterator[Markup]:
             [f"{size.documents:,}", f"{size.clusters:,}", *[f"{size.copies:,}"] * has_copies(card), _bar(size, highest)]
             for size in card.clusters
         ]
-        yield _section(
+        yield section(
             "Clusters of near-duplicates",
             table(["Documents in a cluster", "Clusters", *["Copies kept"] * has_copies(card), ""], rows),
-            _note(note_of_clusters(card)),
+            note(note_of_clusters(card)),
         )
 
 
@@ -298,7 +274,7 @@ def note_of_clusters(card: DataCard) -> str:
 def _changed(card: DataCard) -> Iterator[Markup]:
     if card.changed:
         rows = [[what, f"{count:,}"] for what, count in card.changed]
-        yield _section("Changed", table(["What", "Times"], rows))
+        yield section("Changed", table(["What", "Times"], rows))
 
 
 # ---------------------------------------------------------------------------------------------------------- samples
@@ -312,7 +288,7 @@ def _sample(about: str, text: str, is_cut: bool) -> Markup:
 
 def _kept(card: DataCard) -> Iterator[Markup]:
     if card.kept:
-        yield _section(
+        yield section(
             "Samples that were kept",
             [
                 _sample(
@@ -327,7 +303,7 @@ def _kept(card: DataCard) -> Iterator[Markup]:
 
 def _rejected(card: DataCard) -> Iterator[Markup]:
     if card.rejected:
-        yield _section(
+        yield section(
             "Samples that were taken out",
             [
                 _sample(
@@ -344,7 +320,7 @@ def _rejected(card: DataCard) -> Iterator[Markup]:
 def _made(card: DataCard) -> Iterator[Markup]:
     settings = [[element("code", None, key), element("code", None, value)] for key, value in card.settings]
     fingerprints = [[split.name, element("code", None, split.fingerprint)] for split in card.splits]
-    yield _section(
+    yield section(
         "How it was made",
         *([element("pre", None, card.command)] if card.command else []),
         table(["Split", "Fingerprint"], fingerprints, texts=2),

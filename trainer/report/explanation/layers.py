@@ -5,23 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from trainer.report.data_card.markup import Content, Markup, bar, element, table
 from trainer.report.explanation.picture import map_as_uri
+from trainer.report.frame import note, section
+from trainer.report.markup import Markup, bar, element, table
 
 MOST_CELLS = 6000  # of a table of layers by tokens
 MOST_HEADS = 1024  # whose maps are shown; where there are more, of layers at even distances
 OPEN_LAYERS = 12  # up to so many, the table of them is open
 Record = dict[str, Any]
-
-
-def section(title: str, *content: Content) -> Markup:
-    """A part of the page under a heading."""
-    return element("section", None, element("h2", None, title), content)
-
-
-def note(*content: Content) -> Markup:
-    """A remark."""
-    return element("p", {"class": "soft"}, content)
 
 
 def visible(text: str) -> str:

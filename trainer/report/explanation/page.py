@@ -8,39 +8,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from trainer.report.data_card.markup import Content, Markup, bar, element, table
-from trainer.report.data_card.style import STYLE as CARD_STYLE
 from trainer.report.explanation.layers import (
     Record,
     last_token_section,
     lens_section,
     map_section,
-    note,
-    section,
     visible,
 )
 from trainer.report.explanation.style import STYLE
+from trainer.report.frame import note, page, section, tiles
+from trainer.report.markup import Content, Markup, bar, element, table
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 MOST_TOKENS = 2000  # of strips and the table of tokens, the last ones
 OPEN_TOKENS = 64  # up to so many, the table of them is open
 
 
 def explanation_as_html(record: Record, *, name: str) -> str:
     """The whole page. `record` is explain.json's content, `name` the model's in a word."""
-    head = element(
-        "head",
-        None,
-        element("meta", {"charset": "utf-8"}),
-        element("meta", {"http-equiv": "Content-Security-Policy", "content": POLICY}),
-        element("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
-        element("title", None, f"Inside {name}"),
-        element("style", None, Markup(CARD_STYLE + STYLE)),
-    )
     parts = [*_top(record, name), *_losses(record), *_gradients(record), *_next(record), *lens_section(record)]
     parts += [*last_token_section(record), *map_section(record), *_tokens(record)]
-    body = element("body", None, element("main", None, parts))
-    return f"<!DOCTYPE html>\n{element('html', {'lang': 'en'}, head, body)}\n"
+    return page(f"Inside {name}", parts, style=STYLE, pictures=True)
 
 
 def _key(kind: str) -> Markup:
@@ -52,20 +39,13 @@ def _top(record: Record, name: str) -> Iterator[Markup]:
     losses = [token["loss"] for token in tokens if token["loss"] is not None]
     yield element("h1", None, f"Inside {name}")
     yield note("What a language model makes of a prompt: ", *_model(record), ".")
-    tiles = [(f"{len(tokens):,}", "tokens")]
+    figures = [(f"{len(tokens):,}", "tokens")]
     if losses:
         mean = sum(losses) / len(losses)
-        tiles += [(f"{mean:.4f}", "nats per token"), (f"{math.exp(min(mean, 700)):,.2f}", "perplexity")]
-        tiles += [(f"{sum(t['rank'] == 1 for t in tokens) / len(losses):.0%}", "were the likeliest")]
-    tiles += [(f"{len(record['lens']['layers']) - 1:,}", "layers")]
-    yield element(
-        "div",
-        {"class": "tiles"},
-        [
-            element("div", {"class": "tile"}, element("b", None, value), element("span", None, what))
-            for value, what in tiles
-        ],
-    )
+        figures += [(f"{mean:.4f}", "nats per token"), (f"{math.exp(min(mean, 700)):,.2f}", "perplexity")]
+        figures += [(f"{sum(t['rank'] == 1 for t in tokens) / len(losses):.0%}", "were the likeliest")]
+    figures += [(f"{len(record['lens']['layers']) - 1:,}", "layers")]
+    yield tiles(figures)
 
 
 def _model(record: Record) -> list[Content]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from trainer.track.sinks.sink import Row, Sink, Start
@@ -12,9 +13,13 @@ if TYPE_CHECKING:
     import rich.console
     import rich.progress
 
+SHOWN = logging.getLogger("banyan.console")  # the rank's log of what a terminal shows, or would
+
 
 def open_sink(start: Start, say: Callable[[str], None]) -> Sink:
-    """A progress bar if standard output is a terminal, else plain lines."""
+    """A progress bar if standard output is a terminal, else plain lines; with track.console=quiet neither."""
+    if start.config.track.console == "quiet":
+        return QuietConsole(Pace(total_steps=start.total_steps))
     return open_console(total_steps=start.total_steps, start_step=start.start_step)
 
 
@@ -47,6 +52,34 @@ class Pace:
         return (now_s - first_s) / (step - first_step) * max(0, self.total_steps - step)
 
 
+def row_lines(row: Row, pace: Pace) -> Iterator[str]:
+    """A line for the training metrics of a row and one for each evaluated set."""
+    step, total_steps = row["step"], pace.total_steps
+    if "train/loss" in row:
+        yield training_line(step, total_steps, row, pace.seconds_left(step))
+    yield from evaluation_lines(step, total_steps, row)
+
+
+class QuietConsole(Sink):
+    """Prints notes alone. What others print goes to the rank's log, which `banyan status` and `banyan logs` read."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+
+    def row(self, row: Row) -> None:
+        """Logs the lines that are printed elsewhere."""
+        for line in row_lines(row, self._pace):
+            SHOWN.info(line)
+
+    def progress(self, step: int) -> None:
+        """Keeps the time."""
+        self._pace.seconds_left(step)
+
+    def note(self, line: str) -> None:
+        """Prints a line at once."""
+        print(line, flush=True)
+
+
 class PlainConsole(Sink):
     """One line per logged step, for files, pipes and schedulers' logs."""
 
@@ -55,10 +88,7 @@ class PlainConsole(Sink):
 
     def row(self, row: Row) -> None:
         """Prints a line for the training metrics and one for each evaluated set."""
-        step, total_steps = row["step"], self._pace.total_steps
-        if "train/loss" in row:
-            self.note(training_line(step, total_steps, row, self._pace.seconds_left(step)))
-        for line in evaluation_lines(step, total_steps, row):
+        for line in row_lines(row, self._pace):
             self.note(line)
 
     def progress(self, step: int) -> None:
@@ -85,6 +115,7 @@ class BarConsole(Sink):
         """Moves the bar; prints a line above it for each evaluated set."""
         if "train/loss" in row:
             self._figures["loss"] = f"loss {row['train/loss']:.3f}"
+            SHOWN.info(training_line(row["step"], self._pace.total_steps, row, self._pace.seconds_left(row["step"])))
         if "perf/tokens_per_second" in row:
             self._figures["speed"] = f"{row['perf/tokens_per_second']:,.0f} tok/s"
         self.progress(row["step"])
@@ -100,6 +131,7 @@ class BarConsole(Sink):
 
     def note(self, line: str) -> None:
         """Prints a line above the bar, as it is: brackets are no markup."""
+        SHOWN.info(line)
         self._terminal.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def close(self, *, exit_code: int, summary: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ written as null, and read back as NaN.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO, TextIO
 
 from trainer.errors import InputError, StorageError
 from trainer.machine.durable import require_plain_file
-from trainer.machine.json_file import Count, Malformed, from_json, from_known, parse_json, read_regular
+from trainer.machine.json_file import Count, Malformed, from_json, from_known, open_regular, parse_json, read_regular
 from trainer.track.sinks.sink import Row, Sink, Start
 
 METRICS = "metrics.jsonl"
@@ -25,6 +26,7 @@ SAMPLES = "samples.jsonl"
 AXES = ("step", "tokens", "time")
 
 LOOK_BACK = 4096  # bytes, to the beginning of a line
+TAIL_BYTES = 1 << 18  # of the last rows
 MOST_BYTES = 2**32  # of a journal: rows of a thousand bytes for four million logged steps
 
 
@@ -60,6 +62,10 @@ class Journal:
             self._file.flush()
         except OSError as error:
             raise _unwritable(self.path, error) from error
+
+    def end_line(self) -> None:
+        """Ends a line that was cut short, so that the next row has one of its own."""
+        self._file.write("\n")
 
     def close(self) -> None:
         """Closes the file; all rows are already flushed."""
@@ -116,7 +122,7 @@ def read_rows(path: Path, *, after: int = 0) -> list[Row]:
         if not line.strip():
             continue
         try:
-            rows.append(_parse(line))
+            rows.append(parse_row(line))
         except ValueError as error:
             if number == len(lines):  # the file doesn't end in a newline: a torn write
                 break
@@ -139,6 +145,35 @@ def read_metrics(run_dir: Path, *, after: int = 0) -> list[Row]:
         {key: math.nan if value is None else value for key, value in row.items()}
         for row in read_rows(run_dir / METRICS, after=after)
     ]
+
+
+def ends_in_newline(path: Path) -> bool:
+    """Whether a file is empty or its last line is whole."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        return size == 0 or file.read(1) == b"\n"
+
+
+def last_rows(path: Path, *, most_bytes: int = TAIL_BYTES, parse: Callable[[bytes], Row] | None = None) -> list[Row]:
+    """The whole rows among the last bytes of a journal, however large it is; none if there is no file.
+
+    Lines that can't be read, as a torn last one, are left out. Malformed if it isn't a file.
+    """
+    try:
+        with open_regular(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - most_bytes))
+            lines = file.read(most_bytes).split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise Malformed(f"can't be read ({error.strerror})") from error
+    rows = []
+    for line in lines[1:] if size > most_bytes else lines:
+        with contextlib.suppress(ValueError):
+            rows.append((parse or parse_row)(line))
+    return rows
 
 
 def cut_metrics(run_dir: Path, step: int) -> None:
@@ -187,7 +222,7 @@ def _line_start(file: BinaryIO, low: int, place: int) -> int:
 
 def _step_of(path: Path, line: bytes, place: int) -> int:
     try:
-        return int(_parse(line)["step"])
+        return int(parse_row(line)["step"])
     except ValueError as error:
         raise InputError(f"{path}, byte {place:,}: not a JSON row with a step. Remove that line.") from error
 
@@ -206,7 +241,8 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _parse(line: bytes) -> Row:
+def parse_row(line: bytes) -> Row:
+    """A line of a journal. ValueError if it isn't a row."""
     row = parse_json(line)
     from_known(Axes, row)
     from_json(dict[str, float | None], {key: value for key, value in row.items() if key not in NO_METRICS})

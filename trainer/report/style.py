@@ -1,4 +1,4 @@
-"""How the page looks, in light and dark; no font, picture or script is fetched."""
+"""How pages look, in light and dark; no font, picture or script is fetched."""
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1d2330; --soft: #5a6478; --line: #dde2ea; --tile: #f5f7fa;

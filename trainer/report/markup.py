@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from trainer.machine.terminal import safe
 
-EMPTY = ("br", "hr", "img", "meta", "wbr")  # elements without an end
+EMPTY = ("br", "hr", "img", "input", "meta", "wbr")  # elements without an end
 
 
 class Markup(str):
@@ -40,14 +40,22 @@ def element(name: str, attributes: Mapping[str, str] | None = None, *content: Co
     return Markup(f"<{name}{opened}>{markup_of(content)}</{name}>")
 
 
-def table(head: Iterable[Content], rows: Iterable[Iterable[Content]], *, texts: int = 1) -> Markup:
-    """A table that can be scrolled sideways; its first `texts` columns are texts, the others numbers."""
+def table(
+    head: Iterable[Content], rows: Iterable[Iterable[Content]], *, texts: int = 1, words: tuple[int, ...] = ()
+) -> Markup:
+    """A table that can be scrolled sideways; its first `texts` columns are texts, and `words`, the others numbers."""
+
+    def kind(place: int) -> dict[str, str] | None:
+        return None if place < texts or place in words else {"class": "number"}
 
     def cells(name: str, row: Iterable[Content]) -> Markup:
         return element(
             "tr",
             None,
-            [element(name, None if place < texts else {"class": "number"}, cell) for place, cell in enumerate(row)],
+            [
+                element(name, None if place < texts or place in words else {"class": "number"}, cell)
+                for place, cell in enumerate(row)
+            ],
         )
 
     inner = element(

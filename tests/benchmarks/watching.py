@@ -1,0 +1,94 @@
+"""`make bench-watching`: what watching costs: a run with everything at its defaults beside one with all of it off.
+
+python -m tests.benchmarks.watching [--rounds 12] [--steps 10] [--tiny]
+
+Defaults are metrics.jsonl every 10 steps, console and log, W&B (offline, where nobody has a key), heartbeats and the
+watchdog. Both take turns. Beside the time that a turn took stands the processor time that the run and all its processes
+spent meanwhile: on a machine that others use, that alone says much. Exit code 1 if the ratio of it is below --least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+
+from tests.benchmarks import report
+from tests.benchmarks.case import Case
+from tests.benchmarks.contest import ROOT, Contestant, Running
+from tests.benchmarks.tokens import write_tokens
+
+OFF = {
+    "track.wandb.mode": "disabled",
+    "track.console": "quiet",
+    "track.every": "1000000",
+    "health.hang_timeout_s": "0",
+}
+ON = {"track.wandb.mode": "offline"}
+TIMEOUT_S = 600.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Lets both take turns, prints their speeds and the ratios."""
+    parser = argparse.ArgumentParser(prog="bench-watching", description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=10, help="of a turn: a logged one among them")
+    parser.add_argument("--least", type=float, default=0.0, help="ratio below which the exit code is 1")
+    parser.add_argument("--tiny", action="store_true", help="a model of milliseconds, to see that it runs")
+    parser.add_argument("--output", type=Path, default=ROOT / "build" / "benchmarks")
+    options = parser.parse_args(arguments)
+    case = Case("watching").shrunk() if options.tiny else Case("watching")
+    with tempfile.TemporaryDirectory(prefix="bench-watching-") as name:
+        folder = Path(name)
+        write_tokens(folder, vocab_size=case.vocab_size, tokens=max(1 << 18, 64 * case.tokens))
+        turns = take_turns(case, folder, rounds=options.rounds, steps=options.steps)
+    facts = report.machine()
+    print(report.machine_line(facts))
+    found = {}
+    for number, what in enumerate(("time", "processor time")):
+        off, on = ([turn[number] for turn in turns[name]] for name in ("all off", "defaults"))
+        found[what] = [one / other for one, other in zip(off, on, strict=True)]
+        speeds = [case.tokens * options.steps / statistics.median(seconds) for seconds in (off, on)]
+        median, spread = statistics.median(found[what]), report.spread(found[what])
+        print(
+            f"{what}: all off {speeds[0]:,.0f} tokens/s, defaults {speeds[1]:,.0f}; defaults / all off "
+            f"{median:.4f} ± {spread:.4f} of {len(off)} rounds"
+        )
+    report.write(options.output / "watching.json", {"machine": facts, "case": asdict(case), "turns": turns})
+    return 1 if statistics.median(found["processor time"]) < options.least else 0
+
+
+def take_turns(case: Case, folder: Path, *, rounds: int, steps: int) -> dict[str, list[tuple[float, float]]]:
+    """(seconds, processor seconds) of each turn of `steps`, by contestant; who begins changes from round to round."""
+    running = [Running(Contestant("all off", "banyan", OFF), case, folder)]
+    running.append(Running(Contestant("defaults", "banyan", ON), case, folder))
+    turns: dict[str, list[tuple[float, float]]] = {one.name: [] for one in running}
+    try:
+        for one in running:
+            one.hear(TIMEOUT_S)
+        for number in range(rounds):
+            for one in running[:: 1 if number % 2 == 0 else -1]:
+                before = processor_seconds(one)
+                seconds, _ = one.take_turn(steps, TIMEOUT_S)
+                turns[one.name].append((seconds, processor_seconds(one) - before))
+    finally:
+        for one in running:
+            one.end()
+    return turns
+
+
+def processor_seconds(running: Running) -> float:
+    """What a contestant's processes have spent, W&B's service among them."""
+    mine = [psutil.Process(process.pid) for process in running._processes]
+    times = [process.cpu_times() for each in mine for process in (each, *each.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

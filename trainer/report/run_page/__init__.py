@@ -1,0 +1,1 @@
+"""The page that `banyan report RUN_DIR` writes."""

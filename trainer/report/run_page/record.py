@@ -1,0 +1,91 @@
+"""What a page says of a run. What isn't known is None or empty, and said so or left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from trainer.report.run_page.journal import RunSeries, Spike
+from trainer.track.sinks.starts import Life
+
+
+@dataclass(frozen=True)
+class SpikeDocument:
+    """A document of a step: `surprise` is how unlikely its tokens are by their counts in other steps, nats a token."""
+
+    source: str
+    record: int
+    tokens: int
+    surprise: float
+    text: str
+
+
+@dataclass(frozen=True)
+class SpikeStory:
+    """A spike, the command that shows its data, and its most surprising documents; why there are none, if so."""
+
+    spike: Spike
+    command: str
+    documents: tuple[SpikeDocument, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """Something that `banyan plan` predicts, beside what was measured; texts with their units."""
+
+    what: str
+    predicted: str
+    measured: str
+    difference: str = ""
+
+
+@dataclass(frozen=True)
+class OperatorTable:
+    """The dearest operators of a profiled rank; times in microseconds."""
+
+    rank: int
+    steps: str
+    device: str
+    rows: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run. `config` is flat, by dotted keys; `reasons` are why each start but the last ended."""
+
+    name: str
+    run_dir: str
+    state: str
+    reason: str
+    series: RunSeries
+    lives: tuple[Life, ...] = ()
+    reasons: tuple[str, ...] = ()
+    samples: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    samples_total: int = 0
+    spikes: tuple[SpikeStory, ...] = ()
+    config: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    flops_per_token: float | None = None
+    flops_formula: str = ""
+    plan: tuple[PlanRow, ...] = ()
+    plan_problem: str = ""
+    profile: tuple[OperatorTable, ...] = ()
+    profile_files: tuple[str, ...] = ()
+    command: str = ""
+    energy: tuple[str, str] = ("not measured", "energy")  # a figure, and how it came about
+
+    @property
+    def began(self) -> float | None:
+        """When it first started, or logged first; unix seconds."""
+        if self.lives:
+            return self.lives[0].start.time
+        rows = self.series.moments.rows()
+        return rows[0][2] if rows else None
+
+    def last(self, metric: str) -> float | None:
+        """The last value of a metric."""
+        series = self.series.metrics.get(metric)
+        point = series.last if series is not None else None
+        return point[1] if point is not None else None
