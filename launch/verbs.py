@@ -159,6 +159,12 @@ VERBS: dict[str, Verb] = {
             "trainer.verbs.checkpoint",
             "verify|list|show DIR",
         ),
+        Verb(
+            "dashboard",
+            "Make or update the project's W&B workspace and report from a file; or write both as JSON.",
+            "trainer.verbs.dashboard",
+            "[dashboard=CHOICE|FILE] [dashboard.output=DIR] [track.wandb.project=NAME] " + _OVERRIDES,
+        ),
         Verb("sync", "Rebuild a run's W&B run from its metrics.jsonl.", "trainer.verbs.sync", "RUN_DIR"),
     )
 }

@@ -85,6 +85,8 @@ class WandbServer:
     def __init__(self) -> None:
         self.runs: dict[str, StoredRun] = {}
         self.artifacts: list[StoredArtifact] = []  # whose places are their ids
+        self.projects: set[str] = set()
+        self.views: dict[str, dict] = {}  # by type and name
         self.silent = False
         self.silent_upserts = False
         self.authorizations: set[str] = set()
@@ -224,6 +226,32 @@ class WandbServer:
         given = variables.get("input", variables)
         self._artifact(given["artifactID"]).used_by.append(given["runName"])
         return {"useArtifact": {"artifact": {"id": given["artifactID"]}}}
+
+    def _CreateProject(self, variables: dict) -> dict:
+        self.projects.add(variables["input"]["name"])
+        return {"upsertModel": {"project": {"id": "p"}, "model": {"id": "p"}, "inserted": True}}
+
+    def _UpsertView2(self, variables: dict) -> dict:
+        """The view of this id, or a new one."""
+        number = variables.get("id") or f"V{len(self.views)}"
+        inserted = number not in self.views
+        self.views[number] = {**variables, "id": number}
+        return {"upsertView": {"view": self.views[number], "inserted": inserted}}
+
+    _upsertView = _UpsertView2
+
+    def _View(self, variables: dict) -> dict:
+        """Views of a type, a page of one at a time, of one name if that is asked for."""
+        if variables["projectName"] not in self.projects:
+            return {"project": None}
+        wanted = {"type": variables["viewType"]} | (
+            {"name": variables["viewName"]} if variables.get("viewName") else {}
+        )
+        found = [view for view in self.views.values() if wanted.items() <= view.items()]
+        first = int(variables.get("after") or 0)
+        page = {"endCursor": str(first + 1), "hasNextPage": first + 1 < len(found)}
+        edges = [{"node": {**view, "user": {"name": ENTITY}}} for view in found[first : first + 1]]
+        return {"project": {"allViews": {"edges": edges, "pageInfo": page}}}
 
     def upload(self, owner: str, name: str, content: bytes) -> None:
         if owner in self.runs:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from trainer.config.adapt import Adapt
+from trainer.config.dashboard import Dashboard
 from trainer.config.data import Data
 from trainer.config.explain import Explain
 from trainer.config.knobs import knob, part
@@ -212,4 +213,5 @@ VERBS: dict[str, type] = {
     "chat": Chat,
     "export": Export,
     "explain": Explain,
+    "dashboard": Dashboard,
 }

@@ -143,9 +143,9 @@ class WandbRun(Sink):
         if self._broken:
             return False
         try:
-            _within(self._plan.settings.init_timeout_s, partial(self._send_artifact, record, is_input=is_input))
+            within(self._plan.settings.init_timeout_s, partial(self._send_artifact, record, is_input=is_input))
         except Exception as error:
-            self._say(f"W&B: the lineage lacks {record.name}: {_one_line(error)}.")
+            self._say(f"W&B: the lineage lacks {record.name}: {in_a_line(error)}.")
             return False
         return True
 
@@ -184,7 +184,7 @@ class WandbRun(Sink):
         try:
             self._run.summary.update(dict(summary))
             finish = partial(self._run.finish, exit_code=0 if exit_code == STOPPED else exit_code)
-            _within(self._plan.finish_timeout_s + STOP_TIMEOUT_S, finish)
+            within(self._plan.finish_timeout_s + STOP_TIMEOUT_S, finish)
         except TimeoutError:
             self._give_up(f"not all rows were uploaded within {self._plan.finish_timeout_s:g} s")
         except Exception as error:
@@ -199,7 +199,7 @@ class WandbRun(Sink):
     def _give_up(self, reason: object) -> None:
         if not self._broken:
             self._broken = True
-            self._say(f"W&B: {_one_line(reason)}. {METRICS} has every row; {_sync_hint(self._plan.run_dir)}.")
+            self._say(f"W&B: {in_a_line(reason)}. {METRICS} has every row; {_sync_hint(self._plan.run_dir)}.")
 
 
 class Unsent:
@@ -260,7 +260,7 @@ def start_run(plan: WandbSettings, mode: str, *, say: Callable[[str], None]) -> 
         run.define_metric("*", step_metric="step")
     except Exception as error:
         late = mode == "online" and time.monotonic() >= deadline_s
-        reason = f"no answer within {timeout_s:g} s" if late else _one_line(error)
+        reason = f"no answer within {timeout_s:g} s" if late else in_a_line(error)
         _stop_service()  # it would hold on to the run's id, and going on offline would fail
         raise WandbError(f"W&B {mode}: {reason}.") from error
     return WandbRun(run, plan, last_row=last_row, say=say)
@@ -341,7 +341,7 @@ def import_wandb() -> ModuleType:
     try:
         wandb.setup(wandb.Settings(silent=True))
     except Exception as error:
-        raise ConfigError(f"W&B's own settings: {_one_line(error)}. Check the WANDB_* variables.") from error
+        raise ConfigError(f"W&B's own settings: {in_a_line(error)}. Check the WANDB_* variables.") from error
     return wandb
 
 
@@ -397,7 +397,7 @@ def _key_problem() -> str | None:
     try:
         return None if find_credentials() else "no key found"
     except AuthenticationError as error:
-        return _one_line(error)
+        return in_a_line(error)
 
 
 def _history(row: Row) -> dict[str, Any]:
@@ -426,7 +426,7 @@ def _stop_service() -> None:
     It may be dead already (then a traceback of its would end ours), and one that still waits for a server never ends.
     """
     with contextlib.suppress(Exception, SystemExit):
-        _within(STOP_TIMEOUT_S, import_wandb().teardown)
+        within(STOP_TIMEOUT_S, import_wandb().teardown)
     import psutil
 
     for child in psutil.Process().children():
@@ -435,7 +435,7 @@ def _stop_service() -> None:
                 child.kill()
 
 
-def _within(timeout_s: float, work: Callable[[], object]) -> None:
+def within(timeout_s: float, work: Callable[[], object]) -> None:
     """Runs `work` in a thread of its own: a TimeoutError if that takes too long, or whatever it raises."""
     raised: list[BaseException] = []
 
@@ -458,6 +458,7 @@ def _sync_hint(run_dir: Path) -> str:
     return f"`banyan sync {run_dir}` uploads it later"
 
 
-def _one_line(reason: object) -> str:
+def in_a_line(reason: object) -> str:
+    """What went wrong, short, without a full stop."""
     text = " ".join(str(reason).split()).partition(" while retrying")[0] or type(reason).__name__
     return text[:300].rstrip(".")

@@ -1,0 +1,129 @@
+"""Every metric that a run can log: its name, unit, meaning, and the chart that it is drawn in.
+
+docs/WATCHING.md has the same list; a test holds both against what runs log. In a name, {SET} stands for a validation
+set, {DATASET} for one of a mixture, {TASK} for a task and {METRIC} for what is measured of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LoggedMetric:
+    """A metric, or a family of them. `log` says that its chart begins with a logarithmic axis."""
+
+    name: str
+    unit: str
+    meaning: str
+    chart: str
+    log: bool = False
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """What its names look like."""
+        return _pattern(self.name)
+
+
+LOGGED: tuple[LoggedMetric, ...] = (
+    LoggedMetric("train/loss", "nats per target", "loss of the step's batch, by the objective's own unit", "Loss"),
+    LoggedMetric(
+        "eval/{SET}/loss", "nats per target", "loss on a validation set, with the weights of the step", "Loss"
+    ),
+    LoggedMetric(
+        "eval/{SET}/bits_per_byte",
+        "bits per byte",
+        "the same by byte of text: independent of the tokenizer",
+        "Bits per byte",
+    ),
+    LoggedMetric(
+        "eval/{SET}/bigram_loss",
+        "nats per target",
+        "loss of an interpolated bigram model: a yardstick, at the end",
+        "Loss",
+    ),
+    LoggedMetric(
+        "train/{DATASET}/loss",
+        "nats per target",
+        "loss of the step's rows of one dataset of a mixture",
+        "Loss by dataset",
+    ),
+    LoggedMetric("train/lr", "", "learning rate of the step", "Learning rate"),
+    LoggedMetric("train/muon_lr", "", "learning rate of Muon's matrices", "Learning rate of Muon"),
+    LoggedMetric("train/grad_norm", "", "norm of the whole gradient, before clipping", "Gradient norm"),
+    LoggedMetric("perf/tokens_per_second", "tokens/s", "targets trained on, over all ranks", "Throughput"),
+    LoggedMetric("perf/mfu", "share", "model FLOPs utilisation: of the devices' dense peak", "MFU"),
+    LoggedMetric("perf/step_seconds", "s", "mean time of a step since the row before", "Time of a step"),
+    LoggedMetric("perf/data_wait_seconds", "s", "of it, rank 0's wait for the loader, a step's mean", "Wait for data"),
+    LoggedMetric(
+        "perf/checkpoint_stall_seconds",
+        "s",
+        "training stood still for a checkpoint since the row before",
+        "Stalls for checkpoints",
+    ),
+    LoggedMetric(
+        "perf/memory_bytes", "bytes", "rank 0's peak on its GPU; on a CPU, what its process has resident", "Memory"
+    ),
+    LoggedMetric("perf/padding_share", "share", "of a step's micro-batches, empty ones (elastic runs)", "Padding"),
+    LoggedMetric(
+        "train/{DATASET}/tokens", "targets", "the step's targets of one dataset of a mixture", "Targets by dataset"
+    ),
+    LoggedMetric(
+        "health/spike", "", "1 where the loss or the gradient norm is above mean + 6 sigma of 128 before it", "Spikes"
+    ),
+    LoggedMetric(
+        "moe/load_max", "of a fair share", "the busiest expert's part of its layer's tokens", "Load of experts"
+    ),
+    LoggedMetric(
+        "moe/load_min", "of a fair share", "the idlest expert's part of its layer's tokens", "Load of experts"
+    ),
+    LoggedMetric(
+        "moe/balance_loss", "", "load-balancing penalty, per token and layer, unweighted", "Penalties of experts"
+    ),
+    LoggedMetric("moe/router_z_loss", "", "router's z-loss, per token and layer, unweighted", "Penalties of experts"),
+    LoggedMetric("rewards/chosen", "nats", "reward of the better answers (dpo, simpo, reward)", "Rewards"),
+    LoggedMetric("rewards/rejected", "nats", "reward of the worse answers", "Rewards"),
+    LoggedMetric("rewards/margins", "nats", "how far the better is ahead", "Margin of rewards"),
+    LoggedMetric(
+        "rewards/accuracies", "share", "of pairs, those in which the better is ahead", "Pairs in the right order"
+    ),
+    LoggedMetric("logps/chosen", "nats", "log-probability of the better answers", "Log-probabilities"),
+    LoggedMetric("logps/rejected", "nats", "log-probability of the worse answers", "Log-probabilities"),
+    LoggedMetric("distill/hard", "nats per target", "loss on the text itself", "Distillation"),
+    LoggedMetric("distill/divergence", "nats per target", "divergence from the teacher", "Distillation"),
+    LoggedMetric(
+        "eval/{SET}/{METRIC}",
+        "",
+        "a measure of the objective on a validation set: f1, precision, recall and accuracy "
+        "of labels, rewards of pairs, parts of distillation",
+        "{SET}",
+    ),
+    LoggedMetric(
+        "eval/{TASK}/{METRIC}", "", "a task's figure (evaluate.tasks): acc, acc_norm, exact_match, …", "{SET}"
+    ),
+)
+ENERGY = "energy/"  # what a meter of energy logs, if a run has one
+
+
+@functools.cache
+def _pattern(name: str) -> re.Pattern[str]:
+    """SET, DATASET and TASK may hold slashes; a METRIC may, too: `f1/spam`."""
+    parts = re.split(r"\{[A-Z]+\}", name)
+    return re.compile(".+?".join(map(re.escape, parts)) + ("" if not name.endswith("}") else "(?<=.)"))
+
+
+def logged_metric(name: str) -> LoggedMetric | None:
+    """What a logged name is; None if it isn't in the list."""
+    return next((metric for metric in LOGGED if metric.pattern.fullmatch(name)), None)
+
+
+def chart_of(name: str) -> tuple[str, str]:
+    """Title and unit of the chart that a logged name is drawn in; one that isn't listed has its own."""
+    found = logged_metric(name)
+    if found is None:
+        return name, ""
+    if found.chart == "{SET}":
+        return name.removeprefix("eval/").rpartition("/")[0], ""
+    return found.chart, found.unit
