@@ -52,6 +52,7 @@ class StoredRun:
     summary: dict = field(default_factory=dict)
     history: list[dict] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    contents: dict[str, bytes] = field(default_factory=dict)
     display_name: str = ""
     starts: int = 0
     exit_codes: list[int] = field(default_factory=list)
@@ -253,9 +254,14 @@ class WandbServer:
         edges = [{"node": {**view, "user": {"name": ENTITY}}} for view in found[first : first + 1]]
         return {"project": {"allViews": {"edges": edges, "pageInfo": page}}}
 
+    def tables(self) -> list[bytes]:
+        """The tables that runs have uploaded."""
+        return [content for run in self.runs.values() for name, content in run.contents.items() if ".table." in name]
+
     def upload(self, owner: str, name: str, content: bytes) -> None:
         if owner in self.runs:
             self.runs[owner].files.append(name)
+            self.runs[owner].contents[name] = content
         elif name == "wandb_manifest.json":
             self._artifact(owner).manifest = json.loads(content)
         else:

@@ -161,4 +161,11 @@ class Track:
 
     every: int = knob(10, "Steps between logged lines.", "steps", common=True, low=1)
     tensorboard: bool = knob(False, "Write TensorBoard event files to RUN/tensorboard as well.", common=True)
+    spike_documents: int = knob(
+        10,
+        "Documents of a spike that are logged with it, by name, those of its worst rows first; 0: none.",
+        "documents",
+        high=1000,
+        later=True,
+    )
     wandb: Wandb = part(Wandb)

@@ -28,6 +28,7 @@ from trainer.machine.durable import write_text
 from trainer.track.lineage import ArtifactRecord, checkpoint_artifact, data_artifact, read_references
 from trainer.track.sinks.journal import AXES, METRICS, SAMPLES, read_metrics, read_rows
 from trainer.track.sinks.sink import Row, Sink, Start
+from trainer.track.spike_record import SpikeRecord, read_spikes
 
 if TYPE_CHECKING:
     import wandb
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 OFFLINE_TIMEOUT_S = 30.0  # the longest wait for W&B's service when no server is involved
 FINISH_TIMEOUT_S = 30.0  # the longest wait for uploads when training ends
+SPIKE_TABLE = "health/spike_documents"
 STOP_TIMEOUT_S = 1.0  # the longest wait for W&B's service process beyond what it was asked to take
 ENVIRONMENT_MODES = {
     "online": "online",
@@ -128,6 +130,10 @@ class WandbRun(Sink):
     def sample(self, row: Row) -> None:
         """Logs a sample as a table `samples/NAME`."""
         self.log(row)
+
+    def spike(self, spike: SpikeRecord) -> None:
+        """Logs a spike's documents as a table, each row with the command."""
+        self.log(spike_row(spike))
 
     def checkpoint(self, complete: Path, step: int) -> None:
         """Logs a checkpoint as what the run has made."""
@@ -377,9 +383,16 @@ def find_credentials() -> Auth | None:
 
 
 def journal_rows(run_dir: Path, *, after: int = 0) -> list[Row]:
-    """The rows of metrics.jsonl and samples.jsonl of the steps after a step, in the order in which they were logged."""
+    """The rows of metrics.jsonl, samples.jsonl and spikes.jsonl of the steps after a step, in the order in which they
+    were logged."""
     rows = read_metrics(run_dir, after=after) + read_rows(run_dir / SAMPLES, after=after)
+    rows += [spike_row(spike) for spike in read_spikes(run_dir) if spike.step > after]
     return sorted(rows, key=lambda row: (row["step"], row.get("time", 0)))
+
+
+def spike_row(spike: SpikeRecord) -> Row:
+    """A spike as a row, whose value is the record itself."""
+    return {"step": spike.step, "tokens": spike.tokens, "time": spike.time, SPIKE_TABLE: spike}
 
 
 def mark_superseded(run_dir: Path, *, keep: Path | None = None) -> int:
@@ -407,6 +420,9 @@ def _history(row: Row) -> dict[str, Any]:
     logged = {key: value for key, value in row.items() if key not in ("time", "name", "text")}
     if "text" in row:
         logged[f"samples/{row['name']}"] = wandb.Html(f"<pre>{html.escape(row['text'])}</pre>", inject=False)
+    if SPIKE_TABLE in row:
+        columns, rows = row[SPIKE_TABLE].table()
+        logged[SPIKE_TABLE] = wandb.Table(columns=columns, data=rows)
     if "time" in row:
         logged["_timestamp"] = row["time"]
     return logged
