@@ -107,6 +107,7 @@ VERBS: dict[str, Verb] = {
                 "checkpoint.keep",
                 "evaluate.every",
                 "evaluate.tasks_every",
+                "track",
             ),
         ),
         Verb(
@@ -130,7 +131,7 @@ VERBS: dict[str, Verb] = {
             "Write a checkpoint as a Hugging Face folder, or in another format.",
             "trainer.verbs.export",
             "run.dir=DIR format=hf [key=value] …",
-            unlisted=("run.name", "checkpoint.every", "checkpoint.keep"),
+            unlisted=("run.name", "checkpoint.every", "checkpoint.keep", "track"),
         ),
         Verb(
             "explain",

@@ -44,7 +44,7 @@ def write_texts(count: int, *, seed: int = 0) -> list[str]:
 def make_dataset(
     folder: Path, *, documents: int = 60, shards: int = 3, seed: int = 0, tokenizer=None, dtype="uint16", texts=None
 ) -> Manifest:
-    """Writes a dataset of token shards, with a tokenizer of 300 tokens unless one is given; `texts` are the documents."""
+    """Writes a dataset of token shards, with a tokenizer of 300 tokens unless one is given, with `texts` or others."""
     tokenizer = tokenizer or make_tokenizer()
     folder.mkdir(parents=True)
     tokenizer.save(folder / "tokenizer")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from trainer.config.knobs import knob, part
-from trainer.config.run import Wandb
+from trainer.config.run import WandbTrack
 
 KINDS = ("line", "scalar", "bar", "scatter", "coordinates", "importance", "media", "text")
 
@@ -59,15 +59,8 @@ class DashboardSettings:
 
 
 @dataclass
-class DashboardTrack:
-    """Where the dashboard is made."""
-
-    wandb: Wandb = part(Wandb)
-
-
-@dataclass
 class Dashboard:
     """Configuration of `banyan dashboard`."""
 
     dashboard: DashboardSettings = part(DashboardSettings)
-    track: DashboardTrack = part(DashboardTrack)
+    track: WandbTrack = part(WandbTrack)

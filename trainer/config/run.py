@@ -169,3 +169,10 @@ class Track:
         later=True,
     )
     wandb: Wandb = part(Wandb)
+
+
+@dataclass
+class WandbTrack:
+    """Where verbs that don't train record what they have made."""
+
+    wandb: Wandb = part(Wandb)

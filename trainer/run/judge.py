@@ -23,6 +23,7 @@ from trainer.evaluate.tasks.store import AnswerStore
 from trainer.machine.hub_name import local_folder
 from trainer.model.hugging_face.headed import Seq2SeqLM
 from trainer.ranks.mesh import Mesh, join
+from trainer.run.recorded import record_evaluation
 from trainer.run.speaker import Speaker, open_speaker
 
 LONGEST_WAIT_S = 24 * 3600.0  # of a rank that is through for the last one
@@ -52,6 +53,9 @@ def judge_by_tasks(config: EvaluateVerb) -> int:
         records = as_records(results, model=model["name"], step=model["step"])
         write_results(output, results, records)
         print_on_main(mesh, *in_lines(results), f"results  {output / FILE}")
+        if model["step"] is not None:
+            figures = {f"{each.task}/{each.metric}": each.value for each in records}
+            record_evaluation(Path(model["name"]), output / FILE, figures, config.track.wandb)
     mesh.leave()
     return 0
 

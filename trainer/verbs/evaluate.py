@@ -8,7 +8,7 @@ banyan evaluate run.dir=runs/NAME audit=memorisation                   what it k
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -29,6 +29,7 @@ from trainer.run.directory import log_to_file, read_config, require_run_dir
 from trainer.run.judge import judge_by_tasks
 from trainer.run.memorisation import audit_memorisation
 from trainer.run.open import check_shards
+from trainer.run.recorded import record_losses
 from trainer.track.metrics import perplexity
 
 
@@ -64,15 +65,18 @@ def score_losses(config: EvaluateVerb) -> int:
 
     if mesh.is_main:
         print(f"{folder}")
+    scores: dict[str, Score] = {}
     for dataset in sets:
         objective = build_objective(run.objective, run.data, dataset.manifest, seed=run.seed)
-        result = score(objective, model, dataset, config.evaluate, mesh)
+        scores[dataset.name] = result = score(objective, model, dataset, config.evaluate, mesh)
         if mesh.is_main:
             if cut := cut_in_words(dataset, config.evaluate):
                 print(cut)
             print(f"{dataset.name}: {_in_words(result)} of {dataset.manifest.folder})", flush=True)
             for line in _by_label(result):
                 print(line, flush=True)
+    if mesh.is_main:
+        record_losses(folder, {name: dataclasses.asdict(result) for name, result in scores.items()}, config.track.wandb)
     mesh.leave()
     return 0
 
@@ -119,7 +123,7 @@ def open_sets(asked: Data, trained_on: Data, members: tuple[str, ...]) -> list[D
                 members=members,
             )
         ]
-    chosen = replace(trained_on, validation=asked.validation) if asked.validation else trained_on
+    chosen = dataclasses.replace(trained_on, validation=asked.validation) if asked.validation else trained_on
     sets = open_validation(chosen, members)
     if not sets:
         raise ConfigError("the run has no validation set: give data.path=DIR with token shards.")

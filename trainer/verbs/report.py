@@ -10,7 +10,6 @@ track.wandb.mode or WANDB_MODE asks for it, card and data become an artifact the
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 from trainer.config import Wandb
@@ -24,7 +23,7 @@ from trainer.report.data_card.page import card_as_html
 from trainer.run.lineage import data_references
 from trainer.run.wandb_overrides import wandb_settings
 from trainer.track.lineage import CARD_FILES, data_artifact
-from trainer.track.sinks.wandb_run import WandbSettings, choose_mode, start_run
+from trainer.track.sinks.wandb_run import WandbSettings, asked_mode, start_run
 
 USAGE = "banyan report DATA_DIR [output=FOLDER] [track.wandb.KEY=VALUE] …"
 OUTPUT = "output="
@@ -51,16 +50,8 @@ def main(arguments: list[str]) -> int:
         write_text(output / name, text)
     show(one_line(f"page       {output / PAGE}"))
     show(one_line(f"markdown   {output / MARKDOWN}"))
-    mode = _mode(settings)
+    mode = asked_mode(settings)
     return 0 if mode is None else _record([read_manifest(each) for each in datasets_in(folder)], output, settings, mode)
-
-
-def _mode(settings: Wandb) -> str | None:
-    """online, offline, or None where nobody asked for W&B: a run must be recorded somewhere, a card needn't."""
-    said: list[str] = []
-    mode = choose_mode(settings, say=said.append)
-    asked = settings.mode != "auto" or bool(os.environ.get("WANDB_MODE"))
-    return None if mode == "disabled" or (mode == "offline" and not asked) else mode
 
 
 def _record(manifests: list[Manifest], output: Path, settings: Wandb, mode: str) -> int:

@@ -64,6 +64,7 @@ class WandbSettings:
     settings: Wandb
     config: dict[str, Any]  # goes into W&B's config
     finish_timeout_s: float = FINISH_TIMEOUT_S
+    job: str | None = None  # what the run did, where it didn't train
 
     @property
     def run_id(self) -> str:
@@ -161,8 +162,12 @@ class WandbRun(Sink):
         artifact = wandb.Artifact(record.name, record.kind, metadata=record.metadata)
         for name, path in record.references.items():
             artifact.add_reference(f"file://{path.resolve()}", name=name)
+        for name, path in record.unhashed.items():
+            artifact.add_reference(f"file://{path.resolve()}", name=name, checksum=False)
         for path in record.files:
             artifact.add_file(str(path), skip_cache=True)
+        if record.folder is not None:
+            artifact.add_dir(str(record.folder), skip_cache=True)
         aliases = ["latest", *record.aliases]
         if is_input:  # as use_artifact does, which can't be asked offline, and waits for the upload
             self._run._log_artifact(artifact, aliases=aliases, is_user_created=True, use_after_commit=True)
@@ -246,6 +251,7 @@ def start_run(plan: WandbSettings, mode: str, *, say: Callable[[str], None]) -> 
             entity=plan.settings.entity,
             group=plan.settings.group,
             tags=plan.settings.tags,
+            job_type=plan.job,
             dir=plan.run_dir,
             config=plan.config,
             resume="allow",
@@ -333,6 +339,14 @@ def choose_mode(settings: Wandb, *, say: Callable[[str], None] = lambda line: No
         )
     say(f"W&B: {problem}, so the run is recorded offline; `banyan sync` uploads it once there is one.")
     return "offline"
+
+
+def asked_mode(settings: Wandb) -> str | None:
+    """online, offline, or None where nobody asked for W&B: a run must be recorded somewhere, other things needn't."""
+    said: list[str] = []
+    mode = choose_mode(settings, say=said.append)
+    asked = settings.mode != "auto" or bool(os.environ.get("WANDB_MODE"))
+    return None if mode == "disabled" or (mode == "offline" and not asked) else mode
 
 
 def import_wandb() -> ModuleType:
