@@ -20,7 +20,8 @@ from launch import failure
 from launch.failure import Failure
 from launch.slurm.starts import Starts, first_or_next, last_start, newest_step
 from trainer.config import Launch
-from trainer.errors import STOPPED, ConfigError
+from trainer.errors import STOPPED, ConfigError, FoundError
+from trainer.machine.durable import problem_of
 from trainer.machine.json_file import read_json
 
 REQUEUED = ("signal", "time")  # reasons in stopped.json after which nobody wants the run to stay stopped
@@ -129,9 +130,12 @@ def _wish(run_dir: Path, code: int, asked: bool, last: Starts) -> str:
     failed = first_failure(run_dir) if code else None
     if failed:
         failed.show()
+        _tell(failed, run_dir)
     if failed and failed.exit_code == 2:
         replace(last, refused=failed.message).write(run_dir)
         return "end 2"
+    if failed and failed.kind == FoundError.__name__:  # a result, not a failure
+        return f"end {failed.exit_code}"
     if code:
         return "requeue" if asked else "restart"
     reason = stop_reason(run_dir)
@@ -187,6 +191,17 @@ def stop_reason(run_dir: Path) -> str | None:
     except FileNotFoundError:
         return None
     return str(stopped.get("reason")) if isinstance(stopped, dict) else None
+
+
+def _tell(failed: Failure, run_dir: Path) -> None:
+    """Raises the alert of a failure, if the run's configuration wants it; nothing that goes wrong here matters."""
+    from launch.alerts import tell
+    from trainer.run.directory import CONFIG, read_config
+
+    if (run_dir / CONFIG).is_file():
+        problem = problem_of(lambda: tell(failed, read_config(run_dir).track.alerts, run_dir))
+        if problem:
+            _say(f"no alert could be sent: {problem}")
 
 
 def _make_ready(run_dir: Path, start: Starts) -> None:

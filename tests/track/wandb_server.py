@@ -88,6 +88,7 @@ class WandbServer:
         self.artifacts: list[StoredArtifact] = []  # whose places are their ids
         self.projects: set[str] = set()
         self.views: dict[str, dict] = {}  # by type and name
+        self.alerts: list[dict] = []
         self.silent = False
         self.silent_upserts = False
         self.authorizations: set[str] = set()
@@ -257,6 +258,10 @@ class WandbServer:
     def tables(self) -> list[bytes]:
         """The tables that runs have uploaded."""
         return [content for run in self.runs.values() for name, content in run.contents.items() if ".table." in name]
+
+    def _NotifyScriptableRunAlert(self, given: dict) -> dict:
+        self.alerts.append(given)
+        return {"notifyScriptableRunAlert": {"success": True}}
 
     def upload(self, owner: str, name: str, content: bytes) -> None:
         if owner in self.runs:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from trainer.config.alerts import Alerts
+from trainer.config.energy import Energy
 from trainer.config.knobs import knob, part
 
 
@@ -176,3 +178,5 @@ class WandbTrack:
     """Where verbs that don't train record what they have made."""
 
     wandb: Wandb = part(Wandb)
+    alerts: Alerts = part(Alerts)
+    energy: Energy = part(Energy)

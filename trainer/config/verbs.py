@@ -8,6 +8,7 @@ from typing import Any, Optional
 from trainer.config.adapt import Adapt
 from trainer.config.dashboard import Dashboard
 from trainer.config.data import Data
+from trainer.config.doctor import Doctor
 from trainer.config.explain import Explain
 from trainer.config.knobs import knob, part
 from trainer.config.launch import Launch
@@ -219,4 +220,5 @@ VERBS: dict[str, type] = {
     "export": Export,
     "explain": Explain,
     "dashboard": Dashboard,
+    "doctor": Doctor,
 }

@@ -10,7 +10,7 @@ from typing import Any
 from trainer.errors import BanyanError
 from trainer.machine.durable import write_json
 from trainer.machine.terminal import one_line
-from trainer.track.sinks import console, journal, spikes, tensorboard, wandb_run
+from trainer.track.sinks import alerts, console, journal, spikes, tensorboard, wandb_run
 from trainer.track.sinks.journal import metric_row, sample_row
 from trainer.track.sinks.sink import Row, Sink, Start
 from trainer.track.spike_record import Documents, SpikeRecord, data_command
@@ -23,6 +23,7 @@ OPENERS: tuple[Callable[[Start, Callable[[str], None]], Sink | None], ...] = (
     journal.open_sink,
     spikes.open_sink,
     console.open_sink,
+    alerts.open_sink,  # before W&B's, which ends before they are sent otherwise
     wandb_run.open_sink,
     tensorboard.open_sink,
 )
@@ -49,6 +50,8 @@ class Tracker:
                 sink = open_sink(start, tracker.note)
                 if sink is not None:
                     tracker._sinks.append(sink)
+            for sink in tracker._sinks:
+                sink.opened(tracker._sinks)
         except BaseException:
             tracker.close(exit_code=1, summary={})
             raise

@@ -136,6 +136,11 @@ class WandbRun(Sink):
         """Logs a spike's documents as a table, each row with the command."""
         self.log(spike_row(spike))
 
+    def alert(self, kind: str, text: str) -> None:
+        """W&B's own alert, which people get as they have told W&B to."""
+        levels = {"finished": "INFO", "stop": "INFO", "crash": "ERROR"}
+        self._run.alert(title=kind, text=text, level=levels.get(kind, "WARN"))
+
     def checkpoint(self, complete: Path, step: int) -> None:
         """Logs a checkpoint as what the run has made."""
         self.record_artifact(checkpoint_artifact(complete, step, self._plan.run_id), is_input=False)
