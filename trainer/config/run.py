@@ -158,6 +158,13 @@ class Wandb:
 
 
 @dataclass
+class WandbTrack:
+    """Where verbs that don't train record what they have made."""
+
+    wandb: Wandb = part(Wandb)
+
+
+@dataclass
 class Track:
     """Where metrics go."""
 
@@ -170,13 +177,6 @@ class Track:
         high=1000,
         later=True,
     )
-    wandb: Wandb = part(Wandb)
-
-
-@dataclass
-class WandbTrack:
-    """Where verbs that don't train record what they have made."""
-
     wandb: Wandb = part(Wandb)
     alerts: Alerts = part(Alerts)
     energy: Energy = part(Energy)
