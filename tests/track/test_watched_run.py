@@ -1,14 +1,11 @@
 """A real run, with a mixture, validation sets, tasks and a bad stretch of data: what it logs is what dashboards show,
-its spikes lead to their documents, and its lineage goes from data to export.
+and its spikes lead to their documents.
 """
 
 import dataclasses
 import json
-import os
 import random
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +13,6 @@ import pytest
 import wandb
 import yaml
 
-from launch.cli import main
 from launch.compose import compose
 from launch.groups import SHIPPED, choices
 from tests.corpus import make_dataset, make_tokenizer, write_texts
@@ -29,7 +25,6 @@ from trainer.track.sinks.wandb_run import SPIKE_TABLE
 from trainer.track.spike_record import cut_spikes, read_spikes
 from trainer.verbs.sync import main as sync
 
-ROOT = Path(__file__).parents[2]
 BAD_STEP = 71  # the first on other data
 ON_A_GPU = {"perf/mfu"}  # a CPU's peak isn't known
 
@@ -185,36 +180,3 @@ def test_wandb_gets_the_documents_as_a_table(watched, monkeypatch, tmp_path):
     columns, rows = spike.table()
     assert {"columns": columns, "rows": rows} in [{"columns": each["columns"], "rows": each["data"]} for each in tables]
     assert dataclasses.asdict(spike.documents[0])["source"] in rows[0]
-
-
-def banyan(*arguments, folder):
-    """A command as a user types it; what it prints."""
-    command = [sys.executable, "-m", "launch", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_lineage_leads_from_data_over_the_run_and_its_checkpoint_to_evaluation_and_export(
-    watched, monkeypatch, tmp_path, capsys
-):
-    monkeypatch.delenv("PYTHONPATH", raising=False)
-    with wandb_server.own_wandb(monkeypatch, tmp_path), wandb_server.reachable_server(monkeypatch) as server:
-        assert sync([str(watched.run_dir), "track.wandb.mode=auto"]) == 0
-        given = [f"run.dir={watched.run_dir}", "track.wandb.mode=auto"]
-        assert "lineage  evaluation-" not in banyan("evaluate", f"run.dir={watched.run_dir}", folder=tmp_path)
-        said = banyan("evaluate", *given, "evaluate.rows=4", folder=tmp_path)
-        assert "lineage  evaluation-" in said or "disabled" in said
-        said += banyan(
-            "evaluate",
-            *given,
-            "track.wandb.mode=online",
-            "evaluate.tasks=[chosen]",
-            f"evaluate.task_dir={watched.run_dir.parent / 'tasks'}",
-            folder=tmp_path,
-        )
-        assert main(["export", *given, "track.wandb.mode=online", f"export.output={tmp_path / 'out'}"]) == 0
-        said += capsys.readouterr().out
-        made = {(each.name, each.kind): each for each in server.artifacts if each.kind != "run_table"}
-    assert made == {}, said
