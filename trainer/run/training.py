@@ -76,7 +76,7 @@ from trainer.run.open import (
 )
 from trainer.run.resume import check_fetched, find_resume
 from trainer.run.saving import build_hooks, fragments_to_save, save
-from trainer.run.step_documents import worst_documents
+from trainer.run.spike_documents import worst_documents
 from trainer.run.summary import announce_end
 from trainer.run.tracking import closing, device_name, measure_utilisation, open_spike_watch, open_tracker
 from trainer.run.weights import open_run_weights

@@ -93,6 +93,20 @@ LOGGED: tuple[LoggedMetric, ...] = (
     LoggedMetric("logps/rejected", "nats", "log-probability of the worse answers", "Log-probabilities"),
     LoggedMetric("distill/hard", "nats per target", "loss on the text itself", "Distillation"),
     LoggedMetric("distill/divergence", "nats per target", "divergence from the teacher", "Distillation"),
+    LoggedMetric("energy/kwh", "kWh", "what the run has used so far, by all ranks' counters", "Energy"),
+    LoggedMetric("energy/watts", "W", "power since the row before", "Power"),
+    LoggedMetric(
+        "energy/joules_per_token", "J per target", "energy of a target since the row before", "Energy of a token"
+    ),
+    LoggedMetric("energy/co2e_kg", "kg", "CO2 equivalents so far (track.energy.grid_gco2_per_kwh)", "Emissions"),
+    LoggedMetric(
+        "energy/estimated_kwh", "kWh", "the same as estimated from track.energy.device_watts", "Energy, estimated"
+    ),
+    LoggedMetric("energy/estimated_watts", "W", "the same as estimated", "Power, estimated"),
+    LoggedMetric(
+        "energy/estimated_joules_per_token", "J per target", "the same as estimated", "Energy of a token, estimated"
+    ),
+    LoggedMetric("energy/estimated_co2e_kg", "kg", "the same as estimated", "Emissions, estimated"),
     LoggedMetric(
         "eval/{SET}/{METRIC}",
         "",
@@ -104,7 +118,6 @@ LOGGED: tuple[LoggedMetric, ...] = (
         "eval/{TASK}/{METRIC}", "", "a task's figure (evaluate.tasks): acc, acc_norm, exact_match, …", "{SET}"
     ),
 )
-ENERGY = "energy/"  # what a meter of energy logs, if a run has one
 
 
 @functools.cache
@@ -114,14 +127,14 @@ def _pattern(name: str) -> re.Pattern[str]:
     return re.compile(".+?".join(map(re.escape, parts)) + ("" if not name.endswith("}") else "(?<=.)"))
 
 
-def logged_metric(name: str) -> LoggedMetric | None:
+def find_logged(name: str) -> LoggedMetric | None:
     """What a logged name is; None if it isn't in the list."""
     return next((metric for metric in LOGGED if metric.pattern.fullmatch(name)), None)
 
 
 def chart_of(name: str) -> tuple[str, str]:
     """Title and unit of the chart that a logged name is drawn in; one that isn't listed has its own."""
-    found = logged_metric(name)
+    found = find_logged(name)
     if found is None:
         return name, ""
     if found.chart == "{SET}":

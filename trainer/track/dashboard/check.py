@@ -11,7 +11,7 @@ from typing import Any
 from trainer.config.dashboard import DashboardSettings, PanelSettings, SectionSettings
 from trainer.config.verbs import Pretrain
 from trainer.errors import ConfigError
-from trainer.track.catalogue import LOGGED, logged_metric
+from trainer.track.catalogue import LOGGED, find_logged
 
 MEDIA = ("samples/", "sweep/", "health/spike_documents")
 NOT_RE2 = re.compile(r"\(\?(?:[=!]|<[=!]|P?[=>])|\\[1-9]")  # look-around and references, which W&B's patterns lack
@@ -76,7 +76,7 @@ def _problem_of(panel: PanelSettings) -> str | None:
 
 def _problem_of_names(panel: PanelSettings) -> str | None:
     for metric in panel.metrics:
-        if logged_metric(metric) is None:
+        if find_logged(metric) is None:
             return f"{metric}: no run logs such a metric{_hint(metric)}"
     if panel.regex is not None:
         try:
