@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from launch import groups, interpolation, keys, sources
+from launch.dashboard_file import read_dashboard, with_dashboard_file
 from launch.hub_names import pinned_names
 from launch.model_sizes import causal_lm_from, sizes_from
 from launch.overrides import (
@@ -59,6 +60,7 @@ def compose(verb: str, arguments: Sequence[str], config_dir: Path | None = None)
     for text in arguments:
         _check_text(credentials.masked(text.lstrip("+~").partition("=")[0]), text)
     names = Names(VERBS[verb], schema, groups.folders(config_dir))
+    arguments, own_file = with_dashboard_file(arguments, names.folders) if verb == "dashboard" else (arguments, None)
     overrides, verbatim = split_verbatim([parse(text, names) for text in arguments])
     overrides = [*overrides, *implied(overrides, groups.default_choices(verb))]
     with _explained(names, overrides):
@@ -71,6 +73,8 @@ def compose(verb: str, arguments: Sequence[str], config_dir: Path | None = None)
         overrides += packing_from([*said, *overrides])
     with _explained(names, overrides):
         config = _resolve(names, overrides, config_dir)
+    if own_file is not None:
+        config = read_dashboard(config, own_file)
     _set_verbatim(config, verbatim, schema)
     _check_credentials(dataclasses.asdict(config))
     return config

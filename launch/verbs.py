@@ -107,6 +107,7 @@ VERBS: dict[str, Verb] = {
                 "checkpoint.keep",
                 "evaluate.every",
                 "evaluate.tasks_every",
+                "track",
             ),
         ),
         Verb(
@@ -130,7 +131,7 @@ VERBS: dict[str, Verb] = {
             "Write a checkpoint as a Hugging Face folder, or in another format.",
             "trainer.verbs.export",
             "run.dir=DIR format=hf [key=value] …",
-            unlisted=("run.name", "checkpoint.every", "checkpoint.keep"),
+            unlisted=("run.name", "checkpoint.every", "checkpoint.keep", "track"),
         ),
         Verb(
             "explain",
@@ -178,6 +179,12 @@ VERBS: dict[str, Verb] = {
             "Follow the logs of all ranks of a run, the first error first.",
             "trainer.verbs.logs",
             "RUN_DIR [follow=false] [lines=100]",
+        ),
+        Verb(
+            "dashboard",
+            "Make or update the project's W&B workspace and report from a file; or write both as JSON.",
+            "trainer.verbs.dashboard",
+            "[dashboard=CHOICE|FILE] [dashboard.output=DIR] [track.wandb.project=NAME] " + _OVERRIDES,
         ),
         Verb("sync", "Rebuild a run's W&B run from its metrics.jsonl.", "trainer.verbs.sync", "RUN_DIR"),
     )

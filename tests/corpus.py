@@ -42,13 +42,14 @@ def write_texts(count: int, *, seed: int = 0) -> list[str]:
 
 
 def make_dataset(
-    folder: Path, *, documents: int = 60, shards: int = 3, seed: int = 0, tokenizer=None, dtype="uint16"
+    folder: Path, *, documents: int = 60, shards: int = 3, seed: int = 0, tokenizer=None, dtype="uint16", texts=None
 ) -> Manifest:
-    """Writes a dataset of token shards, with a tokenizer of 300 tokens unless one is given."""
+    """Writes a dataset of token shards, with a tokenizer of 300 tokens unless one is given, with `texts` or others."""
     tokenizer = tokenizer or make_tokenizer()
     folder.mkdir(parents=True)
     tokenizer.save(folder / "tokenizer")
-    texts = write_texts(documents, seed=seed)
+    texts = texts or write_texts(documents, seed=seed)
+    documents = len(texts)
     written = []
     for number in range(shards):
         chosen = list(range(number, documents, shards))

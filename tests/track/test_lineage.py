@@ -10,11 +10,12 @@ import wandb
 from tests.track import wandb_server
 from trainer.checkpoint.complete import COMPLETE, STATE
 from trainer.checkpoint.folders import folder_of
-from trainer.config import Pretrain, Wandb
+from trainer.config import Export, Pretrain, Wandb
 from trainer.data.tokens.manifest import read_manifest
 from trainer.machine.json_file import Malformed
 from trainer.run.lineage import data_references, newest_complete
-from trainer.track.lineage import DATA_FACT, data_artifact, read_references
+from trainer.run.recorded import record_evaluation, record_export
+from trainer.track.lineage import DATA_FACT, HASHED_BYTES, data_artifact, read_references
 from trainer.track.sinks.sink import Start
 from trainer.track.tracker import Tracker
 from trainer.verbs.report import main as report
@@ -139,3 +140,71 @@ def test_the_newest_checkpoint_with_a_good_complete_is_named(tmp_path):
         entry = {"bytes": 0, "xxh3_128": "0" * 32}
         (folder_of(tmp_path, step) / COMPLETE).write_text(json.dumps({"files": {STATE: entry}}))
     assert newest_complete(tmp_path) == (folder_of(tmp_path, 7) / COMPLETE, 7)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A run's checkpoint, whole by its COMPLETE."""
+    run_dir = tmp_path / "run"
+    folder = folder_of(run_dir, 7)
+    folder.mkdir(parents=True)
+    (folder / COMPLETE).write_text(json.dumps({"files": {STATE: {"bytes": 0, "xxh3_128": "0" * 32}}}))
+    (run_dir / "config.yaml").write_text(
+        "run: {name: a-run}\nmodel: {vocab_size: 300}\ntrack: {wandb: {project: trees}}\n"
+    )
+    return folder
+
+
+def export_of(checkpoint, output, **settings):
+    """An export as it is recorded: two files, of which one is too large to hash."""
+    output.mkdir()
+    (output / "config.json").write_text("{}")
+    (output / "model.safetensors").write_bytes(bytes(HASHED_BYTES + 1))
+    config = Export()
+    config.export.upload = settings.get("upload", False)
+    config.track.wandb = settings.get("wandb", Wandb())
+    record_export([checkpoint], output, config)
+
+
+def test_lineage_goes_on_from_a_checkpoint_to_its_evaluations_and_exports(checkpoint, tmp_path, server, capsys):
+    results = tmp_path / "results.json"
+    results.write_text("[1]")
+    record_evaluation(checkpoint, results, {"validation/loss": 2.5}, Wandb())
+    results.write_text("[2]")
+    record_evaluation(checkpoint, results, {"words/acc": 0.5, "words/confusion_matrix": [[1]]}, Wandb())
+    export_of(checkpoint, tmp_path / "out")
+    run_id = (tmp_path / "run" / "wandb_id").read_text().strip()
+    used, losses, tasks, export = server.artifacts  # the checkpoint is one, whoever uses it
+    assert (used.name, used.made_by, used.metadata["step"]) == (f"checkpoint-{run_id}", None, 7)
+    by_name = {run.display_name: name for name, run in server.runs.items()}
+    evaluate, exported = by_name["evaluate a-run step 7"], by_name["export-hf a-run step 7"]
+    assert {losses.made_by, tasks.made_by} == {evaluate}
+    assert set(used.used_by) == {evaluate, exported}
+    assert (losses.name, losses.kind) == (tasks.name, tasks.kind) == (f"evaluation-{run_id}", "evaluation")
+    assert json.loads(losses.files["results.json"]) == [1]
+    assert (losses.metadata["figures"], tasks.metadata["figures"]) == ({"validation/loss": 2.5}, {"words/acc": 0.5})
+    assert (export.name, export.kind, export.made_by) == (f"export-{run_id}-hf", "model", exported)
+    assert set(export.references()) == {"config.json", "model.safetensors"}
+    assert export.files == {}  # weights stay where they are
+    assert {run.project for run in server.runs.values()} == {"trees"}
+    assert capsys.readouterr().out.count("lineage  ") == 3
+
+
+def test_weights_are_uploaded_where_that_is_asked_for_alone(checkpoint, tmp_path, server):
+    export_of(checkpoint, tmp_path / "out", upload=True)
+    assert len(server.artifacts[-1].files["model.safetensors"]) == HASHED_BYTES + 1
+
+
+def test_nobody_who_did_not_ask_for_wandb_gets_any_of_a_checkpoint(checkpoint, tmp_path, capsys):
+    record_evaluation(checkpoint, tmp_path / "results.json", {"validation/loss": 2.5}, Wandb())
+    export_of(checkpoint, tmp_path / "out")
+    assert not (tmp_path / "run" / "lineage").exists()
+    assert capsys.readouterr().out == ""
+
+
+def test_offline_an_export_is_in_a_folder_that_is_uploaded_later(checkpoint, tmp_path, capsys):
+    export_of(checkpoint, tmp_path / "out", wandb=Wandb(mode="offline"))
+    assert "upload it with: wandb sync" in capsys.readouterr().out
+    wandb.teardown()
+    (folder,) = (tmp_path / "run" / "lineage").glob("export-hf-*/wandb/offline-run-*")
+    assert b"export-" in next(folder.glob("*.wandb")).read_bytes()

@@ -52,6 +52,7 @@ class StoredRun:
     summary: dict = field(default_factory=dict)
     history: list[dict] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    contents: dict[str, bytes] = field(default_factory=dict)
     display_name: str = ""
     starts: int = 0
     exit_codes: list[int] = field(default_factory=list)
@@ -85,6 +86,8 @@ class WandbServer:
     def __init__(self) -> None:
         self.runs: dict[str, StoredRun] = {}
         self.artifacts: list[StoredArtifact] = []  # whose places are their ids
+        self.projects: set[str] = set()
+        self.views: dict[str, dict] = {}  # by type and name
         self.alerts: list[dict] = []
         self.silent = False
         self.silent_upserts = False
@@ -226,6 +229,36 @@ class WandbServer:
         self._artifact(given["artifactID"]).used_by.append(given["runName"])
         return {"useArtifact": {"artifact": {"id": given["artifactID"]}}}
 
+    def _CreateProject(self, variables: dict) -> dict:
+        self.projects.add(variables["input"]["name"])
+        return {"upsertModel": {"project": {"id": "p"}, "model": {"id": "p"}, "inserted": True}}
+
+    def _UpsertView2(self, variables: dict) -> dict:
+        """The view of this id, or a new one."""
+        number = variables.get("id") or f"V{len(self.views)}"
+        inserted = number not in self.views
+        self.views[number] = {**variables, "id": number}
+        return {"upsertView": {"view": self.views[number], "inserted": inserted}}
+
+    _upsertView = _UpsertView2
+
+    def _View(self, variables: dict) -> dict:
+        """Views of a type, a page of one at a time, of one name if that is asked for."""
+        if variables["projectName"] not in self.projects:
+            return {"project": None}
+        wanted = {"type": variables["viewType"]} | (
+            {"name": variables["viewName"]} if variables.get("viewName") else {}
+        )
+        found = [view for view in self.views.values() if wanted.items() <= view.items()]
+        first = int(variables.get("after") or 0)
+        page = {"endCursor": str(first + 1), "hasNextPage": first + 1 < len(found)}
+        edges = [{"node": {**view, "user": {"name": ENTITY}}} for view in found[first : first + 1]]
+        return {"project": {"allViews": {"edges": edges, "pageInfo": page}}}
+
+    def tables(self) -> list[bytes]:
+        """The tables that runs have uploaded."""
+        return [content for run in self.runs.values() for name, content in run.contents.items() if ".table." in name]
+
     def _NotifyScriptableRunAlert(self, given: dict) -> dict:
         self.alerts.append(given)
         return {"notifyScriptableRunAlert": {"success": True}}
@@ -233,6 +266,7 @@ class WandbServer:
     def upload(self, owner: str, name: str, content: bytes) -> None:
         if owner in self.runs:
             self.runs[owner].files.append(name)
+            self.runs[owner].contents[name] = content
         elif name == "wandb_manifest.json":
             self._artifact(owner).manifest = json.loads(content)
         else:

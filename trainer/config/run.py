@@ -175,6 +175,13 @@ class Wandb:
 
 
 @dataclass
+class WandbTrack:
+    """Where verbs that don't train record what they have made."""
+
+    wandb: Wandb = part(Wandb)
+
+
+@dataclass
 class Track:
     """Where metrics go."""
 
@@ -188,6 +195,13 @@ class Track:
         later=True,
     )
     tensorboard: bool = knob(False, "Write TensorBoard event files to RUN/tensorboard as well.", common=True)
+    spike_documents: int = knob(
+        10,
+        "Documents of a spike that are logged with it, by name, those of its worst rows first; 0: none.",
+        "documents",
+        high=1000,
+        later=True,
+    )
     wandb: Wandb = part(Wandb)
     alerts: Alerts = part(Alerts)
     energy: Energy = part(Energy)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from trainer.config.adapt import Adapt
+from trainer.config.dashboard import Dashboard
 from trainer.config.data import Data
 from trainer.config.doctor import Doctor
 from trainer.config.explain import Explain
@@ -13,7 +14,7 @@ from trainer.config.knobs import knob, part
 from trainer.config.launch import Launch
 from trainer.config.model import Model
 from trainer.config.plan import PlanSettings
-from trainer.config.run import Checkpoint, Downloads, Evaluate, Health, Run, Track
+from trainer.config.run import Checkpoint, Downloads, Evaluate, Health, Run, Track, WandbTrack
 from trainer.config.sweep import Search
 from trainer.config.training import ObjectiveSettings, Optimizer, Parallel, Schedule, Train
 
@@ -118,6 +119,7 @@ class EvaluateVerb:
     )
     memorisation: Memorisation = part(Memorisation)
     parallel: Parallel = part(Parallel)
+    track: WandbTrack = part(WandbTrack)
     launch: Launch = part(Launch)
 
 
@@ -181,6 +183,9 @@ class ExportSettings:
     licence: Optional[str] = knob(
         None, "The model's licence, as its card states it, such as apache-2.0; by default the card states none."
     )
+    upload: bool = knob(
+        False, "Upload the written files to W&B where the export is recorded there; off, it refers to them."
+    )
     shard_bytes: int = knob(4 * 2**30, "Most bytes of weights in one file; a larger tensor has one alone.", low=1)
 
 
@@ -201,6 +206,7 @@ class Export:
         choices=("hf", "gguf", "int8", "peft"),
     )
     export: ExportSettings = part(ExportSettings)
+    track: WandbTrack = part(WandbTrack)
 
 
 VERBS: dict[str, type] = {
@@ -214,5 +220,6 @@ VERBS: dict[str, type] = {
     "chat": Chat,
     "export": Export,
     "explain": Explain,
+    "dashboard": Dashboard,
     "doctor": Doctor,
 }

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.data.tokens.loader import Batch
 from trainer.data.tokens.order import Order
+from trainer.engine.row_losses import RowLosses
 
 
 @dataclass
-class DatasetLosses:
-    """Row losses of the step under way. `names` are the datasets of `order`, in its order.
-
-    Nothing is added up, and no device waited for, until a step is logged.
-    """
+class DatasetLosses(RowLosses):
+    """Row losses of the step under way. `names` are the datasets of `order`, in its order."""
 
     names: list[str]
     order: Order
-    _rows: list[tuple[np.ndarray, Tensor, Tensor]] = field(default_factory=list)
-
-    def begin_step(self) -> None:
-        """Forgets the step before."""
-        self._rows.clear()
-
-    def add(self, batch: Batch, losses: Tensor, units: Tensor) -> None:
-        """This rank's part of a micro-batch: summed losses and units of its rows, (rows,)."""
-        self._rows.append((batch.positions, losses.detach(), units))
 
     def sums(self) -> Tensor:
         """(2, datasets) fp64 on the CPU: summed losses and targets of this rank's rows, by dataset. Waits."""

@@ -22,6 +22,7 @@ from trainer.engine.deepspeed.gradients import deepspeed_clips
 from trainer.engine.gradient_guard import GradientGuard
 from trainer.engine.hooks import Hook
 from trainer.engine.optimizers.build import learning_rates, set_learning_rates
+from trainer.engine.row_losses import RowLosses, mean_by_position
 from trainer.engine.schedule import scheduled_rate
 from trainer.engine.sequence import own_part
 from trainer.engine.targets import Step
@@ -32,6 +33,7 @@ from trainer.ranks.mesh import Mesh
 from trainer.ranks.stop import StopRequests
 from trainer.ranks.watchdog import Watchdog
 from trainer.track.metrics import memory_bytes, mfu
+from trainer.track.spikes import SPIKE, SpikeWatch
 
 LOSS = "train/loss"
 
@@ -86,8 +88,10 @@ class Watched:
 class Log(Protocol):
     """What the loop needs of a tracker; ranks other than 0 have none."""
 
-    def log(self, *, step: int, tokens: int, metrics: dict[str, float]) -> None:
-        """Logs metrics of a step."""
+    def log(
+        self, *, step: int, tokens: int, metrics: dict[str, float], row_losses: Sequence[float | None] | None = None
+    ) -> None:
+        """Logs metrics of a step; `row_losses` are those of its rows, by position."""
 
     def progress(self, *, step: int) -> None:
         """Moves the progress bar."""
@@ -132,7 +136,8 @@ class Trainer:
     `steps` gives the micro-batches of each step, on the CPU; `evaluators` and `hooks` come in their order. `save`
     begins a checkpoint of `progress`, and ends it too if it is given True: the run's last. Every rank calls it. `pace`
     gives the sequences consumed after a step, by which a run by tokens decays its learning rate, whatever its batch
-    sizes were; without it, by steps. `by_dataset` tells the losses of a mixture's datasets apart.
+    sizes were; without it, by steps. `by_dataset` tells the losses of a mixture's datasets apart,
+    `by_row` those of rows. `spikes` says which logged steps stand out.
     """
 
     config: Pretrain
@@ -152,6 +157,8 @@ class Trainer:
     pace: Callable[[int], int] | None = None
     hooks: Sequence[Hook] = ()
     by_dataset: DatasetLosses | None = None
+    by_row: RowLosses | None = None
+    spikes: SpikeWatch | None = None
 
     def __post_init__(self) -> None:
         self._accumulation = accumulation_steps(self.config, self.mesh.data_size)
@@ -205,8 +212,9 @@ class Trainer:
         # batch's targets, of which sequence-parallel ranks have parts.
         scale = self._accumulation * self.mesh.data_size * self.mesh.sequence / max(1, counted.units)
         sums = {LOSS: torch.zeros((), device=self.mesh.device)}
-        if self.by_dataset is not None:
-            self.by_dataset.begin_step()
+        kept = [each for each in (self.by_dataset, self.by_row) if each is not None]
+        for each in kept:
+            each.begin_step()
         for batch in self._on_device(counted.batches, step):
             self.watchdog.beat("train")
             self._seed_dropout(batch)
@@ -216,8 +224,8 @@ class Trainer:
             sums[LOSS] += losses.detach()
             for name, values in found.measures.items():
                 sums[name] = sums.get(name, 0) + values.sum()
-            if self.by_dataset is not None:
-                self.by_dataset.add(batch, found.rows, self.objective.units(batch))
+            for each in kept:
+                each.add(batch, found.rows, self.objective.units(batch))
             if self.engine.is_gradient_accumulation_boundary():
                 self._guard.before_step(step)
             self._guard.step()
@@ -261,8 +269,11 @@ class Trainer:
     def _log_step(self, step: int, sums: dict[str, torch.Tensor], units: int) -> None:
         self.watchdog.beat("log")
         total = torch.stack([values.double() for values in sums.values()])
-        if self.by_dataset is not None:
-            total = torch.cat((total, self.by_dataset.sums().flatten().to(total.device)))
+        batch_size = self.config.train.batch_size
+        apart = [] if self.by_dataset is None else [self.by_dataset.sums()]
+        if self.by_row is not None:
+            apart.append(self.by_row.by_position(self.progress.position - batch_size, batch_size))
+        total = torch.cat((total, *(each.flatten().to(total.device) for each in apart)))
         if self.mesh.world_size > 1:
             torch.distributed.all_reduce(total)  # on the device's own network, behind what it has to do
         self._guard.after_step(step, synchronise=True)
@@ -273,10 +284,20 @@ class Trainer:
             raise NonFiniteError(f"step {step}: the loss is {loss}; lower optimizer.lr or look at the data.")
         extra = means | {name: value for hook in self.hooks for name, value in hook.metrics().items()}
         if self.by_dataset is not None:
-            extra |= self.by_dataset.metrics(total[len(sums) :].view(2, -1))
+            extra |= self.by_dataset.metrics(total[len(sums) :][: apart[0].numel()].view(2, -1))
         if self.log is not None:
-            self.log.log(step=step, tokens=self.progress.tokens, metrics=self._metrics(loss) | extra)
+            metrics = self._metrics(loss)
+            extra |= self._health(step, metrics)
+            wanted = self.by_row is not None and extra.get(SPIKE)
+            rows = mean_by_position(total[-2 * batch_size :].view(2, -1)) if wanted else None
+            self.log.log(step=step, tokens=self.progress.tokens, metrics=metrics | extra, row_losses=rows)
         self._clock = Clock()
+
+    def _health(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
+        """Whether this step stands out among those before it."""
+        if self.spikes is None:
+            return {}
+        return {SPIKE: float(bool(self.spikes.judge({"step": step, **metrics})))}
 
     def _metrics(self, loss: float) -> dict[str, float]:
         clock, steps = self._clock, self._clock.steps

@@ -42,6 +42,7 @@ class ExportSource:
     mask_token: str | None = None  # of a masked language model
     write_adapters: Callable[..., int] | None = None
     facts: RunFacts | None = None
+    checkpoints: list[Path] = field(default_factory=list)  # of a run that it is made of, the newest first
 
     @property
     def stored_as(self) -> StoredAs:

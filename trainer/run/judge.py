@@ -24,6 +24,7 @@ from trainer.machine.hub_name import local_folder
 from trainer.model.build import LanguageModel
 from trainer.model.hugging_face.headed import Seq2SeqLM
 from trainer.ranks.mesh import Mesh
+from trainer.run.recorded import record_evaluation
 from trainer.run.sharded import join_judging, open_judged
 from trainer.run.speaker import Speaker
 
@@ -52,6 +53,9 @@ def judge_by_tasks(config: EvaluateVerb) -> int:
         records = as_records(results, model=model["name"], step=model["step"])
         write_results(output, results, records)
         print_on_main(mesh, *in_lines(results), f"results  {output / FILE}")
+        if model["step"] is not None:
+            figures = {f"{each.task}/{each.metric}": each.value for each in records}
+            record_evaluation(Path(model["name"]), output / FILE, figures, config.track.wandb)
     mesh.leave()
     return 0
 

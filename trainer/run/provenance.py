@@ -65,12 +65,17 @@ def print_step(run_dir: Path, step: int) -> int:
 
 def documents_in_row(dataset: Dataset, shard: int, row: int) -> Iterator[tuple[str, list[int]]]:
     """For each document that a row's inputs touch: a line that names it, and its tokens in the row."""
-    dataset.gather_rows(np.array([shard]), np.array([row]))  # refuses a damaged one
     reader = dataset.shards[shard]
+    for document, begin, end in spans_in_row(dataset, shard, row):
+        yield _line(dataset, document, begin, end), reader.read(begin, end).tolist()
+
+
+def spans_in_row(dataset: Dataset, shard: int, row: int) -> Iterator[tuple[DocumentSpan, int, int]]:
+    """The documents that a row's inputs touch, each with its tokens [begin, end) of the shard that are in the row."""
+    dataset.gather_rows(np.array([shard]), np.array([row]))  # refuses a damaged one
     for first, last in row_stretches(dataset, shard, row):
-        for document in reader.documents(first, last):
-            begin, end = max(first, document.start), min(last, document.stop)
-            yield _line(dataset, document, begin, end), reader.read(begin, end).tolist()
+        for document in dataset.shards[shard].documents(first, last):
+            yield document, max(first, document.start), min(last, document.stop)
 
 
 def row_stretches(dataset: Dataset, shard: int, row: int) -> list[tuple[int, int]]:

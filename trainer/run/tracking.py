@@ -23,7 +23,10 @@ from trainer.run import directory as run_directory
 from trainer.run.lineage import data_references, newest_complete
 from trainer.track.lineage import DATA_FACT
 from trainer.track.metrics import flops_per_token, peak_flops
+from trainer.track.sinks.journal import read_metrics
 from trainer.track.sinks.sink import Start
+from trainer.track.spike_record import Documents
+from trainer.track.spikes import WINDOW, SpikeWatch
 from trainer.track.tracker import Tracker
 
 
@@ -65,8 +68,12 @@ def open_tracker(
     sizes: tuple[int, int],
     progress: Progress,
     total_steps: int,
+    documents: Documents,
 ) -> Tracker | None:
-    """Rank 0's tracker, after a line that says what begins; None on other ranks. `sizes`: parameters, active ones."""
+    """Rank 0's tracker, after a line that says what begins; None on other ranks. `sizes`: parameters, active ones.
+
+    `documents` finds those of a spike.
+    """
     if not mesh.is_main:
         return None
     parameters, active = sizes
@@ -96,8 +103,16 @@ def open_tracker(
     if config.train.precision == "fp32" and device_multiplies_bf16(mesh.device):
         print("bf16 is native here and should be faster: train.precision=bf16")
     return Tracker.open(
-        Start(run_dir, config, as_stored_values(config), facts, start_step=progress.step, total_steps=total_steps)
+        Start(run_dir, config, as_stored_values(config), facts, start_step=progress.step, total_steps=total_steps),
+        documents,
     )
+
+
+def open_spike_watch(config: Pretrain, run_dir: Path, progress: Progress) -> SpikeWatch:
+    """What tells spikes of logged values; it knows those of earlier starts."""
+    every = config.track.every
+    rows = read_metrics(run_dir, after=max(0, progress.step - (WINDOW + 1) * every)) if progress.step else []
+    return SpikeWatch(every, rows)
 
 
 @contextlib.contextmanager

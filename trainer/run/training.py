@@ -35,6 +35,7 @@ from trainer.engine.assemble import assemble, compile_parts
 from trainer.engine.dataset_losses import DatasetLosses
 from trainer.engine.deepspeed.offload import load_nvme_op
 from trainer.engine.loop import Evaluator, Progress, Trainer, Watched
+from trainer.engine.row_losses import RowLosses
 from trainer.engine.targets import Step, counted_steps, fixed_steps
 from trainer.errors import STOPPED, ConfigError
 from trainer.evaluate.answers import AnswerEvaluator, Questions, read_questions
@@ -76,8 +77,9 @@ from trainer.run.open import (
 from trainer.run.rank_log import RankLog
 from trainer.run.resume import check_fetched, find_resume
 from trainer.run.saving import build_hooks, fragments_to_save, save
+from trainer.run.spike_documents import worst_documents
 from trainer.run.summary import announce_end
-from trainer.run.tracking import closing, device_name, measure_utilisation, open_tracker
+from trainer.run.tracking import closing, device_name, measure_utilisation, open_spike_watch, open_tracker
 from trainer.run.weights import open_run_weights
 from trainer.track.sinks.wandb_run import choose_mode
 from trainer.track.tracker import Tracker
@@ -177,8 +179,11 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         compile_parts(engine.module)
 
     parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, model_config)
+    documents = partial(worst_documents, config, training, history)
     sizes = parameters, active
-    tracker = open_tracker(run_dir, config, model_config, mesh, training + validation, sizes, progress, total_steps)
+    tracker = open_tracker(
+        run_dir, config, model_config, mesh, training + validation, sizes, progress, total_steps, documents
+    )
     say = tracker.note if tracker is not None else print
     beat = partial(watchdog.beat, "evaluate")
     evaluation = LossEvaluator(objective, engine, validation, config.evaluate, mesh, beat=beat, say=say)
@@ -219,6 +224,8 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         watchdog=watchdog,
         hooks=hooks,
         by_dataset=DatasetLosses([each.name for each in training], order) if len(training) > 1 else None,
+        by_row=RowLosses() if config.track.spike_documents else None,
+        spikes=open_spike_watch(config, run_dir, progress) if tracker is not None else None,
     )
     if config.evaluate.at_start and config.evaluate.every > 0 and progress.step == 0:
         score_before(run_dir, evaluation, mesh, tracker)

@@ -71,6 +71,9 @@ LOGGED: tuple[LoggedMetric, ...] = (
         "train/{DATASET}/tokens", "targets", "the step's targets of one dataset of a mixture", "Targets by dataset"
     ),
     LoggedMetric(
+        "health/spike", "", "1 where the loss or the gradient norm is above mean + 6 sigma of 128 before it", "Spikes"
+    ),
+    LoggedMetric(
         "moe/load_max", "of a fair share", "the busiest expert's part of its layer's tokens", "Load of experts"
     ),
     LoggedMetric(

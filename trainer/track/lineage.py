@@ -1,13 +1,13 @@
-"""What W&B's lineage names: the data that a run was made from, and its checkpoint.
+"""What W&B's lineage names: data → run → checkpoint → evaluation and export.
 
 An artifact refers to the small file that tells the hashes of all others, a manifest.json or a checkpoint's COMPLETE;
-shards and weights stay where they are. Data that has a card brings it along.
+shards and weights stay where they are. Data that has a card brings it along, an evaluation its results.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +17,8 @@ from trainer.machine.json_file import Count, Malformed, Matching, from_json, fro
 DATA_FACT = "data"  # in facts.json
 CARD_FILES = ("card.html", "DATA_CARD.md")
 DATASET, CHECKPOINT = "dataset", "model"  # kinds, as W&B calls them
+EVALUATION, EXPORT = "evaluation", "model"
+HASHED_BYTES = 2**20  # of an export's file, at most: larger ones, its weights, are referred to without a hash
 LONGEST_NAME = 100  # characters; W&B takes 128
 SHORT = 16  # characters of a fingerprint that stand in an alias
 
@@ -36,12 +38,15 @@ class DataReference:
 
 @dataclass(frozen=True)
 class ArtifactRecord:
-    """A version of an artifact: files that are referred to and hashed, files that are uploaded, and what is known."""
+    """A version of an artifact: files that are referred to, and hashed or not, files that are uploaded, and what is
+    known."""
 
     name: str
     kind: str
-    references: Mapping[str, Path]  # by name in the artifact
+    references: Mapping[str, Path] = field(default_factory=dict)  # by name in the artifact
+    unhashed: Mapping[str, Path] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    folder: Path | None = None  # uploaded whole
     metadata: dict[str, Any] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
 
@@ -85,6 +90,32 @@ def checkpoint_artifact(complete: Path, step: int, run_id: str) -> ArtifactRecor
         references={complete.name: complete},
         metadata={"folder": str(complete.parent.resolve()), "step": step},
         aliases=(f"step-{step}",),
+    )
+
+
+def evaluation_artifact(results: Path, *, run_id: str, step: int, figures: Mapping[str, float]) -> ArtifactRecord:
+    """The artifact of an evaluation of a checkpoint, by its file of results, which is uploaded."""
+    return ArtifactRecord(
+        name=_artifact_name(f"evaluation-{run_id}"),
+        kind=EVALUATION,
+        files=(results,),
+        metadata={"folder": str(results.parent.resolve()), "step": step, "figures": dict(figures)},
+        aliases=(f"step-{step}",),
+    )
+
+
+def export_artifact(folder: Path, *, run_id: str, form: str, steps: Sequence[int], upload: bool) -> ArtifactRecord:
+    """The artifact of an exported model, of the mean of the checkpoints of `steps`: by reference, or uploaded."""
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    return ArtifactRecord(
+        name=_artifact_name(f"export-{run_id}-{form}"),
+        kind=EXPORT,
+        references={} if upload else {name: path for name, path in files.items() if sizes[name] <= HASHED_BYTES},
+        unhashed={} if upload else {name: path for name, path in files.items() if sizes[name] > HASHED_BYTES},
+        folder=folder if upload else None,
+        metadata={"folder": str(folder.resolve()), "format": form, "steps": list(steps), "bytes": sizes},
+        aliases=(f"step-{steps[0]}",),
     )
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.errors import BanyanError
 from trainer.machine.durable import write_json
-from trainer.track.sinks import alerts, console, journal, starts, tensorboard, wandb_run
+from trainer.machine.terminal import one_line
+from trainer.track.sinks import alerts, console, journal, spikes, starts, tensorboard, wandb_run
 from trainer.track.sinks.journal import metric_row, sample_row
-from trainer.track.sinks.sink import Sink, Start
+from trainer.track.sinks.sink import Row, Sink, Start
+from trainer.track.spike_record import Documents, SpikeRecord, data_command
+from trainer.track.spikes import SPIKE, WATCHED
 
 FACTS = "facts.json"  # what was found out at the start; `banyan sync` needs it again
 
@@ -18,6 +23,7 @@ FACTS = "facts.json"  # what was found out at the start; `banyan sync` needs it 
 OPENERS: tuple[Callable[[Start, Callable[[str], None]], Sink | None], ...] = (
     starts.open_sink,
     journal.open_sink,
+    spikes.open_sink,
     console.open_sink,
     alerts.open_sink,  # before W&B's, which ends before they are sent otherwise
     wandb_run.open_sink,
@@ -28,13 +34,18 @@ OPENERS: tuple[Callable[[Start, Callable[[str], None]], Sink | None], ...] = (
 class Tracker:
     """Hands what is logged to every sink, in their order."""
 
-    def __init__(self) -> None:
+    def __init__(self, run_dir: Path, documents: Documents) -> None:
         self._sinks: list[Sink] = []
+        self._run_dir = run_dir
+        self._documents = documents
 
     @staticmethod
-    def open(start: Start) -> Tracker:
-        """Opens the sinks that the configuration asks for; those that are open are closed if one refuses."""
-        tracker = Tracker()
+    def open(start: Start, documents: Documents = lambda step, row_losses: ()) -> Tracker:
+        """Opens the sinks that the configuration asks for; those that are open are closed if one refuses.
+
+        `documents` finds those of a spike.
+        """
+        tracker = Tracker(start.run_dir, documents)
         write_json(start.run_dir / FACTS, start.facts, sync_folder=False)  # the next start writes it again
         try:
             for open_sink in OPENERS:
@@ -48,14 +59,43 @@ class Tracker:
             raise
         return tracker
 
-    def log(self, *, step: int, tokens: int, metrics: Mapping[str, float]) -> None:
-        """Logs metrics of a step.
+    def log(
+        self,
+        *,
+        step: int,
+        tokens: int,
+        metrics: Mapping[str, float],
+        row_losses: Sequence[float | None] | None = None,
+    ) -> None:
+        """Logs metrics of a step, and if it is a spike, its documents; `row_losses` are those of its rows, in order.
 
         More than one call for a step is fine (training, then evaluation) as long as their keys differ.
         """
         row = metric_row(step=step, tokens=tokens, metrics=metrics)
         for sink in self._sinks:
             sink.row(row)
+        if row.get(SPIKE):
+            self._log_spike(row, row_losses)
+
+    def _log_spike(self, row: Row, row_losses: Sequence[float | None] | None) -> None:
+        step, problem = row["step"], ""
+        try:
+            documents = tuple(self._documents(step, row_losses))
+        except (BanyanError, OSError) as error:
+            documents, problem = (), str(error)
+        spike = SpikeRecord(
+            step=step,
+            tokens=row["tokens"],
+            time=round(time.time(), 3),
+            command=data_command(self._run_dir, step),
+            figures={name: row[name] for name in WATCHED if name in row},
+            documents=documents,
+            problem=problem,
+        )
+        for sink in self._sinks:
+            sink.spike(spike)
+        figures = ", ".join(f"{name} {row[name]:.4g}" for name in spike.figures)
+        self.note(one_line(f"spike at step {step} ({figures}); its documents: {spike.command}"))
 
     def text(self, *, step: int, name: str, text: str) -> None:
         """Logs a text sample: a line of samples.jsonl, and in W&B `samples/NAME`."""

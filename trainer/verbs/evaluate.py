@@ -10,6 +10,7 @@ banyan evaluate run.dir=runs/NAME audit=memorisation                   what it k
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 from trainer.config import EvaluateVerb
 from trainer.config.values import check_values
@@ -24,6 +25,7 @@ from trainer.objective.build import build_objective
 from trainer.run.judge import judge_by_tasks, output_folder
 from trainer.run.memorisation import audit_memorisation
 from trainer.run.open import check_shards
+from trainer.run.recorded import record_evaluation
 from trainer.run.scored import describes_order, find_hugging_face, find_run, scored_sets
 from trainer.run.sharded import is_sharded, join_judging, open_judged
 from trainer.track.metrics import perplexity
@@ -80,6 +82,9 @@ def score_losses(config: EvaluateVerb) -> int:
         records = as_records(outcomes, model=identity["name"], step=identity["step"])
         write_results(output, outcomes, records, within=[each.dataset.name for each in sets])
         print(f"results  {output / FILE}", flush=True)
+        if config.path is None:
+            figures = {f"{each.task}/{each.metric}": each.value for each in records}
+            record_evaluation(Path(subject.name), output / FILE, figures, config.track.wandb)
     mesh.leave()
     return 0
 

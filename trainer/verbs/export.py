@@ -53,6 +53,7 @@ from trainer.objective.build import build_objective, members_of
 from trainer.objective.masked import mask_token
 from trainer.ranks.mesh import Mesh
 from trainer.run.directory import load_run_tokenizer, read_config, require_run_dir, require_tokenizer_of
+from trainer.run.recorded import record_export
 
 
 def main(config: Export) -> int:
@@ -85,6 +86,8 @@ def main(config: Export) -> int:
         shutil.rmtree(attempt, ignore_errors=True)
         raise
     print(f"{folder}: {written}")
+    if source.checkpoints:
+        record_export(source.checkpoints, folder, config)
     return 0
 
 
@@ -124,6 +127,7 @@ def run_source(run_dir: Path, config: Export) -> tuple[ExportSource, Path]:
         score=partial(score_sets, run, rows=config.export.loss_rows),
         mask_token=mask_token(run.objective, tokenizer.special_ids) if run.model.head == MASKED else None,
         write_adapters=adapters,
+        checkpoints=[reader.folder for reader in readers],
         facts=gather_facts(run_dir, run, readers[0].state, as_trained=count == 1 and kind == WEIGHT),
     )
     return source, default_output(run_dir, readers[0].state["step"], count, kind)

@@ -14,7 +14,6 @@ become an artifact there. Every page needs nothing else, and no network.
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 from trainer.config import Wandb
@@ -31,7 +30,7 @@ from trainer.run.lineage import data_references
 from trainer.run.run_folders import find_runs, is_run, is_sweep
 from trainer.run.wandb_overrides import wandb_settings
 from trainer.track.lineage import CARD_FILES, data_artifact
-from trainer.track.sinks.wandb_run import WandbSettings, choose_mode, start_run
+from trainer.track.sinks.wandb_run import WandbSettings, asked_mode, start_run
 
 USAGE = (
     "banyan report RUN_DIR … [against=RUN_DIR] [output=FOLDER], or DATA_DIR [output=FOLDER] [track.wandb.KEY=VALUE] …"
@@ -115,16 +114,8 @@ def _report_data(folder: Path, arguments: list[str]) -> int:
         write_text(output / name, text)
     _say(f"page       {output / PAGE}")
     _say(f"markdown   {output / MARKDOWN}")
-    mode = _mode(settings)
+    mode = asked_mode(settings)
     return 0 if mode is None else _record([read_manifest(each) for each in datasets_in(folder)], output, settings, mode)
-
-
-def _mode(settings: Wandb) -> str | None:
-    """online, offline, or None where nobody asked for W&B: a run must be recorded somewhere, a card needn't."""
-    said: list[str] = []
-    mode = choose_mode(settings, say=said.append)
-    asked = settings.mode != "auto" or bool(os.environ.get("WANDB_MODE"))
-    return None if mode == "disabled" or (mode == "offline" and not asked) else mode
 
 
 def _record(manifests: list[Manifest], output: Path, settings: Wandb, mode: str) -> int:

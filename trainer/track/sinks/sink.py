@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainer.config import Pretrain
+
+if TYPE_CHECKING:
+    from trainer.track.spike_record import SpikeRecord
 
 Row = dict[str, Any]
 """A row of metrics.jsonl (step, tokens, time, and metrics by name) or of samples.jsonl (step, time, name, text)."""
@@ -43,6 +46,9 @@ class Sink:
 
     def sample(self, row: Row) -> None:
         """A sample of text."""
+
+    def spike(self, spike: SpikeRecord) -> None:
+        """A step that stands out; its row has been logged."""
 
     def checkpoint(self, complete: Path, step: int) -> None:
         """The last checkpoint of this process's part of the run, by its file COMPLETE."""

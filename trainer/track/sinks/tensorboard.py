@@ -12,6 +12,7 @@ from typing import Any
 from trainer.errors import ConfigError
 from trainer.track.sinks.journal import AXES
 from trainer.track.sinks.sink import Row, Sink, Start
+from trainer.track.spike_record import SpikeRecord
 
 FOLDER = "tensorboard"
 
@@ -38,6 +39,12 @@ class TensorBoard(Sink):
     def sample(self, row: Row) -> None:
         """A text, as it is."""
         self._writer.add_text(row["name"], f"<pre>{_escaped(row['text'])}</pre>", row["step"], walltime=row["time"])
+
+    def spike(self, spike: SpikeRecord) -> None:
+        """A text: the command, and the documents' names."""
+        columns, rows = spike.table()
+        lines = [spike.command, "\t".join(columns[:-1]), *("\t".join(map(str, row[:-1])) for row in rows)]
+        self._writer.add_text("health/spike", f"<pre>{_escaped(chr(10).join(lines))}</pre>", spike.step)
 
     def close(self, *, exit_code: int, summary: Mapping[str, Any]) -> None:
         """Closes the event file."""

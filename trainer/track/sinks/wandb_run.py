@@ -28,6 +28,7 @@ from trainer.machine.durable import write_text
 from trainer.track.lineage import ArtifactRecord, checkpoint_artifact, data_artifact, read_references
 from trainer.track.sinks.journal import AXES, METRICS, SAMPLES, read_metrics, read_rows
 from trainer.track.sinks.sink import Row, Sink, Start
+from trainer.track.spike_record import SpikeRecord, read_spikes
 
 if TYPE_CHECKING:
     import wandb
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 OFFLINE_TIMEOUT_S = 30.0  # the longest wait for W&B's service when no server is involved
 FINISH_TIMEOUT_S = 30.0  # the longest wait for uploads when training ends
+SPIKE_TABLE = "health/spike_documents"
 STOP_TIMEOUT_S = 1.0  # the longest wait for W&B's service process beyond what it was asked to take
 ENVIRONMENT_MODES = {
     "online": "online",
@@ -62,6 +64,7 @@ class WandbSettings:
     settings: Wandb
     config: dict[str, Any]  # goes into W&B's config
     finish_timeout_s: float = FINISH_TIMEOUT_S
+    job: str | None = None  # what the run did, where it didn't train
 
     @property
     def run_id(self) -> str:
@@ -129,6 +132,10 @@ class WandbRun(Sink):
         """Logs a sample as a table `samples/NAME`."""
         self.log(row)
 
+    def spike(self, spike: SpikeRecord) -> None:
+        """Logs a spike's documents as a table, each row with the command."""
+        self.log(spike_row(spike))
+
     def alert(self, kind: str, text: str) -> None:
         """W&B's own alert, which people get as they have told W&B to."""
         levels = {"finished": "INFO", "stop": "INFO", "crash": "ERROR"}
@@ -148,9 +155,9 @@ class WandbRun(Sink):
         if self._broken:
             return False
         try:
-            _within(self._plan.settings.init_timeout_s, partial(self._send_artifact, record, is_input=is_input))
+            within(self._plan.settings.init_timeout_s, partial(self._send_artifact, record, is_input=is_input))
         except Exception as error:
-            self._say(f"W&B: the lineage lacks {record.name}: {_one_line(error)}.")
+            self._say(f"W&B: the lineage lacks {record.name}: {in_a_line(error)}.")
             return False
         return True
 
@@ -160,8 +167,12 @@ class WandbRun(Sink):
         artifact = wandb.Artifact(record.name, record.kind, metadata=record.metadata)
         for name, path in record.references.items():
             artifact.add_reference(f"file://{path.resolve()}", name=name)
+        for name, path in record.unhashed.items():
+            artifact.add_reference(f"file://{path.resolve()}", name=name, checksum=False)
         for path in record.files:
             artifact.add_file(str(path), skip_cache=True)
+        if record.folder is not None:
+            artifact.add_dir(str(record.folder), skip_cache=True)
         aliases = ["latest", *record.aliases]
         if is_input:  # as use_artifact does, which can't be asked offline, and waits for the upload
             self._run._log_artifact(artifact, aliases=aliases, is_user_created=True, use_after_commit=True)
@@ -189,7 +200,7 @@ class WandbRun(Sink):
         try:
             self._run.summary.update(dict(summary))
             finish = partial(self._run.finish, exit_code=0 if exit_code == STOPPED else exit_code)
-            _within(self._plan.finish_timeout_s + STOP_TIMEOUT_S, finish)
+            within(self._plan.finish_timeout_s + STOP_TIMEOUT_S, finish)
         except TimeoutError:
             self._give_up(f"not all rows were uploaded within {self._plan.finish_timeout_s:g} s")
         except Exception as error:
@@ -204,7 +215,7 @@ class WandbRun(Sink):
     def _give_up(self, reason: object) -> None:
         if not self._broken:
             self._broken = True
-            self._say(f"W&B: {_one_line(reason)}. {METRICS} has every row; {_sync_hint(self._plan.run_dir)}.")
+            self._say(f"W&B: {in_a_line(reason)}. {METRICS} has every row; {_sync_hint(self._plan.run_dir)}.")
 
 
 class Unsent:
@@ -245,6 +256,7 @@ def start_run(plan: WandbSettings, mode: str, *, say: Callable[[str], None]) -> 
             entity=plan.settings.entity,
             group=plan.settings.group,
             tags=plan.settings.tags,
+            job_type=plan.job,
             dir=plan.run_dir,
             config=plan.config,
             resume="allow",
@@ -265,7 +277,7 @@ def start_run(plan: WandbSettings, mode: str, *, say: Callable[[str], None]) -> 
         run.define_metric("*", step_metric="step")
     except Exception as error:
         late = mode == "online" and time.monotonic() >= deadline_s
-        reason = f"no answer within {timeout_s:g} s" if late else _one_line(error)
+        reason = f"no answer within {timeout_s:g} s" if late else in_a_line(error)
         _stop_service()  # it would hold on to the run's id, and going on offline would fail
         raise WandbError(f"W&B {mode}: {reason}.") from error
     return WandbRun(run, plan, last_row=last_row, say=say)
@@ -334,6 +346,14 @@ def choose_mode(settings: Wandb, *, say: Callable[[str], None] = lambda line: No
     return "offline"
 
 
+def asked_mode(settings: Wandb) -> str | None:
+    """online, offline, or None where nobody asked for W&B: a run must be recorded somewhere, other things needn't."""
+    said: list[str] = []
+    mode = choose_mode(settings, say=said.append)
+    asked = settings.mode != "auto" or bool(os.environ.get("WANDB_MODE"))
+    return None if mode == "disabled" or (mode == "offline" and not asked) else mode
+
+
 def import_wandb() -> ModuleType:
     """The wandb package, set up to print nothing and to send no reports about itself.
 
@@ -346,7 +366,7 @@ def import_wandb() -> ModuleType:
     try:
         wandb.setup(wandb.Settings(silent=True))
     except Exception as error:
-        raise ConfigError(f"W&B's own settings: {_one_line(error)}. Check the WANDB_* variables.") from error
+        raise ConfigError(f"W&B's own settings: {in_a_line(error)}. Check the WANDB_* variables.") from error
     return wandb
 
 
@@ -382,9 +402,16 @@ def find_credentials() -> Auth | None:
 
 
 def journal_rows(run_dir: Path, *, after: int = 0) -> list[Row]:
-    """The rows of metrics.jsonl and samples.jsonl of the steps after a step, in the order in which they were logged."""
+    """The rows of metrics.jsonl, samples.jsonl and spikes.jsonl of the steps after a step, in the order in which they
+    were logged."""
     rows = read_metrics(run_dir, after=after) + read_rows(run_dir / SAMPLES, after=after)
+    rows += [spike_row(spike) for spike in read_spikes(run_dir) if spike.step > after]
     return sorted(rows, key=lambda row: (row["step"], row.get("time", 0)))
+
+
+def spike_row(spike: SpikeRecord) -> Row:
+    """A spike as a row, whose value is the record itself."""
+    return {"step": spike.step, "tokens": spike.tokens, "time": spike.time, SPIKE_TABLE: spike}
 
 
 def mark_superseded(run_dir: Path, *, keep: Path | None = None) -> int:
@@ -402,7 +429,7 @@ def _key_problem() -> str | None:
     try:
         return None if find_credentials() else "no key found"
     except AuthenticationError as error:
-        return _one_line(error)
+        return in_a_line(error)
 
 
 def _history(row: Row) -> dict[str, Any]:
@@ -412,6 +439,9 @@ def _history(row: Row) -> dict[str, Any]:
     logged = {key: value for key, value in row.items() if key not in ("time", "name", "text")}
     if "text" in row:
         logged[f"samples/{row['name']}"] = wandb.Html(f"<pre>{html.escape(row['text'])}</pre>", inject=False)
+    if SPIKE_TABLE in row:
+        columns, rows = row[SPIKE_TABLE].table()
+        logged[SPIKE_TABLE] = wandb.Table(columns=columns, data=rows)
     if "time" in row:
         logged["_timestamp"] = row["time"]
     return logged
@@ -431,7 +461,7 @@ def _stop_service() -> None:
     It may be dead already (then a traceback of its would end ours), and one that still waits for a server never ends.
     """
     with contextlib.suppress(Exception, SystemExit):
-        _within(STOP_TIMEOUT_S, import_wandb().teardown)
+        within(STOP_TIMEOUT_S, import_wandb().teardown)
     import psutil
 
     for child in psutil.Process().children():
@@ -440,7 +470,7 @@ def _stop_service() -> None:
                 child.kill()
 
 
-def _within(timeout_s: float, work: Callable[[], object]) -> None:
+def within(timeout_s: float, work: Callable[[], object]) -> None:
     """Runs `work` in a thread of its own: a TimeoutError if that takes too long, or whatever it raises."""
     raised: list[BaseException] = []
 
@@ -463,6 +493,7 @@ def _sync_hint(run_dir: Path) -> str:
     return f"`banyan sync {run_dir}` uploads it later"
 
 
-def _one_line(reason: object) -> str:
+def in_a_line(reason: object) -> str:
+    """What went wrong, short, without a full stop."""
     text = " ".join(str(reason).split()).partition(" while retrying")[0] or type(reason).__name__
     return text[:300].rstrip(".")

@@ -1,0 +1,1 @@
+"""W&B dashboards as code: a specification is checked, built, and posted or written."""
