@@ -1,0 +1,67 @@
+"""When a loss or a gradient norm is a spike: a pure rule on the values before it, the same wherever it is applied.
+
+A value is a spike where it is above mean + 6 sigma of the last 128 values before it; of fewer than 64 none is judged
+(OLMo-core's SkipStepOptimizer, src/olmo_core/optim/skip_step_optimizer.py). Sigma is the sample's (divided by n - 1).
+Spikes join the values as all others do, so a level that stays high stops being one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+
+WINDOW = 128  # values before the one that is judged
+NEEDED = 64  # of them, for it to be judged at all
+SIGMAS = 6.0
+SPIKE = "health/spike"  # 1 where a row's step spiked, else 0
+WATCHED = ("train/loss", "train/grad_norm")
+
+
+def spike_limit(values: Sequence[float]) -> float:
+    """What the next value after `values` (the last WINDOW of them) must not exceed; infinite while they are too few."""
+    window = values[-WINDOW:]
+    count = len(window)
+    if count < NEEDED:
+        return math.inf
+    first = window[0]
+    mean = math.fsum(value - first for value in window) / count  # from the first one: exact where all are the same
+    squares = math.fsum((value - first - mean) ** 2 for value in window)
+    return limit_by_moments(first + mean, squares / (count - 1))
+
+
+def limit_by_moments(mean: float, variance: float) -> float:
+    """The limit by the mean and the sample's variance of a window that is full enough."""
+    return mean + SIGMAS * math.sqrt(variance)
+
+
+class SpikeWatch:
+    """The logged values of what is watched, and which of them are spikes.
+
+    It is as it was after a restart: what it knows is in the rows that a run has logged. Only rows of steps that `every`
+    divides join the values, so that the row of a stop, which an uninterrupted run doesn't have, changes nothing.
+    """
+
+    def __init__(self, every: int, rows: Iterable[Mapping[str, float]] = ()) -> None:
+        self._every = every
+        self._values: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in WATCHED}
+        for row in rows:
+            self._add(row)
+
+    def judge(self, row: Mapping[str, float]) -> dict[str, float]:
+        """The limits that a row's values exceed, by name: none, or it is a spike. Then the row is one of the past."""
+        exceeded = {}
+        for name, values in self._values.items():
+            limit = spike_limit(tuple(values))
+            if row.get(name, -math.inf) > limit:
+                exceeded[name] = limit
+        self._add(row)
+        return exceeded
+
+    def _add(self, row: Mapping[str, float]) -> None:
+        if row["step"] % self._every:
+            return
+        for name, values in self._values.items():
+            value = row.get(name)
+            if value is not None and math.isfinite(value):
+                values.append(value)
