@@ -23,6 +23,7 @@ from trainer.engine.hooks import Hook
 from trainer.engine.optimizers.build import learning_rates, set_learning_rates
 from trainer.engine.schedule import scheduled_rate
 from trainer.engine.sequence import own_part
+from trainer.engine.step_judge import StepJudge
 from trainer.engine.targets import Step
 from trainer.errors import NonFiniteError
 from trainer.machine.json_file import Count, from_json
@@ -31,6 +32,7 @@ from trainer.ranks.mesh import Mesh
 from trainer.ranks.stop import StopRequests
 from trainer.ranks.watchdog import Watchdog
 from trainer.track.metrics import memory_bytes, mfu
+from trainer.track.spikes import SPIKE, SpikeWatch
 
 LOSS = "train/loss"
 
@@ -131,7 +133,8 @@ class Trainer:
     `steps` gives the micro-batches of each step, on the CPU; `evaluators` and `hooks` come in their order. `save`
     begins a checkpoint of `progress`, and ends it too if it is given True: the run's last. Every rank calls it. `pace`
     gives the sequences consumed after a step, by which a run by tokens decays its learning rate, whatever its batch
-    sizes were; without it, by steps. `by_dataset` tells the losses of a mixture's datasets apart.
+    sizes were; without it, by steps. `by_dataset` tells the losses of a mixture's datasets apart. `judge` says which
+    steps are bad, and `mind_bad_steps` does what is to be done about them; after a rewind it gives other `steps`.
     """
 
     config: Pretrain
@@ -151,6 +154,10 @@ class Trainer:
     pace: Callable[[int], int] | None = None
     hooks: Sequence[Hook] = ()
     by_dataset: DatasetLosses | None = None
+    judge: StepJudge | None = None
+    mind_bad_steps: Callable[[list[int]], Iterator[Step] | None] = lambda steps: None
+    spikes: SpikeWatch | None = None
+    say: Callable[[str], None] = print
 
     def __post_init__(self) -> None:
         self._accumulation = accumulation_steps(self.config, self.mesh.data_size)
@@ -161,7 +168,9 @@ class Trainer:
             self.mesh,
             clipping=self.config.train.gradient_clipping,
             deepspeed_clips=deepspeed_clips(self.config),
+            judge=self.judge,
         )
+        self._bad_steps = 0
         self._clock = Clock()
         self._saved_step = self.progress.step
 
@@ -176,6 +185,10 @@ class Trainer:
             sums, units = self._take_step(step)
             reason = stops.poll() or ("step" if step == self.config.train.stop_at else None)
             last = step == self.total_steps or reason is not None
+            if self._rewinds(step, last=last):
+                if reason is not None:
+                    break
+                continue
             if step % self.config.track.every == 0 or step == 1 or last:
                 self._log_step(step, sums, units)
             elif self.log is not None:
@@ -188,6 +201,23 @@ class Trainer:
         for hook in self.hooks:
             hook.end()
         return reason if self.progress.step < self.total_steps else None
+
+    def _rewinds(self, step: int, *, last: bool) -> bool:
+        """Minds the bad steps, where the device is waited for anyway: before a log, an evaluation or a save."""
+        if self.judge is None or not (last or self._is_due(step)):
+            return False
+        bad = self.judge.take_bad()
+        self._bad_steps += len(bad)
+        steps = self.mind_bad_steps(bad) if bad else None
+        if steps is None:
+            return False
+        self.steps, self._clock, self._saved_step = steps, Clock(), self.progress.step
+        return True
+
+    def _is_due(self, step: int) -> bool:
+        """Whether something is logged, evaluated or saved after a step."""
+        evaluates = any(_is_due(evaluator, step) for evaluator in self.evaluators)
+        return step % self.config.track.every == 0 or step == 1 or self._saves_at(step) or evaluates
 
     def _take_step(self, step: int) -> tuple[dict[str, torch.Tensor], int]:
         """One optimiser step; this rank's sums of losses and measures, on the device; units of the global batch."""
@@ -218,13 +248,13 @@ class Trainer:
             if self.by_dataset is not None:
                 self.by_dataset.add(batch, found.rows, self.objective.units(batch))
             if self.engine.is_gradient_accumulation_boundary():
+                if self.judge is not None:
+                    self.judge.begin(step, sums[LOSS], counted.units)
                 self._guard.before_step(step)
             self._guard.step()
         for hook in self.hooks:
             hook.after_step(step)
-        evaluates = any(_is_due(evaluator, step) for evaluator in self.evaluators)
-        due = step % self.config.track.every == 0 or self._saves_at(step) or evaluates
-        self._guard.after_step(step, synchronise=due or step == self.total_steps)
+        self._guard.after_step(step, synchronise=self._is_due(step) or step == self.total_steps)
         self.progress.step = step
         self.progress.position += self.config.train.batch_size
         self.progress.tokens += counted.targets
@@ -264,14 +294,28 @@ class Trainer:
         total = total.cpu() / self.mesh.tensor  # tensor-parallel peers have the same losses
         means = {name: value / max(1, units) for name, value in zip(sums, total.tolist(), strict=False)}
         loss = means.pop(LOSS)
-        if not math.isfinite(loss):
+        if not math.isfinite(loss) and self.judge is None:
             raise NonFiniteError(f"step {step}: the loss is {loss}; lower optimizer.lr or look at the data.")
         extra = means | {name: value for hook in self.hooks for name, value in hook.metrics().items()}
         if self.by_dataset is not None:
             extra |= self.by_dataset.metrics(total[len(sums) :].view(2, -1))
         if self.log is not None:
-            self.log.log(step=step, tokens=self.progress.tokens, metrics=self._metrics(loss) | extra)
+            metrics = self._metrics(loss)
+            extra |= self._health(step, metrics)
+            self.log.log(step=step, tokens=self.progress.tokens, metrics=metrics | extra)
         self._clock = Clock()
+
+    def _health(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
+        """Whether there was a bad step since the last log; where nothing is done about them, whether this is one."""
+        if self.judge is not None:
+            bad, self._bad_steps = self._bad_steps, 0
+            return {SPIKE: float(bad > 0), "health/bad_steps": bad}
+        if self.spikes is None:
+            return {}
+        limits = self.spikes.judge({"step": step, **metrics})
+        for name, limit in limits.items():
+            self.say(f"step {step}: {name} {metrics[name]:.4g} is a spike, above {limit:.4g}")
+        return {SPIKE: float(bool(limits))}
 
     def _metrics(self, loss: float) -> dict[str, float]:
         clock, steps = self._clock, self._clock.steps

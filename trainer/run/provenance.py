@@ -9,7 +9,7 @@ import numpy as np
 
 from trainer.data.tokens.blocks import DocumentSpan
 from trainer.data.tokens.dataset import Dataset, open_training
-from trainer.data.tokens.history import FILE, read_history, total_steps_of
+from trainer.data.tokens.history import FILE, History, read_history, total_steps_of
 from trainer.data.tokens.order import Order
 from trainer.errors import ConfigError, InputError
 from trainer.machine.terminal import one_line, safe, show
@@ -34,7 +34,10 @@ def print_step(run_dir: Path, step: int) -> int:
     )
     by_fingerprint = {dataset.manifest.fingerprint: dataset for dataset in training}
     tokenizer = load_run_tokenizer(run_dir)
-    show(f"step {step}: positions {start:,} to {stop - 1:,}")
+    skipped = ", skipped: the step was bad, and its update was not made" if step in history.skipped else ""
+    show(f"step {step}: positions {start:,} to {stop - 1:,}{skipped}")
+    for line in rewinds_in_words(history, step):
+        show(line)
     for position, place in enumerate(order.places(start, stop), start=start):
         dataset = by_fingerprint[place.fingerprint]
         file = dataset.manifest.shards[place.shard].file
@@ -43,6 +46,16 @@ def print_step(run_dir: Path, step: int) -> int:
             show(one_line(line))
             show("".join(f"    {text}\n" for text in safe(tokenizer.decode(tokens)).splitlines()), end="")
     return 0
+
+
+def rewinds_in_words(history: History, step: int) -> Iterator[str]:
+    """A line for each rewind that led back to before `step`: what the run had done by that number at first."""
+    for rewind in history.rewinds:
+        if rewind.to_step < step <= rewind.from_step:
+            yield (
+                f"before that, step {rewind.from_step} was bad and the run was rewound to step {rewind.to_step}; "
+                f"data up to position {rewind.position - 1:,} that came after it was left out"
+            )
 
 
 def documents_in_row(dataset: Dataset, shard: int, row: int) -> Iterator[tuple[str, list[int]]]:

@@ -23,7 +23,9 @@ from trainer.run import directory as run_directory
 from trainer.run.lineage import data_references, newest_complete
 from trainer.track.lineage import DATA_FACT
 from trainer.track.metrics import flops_per_token, peak_flops
+from trainer.track.sinks.journal import read_metrics
 from trainer.track.sinks.sink import Start
+from trainer.track.spikes import WINDOW, SpikeWatch
 from trainer.track.tracker import Tracker
 
 
@@ -89,6 +91,13 @@ def open_tracker(
     return Tracker.open(
         Start(run_dir, config, as_stored_values(config), facts, start_step=progress.step, total_steps=total_steps)
     )
+
+
+def open_spike_watch(config: Pretrain, run_dir: Path, progress: Progress) -> SpikeWatch:
+    """What tells spikes of logged values; it knows those of earlier starts."""
+    every = config.track.every
+    rows = read_metrics(run_dir, after=max(0, progress.step - (WINDOW + 1) * every)) if progress.step else []
+    return SpikeWatch(every, rows)
 
 
 @contextlib.contextmanager

@@ -9,8 +9,10 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 from trainer.checkpoint.object_store import ObjectStore
+from trainer.checkpoint.reader import CheckpointReader
 from trainer.checkpoint.retention import remove_attempts
 from trainer.checkpoint.writer import CheckpointWriter
 from trainer.config import Pretrain
@@ -35,6 +37,7 @@ from trainer.engine.assemble import assemble, compile_parts
 from trainer.engine.dataset_losses import DatasetLosses
 from trainer.engine.deepspeed.offload import load_nvme_op
 from trainer.engine.loop import Evaluator, Progress, Trainer, Watched
+from trainer.engine.step_judge import STATE, StepJudge
 from trainer.engine.targets import Step, counted_steps, fixed_steps
 from trainer.errors import STOPPED, ConfigError
 from trainer.evaluate.answers import AnswerEvaluator, Questions, read_questions
@@ -56,6 +59,7 @@ from trainer.ranks.mesh import Mesh, join, seed_everything
 from trainer.ranks.stop import StopRequests
 from trainer.ranks.watchdog import Watchdog
 from trainer.run import directory as run_directory
+from trainer.run.bad_steps import BadSteps, after_rewind, optimizer_steps
 from trainer.run.before import score_before
 from trainer.run.frozen_model import check_asked_models, open_teacher, with_reference_precision
 from trainer.run.lock import RunLock
@@ -76,7 +80,7 @@ from trainer.run.open import (
 from trainer.run.resume import check_fetched, find_resume
 from trainer.run.saving import build_hooks, fragments_to_save, save
 from trainer.run.summary import announce_end
-from trainer.run.tracking import closing, device_name, measure_utilisation, open_tracker
+from trainer.run.tracking import closing, device_name, measure_utilisation, open_spike_watch, open_tracker
 from trainer.run.weights import open_run_weights
 from trainer.track.sinks.wandb_run import choose_mode
 from trainer.track.tracker import Tracker
@@ -137,6 +141,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         rows=[dataset.rows for dataset in training],
         weights=weights_of(config.data),
     )
+    history = after_rewind(run_dir, history, progress, mesh)
     total_steps = total_steps_of(config, history)
     if nothing_left(run_dir, mesh, progress, total_steps):
         copy_last(object_store, reader, mesh)
@@ -166,7 +171,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     engine = assembly.engine
     if reader:
         reader.check_shapes(weights.trained)
-    weights.restore(assembly, steps=progress.step)
+    weights.restore(assembly, steps=optimizer_steps(history, progress.step))
     objective = build_objective(config.objective, config.data, widest(training).manifest, seed=config.seed)
     if isinstance(objective, Distill):
         objective = objective.taught_by(open_teacher(config, mesh.device))
@@ -186,7 +191,6 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     hooks = build_hooks(config, assembly, mesh, progress, run_dir)
     for hook in hooks:
         hook.begin(reader)
-    state = {"history": history.to_json(), "tokenizer_sha256": widest(training).manifest.tokenizer_sha256}
     writer = CheckpointWriter(run_dir, mesh, config.checkpoint, say, object_store)
     if reader:
         writer.copy_again(reader.folder)
@@ -196,6 +200,40 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         seed=config.seed,
         window=config.data.shuffle_shards,
     )
+    judge_steps = None if config.health.on_spike == "log" else StepJudge(config.health, mesh)
+    if judge_steps is not None and reader is not None:
+        reader.stated_if_any(STATE, judge_steps.restore)
+
+    def restore(reader: CheckpointReader, steps: int) -> None:
+        """All that a checkpoint of this run holds, once more."""
+        open_run_weights(config, model_config, shapes, widest(training).manifest, reader, run_dir, mesh).restore(
+            assembly, steps=steps
+        )
+        for hook in hooks:
+            hook.begin(reader)
+        if judge_steps is not None:
+            reader.stated_if_any(STATE, judge_steps.restore)
+        if tracker is not None:
+            tracker.rewind(step=progress.step)
+
+    bad_steps = BadSteps(
+        config=config,
+        mesh=mesh,
+        run_dir=run_dir,
+        history=history,
+        progress=progress,
+        writer=writer,
+        restore=restore,
+        open_steps=partial(open_steps, config, mesh, training, order, objective),
+        say=say,
+    )
+
+    def state_beside() -> dict[str, Any]:
+        """Of a checkpoint's state, what isn't progress or configuration."""
+        spikes = {STATE: judge_steps.state()} if judge_steps is not None else {}
+        tokenizer_sha256 = widest(training).manifest.tokenizer_sha256
+        return {"history": bad_steps.history.to_json(), "tokenizer_sha256": tokenizer_sha256, **spikes}
+
     trainer = Trainer(
         config=config,
         mesh=mesh,
@@ -205,17 +243,21 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         steps=open_steps(config, mesh, training, order, objective, progress.position),
         progress=progress,
         total_steps=total_steps,
-        pace=history.position_after if config.train.tokens is not None else None,
+        pace=(lambda step: bad_steps.history.trained_after(step)) if config.train.tokens is not None else None,
         utilisation=measure_utilisation(config, model_config, mesh, active),
         log=tracker,
         evaluators=evaluators,
         watched=watched_of(config, judge),
         save=lambda last: save(
-            writer, config, mesh, fragments_to_save(assembly, mesh, hooks), progress, state, last=last
+            writer, config, mesh, fragments_to_save(assembly, mesh, hooks), progress, state_beside(), last=last
         ),
         watchdog=watchdog,
         hooks=hooks,
         by_dataset=DatasetLosses([each.name for each in training], order) if len(training) > 1 else None,
+        judge=judge_steps,
+        mind_bad_steps=bad_steps,
+        spikes=open_spike_watch(config, run_dir, progress) if tracker is not None else None,
+        say=say,
     )
     if config.evaluate.at_start and config.evaluate.every > 0 and progress.step == 0:
         score_before(run_dir, evaluation, mesh, tracker)

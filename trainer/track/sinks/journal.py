@@ -77,6 +77,10 @@ class JournalSink(Sink):
         """A line of metrics.jsonl."""
         self._metrics.write(row)
 
+    def rewind(self, step: int) -> None:
+        """Cuts both to the rows up to a step, as the next start would."""
+        cut_metrics(self._metrics.path.parent, step)
+
     def sample(self, row: Row) -> None:
         """A line of samples.jsonl."""
         self._samples.write(row)
