@@ -24,6 +24,7 @@ from trainer.engine.optimizers.build import learning_rates, set_learning_rates
 from trainer.engine.schedule import scheduled_rate
 from trainer.engine.sequence import own_part
 from trainer.engine.step_judge import StepJudge
+from trainer.engine.step_times import StepTimes
 from trainer.engine.targets import Step
 from trainer.errors import NonFiniteError
 from trainer.machine.json_file import Count, from_json
@@ -158,6 +159,7 @@ class Trainer:
     mind_bad_steps: Callable[[list[int]], Iterator[Step] | None] = lambda steps: None
     spikes: SpikeWatch | None = None
     say: Callable[[str], None] = print
+    times: StepTimes | None = None
 
     def __post_init__(self) -> None:
         self._accumulation = accumulation_steps(self.config, self.mesh.data_size)
@@ -195,6 +197,8 @@ class Trainer:
                 self.log.progress(step=step)
             self._evaluate_if_due(step, last=step == self.total_steps)
             self._save_if_due(step, last=last or self.progress.out_of_patience)
+            if self.times is not None:
+                self.times.pause_ended()
             if reason is not None:
                 break
         stops.drain()
@@ -239,19 +243,22 @@ class Trainer:
         for batch in self._on_device(counted.batches, step):
             self.watchdog.beat("train")
             self._seed_dropout(batch)
-            found = self.objective.losses(self.engine, batch)
-            losses = found.rows.sum()
-            self.engine.backward(losses * scale)
+            with self._timed("forward"):
+                found = self.objective.losses(self.engine, batch)
+                losses = found.rows.sum()
+            with self._timed("backward"):
+                self.engine.backward(losses * scale)
             sums[LOSS] += losses.detach()
             for name, values in found.measures.items():
                 sums[name] = sums.get(name, 0) + values.sum()
             if self.by_dataset is not None:
                 self.by_dataset.add(batch, found.rows, self.objective.units(batch))
-            if self.engine.is_gradient_accumulation_boundary():
-                if self.judge is not None:
-                    self.judge.begin(step, sums[LOSS], counted.units)
-                self._guard.before_step(step)
-            self._guard.step()
+            with self._timed("optimiser"):
+                if self.engine.is_gradient_accumulation_boundary():
+                    if self.judge is not None:
+                        self.judge.begin(step, sums[LOSS], counted.units)
+                    self._guard.before_step(step)
+                self._guard.step()
         for hook in self.hooks:
             hook.after_step(step)
         self._guard.after_step(step, synchronise=self._is_due(step) or step == self.total_steps)
@@ -272,10 +279,14 @@ class Trainer:
             yield batch
         next(waiting, None)  # used up: what comes next may be read and counted
 
+    def _timed(self, section: str) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self.times is None else self.times.section(section)
+
     @contextlib.contextmanager
     def _waiting_for_data(self) -> Iterator[None]:
         began = time.perf_counter()
-        yield
+        with self._timed("data"):
+            yield
         self._clock.data_wait += time.perf_counter() - began
 
     def _seed_dropout(self, batch: Batch) -> None:

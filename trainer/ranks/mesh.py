@@ -18,6 +18,7 @@ import xxhash
 from trainer.errors import BanyanError, ConfigError
 from trainer.machine.process import raise_file_limit
 from trainer.ranks import messages
+from trainer.ranks.collectives import COLLECTIVES
 from trainer.ranks.extensions import choose_folder, load_cpu_op
 from trainer.ranks.rendezvous import keep_to_interface, open_store
 
@@ -129,6 +130,7 @@ def join(*, tensor: int = 1, sequence: int = 1, hang_timeout_s: float = 0.0) -> 
         )
     if cuda:
         torch.cuda.set_device(local_rank)
+    COLLECTIVES.install()
     raise_file_limit()
     choose_folder()
     if not cuda:

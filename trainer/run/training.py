@@ -38,6 +38,8 @@ from trainer.engine.dataset_losses import DatasetLosses
 from trainer.engine.deepspeed.offload import load_nvme_op
 from trainer.engine.loop import Evaluator, Progress, Trainer, Watched
 from trainer.engine.step_judge import STATE, StepJudge
+from trainer.engine.step_times import StepTimes
+from trainer.engine.stragglers import Stragglers
 from trainer.engine.targets import Step, counted_steps, fixed_steps
 from trainer.errors import STOPPED, ConfigError
 from trainer.evaluate.answers import AnswerEvaluator, Questions, read_questions
@@ -189,6 +191,10 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     if judge is not None:
         evaluators.append(TaskEvaluator(judge, engine, config.evaluate, mesh, beat=beat, say=say))
     hooks = build_hooks(config, assembly, mesh, progress, run_dir)
+    times = StepTimes(mesh.device, config.health.timing_every) if config.health.timing_every else None
+    reading: dict[str, float] = {}
+    if times is not None:
+        hooks.append(Stragglers(mesh, config.health.timing_every, times, lambda: reading, say))
     for hook in hooks:
         hook.begin(reader)
     writer = CheckpointWriter(run_dir, mesh, config.checkpoint, say, object_store)
@@ -224,7 +230,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         progress=progress,
         writer=writer,
         restore=restore,
-        open_steps=partial(open_steps, config, mesh, training, order, objective),
+        open_steps=partial(open_steps, config, mesh, training, order, objective, reading),
         say=say,
     )
 
@@ -240,7 +246,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         engine=engine,
         optimizer=assembly.optimizer,
         objective=objective,
-        steps=open_steps(config, mesh, training, order, objective, progress.position),
+        steps=open_steps(config, mesh, training, order, objective, reading, progress.position),
         progress=progress,
         total_steps=total_steps,
         pace=(lambda step: bad_steps.history.trained_after(step)) if config.train.tokens is not None else None,
@@ -258,6 +264,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         mind_bad_steps=bad_steps,
         spikes=open_spike_watch(config, run_dir, progress) if tracker is not None else None,
         say=say,
+        times=times,
     )
     if config.evaluate.at_start and config.evaluate.every > 0 and progress.step == 0:
         score_before(run_dir, evaluation, mesh, tracker)
@@ -306,9 +313,18 @@ def watched_of(config: Pretrain, judge: Judge | None) -> Watched:
 
 
 def open_steps(
-    config: Pretrain, mesh: Mesh, training: list[Dataset], order: Order, objective: Objective, position: int
+    config: Pretrain,
+    mesh: Mesh,
+    training: list[Dataset],
+    order: Order,
+    objective: Objective,
+    reading: dict[str, float],
+    position: int,
 ) -> Iterator[Step]:
-    """This rank's micro-batches from `position` on, by step, each step with the targets of its global batch."""
+    """This rank's micro-batches from `position` on, by step, each step with the targets of its global batch.
+
+    `reading` gets the seconds that each dataset has been read for.
+    """
     loader = Loader(
         datasets=training,
         order=order,
@@ -318,6 +334,7 @@ def open_steps(
         world_size=mesh.data_size,
         to_batch=objective.to_batch,
         prefetch=config.data.prefetch,
+        reading=reading,
     )
     micro_steps, per_row = accumulation_steps(config, mesh.data_size), objective.units_per_row()
     if per_row is None or any(dataset.is_uneven for dataset in training):

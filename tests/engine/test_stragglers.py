@@ -1,0 +1,100 @@
+"""health.timing_every: a slow rank and slow data are named within 20 steps, and nobody is in quiet ones."""
+
+import os
+import re
+import time
+
+import pytest
+
+from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config
+
+SLOW_FROM = 15  # step
+
+
+def at_half_speed(config):
+    """The verb, whose rank 2 does all of its forward twice from a step on."""
+    if os.environ["RANK"] == "2":
+        from trainer.engine.loop import Trainer
+        from trainer.objective.causal import Causal
+
+        take_step, losses = Trainer._take_step, Causal.losses
+        steps = []
+
+        def take(trainer, step):
+            steps.append(step)
+            return take_step(trainer, step)
+
+        def twice(objective, engine, batch):
+            if steps[-1] < SLOW_FROM:
+                return losses(objective, engine, batch)
+            began = time.perf_counter()
+            found = losses(objective, engine, batch)
+            time.sleep(3 * (time.perf_counter() - began))
+            return found
+
+        Trainer._take_step, Causal.losses = take, twice
+    return pretrain(config)
+
+
+def configure(corpus, run_dir, **changes):
+    return small_config(
+        corpus, run_dir, train__batch_size=8, train__steps=40, track__every=10, model__hidden_size=96, **changes
+    )
+
+
+def named(printed):
+    return [line for line in printed.splitlines() if "is slow" in line or "are slow" in line]
+
+
+def check_slow(corpus, folder, capfd, stage):
+    assert run_ranks(at_half_speed, configure(corpus, folder, parallel__zero_stage=stage), 4) == [0] * 4
+    (line,) = named(capfd.readouterr().out)
+    step, rank, host = re.match(r"step (\d+): rank (\d+) \((.*), cpu\) is slow", line).groups()
+    assert (rank, host) == ("2", os.uname().nodename)
+    assert SLOW_FROM < int(step) <= SLOW_FROM + 20
+    assert "mostly in forward" in line
+    last = read_metrics(folder)[-1]
+    assert last["health/slowest_rank"] == 2
+    assert last["health/stragglers"] == 1
+    assert last["health/slowest_ratio"] > 1.15
+
+
+@pytest.mark.parametrize("stage", [2])
+def test_a_rank_at_half_speed_is_named_within_20_steps(corpus, tmp_path, capfd, stage):
+    check_slow(corpus, tmp_path, capfd, stage)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("stage", [0, 3])
+def test_a_slow_rank_is_named_at_other_stages(corpus, tmp_path, capfd, stage):
+    check_slow(corpus, tmp_path, capfd, stage)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("stage", [0, 3])
+def test_nobody_is_named_in_200_quiet_steps(corpus, tmp_path, capfd, stage):
+    config = configure(corpus, tmp_path, parallel__zero_stage=stage, train__steps=200)
+    assert run_ranks(pretrain, config, 4) == [0] * 4
+    assert named(capfd.readouterr().out) == []
+
+
+def from_a_slow_disk(config):
+    """The verb, to which reading one row takes 20 ms."""
+    from trainer.data.tokens.dataset import Dataset
+
+    gather = Dataset.gather_rows
+
+    def slow(dataset, shards, rows):
+        time.sleep(0.02 * len(rows))
+        return gather(dataset, shards, rows)
+
+    Dataset.gather_rows = slow
+    return pretrain(config)
+
+
+def test_data_that_are_waited_for_are_named(corpus, tmp_path, capfd):
+    assert run_ranks(from_a_slow_disk, configure(corpus, tmp_path, train__steps=30), 1) == [0]
+    lines = named(capfd.readouterr().out)
+    assert len(lines) == 1
+    assert re.search(rf"data are slow: .* mostly for train \({corpus}/train\)", lines[0])
+    assert read_metrics(tmp_path)[-1]["health/data_share"] > 0.2
