@@ -37,9 +37,8 @@ def at_half_speed(config):
 
 
 def configure(corpus, run_dir, **changes):
-    return small_config(
-        corpus, run_dir, train__batch_size=8, train__steps=40, track__every=10, model__hidden_size=96, **changes
-    )
+    usual = {"train__steps": 40, "track__every": 10, "model__hidden_size": 96}
+    return small_config(corpus, run_dir, **(usual | changes))
 
 
 def named(printed):

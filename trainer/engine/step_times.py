@@ -8,7 +8,6 @@ for a processor, as it does on a machine that is busy with something else.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,31 +19,6 @@ from trainer.ranks.collectives import COLLECTIVES
 SECTIONS = ("data", "forward", "backward", "optimiser")
 EXCHANGE = "exchange"  # in collectives, whatever section they are in; on a GPU only those that the host waits for
 STEP = "step"  # from one step's begin to the next's
-
-
-class RunQueue:
-    """How long the calling thread has waited for a processor, as Linux counts it; 0 where it doesn't."""
-
-    def __init__(self) -> None:
-        try:
-            self._file = os.open(f"/proc/self/task/{_thread_id()}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            self._file = -1
-
-    def seconds(self) -> float:
-        """Seconds since the thread began."""
-        if self._file < 0:
-            return 0.0
-        try:
-            return int(os.pread(self._file, 96, 0).split()[1]) / 1e9
-        except (OSError, IndexError, ValueError):
-            return 0.0
-
-
-def _thread_id() -> int:
-    import threading
-
-    return threading.get_native_id()
 
 
 @dataclass
@@ -70,7 +44,6 @@ class StepTimes:
     def __init__(self, device: torch.device, most: int) -> None:
         self._cuda = device.type == "cuda"
         self._most = most
-        self._queue = RunQueue()
         self._steps: list[_Open] = []
         self._current = _Open(_nothing())
         self._began = time.perf_counter()
@@ -79,7 +52,7 @@ class StepTimes:
     def section(self, name: str) -> Iterator[None]:
         """Where the step is in a section."""
         seconds = self._current.seconds
-        waited, queued, began = COLLECTIVES.seconds, self._queue.seconds(), time.perf_counter()
+        waited, queued, began = COLLECTIVES.seconds, COLLECTIVES.queued, time.perf_counter()
         on_device = self._cuda and name != "data"
         if on_device:
             begin = torch.cuda.Event(enable_timing=True)
@@ -92,7 +65,7 @@ class StepTimes:
             end.record()
             self._current.events.append((name, begin, end))
         else:
-            own = time.perf_counter() - began - exchange - (self._queue.seconds() - queued)
+            own = time.perf_counter() - began - exchange - (COLLECTIVES.queued - queued)
             seconds[name] += max(0.0, own)
 
     def end_step(self) -> None:

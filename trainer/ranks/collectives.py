@@ -7,6 +7,7 @@ which of them is elsewhere. The time in them is time for which others are waited
 from __future__ import annotations
 
 import functools
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -40,11 +41,35 @@ class Call:
         return f"{self.name} number {self.number} of group {self.group} ({self.size:,} elements)"
 
 
+class RunQueue:
+    """How long the thread that makes this has waited for a processor, as Linux counts it; 0 where it doesn't."""
+
+    def __init__(self) -> None:
+        try:
+            self._file = os.open(f"/proc/self/task/{threading.get_native_id()}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._file = -1
+
+    def seconds(self) -> float:
+        """Seconds since the thread began."""
+        if self._file < 0:
+            return 0.0
+        try:
+            return int(os.pread(self._file, 96, 0).split()[1]) / 1e9
+        except (OSError, IndexError, ValueError):
+            return 0.0
+
+
 @dataclass
 class Collectives:
-    """What the training thread calls; other threads' calls are counted by nobody."""
+    """What the training thread calls; other threads' calls are counted by nobody.
+
+    `seconds` is the time in them, `queued` how much of the time outside of them it has waited for a processor.
+    """
 
     seconds: float = 0.0
+    _queued_inside: float = 0.0
+    _queue: RunQueue | None = None
     last: Call = field(default_factory=Call)
     _thread: int = 0
     _numbers: dict[str, int] = field(default_factory=dict)
@@ -52,6 +77,7 @@ class Collectives:
     def install(self) -> None:
         """Counts from now on the collectives of the thread that calls this."""
         self._thread = threading.get_ident()
+        self._queue = RunQueue()
         self._numbers.clear()
         for name in NAMES:
             function = getattr(torch.distributed, name)
@@ -64,7 +90,7 @@ class Collectives:
             if threading.get_ident() != self._thread:
                 return function(*arguments, **options)
             call = self._begin(name, arguments, options)
-            began = time.perf_counter()
+            began = self._now()
             work = function(*arguments, **options)
             if work is None:
                 self._end(call, began)
@@ -84,14 +110,24 @@ class Collectives:
         self.last = Call(name, label, number, size, waiting=True)
         return self.last
 
-    def _end(self, call: Call, began: float) -> None:
-        self.seconds += time.perf_counter() - began
+    @property
+    def queued(self) -> float:
+        """Seconds that the thread has waited for a processor outside of collectives."""
+        return self._queue.seconds() - self._queued_inside if self._queue is not None else 0.0
+
+    def _now(self) -> tuple[float, float]:
+        return time.perf_counter(), self._queue.seconds() if self._queue is not None else 0.0
+
+    def _end(self, call: Call, began: tuple[float, float]) -> None:
+        now = self._now()
+        self.seconds += now[0] - began[0]
+        self._queued_inside += now[1] - began[1]
         self.last = _at_rest(call)
 
     def wait(self, call: Call, wait: Callable[..., Any], *arguments: Any) -> Any:
         """Waits for the end of an asynchronous call."""
         self.last = Call(call.name, call.group, call.number, call.size, waiting=True)
-        began = time.perf_counter()
+        began = self._now()
         found = wait(*arguments)
         self._end(call, began)
         return found
