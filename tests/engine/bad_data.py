@@ -1,4 +1,4 @@
-"""Runs with planted bad data: the losses of some positions are multiplied, wherever and whenever they are trained on."""
+"""Runs with planted bad data: the losses of some positions are multiplied, whenever they are trained on."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ import torch.distributed
 
 from trainer.engine.deepspeed.discard import discarding
 from trainer.engine.deepspeed.fragments import inner_optimizer
-from trainer.engine.deepspeed.gradients import RawGradients
+from trainer.engine.deepspeed.gradients import RawGradients, gradient_shares
 from trainer.engine.step_judge import StepJudge
 from trainer.errors import NonFiniteError
 from trainer.ranks.mesh import Mesh
@@ -68,6 +69,10 @@ class GradientGuard:
             return step(*arguments, **options)
 
         inner.step = judged  # type: ignore[method-assign]
+
+    def shares(self) -> Iterator[tuple[Any, torch.Tensor]]:
+        """Parameters with their gradients before the step, or this rank's shares of them."""
+        return gradient_shares(self._engine, self._gradients)
 
     @torch.no_grad()
     def before_step(self, step: int) -> None:

@@ -20,6 +20,7 @@ from trainer.engine.dataset_losses import DatasetLosses
 from trainer.engine.deepspeed.gradients import deepspeed_clips
 from trainer.engine.gradient_guard import GradientGuard
 from trainer.engine.hooks import Hook
+from trainer.engine.layer_stats import LayerStats
 from trainer.engine.optimizers.build import learning_rates, set_learning_rates
 from trainer.engine.schedule import scheduled_rate
 from trainer.engine.sequence import own_part
@@ -160,6 +161,7 @@ class Trainer:
     spikes: SpikeWatch | None = None
     say: Callable[[str], None] = print
     times: StepTimes | None = None
+    layers: LayerStats | None = None
 
     def __post_init__(self) -> None:
         self._accumulation = accumulation_steps(self.config, self.mesh.data_size)
@@ -240,9 +242,12 @@ class Trainer:
         sums = {LOSS: torch.zeros((), device=self.mesh.device)}
         if self.by_dataset is not None:
             self.by_dataset.begin_step()
+        looked_at = self.layers if self.layers is not None and self.layers.is_due(step) else None
         for batch in self._on_device(counted.batches, step):
             self.watchdog.beat("train")
             self._seed_dropout(batch)
+            if looked_at is not None:
+                looked_at.keep_row(batch)
             with self._timed("forward"):
                 found = self.objective.losses(self.engine, batch)
                 losses = found.rows.sum()
@@ -257,6 +262,8 @@ class Trainer:
                 if self.engine.is_gradient_accumulation_boundary():
                     if self.judge is not None:
                         self.judge.begin(step, sums[LOSS], counted.units)
+                    if looked_at is not None:
+                        looked_at.before_step(self._guard.shares())
                     self._guard.before_step(step)
                 self._guard.step()
         for hook in self.hooks:
@@ -267,6 +274,8 @@ class Trainer:
         self.progress.tokens += counted.targets
         self._clock.steps += 1
         self._clock.tokens += counted.targets
+        if looked_at is not None:
+            self._clock.pause(lambda: looked_at.after_step(step, self.progress.tokens))
         return sums, counted.units
 
     def _on_device(self, batches: Iterable[Batch], step: int) -> Iterator[Batch]:

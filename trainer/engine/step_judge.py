@@ -1,4 +1,4 @@
-"""health.on_spike: which steps are bad, decided on the device, the same on every rank, and remembered until it is asked.
+"""health.on_spike: which steps are bad, decided on the device, the same on every rank, remembered until it is asked.
 
 A step is bad where its loss or its gradient norm is a spike (spike_window.py) or isn't finite.
 """

@@ -9,6 +9,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from trainer.checkpoint.object_store import ObjectStore
@@ -33,9 +34,10 @@ from trainer.data.tokens.history import History, total_steps_of
 from trainer.data.tokens.loader import Loader
 from trainer.data.tokens.order import Order
 from trainer.data.tokens.tokenizer import load_tokenizer
-from trainer.engine.assemble import assemble, compile_parts
+from trainer.engine.assemble import Assembly, assemble, compile_parts
 from trainer.engine.dataset_losses import DatasetLosses
 from trainer.engine.deepspeed.offload import load_nvme_op
+from trainer.engine.layer_stats import LayerStats
 from trainer.engine.loop import Evaluator, Progress, Trainer, Watched
 from trainer.engine.step_judge import STATE, StepJudge
 from trainer.engine.step_times import StepTimes
@@ -265,6 +267,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         spikes=open_spike_watch(config, run_dir, progress) if tracker is not None else None,
         say=say,
         times=times,
+        layers=open_layer_stats(config, assembly, mesh, run_dir),
     )
     if config.evaluate.at_start and config.evaluate.every > 0 and progress.step == 0:
         score_before(run_dir, evaluation, mesh, tracker)
@@ -302,6 +305,12 @@ def open_tasks_of_run(config: Pretrain, dataset: Dataset, mesh: Mesh) -> Judge |
             "leave those out, or judge by banyan evaluate."
         )
     return judge
+
+
+def open_layer_stats(config: Pretrain, assembly: Assembly, mesh: Mesh, run_dir: Path) -> LayerStats | None:
+    """Statistics of layers, where health.layers_every asks for them."""
+    every = config.health.layers_every
+    return LayerStats(assembly, mesh, every=every, run_dir=run_dir, compiled=config.train.compile) if every else None
 
 
 def watched_of(config: Pretrain, judge: Judge | None) -> Watched:

@@ -22,6 +22,7 @@ from trainer.track.sinks.sink import Row, Sink, Start
 
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
+LAYERS = "layers.jsonl"
 AXES = ("step", "tokens", "time")
 
 LOOK_BACK = 4096  # bytes, to the beginning of a line
@@ -146,8 +147,8 @@ def read_metrics(run_dir: Path, *, after: int = 0) -> list[Row]:
 
 
 def cut_metrics(run_dir: Path, step: int) -> None:
-    """Cuts metrics.jsonl and samples.jsonl to the rows up to `step`; step 0 starts both anew."""
-    for path in (run_dir / METRICS, run_dir / SAMPLES):
+    """Cuts metrics.jsonl, samples.jsonl and layers.jsonl to the rows up to `step`; step 0 starts them anew."""
+    for path in (run_dir / METRICS, run_dir / SAMPLES, run_dir / LAYERS):
         if not path.exists():
             continue
         require_plain_file(path)
