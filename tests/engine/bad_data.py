@@ -7,6 +7,7 @@ import os
 
 from tests.run_ranks import pretrain
 
+FAULTY_POSITION = 39  # the last of step 5, on rank 1
 PLANTED = "TEST_BAD_POSITIONS"  # "position:factor,…", for ranks that are started later
 
 
@@ -38,3 +39,20 @@ class Planted:
     def __call__(self, config):
         os.environ[PLANTED] = self.text
         return with_bad_data(config)
+
+
+def with_a_faulty_device(config):
+    """The verb, whose rank 1 gets a NaN for a planted position, but only the first time that it computes it."""
+    from trainer.objective.causal import Causal
+
+    losses, done = Causal.losses, []
+
+    def faulty(objective, engine, batch):
+        found = losses(objective, engine, batch)
+        if os.environ["RANK"] == "1" and FAULTY_POSITION in batch.positions and not done:
+            done.append(True)
+            return dataclasses.replace(found, rows=found.rows * float("nan"))
+        return found
+
+    Causal.losses = faulty
+    return pretrain(config)

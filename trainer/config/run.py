@@ -141,8 +141,8 @@ class Health:
     on_spike: str = knob(
         "log",
         "What is done about a step whose loss or gradient norm is a spike or isn't finite. log: say a spike, and end "
-        "at what isn't finite; skip: leave weights and moments as they are; rewind: go back to the checkpoint before, and "
-        "leave out the data in between.",
+        "at what isn't finite; skip: leave weights and moments as they are; rewind: go back to the checkpoint before, "
+        "and leave out the data in between.",
         choices=("log", "skip", "rewind"),
     )
     sigma: float = knob(

@@ -22,6 +22,7 @@ from trainer.engine.gradient_guard import GradientGuard
 from trainer.engine.hooks import Hook
 from trainer.engine.layer_stats import LayerStats
 from trainer.engine.optimizers.build import learning_rates, set_learning_rates
+from trainer.engine.recheck import Recheck
 from trainer.engine.schedule import scheduled_rate
 from trainer.engine.sequence import own_part
 from trainer.engine.step_judge import StepJudge
@@ -162,6 +163,7 @@ class Trainer:
     say: Callable[[str], None] = print
     times: StepTimes | None = None
     layers: LayerStats | None = None
+    recheck: Recheck | None = None
 
     def __post_init__(self) -> None:
         self._accumulation = accumulation_steps(self.config, self.mesh.data_size)
@@ -254,12 +256,16 @@ class Trainer:
             with self._timed("backward"):
                 self.engine.backward(losses * scale)
             sums[LOSS] += losses.detach()
+            if self.recheck is not None:
+                self.recheck.keep(batch, found.rows)
             for name, values in found.measures.items():
                 sums[name] = sums.get(name, 0) + values.sum()
             if self.by_dataset is not None:
                 self.by_dataset.add(batch, found.rows, self.objective.units(batch))
             with self._timed("optimiser"):
                 if self.engine.is_gradient_accumulation_boundary():
+                    if self.recheck is not None:
+                        self.recheck.before_step(step, sums[LOSS], counted.units, self._seed_dropout)
                     if self.judge is not None:
                         self.judge.begin(step, sums[LOSS], counted.units)
                     if looked_at is not None:

@@ -28,6 +28,7 @@ LAZY_GLOO = "TORCH_GLOO_LAZY_INIT"
 """Ranks connect when they first have something to send: 6 descriptors for a group of any size, in place of one for each
 rank, and no exchange of addresses through the store that grows with the square of their number (docs/SCALE.md)."""
 
+FLIGHT_RECORD = "2000"  # collectives of NCCL's that a rank remembers, a few hundred bytes each; read at a hang
 TIMEOUT = timedelta(minutes=30)
 """Longest wait in a collective; the watchdog (watchdog.py) notices a hang before, and says more."""
 
@@ -130,6 +131,8 @@ def join(*, tensor: int = 1, sequence: int = 1, hang_timeout_s: float = 0.0) -> 
         )
     if cuda:
         torch.cuda.set_device(local_rank)
+        os.environ.setdefault("TORCH_FR_BUFFER_SIZE", FLIGHT_RECORD)
+        os.environ.setdefault("TORCH_NCCL_TRACE_BUFFER_SIZE", FLIGHT_RECORD)  # its name before
     COLLECTIVES.install()
     raise_file_limit()
     choose_folder()

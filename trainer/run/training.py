@@ -39,6 +39,7 @@ from trainer.engine.dataset_losses import DatasetLosses
 from trainer.engine.deepspeed.offload import load_nvme_op
 from trainer.engine.layer_stats import LayerStats
 from trainer.engine.loop import Evaluator, Progress, Trainer, Watched
+from trainer.engine.recheck import Recheck
 from trainer.engine.step_judge import STATE, StepJudge
 from trainer.engine.step_times import StepTimes
 from trainer.engine.stragglers import Stragglers
@@ -267,6 +268,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         spikes=open_spike_watch(config, run_dir, progress) if tracker is not None else None,
         say=say,
         times=times,
+        recheck=Recheck(config.health, mesh, engine, objective, say) if config.health.recheck else None,
         layers=open_layer_stats(config, assembly, mesh, run_dir),
     )
     if config.evaluate.at_start and config.evaluate.every > 0 and progress.step == 0:
