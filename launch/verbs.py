@@ -142,6 +142,14 @@ VERBS: dict[str, Verb] = {
             unlisted=("run.name", "checkpoint.every", "checkpoint.keep", "checkpoint.asynchronous"),
         ),
         Verb(
+            "doctor",
+            "Examine an allocation: what it measures beside what it should, a rehearsed kill, bad nodes.",
+            "trainer.verbs.doctor",
+            "[doctor.checks=[NAME,…]] " + _OVERRIDES,
+            on_ranks=True,
+            unlisted=("run.name", "checkpoint.every", "checkpoint.keep", "checkpoint.asynchronous", "track.every"),
+        ),
+        Verb(
             "data",
             "Check, show or index token shards; show what a training step was made of; check annotated data.",
             "trainer.verbs.data",

@@ -21,7 +21,7 @@ FLOORS = (
     ("trainer.adapt",),
     ("trainer.run", "trainer.export"),
     ("trainer.evaluate", "trainer.report"),
-    ("trainer.engine", "trainer.explain", "trainer.planning"),
+    ("trainer.engine", "trainer.explain", "trainer.planning", "trainer.doctor"),
     ("trainer.checkpoint", "trainer.objective", "trainer.rules"),
     ("trainer.data", "trainer.model", "trainer.ranks", "trainer.track"),
     ("trainer.config",),
@@ -34,6 +34,7 @@ SHARED_NAMES = (
     "run",  # of launchers, and the recipes behind `main`
     *("build", "settings", "open_sink"),  # what each file of a kind has: optimisers, objectives, sinks
     *("read", "parts"),  # the same: readers of sources
+    *("measure", "judge"),  # what each check of the doctor has
     "find",  # of kinds of personal data
     *("folder_suffix", "write"),  # what each format of export has
     *(

@@ -30,6 +30,10 @@ class HangError(BanyanError):
     """A run in which no rank gets on, or one gives no sign of life."""
 
 
+class FoundError(BanyanError):
+    """A check has found something: its result, and no failure that another try would mend."""
+
+
 class NonFiniteError(BanyanError):
     """A loss or gradient norm that is NaN or infinite: the same again on another try."""
 

@@ -20,7 +20,7 @@ from launch import failure
 from launch.failure import Failure
 from launch.slurm.starts import Starts, first_or_next, last_start, newest_step
 from trainer.config import Launch
-from trainer.errors import STOPPED, ConfigError
+from trainer.errors import STOPPED, ConfigError, FoundError
 from trainer.machine.durable import problem_of
 from trainer.machine.json_file import read_json
 
@@ -134,6 +134,8 @@ def _wish(run_dir: Path, code: int, asked: bool, last: Starts) -> str:
     if failed and failed.exit_code == 2:
         replace(last, refused=failed.message).write(run_dir)
         return "end 2"
+    if failed and failed.kind == FoundError.__name__:  # a result, not a failure
+        return f"end {failed.exit_code}"
     if code:
         return "requeue" if asked else "restart"
     reason = stop_reason(run_dir)

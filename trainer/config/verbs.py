@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 from trainer.config.adapt import Adapt
 from trainer.config.data import Data
+from trainer.config.doctor import Doctor
 from trainer.config.explain import Explain
 from trainer.config.knobs import knob, part
 from trainer.config.launch import Launch
@@ -212,4 +213,5 @@ VERBS: dict[str, type] = {
     "chat": Chat,
     "export": Export,
     "explain": Explain,
+    "doctor": Doctor,
 }

@@ -1,0 +1,92 @@
+"""What a run talks to outside: the object store of checkpoint.dir from each host, W&B from rank 0's."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import urllib.error
+import urllib.request
+import uuid
+from typing import Any
+
+from trainer.doctor.check import Check, Diagnosis, Finding, RankReading, Station, hosts_of, name, range_of_values
+from trainer.machine.credentials import masked
+from trainer.track.sinks.wandb_run import choose_mode
+
+BYTES = 2**20
+WAIT_S = 5.0
+
+
+def measure(station: Station) -> dict[str, Any]:
+    """Seconds for a megabyte to the object store and back, and until W&B's server answers; or what went wrong."""
+    found: dict[str, Any] = {}
+    if station.config.checkpoint.dir and station.is_first_of_host:
+        found["store"], found["store_problem"] = _timed(lambda: _use_store(str(station.config.checkpoint.dir)))
+    if station.mesh.is_main:
+        found["wandb_mode"] = choose_mode(station.config.track.wandb)
+        if found["wandb_mode"] == "online":
+            found["wandb_address"] = _wandb_address()
+            found["wandb"], found["wandb_problem"] = _timed(lambda: _ask(found["wandb_address"]))
+    return found
+
+
+def _timed(work: Any) -> tuple[float, str | None]:
+    began = time.monotonic()
+    try:
+        work()
+    except Exception as error:  # each store has errors of its own
+        return time.monotonic() - began, masked(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
+    return time.monotonic() - began, None
+
+
+def _use_store(url: str) -> None:
+    """Writes, reads back and removes an object."""
+    import fsspec
+
+    files, root = fsspec.core.url_to_fs(url.rstrip("/"), use_listings_cache=False)
+    path, content = f"{root}/banyan-doctor-{uuid.uuid4().hex}", b"\0" * BYTES
+    files.pipe_file(path, content)
+    try:
+        if files.cat_file(path) != content:
+            raise OSError("what was read back isn't what was written")
+    finally:
+        files.rm_file(path)
+
+
+def _wandb_address() -> str:
+    from trainer.track.sinks.wandb_run import import_wandb
+
+    return str(import_wandb().setup().settings.base_url)
+
+
+def _ask(address: str) -> None:
+    with contextlib.suppress(urllib.error.HTTPError):  # which is an answer
+        urllib.request.urlopen(address, timeout=WAIT_S).close()
+
+
+def judge(readings: list[RankReading], station: Station) -> Diagnosis:
+    """What answered, and who couldn't reach what."""
+    diagnosis, first = Diagnosis(), readings[0].values
+    mode = first["wandb_mode"]
+    if mode != "online":
+        diagnosis.measured.append(f"W&B: {mode}, nothing is sent")
+    elif first["wandb_problem"]:
+        text = f"W&B at {first['wandb_address']} doesn't answer ({first['wandb_problem']}): runs would be offline"
+        diagnosis.findings.append(Finding(f"{text}; open the way to it, or set track.wandb.mode=offline"))
+    else:
+        diagnosis.measured.append(f"W&B at {first['wandb_address']}: answers in {first['wandb'] * 1e3:.0f} ms")
+    stored = [each for each in readings if "store" in each.values]
+    if not stored:
+        diagnosis.measured.append("no object store (checkpoint.dir isn't set)")
+        return diagnosis
+    url = masked(str(station.config.checkpoint.dir))
+    well = [each.values["store"] for each in stored if each.values["store_problem"] is None]
+    if well:
+        diagnosis.measured.append(f"{url}: 1 MiB there and back in {range_of_values(well, 's')}")
+    if refused := [each for each in stored if each.values["store_problem"] is not None]:
+        text = f"{name(refused)}: {url}: {refused[0].values['store_problem']}: look at address, credentials and network"
+        diagnosis.findings.append(Finding(text, hosts_of(refused) if len(refused) < len(stored) else ()))
+    return diagnosis
+
+
+CHECK = Check("services", measure, judge)
