@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from tests.printed import Printing, printed_lines
 from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config
 
 SLOW_FROM = 15  # step
@@ -41,13 +42,16 @@ def configure(corpus, run_dir, **changes):
     return small_config(corpus, run_dir, **(usual | changes))
 
 
-def named(printed):
-    return [line for line in printed.splitlines() if "is slow" in line or "are slow" in line]
+def named(folder, work, config, ranks):
+    """Lines that name somebody, of a run that ends well."""
+    assert run_ranks(Printing(work, folder / "out"), config, ranks) == [0] * ranks
+    lines = printed_lines(folder / "out")
+    assert any("trained" in line for line in lines)
+    return [line for line in lines if "is slow" in line or "are slow" in line]
 
 
-def check_slow(corpus, folder, capfd, stage):
-    assert run_ranks(at_half_speed, configure(corpus, folder, parallel__zero_stage=stage), 4) == [0] * 4
-    (line,) = named(capfd.readouterr().out)
+def check_slow(corpus, folder, stage):
+    (line,) = named(folder, at_half_speed, configure(corpus, folder, parallel__zero_stage=stage), 4)
     step, rank, host = re.match(r"step (\d+): rank (\d+) \((.*), cpu\) is slow", line).groups()
     assert (rank, host) == ("2", os.uname().nodename)
     assert SLOW_FROM < int(step) <= SLOW_FROM + 20
@@ -59,22 +63,21 @@ def check_slow(corpus, folder, capfd, stage):
 
 
 @pytest.mark.parametrize("stage", [2])
-def test_a_rank_at_half_speed_is_named_within_20_steps(corpus, tmp_path, capfd, stage):
-    check_slow(corpus, tmp_path, capfd, stage)
+def test_a_rank_at_half_speed_is_named_within_20_steps(corpus, tmp_path, stage):
+    check_slow(corpus, tmp_path, stage)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("stage", [0, 3])
-def test_a_slow_rank_is_named_at_other_stages(corpus, tmp_path, capfd, stage):
-    check_slow(corpus, tmp_path, capfd, stage)
+def test_a_slow_rank_is_named_at_other_stages(corpus, tmp_path, stage):
+    check_slow(corpus, tmp_path, stage)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("stage", [0, 3])
-def test_nobody_is_named_in_200_quiet_steps(corpus, tmp_path, capfd, stage):
+def test_nobody_is_named_in_200_quiet_steps(corpus, tmp_path, stage):
     config = configure(corpus, tmp_path, parallel__zero_stage=stage, train__steps=200)
-    assert run_ranks(pretrain, config, 4) == [0] * 4
-    assert named(capfd.readouterr().out) == []
+    assert named(tmp_path, pretrain, config, 4) == []
 
 
 def from_a_slow_disk(config):
@@ -91,9 +94,7 @@ def from_a_slow_disk(config):
     return pretrain(config)
 
 
-def test_data_that_are_waited_for_are_named(corpus, tmp_path, capfd):
-    assert run_ranks(from_a_slow_disk, configure(corpus, tmp_path, train__steps=30), 1) == [0]
-    lines = named(capfd.readouterr().out)
-    assert len(lines) == 1
-    assert re.search(rf"data are slow: .* mostly for train \({corpus}/train\)", lines[0])
+def test_data_that_are_waited_for_are_named(corpus, tmp_path):
+    (line,) = named(tmp_path, from_a_slow_disk, configure(corpus, tmp_path, train__steps=30), 1)
+    assert re.search(rf"data are slow: .* mostly for train \({corpus}/train\)", line)
     assert read_metrics(tmp_path)[-1]["health/data_share"] > 0.2

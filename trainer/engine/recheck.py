@@ -1,4 +1,4 @@
-"""health.recheck: a step whose loss is a spike or isn't finite is computed again on the same devices, before its update.
+"""health.recheck: a step whose loss is a spike or isn't finite is computed again on the same devices, before its end.
 
 As Megatron-LM's rerun machine (megatron/core/rerun_state_machine.py): where the losses of a micro-batch have other bits
 the second time, the fault was transient, and the device is to blame; where all have the same, it is persistent: data,
@@ -82,7 +82,7 @@ class Recheck:
             bad = [who for who, _, _, count in found if count]
             where = f"; not finite on {', '.join(bad[:4])}" if bad else ""
             self._say(
-                f"step {step}: recheck: persistent: all ranks got the same bits when they computed the losses again, so "
+                f"step {step}: recheck: persistent: all ranks got the same bits when they computed it again, so "
                 f'that it is the data or the mathematics{where}; "banyan data at RUN_DIR step={step}" shows the data'
             )
 
