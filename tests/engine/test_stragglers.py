@@ -56,10 +56,9 @@ def check_slow(corpus, folder, stage):
     assert (rank, host) == ("2", os.uname().nodename)
     assert SLOW_FROM < int(step) <= SLOW_FROM + 20
     assert "mostly in forward" in line
-    last = read_metrics(folder)[-1]
-    assert last["health/slowest_rank"] == 2
-    assert last["health/stragglers"] == 1
-    assert last["health/slowest_ratio"] > 1.15
+    worst = max(read_metrics(folder), key=lambda row: row.get("health/slowest_ratio", 0.0))
+    assert worst["health/slowest_rank"] == 2
+    assert worst["health/slowest_ratio"] > 1.2
 
 
 @pytest.mark.parametrize("stage", [2])
@@ -95,6 +94,6 @@ def from_a_slow_disk(config):
 
 
 def test_data_that_are_waited_for_are_named(corpus, tmp_path):
-    (line,) = named(tmp_path, from_a_slow_disk, configure(corpus, tmp_path, train__steps=30), 1)
+    (line,) = named(tmp_path, from_a_slow_disk, configure(corpus, tmp_path, train__steps=40), 1)
     assert re.search(rf"data are slow: .* mostly for train \({corpus}/train\)", line)
-    assert read_metrics(tmp_path)[-1]["health/data_share"] > 0.2
+    assert max(row.get("health/data_share", 0.0) for row in read_metrics(tmp_path)) > 0.2

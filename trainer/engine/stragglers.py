@@ -22,6 +22,7 @@ from trainer.ranks.mesh import Mesh
 SLOW = 1.1  # times the median: a rank that is 20 % slower is to be found for certain
 LEAST_S = 0.0005  # a step, by which it must be slower as well
 DATA_SHARE = 0.2  # of a step, from which on data are waited for
+BURST = 3  # comparisons over which data are judged
 TWICE = 2  # times in a row
 COLUMNS = (*SECTIONS, EXCHANGE, STEP, "quickest", "usual", "source")
 NAMED = 4  # ranks that a line names at most
@@ -45,7 +46,8 @@ class Stragglers(Hook):
         self._read: dict[str, float] = {}
         self._slow: dict[int, int] = {}
         self._named: set[int] = set()
-        self._waits = 0
+        self._waits: list[tuple[float, float]] = []
+        self._is_waiting = False
         self._warm = False
         self._metrics: dict[str, float] = {}
 
@@ -108,7 +110,7 @@ class Stragglers(Hook):
         median = statistics.median_low(row["usual"] for row in rows)
         worst = max(range(len(own)), key=own.__getitem__)
         waited = max(rows, key=lambda row: row["data"])
-        data_share = waited["data"] / waited[STEP] if waited[STEP] else 0.0
+        data_share = self._name_source(waited, step)
         self._metrics = {
             "health/slowest_rank": worst,
             "health/slowest_ratio": own[worst] / median if median else 1.0,
@@ -117,7 +119,6 @@ class Stragglers(Hook):
             "health/data_share": data_share,
         }
         self._name_slow(own, median, rows, step)
-        self._name_source(waited, data_share, step)
 
     def _name_slow(self, own: list[float], median: float, rows: list[dict[str, float]], step: int) -> None:
         for rank, seconds in enumerate(own):
@@ -137,15 +138,21 @@ class Stragglers(Hook):
             self._say(f"step {step}: rank {rank} ({self._places[rank]}) is as fast as the others again")
         self._named = named
 
-    def _name_source(self, row: dict[str, float], share: float, step: int) -> None:
-        waits = share > DATA_SHARE and row["data"] > LEAST_S
-        self._waits = self._waits + 1 if waits else 0
-        if self._waits == TWICE:
+    def _name_source(self, row: dict[str, float], step: int) -> float:
+        """The share of the last windows' steps in which data were waited for: they are read by the group, in bursts."""
+        self._waits = [*self._waits[1 - BURST :], (row["data"], row[STEP])]
+        waited, total = map(sum, zip(*self._waits, strict=True))
+        share = waited / total if total else 0.0
+        waits = len(self._waits) >= TWICE and share > DATA_SHARE and waited > LEAST_S * len(self._waits)
+        if waits and not self._is_waiting:
             name = [*self._sources()][int(row["source"])]
             self._say(
-                f"step {step}: data are slow: {1e3 * row['data']:.1f} ms of a step's {1e3 * row[STEP]:.1f} are waited "
-                f"for them, mostly for {name}; raise data.prefetch, or look at the disk that it is on"
+                f"step {step}: data are slow: {1e3 * waited / len(self._waits):.1f} ms of a step's "
+                f"{1e3 * total / len(self._waits):.1f} are waited for them, mostly for {name}; raise data.prefetch, or "
+                "look at the disk that it is on"
             )
+        self._is_waiting = waits
+        return share
 
 
 def device_in_words(mesh: Mesh) -> str:
