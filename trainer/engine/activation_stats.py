@@ -45,7 +45,8 @@ def measure_activations(module: decoder.Transformer, batch: Batch) -> dict[str, 
 
         return count
 
-    for block in module.blocks:
+    blocks: list[Any] = [*module.blocks]
+    for block in blocks:
         handles.append(block.register_forward_hook(after_block))
         if isinstance(block.mlp, MixtureOfExperts):
             handles.append(block.mlp.gate.register_forward_hook(after_gate(block.mlp.top_k)))

@@ -16,7 +16,7 @@ from trainer.config import Pretrain
 from trainer.data.tokens.history import FILE, History, Rewind, read_history
 from trainer.engine.loop import Progress
 from trainer.engine.targets import Step
-from trainer.errors import NonFiniteError
+from trainer.errors import NonFiniteError, require
 from trainer.machine.durable import write_json
 from trainer.ranks.mesh import Mesh
 
@@ -98,6 +98,16 @@ class BadSteps:
     def _tell(self, line: str) -> None:
         if self.mesh.is_main:
             self.say(line)
+
+
+def check_on_spike(config: Pretrain) -> None:
+    """Refuses to skip steps of Muon where DeepSpeed takes the norm and orthogonalizes in one."""
+    in_one = config.optimizer.name == "muon" and config.train.in_bf16 and config.parallel.zero_stage == 1
+    require(
+        config.health.on_spike != "skip" or not in_one,
+        "health.on_spike=skip with optimizer=muon in bf16 at parallel.zero_stage=1: DeepSpeed's step can't be stopped "
+        "there; use another stage, or health.on_spike=rewind.",
+    )
 
 
 def optimizer_steps(history: History, step: int) -> int:

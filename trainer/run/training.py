@@ -64,7 +64,7 @@ from trainer.ranks.mesh import Mesh, join, seed_everything
 from trainer.ranks.stop import StopRequests
 from trainer.ranks.watchdog import Watchdog
 from trainer.run import directory as run_directory
-from trainer.run.bad_steps import BadSteps, after_rewind, optimizer_steps
+from trainer.run.bad_steps import BadSteps, after_rewind, check_on_spike, optimizer_steps
 from trainer.run.before import score_before
 from trainer.run.frozen_model import check_asked_models, open_teacher, with_reference_precision
 from trainer.run.lock import RunLock
@@ -137,6 +137,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     reader = find_resume(run_dir, config, mesh, training)
     asked = [each.manifest for each in training], [each.manifest for each in validation + test]
     config = settle_numbers(with_reference_precision(config, asked[0]), reader, mesh)
+    check_on_spike(config)
     check_asked_models(config, *asked, mesh, new=reader is None)
     progress = reader.stated("progress", Progress.from_json) if reader else Progress()
     history = (reader.stated("history", History.from_json) if reader else History([], [])).go_on(

@@ -18,12 +18,13 @@ def discarding(engine: Any) -> Iterator[None]:
     """Where `engine.step()` at the end of an accumulation changes no weight and no moment."""
     stage, wrapper = engine.zero_optimization_stage(), engine.optimizer
     nan = torch.full((), torch.nan, device=engine.device)
-    replaced: dict[str, Callable[..., Any]] = {
+    ways: dict[int, dict[str, Callable[..., Any]]] = {
         0: {"step": lambda *_, **__: None},
         1: {"scaled_global_norm": lambda *_, **__: nan},
         2: {"scaled_global_norm": lambda *_, **__: nan},
         3: {"_apply_muon_to_accumulated_grads": lambda: None, "_get_norm_groups": lambda: [nan]},
-    }[stage]
+    }
+    replaced = ways[stage]
     former = {name: vars(wrapper).get(name) for name in replaced}
     vars(wrapper).update(replaced)
     try:
