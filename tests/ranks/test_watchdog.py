@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -189,6 +190,16 @@ def test_the_rank_that_the_others_wait_for_is_named(corpus, tmp_path):
         assert "the others wait for rank 1" in log
         assert 'in phase "data" of step 5' in log
     assert "in _on_device" in log_of(tmp_path, 1)
+    report = log_of(tmp_path, 0)
+    waits = re.search(r"rank 0 waits in (\w+) number (\d+) of group (\w+)", report)
+    elsewhere = re.search(r"rank 1 in no collective, the last was (\w+) number (\d+) of group (\w+)", report)
+    assert waits, report
+    assert elsewhere, report
+    assert waits.group(3) != elsewhere.group(3) or int(waits.group(2)) > int(elsewhere.group(2))
+    stacks = [(tmp_path / "hang" / f"rank-{rank:05d}.txt").read_text() for rank in range(2)]
+    assert "rank 0 in " + waits.group(1) in stacks[0]
+    assert "in _on_device" in stacks[1]
+    assert all("the others wait for rank 1" in each for each in stacks)
 
 
 def holding_the_lock_of_python(config):

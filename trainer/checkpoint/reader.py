@@ -73,6 +73,10 @@ class CheckpointReader:
         with explained(self.folder / STATE):
             return read(value)
 
+    def stated_if_any(self, name: str, read: Callable[[Any], T]) -> T | None:
+        """The same of a field that only some runs have; None where this one doesn't."""
+        return self.stated(name, read) if name in self.state else None
+
     @property
     def kinds(self) -> list[tuple[str, str]]:
         """What the checkpoint holds, as (parameter, kind)."""

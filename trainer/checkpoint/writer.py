@@ -83,6 +83,10 @@ class CheckpointWriter:
         if failure and last:
             raise StorageError(f"{failure} Mend that, and start the same command again.")
 
+    def settle(self) -> None:
+        """Returns once the save that is under way has ended, well or not; every rank calls it."""
+        self._settle()
+
     def copy_again(self, folder: Path) -> None:
         """Begins to copy a checkpoint of this run to the object store if it isn't there: the former start was killed.
 

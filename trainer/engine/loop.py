@@ -21,10 +21,14 @@ from trainer.engine.dataset_losses import DatasetLosses
 from trainer.engine.deepspeed.gradients import deepspeed_clips
 from trainer.engine.gradient_guard import GradientGuard
 from trainer.engine.hooks import Hook
+from trainer.engine.layer_stats import LayerStats
 from trainer.engine.optimizers.build import learning_rates, set_learning_rates
+from trainer.engine.recheck import Recheck
 from trainer.engine.row_losses import RowLosses, mean_by_position
 from trainer.engine.schedule import scheduled_rate
 from trainer.engine.sequence import own_part
+from trainer.engine.step_judge import StepJudge
+from trainer.engine.step_times import StepTimes
 from trainer.engine.targets import Step
 from trainer.errors import NonFiniteError
 from trainer.machine.json_file import Count, from_json
@@ -137,7 +141,8 @@ class Trainer:
     begins a checkpoint of `progress`, and ends it too if it is given True: the run's last. Every rank calls it. `pace`
     gives the sequences consumed after a step, by which a run by tokens decays its learning rate, whatever its batch
     sizes were; without it, by steps. `by_dataset` tells the losses of a mixture's datasets apart,
-    `by_row` those of rows. `spikes` says which logged steps stand out.
+    `by_row` those of rows. `judge` says which steps are bad, and `mind_bad_steps` does what is to be done about them;
+    after a rewind it gives other `steps`. `spikes` says which logged steps stand out.
     """
 
     config: Pretrain
@@ -158,7 +163,13 @@ class Trainer:
     hooks: Sequence[Hook] = ()
     by_dataset: DatasetLosses | None = None
     by_row: RowLosses | None = None
+    judge: StepJudge | None = None
+    mind_bad_steps: Callable[[list[int]], Iterator[Step] | None] = lambda steps: None
     spikes: SpikeWatch | None = None
+    say: Callable[[str], None] = print
+    times: StepTimes | None = None
+    layers: LayerStats | None = None
+    recheck: Recheck | None = None
 
     def __post_init__(self) -> None:
         self._accumulation = accumulation_steps(self.config, self.mesh.data_size)
@@ -169,7 +180,9 @@ class Trainer:
             self.mesh,
             clipping=self.config.train.gradient_clipping,
             deepspeed_clips=deepspeed_clips(self.config),
+            judge=self.judge,
         )
+        self._bad_steps = 0
         self._clock = Clock()
         self._saved_step = self.progress.step
 
@@ -184,18 +197,41 @@ class Trainer:
             sums, units = self._take_step(step)
             reason = stops.poll() or ("step" if step == self.config.train.stop_at else None)
             last = step == self.total_steps or reason is not None
+            if self._rewinds(step, last=last):
+                if reason is not None:
+                    break
+                continue
             if step % self.config.track.every == 0 or step == 1 or last:
                 self._log_step(step, sums, units)
             elif self.log is not None:
                 self.log.progress(step=step)
             self._evaluate_if_due(step, last=step == self.total_steps)
             self._save_if_due(step, last=last or self.progress.out_of_patience)
+            if self.times is not None:
+                self.times.pause_ended()
             if reason is not None:
                 break
         stops.drain()
         for hook in self.hooks:
             hook.end()
         return reason if self.progress.step < self.total_steps else None
+
+    def _rewinds(self, step: int, *, last: bool) -> bool:
+        """Minds the bad steps, where the device is waited for anyway: before a log, an evaluation or a save."""
+        if self.judge is None or not (last or self._is_due(step)):
+            return False
+        bad = self.judge.take_bad()
+        self._bad_steps += len(bad)
+        steps = self.mind_bad_steps(bad) if bad else None
+        if steps is None:
+            return False
+        self.steps, self._clock, self._saved_step = steps, Clock(), self.progress.step
+        return True
+
+    def _is_due(self, step: int) -> bool:
+        """Whether something is logged, evaluated or saved after a step."""
+        evaluates = any(_is_due(evaluator, step) for evaluator in self.evaluators)
+        return step % self.config.track.every == 0 or step == 1 or self._saves_at(step) or evaluates
 
     def _take_step(self, step: int) -> tuple[dict[str, torch.Tensor], int]:
         """One optimiser step; this rank's sums of losses and measures, on the device; units of the global batch."""
@@ -215,34 +251,48 @@ class Trainer:
         kept = [each for each in (self.by_dataset, self.by_row) if each is not None]
         for each in kept:
             each.begin_step()
+        looked_at = self.layers if self.layers is not None and self.layers.is_due(step) else None
         for batch in self._on_device(counted.batches, step):
             self.watchdog.beat("train")
             self._seed_dropout(batch)
-            found = self.objective.losses(self.engine, batch)
-            losses = found.rows.sum()
-            self.engine.backward(losses * scale)
+            if looked_at is not None:
+                looked_at.keep_row(batch)
+            with self._timed("forward"):
+                found = self.objective.losses(self.engine, batch)
+                losses = found.rows.sum()
+            with self._timed("backward"):
+                self.engine.backward(losses * scale)
             sums[LOSS] += losses.detach()
+            if self.recheck is not None:
+                self.recheck.keep(batch, found.rows)
             for name, values in found.measures.items():
                 sums[name] = sums.get(name, 0) + values.sum()
             for each in kept:
                 each.add(batch, found.rows, self.objective.units(batch))
-            if self.engine.is_gradient_accumulation_boundary():
-                self._guard.before_step(step)
-            self._guard.step()
+            with self._timed("optimiser"):
+                if self.engine.is_gradient_accumulation_boundary():
+                    if self.recheck is not None:
+                        self.recheck.before_step(step, sums[LOSS], counted.units, self._seed_dropout)
+                    if self.judge is not None:
+                        self.judge.begin(step, sums[LOSS], counted.units)
+                    if looked_at is not None:
+                        looked_at.before_step(self._guard.shares())
+                    self._guard.before_step(step)
+                self._guard.step()
         for hook in self.hooks:
             after = partial(hook.after_step, step)
             if hook.off_clock:
                 self._clock.pause(after)
             else:
                 after()
-        evaluates = any(_is_due(evaluator, step) for evaluator in self.evaluators)
-        due = step % self.config.track.every == 0 or self._saves_at(step) or evaluates
-        self._guard.after_step(step, synchronise=due or step == self.total_steps)
+        self._guard.after_step(step, synchronise=self._is_due(step) or step == self.total_steps)
         self.progress.step = step
         self.progress.position += self.config.train.batch_size
         self.progress.tokens += counted.targets
         self._clock.steps += 1
         self._clock.tokens += counted.targets
+        if looked_at is not None:
+            self._clock.pause(lambda: looked_at.after_step(step, self.progress.tokens))
         return sums, counted.units
 
     def _on_device(self, batches: Iterable[Batch], step: int) -> Iterator[Batch]:
@@ -255,10 +305,14 @@ class Trainer:
             yield batch
         next(waiting, None)  # used up: what comes next may be read and counted
 
+    def _timed(self, section: str) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self.times is None else self.times.section(section)
+
     @contextlib.contextmanager
     def _waiting_for_data(self) -> Iterator[None]:
         began = time.perf_counter()
-        yield
+        with self._timed("data"):
+            yield
         self._clock.data_wait += time.perf_counter() - began
 
     def _seed_dropout(self, batch: Batch) -> None:
@@ -280,7 +334,7 @@ class Trainer:
         total = total.cpu() / self.mesh.tensor  # tensor-parallel peers have the same losses
         means = {name: value / max(1, units) for name, value in zip(sums, total.tolist(), strict=False)}
         loss = means.pop(LOSS)
-        if not math.isfinite(loss):
+        if not math.isfinite(loss) and self.judge is None:
             raise NonFiniteError(f"step {step}: the loss is {loss}; lower optimizer.lr or look at the data.")
         extra = means | {name: value for hook in self.hooks for name, value in hook.metrics().items()}
         if self.by_dataset is not None:
@@ -294,10 +348,16 @@ class Trainer:
         self._clock = Clock()
 
     def _health(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
-        """Whether this step stands out among those before it."""
+        """Whether there was a bad step since the last log; where nothing is done about them, whether this is one."""
+        if self.judge is not None:
+            bad, self._bad_steps = self._bad_steps, 0
+            return {SPIKE: float(bad > 0), "health/bad_steps": bad}
         if self.spikes is None:
             return {}
-        return {SPIKE: float(bool(self.spikes.judge({"step": step, **metrics})))}
+        limits = self.spikes.judge({"step": step, **metrics})
+        for name, limit in limits.items():
+            self.say(f"step {step}: {name} {metrics[name]:.4g} is a spike, above {limit:.4g}")
+        return {SPIKE: float(bool(limits))}
 
     def _metrics(self, loss: float) -> dict[str, float]:
         clock, steps = self._clock, self._clock.steps

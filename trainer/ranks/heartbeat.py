@@ -17,7 +17,7 @@ from pathlib import Path
 
 from trainer.machine.durable import make_folder
 
-_RECORD_BYTES = 512  # written at once and never shortened, so that no reader sees half of it
+_RECORD_BYTES = 768  # written at once and never shortened, so that no reader sees half of it
 _ATTEMPTS = 3
 _RETRY_S = 0.1
 
@@ -25,7 +25,8 @@ _RETRY_S = 0.1
 @dataclass(frozen=True)
 class Heartbeat:
     """What a rank says of itself. `idle_s` is how long its training thread has not moved, `beats` how often it did so
-    within `step`; `hung` says that it has noticed a hang and written its stacks."""
+    within `step`; `hung` says that it has noticed a hang and written its stacks; `call` is its last collective,
+    in which it is where it `waits`."""
 
     rank: int
     host: str
@@ -36,6 +37,8 @@ class Heartbeat:
     patient: bool
     idle_s: float
     hung: bool = False
+    call: str = ""
+    waits: bool = False
 
 
 @dataclass(frozen=True)

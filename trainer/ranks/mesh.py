@@ -18,6 +18,7 @@ import xxhash
 from trainer.errors import BanyanError, ConfigError
 from trainer.machine.process import raise_file_limit
 from trainer.ranks import messages
+from trainer.ranks.collectives import COLLECTIVES
 from trainer.ranks.extensions import choose_folder, load_cpu_op
 from trainer.ranks.rendezvous import keep_to_interface, open_store
 
@@ -27,6 +28,7 @@ LAZY_GLOO = "TORCH_GLOO_LAZY_INIT"
 """Ranks connect when they first have something to send: 6 descriptors for a group of any size, in place of one for each
 rank, and no exchange of addresses through the store that grows with the square of their number (docs/SCALE.md)."""
 
+FLIGHT_RECORD = "2000"  # collectives of NCCL's that a rank remembers, a few hundred bytes each; read at a hang
 TIMEOUT = timedelta(minutes=30)
 """Longest wait in a collective; the watchdog (watchdog.py) notices a hang before, and says more."""
 
@@ -129,6 +131,9 @@ def join(*, tensor: int = 1, sequence: int = 1, hang_timeout_s: float = 0.0) -> 
         )
     if cuda:
         torch.cuda.set_device(local_rank)
+        os.environ.setdefault("TORCH_FR_BUFFER_SIZE", FLIGHT_RECORD)
+        os.environ.setdefault("TORCH_NCCL_TRACE_BUFFER_SIZE", FLIGHT_RECORD)  # its name before
+    COLLECTIVES.install()
     raise_file_limit()
     choose_folder()
     if not cuda:

@@ -8,6 +8,7 @@ process ends, which no collective can prevent.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import platform
@@ -17,7 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+import torch
+
 from trainer.errors import HangError
+from trainer.ranks.collectives import COLLECTIVES
 from trainer.ranks.heartbeat import Heartbeat, HeartbeatFiles, Sign
 from trainer.ranks.mesh import Mesh
 
@@ -25,11 +29,13 @@ PATIENT_PHASES = ("start", "save", "end")
 """In these, and throughout a start's first step, which may compile, only signs of life are asked for: nobody knows how
 long a checkpoint takes to load or to copy. The process group's own timeout bounds them."""
 
+HANG = "hang"  # in the run directory: what each rank was doing at the last hang
 SIGN_S = 30.0  # at most, between signs of life
 MAIN_SIGN_S = 2.0  # rank 0's, whose phase `banyan status` shows
 WAKE_S = 1.0
 LAST_RESORT_S = 60.0  # in which the process ends, whatever its ending is stuck in
 NAMED = 8  # ranks that a report names at most
+LONGEST_CALL = 160  # characters
 READERS = 16  # ranks, far from each other, that look at all others; were all to look, work would grow as their square
 
 
@@ -116,7 +122,7 @@ class Watchdog:
     def _sign(self, *, hung: bool = False) -> None:
         """Gives a sign of life. Should this thread not come by again, since another one keeps Python's lock, a thread
         of faulthandler's, which needs none, writes the stacks."""
-        beat = self._beat
+        beat, call = self._beat, COLLECTIVES.last
         self._files.write(
             Heartbeat(
                 rank=self._rank,
@@ -128,6 +134,8 @@ class Watchdog:
                 patient=beat.patient,
                 idle_s=self._idle_s(),
                 hung=hung,
+                call=call.in_words()[:LONGEST_CALL] if call.number else "",
+                waits=call.waiting,
             )
         )
         if not hung:
@@ -147,7 +155,8 @@ class Watchdog:
             return None
         if found is None:
             return None
-        return f"{found}; stacks are in {self._logs}. The same command goes on from the newest checkpoint."
+        stacks = self._logs.parent / HANG
+        return f"{found}; stacks are in {stacks}. The same command goes on from the newest checkpoint."
 
     def _end(self, report: str) -> None:
         """Writes the stacks, waits until the other ranks that live have done so, tells why, ends the process."""
@@ -156,6 +165,7 @@ class Watchdog:
         moment = time.strftime("%Y-%m-%d %H:%M:%S,000")
         os.write(self._log, f"{moment} ERROR banyan.watchdog: {report}\nThis rank: {self._beat}\n".encode())
         faulthandler.dump_traceback(file=self._log, all_threads=True)
+        leave_stacks(self._logs.parent / HANG, self._rank, report)
         self._sign(hung=True)
         self._wait_for_stacks()
         uncaught = (HangError, HangError(report), None, threading.current_thread())
@@ -182,6 +192,25 @@ class Watchdog:
         return not is_silent(sign, self._timeout_s) and sign.heartbeat is not None and not sign.heartbeat.hung
 
 
+def leave_stacks(folder: Path, rank: int, report: str) -> None:
+    """Leaves in a folder of all ranks what this one was doing: stacks, and torch's record of the last collectives."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(exist_ok=True)
+        with (folder / f"rank-{rank:05d}.txt").open("w", encoding="utf-8") as file:
+            call = COLLECTIVES.last
+            state = "in" if call.waiting else "in no collective; the last was"
+            file.write(f"{report}\nrank {rank} {state} {call.in_words() if call.number else 'none'}\n\n")
+            file.flush()
+            faulthandler.dump_traceback(file=file, all_threads=True)
+    for backend in ("nccl", "fr"):  # torch's flight recorder, under its names
+        record = getattr(torch._C._distributed_c10d, f"_dump_{backend}_trace_json", None)
+        if record is not None:
+            with contextlib.suppress(OSError, RuntimeError, TypeError):
+                content = record()
+                content = content if isinstance(content, bytes) else content.encode()
+                (folder / f"{backend}-{rank:05d}.json").write_bytes(content)
+
+
 def is_reader(rank: int, world_size: int) -> bool:
     """Whether a rank is one of at most READERS that look at all others: evenly spread, so that some outlive a node."""
     return rank % -(-world_size // READERS) == 0
@@ -198,17 +227,41 @@ def judge(signs: list[Sign], timeout_s: float) -> str | None:
     begin = f"no progress for {timeout_s:g} s at step {step}: "
     silent = [sign for sign in signs if is_silent(sign, timeout_s)]
     if silent:
-        return f"{begin}{_name(silent)} {'gives' if len(silent) == 1 else 'give'} no sign of life"
+        others = in_collectives([sign for sign in signs if sign not in silent])
+        return f"{begin}{_name(silent)} {'gives' if len(silent) == 1 else 'give'} no sign of life{others}"
     beats = [sign.heartbeat for sign in signs if sign.heartbeat]
+    differing = in_collectives(signs)
     if any(beat.patient for beat in beats) or min(sign.idle_s for sign in signs) < timeout_s:
         return None
     least = min((beat.step, beat.beats) for beat in beats)
     behind = [sign for sign, beat in zip(signs, beats, strict=True) if (beat.step, beat.beats) == least]
     phase = next(beat.phase for beat in beats if (beat.step, beat.beats) == least)
     if len(behind) < len(signs):
-        return f'{begin}the others wait for {_name(behind)}, in phase "{phase}" of step {least[0]}'
+        return f'{begin}the others wait for {_name(behind)}, in phase "{phase}" of step {least[0]}{differing}'
     whose = "the process is" if len(signs) == 1 else "all ranks live, each of them"
-    return f'{begin}{whose} in phase "{phase}"'
+    return f'{begin}{whose} in phase "{phase}"{differing}'
+
+
+def in_collectives(signs: list[Sign]) -> str:
+    """ "; ranks 0 and 2 wait in all_reduce number 41 …; rank 1 in none, its last was …": by collective, or nothing."""
+    where: dict[tuple[bool, str], list[int]] = {}
+    for sign in signs:
+        if sign.heartbeat is not None and sign.heartbeat.call:
+            where.setdefault((not sign.heartbeat.waits, sign.heartbeat.call), []).append(sign.rank)
+    words = []
+    for (elsewhere, call), ranks in sorted(where.items())[:NAMED]:
+        who = f"rank{'s' * (len(ranks) > 1)} {_numbers(ranks)}"
+        if elsewhere:
+            words.append(f"; {who} in no collective, the last was {call}")
+        else:
+            words.append(f"; {who} wait{'s' * (len(ranks) == 1)} in {call}")
+    return "".join(words)
+
+
+def _numbers(ranks: list[int]) -> str:
+    """0, 1, 2 and 5 more"""
+    more = f" and {len(ranks) - NAMED} more" if len(ranks) > NAMED else ""
+    return ", ".join(map(str, ranks[:NAMED])) + more
 
 
 def _name(signs: list[Sign]) -> str:

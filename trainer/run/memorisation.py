@@ -121,6 +121,9 @@ def draw_places(config: EvaluateVerb, settings: Memorisation, checkpoint: Path) 
     draw = random.Random(derive_key("memorisation", settings.seed))
     for chosen in sorted(draw.sample(range(total), min(total, settings.prompts))):
         position, slot = divmod(chosen, slots)
+        step = history.step_of(position)
+        if step is None:
+            continue  # a rewind left it out
         (place,) = order.places(position, position + 1)
         dataset = datasets[place.fingerprint]
         dataset.gather_rows(np.array([place.shard]), np.array([place.row]))  # refuses a damaged one
@@ -134,7 +137,6 @@ def draw_places(config: EvaluateVerb, settings: Memorisation, checkpoint: Path) 
         begin = max(document.start, min(token, end - length))
         if end - begin >= LEAST_PROMPT + settings.tokens:
             ids = reader.read(begin, min(end, begin + length)).tolist()
-            step = history.step_of(position)
             yield AskedPlace(position, step, dataset, place.shard, document, begin, Row.of(ids, settings.tokens))
 
 

@@ -52,7 +52,10 @@ def print_step(run_dir: Path, step: int) -> int:
         raise InputError(f"step={step}: the run has {total_steps} steps.")
     start, stop = opened.history.positions_of(step)
     tokenizer = load_run_tokenizer(run_dir)
-    show(f"step {step}: positions {start:,} to {stop - 1:,}")
+    skipped = ", skipped: the step was bad, and its update was not made" if step in opened.history.skipped else ""
+    show(f"step {step}: positions {start:,} to {stop - 1:,}{skipped}")
+    for line in rewinds_in_words(opened.history, step):
+        show(line)
     for position, place in enumerate(opened.order.places(start, stop), start=start):
         dataset = opened.datasets[place.fingerprint]
         file = dataset.manifest.shards[place.shard].file
@@ -61,6 +64,16 @@ def print_step(run_dir: Path, step: int) -> int:
             show(one_line(line))
             show("".join(f"    {text}\n" for text in safe(tokenizer.decode(tokens)).splitlines()), end="")
     return 0
+
+
+def rewinds_in_words(history: History, step: int) -> Iterator[str]:
+    """A line for each rewind that led back to before `step`: what the run had done by that number at first."""
+    for rewind in history.rewinds:
+        if rewind.to_step < step <= rewind.from_step:
+            yield (
+                f"before that, step {rewind.from_step} was bad and the run was rewound to step {rewind.to_step}; "
+                f"data up to position {rewind.position - 1:,} that came after it was left out"
+            )
 
 
 def documents_in_row(dataset: Dataset, shard: int, row: int) -> Iterator[tuple[str, list[int]]]:

@@ -55,7 +55,7 @@ def save(
     mesh: Mesh,
     owned: Iterator[Fragment],
     progress: Progress,
-    data_state: dict[str, Any],
+    state_beside: dict[str, Any],
     *,
     last: bool,
 ) -> None:
@@ -68,7 +68,7 @@ def save(
         "shape": {"world_size": mesh.world_size, **dataclasses.asdict(config.parallel)},
         "config": as_stored_values(config),
         "time": time.time(),
-        **data_state,
+        **state_beside,
     }
     best = progress.best_step if config.checkpoint.keep_best else None
     writer.save(owned, state, best=best, last=last)

@@ -9,8 +9,11 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from trainer.checkpoint.object_store import ObjectStore
+from trainer.checkpoint.reader import CheckpointReader
 from trainer.checkpoint.retention import remove_attempts
 from trainer.checkpoint.writer import CheckpointWriter
 from trainer.config import Pretrain
@@ -31,11 +34,16 @@ from trainer.data.tokens.history import History, total_steps_of
 from trainer.data.tokens.loader import Loader
 from trainer.data.tokens.order import Order
 from trainer.data.tokens.tokenizer import load_tokenizer
-from trainer.engine.assemble import assemble, compile_parts
+from trainer.engine.assemble import Assembly, assemble, compile_parts
 from trainer.engine.dataset_losses import DatasetLosses
 from trainer.engine.deepspeed.offload import load_nvme_op
+from trainer.engine.layer_stats import LayerStats
 from trainer.engine.loop import Evaluator, Progress, Trainer, Watched
+from trainer.engine.recheck import Recheck
 from trainer.engine.row_losses import RowLosses
+from trainer.engine.step_judge import STATE, StepJudge
+from trainer.engine.step_times import StepTimes
+from trainer.engine.stragglers import Stragglers
 from trainer.engine.targets import Step, counted_steps, fixed_steps
 from trainer.errors import STOPPED, ConfigError
 from trainer.evaluate.answers import AnswerEvaluator, Questions, read_questions
@@ -57,6 +65,7 @@ from trainer.ranks.mesh import Mesh, join, seed_everything
 from trainer.ranks.stop import StopRequests
 from trainer.ranks.watchdog import Watchdog
 from trainer.run import directory as run_directory
+from trainer.run.bad_steps import BadSteps, after_rewind, check_on_spike, optimizer_steps
 from trainer.run.before import score_before
 from trainer.run.frozen_model import check_asked_models, open_teacher, with_reference_precision
 from trainer.run.lock import RunLock
@@ -132,6 +141,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     reader = find_resume(run_dir, config, mesh, training)
     asked = [each.manifest for each in training], [each.manifest for each in validation + test]
     config = settle_numbers(with_reference_precision(config, asked[0]), reader, mesh)
+    check_on_spike(config)
     check_asked_models(config, *asked, mesh, new=reader is None)
     progress = reader.stated("progress", Progress.from_json) if reader else Progress()
     history = (reader.stated("history", History.from_json) if reader else History([], [])).go_on(
@@ -141,6 +151,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         rows=[dataset.rows for dataset in training],
         weights=weights_of(config.data),
     )
+    history = after_rewind(run_dir, history, progress, mesh)
     total_steps = total_steps_of(config, history)
     if nothing_left(run_dir, mesh, progress, total_steps):
         copy_last(object_store, reader, mesh)
@@ -170,7 +181,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     engine = assembly.engine
     if reader:
         reader.check_shapes(weights.trained)
-    weights.restore(assembly, steps=progress.step)
+    weights.restore(assembly, steps=optimizer_steps(history, progress.step))
     objective = build_objective(config.objective, config.data, widest(training).manifest, seed=config.seed)
     if isinstance(objective, Distill):
         objective = objective.taught_by(open_teacher(config, mesh.device))
@@ -192,9 +203,12 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     if judge is not None:
         evaluators.append(TaskEvaluator(judge, engine, config.evaluate, mesh, beat=beat, say=say))
     hooks = build_hooks(config, assembly, mesh, progress, run_dir)
+    times = StepTimes(mesh.device, config.health.timing_every) if config.health.timing_every else None
+    reading: dict[str, float] = {}
+    if times is not None:
+        hooks.append(Stragglers(mesh, config.health.timing_every, times, lambda: reading, say))
     for hook in hooks:
         hook.begin(reader)
-    state = {"history": history.to_json(), "tokenizer_sha256": widest(training).manifest.tokenizer_sha256}
     writer = CheckpointWriter(run_dir, mesh, config.checkpoint, say, object_store)
     if reader:
         writer.copy_again(reader.folder)
@@ -204,28 +218,68 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         seed=config.seed,
         window=config.data.shuffle_shards,
     )
+    judge_steps = None if config.health.on_spike == "log" else StepJudge(config.health, mesh)
+    if judge_steps is not None and reader is not None:
+        reader.stated_if_any(STATE, judge_steps.restore)
+
+    def restore(reader: CheckpointReader, steps: int) -> None:
+        """All that a checkpoint of this run holds, once more."""
+        open_run_weights(config, model_config, shapes, widest(training).manifest, reader, run_dir, mesh).restore(
+            assembly, steps=steps
+        )
+        for hook in hooks:
+            hook.begin(reader)
+        if judge_steps is not None:
+            reader.stated_if_any(STATE, judge_steps.restore)
+        if tracker is not None:
+            tracker.rewind(step=progress.step)
+
+    bad_steps = BadSteps(
+        config=config,
+        mesh=mesh,
+        run_dir=run_dir,
+        history=history,
+        progress=progress,
+        writer=writer,
+        restore=restore,
+        open_steps=partial(open_steps, config, mesh, training, order, objective, reading),
+        say=say,
+    )
+
+    def state_beside() -> dict[str, Any]:
+        """Of a checkpoint's state, what isn't progress or configuration."""
+        spikes = {STATE: judge_steps.state()} if judge_steps is not None else {}
+        tokenizer_sha256 = widest(training).manifest.tokenizer_sha256
+        return {"history": bad_steps.history.to_json(), "tokenizer_sha256": tokenizer_sha256, **spikes}
+
     trainer = Trainer(
         config=config,
         mesh=mesh,
         engine=engine,
         optimizer=assembly.optimizer,
         objective=objective,
-        steps=open_steps(config, mesh, training, order, objective, progress.position),
+        steps=open_steps(config, mesh, training, order, objective, reading, progress.position),
         progress=progress,
         total_steps=total_steps,
-        pace=history.position_after if config.train.tokens is not None else None,
+        pace=(lambda step: bad_steps.history.trained_after(step)) if config.train.tokens is not None else None,
         utilisation=measure_utilisation(config, model_config, mesh, active),
         log=tracker,
         evaluators=evaluators,
         watched=watched_of(config, judge),
         save=lambda last: save(
-            writer, config, mesh, fragments_to_save(assembly, mesh, hooks), progress, state, last=last
+            writer, config, mesh, fragments_to_save(assembly, mesh, hooks), progress, state_beside(), last=last
         ),
         watchdog=watchdog,
         hooks=hooks,
         by_dataset=DatasetLosses([each.name for each in training], order) if len(training) > 1 else None,
         by_row=RowLosses() if config.track.spike_documents else None,
+        judge=judge_steps,
+        mind_bad_steps=bad_steps,
         spikes=open_spike_watch(config, run_dir, progress) if tracker is not None else None,
+        say=say,
+        times=times,
+        recheck=Recheck(config.health, mesh, engine, objective, say) if config.health.recheck else None,
+        layers=open_layer_stats(config, assembly, mesh, run_dir),
     )
     if config.evaluate.at_start and config.evaluate.every > 0 and progress.step == 0:
         score_before(run_dir, evaluation, mesh, tracker)
@@ -267,6 +321,12 @@ def open_tasks_of_run(config: Pretrain, dataset: Dataset, mesh: Mesh) -> Judge |
     return judge
 
 
+def open_layer_stats(config: Pretrain, assembly: Assembly, mesh: Mesh, run_dir: Path) -> LayerStats | None:
+    """Statistics of layers, where health.layers_every asks for them."""
+    every = config.health.layers_every
+    return LayerStats(assembly, mesh, every=every, run_dir=run_dir, compiled=config.train.compile) if every else None
+
+
 def watched_of(config: Pretrain, judge: Judge | None) -> Watched:
     """What evaluate.watch names: a metric of a task, or the loss on a validation set."""
     name = config.evaluate.watch
@@ -276,9 +336,18 @@ def watched_of(config: Pretrain, judge: Judge | None) -> Watched:
 
 
 def open_steps(
-    config: Pretrain, mesh: Mesh, training: list[Dataset], order: Order, objective: Objective, position: int
+    config: Pretrain,
+    mesh: Mesh,
+    training: list[Dataset],
+    order: Order,
+    objective: Objective,
+    reading: dict[str, float],
+    position: int,
 ) -> Iterator[Step]:
-    """This rank's micro-batches from `position` on, by step, each step with the targets of its global batch."""
+    """This rank's micro-batches from `position` on, by step, each step with the targets of its global batch.
+
+    `reading` gets the seconds that each dataset has been read for.
+    """
     loader = Loader(
         datasets=training,
         order=order,
@@ -288,6 +357,7 @@ def open_steps(
         world_size=mesh.data_size,
         to_batch=objective.to_batch,
         prefetch=config.data.prefetch,
+        reading=reading,
     )
     micro_steps, per_row = accumulation_steps(config, mesh.data_size), objective.units_per_row()
     if per_row is None or any(dataset.is_uneven for dataset in training):

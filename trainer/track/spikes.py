@@ -10,6 +10,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+Number = TypeVar("Number", float, Any)
 
 WINDOW = 128  # values before the one that is judged
 NEEDED = 64  # of them, for it to be judged at all
@@ -30,9 +33,9 @@ def spike_limit(values: Sequence[float]) -> float:
     return limit_by_moments(first + mean, squares / (count - 1))
 
 
-def limit_by_moments(mean: float, variance: float) -> float:
-    """The limit by the mean and the sample's variance of a window that is full enough."""
-    return mean + SIGMAS * math.sqrt(variance)
+def limit_by_moments(mean: Number, variance: Number, sigmas: float = SIGMAS) -> Number:
+    """The limit by the mean and the sample's variance of a window that is full enough; of floats, or of tensors."""
+    return mean + sigmas * variance**0.5
 
 
 class SpikeWatch:

@@ -113,6 +113,11 @@ class Tracker:
         for sink in self._sinks:
             sink.note(line)
 
+    def rewind(self, *, step: int) -> None:
+        """Goes back to a step, as a resume does: rows after it are no longer the run's."""
+        for sink in self._sinks:
+            sink.rewind(step)
+
     def progress(self, *, step: int) -> None:
         """Moves the progress bar between logged steps; needs no value from the device."""
         for sink in self._sinks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,28 +28,72 @@ class Stretch:
 
 
 @dataclass(frozen=True)
+class Rewind:
+    """After the bad step `from_step` the run went back to the checkpoint of `to_step`, and on at `position`."""
+
+    from_step: Positive
+    to_step: Count
+    position: Count
+
+
+@dataclass(frozen=True)
 class History:
-    """Segments of the mixture and stretches of the batch size, each in order."""
+    """Segments of the mixture and stretches of the batch size, each in order.
+
+    And what was bad: steps whose update was `skipped`, in order, and `rewinds`, as they happened. What a rewind leaves
+    out of the data is a gap between the positions of two stretches.
+    """
 
     segments: list[Segment]
     stretches: list[Stretch]
+    skipped: list[Positive] = field(default_factory=list)
+    rewinds: list[Rewind] = field(default_factory=list)
 
     def go_on(
         self, *, step: int, position: int, batch_size: int, rows: Iterable[Rows], weights: dict[str, float]
     ) -> History:
         """The history of a run that goes on after `step` with this data and batch size; equal ones add nothing."""
         segments = extend(self.segments, first=position, rows=rows, weights=weights)
-        return History(segments, self._with_batch(step=step, position=position, batch_size=batch_size))
+        stretches = self._with_batch(step=step, position=position, batch_size=batch_size)
+        return replace(self, segments=segments, stretches=stretches)
+
+    def with_skipped(self, steps: Iterable[int]) -> History:
+        """The history of a run that skipped the updates of these steps as well."""
+        return replace(self, skipped=sorted({*self.skipped, *steps}))
+
+    def rewound(self, rewind: Rewind) -> History:
+        """The history of a run that goes on after a rewind."""
+        batch_size = self.stretch_of(rewind.from_step).batch_size
+        return replace(
+            self,
+            stretches=self._with_batch(step=rewind.to_step, position=rewind.position, batch_size=batch_size),
+            skipped=[step for step in self.skipped if step <= rewind.to_step],
+            rewinds=[*self.rewinds, rewind],
+        )
+
+    def gaps_before(self, step: int) -> int:
+        """Positions that rewinds have left out before optimiser step `step`."""
+        there = [stretch for stretch in self.stretches if stretch.step < step]
+        return sum(
+            after.position - before.position - (after.step - before.step) * before.batch_size
+            for before, after in pairwise(there)
+        )
+
+    def trained_after(self, step: int) -> int:
+        """How many sequences a run has taken by optimiser step `step`, without what rewinds left out."""
+        return self.position_after(step) - self.gaps_before(step) if step > 0 else 0
 
     def at_batch(self, *, step: int, batch_size: int) -> History:
         """The history of a run that goes on after `step` with another batch size, and the same data."""
         position = self.position_after(step)
-        return History(self.segments, self._with_batch(step=step, position=position, batch_size=batch_size))
+        return replace(self, stretches=self._with_batch(step=step, position=position, batch_size=batch_size))
 
     def _with_batch(self, *, step: int, position: int, batch_size: int) -> list[Stretch]:
         earlier = [stretch for stretch in self.stretches if stretch.step < step]
         if earlier and earlier[-1].batch_size == batch_size:
-            return earlier
+            last = earlier[-1]
+            if last.position + (step - last.step) * batch_size == position:
+                return earlier
         return [*earlier, Stretch(step, position, batch_size)]
 
     def position_after(self, step: int) -> int:
@@ -59,29 +103,40 @@ class History:
     def total_steps(self, *, tokens: int, sequence_length: int) -> int:
         """The step at which `tokens` are reached: what is left of them is cut into steps of the last batch size."""
         last = self.stretches[-1]
-        left = tokens - last.position * sequence_length
+        left = tokens - (last.position - self.gaps_before(last.step + 1)) * sequence_length
         return last.step + math.ceil(max(0, left) / (last.batch_size * sequence_length))
 
     def positions_of(self, step: int) -> tuple[int, int]:
         """[start, stop): the positions that optimiser step `step` (from 1) trained on."""
-        before = [stretch for stretch in self.stretches if stretch.step < step]
-        if not before:
-            raise InputError(f"step={step}: steps are counted from 1.")
-        stretch = before[-1]
+        stretch = self.stretch_of(step)
         start = stretch.position + (step - 1 - stretch.step) * stretch.batch_size
         return start, start + stretch.batch_size
 
-    def step_of(self, position: int) -> int:
-        """The optimiser step (from 1) that trained on a position."""
-        stretch = [each for each in self.stretches if each.position <= position][-1]
-        return stretch.step + 1 + (position - stretch.position) // stretch.batch_size
+    def stretch_of(self, step: int) -> Stretch:
+        """The stretch that an optimiser step (from 1) is in."""
+        before = [stretch for stretch in self.stretches if stretch.step < step]
+        if not before:
+            raise InputError(f"step={step}: steps are counted from 1.")
+        return before[-1]
+
+    def step_of(self, position: int) -> int | None:
+        """The optimiser step (from 1) that trained on a position; None of one that a rewind left out."""
+        number = sum(stretch.position <= position for stretch in self.stretches) - 1
+        stretch, following = self.stretches[number], self.stretches[number + 1 : number + 2]
+        step = stretch.step + 1 + (position - stretch.position) // stretch.batch_size
+        return None if following and step > following[0].step else step
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; from_json's inverse."""
-        return {
+        """A JSON object; from_json's inverse. What was bad is in it where there is some."""
+        record: dict[str, Any] = {
             "segments": [segment.to_json() for segment in self.segments],
             "stretches": [asdict(stretch) for stretch in self.stretches],
         }
+        if self.skipped:
+            record["skipped"] = self.skipped
+        if self.rewinds:
+            record["rewinds"] = [asdict(rewind) for rewind in self.rewinds]
+        return record
 
     @staticmethod
     def from_json(record: dict[str, Any]) -> History:
@@ -93,6 +148,10 @@ class History:
             raise Malformed("segments don't follow each other from position 0")
         if begins[:1] != [(0, 0)] or any(not before[0] < after[0] for before, after in pairwise(begins)):
             raise Malformed("stretches don't follow each other from step 0")
+        if any(not earlier < later for earlier, later in pairwise(history.skipped)):
+            raise Malformed("skipped steps don't follow each other")
+        if any(rewind.to_step >= rewind.from_step for rewind in history.rewinds):
+            raise Malformed("a rewind doesn't lead back")
         for segment in history.segments:
             segment.check()
         return history

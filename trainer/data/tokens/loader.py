@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -107,6 +108,7 @@ class Loader:
     world_size: int
     to_batch: ToBatch
     prefetch: int
+    reading: dict[str, float] = field(default_factory=dict)  # seconds, by dataset and its folder
 
     def batches(self, position: int) -> Iterator[Batch]:
         """Micro-batches from `position` on, without end; the next `prefetch` ones are being read meanwhile.
@@ -171,12 +173,20 @@ class Loader:
         by_fingerprint = {dataset.manifest.fingerprint: dataset for dataset in self.datasets}
         datasets = [by_fingerprint[self.order.fingerprints[number]] for number in np.unique(places.dataset).tolist()]
         if len(datasets) == 1:
-            return datasets[0].gather_rows(places.shard, places.row)
+            return self._gather_from(datasets[0], places.shard, places.row)
         parts = []
         for dataset in datasets:
             chosen = np.flatnonzero(places.dataset == self.order.fingerprints.index(dataset.manifest.fingerprint))
-            parts.append((chosen, dataset.gather_rows(places.shard[chosen], places.row[chosen])))
+            parts.append((chosen, self._gather_from(dataset, places.shard[chosen], places.row[chosen])))
         return merge_rows(parts, len(places.row))
+
+    def _gather_from(self, dataset: Dataset, shards: np.ndarray, rows: np.ndarray) -> GatheredRows:
+        """Rows of one dataset; how long they took is noted."""
+        began = time.perf_counter()
+        found = dataset.gather_rows(shards, rows)
+        place = f"{dataset.name} ({dataset.manifest.folder})"
+        self.reading[place] = self.reading.get(place, 0.0) + time.perf_counter() - began
+        return found
 
 
 def validation_batches(

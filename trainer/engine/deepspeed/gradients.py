@@ -9,7 +9,7 @@ a 25th. BF16_Optimizer, which DeepSpeed takes for bf16 at stage 1, clips gradien
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -26,6 +26,31 @@ def deepspeed_clips(config: Pretrain) -> bool:
     if config.parallel.zero_stage == 0:
         return False  # DeepSpeed's norm isn't to be had there
     return config.optimizer.name != "muon" or (config.train.in_bf16 and config.parallel.zero_stage == 1)
+
+
+def gradient_shares(engine: Any, raw: RawGradients | None) -> Iterator[tuple[Any, torch.Tensor]]:
+    """A parameter and its reduced gradient, or this rank's share of it without padding, before the optimiser has it.
+
+    All of them, once, at any stage; where the last backward pass has ended. `raw` are those that Muon waits for.
+    """
+    zero = engine.optimizer
+    stage = engine.zero_optimization_stage()
+    if stage == 0:
+        yield from ((p, p.grad) for p in engine.module.parameters() if p.grad is not None)
+    elif hasattr(zero, "bf16_groups"):  # BF16_Optimizer
+        for parameter in (p for group in zero.bf16_groups for p in group if p._hp_mapping is not None):
+            address = parameter._hp_mapping.hp_fragment_address
+            flat = zero.fp32_groups_gradient_flat_partition[parameter._hp_mapping.param_group_index]
+            yield parameter, flat.narrow(0, address.start, address.numel)
+    elif stage < 3:
+        if raw is not None:
+            yield from raw.held_shares()
+        for group, gradients in zero.averaged_gradients.items():
+            yield from zip(zero.params_in_partition[group], gradients or (), strict=False)  # it may end in padding
+    else:
+        for group, parts in zero.averaged_gradients.items():
+            for parameter, part in zip(zero.fp16_groups[group], parts, strict=True):
+                yield parameter, part.view(-1)[: partition_range(parameter)[1]]
 
 
 class RawGradients:
@@ -95,12 +120,14 @@ class RawGradients:
                     if is_model_parallel_parameter(parameter) == cut:
                         shares.append(part.view(-1)[: partition_range(parameter)[1]])
             return shares
+        return [share for parameter, share in self.held_shares() if is_model_parallel_parameter(parameter) == cut]
+
+    def held_shares(self) -> Iterator[tuple[Any, torch.Tensor]]:
+        """Stages 1 and 2: parameters of this rank's partitions with what of their gradients is in them."""
         for group, (gradients, _, _) in self._held.items():
-            for parameter, gradient in zip(zero.params_in_partition[group], gradients, strict=True):
-                if is_model_parallel_parameter(parameter) == cut:
-                    address = parameter._hp_mapping.lp_fragment_address
-                    shares.append(gradient.reshape(-1).narrow(0, address.start, address.numel))
-        return shares
+            for parameter, gradient in zip(self._engine.optimizer.params_in_partition[group], gradients, strict=True):
+                address = parameter._hp_mapping.lp_fragment_address
+                yield parameter, gradient.reshape(-1).narrow(0, address.start, address.numel)
 
     def release(self) -> None:
         """Lets DeepSpeed go on with the gradients as they are now: stages 1 and 2 orthogonalize here."""

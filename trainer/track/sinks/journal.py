@@ -23,6 +23,7 @@ from trainer.track.sinks.sink import Row, Sink, Start
 
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
+LAYERS = "layers.jsonl"
 AXES = ("step", "tokens", "time")
 
 LOOK_BACK = 4096  # bytes, to the beginning of a line
@@ -82,6 +83,10 @@ class JournalSink(Sink):
     def row(self, row: Row) -> None:
         """A line of metrics.jsonl."""
         self._metrics.write(row)
+
+    def rewind(self, step: int) -> None:
+        """Cuts both to the rows up to a step, as the next start would."""
+        cut_metrics(self._metrics.path.parent, step)
 
     def sample(self, row: Row) -> None:
         """A line of samples.jsonl."""
@@ -177,8 +182,8 @@ def last_rows(path: Path, *, most_bytes: int = TAIL_BYTES, parse: Callable[[byte
 
 
 def cut_metrics(run_dir: Path, step: int) -> None:
-    """Cuts metrics.jsonl and samples.jsonl to the rows up to `step`; step 0 starts both anew."""
-    for path in (run_dir / METRICS, run_dir / SAMPLES):
+    """Cuts metrics.jsonl, samples.jsonl and layers.jsonl to the rows up to `step`; step 0 starts them anew."""
+    for path in (run_dir / METRICS, run_dir / SAMPLES, run_dir / LAYERS):
         if not path.exists():
             continue
         require_plain_file(path)

@@ -56,6 +56,9 @@ class Sink:
     def note(self, line: str) -> None:
         """A line for whoever watches."""
 
+    def rewind(self, step: int) -> None:
+        """The run goes back to a step; rows after it will come again, with other values."""
+
     def progress(self, step: int) -> None:
         """A step without a row; nothing is known of it but its number."""
 
