@@ -54,3 +54,12 @@ def test_a_repeated_pair_counts_once(mark):
 
 def test_it_is_off_by_default():
     assert mark_of(Guards(), VOCABULARY) is None
+
+
+def test_the_reading_is_that_of_hugging_faces_detector_as_it_is(mark):
+    transformers = pytest.importorskip("transformers")
+    ids, config = drawn(mark, 60, seed=2), transformers.PreTrainedConfig(vocab_size=VOCABULARY, bos_token_id=-1)
+    theirs = transformers.WatermarkDetector(config, "cpu", mark.settings, ignore_repeated_ngrams=True)
+    found, ours = theirs(torch.tensor([ids]), return_dict=True), mark.detector().read(ids)
+    assert (ours.pairs, ours.favoured) == (found.num_tokens_scored[0], found.num_green_tokens[0])
+    assert (ours.z, ours.p) == (pytest.approx(found.z_score[0]), pytest.approx(found.p_value[0]))
