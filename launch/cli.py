@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from launch import failure, rank_environment
+from launch.alerts import alerting
 from launch.launchers import LAUNCHERS, become_rank, check_keys, run_here
 from launch.rank_group import FORWARDED
 from launch.verbs import VERBS, Verb
@@ -171,7 +172,8 @@ def _run_configured(verb: Verb, options: Options, arguments: Sequence[str]) -> i
     if verb.starts_others:
         check(verb, config, 1)
         return int(importlib.import_module(verb.module).main(config, options))
-    return _start(verb, config, arguments)
+    with alerting(verb, config):
+        return _start(verb, config, arguments)
 
 
 def _run_each(verb: Verb, options: Options) -> int:

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,18 +38,25 @@ _REFUSED = {
 """What the disk refuses about a path, wherever it is met: nothing that a traceback would explain better."""
 
 
+listeners: list[Callable[[Failure], None]] = []
+"""Who is told of failures that are shown: alerts (launch/alerts.py)."""
+
+
 @dataclass(frozen=True)
 class Failure:
-    """The end of a process that went wrong. `traceback` is empty where the message says all."""
+    """The end of a process that went wrong. `traceback` is empty where the message says all; `kind` is the error's."""
 
     time: float
     rank: int
     exit_code: int
     message: str
     traceback: str = ""
+    kind: str = ""
 
     def show(self) -> None:
-        """Prints it to stderr."""
+        """Prints it to stderr, and tells whoever listens."""
+        for listen in listeners:
+            listen(self)
         if self.traceback:
             show(self.traceback.rstrip(), file=sys.stderr)
         show(f"banyan: {self.message}", file=sys.stderr)
@@ -60,11 +68,10 @@ def of_exception(error: BaseException) -> Failure:
     rank = int(os.environ.get("RANK", "0"))
     if known:
         code, message = known
-        return Failure(time.time(), rank, code, masked(message))
+        return Failure(time.time(), rank, code, masked(message), kind=type(error).__name__)
     trace = masked("".join(traceback.format_exception(error)))
-    return Failure(
-        time.time(), rank, 1, f"rank {rank} crashed with {type(error).__name__}; its traceback is above.", trace
-    )
+    message = f"rank {rank} crashed with {type(error).__name__}; its traceback is above."
+    return Failure(time.time(), rank, 1, message, trace, kind=type(error).__name__)
 
 
 def report(failure: Failure) -> int:

@@ -110,7 +110,7 @@ class Rank:
         if code > 0:
             return Failure(at, self.number, code, f"rank {self.number} ended with exit code {code}.")
         if -code in forwarded:
-            return Failure(at, self.number, 128 - code, str(Interrupted(-code)))
+            return Failure(at, self.number, 128 - code, str(Interrupted(-code)), kind=Interrupted.__name__)
         hint = " (the kernel does that when memory runs out)" if code == -signal.SIGKILL else ""
         message = f"rank {self.number} was killed by {signal.Signals(-code).name}{hint}."
         return Failure(at, self.number, 128 - code, message)

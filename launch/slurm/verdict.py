@@ -21,6 +21,7 @@ from launch.failure import Failure
 from launch.slurm.starts import Starts, first_or_next, last_start, newest_step
 from trainer.config import Launch
 from trainer.errors import STOPPED, ConfigError
+from trainer.machine.durable import problem_of
 from trainer.machine.json_file import read_json
 
 REQUEUED = ("signal", "time")  # reasons in stopped.json after which nobody wants the run to stay stopped
@@ -129,6 +130,7 @@ def _wish(run_dir: Path, code: int, asked: bool, last: Starts) -> str:
     failed = first_failure(run_dir) if code else None
     if failed:
         failed.show()
+        _tell(failed, run_dir)
     if failed and failed.exit_code == 2:
         replace(last, refused=failed.message).write(run_dir)
         return "end 2"
@@ -187,6 +189,17 @@ def stop_reason(run_dir: Path) -> str | None:
     except FileNotFoundError:
         return None
     return str(stopped.get("reason")) if isinstance(stopped, dict) else None
+
+
+def _tell(failed: Failure, run_dir: Path) -> None:
+    """Raises the alert of a failure, if the run's configuration wants it; nothing that goes wrong here matters."""
+    from launch.alerts import tell
+    from trainer.run.directory import CONFIG, read_config
+
+    if (run_dir / CONFIG).is_file():
+        problem = problem_of(lambda: tell(failed, read_config(run_dir).track.alerts, run_dir))
+        if problem:
+            _say(f"no alert could be sent: {problem}")
 
 
 def _make_ready(run_dir: Path, start: Starts) -> None:

@@ -82,9 +82,7 @@ class Browser:
     def show_as(self, *, width: int = 1100, height: int = 800, dark: bool = False) -> None:
         """The window's size in CSS pixels, and the scheme of colours that its user prefers."""
         phone = width < 600
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone
-        )
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 

@@ -85,6 +85,7 @@ class WandbServer:
     def __init__(self) -> None:
         self.runs: dict[str, StoredRun] = {}
         self.artifacts: list[StoredArtifact] = []  # whose places are their ids
+        self.alerts: list[dict] = []
         self.silent = False
         self.silent_upserts = False
         self.authorizations: set[str] = set()
@@ -224,6 +225,10 @@ class WandbServer:
         given = variables.get("input", variables)
         self._artifact(given["artifactID"]).used_by.append(given["runName"])
         return {"useArtifact": {"artifact": {"id": given["artifactID"]}}}
+
+    def _NotifyScriptableRunAlert(self, given: dict) -> dict:
+        self.alerts.append(given)
+        return {"notifyScriptableRunAlert": {"success": True}}
 
     def upload(self, owner: str, name: str, content: bytes) -> None:
         if owner in self.runs:

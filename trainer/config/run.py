@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from trainer.config.alerts import Alerts
+from trainer.config.energy import Energy
 from trainer.config.knobs import knob, part
 
 
@@ -162,3 +164,5 @@ class Track:
     every: int = knob(10, "Steps between logged lines.", "steps", common=True, low=1)
     tensorboard: bool = knob(False, "Write TensorBoard event files to RUN/tensorboard as well.", common=True)
     wandb: Wandb = part(Wandb)
+    alerts: Alerts = part(Alerts)
+    energy: Energy = part(Energy)

@@ -13,6 +13,7 @@ from trainer.config.launch import Launch
 from trainer.config.model import Model
 from trainer.config.plan import PlanSettings
 from trainer.config.run import Checkpoint, Downloads, Evaluate, Health, Run, Track
+from trainer.config.serve import Serve
 from trainer.config.sweep import Search
 from trainer.config.training import ObjectiveSettings, Optimizer, Parallel, Schedule, Train
 
@@ -212,4 +213,5 @@ VERBS: dict[str, type] = {
     "chat": Chat,
     "export": Export,
     "explain": Explain,
+    "serve": Serve,
 }

@@ -22,3 +22,6 @@ class Hook:
     def metrics(self) -> dict[str, float]:
         """What is logged with the metrics of a step, over the steps since the last call."""
         return {}
+
+    def end(self) -> None:
+        """After the last step of this start, when it has been logged and saved; not where an error ends it."""

@@ -185,6 +185,8 @@ class Trainer:
             if reason is not None:
                 break
         stops.drain()
+        for hook in self.hooks:
+            hook.end()
         return reason if self.progress.step < self.total_steps else None
 
     def _take_step(self, step: int) -> tuple[dict[str, torch.Tensor], int]:

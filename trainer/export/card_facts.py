@@ -13,6 +13,8 @@ from trainer.data.tokens.manifest import FILE, read_manifest
 from trainer.errors import InputError
 from trainer.machine.json_file import read_json
 from trainer.report.data_card.gather import stated_language
+from trainer.track.energy import FILE as ENERGY
+from trainer.track.energy import energy_in_words, read_account
 from trainer.track.lineage import read_references
 from trainer.track.sinks.journal import read_metrics
 
@@ -72,6 +74,7 @@ class RunFacts:
     losses: list[tuple[str, float, float | None]]
     results: list[TaskResult]
     measures: list[tuple[str, str, float]] = field(default_factory=list)
+    energy: str | None = None
 
 
 def gather_facts(run_dir: Path, run: Pretrain, state: dict[str, Any], *, as_trained: bool) -> RunFacts:
@@ -90,7 +93,13 @@ def gather_facts(run_dir: Path, run: Pretrain, state: dict[str, Any], *, as_trai
         losses=_losses(run_dir, state["step"]) if as_trained else [],
         results=_results(run_dir, state["step"]) if as_trained else [],
         measures=_measures(run_dir, state["step"]) if as_trained else [],
+        energy=_energy(run_dir, run),
     )
+
+
+def _energy(run_dir: Path, run: Pretrain) -> str | None:
+    account = read_account(run_dir / ENERGY)
+    return energy_in_words(account, run.track.energy) if account else None
 
 
 def _object(path: Path) -> dict[str, Any]:

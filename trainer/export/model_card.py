@@ -151,7 +151,7 @@ def _training(facts: RunFacts) -> Iterator[str]:
         ["Seed", f"{run.seed}"],
         ["Layout", f"ZeRO stage {layout.zero_stage}, tensor {layout.tensor}, sequence {layout.sequence}"],
         ["Hardware", hardware],
-        ["Energy", NOT_MEASURED],
+        ["Energy", plain(facts.energy or NOT_MEASURED)],
         ["Software", plain(", ".join(f"{name} {version}" for name, version in facts.packages.items())) or "not known"],
     ]
     yield _table(["", ""], rows)

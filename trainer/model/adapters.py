@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from trainer.config import Adapt, Model
 from trainer.errors import ConfigError
+from trainer.machine.quiet import quiet_torchao
 from trainer.model.build import LanguageModel, build_on_meta
 from trainer.model.hugging_face.causal_lm import CausalLM
 from trainer.model.normal_tiles import draw_normal
@@ -158,7 +159,7 @@ def _ends(model: LanguageModel) -> list[Any]:
 
 def _peft() -> Any:
     try:
-        with contextlib.redirect_stderr(None), warnings.catch_warnings():
+        with contextlib.redirect_stderr(None), quiet_torchao(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import peft
     except ImportError as error:

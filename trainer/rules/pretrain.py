@@ -10,6 +10,7 @@ from trainer.config.launchers import range_of
 from trainer.config.values import check_values
 from trainer.errors import ConfigError, divisors, require
 from trainer.rules.adapt import check_adapt
+from trainer.rules.alerts import check_alerts
 from trainer.rules.layouts import check_elastic, check_layout
 from trainer.rules.lstm import check_lstm
 from trainer.rules.objectives import check_objective
@@ -140,6 +141,7 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
     check_objective(config)
     check_preferences(config)
     check_layout(config, world_size)
+    check_alerts(config.track.alerts)
     train = config.train
     sizes = range_of(config.launch)
     if isinstance(train.micro_batch_size, str):

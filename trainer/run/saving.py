@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from trainer.checkpoint.fragment import Fragment
@@ -12,6 +13,7 @@ from trainer.checkpoint.writer import CheckpointWriter
 from trainer.config import Pretrain, as_stored_values
 from trainer.engine.assemble import Assembly
 from trainer.engine.deepspeed import fragments
+from trainer.engine.energy_use import open_energy_use
 from trainer.engine.expert_load import ExpertLoad
 from trainer.engine.hooks import Hook
 from trainer.engine.loop import Progress
@@ -19,7 +21,7 @@ from trainer.engine.weight_average import WeightAverage
 from trainer.ranks.mesh import Mesh
 
 
-def build_hooks(config: Pretrain, assembly: Assembly, mesh: Mesh) -> list[Hook]:
+def build_hooks(config: Pretrain, assembly: Assembly, mesh: Mesh, progress: Progress, run_dir: Path) -> list[Hook]:
     """What goes along with the training of this run."""
     hooks: list[Hook] = []
     if config.train.ema is not None:
@@ -27,6 +29,9 @@ def build_hooks(config: Pretrain, assembly: Assembly, mesh: Mesh) -> list[Hook]:
         hooks.append(WeightAverage(held, config.train.ema))
     if assembly.model.tally is not None:
         hooks.append(ExpertLoad(assembly.model.tally, mesh))
+    energy = open_energy_use(config.track.energy, mesh, progress, run_dir)
+    if energy is not None:
+        hooks.append(energy)
     return hooks
 
 

@@ -22,6 +22,8 @@ from trainer.model.hugging_face.heads import CAUSAL, SEQ2SEQ
 from trainer.report.curves import draw_curves
 from trainer.run import directory as run_directory
 from trainer.run.before import compare
+from trainer.track.energy import FILE as ENERGY
+from trainer.track.energy import energy_in_words, read_account
 from trainer.track.tracker import Tracker
 
 MOST_SAMPLED_BYTES = 16e9  # of fp32 weights: minutes to read and check, at a gigabyte a second
@@ -60,6 +62,9 @@ def announce_end(
             difference = f"{abs(yardstick - score.loss):.4f} {side} ours"
             lines.append(f"  an interpolated bigram model: {yardstick:.4f} nats, {difference}")
     lines += compare(run_dir, scores)
+    account = read_account(run_dir / ENERGY)
+    if account is not None:
+        lines.append(f"energy: {energy_in_words(account, config.track.energy)}")
     generates = config.model.head in (CAUSAL, SEQ2SEQ)
     if not generates or config.evaluate.prompt is None:
         pass

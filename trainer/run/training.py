@@ -183,7 +183,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     evaluators: list[Evaluator] = [evaluation, answering]
     if judge is not None:
         evaluators.append(TaskEvaluator(judge, engine, config.evaluate, mesh, beat=beat, say=say))
-    hooks = build_hooks(config, assembly, mesh)
+    hooks = build_hooks(config, assembly, mesh, progress, run_dir)
     for hook in hooks:
         hook.begin(reader)
     state = {"history": history.to_json(), "tokenizer_sha256": widest(training).manifest.tokenizer_sha256}

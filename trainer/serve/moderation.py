@@ -27,7 +27,13 @@ from trainer.model.hugging_face.heads import CLASSIFY
 STRETCH = 200  # characters of an answer after which a classifier is asked again
 LONGEST_WORD = 1000  # characters
 # Scripts that put no blanks between words: a listed word of theirs counts wherever it stands.
-UNSPACED = (("\u0e00", "\u0eff"), ("\u1000", "\u109f"), ("\u1780", "\u17ff"), ("\u2e80", "\ud7ff"), ("\uf900", "\ufaff"))
+UNSPACED = (
+    ("\u0e00", "\u0eff"),
+    ("\u1000", "\u109f"),
+    ("\u1780", "\u17ff"),
+    ("\u2e80", "\ud7ff"),
+    ("\uf900", "\ufaff"),
+)
 
 
 class Judge(Protocol):

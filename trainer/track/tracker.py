@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.machine.durable import write_json
-from trainer.track.sinks import console, journal, tensorboard, wandb_run
+from trainer.track.sinks import alerts, console, journal, tensorboard, wandb_run
 from trainer.track.sinks.journal import metric_row, sample_row
 from trainer.track.sinks.sink import Sink, Start
 
@@ -17,6 +17,7 @@ FACTS = "facts.json"  # what was found out at the start; `banyan sync` needs it 
 OPENERS: tuple[Callable[[Start, Callable[[str], None]], Sink | None], ...] = (
     journal.open_sink,
     console.open_sink,
+    alerts.open_sink,  # before W&B's, which ends before they are sent otherwise
     wandb_run.open_sink,
     tensorboard.open_sink,
 )
@@ -38,6 +39,8 @@ class Tracker:
                 sink = open_sink(start, tracker.note)
                 if sink is not None:
                     tracker._sinks.append(sink)
+            for sink in tracker._sinks:
+                sink.opened(tracker._sinks)
         except BaseException:
             tracker.close(exit_code=1, summary={})
             raise

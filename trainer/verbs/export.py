@@ -120,7 +120,7 @@ def run_source(run_dir: Path, config: Export) -> tuple[ExportSource, Path]:
         read=lambda parameter, region: mean_of(readers, parameter, kind, region),
         tokenizer=tokenizer,
         tokenizer_folder=run_dir / "tokenizer",
-        described=describe_weights(readers, run.model, kind),
+        described=describe_weights(readers, run_dir.name, kind),
         score=partial(score_sets, run, rows=config.export.loss_rows),
         mask_token=mask_token(run.objective, tokenizer.special_ids) if run.model.head == MASKED else None,
         write_adapters=adapters,
@@ -236,11 +236,11 @@ def describe_model(
     return architecture, ids | {"do_sample": True}
 
 
-def describe_weights(readers: list[WholeWeights], model: Model, kind: str) -> str:
+def describe_weights(readers: list[WholeWeights], run: str, kind: str) -> str:
     """Which weights these are, for the console."""
     steps = [reader.state["step"] for reader in readers]
     of = f"mean of steps {', '.join(map(str, steps))}" if len(steps) > 1 else f"step {steps[0]}"
-    return f"{of} of {model.name}{' (moving average)' if kind == EMA else ''}"
+    return f"{of} of {run}{' (moving average)' if kind == EMA else ''}"
 
 
 def score_sets(run: Pretrain, model: LanguageModel, *, rows: int) -> dict[str, Score]:

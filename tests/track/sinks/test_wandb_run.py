@@ -338,3 +338,16 @@ def test_only_rows_after_the_servers_last_are_sent(last, unsent):
     }
     after = Unsent(last)
     assert [name for name, each in rows.items() if after.includes(each)] == unsent
+
+
+def test_alerts_reach_the_server(run_dir, server):
+    config = Pretrain()
+    config.run.name = "a-run"
+    config.track.wandb = Wandb(mode="online")
+    config.track.alerts.wandb = True
+    tracker = Tracker.open(Start(run_dir, config, RESOLVED, FACTS, start_step=0, total_steps=100))
+    tracker.log(step=10, tokens=1000, metrics={"train/loss": 9.0, "health/spike": 1.0})
+    tracker.close(exit_code=0, summary={})
+    found = [(each["title"], each["severity"]) for each in server.alerts]
+    assert found == [("spike", "WARN"), ("finished", "INFO")]
+    assert f"banyan data at {run_dir} step=10" in server.alerts[0]["text"]

@@ -66,7 +66,8 @@ def file_metadata(shapes: Mapping[str, tuple[int, ...]], names: list[str], dtype
     """What the header of a file says of tensors, as torchao writes it: which are in parts, and how."""
     import json
 
-    from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
+    with quiet_torchao():
+        from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
 
     metadata = {name: json.dumps({"_type": "Tensor"}) for name in shapes}
     for width in {shapes[name][1] for name in names}:

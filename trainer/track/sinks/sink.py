@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,12 @@ class Start:
 
 class Sink:
     """Gets what is logged, on rank 0; by default it ignores it."""
+
+    def opened(self, sinks: Sequence[Sink]) -> None:
+        """All sinks are open; `sinks` are they."""
+
+    def alert(self, kind: str, text: str) -> None:
+        """Tells people, where this sink has a way of its own to do so."""
 
     def row(self, row: Row) -> None:
         """Metrics of a step. A step may have several rows, whose keys differ: training, then evaluation."""

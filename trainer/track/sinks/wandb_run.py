@@ -129,6 +129,11 @@ class WandbRun(Sink):
         """Logs a sample as a table `samples/NAME`."""
         self.log(row)
 
+    def alert(self, kind: str, text: str) -> None:
+        """W&B's own alert, which people get as they have told W&B to."""
+        levels = {"finished": "INFO", "stop": "INFO", "crash": "ERROR"}
+        self._run.alert(title=kind, text=text, level=levels.get(kind, "WARN"))
+
     def checkpoint(self, complete: Path, step: int) -> None:
         """Logs a checkpoint as what the run has made."""
         self.record_artifact(checkpoint_artifact(complete, step, self._plan.run_id), is_input=False)
