@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,7 +105,7 @@ def _prompt_ids(loaded: Loaded, prompt: str | list[int]) -> tuple[list[int], str
     return list(prompt), loaded.tokenizer.decode(prompt)
 
 
-async def answers_of(service: Service, loaded: Loaded, asked: list[Asked]) -> AsyncIterator[Answer]:
+async def answers_of(service: Service, loaded: Loaded, asked: list[Asked]) -> AsyncGenerator[Answer]:
     """All answers at the same time, stretch by stretch as they come. Left before the end, all are cancelled."""
     queue: asyncio.Queue[Answer | Exception | None] = asyncio.Queue(maxsize=64)
 
@@ -142,7 +142,7 @@ async def answers_of(service: Service, loaded: Loaded, asked: list[Asked]) -> As
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _answer(service: Service, loaded: Loaded, asked: Asked) -> AsyncIterator[Answer]:
+async def _answer(service: Service, loaded: Loaded, asked: Asked) -> AsyncGenerator[Answer]:
     stop = StopText(asked.stops)
     guard = service.moderation.begin() if service.moderation is not None else None
     reason = "abort"

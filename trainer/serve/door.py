@@ -25,6 +25,8 @@ OPEN = ("/", "/health", "/ready")
 CLIENT = "banyan.client"  # in a request's scope
 HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
+FAILED = Refused(500, "The server failed to answer; its log names the error.", kind="server_error")
+
 
 class ClientGone(Exception):
     """Nobody waits for the answer any more."""
@@ -74,8 +76,7 @@ class Door:
             self._refuse(500)
             print(f"serve: {type(error).__name__} while answering {scope['path']}", flush=True)
             if not begun:
-                failed = Refused(500, "The server failed to answer; its log names the error.", kind="server_error")
-                await answer_json(watched, 500, failed.body(), {})
+                await answer_json(watched, FAILED.status, FAILED.body(), {})
 
     def _enter(self, scope: Scope) -> Client:
         headers = {name.lower(): value for name, value in scope["headers"]}

@@ -12,13 +12,17 @@ import base64
 import contextlib
 import json
 import struct
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
 from trainer.errors import BanyanError, InputError
 from trainer.serve.answers import Answer, Asked, answers_of, asked_for
-from trainer.serve.door import CLIENT, ClientGone, Door
+from trainer.serve.door import CLIENT, FAILED, ClientGone, Door
 from trainer.serve.keys import Client
 from trainer.serve.page import page_routes
 from trainer.serve.requests import Refused, parse_chat, parse_completion, parse_embedding, parse_object
@@ -51,14 +55,23 @@ class Front:
 
 def build_app(service: Service, clients: list[Client]) -> Any:
     """The ASGI application. `clients` are those who have a key; none: anybody."""
-    from fastapi import FastAPI, Request
-    from fastapi.responses import JSONResponse, Response
-    from starlette.exceptions import HTTPException
-
     front = Front(service)
     app = FastAPI(title="banyan serve", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.service = service
     app.include_router(page_routes(lambda: service.current.model.card() if service.current else "loading"))
+
+    @app.exception_handler(Refused)
+    async def refused(request: Request, error: Refused) -> Response:
+        _refusal(service)(error.status)
+        return JSONResponse(error.body(), error.status, error.headers)
+
+    @app.exception_handler(ClientGone)
+    async def gone(request: Request, error: ClientGone) -> Response:
+        return Response(status_code=499)  # nobody reads it
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return JSONResponse(FAILED.body(), FAILED.status)
 
     @app.exception_handler(HTTPException)
     async def refuse(request: Request, error: HTTPException) -> Response:
@@ -197,9 +210,7 @@ def _plain(text: str, key: str) -> str:
     return text
 
 
-async def _complete(front: Front, request: Any, *, is_chat: bool) -> Any:
-    from fastapi.responses import JSONResponse
-
+async def _complete(front: Front, request: Request, *, is_chat: bool) -> Any:
     service = front.service
     front.require_ready()
     content = parse_object(await request.body())
@@ -220,12 +231,16 @@ async def _complete(front: Front, request: Any, *, is_chat: bool) -> Any:
             return JSONResponse(
                 shape.whole(choices, usage_of(prompt_tokens, sum(each.count for each in whole))),
             )
-        first = await _unless_gone(request, anext(answers))
+        first = await _unless_gone(request, _first(answers))
         stream = _chunks(shape, first, answers, asked, client, prompt_tokens, include_usage=wanted.include_usage)
         loaded.users += 1  # the stream's
         return _EventStream(stream, lambda: service.give_back(loaded))
     finally:
         service.give_back(loaded)
+
+
+async def _first(answers: AsyncGenerator[Answer]) -> Answer:
+    return await anext(answers)
 
 
 @dataclass
@@ -237,10 +252,10 @@ class _Whole:
     end: str = "stop"
 
 
-async def _gather(answers: AsyncIterator[Answer], asked: list[Asked]) -> list[_Whole]:
+async def _gather(answers: AsyncGenerator[Answer], asked: list[Asked]) -> list[_Whole]:
     """All of all answers."""
     found = [_Whole(each.index, each.echo) for each in asked]
-    async with contextlib.aclosing(answers) as coming:  # type: ignore[type-var]
+    async with contextlib.aclosing(answers) as coming:
         async for answer in coming:
             whole = found[answer.index]
             whole.text += answer.text
@@ -253,13 +268,13 @@ async def _gather(answers: AsyncIterator[Answer], asked: list[Asked]) -> list[_W
 async def _chunks(
     shape: Shape,
     first: Answer,
-    answers: AsyncIterator[Answer],
+    answers: AsyncGenerator[Answer],
     asked: list[Asked],
     client: Client,
     prompt_tokens: int,
     *,
     include_usage: bool,
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncGenerator[dict[str, Any]]:
     """The chunks of a stream, from the answers' stretches."""
     offsets, tokens = [0] * len(asked), 0
     for each in asked:
@@ -284,13 +299,13 @@ async def _chunks(
             yield shape.usage(usage_of(prompt_tokens, tokens))
     finally:
         client.spend(tokens)
-        await answers.aclose()  # type: ignore[attr-defined]
+        await answers.aclose()
 
 
 class _EventStream:
     """A response of server-sent events; when the client goes, the answer is left, and its slot is free."""
 
-    def __init__(self, chunks: AsyncIterator[dict[str, Any]], done: Callable[[], None]) -> None:
+    def __init__(self, chunks: AsyncGenerator[dict[str, Any]], done: Callable[[], None]) -> None:
         self._chunks, self._done = chunks, done
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -305,7 +320,7 @@ class _EventStream:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await task
-            await self._chunks.aclose()  # type: ignore[attr-defined]
+            await self._chunks.aclose()
             self._done()
 
     async def _send(self, send: Any) -> None:

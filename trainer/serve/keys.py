@@ -80,7 +80,7 @@ def read_keys(file: str) -> list[Client]:
         not HASHED.match(line) for line in lines if _is_key(line)
     ):
         raise ConfigError(f"serve.keys={file}: others may read the keys in it: chmod 600 {file}, or write hashes.")
-    clients = []
+    clients: list[Client] = []
     for number, line in enumerate(lines, start=1):
         if not _is_key(line):
             continue

@@ -120,7 +120,7 @@ class Moderation:
     def refusal_of(self, prompt: str) -> str | None:
         """Why a prompt isn't answered, in a line; None if it is."""
         judge = next((judge for judge in self.judges if judge.judge(prompt, 0, is_whole=True)[1]), None)
-        return judge and f"the prompt is refused by this server's moderation ({judge.reason})."
+        return None if judge is None else f"the prompt is refused by this server's moderation ({judge.reason})."
 
     def begin(self) -> AnswerGuard:
         """What one answer goes through."""

@@ -13,7 +13,6 @@ from typing import Any
 from trainer.config.serve import Serve, ServeSettings
 from trainer.errors import BanyanError, ConfigError
 from trainer.serve.control import controlled
-from trainer.serve.front import build_app
 from trainer.serve.keys import Client, read_keys
 from trainer.serve.service import Service
 
@@ -57,6 +56,8 @@ def serve(config: Serve) -> int:
 
 
 async def _serve(config: Serve, clients: list[Client]) -> int:
+    from trainer.serve.front import build_app  # which needs fastapi
+
     settings = config.serve
     service = Service(config, lambda line: print(line, flush=True))
     server = _uvicorn(build_app(service, clients), settings)
@@ -141,9 +142,9 @@ def _uvicorn(app: Any, settings: ServeSettings) -> Any:
                 self.transport.close()
 
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-    tls = (
-        {"ssl_certfile": _path(settings.tls_cert), "ssl_keyfile": _path(settings.tls_key)} if settings.tls_cert else {}
-    )
+    tls: dict[str, Any] = {}
+    if settings.tls_cert:
+        tls = {"ssl_certfile": _path(settings.tls_cert), "ssl_keyfile": _path(settings.tls_key)}
 
     class Server(uvicorn.Server):
         def install_signal_handlers(self) -> None:

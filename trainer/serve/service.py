@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ class Service:
         """A request has ended."""
         loaded.users -= 1
 
-    async def answer(self, loaded: Loaded, ask: Ask) -> AsyncIterator[Piece]:
+    async def answer(self, loaded: Loaded, ask: Ask) -> AsyncGenerator[Piece]:
         """An answer of a model that was taken, bounded in time by serve.answer_s."""
         deadline = time.monotonic() + self.settings.answer_s
         pieces = loaded.engine.answer(ask)
@@ -89,7 +89,7 @@ class Service:
                 if piece.end is not None:
                     return
         finally:
-            await pieces.aclose()  # type: ignore[attr-defined]
+            await pieces.aclose()
 
     def running(self) -> int:
         """Answers that are computed, by models that are drained as well."""

@@ -5,7 +5,7 @@ An engine is loaded from a Hugging Face folder and is given ids, which trainer's
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -58,7 +58,7 @@ class Engine(Protocol):
     name: str
     precision: str
 
-    def answer(self, ask: Ask) -> AsyncIterator[Piece]:
+    def answer(self, ask: Ask) -> AsyncGenerator[Piece]:
         """An answer as it comes; the last piece has an `end`. Left before its end, it is cancelled and its slot free.
 
         EngineBusy where too many wait.

@@ -10,7 +10,7 @@ import asyncio
 import json
 import random
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
@@ -51,7 +51,7 @@ class LlamaCppEngine:
         self._slots = asyncio.Semaphore(settings.slots)
         self._running = self._waiting = 0
 
-    async def answer(self, ask: Ask) -> AsyncIterator[Piece]:
+    async def answer(self, ask: Ask) -> AsyncGenerator[Piece]:
         """An answer as it comes; a thread of its own reads it from llama.cpp's server."""
         if self._waiting >= self._settings.waiting and self._slots.locked():
             raise EngineBusy

@@ -9,7 +9,7 @@ import asyncio
 import random
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -52,7 +52,7 @@ class TorchEngine:
         self._thread = threading.Thread(target=self._work, name="torch-engine", daemon=True)
         self._thread.start()
 
-    async def answer(self, ask: Ask) -> AsyncIterator[Piece]:
+    async def answer(self, ask: Ask) -> AsyncGenerator[Piece]:
         """An answer as it comes."""
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[Piece | Exception]()
 

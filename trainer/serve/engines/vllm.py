@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ class VllmEngine:
         self.close()
         raise BanyanError(f"serve.engine=vllm: vLLM's server didn't start; {log} says why.")
 
-    async def answer(self, ask: Ask) -> AsyncIterator[Piece]:
+    async def answer(self, ask: Ask) -> AsyncGenerator[Piece]:
         """An answer as it comes, over vLLM's own stream."""
         import httpx
 
