@@ -302,11 +302,12 @@ async def _chunks(
         await answers.aclose()
 
 
-class _EventStream:
+class _EventStream(Response):
     """A response of server-sent events; when the client goes, the answer is left, and its slot is free."""
 
     def __init__(self, chunks: AsyncGenerator[dict[str, Any]], done: Callable[[], None]) -> None:
         self._chunks, self._done = chunks, done
+        self.background = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         sending = asyncio.ensure_future(self._send(send))
