@@ -29,7 +29,8 @@ class Served:
         self.base = f"{scheme}://127.0.0.1:{self.port}"
         self._log = folder / f"serve-{self.port}.log"
         environment = os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
-        environment["PYTHONPATH"] = str(ROOT)
+        environment |= {"PYTHONPATH": str(ROOT), "XDG_RUNTIME_DIR": str(folder / "run")}
+        (folder / "run").mkdir(exist_ok=True)
         command = [sys.executable, "-P", "-m", "launch", "serve", *keys, f"serve.port={self.port}", "serve.threads=1"]
         with self._log.open("ab") as output:
             self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=folder)
@@ -95,7 +96,7 @@ def serving(folder, *keys, **given):
 def run_verb(folder, *arguments):
     """A verb of the command line, in a folder."""
     command = [sys.executable, "-P", "-m", "launch", *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "XDG_RUNTIME_DIR": str(folder / "run")}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -71,7 +71,7 @@ def asked_for(
                 param="messages" if is_chat else "prompt", code="context_length_exceeded",
             )  # fmt: skip
         if service.drift is not None:
-            service.drift.note(text, ids)
+            service.drift.note(loaded.tokenizer.decode(ids) if is_chat else text, ids)
         usual = service.settings.max_tokens if is_chat else 16
         most = min(room, usual if wanted.max_tokens is None else wanted.max_tokens)
         for number in range(wanted.n):

@@ -308,6 +308,7 @@ class _EventStream(Response):
     def __init__(self, chunks: AsyncGenerator[dict[str, Any]], done: Callable[[], None]) -> None:
         super().__init__()
         self._chunks, self._done = chunks, done
+        self.background = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         sending = asyncio.ensure_future(self._send(send))

@@ -56,7 +56,7 @@ class Reference:
         ids = list(ids)[: self._context]
         with self._lock:
             tokens = torch.tensor([ids], device=next(self.model.parameters()).device)
-            logprobs = self.model(tokens, cache=self.model.new_cache(self._context))[0, :-1].float().log_softmax(-1)
+            logprobs = self.model(tokens)[0, :-1].float().log_softmax(-1)  # with a cache it gives the last alone
             return float(-logprobs.gather(1, tokens[0, 1:, None]).sum())
 
     def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from trainer.config.guards import Guards
 from trainer.errors import ConfigError
 
 FEWEST_TOKENS = 16  # of a text that a detector says anything about
+FAVOURED_KEPT = 4096  # tokens whose favoured followers are kept; a byte for each token of the vocabulary
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,27 @@ class Detector:
         no_beginning = {"vocab_size": mark.vocab_size, "bos_token_id": -1}  # so that nothing is cut off
         config = transformers.PreTrainedConfig(**no_beginning)
         kind = transformers.WatermarkDetector
-        self._detector = kind(config, device, mark.settings, ignore_repeated_ngrams=True, max_cache_size=2**20)
+        self._detector = kind(config, device, mark.settings, ignore_repeated_ngrams=True)
+        # Its own cache asks for the same tensor, not for an equal one: it never hits, and each pair draws a vocabulary.
+        self._detector._get_ngram_score_cached = self._is_favoured
+        self._favoured_after = lru_cache(FAVOURED_KEPT)(self._draw)
         self._device = device
 
+<<<<<<< HEAD
     def read(self, ids: Sequence[int]) -> MarkReading:
+=======
+    def _is_favoured(self, prefix: Tensor, target: int) -> bool:
+        return bool(self._favoured_after(int(prefix[-1]))[target])
+
+    def _draw(self, token: int) -> Tensor:
+        """Which tokens are favoured after one. (vocab_size,) bool."""
+        processor = self._detector.processor
+        favoured = torch.zeros(processor.vocab_size, dtype=torch.bool)
+        favoured[processor._get_greenlist_ids(torch.tensor([token], device=self._device)).cpu()] = True
+        return favoured
+
+    def read(self, ids: Sequence[int]) -> Reading:
+>>>>>>> s24b
         """The reading of a text's ids, of which there must be FEWEST_TOKENS."""
         rows = torch.tensor([list(ids)], device=self._device)
         found = self._detector(rows, return_dict=True)

@@ -5,6 +5,7 @@ banyan serve serve.keys=keys.txt serve.host=0.0.0.0 serve.tls_cert=cert.pem serv
 banyan serve reload run.dir=runs/NEW serve.port=8000    the running server goes over to another model
 banyan serve rollback serve.port=8000                   and back
 banyan serve hash-key                                   a key, from standard input, as serve.keys may hold it
+banyan serve detect text=FILE path=HF_FOLDER            whether a text bears the mark of serve.watermark
 """
 
 from __future__ import annotations
