@@ -57,14 +57,17 @@ def serving_model(server):
 
 def test_no_request_is_lost_while_models_change(trained):
     with serving(trained, "run.dir=runs/a", "serve.engine=torch", "serve.name=tree") as server:
-        sockets = [file for file in (trained / "run").rglob("*.sock")]
-        [socket] = sockets
+        [socket] = (trained / "run").rglob("*.sock")
         assert stat.S_IMODE(socket.stat().st_mode) == 0o600
         with Load(server) as load:
             seen = [serving_model(server)]
+            back = ("rollback",)
             for command in (
-                ("reload", "run.dir=runs/b"), ("reload", "run.dir=runs/b", "checkpoint.step=2"), ("rollback",), ("rollback",),
-            ):  # fmt: skip
+                ("reload", "run.dir=runs/b"),
+                ("reload", "run.dir=runs/b", "checkpoint.step=2"),
+                back,
+                back,
+            ):
                 count = len(load.answers)
                 run_verb(trained, "serve", *command, f"serve.port={server.port}")
                 seen.append(serving_model(server))
@@ -155,8 +158,8 @@ def test_tls_and_the_newest_run(trained):
     import subprocess
     import urllib.request
 
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
-            "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]  # fmt: skip
+    made = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout key.pem -out cert.pem -addext"
+    made = [*made.split(), "subjectAltName=IP:127.0.0.1"]
     subprocess.run(made, cwd=trained, check=True, capture_output=True)
     os.utime(trained / "runs" / "b" / "checkpoints" / "step-00000004" / "COMPLETE")
     with serving(trained, "serve.tls_cert=cert.pem", "serve.tls_key=key.pem", scheme="https") as server:

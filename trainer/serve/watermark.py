@@ -79,9 +79,6 @@ class Detector:
         self._favoured_after = lru_cache(FAVOURED_KEPT)(self._draw)
         self._device = device
 
-<<<<<<< HEAD
-    def read(self, ids: Sequence[int]) -> MarkReading:
-=======
     def _is_favoured(self, prefix: Tensor, target: int) -> bool:
         return bool(self._favoured_after(int(prefix[-1]))[target])
 
@@ -92,8 +89,7 @@ class Detector:
         favoured[processor._get_greenlist_ids(torch.tensor([token], device=self._device)).cpu()] = True
         return favoured
 
-    def read(self, ids: Sequence[int]) -> Reading:
->>>>>>> s24b
+    def read(self, ids: Sequence[int]) -> MarkReading:
         """The reading of a text's ids, of which there must be FEWEST_TOKENS."""
         rows = torch.tensor([list(ids)], device=self._device)
         found = self._detector(rows, return_dict=True)
