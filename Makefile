@@ -5,6 +5,7 @@
 # make bench-cpu, bench-gpu, bench-loss, bench-data, bench-prepare, bench-start, bench-watching   speed, side by side with others
 #              (docs/PERFORMANCE.md);
 #              bench-checkpoint: what a checkpoint's index costs a rank of thousands;
+#              bench-serve: servers under load (docs/SERVING.md);
 #              make peers installs those others, each in an environment of its own; make bench-compare BASE=rev: another
 #              revision
 #              More arguments in ARGS, as ARGS="--contest fp32 --rounds 12" or ARGS=--help
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --no-compile -q -c constraints.txt
 
 .PHONY: setup train test test-full check format clean peers bench-cpu bench-gpu bench-loss bench-data bench-prepare bench-start \
-	bench-checkpoint bench-watching bench-compare
+	bench-checkpoint bench-serve bench-watching bench-compare
 
 setup: $(VENV)/.ready
 
@@ -52,7 +53,7 @@ format: $(VENV)/.ready-for-tests
 peers:
 	tests/benchmarks/peers.sh
 
-bench-cpu bench-gpu bench-loss bench-data bench-prepare bench-start bench-checkpoint bench-watching: bench-%: $(VENV)/.ready
+bench-cpu bench-gpu bench-loss bench-data bench-prepare bench-start bench-checkpoint bench-serve bench-watching: bench-%: $(VENV)/.ready
 	$(BIN)/python -m tests.benchmarks.$* $(ARGS)
 
 bench-compare: $(VENV)/.ready

@@ -127,6 +127,19 @@ VERBS: dict[str, Verb] = {
             unlisted=("run.name", "checkpoint.every", "checkpoint.keep", "checkpoint.asynchronous"),
         ),
         Verb(
+            "serve",
+            "Answer by OpenAI's API, with a page; go over to another model without losing a request.",
+            "trainer.verbs.serve",
+            "run.dir=DIR|path=DIR " + _OVERRIDES + ", or reload run.dir=NEW, rollback, hash-key, detect text=FILE",
+            subcommands=(
+                ("reload", "trainer.serve.commands.reload"),
+                ("rollback", "trainer.serve.commands.rollback"),
+                ("hash-key", "trainer.serve.commands.hash_key"),
+                ("detect", "trainer.serve.commands.detect"),
+            ),
+            unlisted=("run.name", "checkpoint.every", "checkpoint.keep", "checkpoint.asynchronous", "launch"),
+        ),
+        Verb(
             "export",
             "Write a checkpoint as a Hugging Face folder, or in another format.",
             "trainer.verbs.export",

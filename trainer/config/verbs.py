@@ -15,6 +15,7 @@ from trainer.config.launch import Launch
 from trainer.config.model import Model
 from trainer.config.plan import PlanSettings
 from trainer.config.run import Checkpoint, Downloads, Evaluate, Health, Run, Track, WandbTrack
+from trainer.config.serve import Serve
 from trainer.config.sweep import Search
 from trainer.config.training import ObjectiveSettings, Optimizer, Parallel, Schedule, Train
 
@@ -222,4 +223,5 @@ VERBS: dict[str, type] = {
     "explain": Explain,
     "dashboard": Dashboard,
     "doctor": Doctor,
+    "serve": Serve,
 }

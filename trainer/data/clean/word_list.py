@@ -34,12 +34,16 @@ class WordFinder:
 
     def find(self, text: str) -> Iterator[str]:
         """The words in a text, in order."""
+        return (text[start:stop] for start, stop in self.spans(text))
+
+    def spans(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where they begin and end."""
         matches = self._automaton.find_matches_as_indexes(text, overlapping=True)
         end = 0
         for start, length in sorted((start, start - stop) for _, start, stop in matches):
             stop = start - length
             if start >= end and not (self._whole_words and _inside_a_word(text, start, stop)):
-                yield text[start:stop]
+                yield start, stop
                 end = stop
 
 

@@ -1,0 +1,1 @@
+"""Serving: an OpenAI-compatible front over engines, and its page."""

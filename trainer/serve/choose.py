@@ -1,0 +1,155 @@
+"""Which engine serves a model, and why; opens it, and holds a first answer against the model as trainer computes it."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from trainer.config.serve import ServeSettings
+from trainer.data.tokens.tokenizer import Tokenizer
+from trainer.errors import BanyanError, ConfigError, InputError, require
+from trainer.evaluate.folder_model import load_folder
+from trainer.serve.engines.engine import Ask, Engine, EngineSettings
+from trainer.serve.engines.llama_cpp import MISSING as NO_LLAMA_CPP
+from trainer.serve.engines.llama_cpp import LlamaCppEngine
+from trainer.serve.engines.torch_engine import TorchEngine
+from trainer.serve.engines.vllm import VllmEngine, find_python, require_python
+from trainer.serve.model_folder import ModelFolder, gguf_folder, int8_folder
+from trainer.serve.reference import Reference
+from trainer.serve.watermark import mark_of
+
+OF_ENGINE = {
+    "torch": ("f32", "bf16", "int8"),
+    "llama_cpp": ("f32", "f16", "q8_0", "q4_0"),
+    "vllm": ("f32", "bf16", "f16"),
+}
+BOUNDS = {"f32": 2e-3, "bf16": 0.15, "f16": 0.05, "int8": 0.5, "q8_0": 0.5, "q4_0": 4.0}
+"""How far an engine's log-probability of its likeliest token may be from the reference's, in nats, by precision."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An engine and its weights' precision; `why` in words."""
+
+    engine: str
+    precision: str
+    why: str
+
+
+def choose_engine(settings: ServeSettings, model: ModelFolder) -> Chosen:
+    """What serve.engine and serve.precision ask for. ConfigError in one line where that can't be had."""
+    cuda = torch.cuda.is_available()
+    is_int8 = (model.folder / "int8.json").is_file()
+    if settings.engine != "auto":
+        chosen = Chosen(settings.engine, _precision(settings, settings.engine, cuda=cuda, is_int8=is_int8), "as asked")
+    elif is_int8 or settings.watermark:
+        reason = "weights of 8 bits" if is_int8 else "a watermark"
+        chosen = Chosen(
+            "torch", _precision(settings, "torch", cuda=cuda, is_int8=is_int8), f"{reason}: no other does it"
+        )
+    elif cuda and _fits(settings, "vllm") and find_python(settings.vllm_python):
+        chosen = Chosen("vllm", _precision(settings, "vllm", cuda=True, is_int8=False), "a GPU, and vLLM is installed")
+    elif not cuda and _fits(settings, "llama_cpp") and importlib.util.find_spec("xllamacpp"):
+        precision = _precision(settings, "llama_cpp", cuda=False, is_int8=False)
+        chosen = Chosen("llama_cpp", precision, "a CPU, and xllamacpp is installed")
+    else:
+        lacking = "vllm" if cuda else "xllamacpp"
+        why = f"{lacking} isn't installed, or doesn't have serve.precision={settings.precision}"
+        chosen = Chosen("torch", _precision(settings, "torch", cuda=cuda, is_int8=False), why)
+    require(
+        not settings.watermark or chosen.engine == "torch",
+        f"serve.watermark=true with serve.engine={chosen.engine}: that engine can't; use serve.engine=torch.",
+    )
+    require(
+        not is_int8 or chosen.engine == "torch",
+        f"serve.engine={chosen.engine}: {model.folder} holds weights of 8 bits, which torch alone reads; use "
+        "serve.engine=torch.",
+    )
+    if chosen.engine == "llama_cpp" and importlib.util.find_spec("xllamacpp") is None:
+        raise ConfigError(NO_LLAMA_CPP)
+    if chosen.engine == "vllm":
+        require_python(settings.vllm_python)
+    return chosen
+
+
+def _fits(settings: ServeSettings, engine: str) -> bool:
+    return settings.precision in ("auto", *OF_ENGINE[engine])
+
+
+def _precision(settings: ServeSettings, engine: str, *, cuda: bool, is_int8: bool) -> str:
+    if is_int8:
+        require(
+            settings.precision in ("auto", "int8"),
+            f"serve.precision={settings.precision}: the folder's weights are in 8 bits; leave it out.",
+        )
+        return "int8"
+    if settings.precision == "auto":
+        return "bf16" if cuda and engine != "llama_cpp" else "f32"
+    require(
+        settings.precision in OF_ENGINE[engine],
+        f"serve.precision={settings.precision} with serve.engine={engine}: it has {', '.join(OF_ENGINE[engine])}.",
+    )
+    return settings.precision
+
+
+def open_engine(
+    chosen: Chosen,
+    settings: ServeSettings,
+    model: ModelFolder,
+    tokenizer: Tokenizer,
+    wanted: EngineSettings,
+    log: Path,
+) -> tuple[Engine, Chosen]:
+    """The engine, loaded; with auto, torch where the model can't be had in llama.cpp's format."""
+    if chosen.engine == "llama_cpp":
+        try:
+            return LlamaCppEngine(replace(wanted, folder=gguf_folder(model, chosen.precision)), tokenizer), chosen
+        except InputError as error:
+            if settings.engine != "auto":
+                raise
+            precision = chosen.precision if chosen.precision in OF_ENGINE["torch"] else "f32"
+            chosen = Chosen("torch", precision, f"llama.cpp can't have the model: {error}")
+            wanted = replace(wanted, precision=precision)
+    if chosen.engine == "vllm":
+        python = require_python(settings.vllm_python)
+        return VllmEngine(wanted, tokenizer, python, list(settings.vllm_arguments), log), chosen
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    folder = int8_folder(model) if chosen.precision == "int8" else model.folder
+    loaded = load_folder(folder, device)
+    if chosen.precision == "bf16":
+        loaded = loaded.to(torch.bfloat16)
+    vocab_size = int(next(loaded.parameters()).shape[0]) if not settings.watermark else _width(loaded)
+    return TorchEngine(wanted, loaded, tokenizer, mark_of(settings, vocab_size)), chosen
+
+
+@torch.no_grad()
+def _width(model: torch.nn.Module) -> int:
+    """How many logits there are."""
+    device = next(model.parameters()).device
+    return int(model(torch.zeros(1, 1, dtype=torch.long, device=device), cache=model.new_cache(2)).shape[-1])  # type: ignore[operator]
+
+
+async def check_engine(engine: Engine, reference: Reference, ids: list[int]) -> float:
+    """The largest difference, in nats, of the likeliest tokens' log-probabilities after fixed ids from the reference's.
+
+    BanyanError beyond BOUNDS: then the engine doesn't compute this model.
+    """
+    ask = Ask(ids, max_tokens=1, ends=frozenset(), temperature=0.0, logprobs=True, top=5)
+    told: list[tuple[int, float]] = []
+    async for piece in engine.answer(ask):
+        for token in piece.tokens:
+            told += [(token.id, token.logprob), *token.top]
+    if not told:
+        return 0.0
+    expected = reference.logprobs(ids)
+    worst = max(abs(float(expected[token]) - logprob) for token, logprob in told[:1])
+    bound = BOUNDS[engine.precision]
+    if not worst <= bound:
+        raise BanyanError(
+            f"serve.engine={engine.name}: the log-probability after a fixed prompt is off by {worst:.3g} nats "
+            f"from the export's (bound {bound:g} in {engine.precision}): it isn't that model."
+        )
+    return worst

@@ -1,0 +1,188 @@
+"""vLLM: its own server in a process of its own, on a port of the loopback; asked with ids, answers with ids."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+from trainer.data.tokens.tokenizer import Tokenizer
+from trainer.errors import BanyanError, ConfigError
+from trainer.machine.host import free_port
+from trainer.serve.engines.engine import Ask, EngineBusy, EngineSettings, Piece, TokenInfo
+
+DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+START_S = 900.0
+MISSING = (
+    "serve.engine=vllm needs the package vllm, which isn't installed: pip install it, or give serve.vllm_python=PYTHON "
+    "of an environment that has it (tests/peers/vllm.sh makes one for CPUs)."
+)
+UNFINISHED = "\ufffd"
+
+
+def find_python(given: str | None) -> str | None:
+    """A Python that has vLLM: the one that is given, or this one; None if neither does."""
+    python = given or sys.executable
+    asked = "import importlib.util as u; raise SystemExit(0 if u.find_spec('vllm') else 1)"
+    try:
+        done = subprocess.run([python, "-c", asked], capture_output=True, timeout=60, check=False)
+    except OSError:
+        return None
+    return python if done.returncode == 0 else None
+
+
+class VllmEngine:
+    """See the head of this file."""
+
+    name = "vllm"
+
+    def __init__(
+        self, settings: EngineSettings, tokenizer: Tokenizer, python: str, arguments: list[str], log: Path
+    ) -> None:
+        self.precision = settings.precision
+        self._settings, self._tokenizer = settings, tokenizer
+        self._port, self._key = free_port(), secrets.token_hex(16)
+        command = [
+            *(python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(settings.folder)),
+            *("--served-model-name", "model", "--host", "127.0.0.1", "--port", str(self._port)),
+            *("--dtype", DTYPES[settings.precision], "--max-model-len", str(settings.context)),
+            *("--max-num-seqs", str(settings.slots), "--max-logprobs", "20", "--enforce-eager", *arguments),
+        ]
+        environment = os.environ | {"VLLM_API_KEY": self._key, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+        self._wait(log)
+        self._running = 0
+
+    def _wait(self, log: Path) -> None:
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{self._port}/health", timeout=2).close()
+                return
+            time.sleep(0.5)
+        self.close()
+        raise BanyanError(f"serve.engine=vllm: vLLM's server didn't start; {log} says why.")
+
+    async def answer(self, ask: Ask) -> AsyncGenerator[Piece]:
+        """An answer as it comes, over vLLM's own stream."""
+        import httpx
+
+        if self._running >= self._settings.slots + self._settings.waiting:
+            raise EngineBusy
+        body: dict[str, Any] = {
+            "model": "model",
+            "prompt": ask.ids,
+            "max_tokens": ask.max_tokens,
+            "temperature": ask.temperature,
+            "top_p": ask.top_p,
+            "top_k": ask.top_k,
+            "stop_token_ids": sorted(ask.ends),
+            "logprobs": ask.top if ask.logprobs else None,
+            "return_tokens_as_token_ids": True,
+            "return_token_ids": True,
+            "skip_special_tokens": False,
+            "stream": True,
+        }
+        if ask.seed is not None:
+            body["seed"] = ask.seed % 2**63
+        self._running += 1
+        ask.started()
+        decoder = _Decoder(self._tokenizer, ask)
+        try:
+            async with httpx.AsyncClient(timeout=httpx.Timeout(600.0), trust_env=False) as client:
+                headers = {"Authorization": f"Bearer {self._key}"}
+                address = f"http://127.0.0.1:{self._port}/v1/completions"
+                async with client.stream("POST", address, json=body, headers=headers) as response:
+                    if response.status_code != 200:
+                        said = (await response.aread())[:500].decode(errors="replace")
+                        raise RuntimeError(f"vLLM answered {response.status_code}: {said}")
+                    async for line in response.aiter_lines():
+                        if not line.startswith("data: ") or line == "data: [DONE]":
+                            continue
+                        for piece in decoder.pieces(json.loads(line[6:])):
+                            yield piece
+                            if piece.end is not None:
+                                return
+        finally:
+            self._running -= 1
+
+    def running(self) -> int:
+        """Answers that vLLM has."""
+        return min(self._running, self._settings.slots)
+
+    def waiting(self) -> int:
+        """Answers that wait."""
+        return max(0, self._running - self._settings.slots)
+
+    def close(self) -> None:
+        """Ends vLLM's processes."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+class _Decoder:
+    """vLLM's events as pieces: its ids, decoded here, whole characters at a time."""
+
+    def __init__(self, tokenizer: Tokenizer, ask: Ask) -> None:
+        self._tokenizer, self._ask = tokenizer, ask
+        self._context, self._pending = ask.ids, list[int]()
+        self._infos: list[TokenInfo] = []
+
+    def pieces(self, event: dict[str, Any]) -> list[Piece]:
+        """What an event lets be shown."""
+        if "error" in event:
+            raise RuntimeError(f"vLLM: {event['error']}")
+        found: list[Piece] = []
+        for choice in event.get("choices", []):
+            told = choice.get("logprobs") or {}
+            ids = [token for token in choice.get("token_ids") or [] if token not in self._ask.ends]
+            for place, token in enumerate(ids):
+                self._pending.append(token)
+                self._infos.append(_info(token, told, place, self._ask))
+            end = choice.get("finish_reason")
+            before = self._tokenizer.decode(self._context)
+            text = self._tokenizer.decode(self._context + self._pending)[len(before) :]
+            if end is None and (not text or text.endswith(UNFINISHED)):
+                continue
+            infos, self._infos = tuple(self._infos), []
+            self._context, self._pending = self._pending, []
+            found.append(Piece(text, infos, None if end is None else "length" if end == "length" else "stop"))
+        return found
+
+
+def _info(token: int, told: dict[str, Any], place: int, ask: Ask) -> TokenInfo:
+    values = told.get("token_logprobs") or []
+    if not ask.logprobs or place >= len(values):
+        return TokenInfo(token)
+    top = (told.get("top_logprobs") or [{}] * len(values))[place] or {}
+    ranked = sorted(
+        ((int(key.removeprefix("token_id:")), float(value)) for key, value in top.items()), key=lambda p: -p[1]
+    )
+    return TokenInfo(token, float(values[place]), tuple(ranked[: ask.top]))
+
+
+def require_python(given: str | None) -> str:
+    """ConfigError where no Python has vLLM."""
+    python = find_python(given)
+    if python is None:
+        raise ConfigError(MISSING)
+    return python
