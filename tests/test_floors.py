@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("launch",),
     ("trainer.verbs",),
-    ("trainer.adapt",),
+    ("trainer.adapt", "trainer.serve"),
     ("trainer.run", "trainer.export"),
     ("trainer.evaluate", "trainer.report"),
     ("trainer.engine", "trainer.explain", "trainer.planning"),

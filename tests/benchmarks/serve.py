@@ -190,7 +190,12 @@ def contestants(folder: Path, gguf: Path, slots: int, threads: int) -> dict[str,
     options += ["--cb-max-memory-percent", "0.1"]  # of the machine; else its cache takes most of it
     numbers = [str(number) for number in (ports[1], slots, 1024, threads)]
     return {
-        "banyan, llama_cpp": (banyan(folder, "llama_cpp", "f32", ports[0], slots, threads), ports[0], "model", "/health"),
+        "banyan, llama_cpp": (
+            banyan(folder, "llama_cpp", "f32", ports[0], slots, threads),
+            ports[0],
+            "model",
+            "/health",
+        ),
         "llama.cpp's server": ([sys.executable, "-c", LLAMA_CPP, str(gguf), *numbers], ports[1], "model", "/health"),
         "banyan, torch": (banyan(folder, "torch", "f32", ports[2], slots, threads), ports[2], "model", "/health"),
         "transformers serve": ([beside, "serve", str(folder), *options], ports[3], str(folder), "/health"),
@@ -246,7 +251,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = options.folder or _smollm2(Path(name))
         gguf = _gguf(folder, Path(name))
         servers = []
-        for title, (command, port, model, health) in contestants(folder, gguf, options.clients, options.threads).items():
+        for title, (command, port, model, health) in contestants(
+            folder, gguf, options.clients, options.threads
+        ).items():
             if not options.only or any(part in title for part in options.only.split("|")):
                 servers.append(stack.enter_context(serving(title, command, port, model, options.threads, health)))
         for number in range(options.rounds + 1):
@@ -279,7 +286,12 @@ def _gguf(folder: Path, output: Path) -> Path:
 def _print_table(rows: list[list[str]]) -> None:
     widths = [max(len(line[n]) for line in rows) for n in range(len(rows[0]))]
     for line in rows:
-        print("  ".join(text.ljust(width) if n == 0 else text.rjust(width) for n, (text, width) in enumerate(zip(line, widths, strict=True))))
+        print(
+            "  ".join(
+                text.ljust(width) if n == 0 else text.rjust(width)
+                for n, (text, width) in enumerate(zip(line, widths, strict=True))
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,14 @@ from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.evaluate.folder_model import load_folder
 from trainer.machine.host import free_port
 
-WAYS = (("torch", "f32"), ("torch", "bf16"), ("torch", "int8"), ("llama_cpp", "f32"), ("llama_cpp", "q8_0"), ("llama_cpp", "q4_0"))
+WAYS = (
+    ("torch", "f32"),
+    ("torch", "bf16"),
+    ("torch", "int8"),
+    ("llama_cpp", "f32"),
+    ("llama_cpp", "q8_0"),
+    ("llama_cpp", "q4_0"),
+)
 ROW = 512  # tokens of a stretch whose loss is measured
 BANDWIDTH = """
 import sys, time, torch
@@ -89,7 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tokens", type=int, default=64, help="of an answer")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=2)
-    parser.add_argument("--text", nargs="*", type=Path, default=[ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
+    parser.add_argument(
+        "--text", nargs="*", type=Path, default=[ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    )
     parser.add_argument("--rows", type=int, default=16, help="stretches of 512 tokens whose loss is measured")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="bench-weights-") as name:

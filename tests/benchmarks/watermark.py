@@ -73,7 +73,9 @@ def main() -> None:
             for detector in (Mark(key, 2.0, 0.25, tokenizer.vocab_size).detector() for key in keys)
         ]
     )
-    print(f"{len(passages):,} passages of {arguments.tokens} tokens, {len(keys)} keys: z {scores.mean():.2f} ± {scores.std():.2f}")
+    print(
+        f"{len(passages):,} passages of {arguments.tokens} tokens, {len(keys)} keys: z {scores.mean():.2f} ± {scores.std():.2f}"
+    )
     for z in THRESHOLDS:
         of_keys = (scores > z).mean(axis=1)
         independent = 0.5 * math.erfc(z / math.sqrt(2))

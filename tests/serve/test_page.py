@@ -36,9 +36,7 @@ def server(tmp_path_factory):
     (folder / "model" / "README.md").write_text(HOSTILE)
     (folder / "keys").write_text(f"{KEY}\n")
     (folder / "keys").chmod(0o600)
-    with running(
-        folder / "model", "serve.engine=torch", f"serve.keys={folder / 'keys'}", log=folder / "log"
-    ) as found:
+    with running(folder / "model", "serve.engine=torch", f"serve.keys={folder / 'keys'}", log=folder / "log") as found:
         yield found
 
 
@@ -179,7 +177,19 @@ def test_tab_leads_from_the_message_through_every_control(tab):
     for _ in range(30):
         tab.press("Tab")
         seen.append(tab.run("document.activeElement.id || document.activeElement.textContent.trim()"))
-    wanted = ["clear", "send", "Sampling", "temperature", "top_p", "max_tokens", "seed", "stops", "system", "Key", "key"]
+    wanted = [
+        "clear",
+        "send",
+        "Sampling",
+        "temperature",
+        "top_p",
+        "max_tokens",
+        "seed",
+        "stops",
+        "system",
+        "Key",
+        "key",
+    ]
     places = [seen.index(name) for name in wanted]
     assert places == sorted(places)
     assert "Model card" in seen

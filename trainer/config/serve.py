@@ -20,7 +20,7 @@ class ServeSettings(Guards):
 
     engine: str = knob(
         "auto",
-        "What computes: vllm (GPUs), llama_cpp (CPUs), torch (everywhere, one token of one answer at a time). auto takes "
+        "What computes: vllm (GPUs), llama_cpp (CPUs), or torch, which needs nothing more. auto takes "
         "the first of these that is installed, is for this device and knows the model, and says which.",
         common=True,
         choices=ENGINES,

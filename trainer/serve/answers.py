@@ -1,4 +1,4 @@
-"""From a request to its answers: ids, sampling, and every answer's text as far as stops and moderation let it through."""
+"""From a request to its answers: ids, sampling, and each one's text as far as stops and moderation let it through."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.serve.engines.engine import Ask, EngineBusy, TokenInfo
-from trainer.serve.metrics import Timing
-from trainer.serve.requests import Refused, Wanted
+from trainer.serve.metrics import AnswerTiming
+from trainer.serve.requests import CompletionRequest, Refused
 from trainer.serve.service import Loaded, Service
 from trainer.serve.stops import StopText
 
@@ -18,14 +18,14 @@ CONTENT_FILTER = "content_filter"
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedAnswer:
     """One of a request's answers. `echo` is what is given back before it."""
 
     index: int
     ask: Ask
     stops: tuple[str, ...]
     echo: str
-    timing: Timing
+    timing: AnswerTiming
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Answer:
 def asked_for(
     service: Service,
     loaded: Loaded,
-    wanted: Wanted,
+    wanted: CompletionRequest,
     chat_ids: Callable[[Loaded, list[dict[str, Any]]], list[int]],
-) -> list[Asked]:
-    """Every answer that a request asks for: each prompt's `n`, one after the other. Refused where one can't be given."""
+) -> list[AskedAnswer]:
+    """Every answer that a request asks for: each prompt's `n`, one after the other. Refused where it can't be."""
     assert service.metrics is not None
     is_chat = bool(wanted.messages)
     if service.moderation is not None and wanted.top is not None:
@@ -62,7 +62,7 @@ def asked_for(
         raise Refused(400, reason, code=CONTENT_FILTER, param="messages" if is_chat else "prompt")
     if service.settings.log_prompts:
         print(f"serve: asked {said!r}", flush=True)
-    found: list[Asked] = []
+    found: list[AskedAnswer] = []
     for ids, text in prompts:
         room = loaded.context - len(ids)
         if room < 1:
@@ -88,7 +88,7 @@ def asked_for(
                 top=wanted.top or 0,
                 started=timing.started,
             )
-            found.append(Asked(len(found), ask, wanted.stops, text if wanted.echo else "", timing))
+            found.append(AskedAnswer(len(found), ask, wanted.stops, text if wanted.echo else "", timing))
     return found
 
 
@@ -105,11 +105,11 @@ def _prompt_ids(loaded: Loaded, prompt: str | list[int]) -> tuple[list[int], str
     return list(prompt), loaded.tokenizer.decode(prompt)
 
 
-async def answers_of(service: Service, loaded: Loaded, asked: list[Asked]) -> AsyncGenerator[Answer]:
+async def answers_of(service: Service, loaded: Loaded, asked: list[AskedAnswer]) -> AsyncGenerator[Answer]:
     """All answers at the same time, stretch by stretch as they come. Left before the end, all are cancelled."""
     queue: asyncio.Queue[Answer | Exception | None] = asyncio.Queue(maxsize=64)
 
-    async def pump(each: Asked) -> None:
+    async def pump(each: AskedAnswer) -> None:
         try:
             async with contextlib.aclosing(_answer(service, loaded, each)) as coming:
                 async for answer in coming:
@@ -142,7 +142,7 @@ async def answers_of(service: Service, loaded: Loaded, asked: list[Asked]) -> As
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _answer(service: Service, loaded: Loaded, asked: Asked) -> AsyncGenerator[Answer]:
+async def _answer(service: Service, loaded: Loaded, asked: AskedAnswer) -> AsyncGenerator[Answer]:
     stop = StopText(asked.stops)
     guard = service.moderation.begin() if service.moderation is not None else None
     reason = "abort"

@@ -1,4 +1,4 @@
-"""Which engine serves a model, and why; opens it, and holds its first answer against the model as trainer computes it."""
+"""Which engine serves a model, and why; opens it, and holds a first answer against the model as trainer computes it."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ async def check_engine(engine: Engine, reference: Reference, ids: list[int]) -> 
     bound = BOUNDS[engine.precision]
     if not worst <= bound:
         raise BanyanError(
-            f"serve.engine={engine.name}: the log-probability of a fixed prompt's next token is off by {worst:.3g} nats "
+            f"serve.engine={engine.name}: the log-probability after a fixed prompt is off by {worst:.3g} nats "
             f"from the export's (bound {bound:g} in {engine.precision}): it isn't that model."
         )
     return worst

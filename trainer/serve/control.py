@@ -1,4 +1,4 @@
-"""How a running server is told to change: a socket file that its own user alone can open. The public port takes no path.
+"""How a running server is told to change: a socket file that its user alone can open. The public port takes no path.
 
 A request is a line of JSON, {"do": "reload" | "rollback", …}; so is the answer, {"said": …} or {"error": …}.
 """
@@ -72,7 +72,7 @@ async def _do(service: Service, request: Any) -> str:
     raise BanyanError("the server knows reload and rollback.")
 
 
-def tell(port: int, request: dict[str, Any]) -> str:
+def tell_server(port: int, request: dict[str, Any]) -> str:
     """Tells the server of a port something and returns what it says. BanyanError where it refuses or isn't there."""
     path = socket_path(port)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:

@@ -91,7 +91,7 @@ class Door:
         assert client is not None
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._settings.body_bytes:
-            raise too_large(self._settings.body_bytes)
+            raise body_too_large(self._settings.body_bytes)
         if scope["method"] == "POST" and scope["path"].startswith("/v1/"):
             wait = client.begin(self._settings.requests_per_minute, self._settings.tokens_per_minute)
             if wait > 0:
@@ -124,12 +124,12 @@ class _Body:
             raise ClientGone
         self._came += len(message.get("body", b""))
         if self._came > self._settings.body_bytes:
-            raise too_large(self._settings.body_bytes)
+            raise body_too_large(self._settings.body_bytes)
         self._whole = not message.get("more_body", False)
         return message
 
 
-def too_large(most: int) -> Refused:
+def body_too_large(most: int) -> Refused:
     """The refusal of a body."""
     return Refused(413, f"The request is larger than {most:,} bytes.", code="request_too_large")
 

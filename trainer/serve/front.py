@@ -21,13 +21,13 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from trainer.errors import BanyanError, InputError
-from trainer.serve.answers import Answer, Asked, answers_of, asked_for
+from trainer.serve.answers import Answer, AskedAnswer, answers_of, asked_for
 from trainer.serve.door import CLIENT, FAILED, ClientGone, Door
 from trainer.serve.keys import Client
 from trainer.serve.page import page_routes
 from trainer.serve.requests import Refused, parse_chat, parse_completion, parse_embedding, parse_object
 from trainer.serve.service import Loaded, Service, in_thread, renderer_of
-from trainer.serve.shapes import Shape, usage_of
+from trainer.serve.shapes import AnswerShape, usage_of
 
 T = TypeVar("T")
 
@@ -219,7 +219,7 @@ async def _complete(front: Front, request: Request, *, is_chat: bool) -> Any:
     loaded = service.take()
     try:
         asked = asked_for(service, loaded, wanted, chat_ids)
-        shape = Shape(is_chat, service.name, wanted.top is not None, loaded.tokenizer)
+        shape = AnswerShape(is_chat, service.name, wanted.top is not None, loaded.tokenizer)
         client = request.scope[CLIENT]
         prompt_tokens = sum(len(each.ask.ids) for each in asked[:: wanted.n])
         client.spend(prompt_tokens)
@@ -252,7 +252,7 @@ class _Whole:
     end: str = "stop"
 
 
-async def _gather(answers: AsyncGenerator[Answer], asked: list[Asked]) -> list[_Whole]:
+async def _gather(answers: AsyncGenerator[Answer], asked: list[AskedAnswer]) -> list[_Whole]:
     """All of all answers."""
     found = [_Whole(each.index, each.echo) for each in asked]
     async with contextlib.aclosing(answers) as coming:
@@ -266,10 +266,10 @@ async def _gather(answers: AsyncGenerator[Answer], asked: list[Asked]) -> list[_
 
 
 async def _chunks(
-    shape: Shape,
+    shape: AnswerShape,
     first: Answer,
     answers: AsyncGenerator[Answer],
-    asked: list[Asked],
+    asked: list[AskedAnswer],
     client: Client,
     prompt_tokens: int,
     *,
@@ -306,6 +306,7 @@ class _EventStream(Response):
     """A response of server-sent events; when the client goes, the answer is left, and its slot is free."""
 
     def __init__(self, chunks: AsyncGenerator[dict[str, Any]], done: Callable[[], None]) -> None:
+        super().__init__()
         self._chunks, self._done = chunks, done
         self.background = None
 

@@ -45,11 +45,11 @@ class Metrics:
         self._asked = histogram("vllm:request_prompt_tokens", "Tokens of a prompt.", TOKENS)
         self._answered = histogram("vllm:request_generation_tokens", "Tokens of an answer.", TOKENS)
 
-    def begin(self, prompt_tokens: int) -> Timing:
+    def begin(self, prompt_tokens: int) -> AnswerTiming:
         """An answer begins."""
         self._prompt_tokens.inc(prompt_tokens)
         self._asked.observe(prompt_tokens)
-        return Timing(self)
+        return AnswerTiming(self)
 
     def refuse(self, status: int) -> None:
         """A request was refused."""
@@ -67,7 +67,7 @@ class Metrics:
 
 
 @dataclass
-class Timing:
+class AnswerTiming:
     """One answer's times, by the monotonic clock of this process."""
 
     metrics: Metrics

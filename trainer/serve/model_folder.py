@@ -47,7 +47,7 @@ class ModelFolder:
 
 
 def find_model_folder(run: Run, checkpoint: Checkpoint, path: str | None) -> ModelFolder:
-    """What run.dir or `path` names, or the newest run under runs/. ConfigError or InputError where it can't be served."""
+    """What run.dir or `path` names, or the newest run under runs/. ConfigError, InputError where it can't be."""
     require(
         run.dir is None or path is None, "run.dir and path: give one of them, a run directory or a Hugging Face folder."
     )
@@ -61,8 +61,8 @@ def newest_run(runs: Path = RUNS) -> Path:
     found = [(file.stat().st_mtime, file.parents[2]) for file in runs.glob("*/checkpoints/step-*/COMPLETE")]
     if not found:
         raise ConfigError(
-            "run.dir and path are not set, and there is no run with a checkpoint under runs/: train one (banyan pretrain), "
-            "or give path=HF_FOLDER."
+            "run.dir and path are not set, and no run under runs/ has a checkpoint: train one (banyan pretrain), or "
+            "give path=HF_FOLDER."
         )
     return max(found)[1]
 
@@ -72,7 +72,7 @@ def export_run(run_dir: Path, step: int | None) -> ModelFolder:
     config = read_config(run_dir)
     require(
         config.model.head == CAUSAL,
-        f"run.dir={run_dir}: a {HEADS[config.model.head].noun} doesn't go on with texts; only causal models are served.",
+        f"run.dir={run_dir}: a {HEADS[config.model.head].noun} writes no text; only causal models are served.",
     )
     checkpoint = find_checkpoint(run_dir, step)
     found = step_of(checkpoint.name)
@@ -82,7 +82,7 @@ def export_run(run_dir: Path, step: int | None) -> ModelFolder:
     return ModelFolder(folder, run_dir.name, run_dir, found, own=True)
 
 
-def newest_step(run_dir: Path) -> int | None:
+def newest_checkpoint_step(run_dir: Path) -> int | None:
     """The newest whole checkpoint of a run."""
     return step_of(find_checkpoint(run_dir, None).name)
 

@@ -1,8 +1,8 @@
 """Moderation (serve.moderation): which prompts are refused, and where an answer is cut.
 
 A word list is a file of one word or phrase a line; a classifier is a folder that `banyan export` wrote of
-objective=classify. Answers are judged as they are written: what might still become a listed word waits for what follows,
-and with a classifier every stretch waits until all up to its end has been judged.
+objective=classify. Answers are judged as they come: what might still become a listed word waits for what follows, and
+with a classifier every stretch waits until all up to its end has been judged.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ UNSPACED = (
 )
 
 
-class Judge(Protocol):
+class TextJudge(Protocol):
     """Something that objects to texts; `reason` is what to, without repeating it."""
 
     reason: str
@@ -115,7 +115,7 @@ class ClassifierJudge:
 class Moderation:
     """All judges of a server. Safe to be asked from several threads."""
 
-    judges: list[Judge]
+    judges: list[TextJudge]
 
     def refusal_of(self, prompt: str) -> str | None:
         """Why a prompt isn't answered, in a line; None if it is."""
@@ -131,7 +131,7 @@ class Moderation:
 class AnswerGuard:
     """Lets an answer through as far as it has been judged. `tripped`: it was cut, and nothing more comes."""
 
-    judges: Sequence[Judge]
+    judges: Sequence[TextJudge]
     tripped: bool = False
     _text: str = ""
     _released: int = 0
@@ -162,7 +162,7 @@ class AnswerGuard:
 
 def open_moderation(settings: Guards) -> Moderation | None:
     """What serve.moderation names; None if nothing. InputError or ConfigError where it can't be used."""
-    judges: list[Judge] = []
+    judges: list[TextJudge] = []
     for name in settings.moderation:
         path = Path(name).expanduser()
         if path.is_dir():

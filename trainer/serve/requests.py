@@ -12,6 +12,7 @@ MOST_PROMPTS = 256
 MOST_STOPS = 16
 MOST_TOP = 20
 MOST_MESSAGES = 4096
+ROLES = ("system", "user", "assistant", "tool")
 
 # Keys that change nothing here, or are about the client: taken and left aside at any value.
 ASIDE = ("user", "metadata", "store", "service_tier", "prompt_cache_key", "safety_identifier", "parallel_tool_calls")
@@ -49,7 +50,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CompletionRequest:
     """What /v1/completions and /v1/chat/completions have in common. `top` is None without log-probabilities."""
 
     model: str | None
@@ -85,7 +86,7 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number")
 
 
-def parse_completion(content: dict[str, Any]) -> Wanted:
+def parse_completion(content: dict[str, Any]) -> CompletionRequest:
     """A request of /v1/completions."""
     wanted = _Reader(content)
     top = wanted.whole("logprobs", 0, MOST_TOP, None)
@@ -99,10 +100,10 @@ def parse_completion(content: dict[str, Any]) -> Wanted:
         )
     if echo and top is not None:
         raise Refused(400, "echo with logprobs: log-probabilities of prompts aren't given.", param="echo")
-    return Wanted(prompts=prompts, echo=echo, **common)
+    return CompletionRequest(prompts=prompts, echo=echo, **common)
 
 
-def parse_chat(content: dict[str, Any]) -> Wanted:
+def parse_chat(content: dict[str, Any]) -> CompletionRequest:
     """A request of /v1/chat/completions."""
     wanted = _Reader(content)
     top = wanted.whole("top_logprobs", 0, MOST_TOP, None)
@@ -117,7 +118,7 @@ def parse_chat(content: dict[str, Any]) -> Wanted:
     common = _common(wanted, older if longest is None else longest, top)
     messages = _messages(wanted.take("messages", None))
     wanted.end()
-    return Wanted(messages=messages, **common)
+    return CompletionRequest(messages=messages, **common)
 
 
 def parse_embedding(content: dict[str, Any]) -> tuple[str | None, list[str], bool]:
@@ -238,5 +239,7 @@ def _messages(found: Any) -> list[dict[str, Any]]:
         if not isinstance(content, str):
             raise Refused(400, f"{where}: content must be a text.", param=where)
         role = "system" if message["role"] == "developer" else message["role"]
+        if role not in ROLES:
+            raise Refused(400, f"{where}: the role {role[:40]!r} isn't known; use {', '.join(ROLES)}.", param=where)
         messages.append({"role": role, "content": content})
     return messages

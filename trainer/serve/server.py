@@ -1,4 +1,4 @@
-"""The process: listens at once (503 while loading), loads, serves until TERM, then drains; a second TERM ends at once."""
+"""The process: listens (503 while loading), loads, serves until TERM, then drains; a second TERM ends it at once."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def check_settings(settings: ServeSettings) -> list[Client]:
     clients = read_keys(settings.keys) if settings.keys else []
     if settings.host not in LOCAL and not clients:
         raise ConfigError(
-            f"serve.host={settings.host}: others could reach it, and anybody could ask; give serve.keys=FILE, or listen at "
-            "127.0.0.1."
+            f"serve.host={settings.host}: others could reach it, and anybody could ask; give serve.keys=FILE, or "
+            "listen at 127.0.0.1."
         )
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise ConfigError("serve.tls_cert and serve.tls_key: give both, or neither.")

@@ -1,4 +1,4 @@
-"""The model that answers at the moment, and how another takes its place: loaded beside it, checked, switched, drained."""
+"""The model that answers at the moment, and how another takes its place: loaded, checked, switched to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trainer.serve.choose import check_engine, choose_engine, open_engine
 from trainer.serve.drift import Drift
 from trainer.serve.engines.engine import Ask, Engine, EngineSettings, Piece
 from trainer.serve.metrics import Metrics
-from trainer.serve.model_folder import ModelFolder, find_model_folder, newest_step
+from trainer.serve.model_folder import ModelFolder, find_model_folder, newest_checkpoint_step
 from trainer.serve.moderation import Moderation, open_moderation
 from trainer.serve.reference import Reference
 
@@ -194,7 +194,7 @@ class Service:
             if model is None or model.run_dir is None:
                 continue
             try:
-                step = await in_thread(newest_step, model.run_dir)
+                step = await in_thread(newest_checkpoint_step, model.run_dir)
                 if step is None or step == refused or step <= (model.step or 0):
                     continue
                 refused = step

@@ -14,7 +14,7 @@ from trainer.serve.engines.engine import TokenInfo
 
 
 @dataclass(frozen=True)
-class Shape:
+class AnswerShape:
     """Of one request: a chat, or a completion. `model` is what the client calls it."""
 
     is_chat: bool

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class StopText:
-    """Lets text through as far as no stop sequence can begin in it. `found`: one came, and nothing more is let through."""
+    """Lets text through as far as no stop sequence can begin in it. `found`: one came, and nothing follows."""
 
     stops: tuple[str, ...] = ()
     found: bool = False

@@ -52,7 +52,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Reading:
+class MarkReading:
     """What a detector counted: distinct pairs of tokens that follow each other, and how many are favoured.
 
     `z` is how many standard deviations that is above what unmarked text has; `p` how likely as much is by chance, if
@@ -66,12 +66,12 @@ class Reading:
 
 
 class Detector:
-    """transformers' detector, by the same key; repeated pairs count once, since a text that repeats itself says no more."""
+    """transformers' detector, by the same key; repeated pairs count once: a text that repeats itself says no more."""
 
     def __init__(self, mark: Mark, device: str) -> None:
         transformers = _transformers()
-        config = transformers.PreTrainedConfig(vocab_size=mark.vocab_size)
-        config.bos_token_id = -1  # nothing is cut off
+        no_beginning = {"vocab_size": mark.vocab_size, "bos_token_id": -1}  # so that nothing is cut off
+        config = transformers.PreTrainedConfig(**no_beginning)
         kind = transformers.WatermarkDetector
         self._detector = kind(config, device, mark.settings, ignore_repeated_ngrams=True)
         # Its own cache asks for the same tensor, not for an equal one: it never hits, and each pair draws a vocabulary.
@@ -89,11 +89,11 @@ class Detector:
         favoured[processor._get_greenlist_ids(torch.tensor([token], device=self._device)).cpu()] = True
         return favoured
 
-    def read(self, ids: Sequence[int]) -> Reading:
+    def read(self, ids: Sequence[int]) -> MarkReading:
         """The reading of a text's ids, of which there must be FEWEST_TOKENS."""
         rows = torch.tensor([list(ids)], device=self._device)
         found = self._detector(rows, return_dict=True)
-        return Reading(
+        return MarkReading(
             int(found.num_tokens_scored[0]),
             int(found.num_green_tokens[0]),
             float(found.z_score[0]),

@@ -49,7 +49,9 @@ def _model(given: dict[str, str]) -> tuple[Tokenizer, int]:
     try:
         size = json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"path={given['path']}: no config.json with a vocab_size; give a Hugging Face folder.") from error
+        raise InputError(
+            f"path={given['path']}: no config.json with a vocab_size; give a Hugging Face folder."
+        ) from error
     return load_tokenizer(folder), int(size)
 
 

@@ -1,4 +1,4 @@
-"""`banyan serve reload run.dir=NEW|path=FOLDER [checkpoint.step=N] [serve.port=P]`: the running server goes over to it."""
+"""`banyan serve reload run.dir=NEW|path=FOLDER [checkpoint.step=N] [serve.port=P]`: the server goes over to it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from trainer.errors import ConfigError
 from trainer.serve.commands.arguments import number_of, port_of, read_arguments
-from trainer.serve.control import tell
+from trainer.serve.control import tell_server
 
 KEYS = ("run.dir", "path", "checkpoint.step", "serve.port")
 
@@ -24,5 +24,5 @@ def main(arguments: list[str]) -> int:
             request[name] = given[key] if is_hub else str(Path(given[key]).expanduser().absolute())
     if "checkpoint.step" in given:
         request["step"] = number_of("checkpoint.step", given)
-    print(tell(port_of(given), request))
+    print(tell_server(port_of(given), request))
     return 0

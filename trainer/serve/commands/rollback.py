@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from trainer.serve.commands.arguments import port_of, read_arguments
-from trainer.serve.control import tell
+from trainer.serve.control import tell_server
 
 
 def main(arguments: list[str]) -> int:
     """Returns once that model answers."""
-    print(tell(port_of(read_arguments("rollback", ("serve.port",), arguments)), {"do": "rollback"}))
+    print(tell_server(port_of(read_arguments("rollback", ("serve.port",), arguments)), {"do": "rollback"}))
     return 0

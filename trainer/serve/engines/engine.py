@@ -1,6 +1,6 @@
 """What computes answers: the seam. One more engine is one more file here and a row in choose.py.
 
-An engine is loaded from a Hugging Face folder and is given ids, which trainer's own tokenizer made: the ids of training.
+An engine is loaded from a Hugging Face folder and given ids, which trainer's own tokenizer made: those of training.
 """
 
 from __future__ import annotations

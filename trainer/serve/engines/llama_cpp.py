@@ -1,7 +1,7 @@
 """llama.cpp through xllamacpp: its server in this process, on a GGUF file that `banyan export` wrote.
 
-It is given ids, and gives ids and their log-probabilities back. In f32 its cache is f32 too, without flash attention, so
-that its answers are those of the other engines (FP16 is its default).
+It is given ids, and gives ids and their log-probabilities back. In f32 its cache is f32 (its default is f16),
+without flash attention, so that its answers are those of the other engines.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ class _Answer:
     ask: Ask
     emit: Callable[[Piece | Exception], None]
     cancelled: bool = False
+    done: bool = False
     fresh: list[TokenInfo] = field(default_factory=list)
     end: str | None = None
     pieces: Iterator[str] | None = None
@@ -63,7 +64,7 @@ class TorchEngine:
         with self._wake:
             if self._closed:
                 raise RuntimeError("the engine is closed")
-            if len(self._active) >= self._settings.slots and len(self._arrived) >= self._settings.waiting:
+            if self.running() >= self._settings.slots and self.waiting() >= self._settings.waiting:
                 raise EngineBusy
             self._arrived.append(answer)
             self._wake.notify()
@@ -80,11 +81,11 @@ class TorchEngine:
 
     def running(self) -> int:
         """Answers that are computed at the moment."""
-        return sum(not answer.cancelled for answer in self._active)
+        return sum(not (answer.cancelled or answer.done) for answer in list(self._active))
 
     def waiting(self) -> int:
         """Answers that wait for a slot."""
-        return sum(not answer.cancelled for answer in self._arrived)
+        return sum(not answer.cancelled for answer in list(self._arrived))
 
     def close(self) -> None:
         """Ends the thread; answers under way end with an error."""
@@ -119,8 +120,10 @@ class TorchEngine:
                 answer.pieces = decode_stream(self._tokenizer, answer.ask.ids, self._tokens(answer))
             text = next(answer.pieces, None)
         except Exception as error:
+            answer.done = True
             answer.emit(error)
             return False
+        answer.done = text is None  # before anybody hears of it
         tokens, answer.fresh = tuple(answer.fresh), []
         answer.emit(Piece(text or "", tokens, answer.end if text is None else None))
         return text is not None

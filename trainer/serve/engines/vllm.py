@@ -23,7 +23,7 @@ from trainer.serve.engines.engine import Ask, EngineBusy, EngineSettings, Piece,
 DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 START_S = 900.0
 MISSING = (
-    "serve.engine=vllm needs the package vllm, which isn't installed: pip install vllm, or give serve.vllm_python=PYTHON "
+    "serve.engine=vllm needs the package vllm, which isn't installed: pip install it, or give serve.vllm_python=PYTHON "
     "of an environment that has it (tests/peers/vllm.sh makes one for CPUs)."
 )
 UNFINISHED = "\ufffd"
