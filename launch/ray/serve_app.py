@@ -85,7 +85,7 @@ def run(config: Serve, arguments: Sequence[str]) -> int:
     check_settings(config.serve)
     if config.serve.tls_cert:
         raise ConfigError(
-            "serve.tls_cert with launch=ray: Ray's proxies speak no TLS; leave it out, and end TLS before them (Ingress)."
+            "serve.tls_cert with launch=ray: Ray's proxies speak no TLS; leave it out, and end TLS in front of them."
         )
     least, most = workers_of(config.launch)
     with cluster.connected():
