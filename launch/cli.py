@@ -196,6 +196,9 @@ def _start(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
             return launcher.start(verb, config, arguments, lambda world_size: check(verb, config, world_size))
         become_rank(config.launch)
     check(verb, config, int(os.environ.get("WORLD_SIZE", "1")))
+    if verb.name == "serve":
+        check_keys(config.launch)
+        return LAUNCHERS[config.launch.name].serve(verb, config, arguments)
     return _prepare(verb, config) if verb.name == "prepare" else run_here(verb, config)
 
 

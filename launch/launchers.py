@@ -27,7 +27,7 @@ Start = Callable[[Verb, Any, Sequence[str], Callable[[int], None]], int]
 
 @dataclass(frozen=True)
 class Launcher:
-    """`start` runs a verb on ranks, `prepare` the items of prepare, which has none.
+    """`start` runs a verb on ranks, `prepare` the items of prepare, which has none, `serve` the replicas of a server.
 
     `on_rank` is called in each rank before torch is imported; it returns how many ranks share the cores that are left
     to this one.
@@ -35,6 +35,7 @@ class Launcher:
 
     start: Start
     prepare: Callable[[Verb, Any], int]
+    serve: Callable[[Verb, Any, Sequence[str]], int]
     on_rank: Callable[[], int] = lambda: int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
@@ -114,8 +115,22 @@ def _prepare_on_ray(verb: Verb, config: Any) -> int:
     return ray_map.run(config)
 
 
+def _serve_here(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
+    return run_here(verb, config)
+
+
+def _serve_on_slurm(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
+    raise ConfigError("launch=slurm: serve isn't submitted; use sbatch slurm/serve.sbatch, or launch=ray.")
+
+
+def _serve_on_ray(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
+    from launch.ray import serve_app
+
+    return serve_app.run(config, arguments)
+
+
 LAUNCHERS: dict[str, Launcher] = {
-    "local": Launcher(_start_locally, _prepare_locally),
-    "slurm": Launcher(_submit_to_slurm, _prepare_on_slurm, _bind_cores),
-    "ray": Launcher(_start_on_ray, _prepare_on_ray),
+    "local": Launcher(_start_locally, _prepare_locally, _serve_here),
+    "slurm": Launcher(_submit_to_slurm, _prepare_on_slurm, _serve_on_slurm, _bind_cores),
+    "ray": Launcher(_start_on_ray, _prepare_on_ray, _serve_on_ray),
 }

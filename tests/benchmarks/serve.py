@@ -101,7 +101,7 @@ async def one_request(port: int, model: str, prompt: str, tokens: int, load: Loa
     """Sends a request and reads its stream; an answer that isn't 200 and whole is an error."""
     body = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "stream": True}
     content = json.dumps(body | {"stream_options": {"include_usage": True}}).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: "
+    head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: "
     began = last = time.perf_counter()
     seen = counted = 0
     try:
@@ -261,6 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 load = asyncio.run(run_load(server, options.clients, options.requests, options.tokens))
                 if number:  # the first round warms up
                     server.loads.append(load)
+                    print(f"{number}: {server.name}: {load.tokens_per_second:.1f}", file=sys.stderr, flush=True)
         titles = ["server", "tokens/s", "first p50 ms", "p95", "token p50 ms", "p95", "errors", "MiB"]
         _print_table([titles, *(row(server) for server in servers)])
         by_name: dict[str, Any] = {server.name: server for server in servers}

@@ -1,8 +1,10 @@
-"""How often the watermark's detector takes what people wrote for marked: `python -m tests.benchmarks.watermark FOLDER`.
+"""How often the watermark's detector takes what people wrote for marked.
 
-FOLDER is a Hugging Face folder, of which the tokenizer counts. Passages of so many tokens are cut from texts that people
-wrote: the docstrings of Python's standard library, or --texts, files of plain text or HTML. Every passage is read with
-several keys. A share of the passages is above a threshold z; were the pairs of tokens independent, it would be 1 − Φ(z).
+python -m tests.benchmarks.watermark FOLDER [--texts FILE …]
+
+FOLDER is a Hugging Face folder, of which the tokenizer counts. Passages of so many tokens are cut from texts that
+people wrote: the docstrings of Python's standard library, or --texts, files of plain text or HTML. Every passage is
+read with several keys. A share of them is above a threshold z; were pairs of tokens independent, it would be 1 − Φ(z).
 """
 
 from __future__ import annotations
@@ -73,9 +75,8 @@ def main() -> None:
             for detector in (Mark(key, 2.0, 0.25, tokenizer.vocab_size).detector() for key in keys)
         ]
     )
-    print(
-        f"{len(passages):,} passages of {arguments.tokens} tokens, {len(keys)} keys: z {scores.mean():.2f} ± {scores.std():.2f}"
-    )
+    mean, spread = scores.mean(), scores.std()
+    print(f"{len(passages):,} passages of {arguments.tokens} tokens, {len(keys)} keys: z {mean:.2f} ± {spread:.2f}")
     for z in THRESHOLDS:
         of_keys = (scores > z).mean(axis=1)
         independent = 0.5 * math.erfc(z / math.sqrt(2))

@@ -1,7 +1,7 @@
-"""What KubeRay's API reference (ray.io/v1) allows in a RayJob and a RayService, as JSON Schemas: no other field, no other type.
+"""What KubeRay's API (ray.io/v1) allows in a RayJob and a RayService, as JSON Schemas: no other field, no other type.
 
 From https://ray-project.github.io/kuberay/reference/api; the CustomResourceDefinitions themselves are a megabyte each,
-of which nearly all is Kubernetes' own pod template, for which the package kubernetes-validate carries Kubernetes' schema.
+nearly all of it Kubernetes' own pod template, for which the package kubernetes-validate carries Kubernetes' schema.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ def running(folder: Path, *overrides: str, log: Path) -> Iterator[Running]:
     try:
         end = time.monotonic() + START_S
         while not found.is_ready():
-            assert process.poll() is None and time.monotonic() < end, log.read_text(errors="replace")
+            assert process.poll() is None, log.read_text(errors="replace")
+            assert time.monotonic() < end, log.read_text(errors="replace")
             time.sleep(0.1)
         yield found
     finally:

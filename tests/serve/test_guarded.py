@@ -1,7 +1,7 @@
 """A server with moderation and drift: what is refused and cut, what is counted, and what the dashboard shows of it.
 
-The dashboard's queries are evaluated by Prometheus itself where it is installed (Debian: apt-get install prometheus), in
-full runs.
+The dashboard's queries are evaluated by Prometheus itself, in full runs where it is installed (Debian: apt-get install
+prometheus).
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The page in Chromium, on a real server: answers stream in, stop stops, it works by keys alone, and lets nothing in."""
+"""The page in Chromium, on a real server: answers stream in, stop stops, it works by keys and lets nothing in."""
 
 import base64
 import hashlib

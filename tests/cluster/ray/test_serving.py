@@ -1,0 +1,112 @@
+"""`banyan serve launch=ray` on a real cluster: replicas behind one route, a killed one comes back, nothing stays."""
+
+import os
+import signal
+import time
+import urllib.request
+
+import psutil
+import pytest
+
+from tests.cluster.ray.daemons import wait_until
+from tests.hf_folder import make_folder
+from trainer.machine.host import free_port
+
+COUNT = 'vllm:request_success_total{finished_reason="length"'
+
+
+def replicas():
+    """The processes of the replicas."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.name().startswith("ray::ServeRepl") or "ray::ServeReplica" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return {process.pid for process in found}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("replicated")
+    make_folder(path / "model", max_position_embeddings=512)
+    return path
+
+
+def start(daemons, folder, port, *more):
+    keys = [f"serve.port={port}", "serve.engine=torch", "serve.threads=1", "path=model", "launch=ray"]
+    return daemons.banyan("serve", *keys, *more, log=folder / f"driver-{port}.log")
+
+
+def metrics(port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        return answer.read().decode()
+
+
+@pytest.mark.full
+def test_two_replicas_answer_by_one_route_and_a_killed_one_comes_back(daemons, folder):
+    from openai import OpenAI
+
+    port, before = free_port(), replicas()
+    driver = start(daemons, folder, port, "launch.workers=2")
+    driver.wait_until(lambda: "serving at" in driver.output())
+    client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=8, timeout=60)
+
+    def ask(**more):
+        return client.completions.create(model="model", prompt="the tree", max_tokens=4, temperature=0, **more)
+
+    texts = {ask().choices[0].text for _ in range(30)}
+    assert len(texts) == 1
+    streamed = "".join(event.choices[0].text for event in ask(stream=True) if event.choices)
+    assert {streamed} == texts
+    # each has answered some: a scrape shows one of them, and it has fewer than all
+    wait_until(lambda: len(replicas() - before) == 2, 60)
+    counts = [float(line.rsplit(" ", 1)[1]) for line in metrics(port).splitlines() if line.startswith(COUNT)]
+    assert 0 < sum(counts) < 31
+    victim = min(replicas() - before)
+    os.kill(victim, signal.SIGKILL)
+    for _ in range(20):  # the other one goes on; what was lost with the process, the client asks again
+        assert {ask().choices[0].text} == texts
+    wait_until(lambda: len(replicas() - before) == 2 and victim not in replicas(), 120, driver.output)
+    assert {ask().choices[0].text for _ in range(10)} == texts
+    driver.process.send_signal(signal.SIGTERM)
+    assert driver.wait() == 0, driver.output()
+    wait_until(lambda: not replicas() - before, 60)
+
+
+@pytest.mark.full
+def test_a_stream_that_is_left_frees_its_slot_through_the_route(daemons, folder):
+    from openai import OpenAI
+
+    port = free_port()
+    driver = start(daemons, folder, port, "launch.workers=1")
+    driver.wait_until(lambda: "serving at" in driver.output())
+    client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none")
+    stream = client.completions.create(model="model", prompt="the tree", max_tokens=450, stream=True)
+    next(iter(stream))
+    stream.close()
+    wait_until(lambda: 'finished_reason="abort"' in metrics(port) or COUNT in metrics(port), 60)
+    assert 'finished_reason="abort"' in metrics(port)
+    driver.process.send_signal(signal.SIGTERM)
+    assert driver.wait() == 0, driver.output()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (["launch.workers=2", "path=nowhere"], "no replica starts: .*there is no such folder"),
+        (["launch.workers=99"], "launch.workers=99 needs 99"),
+        ([], "launch.workers is not set"),
+        (["launch.workers=1", "serve.host=0.0.0.0"], "give serve.keys=FILE"),
+    ],
+)
+def test_what_cannot_serve_is_refused(daemons, folder, keys, said):
+    import re
+
+    driver = start(daemons, folder, free_port(), *keys)
+    assert driver.wait() in (1, 2)
+    assert re.search(said, driver.output()), driver.output()
+    assert "Traceback" not in driver.output().split("banyan: ")[-1]
+    time.sleep(0.1)
