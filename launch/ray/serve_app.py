@@ -21,7 +21,7 @@ from trainer.config.serve import Serve
 from trainer.config.values import check_values
 from trainer.errors import BanyanError, ConfigError
 from trainer.machine.hub_name import is_hub_name
-from trainer.serve.server import check_settings
+from trainer.serve.server import check_serving
 from trainer.serve.service import Service
 
 NAME = "banyan"
@@ -32,12 +32,12 @@ SETTLE_S = 3600.0
 class Replica:
     """One server. `overrides` are what was typed after `banyan serve`, with whole paths."""
 
-    async def __init__(self, overrides: Sequence[str]) -> None:
+    async def __init__(self, overrides: Sequence[str]) -> None:  # type: ignore[misc]  # Ray awaits it
         from launch.compose import compose
 
         config = compose("serve", overrides)
         check_values(config)
-        self._clients = check_settings(config.serve)
+        self._clients = check_serving(config.serve)
         self._service = Service(config, lambda line: print(line, flush=True))
         await self._service.start()
 
@@ -67,7 +67,7 @@ def build(arguments: dict[str, Any]) -> Any:
     settings = compose("serve", overrides).serve
     least, most = arguments["replicas"]
     scaling = {"min_replicas": least, "max_replicas": most, "target_ongoing_requests": settings.slots}
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         serve.ingress()(Replica),
         name=NAME,
         autoscaling_config=scaling,
@@ -82,7 +82,7 @@ def build(arguments: dict[str, Any]) -> Any:
 def run(config: Serve, arguments: Sequence[str]) -> int:
     """Serves on the cluster until it is told to end; the exit code."""
     check_values(config)
-    check_settings(config.serve)
+    check_serving(config.serve)
     if config.serve.tls_cert:
         raise ConfigError(
             "serve.tls_cert with launch=ray: Ray's proxies speak no TLS; leave it out, and end TLS in front of them."

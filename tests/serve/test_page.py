@@ -12,7 +12,7 @@ import pytest
 from tests.hf_folder import make_folder
 from tests.serve.browser import browser
 from tests.serve.running import running
-from trainer.serve.page import page
+from trainer.serve.page import page_with_headers
 
 KEY = "a-key-of-the-test"
 HOSTILE = "# Card\n<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">\n"
@@ -72,7 +72,7 @@ def enter_key(tab):
 
 
 def test_it_is_one_file_that_fetches_nothing():
-    content, headers = page()
+    content, headers = page_with_headers()
     tags = Tags()
     tags.feed(content.decode())
     for tag, attributes in tags.found:
@@ -89,7 +89,7 @@ def test_it_is_one_file_that_fetches_nothing():
 
 def test_every_field_has_a_label():
     tags = Tags()
-    tags.feed(page()[0].decode())
+    tags.feed(page_with_headers()[0].decode())
     labelled = {attributes["for"] for tag, attributes in tags.found if tag == "label" and "for" in attributes}
     fields = [a for tag, a in tags.found if tag in ("input", "textarea") and a.get("type") != "radio"]
     assert len(fields) > 6
@@ -98,8 +98,8 @@ def test_every_field_has_a_label():
 
 def test_the_page_comes_without_a_key_and_the_card_does_not(server):
     with urllib.request.urlopen(server.address + "/", timeout=30) as answer:
-        assert answer.read() == page()[0]
-        assert answer.headers["Content-Security-Policy"] == page()[1]["Content-Security-Policy"]
+        assert answer.read() == page_with_headers()[0]
+        assert answer.headers["Content-Security-Policy"] == page_with_headers()[1]["Content-Security-Policy"]
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(server.address + "/card", timeout=30)
 

@@ -175,7 +175,7 @@ def ending_if_stuck(check: str, seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-def check_settings(config: Doctor) -> None:
+def check_doctor(config: Doctor) -> None:
     """ConfigError for a check that there is none of."""
     for each in config.doctor.checks:
         if each not in NAMES:

@@ -46,7 +46,7 @@ class ModelFolder:
             return f"{self.name}: the folder has no README.md."
 
 
-def find_model_folder(run: Run, checkpoint: Checkpoint, path: str | None) -> ModelFolder:
+def find_served_model(run: Run, checkpoint: Checkpoint, path: str | None) -> ModelFolder:
     """What run.dir or `path` names, or the newest run under runs/. ConfigError, InputError where it can't be."""
     require(
         run.dir is None or path is None, "run.dir and path: give one of them, a run directory or a Hugging Face folder."

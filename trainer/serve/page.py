@@ -14,7 +14,7 @@ FILE = Path(__file__).with_name("page.html")
 
 
 @cache
-def page() -> tuple[bytes, dict[str, str]]:
+def page_with_headers() -> tuple[bytes, dict[str, str]]:
     """The page and the headers that it is sent with; its one script and one style are allowed by their hashes."""
     text = FILE.read_text(encoding="utf-8")
     policy = [
@@ -49,7 +49,7 @@ def page_routes(card: Callable[[], str]) -> Any:
     @router.get("/")
     def show_page() -> Response:
         """The page, for whoever asks: its user types the key."""
-        content, headers = page()
+        content, headers = page_with_headers()
         return Response(content, media_type="text/html; charset=utf-8", headers=headers)
 
     @router.get("/card")

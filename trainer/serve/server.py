@@ -21,7 +21,7 @@ MISSING = "banyan serve needs the packages fastapi, uvicorn and prometheus-clien
 TIDY_S = 5.0
 
 
-def check_settings(settings: ServeSettings) -> list[Client]:
+def check_serving(settings: ServeSettings) -> list[Client]:
     """The clients. ConfigError for what would listen wider than is safe, or couldn't listen at all."""
     clients = read_keys(settings.keys) if settings.keys else []
     if settings.host not in LOCAL and not clients:
@@ -51,7 +51,7 @@ def serve(config: Serve) -> int:
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise ConfigError(MISSING) from error
-    clients = check_settings(config.serve)
+    clients = check_serving(config.serve)
     return asyncio.run(_serve(config, clients))
 
 

@@ -23,7 +23,7 @@ from trainer.serve.choose import check_engine, choose_engine, open_engine
 from trainer.serve.drift import Drift
 from trainer.serve.engines.engine import Ask, Engine, EngineSettings, Piece
 from trainer.serve.metrics import Metrics
-from trainer.serve.model_folder import ModelFolder, find_model_folder, newest_checkpoint_step
+from trainer.serve.model_folder import ModelFolder, find_served_model, newest_checkpoint_step
 from trainer.serve.moderation import Moderation, open_moderation
 from trainer.serve.reference import Reference
 
@@ -110,7 +110,7 @@ class Service:
 
     async def start(self) -> None:
         """Loads the first model."""
-        folder = await in_thread(find_model_folder, self.config.run, self.config.checkpoint, self.config.path)
+        folder = await in_thread(find_served_model, self.config.run, self.config.checkpoint, self.config.path)
         self.name = self.name or folder.name
         self.metrics = Metrics(self.name, self.running, self.waiting)
         await self._change_to(folder)
@@ -125,7 +125,7 @@ class Service:
 
     async def reload(self, run: Run, checkpoint: Checkpoint, path: str | None) -> str:
         """Puts another model in the place of this one; what was done in a line. BanyanError leaves all as it was."""
-        folder = await in_thread(find_model_folder, run, checkpoint, path)
+        folder = await in_thread(find_served_model, run, checkpoint, path)
         return await self._change_to(folder)
 
     async def rollback(self) -> str:

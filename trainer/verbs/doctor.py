@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trainer.config.doctor import Doctor
 from trainer.config.values import check_values
-from trainer.doctor.examine import Examined, bad_hosts, check_settings, examination_json, examine, host_name
+from trainer.doctor.examine import Examined, bad_hosts, check_doctor, examination_json, examine, host_name
 from trainer.errors import FoundError
 from trainer.machine.durable import write_json
 from trainer.ranks.mesh import join
@@ -22,7 +22,7 @@ from trainer.ranks.mesh import join
 def main(config: Doctor) -> int:
     """The verb: 0, or FoundError on rank 0 where something was found."""
     check_values(config)
-    check_settings(config)
+    check_doctor(config)
     mesh = join()
     hosts = len(set(mesh.gather(host_name())))
     if mesh.is_main:

@@ -1,4 +1,4 @@
-"""`banyan serve detect text=FILE path=FOLDER|run.dir=RUN [serve.watermark_key=N …]`: is a text marked (serve.watermark)?"""
+"""`banyan serve detect text=FILE path=FOLDER|run.dir=RUN [serve.watermark_key=N …]`: is a text marked?"""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ def main(arguments: list[str]) -> int:
         raise InputError(f"text={given['text']}: {len(ids)} tokens; give {FEWEST_TOKENS} at least, better 200.")
     reading = Mark(int(key), usual.watermark_bias, fraction, vocab_size).detector().read(ids)
     verdict = "marked" if reading.z > threshold else "no mark found"
+    share = f"{reading.favoured / reading.pairs:.0%}; {fraction:.0%} in unmarked text"
     print(
-        f"{verdict}: {reading.favoured:,} of {reading.pairs:,} distinct pairs of tokens are favoured "
-        f"({reading.favoured / reading.pairs:.0%}; {fraction:.0%} in unmarked text), z {reading.z:.1f}, p {reading.p:.1e}"
+        f"{verdict}: {reading.favoured:,} of {reading.pairs:,} distinct pairs of tokens are favoured ({share}), "
+        f"z {reading.z:.1f}, p {reading.p:.1e}"
     )
     return 0
 
