@@ -161,22 +161,37 @@ class Health:
         "at what isn't finite; skip: leave weights and moments as they are; rewind: go back to the checkpoint before, "
         "and leave out the data in between.",
         choices=("log", "skip", "rewind"),
+        later=True,
     )
     sigma: float = knob(
-        6.0, "A loss or gradient norm is a spike above the mean plus so many standard deviations.", low=1.0, high=1e6
+        6.0,
+        "A loss or gradient norm is a spike above the mean plus so many standard deviations.",
+        low=1.0,
+        high=1e6,
+        later=True,
     )
     window: int = knob(
-        128, "Steps before it that a step is compared with, once half of them are there.", "steps", low=4, high=1e6
+        128,
+        "Steps before it that a step is compared with, once half of them are there.",
+        "steps",
+        low=4,
+        high=1e6,
+        later=True,
     )
-    max_rewinds: int = knob(3, "Rewinds of a run; it ends with exit code 3 where it would need one more.", high=1e6)
+    max_rewinds: int = knob(
+        3, "Rewinds of a run; it ends with exit code 3 where it would need one more.", high=1e6, later=True
+    )
     recheck: bool = knob(
         False,
         "Compute the losses of a bad step again and compare bits, to tell a faulty device from faulty mathematics; a "
         "wait for the device at every step.",
+        later=True,
     )
-    layers_every: int = knob(0, "Steps between rows of RUN/layers.jsonl, statistics of each layer; 0 is off.", "steps")
+    layers_every: int = knob(
+        0, "Steps between rows of RUN/layers.jsonl, statistics of each layer; 0 is off.", "steps", later=True
+    )
     timing_every: int = knob(
-        6, "Steps over which ranks' times are compared, to name one that is slow; 0 is off.", "steps"
+        6, "Steps over which ranks' times are compared, to name one that is slow; 0 is off.", "steps", later=True
     )
 
 

@@ -166,7 +166,6 @@ class Trainer:
     judge: StepJudge | None = None
     mind_bad_steps: Callable[[list[int]], Iterator[Step] | None] = lambda steps: None
     spikes: SpikeWatch | None = None
-    say: Callable[[str], None] = print
     times: StepTimes | None = None
     layers: LayerStats | None = None
     recheck: Recheck | None = None
@@ -354,10 +353,7 @@ class Trainer:
             return {SPIKE: float(bad > 0), "health/bad_steps": bad}
         if self.spikes is None:
             return {}
-        limits = self.spikes.judge({"step": step, **metrics})
-        for name, limit in limits.items():
-            self.say(f"step {step}: {name} {metrics[name]:.4g} is a spike, above {limit:.4g}")
-        return {SPIKE: float(bool(limits))}
+        return {SPIKE: float(bool(self.spikes.judge({"step": step, **metrics})))}
 
     def _metrics(self, loss: float) -> dict[str, float]:
         clock, steps = self._clock, self._clock.steps

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,7 @@ from trainer.run.summary import announce_end
 from trainer.run.tracking import closing, device_name, measure_utilisation, open_spike_watch, open_tracker
 from trainer.run.weights import open_run_weights
 from trainer.track.sinks.wandb_run import choose_mode
+from trainer.track.spike_record import StepDocument
 from trainer.track.tracker import Tracker
 
 
@@ -190,7 +191,10 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         compile_parts(engine.module)
 
     parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, model_config)
-    documents = partial(worst_documents, config, training, history)
+
+    def documents(step: int, row_losses: Sequence[float | None] | None) -> Sequence[StepDocument]:
+        return worst_documents(config, training, bad_steps.history, step, row_losses)
+
     sizes = parameters, active
     tracker = open_tracker(
         run_dir, config, model_config, mesh, training + validation, sizes, progress, total_steps, documents
@@ -276,7 +280,6 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         judge=judge_steps,
         mind_bad_steps=bad_steps,
         spikes=open_spike_watch(config, run_dir, progress) if tracker is not None else None,
-        say=say,
         times=times,
         recheck=Recheck(config.health, mesh, engine, objective, say) if config.health.recheck else None,
         layers=open_layer_stats(config, assembly, mesh, run_dir),
