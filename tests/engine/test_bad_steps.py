@@ -30,7 +30,7 @@ def history(run_dir):
     return json.loads((run_dir / "history.json").read_text())
 
 
-CASES = [(0, "adamw"), (2, "adamw"), (3, "adamw")]
+CASES = [(2, "adamw"), (3, "adamw")]
 MORE = [(stage, name) for stage in range(4) for name in ("adamw", "sgd", "lion", "muon")]
 
 

@@ -61,6 +61,7 @@ def check_slow(corpus, folder, stage):
     assert worst["health/slowest_ratio"] > 1.2
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("stage", [2])
 def test_a_rank_at_half_speed_is_named_within_20_steps(corpus, tmp_path, stage):
     check_slow(corpus, tmp_path, stage)
@@ -96,6 +97,7 @@ def from_a_slow_disk(config):
     return pretrain(config)
 
 
+@pytest.mark.full
 def test_data_that_are_waited_for_are_named(corpus, tmp_path):
     (line,) = named(tmp_path, from_a_slow_disk, configure(corpus, tmp_path, train__steps=30), 1)
     assert re.search(rf"data are slow: .* mostly for train \({corpus}/train\)", line)
