@@ -60,3 +60,24 @@ def test_each_recipe_has_its_page_and_its_test():
     names = {path.stem for path in (ROOT / "recipes").glob("*.sh")} - {"setup", "models"}
     shown = set(re.findall(r"^recipes/(\w+)\.sh$", (ROOT / "docs" / "RECIPES.md").read_text(), re.MULTILINE))
     assert names == set(LEAST) == shown
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "recipes").glob("*.sh")), ids=lambda script: script.stem)
+def test_each_script_parses_and_may_be_run(script):
+    done = subprocess.run(["sh", "-n", str(script)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    if script.stem in LEAST:
+        assert os.access(script, os.X_OK)
+        assert (script.with_suffix(".py")).is_file()
+
+
+@pytest.mark.parametrize("name", sorted(LEAST))
+def test_no_recipe_trains_on_what_it_prepared_of_its_test_records(name):
+    script = (ROOT / "recipes" / f"{name}.sh").read_text().replace("\\\n", " ")
+    commands = [line.split() for line in script.splitlines() if line.lstrip().startswith("banyan ")]
+    held_out = {
+        word.split("=")[1] for line in commands if "data.input=test.jsonl" in line for word in line if "output=" in word
+    }
+    trained = {word.split("=")[1] for line in commands for word in line if word.startswith("data.path=")}
+    assert trained
+    assert not trained & held_out
