@@ -33,9 +33,33 @@ LOGGED: tuple[LoggedMetric, ...] = (
         "eval/{SET}/loss", "nats per target", "loss on a validation set, with the weights of the step", "Loss"
     ),
     LoggedMetric(
+        "eval/{SET}/source/{NAME}/bits_per_byte",
+        "bits per byte",
+        "bits per byte of text of the documents of one source",
+        "Bits per byte by source",
+    ),
+    LoggedMetric(
+        "eval/{SET}/source/{NAME}/tokens_per_byte",
+        "tokens per byte",
+        "tokens that the tokenizer needs there",
+        "Tokens per byte",
+    ),
+    LoggedMetric(
+        "eval/{SET}/language/{NAME}/bits_per_byte",
+        "bits per byte",
+        "bits per byte of text of the documents in one language",
+        "Bits per byte by language",
+    ),
+    LoggedMetric(
+        "eval/{SET}/language/{NAME}/tokens_per_byte",
+        "tokens per byte",
+        "tokens that the tokenizer needs there",
+        "Tokens per byte",
+    ),
+    LoggedMetric(
         "eval/{SET}/bits_per_byte",
         "bits per byte",
-        "the same by byte of text: independent of the tokenizer",
+        "the loss by byte of text: independent of the tokenizer",
         "Bits per byte",
     ),
     LoggedMetric(
@@ -73,6 +97,15 @@ LOGGED: tuple[LoggedMetric, ...] = (
     LoggedMetric(
         "health/spike", "", "1 where the loss or the gradient norm is above mean + 6 sigma of 128 before it", "Spikes"
     ),
+    LoggedMetric(
+        "health/bad_steps", "steps", "bad ones since the row before (health.on_spike is skip or rewind)", "Bad steps"
+    ),
+    LoggedMetric("health/own_seconds", "s", "a step's own work, the median of ranks: data, forward, backward", "Ranks"),
+    LoggedMetric("health/exchange_seconds", "s", "of a step, waits for other ranks, the median of ranks", "Ranks"),
+    LoggedMetric("health/slowest_ratio", "", "the slowest rank's own work over the median's", "Slowest rank's share"),
+    LoggedMetric("health/slowest_rank", "rank", "which it is", "Slowest rank"),
+    LoggedMetric("health/stragglers", "ranks", "ranks that are named as slow at the moment", "Stragglers"),
+    LoggedMetric("health/data_share", "share", "of a step, waits for data, the longest of ranks", "Share of data"),
     LoggedMetric(
         "moe/load_max", "of a fair share", "the busiest expert's part of its layer's tokens", "Load of experts"
     ),
