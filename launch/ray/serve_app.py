@@ -32,7 +32,7 @@ SETTLE_S = 3600.0
 class Replica:
     """One server. `overrides` are what was typed after `banyan serve`, with whole paths."""
 
-    async def __init__(self, overrides: Sequence[str]) -> None:
+    async def __init__(self, overrides: Sequence[str]) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         from launch.compose import compose
 
         config = compose("serve", overrides)
@@ -67,7 +67,7 @@ def build(arguments: dict[str, Any]) -> Any:
     settings = compose("serve", overrides).serve
     least, most = arguments["replicas"]
     scaling = {"min_replicas": least, "max_replicas": most, "target_ongoing_requests": settings.slots}
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         serve.ingress()(Replica),
         name=NAME,
         autoscaling_config=scaling,

@@ -1,4 +1,4 @@
-"""`banyan serve detect text=FILE path=FOLDER|run.dir=RUN [serve.watermark_key=N …]`: is a text marked (serve.watermark)?"""
+"""`banyan serve detect text=FILE path=FOLDER|run.dir=RUN [serve.watermark_key=N]`: whether a text bears the mark."""
 
 from __future__ import annotations
 
