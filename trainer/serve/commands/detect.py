@@ -35,7 +35,8 @@ def main(arguments: list[str]) -> int:
     verdict = "marked" if reading.z > threshold else "no mark found"
     print(
         f"{verdict}: {reading.favoured:,} of {reading.pairs:,} distinct pairs of tokens are favoured "
-        f"({reading.favoured / reading.pairs:.0%}; {fraction:.0%} in unmarked text), z {reading.z:.1f}, p {reading.p:.1e}"
+        f"({reading.favoured / reading.pairs:.0%}; {fraction:.0%} in unmarked text), "
+        f"z {reading.z:.1f}, p {reading.p:.1e}"
     )
     return 0
 
