@@ -32,11 +32,7 @@ SETTLE_S = 3600.0
 class Replica:
     """One server. `overrides` are what was typed after `banyan serve`, with whole paths."""
 
-<<<<<<< HEAD
     async def __init__(self, overrides: Sequence[str]) -> None:  # type: ignore[misc]  # Ray awaits it
-=======
-    async def __init__(self, overrides: Sequence[str]) -> None:  # type: ignore[misc]  # Ray Serve awaits it
->>>>>>> s24b
         from launch.compose import compose
 
         config = compose("serve", overrides)

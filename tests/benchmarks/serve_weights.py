@@ -4,12 +4,7 @@ python -m tests.benchmarks.serve_weights [--folder HF_FOLDER] [--threads 1] [--t
 
 One answer at a time through `banyan serve`. A token needs every weight once, so no more tokens come in a second than
 the memory gives weights: bandwidth / bytes of weights. The bandwidth is the best of several sums over 512 MiB, by as
-<<<<<<< HEAD
 many threads. Loss is that of a text given with --text, by default README.md and docs of Banyan, 512 tokens each.
-=======
-many threads. Loss is that of a text given with --text, by default README.md and docs of this repository, in stretches
-of 512 tokens.
->>>>>>> s24b
 """
 
 from __future__ import annotations

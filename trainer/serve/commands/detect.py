@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """`banyan serve detect text=FILE path=FOLDER|run.dir=RUN [serve.watermark_key=N …]`: is a text marked?"""
-=======
-"""`banyan serve detect text=FILE path=FOLDER|run.dir=RUN [serve.watermark_key=N]`: whether a text bears the mark."""
->>>>>>> s24b
 
 from __future__ import annotations
 
@@ -39,12 +35,7 @@ def main(arguments: list[str]) -> int:
     verdict = "marked" if reading.z > threshold else "no mark found"
     share = f"{reading.favoured / reading.pairs:.0%}; {fraction:.0%} in unmarked text"
     print(
-<<<<<<< HEAD
         f"{verdict}: {reading.favoured:,} of {reading.pairs:,} distinct pairs of tokens are favoured ({share}), "
-=======
-        f"{verdict}: {reading.favoured:,} of {reading.pairs:,} distinct pairs of tokens are favoured "
-        f"({reading.favoured / reading.pairs:.0%}; {fraction:.0%} in unmarked text), "
->>>>>>> s24b
         f"z {reading.z:.1f}, p {reading.p:.1e}"
     )
     return 0
