@@ -43,5 +43,7 @@ def show_label(folder: str, texts: Sequence[str]) -> None:
     """What an exported classifier says of texts, by transformers' pipeline."""
     from transformers import pipeline
 
-    for text, found in zip(texts, pipeline("text-classification", model=folder)(list(texts)), strict=True):
+    classify = pipeline("text-classification", model=folder)
+    longest = classify.model.config.max_position_embeddings  # as training cut them
+    for text, found in zip(texts, classify(list(texts), truncation=True, max_length=longest), strict=True):
         print(f"{found['label']} ({found['score']:.2f})  {text[:80]!r}")
