@@ -41,8 +41,8 @@ class _MaskingFormatter(logging.Formatter):
         return masked(super().format(record))
 
 
-def log_to_file(run_dir: Path, rank: int) -> None:
-    """Sends this rank's log, DeepSpeed's included, to logs/rank-NNNNN.log instead of the terminal."""
+def log_to_file(run_dir: Path, rank: int) -> int | None:
+    """Sends this rank's log, DeepSpeed's included, to logs/rank-NNNNN.log instead of the terminal; its descriptor."""
     path = run_dir / "logs" / log_name(rank)
     try:
         require_plain_file(path)
@@ -59,6 +59,7 @@ def log_to_file(run_dir: Path, rank: int) -> None:
         logger.setLevel(logging.INFO)
     logging.captureWarnings(capture=True)
     streams.note_losses_in(logging.getLogger("banyan"))
+    return handler.stream.fileno() if isinstance(handler, logging.StreamHandler) else None
 
 
 class RankLog:
@@ -70,15 +71,13 @@ class RankLog:
 
     def open(self, run_dir: Path, rank: int) -> None:
         """Begins to keep what is logged and printed; a crash in native code leaves its stacks there."""
-        log_to_file(run_dir, rank)
+        log = log_to_file(run_dir, rank)
         tell_launcher(run_dir)
         self._streams = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = (Kept(stream, name) for stream, name in zip(self._streams, STREAMS, strict=True))
-        if not faulthandler.is_enabled():
-            with contextlib.suppress(OSError):
-                path = run_dir / "logs" / log_name(rank)
-                self._crashes = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
-                faulthandler.enable(self._crashes)
+        if log is not None and not faulthandler.is_enabled():
+            self._crashes = os.dup(log)
+            faulthandler.enable(self._crashes)
 
     def __enter__(self) -> RankLog:
         return self

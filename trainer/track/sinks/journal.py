@@ -52,7 +52,7 @@ class Journal:
         self.path = path
         require_plain_file(path)
         try:
-            self._file: TextIO = path.open("a", encoding="utf-8")
+            self._file: TextIO = path.open("a+", encoding="utf-8")  # to be read by is_whole
         except OSError as error:
             raise _unwritable(path, error) from error
 
@@ -63,6 +63,13 @@ class Journal:
             self._file.flush()
         except OSError as error:
             raise _unwritable(self.path, error) from error
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is empty, or its last line has an end."""
+        descriptor = self._file.fileno()
+        size = os.fstat(descriptor).st_size
+        return size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
 
     def end_line(self) -> None:
         """Ends a line that was cut short, so that the next row has one of its own."""
@@ -150,14 +157,6 @@ def read_metrics(run_dir: Path, *, after: int = 0) -> list[Row]:
         {key: math.nan if value is None else value for key, value in row.items()}
         for row in read_rows(run_dir / METRICS, after=after)
     ]
-
-
-def ends_in_newline(path: Path) -> bool:
-    """Whether a file is empty or its last line is whole."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 1))
-        return size == 0 or file.read(1) == b"\n"
 
 
 def last_rows(path: Path, *, most_bytes: int = TAIL_BYTES, parse: Callable[[bytes], Row] | None = None) -> list[Row]:

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 from trainer.errors import STOPPED, InputError, StorageError
 from trainer.machine.credentials import masked
 from trainer.machine.json_file import Count, Malformed, Within, from_known, parse_json, read_json
-from trainer.track.sinks.journal import METRICS, Journal, ends_in_newline, last_rows
+from trainer.track.sinks.journal import METRICS, Journal, last_rows
 from trainer.track.sinks.sink import Row, Sink, Start
 
 FILE = "starts.jsonl"
@@ -156,7 +156,7 @@ def append_record(run_dir: Path, kind: str, values: Mapping[str, Any]) -> None:
     path = run_dir / FILE
     journal = Journal(path)
     try:
-        if not ends_in_newline(path):  # the disk was full, or the power failed
+        if not journal.is_whole:  # the disk was full, or the power failed
             journal.end_line()
         journal.write({"kind": kind, **{key: value for key, value in values.items() if value is not None}})
     finally:
