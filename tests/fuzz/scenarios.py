@@ -446,7 +446,7 @@ def _reader(verb: str, *arguments: str, judge: Judge, writes: tuple[str, ...] = 
 
 
 def _evaluate() -> VerbSubject:
-    scenario = _reader("evaluate", judge=same_output_or_config, writes=(f"{BOX}/run/logs",))
+    scenario = _reader("evaluate", judge=same_output_or_config, writes=(f"{BOX}/run/logs", f"{BOX}/run/evaluations"))
     return VerbSubject(
         (make_data, make_run), ("trainer.verbs.evaluate", *LAUNCH, "torch._dynamo"), {"evaluate": scenario}
     )
