@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-
-import numpy as np
 
 from trainer.config import Pretrain
 from trainer.data.tokens.dataset import Dataset
@@ -31,7 +30,7 @@ def worst_documents(
     order = Order(rows, history.segments, seed=config.seed, window=config.data.shuffle_shards)
     places = order.places(first, stop)
     losses = list(row_losses) if row_losses is not None else [None] * len(places)
-    ranked = sorted(range(len(places)), key=lambda number: -np.inf if losses[number] is None else -losses[number])  # type: ignore[operator]
+    ranked = sorted(range(len(places)), key=lambda number: _rank(losses[number]))
     by_fingerprint = {dataset.manifest.fingerprint: dataset for dataset in training}
     found: list[StepDocument] = []
     for number in ranked:
@@ -49,8 +48,19 @@ def worst_documents(
                 first=begin - document.start,
                 last=end - document.start - 1,
                 tokens=document.stop - document.start,
-                row_loss=losses[number],
+                row_loss=_finite(losses[number]),
             )
             for document, begin, end in spans
         ]
     return found[: config.track.spike_documents]
+
+
+def _rank(loss: float | None) -> float:
+    """What isn't finite comes first, what isn't known last."""
+    if loss is None:
+        return math.inf
+    return -loss if math.isfinite(loss) else -math.inf
+
+
+def _finite(loss: float | None) -> float | None:
+    return loss if loss is not None and math.isfinite(loss) else None

@@ -26,7 +26,7 @@ COLUMNS = ("position", "row_loss", "dataset", "source", "record", "first", "last
 class StepDocument:
     """A document of a step's batch: its tokens `first` to `last` of `tokens` are in the row at `position` of the order.
 
-    `row_loss` is the loss of that row, by unit; None where it isn't known.
+    `row_loss` is the loss of that row, by unit; None where it isn't known or finite.
     """
 
     position: Count
