@@ -34,6 +34,24 @@ def pytest_xdist_make_scheduler(config, log):
     return InPieces(config, log)
 
 
+RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def _leaves_no_rank():
+    """A verb that runs in this process becomes a rank; what is started after it must not be taken for one."""
+    before = {name: os.environ.get(name) for name in RANK_VARIABLES}
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+leaves_no_rank = pytest.fixture(autouse=True)(_leaves_no_rank)
+leaves_no_rank_behind_a_file = pytest.fixture(autouse=True, scope="module")(_leaves_no_rank)
+
+
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
     """A folder as prepare leaves it: train/ of three shards, validation/ of one."""

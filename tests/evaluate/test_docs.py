@@ -111,7 +111,7 @@ def test_without_lm_eval_its_tasks_are_refused_in_a_line_and_ours_run(folder):
         return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=300)
 
     refused = run("evaluate.tasks=[bias_en,hellaswag]")
-    assert refused.returncode == 2
+    assert refused.returncode == 2, refused.stderr
     assert "Traceback" not in refused.stderr
     assert refused.stderr.splitlines()[-1] == (
         "banyan: evaluate.tasks: hellaswag: no such task; if it is one of lm-evaluation-harness, lm-eval isn't "
