@@ -112,11 +112,12 @@ def test_without_lm_eval_its_tasks_are_refused_in_a_line_and_ours_run(folder):
 
     refused = run("evaluate.tasks=[bias_en,hellaswag]")
     assert refused.returncode == 2, refused.stderr
-    assert "Traceback" not in refused.stderr
+    assert refused.stdout == ""
     assert refused.stderr.splitlines()[-1] == (
         "banyan: evaluate.tasks: hellaswag: no such task; if it is one of lm-evaluation-harness, lm-eval isn't "
         "installed: pip install 'banyan-train[eval]'; did you mean olmes_hellaswag?"
     )
+    assert len(refused.stderr.splitlines()) == 1
     ours = run("evaluate.tasks=[bias_en]", "evaluate.output=ours")
     assert ours.returncode == 0, ours.stderr
     assert "stereotype_preferred" in ours.stdout
