@@ -101,7 +101,7 @@ def test_every_command_and_key_of_the_page_is_there():
     assert set(TaskFile.__dataclass_fields__) - {"task", "path", "shots_separator"} <= set(re.findall(r"\w+", DOCS))
 
 
-HIDDEN = "import sys; sys.modules['lm_eval'] = None; from launch.cli import main; sys.exit(main(sys.argv[1:]))"
+HIDDEN = "import sys; sys.modules['lm_eval'] = None; from launch.cli import main; sys.exit(main())"
 
 
 def test_without_lm_eval_its_tasks_are_refused_in_a_line_and_ours_run(folder):
