@@ -64,14 +64,6 @@ class Collectives(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-SIGNS = ("/heartbeats/", "/lock", "-lock.")  # of life, given anew every few seconds: on a busy machine within a start
-
-
-def without_later_signs(files):
-    """What was opened, each sign of life once."""
-    return [name for place, name in enumerate(files) if name not in files[:place] or not any(s in name for s in SIGNS)]
-
-
 def start(given):
     """Plays `rank` of `ranks` with a configuration; leaves the counts in counts-RANK.json in `notes`."""
     config, rank, ranks, notes = given
@@ -106,7 +98,7 @@ def start(given):
 
     def first_batch(trainer, stops):
         list(next(trainer.steps).batches)
-        counts["files"] = [*without_later_signs(run), *data]
+        counts["files"] = [*run, *data]
         counts["opened"] = len(counts["files"]) + counts["safetensors"]
         return "step"
 

@@ -11,7 +11,7 @@ from trainer.track.sinks.journal import (
     METRICS,
     SAMPLES,
     Journal,
-    cut_metrics,
+    JournalSink,
     encode,
     end_of_step,
     metric_row,
@@ -28,6 +28,11 @@ def write_run(run_dir, steps):
             row = metric_row(step=step, tokens=step * 10, metrics={"train/loss": 1.0 / step})
             journal.write(row if name == METRICS else sample_row(step=step, name="s", text=f"é\n{step}"))
         journal.close()
+
+
+def cut_journals(run_dir, step):
+    """As a start does that goes on from a step."""
+    JournalSink(run_dir, step).close(exit_code=0, summary={})
 
 
 def steps_of(path):
@@ -59,14 +64,14 @@ def test_values_that_are_not_finite_are_null_for_strict_parsers_and_nan_for_us(t
 def test_a_resume_keeps_rows_up_to_the_restored_step_and_no_later_ones(tmp_path):
     write_run(tmp_path, [10, 20, 30, 40])
     before = (tmp_path / METRICS).read_text().splitlines()
-    cut_metrics(tmp_path, 20)
+    cut_journals(tmp_path, 20)
     assert (tmp_path / METRICS).read_text().splitlines() == before[:2]
     assert steps_of(tmp_path / METRICS) == steps_of(tmp_path / SAMPLES) == [10, 20]
 
 
 def test_a_start_from_nothing_cuts_everything(tmp_path):
     write_run(tmp_path, [10, 20])
-    cut_metrics(tmp_path, 0)
+    cut_journals(tmp_path, 0)
     assert (tmp_path / METRICS).read_text() == (tmp_path / SAMPLES).read_text() == ""
 
 
@@ -75,7 +80,7 @@ def test_a_line_torn_by_a_kill_is_cut_off(tmp_path, torn):
     write_run(tmp_path, [10, 20])
     with (tmp_path / METRICS).open("ab") as file:
         file.write(torn)
-    cut_metrics(tmp_path, 100)
+    cut_journals(tmp_path, 100)
     write_run(tmp_path, [110])
     assert steps_of(tmp_path / METRICS) == [10, 20, 110]
 
@@ -87,7 +92,7 @@ def test_garbage_in_the_middle_is_named_and_left_alone(tmp_path):
     write_run(tmp_path, [20])
     content = (tmp_path / METRICS).read_bytes()
     with pytest.raises(InputError, match=r"metrics\.jsonl, byte \d+: .*Remove that line"):
-        cut_metrics(tmp_path, 20)
+        cut_journals(tmp_path, 20)
     with pytest.raises(InputError, match=r"metrics\.jsonl, line 2: .*Remove that line"):
         read_rows(tmp_path / METRICS)
     assert (tmp_path / METRICS).read_bytes() == content
@@ -103,7 +108,7 @@ def test_a_cut_is_found_without_reading_all_rows(tmp_path, seed):
     for step in (1, 20, 59, 100):
         path.write_bytes(content)
         assert [row["step"] for row in read_rows(path, after=step)] == [each for each in steps if each > step]
-        cut_metrics(tmp_path, step)
+        cut_journals(tmp_path, step)
         assert steps_of(path) == [each for each in steps if each <= step]
 
 

@@ -52,7 +52,7 @@ class Journal:
         self.path = path
         require_plain_file(path)
         try:
-            self._file: TextIO = path.open("a+", encoding="utf-8")  # to be read by is_whole
+            self._file: TextIO = path.open("a+", encoding="utf-8")  # read by is_whole and cut
         except OSError as error:
             raise _unwritable(path, error) from error
 
@@ -71,6 +71,15 @@ class Journal:
         size = os.fstat(descriptor).st_size
         return size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
 
+    def cut(self, step: int) -> None:
+        """Cuts it to the rows up to `step`; step 0 starts it anew. InputError as end_of_step."""
+        file: Any = self._file.buffer
+        try:
+            file.truncate(end_of_step(self.path, file, step) if step > 0 else 0)
+            os.fsync(file.fileno())
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
     def end_line(self) -> None:
         """Ends a line that was cut short, so that the next row has one of its own."""
         self._file.write("\n")
@@ -83,17 +92,24 @@ class Journal:
 class JournalSink(Sink):
     """metrics.jsonl and samples.jsonl of a run directory."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, step: int) -> None:
+        self._run_dir = run_dir
         self._metrics = Journal(run_dir / METRICS)
         self._samples = Journal(run_dir / SAMPLES)
+        self.rewind(step)
 
     def row(self, row: Row) -> None:
         """A line of metrics.jsonl."""
         self._metrics.write(row)
 
     def rewind(self, step: int) -> None:
-        """Cuts both to the rows up to a step, as the next start would."""
-        cut_metrics(self._metrics.path.parent, step)
+        """Cuts both, and layers.jsonl, to the rows up to a step, as the next start would."""
+        self._metrics.cut(step)
+        self._samples.cut(step)
+        if (self._run_dir / LAYERS).exists():
+            layers = Journal(self._run_dir / LAYERS)
+            layers.cut(step)
+            layers.close()
 
     def sample(self, row: Row) -> None:
         """A line of samples.jsonl."""
@@ -107,8 +123,7 @@ class JournalSink(Sink):
 
 def open_sink(start: Start, say: Callable[[str], None]) -> Sink:
     """The journals, cut to the step that the run goes on from."""
-    cut_metrics(start.run_dir, start.start_step)
-    return JournalSink(start.run_dir)
+    return JournalSink(start.run_dir, start.start_step)
 
 
 def encode(row: Mapping[str, Any]) -> str:
@@ -178,20 +193,6 @@ def last_rows(path: Path, *, most_bytes: int = TAIL_BYTES, parse: Callable[[byte
         with contextlib.suppress(ValueError):
             rows.append((parse or parse_row)(line))
     return rows
-
-
-def cut_metrics(run_dir: Path, step: int) -> None:
-    """Cuts metrics.jsonl, samples.jsonl and layers.jsonl to the rows up to `step`; step 0 starts them anew."""
-    for path in (run_dir / METRICS, run_dir / SAMPLES, run_dir / LAYERS):
-        if not path.exists():
-            continue
-        require_plain_file(path)
-        try:
-            with path.open("r+b") as file:
-                file.truncate(end_of_step(path, file, step) if step > 0 else 0)
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise _unwritable(path, error) from error
 
 
 def end_of_step(path: Path, file: BinaryIO, step: int) -> int:
