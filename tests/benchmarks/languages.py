@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from trainer.data.clean.language import identify, language_model
+from trainer.data.clean.identify import identify, language_model
 
 SIZES = (200, 1000)
 LOWEST_SCORE = 0.65

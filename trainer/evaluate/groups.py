@@ -1,7 +1,7 @@
 """The documents of a validation set by source and by language: losses of each, and figures of each group.
 
 A document's source is the input that it came from (data.sources.NAME, or an entry of data.input). Its language is what
-was stated of its source, or else guessed (trainer/data/clean/language.py).
+was stated of its source, or else guessed (trainer/data/clean/identify.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.data.clean.language import identify_tokens, language_model
+from trainer.data.clean.identify import identify_tokens, language_model
 from trainer.data.tokens.blocks import Document
 from trainer.data.tokens.dataset import Dataset
 from trainer.data.tokens.document_pieces import DocumentPieces

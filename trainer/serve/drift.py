@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.data.clean.language import identify, language_model
+from trainer.data.clean.identify import identify, language_model
 
 BUCKETS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0)  # bits per byte
 FEWEST_BYTES = 16  # of a prompt that says anything

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from trainer.data.clean.language import identify_tokens, language_model
+from trainer.data.clean.identify import identify_tokens, language_model
 from trainer.data.tokens.tokenizer import Tokenizer
 from trainer.report.data_card.card import TextShare
 from trainer.report.data_card.documents import SeenDocument
