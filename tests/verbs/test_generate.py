@@ -154,9 +154,19 @@ def test_compiled_blocks_are_not_compiled_for_sampling():
     model = built()
     expected = taken(model, [5], max_tokens=5)
     for block in model.blocks:
-        block.compile(backend=backend)
+        block.forward = torch.compile(block.forward, backend=backend)
     assert taken(model, [5], max_tokens=5) == expected
     assert not compilations
+
+
+def test_sampling_leaves_cudnn_out_of_attention_and_training_has_it_back():
+    enabled = []
+    model = built()
+    model.blocks[0].register_forward_hook(lambda *_: enabled.append(torch.backends.cuda.cudnn_sdp_enabled()))
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    taken(model, [5], max_tokens=2)
+    assert enabled == [False, False]
+    assert torch.backends.cuda.cudnn_sdp_enabled() is before is True
 
 
 # --------------------------------------------------------------------------------------------------------- text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +91,7 @@ def next_logits(model: LanguageModel, tokens: list[int], cache: Any) -> Tensor:
     device = next(model.parameters()).device
     training = model.training
     model.eval()
-    with eagerly(model):
+    with eagerly():
         logits = model(torch.tensor([tokens], device=device), cache=cache)
     model.train(training)
     return logits[0, -1].float().cpu()
@@ -136,8 +137,18 @@ def _text_after(tokenizer: Tokenizer, context: list[int], tokens: list[int]) -> 
     return tokenizer.decode(context + tokens)[len(tokenizer.decode(context)) :]
 
 
-def eagerly(model: LanguageModel) -> contextlib.AbstractContextManager:
-    """Runs compiled blocks as they are written: a sample's ever-changing shapes would compile again and again."""
-    if any(module._compiled_call_impl is not None for module in model.modules()):
-        return torch.compiler.set_stance("force_eager")
-    return contextlib.nullcontext()
+@contextlib.contextmanager
+def eagerly() -> Iterator[None]:
+    """Runs compiled blocks as they are written, and attention without cuDNN.
+
+    A sample's ever-changing shapes would compile again and again, and cuDNN plans for each length of the keys, which
+    takes it longer than the attention: FlashAttention is right there.
+    """
+    is_compiled = "torch._dynamo" in sys.modules  # which takes seconds to import: nothing compiles without it
+    cudnn = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        with torch.compiler.set_stance("force_eager") if is_compiled else contextlib.nullcontext():
+            yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(cudnn)

@@ -62,7 +62,7 @@ class RunQueue:
 
 @dataclass
 class Collectives:
-    """What the training thread calls; other threads' calls are counted by nobody.
+    """What the training thread calls; other threads' calls, and those inside of compiled blocks, are counted by nobody.
 
     `seconds` is the time in them, `queued` how much of the time outside of them it has waited for a processor.
     """
@@ -87,6 +87,8 @@ class Collectives:
     def _counted(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def counted(*arguments: Any, **options: Any) -> Any:
+            if torch.compiler.is_compiling():
+                return function(*arguments, **_as_traced(options))
             if threading.get_ident() != self._thread:
                 return function(*arguments, **options)
             call = self._begin(name, arguments, options)
@@ -145,6 +147,13 @@ class Awaited:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._work, name)
+
+
+def _as_traced(options: dict[str, Any]) -> dict[str, Any]:
+    """Of a call that is compiled: torch's tracer takes a reduction by its name, unless it finds its own function."""
+    if options.get("op") == torch.distributed.ReduceOp.SUM:
+        return {**options, "op": "sum"}
+    return options
 
 
 def _at_rest(call: Call) -> Call:

@@ -115,7 +115,7 @@ class Answering:
             for each in (inputs, targets)
         )
         misses.clear()
-        with eagerly(self.model):
+        with eagerly():
             losses = self.model(inputs, targets)
         missed = torch.cat(misses).view(targets.shape).sum(dim=1)
         return torch.stack((losses.double().cpu(), missed.double().cpu()), dim=1).tolist()
@@ -128,7 +128,7 @@ class Answering:
         """What follows each prompt. A rank without any takes part in the calls of others."""
         rows = [self._continuation(prompt) for prompt in prompts] or [Continuation([0], (), Sampling(max_tokens=0))]
         room = max(len(row.prompt) + row.sampling.max_tokens for row in rows)
-        with eagerly(self.model):
+        with eagerly():
             continue_together(self.model, rows, context_length=room, anyone=self._anyone)
         texts = [self.tokenizer.decode_plain(row.tokens) for row in rows[: len(prompts)]]
         return [_before(text, prompt.until) for text, prompt in zip(texts, prompts, strict=True)]
