@@ -7,6 +7,7 @@ import torch
 import yaml
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+from tests.operators import Operators
 from trainer.config import Model
 from trainer.model.attention import KeyValueCache, document_block_mask, rotary_tables
 from trainer.model.build import parameter_shapes
@@ -189,6 +190,27 @@ def test_flex_attention_compiles_once_and_equals_the_dense_mask(compile_blocks, 
             with torch._dynamo.config.patch(error_on_recompile=index > 0):
                 logits = model(tokens, document_ids=ids)
             torch.testing.assert_close(logits, expected[index], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("changes", [{"qkv_bias": True, "qk_norm": True}, {}], ids=["biases", "plain"])
+def test_merged_products_equal_single_ones_and_are_fewer(precision, changes):
+    config, tokens = small(**changes), some_tokens()
+    single, merged = built(config), built(config)
+    merged.merge_products()
+    assert merged.state_dict().keys() == single.state_dict().keys()
+    found = []
+    for model in (single, merged):
+        with Operators() as seen, torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            losses = model(tokens, targets=tokens)
+            losses.sum().backward()
+        products = sum(name in ("aten.mm.default", "aten.addmm.default") for name in seen.names)
+        found.append((losses, products, [parameter.grad for parameter in model.parameters()]))
+    tolerance = 1e-5 if precision == "fp32" else 0.02
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=tolerance, atol=0)
+    for ours, theirs in zip(found[1][2], found[0][2], strict=True):
+        assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max() + 1e-6
+    assert found[0][1] - found[1][1] == 9 * config.num_hidden_layers  # 7 products a block and way become 4
 
 
 def test_blocks_are_clean_graphs():

@@ -6,10 +6,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.operators import Operators
 from trainer.config import Model
 from trainer.model.decoder import Transformer
 from trainer.model.initialize import initialize
-from trainer.model.loss import IGNORED, logit_losses, row_losses
+from trainer.model.loss import IGNORED, add_product, logit_losses, row_losses
+from trainer.model.sizes import chunk_tokens
 
 BATCH, TIME, WIDTH, VOCABULARY = 3, 10, 8, 37
 
@@ -74,6 +76,37 @@ def test_bf16_loss_and_gradients_are_near_fp32_s(weight_dtype):
     torch.testing.assert_close(losses, expected, rtol=0.01, atol=0.1)
     for ours, theirs in zip(found, wanted, strict=True):
         assert (ours.float() - theirs).abs().max() < 0.02 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_are_added_up_in_the_precision_of_their_sum(dtype):
+    torch.manual_seed(0)
+    total, left, right = torch.randn(5, 4), torch.randn(5, 6).to(dtype), torch.randn(6, 4).to(dtype)
+    expected = total.double() + left.double() @ right.double()
+    add_product(total, left, right)
+    assert total.dtype == torch.float32
+    torch.testing.assert_close(total.double(), expected, rtol=1e-5 if dtype == torch.float32 else 0.02, atol=0.01)
+
+
+def test_on_an_accelerator_a_bf16_product_is_added_in_one_operation_that_makes_no_tensor():
+    """Seen on the meta device, which knows shapes alone: no GPU is needed."""
+    total = torch.empty(5, 4, device="meta")
+    left, right = (torch.empty(shape, device="meta", dtype=torch.bfloat16) for shape in ((5, 6), (6, 4)))
+    with Operators() as seen:
+        add_product(total, left, right)
+    assert seen.names == ["aten.addmm.dtype_out"]
+    assert total.shape == (5, 4)
+
+
+def test_chunks_follow_the_device_and_the_vocabulary():
+    assert chunk_tokens(None, 50_304, cuda=False) == 2048
+    assert [chunk_tokens(None, size, cuda=True) for size in (2048, 50_304, 128_256, 400_000)] == [
+        8192,
+        8192,
+        4096,
+        2048,
+    ]
+    assert chunk_tokens(100, 128_256, cuda=True) == 100
 
 
 def test_compiled_loss_equals_eager():

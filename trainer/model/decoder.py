@@ -8,7 +8,7 @@ initialize.py or a checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -32,7 +32,7 @@ from trainer.model.attention import (
 from trainer.model.loss import FromLogits, Measure, logit_losses, row_losses, token_values
 from trainer.model.moe import MixtureOfExperts, Routing, Tally, penalties
 from trainer.model.recompute import recomputed
-from trainer.model.sizes import head_width
+from trainer.model.sizes import chunk_tokens, head_width
 
 
 class RMSNorm(nn.Module):
@@ -71,6 +71,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.head_dim = head_width(config)
         self.exchange: Exchange = whole_rows
+        self.merges = False
         self.dropout = config.dropout
         query_size = config.num_attention_heads * self.head_dim
         key_size = config.num_key_value_heads * self.head_dim
@@ -87,9 +88,9 @@ class SelfAttention(nn.Module):
         """(batch, time, hidden_size) → the same."""
         batch, time, _ = hidden.shape
         heads = (batch, time, -1, self.head_dim)
-        queries = self.q_norm(self.q_proj(hidden).view(heads))
-        keys = self.k_norm(self.k_proj(hidden).view(heads))
-        values = self.v_proj(hidden).view(heads)
+        queries, keys, values = apply_all((self.q_proj, self.k_proj, self.v_proj), hidden, merged=self.merges)
+        queries, keys = self.q_norm(queries.view(heads)), self.k_norm(keys.view(heads))
+        values = values.view(heads)
         mix = partial(mix_values, rotary=rotary, mask=mask, cache=cache)
         mixed = self.exchange(mix, queries, keys, values).reshape(batch, time, -1)
         return F.dropout(self.o_proj(mixed), self.dropout, self.training)
@@ -117,6 +118,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: Model) -> None:
         super().__init__()
+        self.merges = False
         self.dropout = config.dropout
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
@@ -124,8 +126,21 @@ class FeedForward(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(batch, time, hidden_size) → the same."""
-        gated = F.silu(self.gate_proj(hidden)) * self.up_proj(hidden)
-        return F.dropout(self.down_proj(gated), self.dropout, self.training)
+        gate, up = apply_all((self.gate_proj, self.up_proj), hidden, merged=self.merges)
+        return F.dropout(self.down_proj(F.silu(gate) * up), self.dropout, self.training)
+
+
+def apply_all(layers: Sequence[nn.Module], hidden: Tensor, *, merged: bool) -> Sequence[Tensor]:
+    """What each of several linear layers makes of `hidden`; `merged`: in one product by their weights together.
+
+    A wide product keeps a GPU busier than narrow ones, and reads its input once. The weights are put together on the
+    way, which is free where autocast copies them anyway and that is compiled; parameters stay as they are.
+    """
+    if not merged:
+        return [layer(hidden) for layer in layers]
+    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers if layer.bias is not None]
+    together = F.linear(hidden, torch.cat(weights), torch.cat(biases) if biases else None)
+    return together.split([len(weight) for weight in weights], dim=-1)
 
 
 class DecoderBlock(nn.Module):
@@ -242,6 +257,12 @@ class Transformer(nn.Module):
             if isinstance(module, SelfAttention):
                 module.exchange = exchange
 
+    def merge_products(self) -> None:
+        """Makes each block multiply by the matrices of queries, keys and values at once, and of gate and up."""
+        for module in self.modules():
+            if isinstance(module, SelfAttention | FeedForward):
+                module.merges = True
+
     def forward(
         self,
         tokens: Tensor,
@@ -261,15 +282,16 @@ class Transformer(nn.Module):
         if cache is not None and document_ids is not None:
             raise ValueError("A cache holds one document: give no document_ids with it.")
         hidden, routings = self.model(tokens, document_ids, cache)
+        chunk = chunk_tokens(self.config.loss_chunk, self.config.vocab_size or 0, cuda=hidden.is_cuda)
         if from_logits is not None:
-            return token_values(hidden, self.lm_head, from_logits, chunk=self.config.loss_chunk)
+            return token_values(hidden, self.lm_head, from_logits, chunk=chunk)
         if targets is not None:
             z_loss = self.config.z_loss if self.training else 0.0
             losses = row_losses(
                 hidden,
                 targets,
                 self.lm_head,
-                chunk=self.config.loss_chunk,
+                chunk=chunk,
                 z_loss=z_loss,
                 measure=self.measure,
                 least_tokens=self.least_tokens,

@@ -122,12 +122,8 @@ class _Chunks(torch.autograd.Function):
                 found, grad_logits = _with_gradient((part @ matrix.T).requires_grad_(), wanted, z_loss, measure)
                 losses.append(found)
                 torch.mm(grad_logits, matrix, out=room)
-                if grad_weight is None:  # the head isn't trained
-                    pass
-                elif grad_logits.dtype == grad_weight.dtype:
-                    grad_weight.addmm_(grad_logits.T, part)
-                else:
-                    grad_weight += grad_logits.T @ part
+                if grad_weight is not None:
+                    add_product(grad_weight, grad_logits.T, part)
                 del grad_logits  # or the next chunk's logits would come on top
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.shape, ctx.dtype = hidden.shape, weight.dtype
@@ -141,6 +137,20 @@ class _Chunks(torch.autograd.Function):
         # In place: they are large, and nobody needs them again
         of_weight = None if grad_weight is None else grad_weight.mul_(factor).to(ctx.dtype)
         return grad_hidden.mul_(factor).view(ctx.shape), of_weight, None, None, None, None
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right, in the precision of `total`, (n, m), whatever the factors' is.
+
+    On a GPU in one product, which reads and writes the total once: a product by itself would be written in bf16, read,
+    and added to the total, at 10 bytes an element.
+    """
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    elif total.device.type != "cpu":
+        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
+    else:
+        total += left @ right
 
 
 @torch.enable_grad()

@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from trainer.config import Model
 from trainer.model.loss import FromLogits, Measure, logit_losses, row_losses, token_values
+from trainer.model.sizes import chunk_tokens
 
 State = tuple[Tensor, Tensor]  # of a layer: hidden and cell, each (1, rows, hidden_size)
 
@@ -138,11 +139,11 @@ class LSTM(nn.Module):
             hidden = self._drop(hidden)
             if cache is not None:
                 cache.states[number] = state
+        chunk = chunk_tokens(self.config.loss_chunk, self.config.vocab_size or 0, cuda=hidden.is_cuda)
         if from_logits is not None:
-            return token_values(hidden, self.lm_head, from_logits, chunk=self.config.loss_chunk)
+            return token_values(hidden, self.lm_head, from_logits, chunk=chunk)
         if targets is not None:
             z_loss = self.config.z_loss if self.training else 0.0
-            chunk = self.config.loss_chunk
             return row_losses(
                 hidden,
                 targets,

@@ -42,6 +42,24 @@ def count_active(shapes: Shapes, model: Model) -> int:
     return round(sum(math.prod(shape) * active_share(name, model) for name, shape in shapes.items()))
 
 
+CHUNK, LARGEST_CHUNK = 2_048, 8_192  # tokens
+MOST_LOGITS = 2**29  # numbers of a chunk on a GPU, some 7 GB with what becomes of them
+
+
+def chunk_tokens(chosen: int | None, vocab_size: int, *, cuda: bool) -> int:
+    """Tokens whose logits the loss holds at once: model.loss_chunk, or by default what suits the device.
+
+    Each chunk adds to the head's whole gradient. On a GPU that costs 0.4 of the product itself with 2,048 tokens, 0.1
+    with 8,192; on a CPU nothing that shows, and its caches are smaller.
+    """
+    if chosen is not None:
+        return chosen
+    chunk = LARGEST_CHUNK if cuda else CHUNK
+    while chunk > CHUNK and chunk * vocab_size > MOST_LOGITS:
+        chunk //= 2
+    return chunk
+
+
 def head_width(model: Model) -> int:
     """Width of an attention head."""
     return model.head_dim or model.hidden_size // model.num_attention_heads

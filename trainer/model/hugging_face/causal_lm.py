@@ -27,6 +27,7 @@ from trainer.model.hugging_face.config_json import BUILT_IN, OVERRIDES, brief, c
 from trainer.model.hugging_face.heads import HEADS
 from trainer.model.hugging_face.safetensors_folder import find_tensors
 from trainer.model.loss import FromLogits, Measure, logit_losses, row_losses, token_values
+from trainer.model.sizes import chunk_tokens
 
 # Bounds on what a config.json may ask for, above any model that is published
 MOST_MODULES = 30_000
@@ -80,14 +81,13 @@ class CausalLM(nn.Module):
             tokens = cache.append(tokens)
         documents = {} if document_ids is None else {"position_ids": document_positions(document_ids)}
         logits = self.inner(input_ids=tokens, **documents).logits
+        chunk = chunk_tokens(self.settings.loss_chunk, logits.shape[-1], cuda=logits.is_cuda)
         if from_logits is not None:
-            return token_values(logits, nn.Identity(), from_logits, chunk=self.settings.loss_chunk)
+            return token_values(logits, nn.Identity(), from_logits, chunk=chunk)
         if targets is None:
             return logits[:, -1:].float() if cache is not None else logits.float()
         z_loss = self.settings.z_loss if self.training else 0.0
-        return row_losses(
-            logits, targets, nn.Identity(), chunk=self.settings.loss_chunk, z_loss=z_loss, measure=self.measure
-        )
+        return row_losses(logits, targets, nn.Identity(), chunk=chunk, z_loss=z_loss, measure=self.measure)
 
     def named_parameters(self, *arguments: Any, **options: Any) -> Iterator[tuple[str, nn.Parameter]]:
         """Parameters by Hugging Face's own names: checkpoints and exports have these."""

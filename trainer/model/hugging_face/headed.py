@@ -13,6 +13,7 @@ from trainer.config import Model
 from trainer.model.hugging_face.causal_lm import CausalLM
 from trainer.model.hugging_face.heads import CLASSIFY, MASKED, SEQ2SEQ, TAG
 from trainer.model.loss import IGNORED, row_losses
+from trainer.model.sizes import chunk_tokens
 
 
 class _Headed(CausalLM):
@@ -29,7 +30,7 @@ class _Headed(CausalLM):
 
     def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         z_loss = self.settings.z_loss if self.training else 0.0
-        chunk = self.settings.loss_chunk
+        chunk = chunk_tokens(self.settings.loss_chunk, logits.shape[-1], cuda=logits.is_cuda)
         return row_losses(logits, targets, nn.Identity(), chunk=chunk, z_loss=z_loss, measure=self.measure)
 
 
