@@ -9,7 +9,7 @@ from trainer.config.knobs import knob
 from trainer.config.optimizers import OPTIMIZERS
 
 AUTO = "auto"
-"""Of train.precision and train.micro_batch_size: what a run settles when it begins, and then keeps."""
+"""Of keys of train: what a run settles when it begins. Precision and micro-batches it then keeps."""
 
 
 @dataclass
@@ -50,7 +50,16 @@ class Train:
         common=True,
         choices=(AUTO, "fp32", "bf16", "fp8"),
     )
-    compile: bool = knob(False, "torch.compile each decoder block, and the loss.", common=True)
+    compile: bool | str = knob(
+        AUTO, "torch.compile each decoder block, and the loss; auto: on a GPU that can.", common=True, choices=(AUTO,)
+    )
+    merge_products: bool | str = knob(
+        AUTO,
+        "Multiply by the matrices of queries, keys and values at once, and of gate and up; auto: where that is free, "
+        "in compiled blocks of weights in fp32 that a GPU multiplies in bf16.",
+        choices=(AUTO,),
+        later=True,
+    )
     activation_checkpointing: str = knob(
         "none",
         "Recompute blocks in backward to save memory; selective keeps products and attention, the cheap rest it "
@@ -208,10 +217,32 @@ class Parallel:
     nvme_path: Optional[str] = knob(None, "Folder on a local NVMe drive of every node, for offload_device=nvme.")
 
 
-def fills_buckets(parallel: Parallel, *, cuda: bool) -> bool:
+def overlaps(*, cuda: bool, ranks: int) -> bool:
+    """Whether gradients are reduced while backward goes on (DeepSpeed's overlap_comm), by `ranks` that share them.
+
+    A rank alone would only wait for its device at the end of each backward.
+    """
+    return cuda and ranks > 1
+
+
+def fills_buckets(parallel: Parallel, *, cuda: bool, ranks: int) -> bool:
     """Whether gradients are copied into a bucket as they come (DeepSpeed's contiguous_gradients).
 
-    That is for reducing them while backward goes on. At stage 1 on a CPU nothing does; the copies would be 4 % to 6 %
-    of a small model's step.
+    That is for reducing them while backward goes on. At stage 1 on a CPU, or on one GPU, nothing does; the copies would
+    be 4 % to 6 % of a small model's step.
     """
-    return cuda or parallel.zero_stage != 1 or parallel.offload != "none"
+    return overlaps(cuda=cuda, ranks=ranks) or parallel.zero_stage != 1 or parallel.offload != "none"
+
+
+BUCKET = 500_000_000  # DeepSpeed's own reduce_bucket_size, elements
+LEAST_BUCKET = 5_000_000  # below, a network is kept busy by latencies
+BUCKETS = 6
+
+
+def bucket_elements(elements: int, *, cuda: bool) -> int:
+    """Gradients that are reduced together (DeepSpeed's reduce_bucket_size), of the `elements` that a rank holds.
+
+    A bucket is reduced when it is full: one of DeepSpeed's size is, of models below 500M, when backward has ended, and
+    nothing overlaps. On a CPU nothing would, either.
+    """
+    return max(LEAST_BUCKET, min(BUCKET, elements // BUCKETS)) if cuda else BUCKET

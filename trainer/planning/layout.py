@@ -8,15 +8,16 @@ from functools import cached_property
 
 from trainer.config import Pretrain
 from trainer.config.batches import data_ranks_of, rounds, settle_micro_batch
+from trainer.config.training import bucket_elements
 from trainer.model.partition import Partition
-from trainer.model.sizes import Shapes, count, decoder_shapes
+from trainer.model.sizes import Shapes, chunk_tokens, count, decoder_shapes
+from trainer.rules.compiled import settle_compile
 
 # DeepSpeed's settings, in elements, unless deepspeed.zero_optimization has others. Stage 3 keeps smaller parameters
 # whole between the steps (stage3_param_persistence_threshold), and larger ones from forward to backward if less than
 # this is used in between (stage3_max_reuse_distance).
 PERSISTENT = 100_000
 REUSE_DISTANCE = 1_000_000_000
-BUCKET = 500_000_000  # reduce_bucket_size, and what stage 0 reduces at once
 ALIGNMENT = 2  # times ranks: what stages 1 and 2 pad a group of parameters to
 
 
@@ -71,6 +72,17 @@ class Layout:
         return parallel.zero_stage < 3 and parallel.tensor == 1
 
     @property
+    def compiled(self) -> bool:
+        """Whether blocks and loss are compiled."""
+        return settle_compile(self.config, can_compile=self.cuda)
+
+    @property
+    def chunk(self) -> int:
+        """Tokens whose logits the loss holds at once."""
+        model = self.config.model
+        return chunk_tokens(model.loss_chunk, model.vocab_size or 0, cuda=self.cuda)
+
+    @property
     def tokens(self) -> int:
         """Tokens of a micro-batch on a rank."""
         return self.micro_batch * self.config.data.sequence_length // self.config.parallel.sequence
@@ -92,6 +104,11 @@ class Layout:
             return sum(padded(math.prod(shape), self.ranks) // self.ranks for shape in self.held.values())
         groups = ([math.prod(shape) for shape in self.held.values() if (len(shape) == 1) == one] for one in (0, 1))
         return sum(padded(sum(sizes), self.ranks * ALIGNMENT) // self.ranks for sizes in groups)
+
+    @property
+    def bucket(self) -> int:
+        """Elements whose gradients are reduced together, at stages 1 to 3."""
+        return self.zero("reduce_bucket_size", bucket_elements(self.elements, cuda=self.cuda))
 
     def zero(self, key: str, default: int) -> int:
         """A number of deepspeed.zero_optimization, or DeepSpeed's own."""

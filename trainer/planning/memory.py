@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from trainer.config.training import BUCKET
 from trainer.planning.activations import Activations, activations_of
-from trainer.planning.layout import BUCKET, REUSE_DISTANCE, Layout
+from trainer.planning.layout import REUSE_DISTANCE, Layout
 from trainer.planning.states import FP32, States, bucket_of, persistent, states_of, uses_bf16_optimizer
 
 MARGIN = 0.10  # largest error of a prediction; tests/planning/test_memory.py holds it
@@ -178,5 +179,5 @@ def _stepping(layout: Layout) -> int:
         return flattened + layout.elements * layout.weight_width
     if layout.config.parallel.offload != "none":
         return bucket_of(layout)
-    at_once = min(layout.elements, layout.zero("reduce_bucket_size", BUCKET)) * FP32
+    at_once = min(layout.elements, layout.bucket) * FP32
     return max(layout.share * FP32, (bucket_of(layout) or at_once) if stage == 1 else 0)

@@ -9,9 +9,9 @@ import math
 from dataclasses import dataclass, field
 
 from trainer.config.optimizers import OPTIMIZERS
-from trainer.config.training import fills_buckets
+from trainer.config.training import fills_buckets, overlaps
 from trainer.model.sizes import is_hidden_matrix
-from trainer.planning.layout import BUCKET, PERSISTENT, Layout
+from trainer.planning.layout import PERSISTENT, Layout
 
 FP32 = 4  # bytes
 
@@ -55,13 +55,14 @@ def bucket_of(layout: Layout) -> int:
     DeepSpeed makes them of full size; on a CPU only the pages that are written are ever there.
     """
     parallel, stage = layout.config.parallel, layout.config.parallel.zero_stage
-    filled = layout.zero("contiguous_gradients", fills_buckets(parallel, cuda=layout.cuda))
+    filled = layout.zero("contiguous_gradients", fills_buckets(parallel, cuda=layout.cuda, ranks=layout.ranks))
     if stage == 0 or uses_bf16_optimizer(layout) or not filled:
         return 0
-    size = layout.zero("reduce_bucket_size", BUCKET)
+    size = layout.bucket
     size = size if layout.cuda else min(size, layout.elements)
     width = FP32 if stage == 1 else layout.weight_width
-    return size * width * (2 if layout.cuda and stage < 3 else 1)  # two where communication overlaps
+    overlapping = overlaps(cuda=layout.cuda, ranks=layout.ranks)
+    return size * width * (2 if overlapping and stage < 3 else 1)  # one is filled while the other is reduced
 
 
 def uses_bf16_optimizer(layout: Layout) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,11 +10,13 @@ import torch
 
 from trainer.config import Pretrain
 from trainer.config.batches import accumulation_steps, micro_batch_of
-from trainer.config.training import fills_buckets
+from trainer.config.training import bucket_elements, fills_buckets, overlaps
 from trainer.engine.deepspeed import storage, tensor_parallel
+from trainer.engine.deepspeed.compiler import bring_whole_blocks, unmarked_hooks
 from trainer.engine.deepspeed.gradients import deepspeed_clips
 from trainer.engine.deepspeed.muon import import_uncompiled, orthogonalize_whole_matrices
 from trainer.engine.deepspeed.offload import offload_settings
+from trainer.engine.deepspeed.replicas import ReplicaGradients
 from trainer.errors import ConfigError
 from trainer.model.build import LanguageModel
 from trainer.model.hugging_face.causal_lm import CausalLM
@@ -41,6 +44,8 @@ def deepspeed_config(config: Pretrain, mesh: Mesh, partition: Partition) -> dict
     """The DeepSpeed configuration of a run. ConfigError if config.deepspeed sets what has a key of ours."""
     stage = config.parallel.zero_stage
     cuda = mesh.device.type == "cuda"
+    ranks = mesh.world_size // mesh.tensor  # that share gradients
+    elements = sum(math.prod(partition.held_shape(name)) for name in partition.shapes)
     ours: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": micro_batch_of(config.train, mesh.data_size),
         "gradient_accumulation_steps": accumulation_steps(config, mesh.data_size),
@@ -48,8 +53,9 @@ def deepspeed_config(config: Pretrain, mesh: Mesh, partition: Partition) -> dict
         "gradient_clipping": config.train.gradient_clipping if deepspeed_clips(config) else 0.0,
         "zero_optimization": {
             "stage": stage,
-            "overlap_comm": cuda,
-            "contiguous_gradients": fills_buckets(config.parallel, cuda=cuda),
+            "overlap_comm": overlaps(cuda=cuda, ranks=ranks),
+            "contiguous_gradients": fills_buckets(config.parallel, cuda=cuda, ranks=ranks),
+            "reduce_bucket_size": bucket_elements(elements, cuda=cuda),
             "zero_hpz_partition_size": config.parallel.hpz,
             **offload_settings(config.parallel, mesh, partition),
         },
@@ -104,9 +110,12 @@ def initialize(
 ) -> Any:
     """DeepSpeed's engine around a model that was constructed here, and its optimiser."""
     import deepspeed
+    from deepspeed.utils import groups
 
     import_uncompiled()
-    with storage.without_exchange():
+    if config.parallel.zero_stage == 3 and config.train.compile:
+        bring_whole_blocks(model)
+    with storage.without_exchange(), unmarked_hooks():
         engine, _, _, _ = deepspeed.initialize(
             model=model,
             optimizer=optimizer,
@@ -119,6 +128,8 @@ def initialize(
             orthogonalize_whole_matrices(engine.module, partition)
     if config.parallel.zero_stage == 0 and mesh.world_size == mesh.tensor:
         engine.enable_backward_allreduce = False  # nobody to reduce with; it would copy all gradients, there and back
+    elif config.parallel.zero_stage == 0 and overlaps(cuda=mesh.device.type == "cuda", ranks=mesh.world_size):
+        ReplicaGradients(engine, groups._get_sequence_data_parallel_group())
     if isinstance(model, CausalLM):
         model.restore_buffers()
     for name, parameter in engine.module.named_parameters():
