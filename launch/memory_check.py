@@ -27,7 +27,7 @@ def check_memory(config: Pretrain, world_size: int) -> None:
     if not config.launch.check_memory or not known:
         return  # what isn't predicted isn't refused
     from trainer.planning.cluster import with_vocabulary
-    from trainer.planning.fit import memory_problem
+    from trainer.planning.fit import default_micro_batch, memory_problem
 
     model = with_vocabulary(config.model, config.data)
     capacity = device_memory(config, world_size)
@@ -39,6 +39,9 @@ def check_memory(config: Pretrain, world_size: int) -> None:
     if train.micro_batch_size == AUTO:
         train = replace(train, micro_batch_size=1)  # it takes what fits, be it a single sequence
     planned = replace(config, model=model, train=train)
+    if train.micro_batch_size is None:
+        micro_batch_size = default_micro_batch(planned, world_size, cuda=cuda, memory=size)
+        planned = replace(planned, train=replace(train, micro_batch_size=micro_batch_size))
     message = memory_problem(planned, world_size, memory=size, cuda=cuda, device=name)
     if message:
         raise ConfigError(message)

@@ -18,6 +18,7 @@ def chunk_of(micro_step: int, *, rank: int, world_size: int) -> int:
 
 
 DEFAULT_MICRO_BATCH = 8  # sequences
+GPU_TOKENS = 32_768  # of a default micro-batch on a GPU, where they fit: fewer leave it idle between kernels
 
 
 def micro_batch_in(train: Train, most: int) -> int:
@@ -41,8 +42,8 @@ def data_ranks_of(config: Pretrain, world_size: int) -> int:
     return world_size // (config.parallel.tensor * config.parallel.sequence)
 
 
-def micro_batch_of(train: Train, ranks: int) -> int:
-    """train.micro_batch_size, or by default the largest up to DEFAULT_MICRO_BATCH that divides a rank's share.
+def micro_batch_of(train: Train, ranks: int, most: int = DEFAULT_MICRO_BATCH) -> int:
+    """train.micro_batch_size, or by default the largest up to `most` that divides a rank's share.
 
     The default stands for AUTO, too, until the sizes have been measured.
     """
@@ -51,7 +52,7 @@ def micro_batch_of(train: Train, ranks: int) -> int:
     if train.batch_size % ranks:
         return 1  # no size will do: check_batch says so
     share = train.batch_size // ranks
-    return max([size for size in divisors(share) if size <= DEFAULT_MICRO_BATCH], default=1)
+    return max([size for size in divisors(share) if size <= most], default=1)
 
 
 def settle_micro_batch(config: Pretrain, world_size: int) -> int:

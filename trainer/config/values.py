@@ -28,7 +28,12 @@ def check_values(section: Any, prefix: str = "") -> None:
             within = abs(value) != math.inf and rules["low"] <= value <= rules["high"]
             require(within, f"{key}={value}: must be at least {rules['low']}{limit}{unit}.")
         elif isinstance(value, str):
-            check_text(key, value, choices=rules.get("choices", ()), is_name=rules.get("is_name", False))
+            choices = rules.get("choices", ())
+            require(
+                not str(item.type).startswith("bool") or value in choices,
+                f"{key}={value}: not known; choose one of true, false, {', '.join(choices)}.",
+            )
+            check_text(key, value, choices=choices, is_name=rules.get("is_name", False))
 
 
 def check_text(key: str, value: str, *, choices: Sequence[str], is_name: bool) -> None:

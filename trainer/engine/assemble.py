@@ -22,6 +22,7 @@ from trainer.model.partition import Partition
 from trainer.model.quantized import fill_quantized
 from trainer.model.region import Source
 from trainer.ranks.mesh import Mesh
+from trainer.rules.compiled import settle_merging
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ def assemble(
         to_float8(module)
     module.set_activation_checkpointing(config.train.activation_checkpointing)
     spread_sequence(module, mesh)
+    if settle_merging(config, cuda=mesh.device.type == "cuda"):
+        module.merge_products()
     zero.construct(config, mesh, module, partition)
     if config.adapt.quantize != "none" and base is not None:
         fill_quantized(module, lambda name, region: base(name, WEIGHT, region), mesh.device)
@@ -65,12 +68,14 @@ def assemble(
     return Assembly(zero.initialize(config, mesh, module, optimizer, partition), module, partition)
 
 
-def compile_parts(module: Any) -> None:
+def compile_parts(module: Any, *, dynamic: bool | None = None) -> None:
     """torch.compile, block by block: one small graph, compiled once for all blocks of a shape; not the experts.
 
-    And what becomes of the logits, the largest tensors of a step: compiled, they are passed over fewer times.
+    And what becomes of the logits, the largest tensors of a step: compiled, they are passed over fewer times. It is the
+    forward of a block that is compiled, so that hooks on it, by which stage 3 brings its weights, stay outside.
+    `dynamic` is torch.compile's: None makes sizes dynamic that are found to change, False compiles each by itself.
     """
     keep_eager(module)
     for block in module.blocks:
-        block.compile()
-    module.measure = torch.compile(logit_losses)
+        block.forward = torch.compile(block.forward, dynamic=dynamic)
+    module.measure = torch.compile(logit_losses, dynamic=dynamic)

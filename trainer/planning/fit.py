@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trainer.config import Pretrain
+from trainer.config.batches import GPU_TOKENS, data_ranks_of, micro_batch_of, settle_micro_batch
+from trainer.config.launchers import range_of
 from trainer.config.plain_values import with_values
 from trainer.errors import ConfigError, divisors
 from trainer.planning.layout import layout_of
@@ -27,6 +29,24 @@ def memory_problem(config: Pretrain, world_size: int, *, memory: int, cuda: bool
         f"{memory / GB:.3g} GB: {_mend(config, world_size, memory, cuda)}. `banyan plan` shows more; "
         "launch.check_memory=false starts it nevertheless."
     )
+
+
+def default_micro_batch(config: Pretrain, world_size: int, *, cuda: bool, memory: int | None) -> int:
+    """The micro-batch of a run that gives none: on a GPU by tokens, the most that divide a rank's share and fit.
+
+    `memory` is a device's, in bytes. Where that, or what the model takes, isn't known, it is by sequences as on a CPU.
+    """
+    known = config.model.path is None and config.model.kind == "decoder" and config.adapt.name == "full"
+    by_tokens = cuda and memory is not None and known and config.objective.name == "causal"
+    if config.train.micro_batch_size is not None or range_of(config.launch) is not None or not by_tokens:
+        return settle_micro_batch(config, world_size)
+    most = GPU_TOKENS * config.parallel.sequence // config.data.sequence_length
+    size = micro_batch_of(config.train, data_ranks_of(config, world_size), max(1, most))
+    for smaller in divisors(size)[::-1]:
+        tried = with_values(config, {"train.micro_batch_size": smaller})
+        if memory_of(layout_of(tried, world_size, cuda=True)).total <= memory * (1 - MARGIN):
+            return smaller
+    return 1
 
 
 def _mend(config: Pretrain, world_size: int, memory: int, cuda: bool) -> str:

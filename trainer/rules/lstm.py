@@ -29,7 +29,7 @@ def check_lstm(config: Pretrain) -> None:
         ("parallel.sequence", parallel.sequence, 1),
         ("optimizer.name", "muon" if config.optimizer.name == "muon" else "adamw", "adamw"),
         ("adapt", config.adapt.name, "full"),
-        ("train.compile", train.compile, False),
+        ("train.compile", train.compile is True, False),
         ("train.activation_checkpointing", train.activation_checkpointing, "none"),
     ):
         require(

@@ -11,6 +11,7 @@ from trainer.config.values import check_values
 from trainer.errors import ConfigError, divisors, require
 from trainer.rules.adapt import check_adapt
 from trainer.rules.alerts import check_alerts
+from trainer.rules.compiled import check_compile
 from trainer.rules.layouts import check_elastic, check_layout
 from trainer.rules.lstm import check_lstm
 from trainer.rules.objectives import check_objective
@@ -75,10 +76,6 @@ def check_causal_lm(config: Pretrain) -> None:
     require(
         train.activation_checkpointing != "selective",
         "train.activation_checkpointing=selective with model.path: transformers knows full only; use full or none.",
-    )
-    require(
-        not train.compile,
-        "train.compile=true with model.path: only our own decoder's blocks are compiled; use train.compile=false.",
     )
 
 
@@ -170,11 +167,7 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
     else:
         check_elastic(config)
         check_elastic_batch(train, most=sizes[1])
-    require(
-        train.activation_checkpointing != "selective" or not train.compile,
-        "train.activation_checkpointing=selective with train.compile=true: products in compiled blocks can't be told "
-        "apart and would all be computed again; use train.activation_checkpointing=full or train.compile=false.",
-    )
+    check_compile(config)
     require(
         sum(length is not None for length in (train.steps, train.tokens, train.epochs)) == 1,
         "train.steps, train.tokens and train.epochs: give one of them, the length of the run.",

@@ -36,7 +36,7 @@ from trainer.model.hugging_face.folder import own_model, with_absolute_folders
 # May differ between the runs of one directory: they change neither what is learnt nor in which order.
 FREE_SECTIONS = ("run", "parallel", "deepspeed", "checkpoint", "evaluate", "track", "health", "launch")
 FREE_TRAIN = (
-    *("stop_at", "micro_batch_size", "compile", "activation_checkpointing", "deterministic"),
+    *("stop_at", "micro_batch_size", "compile", "merge_products", "activation_checkpointing", "deterministic"),
     *("profile", "profile_ranks"),
 )
 FREE_MODEL = ("name", "loss_chunk")

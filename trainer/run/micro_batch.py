@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from trainer.config import AUTO, Model, Pretrain
-from trainer.config.batches import settle_micro_batch
 from trainer.errors import BanyanError, ConfigError, InputError, divisors
 from trainer.machine.durable import write_json
 from trainer.machine.environment import as_stored
 from trainer.machine.json_file import Malformed, Positive, from_known, read_json
+from trainer.planning.fit import default_micro_batch
 from trainer.ranks.mesh import Mesh
 from trainer.run.micro_batch_timing import OUT_OF_MEMORY, Timing
 from trainer.run.sidecar import run_sidecars
@@ -37,7 +39,9 @@ def find_micro_batch(config: Pretrain, model: Model, mesh: Mesh, run_dir: Path, 
     ConfigError if not even the smallest fits.
     """
     if config.train.micro_batch_size != AUTO:
-        return settle_micro_batch(config, mesh.world_size)
+        cuda = mesh.device.type == "cuda"
+        memory = torch.cuda.get_device_properties(mesh.device).total_memory if cuda else None
+        return default_micro_batch(config, mesh.world_size, cuda=cuda, memory=mesh.from_main(memory))
     circumstances = circumstances_of(config, mesh, device)
     known = mesh.main_finds(lambda: recorded(run_dir, circumstances, config.train.batch_size // mesh.data_size))
     if known is not None:

@@ -78,7 +78,8 @@ def configuration(values: dict[str, Any]) -> Pretrain:
 
 
 def measure_all(config: Pretrain, sizes: list[int], budget_s: float) -> Iterator[Timing]:
-    """Timings of `sizes`, ascending, until larger ones have long been slower or `budget_s` is over.
+    """Timings of `sizes`, ascending, until larger ones have long been slower or `budget_s` is over, in
+    which compiling doesn't count.
 
     MemoryError, or torch's own, at the first that doesn't fit.
     """
@@ -92,17 +93,20 @@ def measure_all(config: Pretrain, sizes: list[int], budget_s: float) -> Iterator
     engine = assembly.engine
     fragments.restore(engine, assembly.partition, seeded_weights(config.model, config.seed), steps=0)
     if config.train.compile:
-        compile_parts(engine.module)
-    fastest, slower, before = float("inf"), 0, 0
+        compile_parts(engine.module, dynamic=False)  # the run will have one size
+    fastest, slower, before, warming = float("inf"), 0, 0, 0.0
     for number, size in enumerate(sizes):
-        timing = measure_steps(engine, config, mesh, size)
+        if config.train.compile and number > 0:
+            torch._dynamo.reset()  # or the graphs of earlier sizes would count against the limit of recompilations
+        timing, first_s = measure_steps(engine, config, mesh, size)
+        warming += first_s if config.train.compile else 0.0
         if not _is_room_left(mesh):
             raise MemoryError(f"{size} sequences leave less than {FREE_SHARE:.0%} of the device free")
         yield timing
         per_sequence = timing.inner_s / size
         slower = slower + 1 if per_sequence > SLOWER * fastest else 0
         fastest = min(fastest, per_sequence)
-        late = _largest(time.monotonic() - began, mesh) > budget_s
+        late = _largest(time.monotonic() - began - warming, mesh) > budget_s
         growth = (timing.bytes - before) / (size - sizes[number - 1]) if number > 0 else 0
         before = timing.bytes
         following = sizes[number + 1] if number + 1 < len(sizes) else size
@@ -110,8 +114,8 @@ def measure_all(config: Pretrain, sizes: list[int], budget_s: float) -> Iterator
             return
 
 
-def measure_steps(engine: Any, config: Pretrain, mesh: Mesh, size: int) -> Timing:
-    """Takes steps of two micro-batches; the first warms up."""
+def measure_steps(engine: Any, config: Pretrain, mesh: Mesh, size: int) -> tuple[Timing, float]:
+    """Takes steps of two micro-batches; the first warms up, and compiles. And how long that took, in seconds."""
     if mesh.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     batch = own_part(random_batch(config, size, mesh), mesh).to(mesh.device)
@@ -121,12 +125,13 @@ def measure_steps(engine: Any, config: Pretrain, mesh: Mesh, size: int) -> Timin
     for _ in range(1 + REPEATS):
         inner.append(_timed(engine, objective, batch, scale, mesh))
         last.append(_timed(engine, objective, batch, scale, mesh))
-    return Timing(
+    timing = Timing(
         size=size,
         inner_s=_largest(statistics.median(inner[1:]), mesh),
         last_s=_largest(statistics.median(last[1:]), mesh),
         bytes=int(_largest(_peak_bytes(mesh), mesh)),
     )
+    return timing, inner[0] + last[0]
 
 
 def random_batch(config: Pretrain, size: int, mesh: Mesh) -> Batch:

@@ -19,6 +19,7 @@ from trainer.machine.host import multiplies_bf16
 from trainer.planning import report
 from trainer.planning.cluster import Cluster, cluster_of, with_vocabulary
 from trainer.planning.cost import Cost, cost_of
+from trainer.planning.fit import default_micro_batch
 from trainer.planning.scaling import scale
 from trainer.planning.search import Candidate, assess, rank
 from trainer.rules.layouts import settle_precision
@@ -52,6 +53,9 @@ def main(config: Plan) -> int:
     else:
         require_given_micro_batch(config)
         check_pretrain(config, cluster.devices)
+        device = cluster.device
+        size = default_micro_batch(config, cluster.devices, cuda=device.cuda, memory=device.memory)
+        config = with_values(config, {"train.micro_batch_size": size})
         chosen = assess(config, cluster)
     cost = whole_run(chosen, cluster)
     print(report.of_candidate(chosen, cluster, cost))
