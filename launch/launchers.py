@@ -96,11 +96,22 @@ def _prepare_on_slurm(verb: Verb, config: Any) -> int:
 
 
 def _bind_cores() -> int:
-    """A rank of a SLURM job takes cores near its GPU, and shares them with nobody."""
+    """A rank takes cores near its GPU, and shares them with nobody."""
     from launch import cores
 
     cores.bind(int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     return 1
+
+
+def _bind_beside_gpus() -> int:
+    """A rank that has one of this node's GPUs, where each has a rank, takes cores near it; else all share all cores.
+
+    Which GPU a rank has isn't known here where some are left to others.
+    """
+    from launch import cores
+
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return _bind_cores() if ranks > 1 and len(cores.gpu_cores()) == ranks else ranks
 
 
 def _start_on_ray(verb: Verb, config: Any, arguments: Sequence[str], check: Callable[[int], None]) -> int:
@@ -130,7 +141,7 @@ def _serve_on_ray(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
 
 
 LAUNCHERS: dict[str, Launcher] = {
-    "local": Launcher(_start_locally, _prepare_locally, _serve_here),
+    "local": Launcher(_start_locally, _prepare_locally, _serve_here, _bind_beside_gpus),
     "slurm": Launcher(_submit_to_slurm, _prepare_on_slurm, _serve_on_slurm, _bind_cores),
-    "ray": Launcher(_start_on_ray, _prepare_on_ray, _serve_on_ray),
+    "ray": Launcher(_start_on_ray, _prepare_on_ray, _serve_on_ray, _bind_beside_gpus),
 }

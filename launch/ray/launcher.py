@@ -26,7 +26,10 @@ from trainer.errors import FoundError
 from trainer.run.directory import locate
 
 # Of the driver's environment, what ranks get: settings and keys of the libraries that they use.
-PASSED_ON = ("WANDB_", "NCCL_", "GLOO_", "TORCH", "DS_", "HF_", "AWS_", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+PASSED_ON = (
+    *("WANDB_", "NCCL_", "GLOO_", "TORCH", "PYTORCH_", "TRITON_", "DS_", "HF_", "AWS_"),
+    *("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"),
+)
 
 
 def run(verb: str, config: Any, arguments: Sequence[str], check: Callable[[int], None]) -> int:

@@ -50,3 +50,23 @@ def test_a_process_is_bound_to_its_share():
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True, env=os.environ
     )
     assert bound.stdout == "True\n"
+
+
+def test_ranks_are_bound_where_each_has_a_gpu_of_this_node_and_else_left_alone(tmp_path):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 00000000:3B:00.0\necho 00000000:5E:00.0\n")
+    tool.chmod(0o755)
+    program = "import os\nfrom launch.launchers import LAUNCHERS\n"
+    program += "print([LAUNCHERS[name].on_rank() for name in ('local', 'ray')], len(os.sched_getaffinity(0)))\n"
+    cores = len(os.sched_getaffinity(0))
+    for ranks, expected in ((2, f"[1, 1] {max(1, cores // 2)}"), (3, f"[3, 3] {cores}"), (1, f"[1, 1] {cores}")):
+        environment = os.environ | {
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "LOCAL_RANK": "0",
+            "LOCAL_WORLD_SIZE": str(ranks),
+        }
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environment)
+        if ranks == 2:  # bound twice, each time to half of what was left
+            expected = f"[1, 1] {max(1, max(1, cores // 2) // 2)}"
+        assert done.stdout.strip() == expected

@@ -19,6 +19,7 @@ from trainer.errors import BanyanError, ConfigError
 from trainer.machine.process import raise_file_limit
 from trainer.ranks import messages
 from trainer.ranks.collectives import COLLECTIVES
+from trainer.ranks.driver import require_driver
 from trainer.ranks.extensions import choose_folder, load_cpu_op
 from trainer.ranks.rendezvous import keep_to_interface, open_store
 
@@ -124,6 +125,8 @@ def join(*, tensor: int = 1, sequence: int = 1, hang_timeout_s: float = 0.0) -> 
     timeout = max(TIMEOUT, timedelta(seconds=2 * hang_timeout_s))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     cuda = torch.cuda.is_available()
+    if cuda:
+        require_driver()
     if cuda and local_rank >= torch.cuda.device_count():
         raise ConfigError(
             f"launch.processes: rank {os.environ['RANK']} has no GPU of its own ({torch.cuda.device_count()} here); "

@@ -1,4 +1,7 @@
-"""`python -m trainer.ranks.warm_up`: builds DeepSpeed's CPU op once, so that no run waits for the compiler."""
+"""`python -m trainer.ranks.warm_up`: builds DeepSpeed's CPU op once, so that no run waits for the compiler.
+
+On a GPU it compiles a tiny function instead, by which it is seen whether train.compile can.
+"""
 
 import os
 import sys
@@ -14,5 +17,14 @@ if __name__ == "__main__":
         mesh = join()
     except BanyanError as error:
         sys.exit(f"banyan: {error}")
+    if mesh.device.type == "cuda":
+        import torch
+
+        from trainer.machine.c_compiler import compiler_problem
+
+        if problem := compiler_problem():
+            print(f"banyan: train.compile won't work: {problem}.")
+        else:
+            torch.compile(lambda values: values.sin() + 1)(torch.ones(8, device=mesh.device))
     mesh.leave()
     print(f"ready: DeepSpeed on {mesh.device}")
