@@ -149,11 +149,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read_in_turns(folder: Path, *, rounds: int, batches: int) -> dict[str, list[tuple[float, float]]]:
+def read_in_turns(
+    folder: Path, *, rounds: int, batches: int, readers: dict[str, Callable[[Path], Iterator[Any]]] = READERS
+) -> dict[str, list[tuple[float, float]]]:
     """(wall, CPU) seconds of each reader's turns, after one that isn't counted."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    streams = {name: reader(folder) for name, reader in READERS.items()}
+    streams = {name: reader(folder) for name, reader in readers.items()}
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in streams}
     for number in range(rounds + 1):
         for name, stream in streams.items():

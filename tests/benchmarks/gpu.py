@@ -53,39 +53,39 @@ GPT2 = dataclasses.replace(
 
 @dataclass(frozen=True)
 class Entry:
-    """A case, and whether its contestants fit into the GPU's memory together, so that they can take turns."""
+    """A case, and whether Banyan competes in all its ways."""
 
     case: Case
-    together: bool
+    every_way: bool
     rounds: int
     steps: int
 
 
 ENTRIES = (
-    Entry(GPT2, together=True, rounds=5, steps=10),
+    Entry(GPT2, every_way=True, rounds=5, steps=10),
     Entry(
         dataclasses.replace(
             GPT2, name="350M-1024", rows=16, hidden_size=1024, intermediate_size=2816, num_hidden_layers=24,
             num_attention_heads=16, num_key_value_heads=16,
         ),
-        together=True, rounds=4, steps=6,
+        every_way=True, rounds=4, steps=6,
     ),
-    Entry(LLAMA_1B, together=False, rounds=3, steps=5),
+    Entry(LLAMA_1B, every_way=False, rounds=3, steps=5),
     Entry(
-        dataclasses.replace(LLAMA_1B, name="1B-4096", rows=4, sequence_length=4096), together=False, rounds=3, steps=5
+        dataclasses.replace(LLAMA_1B, name="1B-4096", rows=4, sequence_length=4096), every_way=False, rounds=3, steps=5
     ),
     Entry(
         dataclasses.replace(
             LLAMA_1B, name="3B-2048", rows=2, hidden_size=3072, num_hidden_layers=28, num_attention_heads=24,
             activation_checkpointing="full",
         ),
-        together=False, rounds=3, steps=4,
+        every_way=False, rounds=3, steps=4,
     ),
 )  # fmt: skip
 
 
 def contestants(entry: Entry) -> list[Contestant]:
-    """Who competes; where memory is plenty, Banyan also at ZeRO stage 1, and with all logits at once."""
+    """Who competes: of small models Banyan also at ZeRO stage 1, and with all logits at once."""
     chosen = [
         Contestant(FLOOR, "products"),
         Contestant(BARE, "bare"),
@@ -93,7 +93,7 @@ def contestants(entry: Entry) -> list[Contestant]:
         Contestant("nanoGPT's way", "nanogpt"),
         Contestant("torchtitan's model", "torchtitan", peer="torchtitan"),
     ]
-    if entry.together:
+    if entry.every_way:
         chosen += [
             Contestant("banyan, ZeRO 1", "banyan", {"parallel.zero_stage": "1"}),
             Contestant("banyan, one chunk", "banyan", {"model.loss_chunk": str(entry.case.tokens)}),
@@ -132,7 +132,7 @@ def hold(entry: Entry, options: argparse.Namespace, deadline: float) -> list[Mea
     """Holds one contest, prints its table and writes its JSON."""
     case, facts = entry.case, report.machine()
     chosen = contestants(entry)
-    groups = [chosen] if entry.together else [[one] for one in chosen]
+    groups = admit(chosen, planned_bytes(case), device_bytes(case))
     results: list[Measured] = []
     with tempfile.TemporaryDirectory(prefix="bench-gpu-") as name:
         folder = Path(name)
@@ -142,15 +142,57 @@ def hold(entry: Entry, options: argparse.Namespace, deadline: float) -> list[Mea
             if left < 15:
                 results += [Measured(one.name, failure="not run: out of time") for one in group]
                 continue
-            timeout_s = min(left, 240.0 if entry.together else 100.0)
-            results += compete(group, case, folder, rounds=entry.rounds, steps=entry.steps, timeout_s=timeout_s)
-    print(f"\n{case.name}: {entry.rounds} turns of {entry.steps} steps of {case.tokens} tokens each")
-    print(report.machine_line(facts))
-    print(gpu_table(case, results), flush=True)
+            timeout_s = min(left, 100.0 + 25.0 * len(group))
+            found = compete(group, case, folder, rounds=entry.rounds, steps=entry.steps, timeout_s=timeout_s)
+            print(f"\n{case.name}: {entry.rounds} turns of {entry.steps} steps of {case.tokens} tokens each")
+            print(report.machine_line(facts))
+            print(gpu_table(case, found), flush=True)
+            results += found
     report.write(
         options.output / f"gpu-{case.name}.json", {"machine": facts, "entry": asdict(entry), "results": results}
     )
     return results
+
+
+def admit(chosen: Sequence[Contestant], each: int, capacity: float) -> list[list[Contestant]]:
+    """Contestants that need `each` bytes, in groups that a device's memory holds at once: those take turns.
+
+    The yardsticks stand in every group, for ratios are of turns that followed each other; the products alone are small.
+    """
+    yardsticks = [one for one in chosen if one.name in (FLOOR, BARE)]
+    others = [one for one in chosen if one.name not in (FLOOR, BARE)]
+    size = int(max(1, min(len(others), capacity / each - 1)))
+    return [yardsticks + others[first : first + size] for first in range(0, len(others), size)]
+
+
+def planned_bytes(case: Case) -> int:
+    """What a contestant takes of the device, as `banyan plan` reckons it for Banyan at stage 0."""
+    from trainer.config import Model, Pretrain
+    from trainer.config.plain_values import with_values
+    from trainer.planning.layout import layout_of
+    from trainer.planning.memory import memory_of
+
+    config = with_values(
+        Pretrain(model=Model(**case.model_settings(), loss_chunk=case.loss_chunk)),
+        {
+            "data.sequence_length": case.sequence_length,
+            "train.precision": case.precision,
+            "train.compile": case.compile,
+            "train.activation_checkpointing": case.activation_checkpointing,
+            "train.batch_size": case.rows,
+            "train.micro_batch_size": case.rows,
+        },
+    )
+    return memory_of(layout_of(config, 1, cuda=case.device == "cuda")).total
+
+
+def device_bytes(case: Case) -> float:
+    """The device's memory, less what is left free; on a CPU no limit."""
+    import torch
+
+    if case.device != "cuda":
+        return math.inf
+    return 0.9 * torch.cuda.get_device_properties(0).total_memory
 
 
 def gpu_table(case: Case, results: Sequence[Measured]) -> str:

@@ -2,12 +2,16 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.benchmarks import gpu, gpu_first
+from tests.benchmarks.baseline import compare_figures, device_slug
+from tests.benchmarks.bench import Figure
 from tests.benchmarks.case import Case
 from tests.benchmarks.contest import ROOT, Contestant, Measured, compete
 from tests.benchmarks.contestants import products
@@ -64,6 +68,66 @@ def test_loss_benchmark_measures_ours_and_torch_s(tmp_path):
 @pytest.mark.full
 def test_profiler_names_the_operators():
     assert "aten::mm" in run("profiler", "--tiny", "--steps", 2)
+
+
+def test_gpu_contestants_take_turns_in_groups_that_the_memory_holds():
+    entry = gpu.ENTRIES[0]
+    chosen, each = gpu.contestants(entry), gpu.planned_bytes(entry.case)
+    assert 10e9 < each < 25e9  # 124M, 32 rows of 1,024
+    groups = gpu.admit(chosen, each, 0.9 * 80e9)
+    assert all(len(group) * each < 0.9 * 80e9 + each for group in groups)  # the products alone take next to nothing
+    assert all({gpu.FLOOR, gpu.BARE} < {one.name for one in group} for group in groups)
+    assert {one.name for group in groups for one in group} == {one.name for one in chosen}
+    assert [len(group) for group in gpu.admit(chosen, each, each)] == [3] * (len(chosen) - 2)
+    assert gpu.admit(chosen, each, float("inf")) == [chosen]
+
+
+@pytest.mark.full
+def test_first_gpu_table_is_whole_on_a_cpu_with_two_ranks(tmp_path):
+    checks = [check.name for check in gpu_first.CHECKS if check.name not in ("1B fp8", "auto")]
+    run("gpu_first", "--device", "cpu", "--tiny", "--ranks", 2, "--output", tmp_path, "--only", *checks)
+    outcomes = {one["name"]: one for one in read(tmp_path, "gpu-first")["outcomes"]}
+    assert {name: one["failure"] for name, one in outcomes.items()} == dict.fromkeys(checks)
+    assert outcomes["stage 3"]["note"] == "0 breaks, 0 recompiled"
+    table = (tmp_path / "gpu-first.md").read_text()
+    assert table.count("\n| ") == len(checks) + 1
+
+
+def test_first_gpu_table_tells_what_it_could_and_could_not_do(tmp_path):
+    only = ("ready", "eager", "ranks, stage 1")
+    run("gpu_first", "--device", "cpu", "--tiny", "--ranks", 1, "--output", tmp_path, "--only", *only)
+    eager = read(tmp_path, "gpu-first")["outcomes"][1]
+    assert (eager["failure"], len(eager["rows"])) == (None, 4)
+    lines = (tmp_path / "gpu-first.md").read_text().splitlines()
+    assert lines[0] == "## First run on cpu"
+    assert "not run: needs 2 GPUs" in lines[-1]
+    assert "no GPU here" in run("gpu_first", code=2)
+
+
+@pytest.mark.full
+def test_bench_prints_a_line_to_quote_and_is_its_own_baseline(tmp_path):
+    said = run("bench", "--tiny", "--rounds", 2, "--steps", 1, "--output", tmp_path)
+    assert re.search(r'"Banyan \S+ trains fp32 at [\d,]+ tokens/s, .* of a bare PyTorch loop', said)
+    where = ("--found", tmp_path / "bench.json", "--baselines", tmp_path / "baselines")
+    assert "no baseline for" in run("baseline", *where, code=2)
+    assert "the baseline is now" in run("baseline", *where, "--accept")
+    assert "worse" not in run("baseline", *where)
+
+
+def test_a_figure_is_worse_beyond_both_spreads_and_what_is_allowed():
+    base = {"speed": Figure(100.0, 2.0), "start": Figure(1.0, 0.1, "s", higher_is_better=False), "gone": Figure(1, 0)}
+    found = {"speed": Figure(94.0, 2.0), "start": Figure(1.2, 0.2, "s", higher_is_better=False), "more": Figure(1, 0)}
+    rows, worse = compare_figures(found, base, least=0.95)
+    assert worse
+    assert [row[-1] for row in rows] == ["worse", "", "missing", "new"]
+    assert not compare_figures(base, base, least=0.95)[1]
+    assert compare_figures({"speed": Figure(96.0, 0.1)}, {"speed": Figure(100.0, 0.1)}, least=0.95)[1] is False
+
+
+def test_a_device_s_baseline_is_known_by_what_decides_its_speed():
+    facts = {"device": "cpu", "processor": "AMD EPYC 9R14", "cores": 2, "instructions": "AVX2"}
+    assert device_slug(facts) == "amd-epyc-9r14-2-cores-avx2"
+    assert device_slug(facts | {"device": "NVIDIA H100 80GB HBM3"}) == "nvidia-h100-80gb-hbm3"
 
 
 def test_gpu_contest_refuses_a_machine_without_one():
