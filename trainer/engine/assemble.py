@@ -57,7 +57,7 @@ def assemble(
     module.set_activation_checkpointing(config.train.activation_checkpointing)
     spread_sequence(module, mesh)
     if settle_merging(config, cuda=mesh.device.type == "cuda"):
-        module.merge_products()
+        module.merge_products()  # type: ignore[operator]
     zero.construct(config, mesh, module, partition)
     if config.adapt.quantize != "none" and base is not None:
         fill_quantized(module, lambda name, region: base(name, WEIGHT, region), mesh.device)

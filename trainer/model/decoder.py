@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -130,7 +131,7 @@ class FeedForward(nn.Module):
         return F.dropout(self.down_proj(F.silu(gate) * up), self.dropout, self.training)
 
 
-def apply_all(layers: Sequence[nn.Module], hidden: Tensor, *, merged: bool) -> Sequence[Tensor]:
+def apply_all(layers: Sequence[Any], hidden: Tensor, *, merged: bool) -> Sequence[Tensor]:
     """What each of several linear layers makes of `hidden`; `merged`: in one product by their weights together.
 
     A wide product keeps a GPU busier than narrow ones, and reads its input once. The weights are put together on the

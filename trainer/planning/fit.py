@@ -37,8 +37,8 @@ def default_micro_batch(config: Pretrain, world_size: int, *, cuda: bool, memory
     `memory` is a device's, in bytes. Where that, or what the model takes, isn't known, it is by sequences as on a CPU.
     """
     known = config.model.path is None and config.model.kind == "decoder" and config.adapt.name == "full"
-    by_tokens = cuda and memory is not None and known and config.objective.name == "causal"
-    if config.train.micro_batch_size is not None or range_of(config.launch) is not None or not by_tokens:
+    by_tokens = cuda and known and config.objective.name == "causal" and range_of(config.launch) is None
+    if memory is None or config.train.micro_batch_size is not None or not by_tokens:
         return settle_micro_batch(config, world_size)
     most = GPU_TOKENS * config.parallel.sequence // config.data.sequence_length
     size = micro_batch_of(config.train, data_ranks_of(config, world_size), max(1, most))

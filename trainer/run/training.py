@@ -327,7 +327,9 @@ def open_tasks_of_run(config: Pretrain, dataset: Dataset, mesh: Mesh) -> Judge |
 def open_layer_stats(config: Pretrain, assembly: Assembly, mesh: Mesh, run_dir: Path) -> LayerStats | None:
     """Statistics of layers, where health.layers_every asks for them."""
     every = config.health.layers_every
-    return LayerStats(assembly, mesh, every=every, run_dir=run_dir, compiled=config.train.compile) if every else None
+    return (
+        LayerStats(assembly, mesh, every=every, run_dir=run_dir, compiled=bool(config.train.compile)) if every else None
+    )
 
 
 def watched_of(config: Pretrain, judge: Judge | None) -> Watched:

@@ -13,10 +13,8 @@ from typing import Any
 
 import torch
 
-from trainer.model.build import LanguageModel
 
-
-def bring_whole_blocks(model: LanguageModel) -> None:
+def bring_whole_blocks(model: Any) -> None:
     """Has stage 3 bring and take away the weights of a block together; before DeepSpeed's `initialize`.
 
     Two whole blocks are then there at once, the one at work and the one that is fetched ahead.
@@ -40,11 +38,15 @@ def unmarked_hooks() -> Iterator[None]:
             for marked in _marked_in(function, set()):
                 marked.__dynamo_disable = marked
     disable = torch.compiler.disable
-    torch.compiler.disable = lambda function: function  # type: ignore[assignment]
+    torch.compiler.disable = _as_it_stands  # type: ignore[assignment]
     try:
         yield
     finally:
         torch.compiler.disable = disable
+
+
+def _as_it_stands(function: Any) -> Any:
+    return function
 
 
 def _marked_in(function: Any, seen: set[int]) -> Iterator[Any]:

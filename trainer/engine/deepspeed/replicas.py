@@ -62,7 +62,7 @@ class ReplicaGradients:
             self._begin()
         for work in self._begun:
             work.wait()
-        gradients = [parameter.grad for bucket in self._buckets for parameter in bucket]
+        gradients = [p.grad for bucket in self._buckets for p in bucket if p.grad is not None]
         torch._foreach_mul_(gradients, 1.0 / torch.distributed.get_world_size(self._group))
         self._reset()
 
