@@ -15,7 +15,7 @@ _WIDEST_DEFAULT = 24
 _EXAMPLES = """\
 Examples
   banyan pretrain                                             the demonstration: real text, minutes on two cores
-  banyan pretrain model=llama_125m data.path=DIR train.tokens=2e9 parallel.zero_stage=1 train.compile=true
+  banyan pretrain model=llama_125m data.path=DIR train.tokens=2e9 parallel.zero_stage=1
   banyan pretrain launch.processes=2 parallel.zero_stage=2    two ranks on this machine
   banyan pretrain launch=slurm launch.nodes=4 launch.gpus_per_node=8 data.path=DIR …    submits a job
   banyan pretrain 'data.train.web={path: A, weight: 3}' 'data.train.code={path: B, weight: 1}'

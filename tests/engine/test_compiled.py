@@ -1,5 +1,6 @@
 """Compiled blocks at every stage: one graph for all of them, none broken, and the losses of eager ones."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -74,6 +75,33 @@ def test_blocks_are_one_graph_without_a_break_and_train_as_eager_ones(corpus, tm
     assert losses(tmp_path / "run") == [pytest.approx(pair, rel=2e-5) for pair in eager]
     found = [json.loads((tmp_path / f"run-{rank}.json").read_text()) for rank in range(world_size)]
     assert found == [CLEAN] * world_size
+
+
+def counting_waits(config):
+    """The verb on one rank, whose fetches of stage 3 wait for their device on a GPU; how many is left beside the run."""
+    from deepspeed.runtime.zero import partition_parameters
+
+    waits = []
+    for kind in (partition_parameters.NoGatherHandle, partition_parameters.NoGatherCoalescedHandle):
+        wait = kind.wait
+        kind.wait = lambda self, *given, wait=wait, **options: (waits.append(self), wait(self, *given, **options))[1]
+    code = counting_graphs(config)
+    Path(f"{config.run.dir}.json").write_text(json.dumps(len(waits)))
+    return code
+
+
+@pytest.mark.full
+def test_a_compiled_block_of_stage_3_is_fetched_at_once(corpus, tmp_path):
+    """Alone on a GPU, DeepSpeed waits for the device at each fetch."""
+    counted = {}
+    for compiled, layers in itertools.product((False, True), (2, 3)):
+        changes = MODEL | {"model__num_hidden_layers": layers, "train__steps": 1, "train__micro_batch_size": 8}
+        run_dir = tmp_path / f"{compiled}-{layers}"
+        config = small_config(corpus, run_dir, parallel__zero_stage=3, train__compile=compiled, **changes)
+        assert run_ranks(counting_waits, config, 1) == [0]
+        counted[compiled, layers] = json.loads(Path(f"{run_dir}.json").read_text())
+    eager, whole = (counted[compiled, 3] - counted[compiled, 2] for compiled in (False, True))  # of a block
+    assert (eager, whole) == (18, 2)  # seven matrices and two norms, or all of them, forward and backward
 
 
 STARTED = """

@@ -46,7 +46,7 @@ def test_products_are_merged_where_autocast_copies_their_weights_anyway():
     ],
 )
 def test_products_that_cannot_be_merged_are_refused_in_a_line(changes, words):
-    with pytest.raises(ConfigError, match="train.merge_products=true with ") as caught:
+    with pytest.raises(ConfigError, match=r"train\.merge_products=true with ") as caught:
         check_compile(config(train__merge_products=True, **changes))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -54,6 +54,6 @@ def test_products_that_cannot_be_merged_are_refused_in_a_line(changes, words):
 
 
 def test_a_word_that_is_neither_yes_nor_no_is_refused():
-    with pytest.raises(ConfigError, match="train.compile=often: not known; choose one of true, false, auto."):
+    with pytest.raises(ConfigError, match=r"train\.compile=often: not known; choose one of true, false, auto\."):
         check_values(config(train__compile="often"))
     check_pretrain(config(train__compile="auto"), 1)

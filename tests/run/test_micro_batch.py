@@ -2,8 +2,11 @@
 
 import json
 import resource
+import time
+from pathlib import Path
 
 import pytest
+import torch
 
 from tests.run_ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
 from tests.states import assert_equal_states
@@ -104,3 +107,31 @@ def test_what_cant_be_measured_is_refused(corpus, tmp_path):
     config = small_config(corpus, tmp_path, train__micro_batch_size="auto", launch__name="ray", launch__workers=[1, 2])
     with pytest.raises(ConfigError, match=r"auto with a range of launch.workers"):
         check_pretrain(config, 1)
+
+
+def measuring_compiled(config):
+    """Times two sizes with compiled blocks; leaves the shapes of every graph's inputs, and what was timed."""
+    from torch._dynamo.backends.registry import lookup_backend
+
+    from trainer.run.micro_batch_timing import measure_all
+
+    shapes, compile_as_asked, backend = [], torch.compile, lookup_backend("aot_eager")
+
+    def noted(graph, inputs):
+        shapes.append([str(each) for each in inputs[0].shape])
+        time.sleep(0.5)  # as long as it takes to compile
+        return backend(graph, inputs)
+
+    torch.compile = lambda function, **options: compile_as_asked(function, backend=noted, **options)
+    sizes = [timing.size for timing in measure_all(config, [1, 2, 4], budget_s=1.5)]
+    Path(f"{config.run.dir}.json").write_text(json.dumps({"shapes": shapes, "sizes": sizes}))
+    return 0
+
+
+def test_every_size_is_compiled_by_itself_and_compiling_does_not_count_against_the_budget(corpus, tmp_path):
+    config = small_config(corpus, tmp_path / "run", train__compile=True, model__vocab_size=300)
+    assert run_ranks(measuring_compiled, config, 1) == [0]
+    found = json.loads((tmp_path / "run.json").read_text())
+    assert found["sizes"] == [1, 2, 4]
+    assert len(found["shapes"]) == 6  # of a block and of the loss, at each size: nothing is compiled anew
+    assert all(size.isdigit() for shape in found["shapes"] for size in shape)  # and no size is left open
