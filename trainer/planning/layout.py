@@ -8,6 +8,7 @@ from functools import cached_property
 
 from trainer.config import Pretrain
 from trainer.config.batches import data_ranks_of, rounds, settle_micro_batch
+from trainer.config.plain_values import with_values
 from trainer.config.training import bucket_elements
 from trainer.model.partition import Partition
 from trainer.model.sizes import Shapes, chunk_tokens, count, decoder_shapes
@@ -72,17 +73,6 @@ class Layout:
         return parallel.zero_stage < 3 and parallel.tensor == 1
 
     @property
-    def compiled(self) -> bool:
-        """Whether blocks and loss are compiled."""
-        return settle_compile(self.config, can_compile=self.cuda)
-
-    @property
-    def chunk(self) -> int:
-        """Tokens whose logits the loss holds at once."""
-        model = self.config.model
-        return chunk_tokens(model.loss_chunk, model.vocab_size or 0, cuda=self.cuda)
-
-    @property
     def tokens(self) -> int:
         """Tokens of a micro-batch on a rank."""
         return self.micro_batch * self.config.data.sequence_length // self.config.parallel.sequence
@@ -120,7 +110,13 @@ class Layout:
 
 
 def layout_of(config: Pretrain, world_size: int, *, cuda: bool = False) -> Layout:
-    """The layout of a configuration that passed the checks, its vocabulary known."""
+    """The layout of a configuration that passed the checks, its vocabulary known; what it leaves open is settled."""
+    model = config.model
+    settled = {
+        "train.compile": settle_compile(config, can_compile=cuda),
+        "model.loss_chunk": chunk_tokens(model.loss_chunk, model.vocab_size or 0, cuda=cuda),
+    }
+    config = with_values(config, settled)
     partition = Partition(decoder_shapes(config.model), 0, config.parallel.tensor, config.model.num_key_value_heads)
     return Layout(config, world_size, {name: partition.held_shape(name) for name in partition.shapes}, cuda)
 

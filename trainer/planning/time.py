@@ -134,7 +134,7 @@ def _linear(layout: Layout) -> tuple[float, float]:
     head = layout.held.get("lm_head.weight", layout.held["model.embed_tokens.weight"])
     linear, logits = 2 * layout.tokens * blocks, 2 * layout.tokens * math.prod(head)
     again = linear if layout.config.train.activation_checkpointing == "full" else 0
-    chunks = math.ceil(layout.tokens / layout.chunk)
+    chunks = math.ceil(layout.tokens / model.loss_chunk)
     twice = 0 if layout.plain_head else logits * (chunks - 1) / chunks
     return linear + logits, 2 * (linear + logits) + again + twice
 
@@ -153,7 +153,7 @@ def _attention(layout: Layout) -> tuple[float, float]:
 def _traffic(layout: Layout) -> float:
     """Bytes that the operations between products move in a micro-step."""
     model, train = layout.config.model, layout.config.train
-    passes = COMPILED if layout.compiled else EAGER
+    passes = COMPILED if train.compile else EAGER
     again = {"none": 1.0, "selective": 1.25, "full": 1.4}[train.activation_checkpointing]
     blocks = model.num_hidden_layers * block_traffic(layout) * passes * again
     logits = 6 * 4 * layout.tokens * (model.vocab_size or 0)  # fp32, three times written and read
