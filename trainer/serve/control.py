@@ -20,12 +20,12 @@ from trainer.serve.service import Service
 
 MOST_BYTES = 65536
 WAIT_S = 3600.0
+LONGEST = 107  # bytes of the path of a socket file
 
 
 def socket_path(port: int) -> Path:
     """Where the server of a port listens, in a folder that its user alone can enter."""
-    base = Path(os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("TMPDIR") or "/tmp")
-    folder = base / f"banyan-serve-{os.getuid()}"
+    folder = _base(f"banyan-serve-{os.getuid()}/{port}.sock") / f"banyan-serve-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
@@ -33,10 +33,27 @@ def socket_path(port: int) -> Path:
     return folder / f"{port}.sock"
 
 
+def _base(below: str) -> Path:
+    """The first folder for such files in which one can be made: on a node of a cluster not all may be there."""
+    named = (os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"))
+    for folder in (Path(name) for name in named if name):
+        if len(os.fsencode(folder / below)) <= LONGEST and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    return Path("/tmp")
+
+
 @contextlib.asynccontextmanager
 async def controlled(service: Service, port: int) -> Any:
-    """While it lasts, the server can be told to change."""
+    """While it lasts, the server can be told to change. `port` is its own already: a socket file from before is stale.
+
+    ConfigError where another server listens at the same port of another address: the file is that one's.
+    """
     path = socket_path(port)
+    if _is_answered(path):
+        raise ConfigError(
+            f"serve.port={port}: another server of yours has this port, at another address, and is told to change by "
+            f"{path}; choose another port."
+        )
     path.unlink(missing_ok=True)
     before = os.umask(0o177)
     try:
@@ -48,6 +65,16 @@ async def controlled(service: Service, port: int) -> Any:
     finally:
         server.close()
         path.unlink(missing_ok=True)
+
+
+def _is_answered(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
+        asked.settimeout(1.0)
+        try:
+            asked.connect(str(path))
+        except OSError:
+            return False
+        return True
 
 
 async def _attend(service: Service, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

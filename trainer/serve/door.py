@@ -74,7 +74,7 @@ class Door:
             return
         except Exception as error:
             self._refuse(500)
-            print(f"serve: {type(error).__name__} while answering {scope['path']}", flush=True)
+            print(f"serve: {type(error).__name__} while answering {scope['path'][:100]!r}", flush=True)
             if not begun:
                 await answer_json(watched, FAILED.status, FAILED.body(), {})
 
@@ -89,6 +89,8 @@ class Door:
                     code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"},
                 )  # fmt: skip
         assert client is not None
+        if headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site") and scope["method"] != "GET":
+            raise Refused(403, "Another site's page may not ask.", kind="permission_error", code="cross_origin")
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._settings.body_bytes:
             raise body_too_large(self._settings.body_bytes)

@@ -63,7 +63,7 @@ def build_app(service: Service, clients: list[Client]) -> Any:
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> Response:
         _refusal(service)(error.status)
-        return JSONResponse(error.body(), error.status, error.headers)
+        return _error(error)
 
     @app.exception_handler(ClientGone)
     async def gone(request: Request, error: ClientGone) -> Response:
@@ -71,13 +71,13 @@ def build_app(service: Service, clients: list[Client]) -> Any:
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return JSONResponse(FAILED.body(), FAILED.status)
+        return _error(FAILED)
 
     @app.exception_handler(HTTPException)
     async def refuse(request: Request, error: HTTPException) -> Response:
-        refused = Refused(error.status_code, f"{request.method} {request.url.path[:100]}: {error.detail}.")
+        text = f"{request.method} {request.scope['path'][:100]!r}: {error.detail}."
         _refusal(service)(error.status_code)
-        return JSONResponse(refused.body(), error.status_code, dict(error.headers or {}))
+        return _error(Refused(error.status_code, text, headers=dict(error.headers or {})))
 
     @app.get("/health")
     @app.get("/ready")
@@ -174,6 +174,11 @@ def _refusal(service: Service) -> Callable[[int], None]:
             service.metrics.refuse(status)
 
     return count
+
+
+def _error(refused: Refused) -> Response:
+    """In ASCII: what is refused may hold half a character."""
+    return Response(json.dumps(refused.body()), refused.status, refused.headers, "application/json")
 
 
 def _model(service: Service) -> dict[str, Any]:
