@@ -1,10 +1,10 @@
 """What KubeRay's API (ray.io/v1) allows in a RayJob and a RayService, as JSON Schemas: no other field, no other type.
 
 Held by hand against what KubeRay publishes: helm-chart/kuberay-operator/crds/ray.io_rayservices.yaml of its commit
-02a80a6f2abf (fields of the cluster and of a RayService, and which are required), and the types from which these
-files are made, ray-operator/apis/ray/v1/*_types.go of 3275ee09f6a6 and 0057210ed5a9 (a RayJob). The files themselves are a
-megabyte each, nearly all of it Kubernetes' own pod template, for which the package kubernetes-validate has the schema.
-What is younger than the types and that our manifests don't use is left out: it would be refused here, not there.
+02a80a6f2abf (fields of the cluster and of a RayService, and which are required), and the types from which such files
+are made, ray-operator/apis/ray/v1/*_types.go of 3275ee09f6a6, of 0057210ed5a9 for a RayJob. The files are a megabyte
+each, nearly all of it Kubernetes' own pod template, for which the package kubernetes-validate has the schema. Fields
+that our manifests don't use may be missing here: they would be refused in this test, not by KubeRay.
 """
 
 from __future__ import annotations

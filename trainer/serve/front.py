@@ -194,7 +194,17 @@ def _model(service: Service) -> dict[str, Any]:
         "engine": loaded.engine.name,
         "precision": loaded.engine.precision,
         "max_model_len": loaded.context,
+        "chat": _chats(loaded),
     }
+
+
+def _chats(loaded: Loaded) -> bool:
+    """Whether it can be asked chats: its tokenizer has a template."""
+    try:
+        renderer_of(loaded)
+    except InputError:
+        return False
+    return True
 
 
 def chat_ids(loaded: Loaded, messages: list[dict[str, Any]]) -> list[int]:

@@ -1,4 +1,4 @@
-"""`sbatch slurm/serve.sbatch` on a real SLURM: found by its log, it answers who has a key, and drains when cancelled."""
+"""`sbatch slurm/serve.sbatch` on a real SLURM: its log tells where it is, a key opens it, scancel lets it drain."""
 
 import json
 import re
@@ -23,7 +23,7 @@ except openai.AuthenticationError as error:
 given = {"model": "model", "prompt": "the tree", "temperature": 0}
 print(json.dumps(client.completions.create(**given, max_tokens=4).choices[0].text), flush=True)
 ends, begun = [], False
-for chunk in client.completions.create(**given, max_tokens=300, n=8, stream=True):
+for chunk in client.completions.create(**given, max_tokens=100, n=8, stream=True):
     begun = begun or print('"begun"', flush=True) is None
     ends += [choice.finish_reason for choice in chunk.choices if choice.finish_reason]
 print(json.dumps(ends), flush=True)
