@@ -30,6 +30,7 @@ from trainer.serve.service import Loaded, Service, in_thread, renderer_of
 from trainer.serve.shapes import AnswerShape, usage_of
 
 T = TypeVar("T")
+LONG_BYTES = 32768  # of a request: some 20 ms of a tokenizer
 
 
 @dataclass(frozen=True)
@@ -141,17 +142,10 @@ def build_app(service: Service, clients: list[Client]) -> Any:
     async def tokenize(request: Request) -> Response:
         """The ids of a text (`prompt`), or of a chat (`messages`) with the opening of its answer."""
         front.require_ready()
-        content = parse_object(await request.body())
+        body = await request.body()
         loaded = service.current
         assert loaded is not None
-        if content.get("messages") is not None:
-            ids = chat_ids(loaded, parse_chat({"messages": content["messages"]}).messages)
-        elif isinstance(content.get("prompt"), str):
-            ids = loaded.tokenizer.encode(_plain(content["prompt"], "prompt"))
-            if content.get("add_special_tokens", False):
-                ids = loaded.texts.prompt_ids(content["prompt"])
-        else:
-            raise Refused(400, "give prompt, a text, or messages.", param="prompt")
+        ids = await _beside(len(body), ids_of, loaded, parse_object(body))
         return JSONResponse({"count": len(ids), "max_model_len": loaded.context, "tokens": ids})
 
     @app.post("/detokenize")
@@ -160,10 +154,11 @@ def build_app(service: Service, clients: list[Client]) -> Any:
         front.require_ready()
         loaded = service.current
         assert loaded is not None
-        ids = parse_object(await request.body()).get("tokens")
+        body = await request.body()
+        ids = parse_object(body).get("tokens")
         if not isinstance(ids, list) or not all(type(i) is int and 0 <= i < loaded.tokenizer.vocab_size for i in ids):
             raise Refused(400, f"tokens must be ids below {loaded.tokenizer.vocab_size:,}.", param="tokens")
-        return JSONResponse({"prompt": loaded.tokenizer.decode(ids)})
+        return JSONResponse({"prompt": await _beside(len(body), loaded.tokenizer.decode, ids)})
 
     return Door(app, service.settings, clients, _refusal(service))
 
@@ -217,6 +212,24 @@ def chat_ids(loaded: Loaded, messages: list[dict[str, Any]]) -> list[int]:
         raise Refused(400, str(error), param="messages") from error
 
 
+def ids_of(loaded: Loaded, content: dict[str, Any]) -> list[int]:
+    """The ids of what /tokenize is asked. Refused where it is neither a text nor a chat."""
+    if content.get("messages") is not None:
+        return chat_ids(loaded, parse_chat({"messages": content["messages"]}).messages)
+    if not isinstance(content.get("prompt"), str):
+        raise Refused(400, "give prompt, a text, or messages.", param="prompt")
+    text = _plain(content["prompt"], "prompt")
+    return loaded.texts.prompt_ids(text) if content.get("add_special_tokens", False) else loaded.tokenizer.encode(text)
+
+
+async def _beside(size: int, work: Callable[..., T], *arguments: Any) -> T:
+    """What `work` makes of a request's `size` bytes: in a thread if it would hold up everybody else's answers."""
+    if size < LONG_BYTES:
+        return work(*arguments)
+    result: T = await in_thread(work, *arguments)
+    return result
+
+
 def _plain(text: str, key: str) -> str:
     try:
         text.encode("utf-8")
@@ -228,12 +241,13 @@ def _plain(text: str, key: str) -> str:
 async def _complete(front: Front, request: Request, *, is_chat: bool) -> Any:
     service = front.service
     front.require_ready()
-    content = parse_object(await request.body())
+    body = await request.body()
+    content = parse_object(body)
     wanted = parse_chat(content) if is_chat else parse_completion(content)
     front.require_model(wanted.model)
     loaded = service.take()
     try:
-        asked = asked_for(service, loaded, wanted, chat_ids)
+        asked = await _beside(len(body), asked_for, service, loaded, wanted, chat_ids)
         shape = AnswerShape(is_chat, service.name, wanted.top is not None, loaded.tokenizer)
         client = request.scope[CLIENT]
         prompt_tokens = sum(len(each.ask.ids) for each in asked[:: wanted.n])
