@@ -1,6 +1,6 @@
 """How a running server is told to change: a socket file that its user alone can open. The public port takes no path.
 
-A request is a line of JSON, {"do": "reload" | "rollback", …}; so is the answer, {"said": …} or {"error": …}.
+A request is a line of JSON, {"do": "reload" | "rollback", …}; so is the answer, {"said": …} or {"error": …, "exit_code": …}.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def _is_answered(path: Path) -> bool:
 
 async def _attend(service: Service, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
-        answer = {"said": await _do(service, json.loads(await reader.readline()))}
+        answer: dict[str, Any] = {"said": await _do(service, json.loads(await reader.readline()))}
     except BanyanError as error:
-        answer = {"error": str(error)}
+        answer = {"error": str(error), "exit_code": error.exit_code}
     except Exception as error:
         answer = {"error": f"{type(error).__name__}: {error}"}
     with contextlib.suppress(OSError):
@@ -96,7 +96,7 @@ async def _do(service: Service, request: Any) -> str:
     if request.get("do") == "reload":
         run, step = Run(dir=request.get("run_dir")), request.get("step")
         return await service.reload(run, Checkpoint(step=step), request.get("path"))
-    raise BanyanError("the server knows reload and rollback.")
+    raise ConfigError("the server knows reload and rollback.")
 
 
 def tell_server(port: int, request: dict[str, Any]) -> str:
@@ -115,5 +115,5 @@ def tell_server(port: int, request: dict[str, Any]) -> str:
         raise BanyanError(f"serve.port={port}: the server ended before it answered.")
     found = json.loads(line)
     if "error" in found:
-        raise BanyanError(found["error"])
+        raise (ConfigError if found.get("exit_code") == ConfigError.exit_code else BanyanError)(found["error"])
     return str(found["said"])

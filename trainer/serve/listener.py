@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import logging
+import os
 import socket
 import ssl
 from pathlib import Path
@@ -47,7 +48,7 @@ def listen(settings: ServeSettings) -> list[socket.socket]:
     if refused.errno == errno.EADDRNOTAVAIL:
         raise ConfigError(f"serve.host={host}: not an address of this machine; give one that is.") from refused
     raise ConfigError(
-        f"serve.port={port}: can't listen at {host} ({refused.strerror}); choose another port, or end what has it."
+        f"serve.port={port}: can't listen at {host} ({os.strerror(refused.errno or 0)}); choose another port, or end what has it."
     ) from refused
 
 
