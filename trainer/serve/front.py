@@ -20,6 +20,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from trainer.data.examples.faults import ExampleFault
 from trainer.errors import BanyanError, InputError
 from trainer.serve.answers import Answer, AskedAnswer, answers_of, asked_for
 from trainer.serve.door import CLIENT, FAILED, ClientGone, Door
@@ -208,7 +209,7 @@ def chat_ids(loaded: Loaded, messages: list[dict[str, Any]]) -> list[int]:
         for message in messages:
             _plain(message["content"], "messages")
         return renderer_of(loaded).prompt_ids(messages)
-    except (BanyanError, ValueError) as error:
+    except (BanyanError, ExampleFault, ValueError) as error:
         raise Refused(400, str(error), param="messages") from error
 
 
