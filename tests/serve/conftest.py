@@ -24,10 +24,10 @@ START_S = 180.0
 class Served:
     """A server: `base` is its address, `log` what it printed so far."""
 
-    def __init__(self, folder, *keys, port=None, scheme="http", log=None):
+    def __init__(self, folder, *keys, port=None, scheme="http"):
         self.port = port or free_port()
         self.base = f"{scheme}://127.0.0.1:{self.port}"
-        self._log = folder / (log or f"serve-{self.port}.log")
+        self._log = folder / f"serve-{self.port}.log"
         environment = os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
         environment |= {"PYTHONPATH": str(ROOT), "XDG_RUNTIME_DIR": str(folder / "run")}
         (folder / "run").mkdir(exist_ok=True)
@@ -93,13 +93,13 @@ def serving(folder, *keys, **given):
         server.process.wait()
 
 
-def run_verb(folder, *arguments, code=0):
-    """A verb of the command line, in a folder; what it prints, or how it refuses."""
+def run_verb(folder, *arguments):
+    """A verb of the command line, in a folder."""
     command = [sys.executable, "-P", "-m", "launch", *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "XDG_RUNTIME_DIR": str(folder / "run")}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
-    return done.stderr if code else done.stdout
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def train(folder, name, **more):

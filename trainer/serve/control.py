@@ -1,6 +1,6 @@
 """How a running server is told to change: a socket file that its user alone can open. The public port takes no path.
 
-A request is a line of JSON, {"do": "reload" | "rollback", …}; so is the answer, {"said": …} or {"error": …, "exit_code": …}.
+A request is a line of JSON, {"do": "reload" | "rollback", …}; so is the answer, {"said": …} or {"error", "exit_code"}.
 """
 
 from __future__ import annotations

@@ -47,8 +47,9 @@ def listen(settings: ServeSettings) -> list[socket.socket]:
         each.close()
     if refused.errno == errno.EADDRNOTAVAIL:
         raise ConfigError(f"serve.host={host}: not an address of this machine; give one that is.") from refused
+    reason = os.strerror(refused.errno or 0)
     raise ConfigError(
-        f"serve.port={port}: can't listen at {host} ({os.strerror(refused.errno or 0)}); choose another port, or end what has it."
+        f"serve.port={port}: can't listen at {host} ({reason}); choose another port, or end what has it."
     ) from refused
 
 
