@@ -1,7 +1,10 @@
 """What KubeRay's API (ray.io/v1) allows in a RayJob and a RayService, as JSON Schemas: no other field, no other type.
 
-From https://ray-project.github.io/kuberay/reference/api; the CustomResourceDefinitions themselves are a megabyte each,
-nearly all of it Kubernetes' own pod template, for which the package kubernetes-validate carries Kubernetes' schema.
+Held by hand against what KubeRay publishes: helm-chart/kuberay-operator/crds/ray.io_rayservices.yaml of its commit
+02a80a6f2abf (fields of the cluster and of a RayService, and which are required), and the types from which such files
+are made, ray-operator/apis/ray/v1/*_types.go of 3275ee09f6a6, of 0057210ed5a9 for a RayJob. The files are a megabyte
+each, nearly all of it Kubernetes' own pod template, for which the package kubernetes-validate has the schema. Fields
+that our manifests don't use may be missing here: they would be refused in this test, not by KubeRay.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from typing import Any
 
 STRING, BOOLEAN, COUNT = {"type": "string"}, {"type": "boolean"}, {"type": "integer", "minimum": 0}
 ANYTHING: dict[str, Any] = {"type": "object"}
+MANAGER = {"enum": ["ray.io/kuberay-operator", "kueue.x-k8s.io/multikueue"]}
 STRINGS = {"type": "object", "additionalProperties": STRING}
 
 
@@ -24,6 +28,8 @@ AUTOSCALER = fields(
     securityContext=ANYTHING,
     idleTimeoutSeconds=COUNT,
     upscalingMode={"enum": ["Default", "Aggressive", "Conservative"]},
+    command={"type": "array", "items": STRING},
+    args={"type": "array", "items": STRING},
     env={"type": "array"},
     envFrom={"type": "array"},
     volumeMounts={"type": "array"},
@@ -38,7 +44,7 @@ HEAD = fields(
     template=ANYTHING,
 )
 WORKERS = fields(
-    ("groupName", "template"),
+    ("groupName", "maxReplicas", "minReplicas", "template"),
     groupName=STRING,
     replicas=COUNT,
     minReplicas=COUNT,
@@ -59,7 +65,8 @@ CLUSTER = fields(
     autoscalerOptions=AUTOSCALER,
     headServiceAnnotations=STRINGS,
     gcsFaultToleranceOptions=ANYTHING,
-    authOptions=fields(mode={"enum": ["disabled", "token"]}),
+    authOptions=fields(mode={"enum": ["disabled", "token"]}, enableK8sTokenAuth=BOOLEAN, secretName=STRING),
+    managedBy=MANAGER,
     suspend=BOOLEAN,
 )
 
@@ -80,6 +87,8 @@ SCHEMAS = {
             serveService=ANYTHING,
             upgradeStrategy=ANYTHING,
             excludeHeadPodFromServeSvc=BOOLEAN,
+            managedBy=MANAGER,
+            suspend=BOOLEAN,
         ),
     ),
     "RayJob": resource(
@@ -92,7 +101,7 @@ SCHEMAS = {
             metadata=STRINGS,
             clusterSelector=STRINGS,
             submitterConfig=fields(backoffLimit=COUNT),
-            managedBy={"enum": ["ray.io/kuberay-operator", "kueue.x-k8s.io/multikueue"]},
+            managedBy=MANAGER,
             entrypoint=STRING,
             runtimeEnvYAML=STRING,
             jobId=STRING,

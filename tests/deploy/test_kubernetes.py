@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from launch.compose import compose
+from launch.ray.serve_app import build
 from tests.deploy.kuberay import SCHEMAS
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
@@ -85,3 +86,19 @@ def test_the_job_asks_for_the_ranks_that_its_workers_hold():
     ranks = int(has["cpu"]) // config.launch.cpus_per_worker
     assert ranks == int(has["nvidia.com/gpu"]) // config.launch.gpus_per_worker
     assert config.launch.workers == group["replicas"] * ranks
+
+
+def test_ray_serve_takes_the_application_and_banyan_its_arguments():
+    schema = pytest.importorskip("ray.serve.schema")
+    manifest = read("serve.yaml")
+    deployed = schema.ServeDeploySchema.model_validate(yaml.safe_load(manifest["spec"]["serveConfigV2"]))
+    (application,) = deployed.applications
+    assert (application.import_path, application.route_prefix) == (f"{build.__module__}:{build.__name__}", "/")
+    assert build(application.args)._bound_deployment.name == "banyan"
+    config = compose("serve", application.args["overrides"])
+    (group,) = cluster_of(manifest)["workerGroupSpecs"]
+    (container,) = group["template"]["spec"]["containers"]
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert {config.path, str(Path(config.serve.keys).parent)} == mounts
+    assert application.args["replicas"] == [group["minReplicas"], group["maxReplicas"]]
+    assert int(container["resources"]["limits"]["cpu"]) >= application.args["cpus"]

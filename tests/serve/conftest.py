@@ -32,7 +32,7 @@ class Served:
         environment |= {"PYTHONPATH": str(ROOT), "XDG_RUNTIME_DIR": str(folder / "run")}
         (folder / "run").mkdir(exist_ok=True)
         command = [sys.executable, "-P", "-m", "launch", "serve", *keys, f"serve.port={self.port}", "serve.threads=1"]
-        with self._log.open("ab") as output:
+        with self._log.open("wb") as output:
             self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=folder)
 
     @property

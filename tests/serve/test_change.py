@@ -1,5 +1,6 @@
 """Another model takes the place of one that answers: nothing of a load that goes on is lost; and how a server ends."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -10,8 +11,12 @@ import time
 import openai
 import pytest
 
-from tests.serve.conftest import run_verb, serving
+from tests.serve.conftest import Served, run_verb, serving
+from trainer.config.serve import ServeSettings
+from trainer.errors import ConfigError
 from trainer.machine.json_file import read_json
+from trainer.serve.control import controlled, tell_server
+from trainer.serve.listener import listen
 
 CHAT = [{"role": "user", "content": "the tree grows many"}]
 
@@ -55,7 +60,7 @@ def serving_model(server):
     return model["root"], model["step"]
 
 
-def test_no_request_is_lost_while_models_change(trained):
+def test_no_request_is_lost_while_models_change(trained, monkeypatch):
     with serving(trained, "run.dir=runs/a", "serve.engine=torch", "serve.name=tree") as server:
         [socket] = (trained / "run").rglob("*.sock")
         assert stat.S_IMODE(socket.stat().st_mode) == 0o600
@@ -85,8 +90,28 @@ def test_no_request_is_lost_while_models_change(trained):
         for wrong, said in ((f"path={broken}", "broken"), ("path=/no/such/folder", "no such folder")):
             with pytest.raises(AssertionError, match=said):
                 run_verb(trained, "serve", "reload", wrong, f"serve.port={server.port}")
+        (broken / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+        weights.unlink()
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(trained / "run"))
+        with pytest.raises(ConfigError, match="weights are read from safetensors only"):
+            tell_server(server.port, {"do": "reload", "path": str(broken)})
         assert serving_model(server) == ("a", 4)
         assert server.ask("/v1/chat/completions", {"messages": CHAT, "max_tokens": 2})[0] == 200
+        with pytest.raises(ConfigError, match=f"serve.port={server.port}: can't listen .*Address already in use"):
+            listen(ServeSettings(port=server.port))
+        with pytest.raises(ConfigError, match=f"serve.port={server.port}: another server of yours"):  # elsewhere
+            asyncio.run(enter(controlled(None, server.port)))
+        server.process.kill()
+        server.process.wait()
+    # killed outright, its socket file is left: the same command again serves, and can be told to change
+    with serving(trained, "run.dir=runs/a", "serve.engine=torch", port=server.port):
+        with pytest.raises(ConfigError, match="there is no model to go back to"):
+            tell_server(server.port, {"do": "rollback"})
+
+
+async def enter(context):
+    async with context:
+        pass
 
 
 def test_it_follows_a_run_and_drains_before_it_ends(trained):
@@ -123,8 +148,10 @@ def test_a_second_signal_ends_it_at_once(trained):
         )
         next(iter(chunks))
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)  # together with it: one request, of which two know
+        time.sleep(1.2)
         if server.process.poll() is None:
+            assert "told again" not in server.log
             server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(20) in (0, 143)
 
@@ -144,8 +171,6 @@ def test_a_second_signal_ends_it_at_once(trained):
     ],
 )
 def test_what_cannot_be_served_is_refused_in_a_line(trained, keys, said):
-    from tests.serve.conftest import Served
-
     server = Served(trained, *keys)
     assert server.process.wait(120) == 2
     assert said in server.log

@@ -1,6 +1,7 @@
 """The front over real sockets: what the openai client gets, and what badly behaved ones don't."""
 
 import base64
+import itertools
 import json
 import socket
 import struct
@@ -162,6 +163,13 @@ def test_embeddings_are_those_of_explain(trained, client):
         ({"prompt": "\ud800"}, "prompt", 400),
         ({"prompt": "tree " * 400}, "prompt", 400),
         ({"prompt": "a", "model": "gpt-4"}, "model", 404),
+        ({"prompt": "a", "model": "\ud800"}, "model", 404),
+        ({"prompt": "a", "\ud800": 1}, "\ud800", 400),
+        ({"prompt": "a", "temperature": 10**400}, "temperature", 400),
+        ({"prompt": "a", "n": 10**9}, "n", 400),
+        ({"prompt": "a", "max_tokens": 10**12}, "max_tokens", 400),
+        ({"prompt": "a", "logprobs": 10**6}, "logprobs", 400),
+        ({"prompt": "a", "stop": ["x"] * 10_000}, "stop", 400),
     ],
 )
 def test_what_cannot_be_answered_is_refused_by_its_key(server, content, param, status):
@@ -173,8 +181,11 @@ def test_what_cannot_be_answered_is_refused_by_its_key(server, content, param, s
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"{", b"[1]", b"\xff\xfe{}", b'{"prompt": NaN}', b"[" * 100000, b'"a"'],
-    ids=["empty", "cut", "list", "no UTF-8", "NaN", "deep", "text"],
+    [
+        *(b"", b"{", b"[1]", b"\xff\xfe{}", b'{"prompt": NaN}', b"[" * 100000, b'"a"'),
+        *(b'{"temperature": Infinity}', b'{"n": ' + b"9" * 5000 + b"}"),
+    ],
+    ids=["empty", "cut", "list", "no UTF-8", "NaN", "deep", "text", "infinity", "digits"],
 )
 def test_a_body_that_is_no_object_is_refused(server, raw):
     status, _, answer = server.ask("/v1/chat/completions", raw=raw)
@@ -192,6 +203,59 @@ def test_errors_of_routes_have_the_same_shape(server):
     assert server.ask("/v1/chat/completions", {"messages": [{"role": "user"}]})[0] == 400
     assert server.ask("/v1/chat/completions", {"messages": [{"role": "robot", "content": "a"}]})[0] == 400
     assert server.ask("/v1/embeddings", {"input": ""})[0] == 400
+
+
+NO_HTTP = (
+    b"hello\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\r\n\r\n",
+    b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 100_000,
+    b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n{}",
+    b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+)
+
+
+def test_what_is_no_http_has_the_same_shape_and_leaves_no_traceback(server):
+    for sent in NO_HTTP:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as other:
+            other.sendall(sent)
+            head, _, body = other.recv(10_000).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 "), sent[:40]
+        assert json.loads(body)["error"]["type"] == "invalid_request_error"
+    stream = b'{"prompt": "a", "max_tokens": 100, "stream": true}'
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as other:  # in the middle of an answer
+        other.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(stream) + stream)
+        assert other.recv(100).startswith(b"HTTP/1.1 200 ")
+        other.sendall(b"\x00\xff\r\n\r\n")
+        while other.recv(65536):
+            pass
+    server.until("vllm:num_requests_running", 0)
+    assert server.ask("/%0d%0aserve:%20a%20forged%20line")[0] == 404
+    assert "Traceback" not in server.log
+    assert "forged" not in server.log
+
+
+def test_another_sites_page_may_not_ask(server):
+    given = {"prompt": "a", "max_tokens": 1}
+    status, headers, answer = server.ask("/v1/completions", given, headers={"Sec-Fetch-Site": "cross-site"})
+    assert (status, answer["error"]["code"]) == (403, "cross_origin")
+    assert "access-control-allow-origin" not in headers
+    assert server.ask("/v1/completions", given, headers={"Sec-Fetch-Site": "same-origin"})[0] == 200
+
+
+def test_a_long_prompt_holds_up_no_other_answer(server):
+    """A megabyte takes a tokenizer a second or two."""
+    found = []
+    given = {"prompt": "a" * 1_000_000}  # serve.body_bytes is a little more
+    long = threading.Thread(target=lambda: found.append(server.ask("/v1/completions", given)[0]))
+    long.start()
+    count = 0
+    while not found:
+        assert server.ask("/health")[0] == 200
+        count += not found
+    long.join()
+    assert found == [400]
+    assert count > 2
 
 
 def test_a_client_that_goes_away_frees_its_slot(server):
@@ -262,11 +326,16 @@ def test_keys(guarded):
 def test_bodies_clients_and_minutes_have_bounds(guarded):
     bob, carl = ({"Authorization": f"Bearer key-of-{name}"} for name in ("bob", "carl"))
     assert guarded.ask("/v1/completions", {"prompt": "a" * 5000}, headers=bob)[0] == 413
+    status, _, answer = guarded.ask("/v1/completions", raw=b" " * 20_000_000, headers=bob)  # sent whole, then it reads
+    assert (status, answer["error"]["code"]) == (413, "request_too_large")
+    assert guarded.ask("/v1/completions", raw=b" " * 20_000_000)[0] == 401
     with socket.create_connection(("127.0.0.1", guarded.port)) as chunked:  # without a length that would tell
         chunked.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer key-of-bob\r\n")
         chunked.sendall(b"Transfer-Encoding: chunked\r\n\r\n" + b"3e8\r\n" + b" " * 1000 + b"\r\n")
         chunked.sendall(b"bb8\r\n" + b" " * 3000 + b"\r\n")
         assert b" 413 " in chunked.recv(100)
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):  # and it ends, however much more is sent
+            [chunked.sendall(b"10000\r\n" + b" " * 65536 + b"\r\n") for _ in itertools.count()]
     for sent, status in ((b"POST /v1/compl", b""), (b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nAuthorization: "
                          b"Bearer key-of-bob\r\nContent-Length: 50\r\n\r\n{", b" 408 ")):  # fmt: skip
         with socket.create_connection(("127.0.0.1", guarded.port), timeout=10) as slow:

@@ -61,6 +61,10 @@ class ServeSettings(Guards):
     requests_per_minute: int = knob(0, "Most requests of a key in a minute; 0: any number.", low=0)
     tokens_per_minute: int = knob(0, "Most tokens, asked and answered, of a key in a minute; 0: any number.", low=0)
     log_prompts: bool = knob(False, "Print prompts and answers to the log.")
+    scale_up_s: float = knob(
+        30.0, "launch=ray, workers=[least,most]: how long more must be asked before another replica starts.", "seconds"
+    )
+    scale_down_s: float = knob(600.0, "The same: how long less must be asked before one ends.", "seconds")
     vllm_python: Optional[str] = knob(None, "Python of an environment that has vLLM; by default this one's.")
     vllm_arguments: list[str] = knob([], "Further arguments of vLLM's server, such as --tensor-parallel-size=4.")
 

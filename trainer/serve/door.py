@@ -6,6 +6,7 @@ Errors have OpenAI's shape, whatever raised them. Nothing of a request's content
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -46,26 +47,31 @@ class Door:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
-        begun = False
+        begun, refused_early = False, False
+        body = _Body(receive, scope, self._settings)
 
         async def watched(message: Message) -> None:
-            nonlocal begun
+            nonlocal begun, refused_early
             if message["type"] == "http.response.start":
-                begun = True
+                begun, refused_early = True, message["status"] >= 400 and not body.whole
                 names = {name.lower() for name, _ in message.get("headers", [])}
                 message["headers"] = [
                     *message.get("headers", []),
                     *(header for header in HEADERS if header[0] not in names),
                 ]
+            ends = message["type"] == "http.response.body" and not message.get("more_body", False)
             try:  # a client that doesn't read must not keep a slot
                 async with asyncio.timeout(self._settings.timeout_s):
-                    await send(message)
+                    await send({**message, "more_body": True} if ends and refused_early else message)
             except TimeoutError as error:
                 raise ClientGone from error
+            if ends and refused_early:
+                await body.discard()
+                await send({"type": "http.response.body", "body": b""})
 
         try:
             scope[CLIENT] = self._enter(scope)
-            await self._app(scope, _Body(receive, scope, self._settings), watched)
+            await self._app(scope, body, watched)
         except Refused as refused:
             self._refuse(refused.status)
             if not begun:
@@ -74,7 +80,7 @@ class Door:
             return
         except Exception as error:
             self._refuse(500)
-            print(f"serve: {type(error).__name__} while answering {scope['path']}", flush=True)
+            print(f"serve: {type(error).__name__} while answering {scope['path'][:100]!r}", flush=True)
             if not begun:
                 await answer_json(watched, FAILED.status, FAILED.body(), {})
 
@@ -89,6 +95,8 @@ class Door:
                     code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"},
                 )  # fmt: skip
         assert client is not None
+        if headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site") and scope["method"] != "GET":
+            raise Refused(403, "Another site's page may not ask.", kind="permission_error", code="cross_origin")
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._settings.body_bytes:
             raise body_too_large(self._settings.body_bytes)
@@ -103,17 +111,17 @@ class Door:
 
 
 class _Body:
-    """`receive`, until the whole request has come: bounded in bytes and time. After that it waits for a disconnect."""
+    """`receive`, until the request is `whole`: bounded in bytes and time. After that it waits for a disconnect."""
 
     def __init__(self, receive: Receive, scope: Scope, settings: ServeSettings) -> None:
         self._receive, self._settings = receive, settings
         self._came = 0
-        self._whole = False
+        self.whole = False
         self._deadline = asyncio.get_running_loop().time() + settings.timeout_s
 
     async def __call__(self) -> Message:
         """The next part."""
-        if self._whole:
+        if self.whole:
             return await self._receive()
         try:
             async with asyncio.timeout_at(self._deadline):
@@ -125,8 +133,16 @@ class _Body:
         self._came += len(message.get("body", b""))
         if self._came > self._settings.body_bytes:
             raise body_too_large(self._settings.body_bytes)
-        self._whole = not message.get("more_body", False)
+        self.whole = not message.get("more_body", False)
         return message
+
+    async def discard(self) -> None:
+        """Takes what still comes, until the deadline: a client that still sends would not read the refusal."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._deadline):
+                while not self.whole:
+                    message = await self._receive()
+                    self.whole = message["type"] == "http.disconnect" or not message.get("more_body", False)
 
 
 def body_too_large(most: int) -> Refused:

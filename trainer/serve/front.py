@@ -20,6 +20,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from trainer.data.examples.faults import ExampleFault
 from trainer.errors import BanyanError, InputError
 from trainer.serve.answers import Answer, AskedAnswer, answers_of, asked_for
 from trainer.serve.door import CLIENT, FAILED, ClientGone, Door
@@ -30,6 +31,7 @@ from trainer.serve.service import Loaded, Service, in_thread, renderer_of
 from trainer.serve.shapes import AnswerShape, usage_of
 
 T = TypeVar("T")
+LONG_BYTES = 32768  # of a request: some 20 ms of a tokenizer
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def build_app(service: Service, clients: list[Client]) -> Any:
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> Response:
         _refusal(service)(error.status)
-        return JSONResponse(error.body(), error.status, error.headers)
+        return _error(error)
 
     @app.exception_handler(ClientGone)
     async def gone(request: Request, error: ClientGone) -> Response:
@@ -71,13 +73,13 @@ def build_app(service: Service, clients: list[Client]) -> Any:
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
-        return JSONResponse(FAILED.body(), FAILED.status)
+        return _error(FAILED)
 
     @app.exception_handler(HTTPException)
     async def refuse(request: Request, error: HTTPException) -> Response:
-        refused = Refused(error.status_code, f"{request.method} {request.url.path[:100]}: {error.detail}.")
+        text = f"{request.method} {request.scope['path'][:100]!r}: {error.detail}."
         _refusal(service)(error.status_code)
-        return JSONResponse(refused.body(), error.status_code, dict(error.headers or {}))
+        return _error(Refused(error.status_code, text, headers=dict(error.headers or {})))
 
     @app.get("/health")
     @app.get("/ready")
@@ -141,17 +143,10 @@ def build_app(service: Service, clients: list[Client]) -> Any:
     async def tokenize(request: Request) -> Response:
         """The ids of a text (`prompt`), or of a chat (`messages`) with the opening of its answer."""
         front.require_ready()
-        content = parse_object(await request.body())
+        body = await request.body()
         loaded = service.current
         assert loaded is not None
-        if content.get("messages") is not None:
-            ids = chat_ids(loaded, parse_chat({"messages": content["messages"]}).messages)
-        elif isinstance(content.get("prompt"), str):
-            ids = loaded.tokenizer.encode(_plain(content["prompt"], "prompt"))
-            if content.get("add_special_tokens", False):
-                ids = loaded.texts.prompt_ids(content["prompt"])
-        else:
-            raise Refused(400, "give prompt, a text, or messages.", param="prompt")
+        ids = await _beside(len(body), ids_of, loaded, parse_object(body))
         return JSONResponse({"count": len(ids), "max_model_len": loaded.context, "tokens": ids})
 
     @app.post("/detokenize")
@@ -160,10 +155,11 @@ def build_app(service: Service, clients: list[Client]) -> Any:
         front.require_ready()
         loaded = service.current
         assert loaded is not None
-        ids = parse_object(await request.body()).get("tokens")
+        body = await request.body()
+        ids = parse_object(body).get("tokens")
         if not isinstance(ids, list) or not all(type(i) is int and 0 <= i < loaded.tokenizer.vocab_size for i in ids):
             raise Refused(400, f"tokens must be ids below {loaded.tokenizer.vocab_size:,}.", param="tokens")
-        return JSONResponse({"prompt": loaded.tokenizer.decode(ids)})
+        return JSONResponse({"prompt": await _beside(len(body), loaded.tokenizer.decode, ids)})
 
     return Door(app, service.settings, clients, _refusal(service))
 
@@ -174,6 +170,11 @@ def _refusal(service: Service) -> Callable[[int], None]:
             service.metrics.refuse(status)
 
     return count
+
+
+def _error(refused: Refused) -> Response:
+    """In ASCII: what is refused may hold half a character."""
+    return Response(json.dumps(refused.body()), refused.status, refused.headers, "application/json")
 
 
 def _model(service: Service) -> dict[str, Any]:
@@ -189,7 +190,17 @@ def _model(service: Service) -> dict[str, Any]:
         "engine": loaded.engine.name,
         "precision": loaded.engine.precision,
         "max_model_len": loaded.context,
+        "chat": _chats(loaded),
     }
+
+
+def _chats(loaded: Loaded) -> bool:
+    """Whether it can be asked chats: its tokenizer has a template."""
+    try:
+        renderer_of(loaded)
+    except InputError:
+        return False
+    return True
 
 
 def chat_ids(loaded: Loaded, messages: list[dict[str, Any]]) -> list[int]:
@@ -198,8 +209,26 @@ def chat_ids(loaded: Loaded, messages: list[dict[str, Any]]) -> list[int]:
         for message in messages:
             _plain(message["content"], "messages")
         return renderer_of(loaded).prompt_ids(messages)
-    except (BanyanError, ValueError) as error:
+    except (BanyanError, ExampleFault, ValueError) as error:
         raise Refused(400, str(error), param="messages") from error
+
+
+def ids_of(loaded: Loaded, content: dict[str, Any]) -> list[int]:
+    """The ids of what /tokenize is asked. Refused where it is neither a text nor a chat."""
+    if content.get("messages") is not None:
+        return chat_ids(loaded, parse_chat({"messages": content["messages"]}).messages)
+    if not isinstance(content.get("prompt"), str):
+        raise Refused(400, "give prompt, a text, or messages.", param="prompt")
+    text = _plain(content["prompt"], "prompt")
+    return loaded.texts.prompt_ids(text) if content.get("add_special_tokens", False) else loaded.tokenizer.encode(text)
+
+
+async def _beside(size: int, work: Callable[..., T], *arguments: Any) -> T:
+    """What `work` makes of a request's `size` bytes: in a thread if it would hold up everybody else's answers."""
+    if size < LONG_BYTES:
+        return work(*arguments)
+    result: T = await in_thread(work, *arguments)
+    return result
 
 
 def _plain(text: str, key: str) -> str:
@@ -213,12 +242,13 @@ def _plain(text: str, key: str) -> str:
 async def _complete(front: Front, request: Request, *, is_chat: bool) -> Any:
     service = front.service
     front.require_ready()
-    content = parse_object(await request.body())
+    body = await request.body()
+    content = parse_object(body)
     wanted = parse_chat(content) if is_chat else parse_completion(content)
     front.require_model(wanted.model)
     loaded = service.take()
     try:
-        asked = asked_for(service, loaded, wanted, chat_ids)
+        asked = await _beside(len(body), asked_for, service, loaded, wanted, chat_ids)
         shape = AnswerShape(is_chat, service.name, wanted.top is not None, loaded.tokenizer)
         client = request.scope[CLIENT]
         prompt_tokens = sum(len(each.ask.ids) for each in asked[:: wanted.n])

@@ -73,7 +73,7 @@ def read_keys(file: str) -> list[Client]:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
             raise ConfigError(f"serve.keys={file}: not a file of keys, one a line.")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"serve.keys={file}: can't be read ({error}); give a file of keys, one a line.") from error
     if status.st_mode & (stat.S_IRGRP | stat.S_IROTH) and any(
@@ -84,7 +84,7 @@ def read_keys(file: str) -> list[Client]:
     for number, line in enumerate(lines, start=1):
         if not _is_key(line):
             continue
-        key, _, name = line.strip().partition(" ")
+        key, name = [*line.split(None, 1), ""][:2]
         if key.startswith("sha256:"):
             if not HASHED.fullmatch(key):
                 raise ConfigError(

@@ -3,81 +3,86 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
-import ssl
-from pathlib import Path
+import socket
 from typing import Any
 
-from trainer.config.serve import Serve, ServeSettings
-from trainer.errors import BanyanError, ConfigError
+from trainer.config.launch import Launch
+from trainer.config.serve import Serve
+from trainer.errors import ConfigError
 from trainer.serve.control import controlled
 from trainer.serve.keys import Client, read_keys
+from trainer.serve.listener import check_certificate, listen, server_of
 from trainer.serve.service import Service
 
 LOCAL = ("127.0.0.1", "::1", "localhost")
 MISSING = "banyan serve needs the packages fastapi, uvicorn and prometheus-client: pip install 'banyan-train[serve]'."
+OF_RANKS = ("processes", "threads", "device", "check_memory", "max_failures", "resize_check_s", "start_timeout_s")
 TIDY_S = 5.0
+SAME_S = 1.0
+"""Signals that come together are one: SLURM tells each process of a job, and the job's script tells it again."""
 
 
-def check_serving(settings: ServeSettings) -> list[Client]:
+def check_serving(config: Serve) -> list[Client]:
     """The clients. ConfigError for what would listen wider than is safe, or couldn't listen at all."""
+    settings = config.serve
+    for name in OF_RANKS:
+        value = getattr(config.launch, name)
+        if value != getattr(Launch(), name):
+            mend = "use serve.threads" if name == "threads" else "leave it out"
+            raise ConfigError(f"launch.{name}={value}: it is about ranks, and serve has none; {mend}.")
     clients = read_keys(settings.keys) if settings.keys else []
     if settings.host not in LOCAL and not clients:
         raise ConfigError(
             f"serve.host={settings.host}: others could reach it, and anybody could ask; give serve.keys=FILE, or "
             "listen at 127.0.0.1."
         )
-    if bool(settings.tls_cert) != bool(settings.tls_key):
-        raise ConfigError("serve.tls_cert and serve.tls_key: give both, or neither.")
-    for key, file in (("tls_cert", settings.tls_cert), ("tls_key", settings.tls_key)):
-        if file and not Path(file).expanduser().is_file():
-            raise ConfigError(f"serve.{key}={file}: there is no such file.")
-    if settings.tls_cert:
-        try:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(_path(settings.tls_cert), _path(settings.tls_key))
-        except (ssl.SSLError, OSError) as error:
-            raise ConfigError(f"serve.tls_cert, serve.tls_key: not a certificate and its key: {error}.") from error
+    check_certificate(settings)
     return clients
 
 
-def serve(config: Serve) -> int:
-    """Serves until it is told to end; the exit code."""
+def require_packages() -> None:
+    """ConfigError, naming the extra, where what the front needs isn't installed."""
     try:
         import fastapi  # noqa: F401
         import prometheus_client  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise ConfigError(MISSING) from error
-    clients = check_serving(config.serve)
-    return asyncio.run(_serve(config, clients))
 
 
-async def _serve(config: Serve, clients: list[Client]) -> int:
+def serve(config: Serve) -> int:
+    """Serves until it is told to end; the exit code."""
+    require_packages()
+    clients = check_serving(config)
+    return asyncio.run(_serve(config, clients, listen(config.serve)))
+
+
+async def _serve(config: Serve, clients: list[Client], sockets: list[socket.socket]) -> int:
     from trainer.serve.front import build_app  # which needs fastapi
 
     settings = config.serve
     service = Service(config, lambda line: print(line, flush=True))
-    server = _uvicorn(build_app(service, clients), settings)
-    stop = asyncio.Event()
+    server = server_of(build_app(service, clients), settings)
+    stop, told = asyncio.Event(), 0.0
     loop = asyncio.get_running_loop()
 
     def ask_to_stop() -> None:
-        if stop.is_set():
+        nonlocal told
+        if not stop.is_set():
+            told = loop.time()
+            stop.set()
+        elif loop.time() - told > SAME_S:
             print("told again: ending at once", flush=True)
             os._exit(128 + signal.SIGTERM)
-        stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ask_to_stop)
-    listening = asyncio.create_task(server.serve())
+    listening = asyncio.create_task(server.serve(sockets))
     try:
         async with controlled(service, settings.port):
             await _first_of(listening, stop, service.start())
-            if listening.done():
-                raise BanyanError(f"serve.port={settings.port}: can't listen at {settings.host}; choose another port.")
             if not stop.is_set():
                 scheme = "https" if settings.tls_cert else "http"
                 shown = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -104,72 +109,3 @@ async def _first_of(listening: asyncio.Task[Any], stop: asyncio.Event, start: An
         starting.result()
     else:
         starting.cancel()
-
-
-def _uvicorn(app: Any, settings: ServeSettings) -> Any:
-    import uvicorn
-    from uvicorn.protocols.http.h11_impl import H11Protocol
-
-    class PatientProtocol(H11Protocol):
-        """Ends connections that don't bring the head of a request within serve.timeout_s."""
-
-        _alarm: asyncio.TimerHandle | None = None
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._arm()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self.cycle is not None and not self.cycle.response_complete:
-                if self._alarm is not None:
-                    self._alarm.cancel()
-                self._alarm = None
-            elif self._alarm is None:
-                self._arm()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            if self._alarm is not None:
-                self._alarm.cancel()
-            super().connection_lost(exc)
-
-        def _arm(self) -> None:
-            self._alarm = self.loop.call_later(settings.timeout_s, self._expire)
-
-        def _expire(self) -> None:
-            self._alarm = None
-            if self.cycle is None or self.cycle.response_complete:
-                self.transport.close()
-
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-    tls: dict[str, Any] = {}
-    if settings.tls_cert:
-        tls = {"ssl_certfile": _path(settings.tls_cert), "ssl_keyfile": _path(settings.tls_key)}
-
-    class Server(uvicorn.Server):
-        def install_signal_handlers(self) -> None:
-            """Signals are this process's business."""
-
-        def capture_signals(self) -> Any:
-            import contextlib
-
-            return contextlib.nullcontext()
-
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        http=PatientProtocol,
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_keep_alive=75,
-        **tls,
-    )
-    return Server(config)
-
-
-def _path(file: str | None) -> str:
-    return str(Path(str(file)).expanduser())

@@ -16,7 +16,7 @@ from trainer.config.serve import Serve
 from trainer.data.examples.render import Renderer
 from trainer.data.examples.template import read_template
 from trainer.data.tokens.tokenizer import Tokenizer, load_tokenizer
-from trainer.errors import BanyanError, InputError
+from trainer.errors import BanyanError, ConfigError, InputError
 from trainer.evaluate.folder_model import context_of, end_tokens_of
 from trainer.run.speaker import Speaker
 from trainer.serve.choose import check_engine, choose_engine, open_engine
@@ -131,7 +131,7 @@ class Service:
     async def rollback(self) -> str:
         """Puts the model from before the last change back."""
         if not self._before:
-            raise BanyanError("there is no model to go back to: none was replaced since this server began.")
+            raise ConfigError("there is no model to go back to: none was replaced since this server began.")
         return await self._change_to(self._before[-1], back=True)
 
     async def _change_to(self, folder: ModelFolder, *, back: bool = False) -> str:
