@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launch import failure
-from launch.failure import Failure
+from launch.failure import Failure, was_first
 from launch.slurm.starts import Starts, first_or_next, last_start, newest_step
 from launch.verbs import VERBS
 from trainer.config import Launch
@@ -168,10 +168,13 @@ def check_allocation(launch: Launch, allocation: Allocation) -> None:
 
 
 def first_failure(run_dir: Path) -> Failure | None:
-    """Why the ranks ended: one that was killed goes before peers that noticed, else the first of all counts."""
+    """Why the ranks ended: one that was killed goes before peers that noticed, else the first of all counts.
+
+    Those that srun interrupted since another had failed come last: a node's clock may be off.
+    """
     found = [failed for file in _errors(run_dir).glob("rank-*.error") if (failed := failure.read(file))]
     killed = [_killed(file) for file in sorted(_errors(run_dir).glob("rank-*.killed"))]
-    return next(filter(None, killed), None) or min(found, key=lambda failed: failed.time, default=None)
+    return next(filter(None, killed), None) or min(found, key=was_first, default=None)
 
 
 def _killed(file: Path) -> Failure | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,22 +22,11 @@ def small_disk(cluster: SlurmCluster, node: str, folder: Path, size: str = "64k"
     try:
         yield
     finally:
-        cluster.run_on(node, ["umount", "--lazy", str(folder)])
-
-
-@contextlib.contextmanager
-def few_open_files(cluster: SlurmCluster, node: str, most: int = 256) -> Iterator[None]:
-    """A low limit of open files for the node's daemon, and so for its jobs."""
-    before = resource.prlimit(cluster.daemon(node), resource.RLIMIT_NOFILE, (most, most))
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            resource.prlimit(cluster.daemon(node), resource.RLIMIT_NOFILE, before)
+        cluster.run_on(node, ["umount", str(folder)])
 
 
 def on_one_node(folder: Path, node: str, command: str) -> Path:
-    """A BANYAN_RUN that puts `command` before the ranks of a node, and nothing before other commands and ranks."""
+    """A BANYAN_RUN of `command`, which ends in exec, for the ranks of a node, and of nothing for others."""
     path = folder / "run.sh"
     path.write_text(
         f'#!/bin/bash\nif [[ -n $RANK && $SLURMD_NODENAME == {node} ]]; then {command} "$@"; fi\nexec "$@"\n'
@@ -47,8 +35,19 @@ def on_one_node(folder: Path, node: str, command: str) -> Path:
     return path
 
 
+FEW_FILES = "ulimit -n 256; exec"
+
+
+def beside_burners(shared: Path) -> str:
+    """Runs what follows with the lowest priority, and among many that burn its processors' time once a doctor works in
+    `shared`: a start among them would take minutes. Each session shares out what the kernel's autogroups give it."""
+    burn = f"until compgen -G '{shared}/doctor-*' >/dev/null; do sleep 0.1; done; for i in {{1..24}}; do yes >/dev/null & done"
+    return f"renice -n 19 $$ >/dev/null; (echo 19 >/proc/self/autogroup; {burn}) 2>/dev/null & exec"
+
+
 def another_time(seconds: int) -> str:
-    """Runs what follows with a clock that is off, but for the monotonic one."""
+    """Runs what follows with a clock that is ahead, but for the monotonic one. libfaketime spoils sleep with one that
+    is behind."""
     settings = f"FAKETIME={seconds:+d}s FAKETIME_DONT_FAKE_MONOTONIC=1 DONT_FAKE_MONOTONIC=1"
     return f"exec env LD_PRELOAD={FAKETIME} {settings}"
 
