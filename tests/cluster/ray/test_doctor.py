@@ -9,7 +9,7 @@ import pytest
 
 from tests.cluster.ray.daemons import Daemons
 from tests.cluster.slurm.conftest import give_up
-from tests.cluster.slurm.faults import FAKETIME, has_faketime, left_of_doctor
+from tests.cluster.slurm.faults import another_time, left_of_doctor
 
 # Ranks that share two busy cores with whatever else runs there: only far slower ones are to be called slow.
 NOISY = ["doctor.slow=0.15", "doctor.seconds=2"]
@@ -98,10 +98,7 @@ def test_a_full_disk_is_named(daemons, tmp_path):
 
 @pytest.mark.full
 def test_a_clock_that_is_off_is_named(daemons, tmp_path):
-    if not has_faketime():
-        give_up("no libfaketime here: apt-get install faketime")
-    settings = {"FAKETIME": "+300s", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1"}
-    with bad_node(daemons, LD_PRELOAD=str(FAKETIME), **settings):
+    with bad_node(daemons, **another_time(tmp_path, 300)):
         assert_named(doctor(daemons, tmp_path, "doctor.checks=[clocks]"), "ahead of the others'")
 
 

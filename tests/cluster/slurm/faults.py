@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
 from tests.cluster.slurm.cluster import SlurmCluster
-
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 
 
 @contextlib.contextmanager
@@ -38,18 +36,36 @@ def on_one_node(folder: Path, node: str, command: str) -> Path:
 FEW_FILES = "ulimit -n 256; exec"
 
 
-def beside_burners(shared: Path) -> str:
-    """Runs what follows with the lowest priority, and among many that burn its processors' time once a doctor works in
-    `shared`: a start among them would take minutes. Each session shares out what the kernel's autogroups give it."""
-    burn = f"until compgen -G '{shared}/doctor-*' >/dev/null; do sleep 0.1; done; for i in {{1..24}}; do yes >/dev/null & done"
-    return f"renice -n 19 $$ >/dev/null; (echo 19 >/proc/self/autogroup; {burn}) 2>/dev/null & exec"
+def held_up(shared: Path) -> str:
+    """Runs what follows for a twentieth of the time, once a doctor works in `shared`: by stopping it again and again,
+    which slows nobody else, whatever the kernel thinks of priorities."""
+    wait = f"until compgen -G '{shared}/doctor-*' >/dev/null; do sleep 0.1; done"
+    hold = "while kill -STOP $$; do sleep 0.19; kill -CONT $$; sleep 0.01; done"
+    return f"({wait}; {hold}) 2>/dev/null & exec"
 
 
-def another_time(seconds: int) -> str:
-    """Runs what follows with a clock that is ahead, but for the monotonic one. libfaketime spoils sleep with one that
-    is behind."""
-    settings = f"FAKETIME={seconds:+d}s FAKETIME_DONT_FAKE_MONOTONIC=1 DONT_FAKE_MONOTONIC=1"
-    return f"exec env LD_PRELOAD={FAKETIME} {settings}"
+CLOCK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <time.h>
+int clock_gettime(clockid_t clock, struct timespec *now) {
+  int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime");
+  int code = real(clock, now);
+  const char *ahead = getenv("CLOCK_AHEAD");
+  if (code == 0 && clock == CLOCK_REALTIME && ahead) now->tv_sec += atoi(ahead);
+  return code;
+}
+"""
+
+
+def another_time(folder: Path, seconds: int) -> dict[str, str]:
+    """Variables by which a program has a clock that is ahead, or behind; the monotonic one is right. libfaketime would
+    do, but for Python's sleep, which it spoils."""
+    source, library = folder / "clock.c", folder / "clock.so"
+    source.write_text(CLOCK)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return {"LD_PRELOAD": str(library), "CLOCK_AHEAD": str(seconds)}
 
 
 def left_of_doctor(folder: Path) -> list[str]:
@@ -61,8 +77,3 @@ def left_of_doctor(folder: Path) -> list[str]:
             if any(str(folder) in word for word in words) and process.pid != os.getpid():
                 processes.append(" ".join(words))
     return processes + [path.name for path in folder.glob("doctor-*")]
-
-
-def has_faketime() -> bool:
-    """Whether libfaketime is here (Debian's package faketime)."""
-    return FAKETIME.exists() and shutil.which("faketime") is not None
