@@ -27,6 +27,9 @@ from trainer.machine import streams
 from trainer.machine.interrupt import Interrupted, interruptible, leave_to_kernel
 from trainer.machine.process import raise_file_limit
 
+ANSWERS = (0, 2, 128 + signal.SIGINT, 128 + signal.SIGTERM)
+"""Exit codes that a verb whose exit code is its result may have beside 1: a rank of it that was killed is one, too."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -193,7 +196,8 @@ def _start(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
         check_keys(config.launch)
         if not rank_environment.is_rank(os.environ):
             launcher = LAUNCHERS[config.launch.name]
-            return launcher.start(verb, config, arguments, lambda world_size: check(verb, config, world_size))
+            code = launcher.start(verb, config, arguments, lambda world_size: check(verb, config, world_size))
+            return 1 if verb.answers and code not in ANSWERS else code
         become_rank(config.launch)
     check(verb, config, int(os.environ.get("WORLD_SIZE", "1")))
     if verb.name == "serve":

@@ -93,6 +93,11 @@ def read(file: Path) -> Failure | None:
         return None
 
 
+def was_first(failure: Failure) -> tuple[bool, float]:
+    """A key by which the failure that took others along sorts before those, on hosts whose clocks may differ."""
+    return failure.kind == Interrupted.__name__, failure.time
+
+
 def keep(failure: Failure, run_dir: Path, *, output: str = "", began: float | None = None) -> None:
     """Leaves what a launcher knows of a failure in the run directory: a line of starts.jsonl, and logs/launcher.log.
 

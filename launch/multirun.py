@@ -19,8 +19,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from launch.overrides import VERBATIM
-from launch.rank_group import FORWARDED, die_with
+from launch.rank_group import FORWARDED
 from trainer.errors import ConfigError
+from trainer.machine.process import die_with
 
 _ESCAPED = re.compile(r"\\([\\()\[\]{}:=, \t])")
 ONE_EACH = ("run.name", "run.dir")

@@ -6,13 +6,12 @@ None outlives the launcher, even one killed by SIGKILL. What is reported is the 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -21,13 +20,11 @@ from launch.failure import Failure
 from launch.rank_output import ErrorFile, FolderFile, Tail
 from trainer.errors import STOPPED
 from trainer.machine.interrupt import Interrupted
-from trainer.run.rank_log import RUN_FOLDER_VARIABLE
+from trainer.machine.process import RUN_FOLDER_VARIABLE, die_with
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 _POLL_S = 0.02
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True)
@@ -238,17 +235,3 @@ def _spawn(command: Sequence[str], environment: Mapping[str, str]) -> Rank:
             preexec_fn=die_with(os.getpid()),
         )
     return Rank(number, process, errors, folder, tail)
-
-
-def die_with(launcher: int) -> Callable[[], None] | None:
-    """What a rank does before anything else: asks the kernel to be killed when the thread that started it dies."""
-    libc = _LIBC
-    if libc is None:
-        return None
-
-    def ask() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != launcher:
-            os._exit(1)
-
-    return ask

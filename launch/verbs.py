@@ -21,6 +21,8 @@ class Verb:
     """Whether it starts commands of its own: its main takes what was typed as well."""
     trains: bool = False
     """Whether it makes a run directory, and goes on in it."""
+    answers: bool = False
+    """Whether whoever typed it waits for its exit code, which is a result: it isn't started again."""
     outlives_console: bool = False
     """Whether its work goes on when nobody reads what it prints: for others that is all their work."""
     commands: tuple[str, ...] = ()
@@ -161,6 +163,7 @@ VERBS: dict[str, Verb] = {
             "trainer.verbs.doctor",
             "[doctor.checks=[NAME,…]] " + _OVERRIDES,
             on_ranks=True,
+            answers=True,
             unlisted=("run.name", "checkpoint.every", "checkpoint.keep", "checkpoint.asynchronous", "track.every"),
         ),
         Verb(

@@ -17,10 +17,11 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 
 from launch.failure import Failure
 from launch.rank_group import ExitStatus
-from launch.ray.cluster import Demand, free_in_words, vanishing_folder
+from launch.ray.cluster import Demand, free_in_words
 from launch.ray.worker import RankConfig, RanksFailed, RayJob, run_ranks
 from trainer.config import Launch
 from trainer.errors import STOPPED
+from trainer.machine.vanishing_folder import vanishing_folder
 
 COUNT_ANEW_S = {False: "60", True: "15"}  # fixed or elastic: after so long without room Ray looks what fits now
 ENDING_S = 15.0  # in which Ray Train notices that ranks have ended for good
@@ -63,7 +64,7 @@ class Attempt:
 
     def _fit(self) -> None:
         """In a thread, so that signals reach the main one, and Ray Train leaves their handlers alone."""
-        with vanishing_folder() as folder:
+        with vanishing_folder("ray-") as folder:
             try:  # Ray Train logs to its files; what matters of it is said here
                 result: Any = _make_trainer(self._job, self._demand, str(folder)).fit()
                 self._status = ExitStatus(int(result.return_value or 0))

@@ -6,16 +6,14 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from trainer.config import Launch
 from trainer.errors import BanyanError, ConfigError
+from trainer.machine.vanishing_folder import vanishing_folder
 
 # Set before Ray is imported, where the user hasn't: no telemetry; every line of a rank is shown; a lost node is an
 # error that attempts deal with, announced or not.
@@ -26,8 +24,6 @@ LOCAL_DEFAULTS = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER":
 LOCAL_ADDRESS = "127.0.0.1"
 LONGEST_BASE = 25  # of the path of its folder: those of Ray's sockets below must not exceed 107 characters
 STARTS, SLOW = 4, "timed out during startup"
-# Waits for the end of its input, which is that of the process that started it, then for others to let go of the folder.
-_REMOVE = 'cat >/dev/null; for _ in 1 2 3 4 5; do rm -rf "$0" 2>/dev/null; [ -e "$0" ] || exit 0; sleep 2; done'
 
 
 @contextlib.contextmanager
@@ -67,7 +63,7 @@ def connected(*, shows_workers: bool = True) -> Iterator[None]:
 def _local_settings() -> Iterator[dict[str, Any]]:
     """What ray.init needs for a cluster of our own. Ray's folders are for all to write: one around keeps them out."""
     base = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    with vanishing_folder(base if len(base) <= LONGEST_BASE else "/tmp") as folder:
+    with vanishing_folder("ray-", base if len(base) <= LONGEST_BASE else "/tmp") as folder:
         yield {"_node_ip_address": LOCAL_ADDRESS, "_temp_dir": str(folder / "r"), "include_dashboard": False}
 
 
@@ -170,17 +166,3 @@ def _in_words(resources: Mapping[str, float]) -> str:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-@contextlib.contextmanager
-def vanishing_folder(base: str | None = None) -> Iterator[Path]:
-    """A new folder in `base`, by default where temporary files go, that nobody else can enter."""
-    folder = tempfile.mkdtemp(prefix="ray-", dir=base)
-    remover = subprocess.Popen(["sh", "-c", _REMOVE, folder], stdin=subprocess.PIPE, start_new_session=True)
-    assert remover.stdin is not None
-    try:
-        yield Path(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        remover.stdin.close()
-        remover.wait()

@@ -22,7 +22,6 @@ from launch.ray import cluster, paths
 from launch.verbs import VERBS
 from trainer.config import Launch
 from trainer.config.launchers import workers_of
-from trainer.errors import FoundError
 from trainer.run.directory import locate
 
 # Of the driver's environment, what ranks get: settings and keys of the libraries that they use.
@@ -65,6 +64,10 @@ def run(verb: str, config: Any, arguments: Sequence[str], check: Callable[[int],
             return Attempt(job, demand, config.launch, received).run()
 
         with receiving() as received:
+            if VERBS[verb].answers:
+                status = attempt(received)
+                status.show()
+                return status.exit_code
             return persevere(lambda: attempt(received), config.launch, run_dir, received)
 
 
@@ -78,7 +81,7 @@ def persevere(attempt: Callable[[], ExitStatus], launch: Launch, run_dir: Path |
         reached = paths.newest_listed_step(run_dir)
         status = attempt()
         status.show()
-        if status.failure is None or status.exit_code == 2 or received or status.failure.kind == FoundError.__name__:
+        if status.failure is None or status.exit_code == 2 or received:
             return status.exit_code
         failures = 1 if paths.newest_listed_step(run_dir) > reached else failures + 1
         if failures > launch.max_failures:

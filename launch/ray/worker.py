@@ -24,7 +24,7 @@ from launch import rank_environment
 from launch.failure import Failure
 from launch.rank_group import ExitStatus, RankGroup
 from trainer.config import Launch
-from trainer.machine.host import free_port
+from trainer.machine.host import NODE_VARIABLE, free_port
 
 STOP_GRACE_S = 10.0  # for ranks that stay when one has failed
 RESIZE_GRACE_S = 900.0  # for the checkpoint before a group of another size
@@ -99,7 +99,7 @@ def _command(job: RayJob) -> list[str]:
 def _environments(job: RayJob) -> list[dict[str, str]]:
     """The environment of each of this worker's ranks; all ranks of a node count as local to each other."""
     context, count = ray.train.get_context(), job.ranks
-    common = {**os.environ, **job.variables}
+    common = {**os.environ, **job.variables, NODE_VARIABLE: ray.util.get_node_ip_address()}
     if not job.has_cuda:
         common |= {"CUDA_VISIBLE_DEVICES": ""}
         common.setdefault("DS_ACCELERATOR", "cpu")

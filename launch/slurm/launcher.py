@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.slurm import batch_script, site
+from launch.slurm import batch_script, site, waiting
 from launch.verbs import Verb
 from trainer.config import Launch
 from trainer.errors import ConfigError
@@ -25,6 +25,7 @@ from trainer.run import directory as run_directory
 def run(verb: Verb, config: Any, arguments: Sequence[str], check: Callable[[int], None]) -> int:
     """Submits `verb` as one job, or as a chain of them, and says how to follow it; the exit code.
 
+    A verb that answers is waited for, and in an allocation runs there: the exit code is its own.
     `arguments` are what the user typed after the verb; `check` refuses what a number of ranks can't honour.
     """
     launch = config.launch
@@ -36,13 +37,22 @@ def run(verb: Verb, config: Any, arguments: Sequence[str], check: Callable[[int]
     if launch.dry_run:
         print(script, end="")
         return 0
+    file = run_dir / ("pretrain.sbatch" if verb.trains else f"{verb.name}.sbatch")
+    if verb.answers and waiting.is_allocation(os.environ):
+        run_directory.create(run_dir)
+        write_text(file, script)
+        return waiting.run_in_allocation(file, batch_script.ranks_per_node(launch))
     request = " ".join(f"--{name}={options[name]}" for name in _REQUESTED if options.get(name))
     site.check_request(launch, script, request)
     run_directory.create(run_dir)
-    file = run_dir / ("pretrain.sbatch" if verb.trains else f"{verb.name}.sbatch")
     write_text(file, script)
+    output = str(options["output"])
+    if verb.answers:
+        return waiting.submit_and_follow(
+            file, lambda job: _log_of(output, job), lambda job: _announce([job], launch, run_dir, output, trains=False)
+        )
     jobs = submit(file, launch.chain)
-    _announce(jobs, launch, run_dir, str(options["output"]), trains=verb.trains)
+    _announce(jobs, launch, run_dir, output, trains=verb.trains)
     return 0
 
 
@@ -121,10 +131,15 @@ def _settings(launch: Launch) -> dict[str, str]:
     return settings
 
 
+def _log_of(output: str, job: str) -> Path:
+    """Where a job's log is; `output` is that option of sbatch."""
+    return Path(output.replace("%j", job).replace("%%", "%"))
+
+
 def _announce(jobs: Sequence[str], launch: Launch, run_dir: Path, output: str, *, trains: bool) -> None:
     nodes = f"{launch.min_nodes} to {launch.nodes}" if launch.elastic else str(launch.nodes)
     each = f"{batch_script.ranks_per_node(launch)} rank{'s' * (batch_script.ranks_per_node(launch) > 1)}"
-    log = output.replace("%j", jobs[0]).replace("%%", "%")
+    log = _log_of(output, jobs[0])
     many = f"jobs {' '.join(jobs)} submitted, one after the other" if len(jobs) > 1 else f"job {jobs[0]} submitted"
     print(f"{many}: {nodes} node{'s' * (nodes != '1')} with {each} each")
     if trains:

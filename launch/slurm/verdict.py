@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launch import failure
-from launch.failure import Failure
+from launch.failure import Failure, was_first
 from launch.slurm.starts import Starts, first_or_next, last_start, newest_step
+from launch.verbs import VERBS
 from trainer.config import Launch
-from trainer.errors import STOPPED, ConfigError, FoundError
+from trainer.errors import STOPPED, ConfigError
 from trainer.machine.durable import problem_of
 from trainer.machine.json_file import read_json
 
@@ -79,7 +80,6 @@ def begin(arguments: Sequence[str], allocation: Allocation) -> Path | None:
     from launch.cli import check, read_options
     from launch.compose import compose
     from launch.slurm.launcher import folder_of_job
-    from launch.verbs import VERBS
     from trainer.data.tokens.history import total_steps_in
     from trainer.run import directory as run_directory
 
@@ -135,8 +135,8 @@ def _wish(run_dir: Path, code: int, asked: bool, last: Starts) -> str:
     if failed and failed.exit_code == 2:
         replace(last, refused=failed.message).write(run_dir)
         return "end 2"
-    if failed and failed.kind == FoundError.__name__:  # a result, not a failure
-        return f"end {failed.exit_code}"
+    if code and VERBS[os.environ.get("BANYAN_VERB", "pretrain")].answers:
+        return f"end {failed.exit_code if failed else 1}"
     if code:
         return "requeue" if asked else "restart"
     reason = stop_reason(run_dir)
@@ -168,10 +168,13 @@ def check_allocation(launch: Launch, allocation: Allocation) -> None:
 
 
 def first_failure(run_dir: Path) -> Failure | None:
-    """Why the ranks ended: one that was killed goes before peers that noticed, else the first of all counts."""
+    """Why the ranks ended: one that was killed goes before peers that noticed, else the first of all counts.
+
+    Those that srun interrupted since another had failed come last: a node's clock may be off.
+    """
     found = [failed for file in _errors(run_dir).glob("rank-*.error") if (failed := failure.read(file))]
     killed = [_killed(file) for file in sorted(_errors(run_dir).glob("rank-*.killed"))]
-    return next(filter(None, killed), None) or min(found, key=lambda failed: failed.time, default=None)
+    return next(filter(None, killed), None) or min(found, key=was_first, default=None)
 
 
 def _killed(file: Path) -> Failure | None:

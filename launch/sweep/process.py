@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.rank_environment import MARKS
-from launch.rank_group import die_with
+from trainer.machine.process import die_with
 from trainer.track.sinks.journal import Row
 
 STOP_GRACE_S = 120.0

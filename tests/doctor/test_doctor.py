@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -10,9 +11,23 @@ import pytest
 
 from tests.doctor.readings import readings_of, station
 from trainer.config.doctor import CHECKS
-from trainer.doctor.checks import clocks, compute, local_disk, network, rehearsal, shared_disk, software
+from trainer.doctor.check import Diagnosis, RankReading
+from trainer.doctor.checks import (
+    clocks,
+    compute,
+    copies,
+    gpus,
+    limits,
+    local_disk,
+    network,
+    rehearsal,
+    shared_disk,
+    software,
+)
 from trainer.doctor.disk import Disk, use_disk
-from trainer.doctor.examine import Examined, bad_hosts
+from trainer.doctor.hardware import all_reduce_figure, processor_peak
+from trainer.doctor.outcome import Examined, bad_hosts
+from trainer.doctor.stuck import find_stuck
 
 
 def doctor(folder, *keys):
@@ -28,7 +43,7 @@ def test_two_ranks_are_examined_whole_and_a_kill_is_rehearsed(tmp_path):
     rehearsed = found["checks"][-1]
     assert rehearsed["findings"] == [], done.stdout
     assert "the same bits" in rehearsed["measured"][0]
-    assert "went on from step 4" in rehearsed["measured"][0]
+    assert re.search(r"killed after step \d+ of 20, went on from step [48]\b", rehearsed["measured"][0])
     assert found["well"] == (done.returncode == 0) == done.stdout.endswith("well: nothing found\n")
     assert done.returncode in (0, 1), done.stderr
     assert os.listdir(tmp_path / "runs") == []
@@ -40,6 +55,7 @@ def test_two_ranks_are_examined_whole_and_a_kill_is_rehearsed(tmp_path):
         (["doctor.checks=[cmpute]"], "doctor.checks: cmpute is no check; choose of software"),
         (["doctor.checks=[]"], "nothing to look at"),
         (["doctor.folder=/proc/no", "doctor.checks=[shared_disk]"], "doctor.folder=/proc/no"),
+        (["doctor.output=/proc/no/found.json", "doctor.checks=[limits]"], "doctor.output=/proc/no/found.json"),
     ],
 )
 def test_a_wrong_command_is_no_finding(tmp_path, keys, said):
@@ -109,10 +125,78 @@ def test_versions_that_differ_and_links():
     values = [{"torch": "2.13"}, {"torch": "2.13"}, {"torch": "2.12"}]
     [finding] = software.judge(readings_of(values), station()).findings
     assert finding.hosts == ("n3",)
-    links = [{"device": "cpu", "all_all_reduce_1": 1.0, "links": [1.0, 1.1]} for _ in range(4)]
+    links = [{"device": "cpu", "bandwidth": [["all", "all-reduce", 2**20, 1.0]], "links": [1.0, 1.1]} for _ in range(4)]
     links[2] = links[2] | {"links": [0.1, 0.2]}
     [finding] = network.judge(readings_of(links), station()).findings
     assert finding.hosts == ("n3",)
+
+
+def test_gpus_are_held_against_what_they_should_give():
+    """Readings as CUDA's and NVML's: none of this has run on a GPU here."""
+    well = {
+        "name": "NVIDIA H100 80GB HBM3",
+        "total": 80e9,
+        "free": 79e9,
+        "throttling": 4,
+        "remapped_rows": [0, 0, 0, 0],
+    }
+    assert gpus.judge(readings_of([well] * 8), station()).findings == []
+    bad = [well | {"throttling": 0x40}, well | {"ecc_errors": 2}, well | {"remapped_rows": [0, 1, 1, 0]}]
+    bad += [well | {"free": 40e9}, well | {"lanes": 8, "most_lanes": 16}, well]
+    assert [each.hosts for each in gpus.judge(readings_of(bad), station()).findings] == [
+        *(("n4",), ("n1",), ("n2",), ("n3",), ("n5",)),
+    ]
+    slow = {"device": "NVIDIA H100 80GB HBM3", "to": 25.0, "from": 52.0}
+    [finding] = copies.judge(readings_of([slow] * 2), station()).findings
+    assert "slower than its bus" in finding.text
+    host = [["all", "all-reduce", size, speed] for size, speed in ((2**20, 20.0), (2**28, 200.0))]
+    readings = [{"device": "NVIDIA H100 80GB HBM3", "bandwidth": host}] * 8
+    one_host = [RankReading(each.rank, "n1", each.values) for each in readings_of(readings)]
+    diagnosis = network.judge(one_host, station())
+    assert "look at NVLink" in diagnosis.findings[0].text
+    assert diagnosis.measured == ["all-reduce, all ranks: 1 MiB 20 GB/s; 256 MiB 200 GB/s; should give 460 at last"]
+    assert all_reduce_figure("NVIDIA H100 80GB HBM3", "across", 2, 8) == 380 / 8
+    assert all_reduce_figure("NVIDIA H100 PCIe", "all", 2, 8) is None
+    old = [{"cuda": "13.0", "driver": "550.54.15"}, {"cuda": "13.0", "driver": "580.65.06"}]
+    assert any("needs 580" in each.text for each in software.judge(readings_of(old), station()).findings)
+
+
+def test_what_a_processor_can_do_is_known_by_clock_and_instructions(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor : 0\ncpu MHz : 2500.0\nflags : fpu fma avx2\n")
+    assert processor_peak(2, cpuinfo, tmp_path / "absent") == 2 * 32 * 2.5e9
+    cpuinfo.write_text("processor : 0\nFeatures : asimd\n")
+    assert processor_peak(2, cpuinfo, tmp_path / "absent") is None
+
+
+def test_limits_that_are_too_low_are_named_once_for_each_host():
+    well = {"files": 65536, "processes": 10**6, "locked": 2**53, "cores": 1, "infiniband": True, "shared": 10**9}
+    assert limits.judge(readings_of([well] * 3), station()).findings == []
+    bad = [well | {"files": 256}, well | {"processes": 512}, well | {"locked": 65536}, well | {"shared": 10**6}, well]
+    assert [each.hosts for each in limits.judge(readings_of(bad), station()).findings] == [
+        *(("n1",), ("n2",), ("n3",), ("n4",)),
+    ]
+
+
+def test_blame_is_on_hosts_only_where_others_are_well():
+    diagnosis, readings = Diagnosis(), readings_of([{}, {}])
+    diagnosis.blame([], "nothing")
+    diagnosis.blame(readings, "all", among=readings)
+    diagnosis.blame(readings[:1], "one", among=readings)
+    assert [each.hosts for each in diagnosis.findings] == [(), ("n1",)]
+
+
+def test_who_keeps_the_others_waiting_is_named():
+    def found(finished, stuck):
+        board = SimpleNamespace(told_by_all=lambda about: stuck if about.endswith("stuck") else finished)
+        return [each.text for each in find_stuck("compute", 90.0, board, ["n1", "n2", "n3"])]
+
+    waits = dict.fromkeys(range(3), "waits")
+    assert "rank 2 (host n3) gives no sign of life" in found(dict.fromkeys(range(3)), waits | {2: None})[0]
+    [text] = found(dict.fromkeys(range(3)), waits | {1: "elsewhere: use_disk (doctor/disk.py:40)"})
+    assert text.startswith("rank 1 (host n2) is stuck in use_disk (doctor/disk.py:40)")
+    assert found({0: None, 1: "OSError: no", 2: None}, waits) == ["rank 1 (host n2): OSError: no"]
+    assert "all ranks wait for each other" in found(dict.fromkeys(range(3)), waits)[0]
 
 
 def test_a_run_that_is_not_the_same_is_said_with_its_step():

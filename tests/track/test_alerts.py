@@ -1,16 +1,18 @@
 """track.alerts: each kind once, delivered to a real server and a real program, and never in the way of training."""
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from tests.track.alert_server import alert_server
+from tests.track.alert_server import alert_server, hanging_server
 from trainer.config.alerts import KINDS, Alerts
 from trainer.errors import STOPPED, ConfigError
 from trainer.rules.alerts import check_alerts
@@ -53,6 +55,58 @@ def test_a_kind_may_be_raised_again_after_its_time(tmp_path):
     for age_s, again in ((599, False), (601, True)):
         (tmp_path / RECORD).write_text(json.dumps(line | {"time": line["time"] - age_s}) + "\nhalf a li")
         assert alerter.alert("spike", "two") == again
+
+
+def test_who_looked_at_the_clock_first_but_came_second_raises_nothing(tmp_path, monkeypatch):
+    """Under load a process can be overtaken between its look at the clock and the record; hosts' clocks differ, too."""
+    now = time.time()
+    alerters = [Alerter(Alerts(command=["true"]), tmp_path, print) for _ in range(3)]
+    raised = []
+    for alerter, moment in zip(alerters, (now, now - 0.5, now - 100), strict=True):
+        monkeypatch.setattr("trainer.track.alerts.time.time", lambda moment=moment: moment)
+        raised.append(alerter.alert("crash", "text"))
+    assert raised == [True, False, False]
+
+
+def test_a_record_that_somebody_holds_delays_nobody_for_long(tmp_path, monkeypatch):
+    monkeypatch.setattr("trainer.track.alerts.LOCK_TIMEOUT_S", 0.2)
+    said = []
+    with (tmp_path / RECORD).open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert not Alerter(Alerts(command=["true"]), tmp_path, said.append).alert("crash", "text")
+    assert "couldn't be recorded, and wasn't sent: another process has held" in said[0]
+
+
+def test_every_kind_goes_every_way(tmp_path):
+    ways = []
+    code = f"import sys; open({str(tmp_path / 'got')!r}, 'a').write(sys.stdin.read() + '\\n')"
+    with alert_server() as (address, came):
+        alerter = Alerter(Alerts(webhook=address, command=[sys.executable, "-c", code]), tmp_path, print)
+        alerter.add_way("W&B", lambda kind, text: ways.append((kind, text)))
+        for step, kind in enumerate(KINDS):
+            assert alerter.alert(kind, f"about {kind}", step=step)
+            alerter.finish()
+    got = [json.loads(line) for line in (tmp_path / "got").read_text().splitlines()]
+    assert [each["kind"] for each in came] == list(KINDS)
+    assert came == got == recorded(tmp_path)
+    assert ways == [(each["kind"], each["text"]) for each in came]
+
+
+@pytest.mark.parametrize("trouble", ["hangs", "answers 500"])
+def test_a_webhook_in_trouble_holds_nothing_up(tmp_path, trouble):
+    """Steps that raise alerts take as long as others; the end waits for a bounded time."""
+    said = []
+    server = hanging_server() if trouble == "hangs" else alert_server([500] * 100)
+    with server as found:
+        address = found if trouble == "hangs" else found[0]
+        alerter = Alerter(Alerts(webhook=address, every_minutes=0), tmp_path, said.append)
+        began = time.monotonic()
+        for step in range(20):
+            assert alerter.alert(KINDS[step % len(KINDS)], "text", step=step)
+        assert time.monotonic() - began < 1
+        alerter.finish(timeout_s=0.2)
+        assert time.monotonic() - began < 2
+    assert len(recorded(tmp_path)) == 20
 
 
 def test_a_command_gets_it_as_json(tmp_path):

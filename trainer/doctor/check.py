@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config.doctor import Doctor
+from trainer.doctor.board import Board
 from trainer.ranks.mesh import Mesh
 
 NAMED = 8  # ranks that a line names at most
@@ -25,6 +26,7 @@ class Station:
     config: Doctor
     folder: Path
     host: str
+    board: Board
 
     @property
     def is_first_of_host(self) -> bool:
@@ -57,6 +59,15 @@ class Diagnosis:
     measured: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
+    def blame(self, readings: list[RankReading], text: str, *, among: list[RankReading] | None = None) -> None:
+        """A finding about some ranks, if there are any: their names, then `text`.
+
+        Their hosts are to blame, but not where these are all of those that they are `among`: then it is no host's.
+        """
+        if readings:
+            everyone = among is not None and len(readings) == len(among)
+            self.findings.append(Finding(f"{name(readings)}: {text}", () if everyone else hosts_of(readings)))
+
 
 Measure = Callable[[Station], dict[str, Any]]
 Judge = Callable[[list[RankReading], Station], Diagnosis]
@@ -80,6 +91,11 @@ def by_host(readings: Iterable[RankReading]) -> dict[str, list[RankReading]]:
     for reading in readings:
         found.setdefault(reading.host, []).append(reading)
     return found
+
+
+def one_of_each_host(readings: Iterable[RankReading]) -> list[RankReading]:
+    """The first reading of each host."""
+    return [group[0] for group in by_host(readings).values()]
 
 
 def hosts_of(readings: Iterable[RankReading]) -> tuple[str, ...]:

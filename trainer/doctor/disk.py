@@ -10,9 +10,11 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.doctor.check import Diagnosis, RankReading, one_of_each_host, range_of_values
 from trainer.machine.durable import REFUSALS
 
 SMALL_FILES = 5
+SLOW_FSYNC_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -73,3 +75,30 @@ def _small(path: Path) -> float:
         file.flush()
         os.fsync(file.fileno())
     return time.perf_counter() - began
+
+
+def judge_disks(readings: list[RankReading], least_free: float) -> Diagnosis:
+    """Of readings that hold a Disk each: the slowest, and those that can't be written or soon won't."""
+    diagnosis, disks = Diagnosis(), {each.rank: Disk(**each.values) for each in readings}
+    if well := [disk for disk in disks.values() if disk.problem is None]:
+        speeds = [range_of_values([getattr(disk, key) for disk in well], "GB/s") for key in ("write", "read")]
+        safe = f"a small file is safe after {max(disk.fsync for disk in well) * 1e3:.3g} ms at most"
+        free = f"{min(disk.free for disk in well) / 1e9:.3g} GB free at least (limit {least_free:g})"
+        diagnosis.measured.append(f"{well[0].folder}: each host writes {speeds[0]}, reads {speeds[1]}; {safe}; {free}")
+    for reading in readings:
+        if problem := disks[reading.rank].problem:
+            diagnosis.blame([reading], f"{disks[reading.rank].folder}: {problem}")
+
+    def those(wrong: str) -> list[RankReading]:
+        is_wrong = {"full": lambda disk: disk.free < least_free * 1e9, "slow": lambda disk: disk.fsync > SLOW_FSYNC_S}
+        found = [each for each in readings if not disks[each.rank].problem and is_wrong[wrong](disks[each.rank])]
+        return one_of_each_host(found)
+
+    folder = disks[readings[0].rank].folder if readings else ""
+    diagnosis.blame(those("full"), f"{folder} is nearly full (less than {least_free:g} GB free): make room")
+    diagnosis.blame(
+        those("slow"),
+        f"a small file takes more than {SLOW_FSYNC_S:g} s to be safe on {folder}: checkpoints will stall; choose "
+        "another disk",
+    )
+    return diagnosis

@@ -1,9 +1,12 @@
-"""What this machine has to offer: free ports, and what its processor can do, read from the kernel."""
+"""This machine: the name that its cluster knows it by, free ports, and what its processor can do, by the kernel."""
 
 from __future__ import annotations
 
+import os
+import platform
 import secrets
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -11,6 +14,13 @@ BF16 = {"amx_bf16", "avx512_bf16", "bf16"}  # Intel's, Intel's and AMD's, ARM's
 PORTS = range(20000, 32768)
 """Below those that the kernel gives to outgoing connections (ip_local_port_range, from 32768), one of which could take
 a port between its choice here and its use by rank 0; above those of Ray's workers (from 10002 to 19999)."""
+
+NODE_VARIABLE = "BANYAN_NODE"  # how Ray's tools call this node: by its address
+
+
+def node_name(environment: Mapping[str, str] = os.environ) -> str:
+    """The name by which the scheduler knows this node, or the host's own."""
+    return environment.get("SLURMD_NODENAME") or environment.get(NODE_VARIABLE) or platform.node()
 
 
 def free_port() -> int:

@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -16,12 +16,13 @@ import torch.distributed
 import xxhash
 
 from trainer.errors import BanyanError, ConfigError
+from trainer.machine.host import node_name
 from trainer.machine.process import raise_file_limit
 from trainer.ranks import messages
 from trainer.ranks.collectives import COLLECTIVES
 from trainer.ranks.driver import require_driver
 from trainer.ranks.extensions import choose_folder, load_cpu_op
-from trainer.ranks.rendezvous import keep_to_interface, open_store
+from trainer.ranks.rendezvous import call_roll, keep_to_interface, open_store
 
 T = TypeVar("T")
 
@@ -114,10 +115,11 @@ class Mesh:
         torch.distributed.destroy_process_group()
 
 
-def join(*, tensor: int = 1, sequence: int = 1, hang_timeout_s: float = 0.0) -> Mesh:
+def join(*, tensor: int = 1, sequence: int = 1, hang_timeout_s: float = 0.0, roll_call_s: float | None = None) -> Mesh:
     """Joins the group that RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR describe: nccl with a GPU each, else gloo.
 
-    Its collectives wait for TIMEOUT, or twice `hang_timeout_s` if that is longer.
+    Its collectives wait for TIMEOUT, or twice `hang_timeout_s` if that is longer; so do ranks for each other here. With
+    `roll_call_s` they do so for as long, and AbsentError says which ranks have come where not all have.
     """
     import deepspeed
     from deepspeed.utils import groups
@@ -141,7 +143,7 @@ def join(*, tensor: int = 1, sequence: int = 1, hang_timeout_s: float = 0.0) -> 
     choose_folder()
     if not cuda:
         load_cpu_op()
-    control = _join_group(torch.device("cuda", local_rank) if cuda else None, timeout)
+    control = _join_group(torch.device("cuda", local_rank) if cuda else None, timeout, roll_call_s)
     with contextlib.redirect_stdout(io.StringIO()):  # it reports a build at every start, even of what was built before
         deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False, timeout=timeout)  # finds the group made
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -155,7 +157,7 @@ def join(*, tensor: int = 1, sequence: int = 1, hang_timeout_s: float = 0.0) -> 
     return mesh
 
 
-def own_group(sharing: list[range]) -> torch.distributed.ProcessGroup:
+def own_group(sharing: Sequence[Sequence[int]]) -> torch.distributed.ProcessGroup:
     """The group of this rank where all ranks are dealt out among groups: `sharing` says how. Every rank calls it.
 
     All are made at once, whatever their number: nccl splits the world, and a group of gloo is made by its own ranks.
@@ -171,7 +173,28 @@ def own_group(sharing: list[range]) -> torch.distributed.ProcessGroup:
     return torch.distributed.new_group(list(own), use_local_synchronization=True)
 
 
-def _join_group(device: torch.device | None, timeout: timedelta) -> torch.distributed.ProcessGroup:
+class AbsentError(BanyanError):
+    """Ranks that didn't come. `came`: where those are that did."""
+
+    def __init__(self, came: dict[int, str], world_size: int) -> None:
+        self.came, self.absent = came, [rank for rank in range(world_size) if rank not in came]
+        few = ", ".join(map(str, self.absent[:8])) + (" …" if len(self.absent) > 8 else "")
+        super().__init__(f"{len(self.absent):,} of {world_size:,} ranks never came: {few}")
+
+
+def _open_store_by_roll(timeout: timedelta, roll_call: timedelta) -> torch.distributed.Store:
+    """The store, once all ranks have said that they are here. AbsentError if they don't within `roll_call`."""
+    store = open_store(os.environ, roll_call, waits_for_all=False)
+    came = call_roll(store, os.environ, node_name(), roll_call)
+    if len(came) < (world_size := int(os.environ["WORLD_SIZE"])):
+        raise AbsentError(came, world_size)
+    store.set_timeout(timeout)
+    return store
+
+
+def _join_group(
+    device: torch.device | None, timeout: timedelta, roll_call_s: float | None
+) -> torch.distributed.ProcessGroup:
     """Makes the default group, of nccl where this rank has a `device`, and returns one of gloo on CPU tensors.
 
     BanyanError if the peers don't come.
@@ -180,9 +203,13 @@ def _join_group(device: torch.device | None, timeout: timedelta) -> torch.distri
     os.environ.setdefault(LAZY_GLOO, "1")
     world_size = int(os.environ["WORLD_SIZE"])
     try:
+        if roll_call_s is None:
+            store = open_store(os.environ, timeout)
+        else:
+            store = _open_store_by_roll(timeout, timedelta(seconds=roll_call_s))
         torch.distributed.init_process_group(
             "nccl" if device is not None else "gloo",
-            store=open_store(os.environ, timeout),
+            store=store,
             rank=int(os.environ["RANK"]),
             world_size=world_size,
             timeout=timeout,

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import json
 import os
 import socket
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -21,6 +23,8 @@ import torch.distributed
 from trainer.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "::1")
+ROLL_POLL_S = 0.05
+HEARD_S = 5.0  # in which every rank hears who has come
 BACKLOG = 4096  # of connections that rank 0 hasn't taken yet: thousands of ranks come at once
 
 
@@ -30,9 +34,12 @@ def is_one_machine(environment: Mapping[str, str]) -> bool:
     return world_size == "1" or environment.get("LOCAL_WORLD_SIZE") == world_size
 
 
-def open_store(environment: Mapping[str, str], timeout: timedelta) -> torch.distributed.Store:
+def open_store(
+    environment: Mapping[str, str], timeout: timedelta, *, waits_for_all: bool = True
+) -> torch.distributed.Store:
     """The store that all ranks share, for the group that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT describe.
 
+    Rank 0's is there once all ranks have come, or at once if it isn't to wait for them.
     ConfigError if MASTER_ADDR or MASTER_PORT can't be: no such name, a port that another process has.
     """
     if environment["WORLD_SIZE"] == "1":
@@ -44,7 +51,8 @@ def open_store(environment: Mapping[str, str], timeout: timedelta) -> torch.dist
         host = _loopback() or host
     if environment["RANK"] != "0":
         return _connect(host, port, environment, timeout)
-    return _connect(host, port, environment, timeout, is_master=True, master_listen_fd=_listen(host, port).detach())
+    server = {"is_master": True, "master_listen_fd": _listen(host, port).detach(), "wait_for_workers": waits_for_all}
+    return _connect(host, port, environment, timeout, **server)
 
 
 def _connect(
@@ -54,13 +62,36 @@ def _connect(
     return torch.distributed.TCPStore(host, port, int(environment["WORLD_SIZE"]), timeout=timeout, **server)
 
 
+def call_roll(
+    store: torch.distributed.Store, environment: Mapping[str, str], place: str, timeout: timedelta
+) -> dict[int, str]:
+    """The ranks that have come within `timeout`, and the place that each gave; the same on every one of them."""
+    rank, ranks = environment["RANK"], range(int(environment["WORLD_SIZE"]))
+    store.set(f"roll/{rank}", place)
+    if rank == "0":
+        deadline = time.monotonic() + timeout.total_seconds()
+        while not store.check([f"roll/{each}" for each in ranks]) and time.monotonic() < deadline:
+            time.sleep(ROLL_POLL_S)
+        came = {each: store.get(f"roll/{each}").decode() for each in ranks if store.check([f"roll/{each}"])}
+        store.set("roll", json.dumps(came))
+        while len(came) < len(ranks) and store.add("heard", 0) < len(came) - 1:  # the store ends with this rank
+            if time.monotonic() > deadline + HEARD_S:
+                break
+            time.sleep(ROLL_POLL_S)
+        return came
+    store.wait(["roll"], timeout + timedelta(seconds=HEARD_S))
+    came = {int(each): place for each, place in json.loads(store.get("roll")).items()}
+    store.add("heard", 1)
+    return came
+
+
 def keep_to_interface(environment: dict[str, str] | os._Environ[str]) -> None:
     """Has gloo, and nccl where all ranks are here, use one interface, unless the user has chosen one.
 
     By itself gloo goes by the host name and nccl by what it finds first: on one machine both listen to the network.
     """
     one_machine = is_one_machine(environment)
-    name = _interface_of(_loopback() if one_machine else _address_towards(environment["MASTER_ADDR"]))
+    name = _interface_of(_loopback() if one_machine else address_towards(environment["MASTER_ADDR"]))
     if name is None:
         return
     environment.setdefault("GLOO_SOCKET_IFNAME", name)
@@ -122,7 +153,7 @@ def _addresses(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found))
 
 
-def _address_towards(host: str) -> str:
+def address_towards(host: str) -> str:
     """This machine's address on the way to `host`; empty if there is no way. Nothing is sent."""
     for address in _addresses(host, 1):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -20,8 +20,8 @@ from trainer.errors import BanyanError
 from trainer.machine import streams
 from trainer.machine.credentials import masked
 from trainer.machine.durable import require_plain_file
+from trainer.machine.process import RUN_FOLDER_VARIABLE
 
-RUN_FOLDER_VARIABLE = "BANYAN_RUN_FOLDER_FILE"  # a file in which a launcher wants to find the run directory
 MOST_BYTES = 16 << 20
 LONGEST_LINE = 1 << 16  # characters of what is printed without a line's end
 STREAMS = ("banyan.stdout", "banyan.stderr")  # loggers of what is printed

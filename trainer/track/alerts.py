@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from trainer.config.alerts import Alerts
@@ -29,6 +29,7 @@ RECORD_TAIL_BYTES = 65536  # in which the last alert of a kind is looked for
 LONGEST_TEXT = 2000  # characters
 TIMEOUT_S = 10.0  # of one try of a webhook
 COMMAND_TIMEOUT_S = 60.0
+LOCK_TIMEOUT_S = 2.0
 TRIES = 3
 ENVIRONMENT = "env:"
 
@@ -59,8 +60,8 @@ class Alerter:
         """
         if not self._settings.is_on or kind not in self._settings.on:
             return False
-        message = {
-            "time": round(time.time(), 3),
+        message: dict[str, Any] = {
+            "time": 0.0,  # when it is recorded
             "kind": kind,
             "run": self._run_dir.name,
             "run_dir": str(self._run_dir),
@@ -86,15 +87,19 @@ class Alerter:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _record(self, message: dict[str, Any]) -> bool:
-        """Notes the alert unless one of its kind is there that is too young. One process at a time looks and notes."""
+        """Notes the alert unless one of its kind is there that is too young. One process at a time looks and notes.
+
+        Hosts' clocks differ: one that was noted a little later than now is young as well.
+        """
         path = self._run_dir / RECORD
         require_plain_file(path)
         with path.open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock_soon(file)
+            message["time"] = round(time.time(), 3)
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - RECORD_TAIL_BYTES))
             last = max((at for at, kind in map(_time_and_kind, file) if kind == message["kind"]), default=None)
-            if last is not None and 0 <= message["time"] - last < 60 * self._settings.every_minutes:
+            if last is not None and abs(message["time"] - last) < 60 * self._settings.every_minutes:
                 return False
             file.write(json.dumps(message, ensure_ascii=False).encode() + b"\n")
             file.flush()
@@ -157,6 +162,18 @@ def _run(command: list[str], message: dict[str, Any]) -> None:
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise OSError(f"exit code {done.returncode}{': ' + said[-1] if said else ''}")
+
+
+def _lock_soon(file: IO[bytes]) -> None:
+    """Takes an exclusive lock. OSError if somebody holds it for LOCK_TIMEOUT_S: others write a line and let go."""
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise OSError(f"another process has held {file.name} for {LOCK_TIMEOUT_S:g} s") from None
+        time.sleep(0.005)
 
 
 def _time_and_kind(line: bytes) -> tuple[float, str | None]:

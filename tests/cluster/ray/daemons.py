@@ -68,9 +68,9 @@ class Daemons:
         """What RAY_ADDRESS must be."""
         return self._cluster.address
 
-    def add_node(self, number: int, *, cpus: int) -> Any:
-        """Starts node 127.0.1.NUMBER."""
-        return _insist(lambda: self._cluster.add_node(**_node(number, cpus)))
+    def add_node(self, number: int, *, cpus: int, **more: Any) -> Any:
+        """Starts node 127.0.1.NUMBER; `more` are parameters of Ray's, such as env_vars."""
+        return _insist(lambda: self._cluster.add_node(**_node(number, cpus), **more))
 
     def kill_node(self, node: Any) -> None:
         """Kills every process of a node at once, as a failing machine does."""

@@ -12,6 +12,7 @@ environment              what clients need: SLURM_CONF; the machine's own SLURM_
 job(id), jobs(), steps(id)     dicts of `scontrol show`: JobState, Restarts, NodeList, Reason, …
 start_now(id)            starts a requeued job that still waits
 pids_on(node, id, rank)  processes of a job as the outside counts, to stop or kill
+run_on(node, command)    on that node, as its administrator would
 set_down(node)           as an administrator would; `set_up` ends it
 clean_up()               cancels all jobs and brings every node back: after each test
 tail_logs()              the ends of the daemons' logs
@@ -112,6 +113,10 @@ class SlurmCluster(Client):
         if self.isolated:
             return self._hosts[CONTROLLER].inside(command, where)
         return ["env", f"--chdir={where}", *command]
+
+    def run_on(self, node: str, command: Sequence[str]) -> None:
+        """Runs a command on a node, as somebody logged in there would: it sees that node's disks and network."""
+        subprocess.run(self._hosts[node].inside(command, Path("/")), check=True, capture_output=True, timeout=20)
 
     def kill_node(self, node: str) -> None:
         """A power cut: all processes of the node and its network are gone; SLURM isn't told."""

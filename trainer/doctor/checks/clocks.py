@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed
 
-from trainer.doctor.check import Check, Diagnosis, Finding, RankReading, Station, by_host, hosts_of, name
+from trainer.doctor.check import Check, Diagnosis, RankReading, Station, one_of_each_host
 
 TRIPS = 5
 REQUEST, ANSWER = 11, 12  # tags
@@ -42,7 +42,7 @@ def measure(station: Station) -> dict[str, Any]:
 def judge(readings: list[RankReading], station: Station) -> Diagnosis:
     """The largest difference. Where most agree with each other but not with rank 0, that one is wrong."""
     diagnosis, limit = Diagnosis(), station.config.doctor.clock_s
-    hosts = [group[0] for group in by_host(each for each in readings if each.values).values()]
+    hosts = one_of_each_host(each for each in readings if each.values)
     ahead = sorted(each.values["ahead"] for each in hosts)
     usual = ahead[(len(ahead) - 1) // 2] if len(ahead) > 2 else 0.0
     worst = max(abs(each.values["ahead"] - usual) for each in hosts)
@@ -53,8 +53,7 @@ def judge(readings: list[RankReading], station: Station) -> Diagnosis:
         apart = each.values["ahead"] - usual
         if abs(apart) > limit + each.values["within"]:
             side = "ahead of" if apart > 0 else "behind"
-            text = f"{name([each])}: its clock is {abs(apart):.1f} s {side} the others': set it (chrony, NTP)"
-            diagnosis.findings.append(Finding(text, hosts_of([each])))
+            diagnosis.blame([each], f"its clock is {abs(apart):.1f} s {side} the others': set it (chrony, NTP)")
     return diagnosis
 
 

@@ -7,20 +7,11 @@ from typing import Any
 
 import torch
 
-from trainer.doctor.check import (
-    Check,
-    Diagnosis,
-    Finding,
-    RankReading,
-    Station,
-    hosts_of,
-    name,
-    range_of_values,
-    slow_ones,
-)
+from trainer.doctor.check import Check, Diagnosis, RankReading, Station, range_of_values, slow_ones
+from trainer.doctor.checks.gpus import NONE
+from trainer.doctor.hardware import figures_of
 
 BYTES = 2**28
-EXPECTED = {"H200": 55.0, "H100": 52.0, "A100": 23.0}  # GB/s, as Azure's node checks expect
 
 
 def measure(station: Station) -> dict[str, Any]:
@@ -43,19 +34,19 @@ def measure(station: Station) -> dict[str, Any]:
 
 
 def judge(readings: list[RankReading], station: Station) -> Diagnosis:
-    """Both directions beside what the device's bus should give, and who is slower."""
+    """Both directions beside what the device's bus should give, and who is slower than that, or than the others."""
     diagnosis, own = Diagnosis(), [reading for reading in readings if reading.values]
     if not own:
-        diagnosis.measured.append("none: the ranks are on CPUs")
+        diagnosis.measured.append(NONE)
         return diagnosis
-    should = next((value for key, value in EXPECTED.items() if key in own[0].values["device"]), None)
+    figures, share = figures_of(own[0].values["device"]), station.config.doctor.slow
     for key in ("to", "from"):
         text = f"{key} the device: {range_of_values([each.values[key] for each in own], 'GB/s')}"
-        diagnosis.measured.append(f"{text}; should give {should:g}" if should else text)
-        slow, usual = slow_ones(own, key, station.config.doctor.slow)
-        if slow:
-            text = f"{name(slow)}: copies {key} the device are slower than the usual {usual:.3g} GB/s: look at PCIe"
-            diagnosis.findings.append(Finding(text, hosts_of(slow)))
+        diagnosis.measured.append(f"{text}; should give {figures.copies:g}" if figures else text)
+        slow, usual = slow_ones(own, key, share)
+        diagnosis.blame(slow, f"copies {key} the device are slower than the usual {usual:.3g} GB/s: look at PCIe")
+        low = [each for each in own if figures and each not in slow and each.values[key] < share * figures.copies]
+        diagnosis.blame(low, f"copies {key} the device are slower than its bus: look at PCIe", among=own)
     return diagnosis
 
 

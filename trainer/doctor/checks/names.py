@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import time
 from typing import Any
 
-from trainer.doctor.check import Check, Diagnosis, Finding, RankReading, Station, by_host, hosts_of, name
+from trainer.doctor.check import Check, Diagnosis, Finding, RankReading, Station, one_of_each_host
+from trainer.ranks.rendezvous import address_towards
 
 ASKED = 16  # other hosts that a host looks for at most: the next ones by rank
 SLOW_S = 1.0
@@ -17,8 +20,6 @@ def measure(station: Station) -> dict[str, Any]:
 
     Names that don't resolve are no fault by themselves: ranks meet at MASTER_ADDR.
     """
-    import time
-
     own = socket.gethostname()
     began = time.monotonic()
     try:
@@ -27,11 +28,10 @@ def measure(station: Station) -> dict[str, Any]:
     except OSError:
         unknown = True
     seconds = time.monotonic() - began
-    address = _address_towards(station)
-    with socket.socket() as listener:
+    address = address_towards(os.environ.get("MASTER_ADDR", "127.0.0.1")) or "127.0.0.1"
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as listener:
         listener.bind((address, 0))
         listener.listen(64)
-        listener.settimeout(WAIT_S)
         ports = station.mesh.gather([address, listener.getsockname()[1], station.host, station.is_first_of_host])
         others = [each for each in _after(ports, station.mesh.rank) if each[3] and each[2] != station.host]
         unreachable = []
@@ -42,13 +42,8 @@ def measure(station: Station) -> dict[str, Any]:
                 except OSError as error:
                     unreachable.append([host, f"{host_address}:{port}", str(error)])
         station.mesh.barrier()  # listeners stay until all have called
-    return {
-        "own": own,
-        "unknown": unknown,
-        "seconds": seconds,
-        "unreachable": unreachable,
-        "asked": len(others[:ASKED]),
-    }
+    asked = len(others[:ASKED]) if station.is_first_of_host else 0
+    return {"own": own, "unknown": unknown, "seconds": seconds, "unreachable": unreachable, "asked": asked}
 
 
 def judge(readings: list[RankReading], station: Station) -> Diagnosis:
@@ -56,14 +51,15 @@ def judge(readings: list[RankReading], station: Station) -> Diagnosis:
     diagnosis = Diagnosis()
     slowest = max(reading.values["seconds"] for reading in readings)
     asked = sum(reading.values["asked"] for reading in readings)
-    diagnosis.measured.append(f"own name found in {slowest * 1e3:.1f} ms at most; {asked:,} ways between hosts tried")
-    groups = [group[0] for group in by_host(readings).values()]
-    if unknown := [each for each in groups if each.values["unknown"]]:
-        text = f"{name(unknown)}: its own name isn't found: mend /etc/hosts or the DNS"
-        diagnosis.findings.append(Finding(text, hosts_of(unknown)))
-    if slow := [each for each in groups if each.values["seconds"] > SLOW_S]:
-        text = f"{name(slow)}: names are found only after {slowest:.1f} s: look at /etc/resolv.conf"
-        diagnosis.findings.append(Finding(text, hosts_of(slow)))
+    diagnosis.measured.append(
+        f"own name found in {slowest * 1e3:.1f} ms at most (limit {SLOW_S * 1e3:,.0f}); {asked:,} ways between hosts "
+        "tried"
+    )
+    hosts = one_of_each_host(readings)
+    unknown = [each for each in hosts if each.values["unknown"]]
+    diagnosis.blame(unknown, "its own name isn't found: mend /etc/hosts or the DNS")
+    slow = [each for each in hosts if each.values["seconds"] > SLOW_S]
+    diagnosis.blame(slow, f"names are found only after {slowest:.1f} s: look at /etc/resolv.conf")
     refused: dict[str, list[str]] = {}
     for reading in readings:
         for host, address, error in reading.values["unreachable"]:
@@ -76,18 +72,6 @@ def judge(readings: list[RankReading], station: Station) -> Diagnosis:
 
 def _after(everyone: list[Any], rank: int) -> list[Any]:
     return everyone[rank + 1 :] + everyone[:rank]
-
-
-def _address_towards(station: Station) -> str:
-    """This host's address on the network by which it reaches rank 0."""
-    import os
-
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((os.environ["MASTER_ADDR"], 9))
-            return str(probe.getsockname()[0])
-        except (OSError, KeyError):
-            return "127.0.0.1"
 
 
 CHECK = Check("names", measure, judge)

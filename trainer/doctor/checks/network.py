@@ -3,6 +3,7 @@ by which one that is worse than the others is found."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,49 +14,53 @@ import torch.distributed
 from trainer.doctor.check import (
     Check,
     Diagnosis,
-    Finding,
     RankReading,
     Station,
     by_host,
-    hosts_of,
-    name,
+    one_of_each_host,
     range_of_values,
     slow_ones,
 )
+from trainer.doctor.hardware import adapter_speed, all_reduce_figure
+from trainer.ranks.mesh import own_group
 
 MIB = 2**20
-SIZES = {"cuda": (MIB, 256 * MIB), "cpu": (MIB, 16 * MIB)}
+SIZES = {"cuda": (MIB, 16 * MIB, 256 * MIB), "cpu": (MIB, 16 * MIB)}
 TRIPS = {"cuda": 10, "cpu": 2}
-WITHIN = {"H200": 480, "H100": 460, "A100": 228}  # GB/s of all-reduce's bus by NVLink, as Azure's node checks expect
-ACROSS = {"H200": 400, "H100": 380, "A100": 180}  # by InfiniBand with 8 adapters, of 8 GPUs a node
+REDUCE, EXCHANGE = "all-reduce", "all-to-all"
+GROUPS = {"all": "all ranks", "within": "within hosts", "across": "across hosts"}
 
 
 def measure(station: Station) -> dict[str, Any]:
-    """GB/s: bus bandwidth of all-reduce and of all-to-all, by group and size; links to the hosts beside this one."""
+    """GB/s: bus bandwidth of all-reduce and all-to-all, by group and size; links to the hosts beside this one."""
     mesh = station.mesh
     hosts = mesh.gather(station.host)
     found: dict[str, Any] = {
         "device": torch.cuda.get_device_name(mesh.device) if mesh.device.type == "cuda" else "cpu",
+        "adapter": adapter_speed(os.environ.get("GLOO_SOCKET_IFNAME", "")),
+        "bandwidth": [],
     }
     if mesh.world_size == 1:
         return found
     groups: dict[str, Any] = {"all": None}
     per_host = [[rank for rank, host in enumerate(hosts) if host == each] for each in dict.fromkeys(hosts)]
     if len(per_host) > 1:
-        own = [torch.distributed.new_group(ranks) for ranks in per_host if len(ranks) > 1 or len(per_host) < 64]
-        within = next((group for group, ranks in zip(own, per_host, strict=False) if mesh.rank in ranks), None)
-        across = torch.distributed.new_group([ranks[0] for ranks in per_host])
-        groups |= {"within": within, "across": across}
-    for name_, group in groups.items():
-        members = group is None or torch.distributed.get_rank(group) >= 0
+        firsts = [ranks[0] for ranks in per_host]
+        rest = [rank for rank in range(mesh.world_size) if rank not in firsts]
+        within = own_group(per_host)
+        groups |= {"within": within, "across": own_group([firsts, rest] if rest else [firsts])}
+        if mesh.rank in rest:
+            del groups["across"]
+    for group in GROUPS:
         mesh.barrier()
-        if not members or (ranks := torch.distributed.get_world_size(group)) == 1:
+        if group not in groups or (ranks := torch.distributed.get_world_size(groups[group])) == 1:
             continue
         for size in SIZES[mesh.device.type]:
-            found[f"{name_}_all_reduce_{size}"] = 2 * (ranks - 1) / ranks * _speed(station, _all_reduce(group), size)
-        if name_ == "all":
-            size = SIZES[mesh.device.type][0]
-            found[f"all_to_all_{size}"] = (ranks - 1) / ranks * _speed(station, _all_to_all(group, ranks), size)
+            reduce, exchange = _all_reduce(groups[group]), _all_to_all(groups[group], ranks)
+            found["bandwidth"] += [
+                [group, REDUCE, size, 2 * (ranks - 1) / ranks * _speed(station, reduce, size)],
+                [group, EXCHANGE, size, (ranks - 1) / ranks * _speed(station, exchange, size)],
+            ]
     mesh.barrier()
     if len(per_host) > 2:
         found["links"] = _links(station, [ranks[0] for ranks in per_host])
@@ -110,7 +115,7 @@ def _links(station: Station, firsts: list[int]) -> list[float]:
 
 def _link(station: Station, peer: int, *, sends_first: bool) -> float:
     device = station.mesh.device
-    size = SIZES[device.type][1] // 4
+    size = SIZES[device.type][-1] // 4
     tensor = torch.zeros(size // 4, device=device)
 
     def trip() -> None:
@@ -132,46 +137,43 @@ def _synchronise(device: torch.device) -> None:
 
 def judge(readings: list[RankReading], station: Station) -> Diagnosis:
     """Bandwidths beside what such hosts should give, and hosts whose links are all slower than others'."""
-    diagnosis, device = Diagnosis(), readings[0].values["device"]
-    if "all_reduce" not in "".join(readings[0].values):
+    diagnosis, first, share = Diagnosis(), readings[0].values, station.config.doctor.slow
+    if len(readings) == 1 and not first["bandwidth"]:
         diagnosis.measured.append("one rank: nothing to exchange")
         return diagnosis
-    largest = SIZES[station.mesh.device.type][-1]
-    for key in sorted({key for each in readings for key in each.values if "all_" in key}):
-        speeds = [each.values[key] for each in readings if key in each.values]
-        group, _, rest = key.partition("_all_reduce_")
-        title = (
-            f"all-reduce {group}, {int(rest) // MIB} MiB"
-            if rest
-            else f"all-to-all, {int(key.split('_')[-1]) // MIB} MiB"
+    hosts = by_host(readings)
+    ranks_of_host = max(map(len, hosts.values()))
+    speeds: dict[tuple[str, str], dict[int, dict[int, float]]] = {}
+    for reading in readings:
+        for group, kind, size, speed in reading.values["bandwidth"]:
+            speeds.setdefault((group, kind), {}).setdefault(size, {})[reading.rank] = speed
+    for (group, kind), sizes in speeds.items():
+        by_size = "; ".join(
+            f"{size // MIB} MiB {range_of_values(list(sizes[size].values()), 'GB/s')}" for size in sorted(sizes)
         )
-        should = _expected(group, device) if rest == str(largest) else None
-        text = f"{title}: {range_of_values(speeds, 'GB/s')}"
-        diagnosis.measured.append(f"{text}; should give {should:g}" if should else text)
-        if should and group == "within":
-            low = [each for each in readings if each.values.get(key, should) < station.config.doctor.slow * should]
-            if low:
-                text = f"{name(low)}: all-reduce within the host gives less than {should:g} GB/s: look at NVLink"
-                diagnosis.findings.append(Finding(text, hosts_of(low)))
+        should = all_reduce_figure(first["device"], group, len(hosts), ranks_of_host) if kind == REDUCE else None
+        diagnosis.measured.append(
+            f"{kind}, {GROUPS[group]}: {by_size}{f'; should give {should:g} at last' if should else ''}"
+        )
+        if should:
+            largest = sizes[max(sizes)]
+            low = [each for each in readings if largest.get(each.rank, should) < share * should]
+            what = "NVLink" if group == "within" or len(hosts) == 1 else "InfiniBand (adapters, GPUDirect)"
+            diagnosis.blame(
+                low, f"{kind} {GROUPS[group]} gives less than {should:g} GB/s: look at {what}", among=readings
+            )
     linked = [
         RankReading(each.rank, each.host, {"best": max(each.values["links"])})
-        for each in (group[0] for group in by_host(readings).values())
+        for each in one_of_each_host(readings)
         if each.values.get("links")
     ]
     if linked:
-        slow, usual = slow_ones(linked, "best", station.config.doctor.slow / 2)
-        diagnosis.measured.append(
-            f"links between hosts: {range_of_values([each.values['best'] for each in linked], 'GB/s')}"
-        )
-        if slow:
-            text = f"{name(slow)}: its links give less than half of the usual {usual:.3g} GB/s: look at its adapter"
-            diagnosis.findings.append(Finding(text, hosts_of(slow)))
+        slow, usual = slow_ones(linked, "best", share / 2)
+        adapter = f"; the adapter has {first['adapter']:.3g}" if first.get("adapter") else ""
+        best = [each.values["best"] for each in linked]
+        diagnosis.measured.append(f"links between hosts: {range_of_values(best, 'GB/s')}{adapter}")
+        diagnosis.blame(slow, f"its links give less than half of the usual {usual:.3g} GB/s: look at its adapter")
     return diagnosis
-
-
-def _expected(group: str, device: str) -> float | None:
-    table = {"within": WITHIN, "across": ACROSS}.get(group, {})
-    return next((value for key, value in table.items() if key in device), None)
 
 
 CHECK = Check("network", measure, judge)

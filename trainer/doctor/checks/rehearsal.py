@@ -15,11 +15,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from trainer.checkpoint.folders import folder_of
 from trainer.doctor.check import Check, Diagnosis, Finding, RankReading, Station, hosts_of, odd_ones
 from trainer.machine.host import free_port
+from trainer.machine.process import RUN_FOLDER_VARIABLE, die_with
 
-STEPS, EVERY, KILLED_AFTER = 12, 4, 6
+STEPS, EVERY, KILLED_AFTER = 20, 4, 6
 CALM, KILLED = "calm", "killed"
+KILL = "kill"  # what rank 0 notes when all are to be killed
+LOOK_S, LOOK_AT_BOARD_S = 0.02, 0.2
 WORDS = ("tree", "root", "stone", "rain", "leaf", "wind", "moss", "bark")
 MODEL = (
     *("model=tiny", "model.hidden_size=64", "model.intermediate_size=128", "model.num_hidden_layers=2"),
@@ -65,7 +69,14 @@ def _prepare(folder: Path) -> str | None:
         return str(error)
     command = ["prepare", f"data.input={folder / 'text.jsonl'}", f"data.output={folder / 'data'}", *PREPARED]
     environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "MASTER_ADDR")}
-    done = subprocess.run(_banyan(command), env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        _banyan(command),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=die_with(os.getpid()),
+    )
     return None if done.returncode == 0 else _last_line(done.stderr)
 
 
@@ -80,7 +91,7 @@ def _start(station: Station, run: str, *, kills: bool) -> str | None:
         *("evaluate.every=0", "evaluate.prompt=null", "track.every=1", "track.wandb.mode=disabled"),
         *("track.energy.measure=false", "schedule.warmup_steps=2", "optimizer.lr=1e-3", "launch.check_memory=false"),
     ]
-    environment = os.environ | {
+    environment = {key: value for key, value in os.environ.items() if key != RUN_FOLDER_VARIABLE} | {
         "MASTER_PORT": str(port),
         "BANYAN_ERROR_FILE": str(station.folder / f"{run}-{mesh.rank}.error"),
     }
@@ -89,7 +100,13 @@ def _start(station: Station, run: str, *, kills: bool) -> str | None:
         Path(environment["BANYAN_ERROR_FILE"]).unlink()
     with output.open("ab") as log:
         child = subprocess.Popen(
-            _banyan(command), env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            _banyan(command),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=die_with(os.getpid()),
         )
     try:
         return _attend(station, child, run, output, kills=kills)
@@ -100,16 +117,30 @@ def _start(station: Station, run: str, *, kills: bool) -> str | None:
 
 
 def _attend(station: Station, child: subprocess.Popen[bytes], run: str, output: Path, *, kills: bool) -> str | None:
+    """Waits for the end of this rank's process, or with `kills` for the moment when the caller is to kill it: as every
+    rank's, without a word. Rank 0 chooses it; others may see their process end by the loss of one that died first."""
     deadline = time.monotonic() + station.config.doctor.timeout_s
     while child.poll() is None:
         if time.monotonic() > deadline:
             return f"didn't end within doctor.timeout_s={station.config.doctor.timeout_s:g} s (see {output.name})"
-        if kills and _last_step(station.folder / run) >= KILLED_AFTER:
-            return None  # the caller kills it, as every rank's does, without a word
-        time.sleep(0.02)
+        if kills and _is_to_die(station, run):
+            return None
+        time.sleep(LOOK_AT_BOARD_S if kills and not station.mesh.is_main else LOOK_S)
+    if kills and station.board.told(KILL, 0):
+        return None
     if child.returncode == 0:
         return None if not kills else "ended before it could be killed"
     return _reason(station, run) or f"exit code {child.returncode}: {_last_line(output.read_text(errors='replace'))}"
+
+
+def _is_to_die(station: Station, run: str) -> bool:
+    if not station.mesh.is_main:
+        return station.board.told(KILL, 0) is not None
+    run_dir = station.folder / run
+    if _last_step(run_dir) < KILLED_AFTER or not (folder_of(run_dir, EVERY) / "COMPLETE").is_file():
+        return False
+    station.board.tell(KILL, "now")
+    return True
 
 
 def _reason(station: Station, run: str) -> str | None:

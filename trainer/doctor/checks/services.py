@@ -3,40 +3,55 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Callable
 from typing import Any
 
-from trainer.doctor.check import Check, Diagnosis, Finding, RankReading, Station, hosts_of, name, range_of_values
+from trainer.doctor.check import Check, Diagnosis, Finding, RankReading, Station, range_of_values
 from trainer.machine.credentials import masked
 from trainer.track.sinks.wandb_run import choose_mode
 
 BYTES = 2**20
 WAIT_S = 5.0
+STORE_WAIT_S = 30.0  # clients of object stores try again for minutes
 
 
 def measure(station: Station) -> dict[str, Any]:
     """Seconds for a megabyte to the object store and back, and until W&B's server answers; or what went wrong."""
     found: dict[str, Any] = {}
     if station.config.checkpoint.dir and station.is_first_of_host:
-        found["store"], found["store_problem"] = _timed(lambda: _use_store(str(station.config.checkpoint.dir)))
+        found["store"], found["store_problem"] = _timed(
+            lambda: _use_store(str(station.config.checkpoint.dir)), STORE_WAIT_S
+        )
     if station.mesh.is_main:
         found["wandb_mode"] = choose_mode(station.config.track.wandb)
         if found["wandb_mode"] == "online":
             found["wandb_address"] = _wandb_address()
-            found["wandb"], found["wandb_problem"] = _timed(lambda: _ask(found["wandb_address"]))
+            found["wandb"], found["wandb_problem"] = _timed(lambda: _ask(found["wandb_address"]), 2 * WAIT_S)
     return found
 
 
-def _timed(work: Any) -> tuple[float, str | None]:
+def _timed(work: Callable[[], None], limit_s: float) -> tuple[float, str | None]:
+    """Seconds that `work` took, and what went wrong. What doesn't end within `limit_s` is left to itself."""
+    problems: list[str] = []
+
+    def attempt() -> None:
+        try:
+            work()
+        except Exception as error:  # each store has errors of its own
+            problems.append(masked(" ".join(f"{type(error).__name__}: {error}".split()))[:200])
+
     began = time.monotonic()
-    try:
-        work()
-    except Exception as error:  # each store has errors of its own
-        return time.monotonic() - began, masked(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
-    return time.monotonic() - began, None
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    if thread.is_alive():
+        problems.append(f"no answer within {limit_s:g} s")
+    return time.monotonic() - began, next(iter(problems), None)
 
 
 def _use_store(url: str) -> None:
@@ -83,9 +98,9 @@ def judge(readings: list[RankReading], station: Station) -> Diagnosis:
     well = [each.values["store"] for each in stored if each.values["store_problem"] is None]
     if well:
         diagnosis.measured.append(f"{url}: 1 MiB there and back in {range_of_values(well, 's')}")
-    if refused := [each for each in stored if each.values["store_problem"] is not None]:
-        text = f"{name(refused)}: {url}: {refused[0].values['store_problem']}: look at address, credentials and network"
-        diagnosis.findings.append(Finding(text, hosts_of(refused) if len(refused) < len(stored) else ()))
+    refused = [each for each in stored if each.values["store_problem"] is not None]
+    why = refused[0].values["store_problem"] if refused else ""
+    diagnosis.blame(refused, f"{url}: {why}: look at address, credentials and network", among=stored)
     return diagnosis
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.doctor.check import Check, Diagnosis, Finding, RankReading, Station, hosts_of, name
-from trainer.doctor.checks.local_disk import judge_disks
-from trainer.doctor.disk import use_disk
+from trainer.doctor.disk import judge_disks, use_disk
 from trainer.machine.durable import problem_of
 
 BYTES = 2**25
@@ -65,29 +64,30 @@ def judge(readings: list[RankReading], station: Station) -> Diagnosis:
     disks = [RankReading(each.rank, each.host, each.values["disk"]) for each in own if "disk" in each.values]
     diagnosis = judge_disks(disks, station.config.doctor.least_free)
     if problem := readings[0].values.get("problem"):
-        diagnosis.findings.append(Finding(f"{name(readings[:1])}: {station.folder}: {problem}: make room, or mend it"))
+        diagnosis.blame(readings[:1], f"{station.folder}: {problem}: make room, or mend it", among=readings)
         return diagnosis
-    if blind := [each for each in own if each.values["seen"] is None]:
-        text = (
-            f"{name(blind)}: {station.folder.parent} isn't the disk that rank 0 writes to: give doctor.folder, and runs"
-        )
-        diagnosis.findings.append(Finding(f"{text} their run.dir, on a shared one", hosts_of(blind)))
+    parent = station.folder.parent
+    diagnosis.blame(
+        [each for each in own if each.values["seen"] is None],
+        f"{parent} isn't the disk that rank 0 writes to: give doctor.folder, and runs their run.dir, on a shared one",
+    )
     seen = [each for each in own if each.values["seen"] is not None]
-    late = [each for each in seen if each.values["seen"] > LATE_S]
-    if late:
-        text = (
-            f"{name(late)}: a new file is seen only after {max(each.values['seen'] for each in late):.1f} s: mount it"
-        )
-        diagnosis.findings.append(Finding(f"{text} with a shorter attribute cache (NFS: actimeo)", hosts_of(late)))
+    longest = max((each.values["seen"] for each in seen), default=0.0)
+    diagnosis.blame(
+        [each for each in seen if each.values["seen"] > LATE_S],
+        f"a new file is seen only after {longest:.1f} s: mount it with a shorter attribute cache (NFS: actimeo)",
+    )
     problem = readings[0].values.get("lock_problem")
     open_doors = [each for each in seen if not each.values["kept_out"]]
     if problem or open_doors:
         why = problem or f"{name(open_doors)} got a lock that rank 0 holds"
-        text = f"locks don't hold on {station.folder.parent} ({why}): two jobs could write one run; mount it with flock"
-        diagnosis.findings.append(Finding(text, hosts_of(open_doors) if len(open_doors) < len(seen) else ()))
+        text = f"locks don't hold on {parent} ({why}): two jobs could write one run; mount it with flock"
+        blamed = hosts_of(open_doors) if len(open_doors) < len(seen) else ()
+        diagnosis.findings.append(Finding(text, blamed))
     elif seen:
-        longest = max(each.values["seen"] for each in seen)
-        diagnosis.measured.append(f"locks hold; a new file is seen by all hosts within {longest * 1e3:.3g} ms")
+        diagnosis.measured.append(
+            f"locks hold; a new file is seen by all hosts within {longest * 1e3:.3g} ms (limit {LATE_S * 1e3:,.0f})"
+        )
     return diagnosis
 
 
