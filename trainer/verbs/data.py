@@ -22,7 +22,9 @@ from trainer.data.labels.records import read_labels
 from trainer.data.text.plan import read_plan
 from trainer.data.tokens.manifest import Manifest, datasets_in, read_manifest
 from trainer.data.tokens.shard_index import build_index, hash_index, write_index
-from trainer.data.tokens.shards import ShardReader, Shards, open_shards
+from trainer.data.tokens.shards import Shards, open_shards
+from trainer.data.tokens.stream_rows import rows_by_shard
+from trainer.data.tokens.token_reader import TokenReader
 from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.data.tokens.verify import verify
 from trainer.errors import ConfigError, InputError
@@ -130,7 +132,7 @@ def _show(arguments: list[str]) -> int:
     return 0
 
 
-def _first_documents(readers: Iterable[ShardReader], wanted: int) -> list[tuple[ShardReader, int, int]]:
+def _first_documents(readers: Iterable[TokenReader], wanted: int) -> list[tuple[TokenReader, int, int]]:
     """Readers with the token ranges [first, stop) of the first `wanted` documents."""
     ranges = []
     for reader in readers:
@@ -175,8 +177,10 @@ def _stats(arguments: list[str]) -> int:
 
 
 def _rows(manifest: Manifest, length: int) -> tuple[int, int]:
-    """Rows of `length` tokens in all shards (a shard of T tokens holds (T - 1) // L), and the tokens in none."""
-    rows = [max(0, shard.tokens - 1) // length for shard in manifest.shards]
+    """Rows of `length` tokens in all shards (stream_rows.py), and the tokens in none."""
+    rows = rows_by_shard(manifest, length)
+    if manifest.indexed is not None:
+        return sum(rows), manifest.tokens - (sum(rows) * length + 1 if any(rows) else 0)
     used = sum(count * length + 1 for count in rows if count)  # a row reaches one token into the next one
     return sum(rows), manifest.tokens - used
 

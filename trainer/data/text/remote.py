@@ -95,8 +95,7 @@ def has_glob(url: str) -> bool:
 
 def open_remote(url: str) -> BinaryIO:
     """The file at `url`, to be read from any place."""
-    raw = _RangeFile(url)
-    return io.BufferedReader(raw, BLOCK)
+    return io.BufferedReader(RangeFile(url), BLOCK)
 
 
 # ------------------------------------------------------------------------------------------------------------------
@@ -193,7 +192,7 @@ class _WithoutRanges(Exception):
     """The server gives files only from their beginning."""
 
 
-class _RangeFile(io.RawIOBase):
+class RangeFile(io.RawIOBase):
     """A remote file, read by ranges. From a server without ranges it is fetched to a temporary file first."""
 
     def __init__(self, url: str) -> None:
