@@ -89,7 +89,7 @@ def open_columns(file: OpenFile, *, sha256: str, documents: int, tokens: int, ta
         content = file.content()
     except (OSError, ValueError) as error:  # an empty file can't be mapped
         raise InputError(f"{path}: the index can't be read ({error}); {mend}") from error
-    if hashlib.sha256(content).hexdigest() != sha256:
+    if hashlib.sha256(content.data).hexdigest() != sha256:
         raise InputError(f"{path}: not the index that the manifest describes (its hash differs); {mend}")
     head = BytesIO(content[:MOST_HEADER_BYTES].tobytes())
     try:

@@ -42,7 +42,7 @@ class FoundDocument:
     """A document of a tar: where it is read from, how, and its text in UTF-8 or its tokens (tokens,) int64."""
 
     offset: int
-    bytes: int
+    size: int
     kind: int
     content: bytes | np.ndarray
 
