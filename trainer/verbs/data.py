@@ -27,6 +27,7 @@ from trainer.data.tokens.stream_rows import rows_by_shard
 from trainer.data.tokens.token_reader import TokenReader
 from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.data.tokens.verify import verify
+from trainer.data.web.index_again import index_again
 from trainer.errors import ConfigError, InputError
 from trainer.machine.durable import write_json
 from trainer.machine.terminal import one_line, show
@@ -47,6 +48,8 @@ HELP = """usage: banyan data COMMAND …
   show DIR [N]             the first N documents as text (3)
   stats DIR [LENGTH …]     totals, rejections, licences, lengths of documents, rows and tails at sequence lengths
   index DIR                build the indices again from the tars
+  index 'TARS' … data.output=DIR data.tokenizer.path=TOKENIZER
+                           index WebDatasets of others where they lie; then data.path=DIR trains on them (docs/DATA.md)
   at RUN_DIR step=N        the documents that a run trained on at step N
   why DIR id=FILE:RECORD   what became of a document of prepare's input, also id=HASH (xxh3-128 of its text)
   thresholds DIR KEY=VALUE …
@@ -96,6 +99,11 @@ def _verify(arguments: list[str]) -> int:
 def _index(arguments: list[str]) -> int:
     """Builds the indices again from the tars."""
     for manifest in _datasets(arguments, "index"):
+        if manifest.indexed is not None:
+            manifest = index_again(manifest)
+            open_shards(manifest)
+            show(f"{manifest.folder}: {len(manifest.shards)} indices written, of the same documents")
+            continue
         for shard in manifest.shards:
             path = manifest.folder / shard.file
             if not path.is_file():
