@@ -19,9 +19,13 @@ USAGE = "banyan data index DIR, or banyan data index 'PATTERN' … data.output=D
 
 def main(arguments: list[str]) -> int:
     """Runs either; the exit code."""
+    if arguments[:1] in (["-h"], ["--help"]):
+        from trainer.verbs import data
+
+        return data.main(["--help"])
     typed = [argument for argument in arguments if "=" in argument and "/" not in argument.partition("=")[0]]
     if not any(argument.startswith("data.output=") for argument in typed):
-        if typed and arguments[:1] not in (["-h"], ["--help"]):
+        if typed:
             raise ConfigError(f"data.output is not set; usage: {USAGE}.")
         from trainer.verbs import data
 

@@ -129,7 +129,10 @@ def check_mixture(data: Data) -> None:
             any(weight > 0 for weight in stage.weights.values()), f"{key}.weights: give one that is above 0 at least."
         )
         for named, weight in stage.weights.items():
-            require(named in data.train, f"{key}.weights.{named}: data.train has no such set: {', '.join(data.train)}.")
+            require(
+                named in data.train,
+                f"{key}.weights.{named}: there is no such set in data.train, but {', '.join(data.train)}.",
+            )
             require(0 <= weight < math.inf, f"{key}.weights.{named}={weight}: must be 0 or above.")
 
 

@@ -30,8 +30,8 @@ from trainer.data.tokens.dataset import (
     with_length,
 )
 from trainer.data.tokens.history import History, total_steps_of
-from trainer.data.tokens.mixture import mixture_in
 from trainer.data.tokens.loader import Loader
+from trainer.data.tokens.mixture import mixture_in
 from trainer.data.tokens.order import Order
 from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.engine.assemble import Assembly, assemble, compile_parts

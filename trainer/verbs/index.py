@@ -50,9 +50,7 @@ def main(config: Prepare, map_items: Map | None = None, share: WorkShare | None 
     named = with_manifests([Input(given, "data.input", reading, data.licence) for given in data.input])
     sources = find_sources(named.inputs, data.include, data.exclude, output).sources
     _check_plain(sources)
-    items = tuple(
-        TarItem(number, source, named.expected.get(source.address)) for number, source in enumerate(sources)
-    )
+    items = tuple(TarItem(number, source, named.expected.get(source.address)) for number, source in enumerate(sources))
     tokenizer = load_tokenizer(str(data.tokenizer.path), data.tokenizer.end_of_text)
     settings = _settings(data, tokenizer)
     plan = PreparationPlan.of(settings, sources)
@@ -144,7 +142,9 @@ def _check(data: Data) -> Path:
         f"data.{other} has no effect on an index: documents stay as their tars have them; leave it out, or make token "
         "shards of the tars by banyan prepare.",
     )
-    require(bool(data.input), "banyan data index: name tars: a pattern such as 's3://bucket/{000..127}.tar', or a folder.")
+    require(
+        bool(data.input), "banyan data index: name tars: a pattern such as 's3://bucket/{000..127}.tar', or a folder."
+    )
     require(
         data.format in (None, "tar"), f"data.format={data.format}: an index is of tars; banyan prepare reads others."
     )

@@ -26,7 +26,9 @@ def read_legs(data_legs, legs):
     for data, (steps, world_size) in zip(data_legs, legs, strict=True):
         sets = open_training(data)
         rows = [dataset.rows for dataset in sets]
-        history = history.go_on(step=step, position=position, batch_size=BATCH, rows=rows, mixture=mixture_in(data, rows))
+        history = history.go_on(
+            step=step, position=position, batch_size=BATCH, rows=rows, mixture=mixture_in(data, rows)
+        )
         order = Order(rows, history.segments, seed=3, window=data.shuffle_shards)
         streams = [
             Loader(sets, order, BATCH, MICRO, rank, world_size, to_batch=Causal(0, None).to_batch, prefetch=3).batches(

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from trainer.config import Data, MixtureStage, TrainingSet
-from trainer.data.tokens.mixture import Mixture, Stage, mixture_in
+from trainer.data.tokens.mixture import Mixture, WeightsFrom, mixture_in
 from trainer.data.tokens.order import Order, Rows, consumed
 from trainer.errors import ConfigError
 from trainer.rules.pretrain import check_mixture
@@ -15,7 +15,11 @@ CODE = Rows("code", "c" * 64, (90, 60))
 MATH = Rows("math", "a" * 64, (70,))
 SETS = [CODE, MATH, WEB]
 MOVING = Mixture(
-    (Stage(0, {"web": 8, "code": 2}), Stage(500, {"web": 4, "code": 4, "math": 2}), Stage(900, {"web": 1, "math": 3})),
+    (
+        WeightsFrom(0, {"web": 8, "code": 2}),
+        WeightsFrom(500, {"web": 4, "code": 4, "math": 2}),
+        WeightsFrom(900, {"web": 1, "math": 3}),
+    ),
     {"code": 225, "math": 140},
 )
 
@@ -59,7 +63,7 @@ def test_laid_out_anew_from_any_position_it_is_the_same(stop):
 
 def test_changed_at_a_resume_it_repeats_and_loses_no_row():
     segments, _ = MOVING.lay_out([], first=0, rows=SETS)
-    other = Mixture((Stage(0, {"web": 1, "code": 1, "math": 1}),), {"code": 150, "math": 70})
+    other = Mixture((WeightsFrom(0, {"web": 1, "code": 1, "math": 1}),), {"code": 150, "math": 70})
     changed, end = other.lay_out(segments, first=560, rows=SETS)
     assert [s for s in changed if s.first < 560] == [s for s in segments if s.first < 560]
     assert end is None
@@ -72,7 +76,7 @@ def test_changed_at_a_resume_it_repeats_and_loses_no_row():
 
 
 def test_a_mixture_whose_sets_all_have_caps_ends_and_says_so():
-    mixture = Mixture((Stage(0, {"code": 1, "math": 1}),), {"code": 150, "math": 70})
+    mixture = Mixture((WeightsFrom(0, {"code": 1, "math": 1}),), {"code": 150, "math": 70})
     segments, end = mixture.lay_out([], first=0, rows=SETS)
     assert end == 220
     assert set(taken_rows(segments, 220).values()) == {1}
@@ -82,9 +86,7 @@ def test_a_mixture_whose_sets_all_have_caps_ends_and_says_so():
 
 
 def sets(**more):
-    return Data(
-        train={name: TrainingSet(path=name) for name in ("code", "math", "web")}, sequence_length=10, **more
-    )
+    return Data(train={name: TrainingSet(path=name) for name in ("code", "math", "web")}, sequence_length=10, **more)
 
 
 def test_temperature_and_stages_of_a_configuration():
@@ -102,7 +104,10 @@ def test_temperature_and_stages_of_a_configuration():
     ("change", "said"),
     [
         ({"stages": {"a": MixtureStage(0, {"web": 1})}}, "from_tokens is not set"),
-        ({"stages": {"a": MixtureStage(5, {"wob": 1})}}, r"weights.wob: data.train has no such set"),
+        (
+            {"stages": {"a": MixtureStage(5, {"wob": 1})}},
+            r"weights.wob: there is no such set in data.train, but code, math, web",
+        ),
         ({"stages": {"a": MixtureStage(5, {"web": 0})}}, "above 0"),
         ({"stages": {"a": MixtureStage(5, {"web": -1, "code": 1})}}, "must be 0 or above"),
         ({"stages": {n: MixtureStage(5, {"web": 1}) for n in "ab"}}, "data.stages.a begins there"),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -14,8 +15,12 @@ import pytest
 from tests.corpus import make_tokenizer, write_texts
 from tests.data.text.servers import bucket_server, fill_bucket
 from tests.data.web.wds import index_wds, write_tar, write_wds
-from trainer.data.tokens.dataset import open_dataset
+from tests.prepared import prepare
+from tests.scale.opened import files_opened
+from trainer.config import TokenizerSettings
+from trainer.data.tokens.dataset import find_damage, find_missing_file, open_dataset
 from trainer.data.tokens.manifest import read_manifest
+from trainer.data.tokens.packing import Packing
 from trainer.data.tokens.shards import Shards
 from trainer.data.tokens.verify import verify
 from trainer.data.web.index_again import index_again
@@ -94,8 +99,6 @@ def test_every_kind_of_member_is_read(tmp_path):
 
 
 def npy(array):
-    from io import BytesIO
-
     file = BytesIO()
     np.save(file, array)
     return file.getvalue()
@@ -113,8 +116,6 @@ def test_the_layout_of_open_lm_and_dclm_is_read_with_its_manifest(tmp_path):
     (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
     folder = index_wds(str(tmp_path / "manifest.jsonl"), tmp_path)
     assert documents_of(folder) == sequences
-    from trainer.data.tokens.packing import Packing
-
     packed = open_dataset(
         "t", str(folder), key="k", split="train", sequence_length=32, packing=Packing(0, cut=False, single=True)
     )
@@ -235,14 +236,14 @@ if __name__ == "__main__":
 
 
 def test_killed_at_any_moment_the_same_command_goes_on_and_writes_the_same(tmp_path):
-    write_wds(tmp_path / "tars", [{"txt": text} for text in TEXTS * 3], (3,) * 97)
+    write_wds(tmp_path / "tars", [{"txt": text} for text in TEXTS], (3,) * 32)
     calm = index_wds(str(tmp_path / "tars"), tmp_path)
     (tmp_path / "run.py").write_text(KILLED)
     killed = tmp_path / "killed"
     command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "tars"), str(tmp_path), str(killed)]
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     hit = 0
-    for files in (3, 40):
+    for files in (3,):
         with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
             while process.poll() is None and len(list(killed.glob("*.index"))) < files:
                 time.sleep(0.002)
@@ -254,3 +255,75 @@ def test_killed_at_any_moment_the_same_command_goes_on_and_writes_the_same(tmp_p
     assert sorted(path.name for path in killed.iterdir()) == names
     assert read_manifest(killed).fingerprint == read_manifest(calm).fingerprint
     assert all((calm / name).read_bytes() == (killed / name).read_bytes() for name in names if name.endswith(".index"))
+
+
+SHARED = """
+import os, sys
+from launch.slurm.array import share_of
+from tests.data.web.wds import configure_index
+from trainer.data.text import shared_work
+from trainer.verbs.index import main
+from pathlib import Path
+
+if __name__ == "__main__":
+    shared_work.BEAT_S, shared_work.STALE_S, shared_work.POLL_S = 0.1, 1.5, (0.05, 0.2)
+    config = configure_index(sys.argv[1], Path(sys.argv[2]), output=sys.argv[3], workers=1)
+    sys.exit(main(config, share=share_of(os.environ)))
+"""
+
+
+def test_elements_of_an_array_share_the_tars_out_and_one_may_die(tmp_path):
+    write_wds(tmp_path / "tars", [{"txt": text} for text in TEXTS], (3,) * 32)
+    calm = index_wds(str(tmp_path / "tars"), tmp_path)
+    (tmp_path / "run.py").write_text(SHARED)
+    shared = tmp_path / "shared"
+    command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "tars"), str(tmp_path), str(shared)]
+    started = []
+    for element in range(3):
+        array = {"JOB_ID": 7, "TASK_ID": element, "TASK_MIN": 0, "TASK_COUNT": 3}
+        names = {f"SLURM_ARRAY_{name}": str(value) for name, value in array.items()}
+        environment = {**os.environ, "PYTHONPATH": os.getcwd()} | names
+        started.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
+    while started[0].poll() is None and not list(shared.glob("*.index")):
+        time.sleep(0.002)
+    started[0].kill()
+    assert [process.wait() for process in started][1:] == [0, 0]
+    assert read_manifest(shared).fingerprint == read_manifest(calm).fingerprint
+    assert not (shared / "partial").exists()
+
+
+def test_rows_and_losses_are_those_of_the_same_documents_prepared(tmp_path):
+    """Of one tar and one shard; hard texts among them."""
+    texts = [*TEXTS[:20], "\ufeffx y", "a <|endoftext|> b", "中文，字符。\r\n  tab\tE\u0301", "x" * 70_000]
+    write_wds(tmp_path / "tars", [{"txt": text} for text in texts], (len(texts),))
+    folder = index_wds(str(tmp_path / "tars"), tmp_path)
+    tokenizer = TokenizerSettings(path=str(tmp_path / "tokenizer"))
+    whole = {"shuffle_documents": False, "deduplicate": False, "shard_bytes": 10**6, "tokenizer": tokenizer}
+    own = prepare(tmp_path / "tars", tmp_path / "own", **whole)
+    for packing in (None, Packing(0, cut=True), Packing(0, cut=False, single=True)):
+        sets = [
+            open_dataset("v", str(path), key="k", split="train", sequence_length=32, packing=packing)
+            for path in (folder, own)
+        ]
+        assert sets[0].rows.rows == sets[1].rows.rows
+        rows = [each.rows_in_file_order(np.arange(each.rows.total)) for each in sets]
+        if packing is None:
+            assert np.array_equal(*rows)
+        else:
+            assert np.array_equal(rows[0].inputs, rows[1].inputs)
+            assert np.array_equal(rows[0].targets, rows[1].targets)
+            assert np.array_equal(rows[0].document_ids, rows[1].document_ids)
+
+
+def test_a_start_opens_no_more_of_many_tars_than_of_few(tmp_path):
+    opened = []
+    for count in (4, 48):
+        folder = tmp_path / str(count)
+        write_wds(folder / "tars", [{"txt": text} for text in TEXTS[:count]], (1,) * count)
+        index = index_wds(str(folder / "tars"), folder)
+        with files_opened(folder) as files:
+            dataset = open_dataset("t", str(index), key="k", split="train", sequence_length=32)
+            assert find_missing_file(dataset, part=0, parts=1) is None
+            assert find_damage(dataset, part=0, parts=1) is None
+        opened.append(len(files))
+    assert opened[0] == opened[1] <= 4

@@ -50,9 +50,7 @@ class History:
     skipped: list[Positive] = field(default_factory=list)
     rewinds: list[Rewind] = field(default_factory=list)
 
-    def go_on(
-        self, *, step: int, position: int, batch_size: int, rows: Sequence[Rows], mixture: Mixture
-    ) -> History:
+    def go_on(self, *, step: int, position: int, batch_size: int, rows: Sequence[Rows], mixture: Mixture) -> History:
         """The history of a run that goes on after `step` with this data and batch size; equal ones add nothing."""
         segments, _ = mixture.lay_out(self.segments, first=position, rows=rows)
         stretches = self._with_batch(step=step, position=position, batch_size=batch_size)

@@ -25,7 +25,13 @@ VERSION = 4  # of shards whose blocks have more members (block_members.py)
 TARGETS_VERSION = 3  # of shards that say which tokens are targets
 PLAIN_VERSION = 2  # of all others, so that earlier Banyans read them
 INDEXED_VERSION = 5  # of indices of WebDatasets that others wrote, which stay where they are (trainer/data/web)
-VERSIONS = (1, PLAIN_VERSION, TARGETS_VERSION, VERSION, INDEXED_VERSION)  # that are read; the first had no hashes of indices
+VERSIONS = (
+    1,
+    PLAIN_VERSION,
+    TARGETS_VERSION,
+    VERSION,
+    INDEXED_VERSION,
+)  # that are read; the first had no hashes of indices
 CONTENT_VERSION = 1  # of what the fingerprint hashes
 DTYPES = {"uint16": 2, "uint32": 4}  # bytes of a token
 MOST_BYTES = 2**30  # of manifest.json, which names every input file

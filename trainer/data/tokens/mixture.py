@@ -18,7 +18,7 @@ from trainer.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Stage:
+class WeightsFrom:
     """From position `first` on, sets have these weights; one without a weight, or with 0, rests."""
 
     first: int
@@ -29,17 +29,15 @@ class Stage:
 class Mixture:
     """Stages in order, the first at 0, and the most rows of sets that have a cap, by name."""
 
-    stages: tuple[Stage, ...]
+    stages: tuple[WeightsFrom, ...]
     most_rows: dict[str, int] = field(default_factory=dict)
 
     @staticmethod
     def of_weights(weights: dict[str, float]) -> Mixture:
         """One that stays as it is."""
-        return Mixture((Stage(0, weights),))
+        return Mixture((WeightsFrom(0, weights),))
 
-    def lay_out(
-        self, segments: list[Segment], *, first: int, rows: Sequence[Rows]
-    ) -> tuple[list[Segment], int | None]:
+    def lay_out(self, segments: list[Segment], *, first: int, rows: Sequence[Rows]) -> tuple[list[Segment], int | None]:
         """The segments of a run that goes on at position `first`, and the position at which all sets reach their caps.
 
         `segments` are those that it had, of which those before `first` stay. None: some set has no cap to the end.
@@ -79,11 +77,11 @@ class Mixture:
 def mixture_in(data: Data, rows: Sequence[Rows]) -> Mixture:
     """The mixture that a data section describes, of datasets with these rows."""
     totals = {each.name: each.total for each in rows}
-    stages = [Stage(0, weights_of(data))]
+    stages = [WeightsFrom(0, weights_of(data))]
     for stage in sorted(data.stages.values(), key=lambda stage: stage.from_tokens):
-        stages.append(Stage(math.ceil(stage.from_tokens / data.sequence_length), dict(stage.weights)))
+        stages.append(WeightsFrom(math.ceil(stage.from_tokens / data.sequence_length), dict(stage.weights)))
     if data.temperature is not None:
         power = 1 / data.temperature
-        stages = [Stage(s.first, {n: w * totals[n] ** power for n, w in s.weights.items()}) for s in stages]
+        stages = [WeightsFrom(s.first, {n: w * totals[n] ** power for n, w in s.weights.items()}) for s in stages]
     caps = {name: entry.epochs for name, entry in data.train.items() if entry.epochs is not None}
     return Mixture(tuple(stages), {name: max(1, round(epochs * totals[name])) for name, epochs in caps.items()})

@@ -165,9 +165,7 @@ class IndexTar(Work[TarItem, IndexedShard]):
         )
         return IndexedShard(shard, records, stored, dict(rejected), first, dict(account.unused))
 
-    def _add(
-        self, columns: ColumnWriter, number: int, record: FoundDocument, source: Source, encoder: Encoder
-    ) -> int:
+    def _add(self, columns: ColumnWriter, number: int, record: FoundDocument, source: Source, encoder: Encoder) -> int:
         """Adds a document to the index; its bytes of text."""
         ids, tokens = encode_document(record.content, encoder)
         stored = record.content if isinstance(record.content, np.ndarray) else None
@@ -179,9 +177,7 @@ class IndexTar(Work[TarItem, IndexedShard]):
             )
         size = 0 if stored is not None else len(record.content)
         high, low = hash_content(record.content)
-        columns.add(
-            len(tokens), record.offset, record.size, record.kind, number, size, high, low, hash_ids(ids)
-        )
+        columns.add(len(tokens), record.offset, record.size, record.kind, number, size, high, low, hash_ids(ids))
         return size
 
 

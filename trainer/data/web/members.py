@@ -235,7 +235,7 @@ def _array(raw: bytes) -> np.ndarray | Rejected:
     return _as_tokens(np.frombuffer(file.read(), dtype))
 
 
-def _unpack(raw: bytes, most: int) -> bytes | None | Rejected:
+def _unpack(raw: bytes, most: int) -> bytes | Rejected | None:
     """What is packed as gzip; None if it is more than `most`."""
     found, left = bytearray(), raw
     try:
