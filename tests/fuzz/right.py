@@ -155,7 +155,7 @@ def first_rows(data: Path, length: int, count: int) -> list[list[int]]:
     from trainer.data.tokens.dataset import open_training
     from trainer.data.tokens.history import History
     from trainer.data.tokens.mixture import mixture_in
-from trainer.data.tokens.order import Order
+    from trainer.data.tokens.order import Order
 
     settings = Data(path=str(data), sequence_length=length)
     training = open_training(settings)

@@ -117,6 +117,7 @@ def check_mixture(data: Data) -> None:
             f"data.{key} is for a mixture: name its sets by data.train.NAME.path, or leave it out.",
         )
     begins: dict[int, str] = {}
+    known = ", ".join(sorted(data.train))
     for name, stage in data.stages.items():
         key = f"data.stages.{name}"
         require(stage.from_tokens > 0, f"{key}.from_tokens is not set: say after how many tokens the stage begins.")

@@ -150,7 +150,7 @@ def _check(data: Data) -> Path:
     )
     require(
         data.tokenizer.path is not None,
-        "data.tokenizer.path is not set: name the tokenizer that texts are to be encoded with, or tokens were made with.",
+        "data.tokenizer.path is not set: name the tokenizer to encode texts with, or that tokens were made with.",
     )
     require(bool(data.output), "data.output is not set: name the folder that the index shall be written to.")
     output = Path(str(data.output)).expanduser()

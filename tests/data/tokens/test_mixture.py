@@ -106,7 +106,7 @@ def test_temperature_and_stages_of_a_configuration():
         ({"stages": {"a": MixtureStage(0, {"web": 1})}}, "from_tokens is not set"),
         (
             {"stages": {"a": MixtureStage(5, {"wob": 1})}},
-            r"weights.wob: there is no such set in data.train, but code, math, web",
+            r"weights.wob: no such set in data.train, but code",
         ),
         ({"stages": {"a": MixtureStage(5, {"web": 0})}}, "above 0"),
         ({"stages": {"a": MixtureStage(5, {"web": -1, "code": 1})}}, "must be 0 or above"),

@@ -197,7 +197,7 @@ def test_a_tar_that_changed_stops_the_run_and_one_with_the_same_documents_is_ind
         index_again(read_manifest(folder))
     assert len(verify(read_manifest(folder))) == 1
     tar.write_bytes(content[:-10240])
-    with pytest.raises(InputError, match="bytes, .* when it was indexed"):
+    with pytest.raises(InputError, match=r"bytes, .* when it was indexed"):
         documents_of(folder)
 
 
@@ -231,7 +231,7 @@ from trainer.verbs.index import main
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.exit(main(configure_index(sys.argv[1], Path(sys.argv[2]), output=sys.argv[3], workers=2)))
+    sys.exit(main(configure_index(sys.argv[1], Path(sys.argv[2]), output=sys.argv[3])))
 """
 
 
@@ -242,14 +242,11 @@ def test_killed_at_any_moment_the_same_command_goes_on_and_writes_the_same(tmp_p
     killed = tmp_path / "killed"
     command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "tars"), str(tmp_path), str(killed)]
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    hit = 0
-    for files in (3,):
-        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
-            while process.poll() is None and len(list(killed.glob("*.index"))) < files:
-                time.sleep(0.002)
-            process.send_signal(signal.SIGKILL)
-        hit += (killed / "partial").exists()
-    assert hit
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and len(list(killed.glob("*.index"))) < 3:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    assert (killed / "partial").exists()
     assert subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False).returncode == 0
     names = sorted(path.name for path in calm.iterdir())
     assert sorted(path.name for path in killed.iterdir()) == names
@@ -279,15 +276,15 @@ def test_elements_of_an_array_share_the_tars_out_and_one_may_die(tmp_path):
     shared = tmp_path / "shared"
     command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "tars"), str(tmp_path), str(shared)]
     started = []
-    for element in range(3):
-        array = {"JOB_ID": 7, "TASK_ID": element, "TASK_MIN": 0, "TASK_COUNT": 3}
+    for element in range(2):
+        array = {"JOB_ID": 7, "TASK_ID": element, "TASK_MIN": 0, "TASK_COUNT": 2}
         names = {f"SLURM_ARRAY_{name}": str(value) for name, value in array.items()}
         environment = {**os.environ, "PYTHONPATH": os.getcwd()} | names
         started.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
     while started[0].poll() is None and not list(shared.glob("*.index")):
         time.sleep(0.002)
     started[0].kill()
-    assert [process.wait() for process in started][1:] == [0, 0]
+    assert [process.wait() for process in started][1:] == [0]
     assert read_manifest(shared).fingerprint == read_manifest(calm).fingerprint
     assert not (shared / "partial").exists()
 

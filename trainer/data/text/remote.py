@@ -205,12 +205,15 @@ class RangeFile(io.RawIOBase):
         self._copy: BinaryIO | None = None
 
     def readable(self) -> bool:
+        """It is."""
         return True
 
     def seekable(self) -> bool:
+        """It is."""
         return True
 
     def tell(self) -> int:
+        """Where the next read begins."""
         return self._place
 
     @property
@@ -223,11 +226,13 @@ class RangeFile(io.RawIOBase):
         return self._status.bytes or 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As a file's."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place}.get(whence)
         self._place = max(0, (self.size if base is None else base) + offset)
         return self._place
 
     def readinto(self, buffer: Any) -> int:
+        """Fills the buffer as far as one request does."""
         wanted = min(len(buffer), BLOCK, self.size - self._place)
         if wanted <= 0:
             return 0
@@ -289,6 +294,7 @@ class RangeFile(io.RawIOBase):
             raise OSError(f"{copy.tell():,} bytes of {expected:,} came")
 
     def close(self) -> None:
+        """Removes the temporary file, if there is one."""
         if self._copy is not None:
             self._copy.close()
         super().close()

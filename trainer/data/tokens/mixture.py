@@ -1,8 +1,8 @@
 """The mixture of a run, laid out over its positions: weights, stages that follow each other, and caps on epochs.
 
-A stretch with one mixture is a segment (order.py). A new one begins where a stage does and where a set has been taken as
-often as its cap allows; there it leaves the mixture, and the others share its part by their weights. All that follows
-from how often each set was taken before, so that it can be laid out anew from any position, to the same.
+A stretch with one mixture is a segment (order.py). A new one begins where a stage does, and where a set has been taken
+as often as its cap allows: there it leaves the mixture, and the others share its part by their weights. All that
+follows from how often each set was taken before, so that it can be laid out anew from any position, to the same.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class Mixture:
         """Refuses a run that needs more rows, `needed` in all, than the caps on epochs leave."""
         _, end = self.lay_out(segments, first=segments[-1].first, rows=rows)
         if end is not None and end < needed:
+            caps = ", ".join(f"{name}: {most:,} rows" for name, most in self.most_rows.items())
             raise ConfigError(
-                f"data.train: with its caps on epochs ({', '.join(f'{n}: {m:,} rows' for n, m in self.most_rows.items())}) "
-                f"the mixture holds {end * sequence_length:,} tokens, and the run takes {needed * sequence_length:,}: "
+                f"data.train: with its caps on epochs ({caps}) the mixture holds {end * sequence_length:,} tokens, and the run takes {needed * sequence_length:,}: "
                 "lower train.tokens or train.steps, or raise data.train.NAME.epochs."
             )
 

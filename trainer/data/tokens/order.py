@@ -174,7 +174,7 @@ class Segment:
         }
 
     def position_after(self, name: str, counter: int) -> int:
-        """The first position by which a dataset of this segment has been taken `counter` times, at least at its start."""
+        """The first position, from the segment's own on, before which a dataset has been taken `counter` times."""
         share, number = self.shares[name], self._names.index(name)
         periods, rest = divmod(max(0, counter - share.start), share.weight)
         if rest == 0:  # with the last of the period before

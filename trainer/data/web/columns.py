@@ -1,7 +1,7 @@
 """The index of a tar of documents: `shard-000000.index`, an .npy of int64 (columns, documents), columns as below.
 
-ENDS are the prefix sums of the documents' tokens: which document holds token n is a binary search in them, over a map of
-the file. Others may have written an index: the manifest has its sha256, and what it points to must lie in the tar.
+ENDS are the prefix sums of the documents' tokens: which document holds token n is a binary search in them, over a map
+of the file. Others may have written an index: the manifest has its sha256, and what it points to must lie in the tar.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An indexed dataset, read once more: whether its tars still hold the documents that were indexed, whatever their times.
+"""An indexed dataset, read once more: whether its tars still hold what was indexed, whatever their times.
 
 A tar that was copied has another time, and so has one that was fetched anew: where its index comes
 out the same, the manifest takes the new state, and the dataset is the one that it was.

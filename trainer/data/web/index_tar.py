@@ -193,8 +193,8 @@ def _check_records(item: TarItem, records: int, tally: RecordTally, *, documents
         raise InputError(f"{address}: the archive holds no file; leave it out, or write it again.")
     if not documents:
         raise InputError(
-            f"{address}: no sample has a document in a member .{item.source.reading.text_field}, .txt, .json, .jsonl or "
-            f".npy ({tally or 'all are empty'}): name another by data.text_field, or leave the tar out."
+            f"{address}: no sample has a document in a member .{item.source.reading.text_field}, .txt, .json, .jsonl "
+            f"or .npy ({tally or 'all are empty'}): name another by data.text_field, or leave the tar out."
         )
     if item.expected is not None and item.expected != records:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Published layouts: open_lm's and DCLM's manifest.jsonl, which names the tars beside it and how many sequences each has."""
+"""Published layouts: open_lm's and DCLM's manifest.jsonl, of the tars beside it and how many sequences each has."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a sample's members hold: texts, JSON with a field, lines of JSON, arrays of tokens. At first, and by the index.
 
-A member says by its ending how it is read, the first of these that a sample has: data.text_field, txt, json, jsonl, npy;
-txt, json and npy also packed as .gz. JSON holds an object with the text, or a list of tokens, in data.text_field, or is
+A member says by its ending how it is read, the first of these that a sample has: data.text_field, txt, json, jsonl,
+npy; txt, json and npy also packed as .gz. JSON holds an object with the text, or a list of tokens, in data.text_field, or is
 such a list itself, as open_lm and DCLM write them (`json.gz`, and `txt` in earlier versions). Nothing is unpickled.
 """
 
@@ -76,14 +76,14 @@ def _choose(address: str, sample: Sample, text_field: str) -> tuple[Member, int]
             if ending == "jsonl":
                 raise InputError(
                     f"{escape(address)}: {escape(sample.members['jsonl.gz'].name)}: lines of JSON that are packed "
-                    'within a tar can\'t be read from any place: prepare them ("banyan prepare"), or write them unpacked.'
+                    'within a tar can\'t be read from any place: use "banyan prepare", or write them unpacked.'
                 )
             return sample.members[f"{ending}.gz"], kind | PACKED
     dotted = [ending for ending in sample.members if ending.rpartition(".")[2] in (wanted, *ENDINGS)]
     if dotted:
         raise InputError(
-            f"{escape(address)}: {escape(sample.members[dotted[0]].name)}: WebDataset takes all after the first dot for "
-            f"the ending, .{escape(dotted[0])}: rename the members, or set data.text_field to this ending."
+            f"{escape(address)}: {escape(sample.members[dotted[0]].name)}: WebDataset takes all after the first dot "
+            f"for the ending, .{escape(dotted[0])}: rename the members, or set data.text_field to this ending."
         )
     return None
 
