@@ -132,7 +132,7 @@ def check_mixture(data: Data) -> None:
         for named, weight in stage.weights.items():
             require(
                 named in data.train,
-                f"{key}.weights.{named}: there is no such set in data.train, but {', '.join(data.train)}.",
+                f"{key}.weights.{named}: no such set in data.train, but {known}.",
             )
             require(0 <= weight < math.inf, f"{key}.weights.{named}={weight}: must be 0 or above.")
 

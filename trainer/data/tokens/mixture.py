@@ -69,8 +69,9 @@ class Mixture:
         if end is not None and end < needed:
             caps = ", ".join(f"{name}: {most:,} rows" for name, most in self.most_rows.items())
             raise ConfigError(
-                f"data.train: with its caps on epochs ({caps}) the mixture holds {end * sequence_length:,} tokens, and the run takes {needed * sequence_length:,}: "
-                "lower train.tokens or train.steps, or raise data.train.NAME.epochs."
+                f"data.train: with its caps on epochs ({caps}) the mixture holds {end * sequence_length:,} "
+                f"tokens, and the run takes {needed * sequence_length:,}: lower train.tokens or train.steps, or raise "
+                "data.train.NAME.epochs."
             )
 
 

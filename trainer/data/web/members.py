@@ -1,8 +1,9 @@
 """What a sample's members hold: texts, JSON with a field, lines of JSON, arrays of tokens. At first, and by the index.
 
 A member says by its ending how it is read, the first of these that a sample has: data.text_field, txt, json, jsonl,
-npy; txt, json and npy also packed as .gz. JSON holds an object with the text, or a list of tokens, in data.text_field, or is
-such a list itself, as open_lm and DCLM write them (`json.gz`, and `txt` in earlier versions). Nothing is unpickled.
+npy; txt, json and npy also packed as .gz. JSON holds an object with the text, or a list of tokens, in data.text_field,
+or is such a list itself, as open_lm and DCLM write them (`json.gz`, and `txt` in earlier versions). Nothing is
+unpickled.
 """
 
 from __future__ import annotations
