@@ -203,11 +203,11 @@ def _start(verb: Verb, config: Any, arguments: Sequence[str]) -> int:
     if verb.name == "serve":
         check_keys(config.launch)
         return LAUNCHERS[config.launch.name].serve(verb, config, arguments)
-    return _prepare(verb, config) if verb.name == "prepare" else run_here(verb, config)
+    return run_items(verb, config) if verb.name == "prepare" else run_here(verb, config)
 
 
-def _prepare(verb: Verb, config: Any) -> int:
-    """prepare has no ranks: its items run here, or on a Ray cluster."""
+def run_items(verb: Verb, config: Any) -> int:
+    """prepare, and what works as it does, has no ranks: its items run here, or on a Ray cluster."""
     check_keys(config.launch)
     if config.launch.processes is not None:
         raise ConfigError(f"launch.processes={config.launch.processes}: prepare has no ranks; use data.workers.")

@@ -80,9 +80,8 @@ def _start_locally(verb: Verb, config: Any, arguments: Sequence[str], check: Cal
 
 def _prepare_locally(verb: Verb, config: Any) -> int:
     from launch.slurm import array
-    from trainer.verbs import prepare
 
-    return prepare.main(config, share=array.share_of(os.environ))
+    return int(importlib.import_module(verb.module).main(config, share=array.share_of(os.environ)))
 
 
 def _submit_to_slurm(verb: Verb, config: Any, arguments: Sequence[str], check: Callable[[int], None]) -> int:
@@ -123,7 +122,7 @@ def _start_on_ray(verb: Verb, config: Any, arguments: Sequence[str], check: Call
 def _prepare_on_ray(verb: Verb, config: Any) -> int:
     from launch.ray import map as ray_map
 
-    return ray_map.run(config)
+    return ray_map.run(config, importlib.import_module(verb.module).main)
 
 
 def _serve_here(verb: Verb, config: Any, arguments: Sequence[str]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from launch.ray import cluster, paths
@@ -15,10 +15,11 @@ from trainer.errors import BanyanError, ConfigError
 RETRIES = 10  # of an item whose worker or node was lost
 
 
-def run(config: Prepare) -> int:
-    """Runs prepare with its items on the cluster; they come back in order, so what is written is what local writes."""
-    from trainer.verbs import prepare
+def run(config: Prepare, main: Callable[[Prepare, Map], int]) -> int:
+    """Runs the `main` of prepare, or of data index, with its items on the cluster.
 
+    They come back in order, so what is written is what local writes.
+    """
     if config.data.workers is not None:
         raise ConfigError(
             f"data.workers={config.data.workers} is for launch=local: use launch.workers, or leave it out."
@@ -27,7 +28,7 @@ def run(config: Prepare) -> int:
     with cluster.connected():
         demand = cluster.Demand(1, 1, 1, config.launch.cpus_per_worker, 0)
         cluster.require_room(demand)
-        return prepare.main(config, spread(workers or cluster.bundles_that_fit(demand), demand.cpus, folder))
+        return main(config, spread(workers or cluster.bundles_that_fit(demand), demand.cpus, folder))
 
 
 def _workers(config: Prepare) -> int | None:

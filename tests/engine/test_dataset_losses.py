@@ -23,14 +23,18 @@ def micro_batch(first, rows=4, time=6):
 
 
 def test_each_row_counts_for_its_own_dataset():
-    ranks = [DatasetLosses([each.name for each in SETS], ORDER) for _ in range(2)]
+    ranks = [DatasetLosses(SETS, ORDER, 6) for _ in range(2)]
     for number, by_dataset in enumerate(ranks):
         by_dataset.add(micro_batch(500), torch.ones(4), torch.ones(4))  # of the step before
         by_dataset.begin_step()
         for micro_step in range(2):
             batch = micro_batch(4 * (2 * micro_step + number))
             by_dataset.add(batch, torch.from_numpy(batch.positions * 10.0), count_targets(batch))
-    metrics = ranks[0].metrics(ranks[0].sums() + ranks[1].sums())
+    metrics = ranks[0].metrics(ranks[0].sums() + ranks[1].sums(), position=400)
+    for name, total in (("chat", 50), ("rare", 7), ("text", 100)):
+        taken = sum(place.dataset == name for place in ORDER.places(0, 400))
+        assert metrics[f"train/{name}/unique_tokens"] == 6 * min(taken, total)
+        assert metrics[f"train/{name}/repeated_tokens"] == 6 * max(0, taken - total)
     places = ORDER.places(0, 16)
     assert "train/rare/loss" not in metrics  # none of its rows was in the step
     for name in ("chat", "text"):
@@ -41,8 +45,10 @@ def test_each_row_counts_for_its_own_dataset():
 
 
 def test_rows_that_pad_a_step_count_for_nothing():
-    by_dataset = DatasetLosses([each.name for each in SETS], ORDER)
+    by_dataset = DatasetLosses(SETS, ORDER, 6)
     by_dataset.begin_step()
     batch = micro_batch(0).without_targets(0)
     by_dataset.add(batch, torch.zeros(4), count_targets(batch))
-    assert by_dataset.metrics(by_dataset.sums()) == {}
+    metrics = by_dataset.metrics(by_dataset.sums(), position=0)
+    assert set(metrics.values()) == {0}
+    assert all(name.endswith(("unique_tokens", "repeated_tokens")) for name in metrics)

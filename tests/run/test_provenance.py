@@ -7,9 +7,10 @@ import pytest
 from tests.corpus import write_texts
 from tests.run_ranks import pretrain, run_ranks, small_config
 from trainer.config import Data
-from trainer.data.tokens.dataset import open_training, weights_of
+from trainer.data.tokens.dataset import open_training
 from trainer.data.tokens.history import History
 from trainer.data.tokens.loader import Loader
+from trainer.data.tokens.mixture import mixture_in
 from trainer.data.tokens.order import Order
 from trainer.errors import ConfigError, InputError
 from trainer.objective.causal import Causal
@@ -44,7 +45,7 @@ def test_text_shown_is_the_text_in_the_batch_and_in_the_source(run_dir, corpus, 
     shown = capsys.readouterr().out
     sets = open_training(Data(path=str(corpus), sequence_length=32))
     rows = [dataset.rows for dataset in sets]
-    history = History([], []).go_on(step=0, position=0, batch_size=4, rows=rows, weights=weights_of(Data()))
+    history = History([], []).go_on(step=0, position=0, batch_size=4, rows=rows, mixture=mixture_in(Data(), rows))
     loader = Loader(
         sets,
         Order(rows, history.segments, seed=0, window=2),

@@ -5,7 +5,15 @@ error. Nothing heavy is imported here.
 """
 
 from trainer.config.adapt import Adapt
-from trainer.config.data import Data, TextSource, TokenizerSettings, TokenizerTrain, TrainingSet, ValidationSet
+from trainer.config.data import (
+    Data,
+    MixtureStage,
+    TextSource,
+    TokenizerSettings,
+    TokenizerTrain,
+    TrainingSet,
+    ValidationSet,
+)
 from trainer.config.explain import Explain
 from trainer.config.launch import Launch
 from trainer.config.model import OF_CAUSAL_LM, Model
@@ -46,6 +54,7 @@ __all__ = [
     "Health",
     "Ladder",
     "Launch",
+    "MixtureStage",
     "Model",
     "ObjectiveSettings",
     "Optimizer",

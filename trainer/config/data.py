@@ -89,7 +89,18 @@ class TrainingSet:
     """One dataset of a mixture."""
 
     path: str = knob("", "Folder of token shards, or an output of prepare.")
-    weight: float = knob(1.0, "Share of the mixture, relative to the other weights.")
+    weight: float = knob(1.0, "Share of the mixture, relative to the other weights; with 0 it rests till a stage.")
+    epochs: Optional[float] = knob(
+        None, "Most passes over it; then it leaves the mixture, and the others share its part. None: as often as asked."
+    )
+
+
+@dataclass
+class MixtureStage:
+    """Weights of the mixture from some point of the run on."""
+
+    from_tokens: int = knob(0, "Tokens of the run after which it begins.", "tokens", low=1)
+    weights: dict[str, float] = knob({}, "Weight of each set of data.train; those that aren't named rest.")
 
 
 @dataclass
@@ -246,6 +257,17 @@ class Data:
     # pretrain and evaluate
     path: Optional[str] = knob(None, "Folder of token shards to train on: an output of prepare.", common=True)
     train: dict[str, TrainingSet] = knob({}, "A mixture: data.train.NAME={path: DIR, weight: W}.", common=True)
+    temperature: Optional[float] = knob(
+        None,
+        "Weights count times rows ** (1 / temperature): 1 by size, more evens sizes out. None: weights as they are.",
+        low=0.01,
+        later=True,
+    )
+    stages: dict[str, MixtureStage] = knob(
+        {},
+        "A schedule of the mixture: data.stages.NAME={from_tokens: N, weights: {SET: W, …}}, such as better data last.",
+        later=True,
+    )
     validation: dict[str, ValidationSet] = knob(
         {}, "Named validation sets: data.validation.NAME={path: DIR}.", common=True
     )

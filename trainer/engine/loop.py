@@ -337,7 +337,7 @@ class Trainer:
             raise NonFiniteError(f"step {step}: the loss is {loss}; lower optimizer.lr or look at the data.")
         extra = means | {name: value for hook in self.hooks for name, value in hook.metrics().items()}
         if self.by_dataset is not None:
-            extra |= self.by_dataset.metrics(total[len(sums) :][: apart[0].numel()].view(2, -1))
+            extra |= self.by_dataset.metrics(total[len(sums) :][: apart[0].numel()].view(2, -1), self.progress.position)
         if self.log is not None:
             metrics = self._metrics(loss)
             extra |= self._health(step, metrics)

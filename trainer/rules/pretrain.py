@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from trainer.config import AUTO, OF_CAUSAL_LM, Data, Model, Pretrain, Train
 from trainer.config.batches import data_ranks_of, micro_batch_in, micro_batch_of
@@ -88,10 +89,49 @@ def check_data(data: Data) -> None:
     for group, sets in (("train", data.train), ("validation", data.validation)):
         for name, entry in sets.items():
             require(bool(entry.path), f"data.{group}.{name}.path is empty: set it to a folder of token shards.")
+    check_mixture(data)
+
+
+def check_mixture(data: Data) -> None:
+    """Refuses weights, caps and stages that are none."""
     for name, entry in data.train.items():
+        later = any(stage.weights.get(name, 0) > 0 for stage in data.stages.values())
         require(
-            entry.weight > 0, f"data.train.{name}.weight={entry.weight}: must be above 0; leave the set out instead."
+            entry.weight > 0 or (entry.weight == 0 and later),
+            f"data.train.{name}.weight={entry.weight}: must be above 0; leave the set out instead.",
         )
+        require(
+            entry.epochs is None or entry.epochs > 0,
+            f"data.train.{name}.epochs={entry.epochs}: must be above 0; leave the set out instead.",
+        )
+    require(
+        not data.train or any(entry.weight > 0 for entry in data.train.values()),
+        "data.train: all weights are 0; give one that is above.",
+    )
+    for key, given in (("stages", data.stages), ("temperature", data.temperature)):
+        require(
+            not given or bool(data.train),
+            f"data.{key} is for a mixture: name its sets by data.train.NAME.path, or leave it out.",
+        )
+    begins: dict[int, str] = {}
+    known = ", ".join(sorted(data.train))
+    for name, stage in data.stages.items():
+        key = f"data.stages.{name}"
+        require(stage.from_tokens > 0, f"{key}.from_tokens is not set: say after how many tokens the stage begins.")
+        other = begins.setdefault(stage.from_tokens, name)
+        require(
+            other == name,
+            f"{key}.from_tokens={stage.from_tokens}: data.stages.{other} begins there, too; choose another.",
+        )
+        require(
+            any(weight > 0 for weight in stage.weights.values()), f"{key}.weights: give one that is above 0 at least."
+        )
+        for named, weight in stage.weights.items():
+            require(
+                named in data.train,
+                f"{key}.weights.{named}: no such set in data.train, but {known}.",
+            )
+            require(0 <= weight < math.inf, f"{key}.weights.{named}={weight}: must be 0 or above.")
 
 
 def check_auto(train: Train, *, elastic: bool) -> None:

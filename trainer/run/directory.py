@@ -97,7 +97,9 @@ def check_change(before: dict[str, Any], now: dict[str, Any], *, allow: bool) ->
     old, new = identity(before), identity(now)
     changes = []
     for key in sorted(old.keys() | new.keys()):
-        if old.get(key) == new.get(key) or key.startswith(("data.path", "data.train.", "data.validation.")):
+        if old.get(key) == new.get(key) or key.startswith(
+            ("data.path", "data.train.", "data.stages", "data.temperature", "data.validation.")
+        ):
             continue
         line = f"{key}: {old.get(key)} → {new.get(key)}"
         if key.startswith(FIXED):

@@ -94,7 +94,8 @@ def spans_in_row(dataset: Dataset, shard: int, row: int) -> Iterator[tuple[Docum
 def row_stretches(dataset: Dataset, shard: int, row: int) -> list[tuple[int, int]]:
     """The stretches [first, last) of a shard's tokens that a row's inputs are."""
     if dataset.packing is None:
-        return [(row * dataset.sequence_length, (row + 1) * dataset.sequence_length)]
+        start = int(dataset.starts_of(np.array([shard]), np.array([row]))[0])
+        return [(start, start + dataset.sequence_length)]
     starts, places = dataset.row_tables[shard].pieces_of(row)
     return list(zip(starts.tolist(), (starts + places).tolist(), strict=True))
 

@@ -11,9 +11,9 @@ from trainer.checkpoint.reader import CheckpointReader
 from trainer.config import AUTO, Pretrain, as_stored_values
 from trainer.config.plain_values import with_values
 from trainer.config.values import check_values
-from trainer.data.tokens.dataset import Dataset, weights_of, widest
+from trainer.data.tokens.dataset import Dataset, widest
 from trainer.data.tokens.history import History, total_steps_of
-from trainer.data.tokens.order import extend, mixture_of
+from trainer.data.tokens.mixture import mixture_in
 from trainer.engine.loop import Progress
 from trainer.errors import ConfigError, require
 from trainer.ranks.mesh import Mesh
@@ -112,9 +112,11 @@ def check_same_data(reader: CheckpointReader, config: Pretrain, training: list[D
             f"data.tokenizer.path={reader.folder.parent.parent / 'tokenizer'}, or begin another run with run.name."
         )
     history = reader.stated("history", History.from_json)
-    now = extend([], first=0, rows=[dataset.rows for dataset in training], weights=weights_of(config.data))
-    if mixture_of(now[0]) != mixture_of(history.segments[-1]) and not allow:
+    position = reader.stated("progress", Progress.from_json).position
+    rows = [dataset.rows for dataset in training]
+    now, _ = mixture_in(config.data, rows).lay_out(history.segments, first=position, rows=rows)
+    if now != history.segments and not allow:
         raise ConfigError(
             "the training data or their weights aren't the checkpoint's (fingerprints or shares differ): mend "
-            "data.path or data.train, or set run.allow_change=true to go on with the new ones from here."
+            "data.path, data.train or data.stages, or set run.allow_change=true to go on with the new ones from here."
         )

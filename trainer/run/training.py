@@ -25,13 +25,13 @@ from trainer.data.tokens.dataset import (
     open_training,
     open_validation,
     require_same_tokenizer,
-    weights_of,
     widest,
     with_absolute_paths,
     with_length,
 )
 from trainer.data.tokens.history import History, total_steps_of
 from trainer.data.tokens.loader import Loader
+from trainer.data.tokens.mixture import mixture_in
 from trainer.data.tokens.order import Order
 from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.engine.assemble import Assembly, assemble, compile_parts
@@ -145,15 +145,20 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     check_on_spike(config)
     check_asked_models(config, *asked, mesh, new=reader is None)
     progress = reader.stated("progress", Progress.from_json) if reader else Progress()
+    rows = [dataset.rows for dataset in training]
+    mixture = mixture_in(config.data, rows)
     history = (reader.stated("history", History.from_json) if reader else History([], [])).go_on(
         step=progress.step,
         position=progress.position,
         batch_size=config.train.batch_size,
-        rows=[dataset.rows for dataset in training],
-        weights=weights_of(config.data),
+        rows=rows,
+        mixture=mixture,
     )
     history = after_rewind(run_dir, history, progress, mesh)
     total_steps = total_steps_of(config, history)
+    mixture.check_lasts(
+        history.segments, rows, needed=history.position_after(total_steps), sequence_length=config.data.sequence_length
+    )
     if nothing_left(run_dir, mesh, progress, total_steps):
         copy_last(object_store, reader, mesh)
         return already_finished(run_dir, mesh, progress)
@@ -217,7 +222,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     if reader:
         writer.copy_again(reader.folder)
     order = Order(
-        [dataset.rows for dataset in training],
+        rows,
         history.segments,
         seed=config.seed,
         window=config.data.shuffle_shards,
@@ -275,7 +280,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         ),
         watchdog=watchdog,
         hooks=hooks,
-        by_dataset=DatasetLosses([each.name for each in training], order) if len(training) > 1 else None,
+        by_dataset=DatasetLosses(rows, order, config.data.sequence_length) if len(training) > 1 else None,
         by_row=RowLosses() if config.track.spike_documents else None,
         judge=judge_steps,
         mind_bad_steps=bad_steps,

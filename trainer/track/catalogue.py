@@ -95,6 +95,18 @@ LOGGED: tuple[LoggedMetric, ...] = (
         "train/{DATASET}/tokens", "targets", "the step's targets of one dataset of a mixture", "Targets by dataset"
     ),
     LoggedMetric(
+        "train/{DATASET}/unique_tokens",
+        "tokens",
+        "what was taken of one dataset of a mixture for the first time, in rows of data.sequence_length",
+        "Unique tokens by dataset",
+    ),
+    LoggedMetric(
+        "train/{DATASET}/repeated_tokens",
+        "tokens",
+        "what was taken of it again, in later epochs",
+        "Repeated tokens by dataset",
+    ),
+    LoggedMetric(
         "health/spike", "", "1 where the loss or the gradient norm is above mean + 6 sigma of 128 before it", "Spikes"
     ),
     LoggedMetric(

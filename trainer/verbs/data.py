@@ -22,9 +22,12 @@ from trainer.data.labels.records import read_labels
 from trainer.data.text.plan import read_plan
 from trainer.data.tokens.manifest import Manifest, datasets_in, read_manifest
 from trainer.data.tokens.shard_index import build_index, hash_index, write_index
-from trainer.data.tokens.shards import ShardReader, Shards, open_shards
+from trainer.data.tokens.shards import Shards, open_shards
+from trainer.data.tokens.stream_rows import rows_by_shard
+from trainer.data.tokens.token_reader import TokenReader
 from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.data.tokens.verify import verify
+from trainer.data.web.index_again import index_again
 from trainer.errors import ConfigError, InputError
 from trainer.machine.durable import write_json
 from trainer.machine.terminal import one_line, show
@@ -45,6 +48,8 @@ HELP = """usage: banyan data COMMAND …
   show DIR [N]             the first N documents as text (3)
   stats DIR [LENGTH …]     totals, rejections, licences, lengths of documents, rows and tails at sequence lengths
   index DIR                build the indices again from the tars
+  index 'TARS' … data.output=DIR data.tokenizer.path=TOKENIZER
+                           index WebDatasets of others where they lie; then data.path=DIR trains on them (docs/DATA.md)
   at RUN_DIR step=N        the documents that a run trained on at step N
   why DIR id=FILE:RECORD   what became of a document of prepare's input, also id=HASH (xxh3-128 of its text)
   thresholds DIR KEY=VALUE …
@@ -94,6 +99,11 @@ def _verify(arguments: list[str]) -> int:
 def _index(arguments: list[str]) -> int:
     """Builds the indices again from the tars."""
     for manifest in _datasets(arguments, "index"):
+        if manifest.indexed is not None:
+            manifest = index_again(manifest)
+            open_shards(manifest)
+            show(f"{manifest.folder}: {len(manifest.shards)} indices written, of the same documents")
+            continue
         for shard in manifest.shards:
             path = manifest.folder / shard.file
             if not path.is_file():
@@ -130,7 +140,7 @@ def _show(arguments: list[str]) -> int:
     return 0
 
 
-def _first_documents(readers: Iterable[ShardReader], wanted: int) -> list[tuple[ShardReader, int, int]]:
+def _first_documents(readers: Iterable[TokenReader], wanted: int) -> list[tuple[TokenReader, int, int]]:
     """Readers with the token ranges [first, stop) of the first `wanted` documents."""
     ranges = []
     for reader in readers:
@@ -175,8 +185,10 @@ def _stats(arguments: list[str]) -> int:
 
 
 def _rows(manifest: Manifest, length: int) -> tuple[int, int]:
-    """Rows of `length` tokens in all shards (a shard of T tokens holds (T - 1) // L), and the tokens in none."""
-    rows = [max(0, shard.tokens - 1) // length for shard in manifest.shards]
+    """Rows of `length` tokens in all shards (stream_rows.py), and the tokens in none."""
+    rows = rows_by_shard(manifest, length)
+    if manifest.indexed is not None:
+        return sum(rows), manifest.tokens - (sum(rows) * length + 1 if any(rows) else 0)
     used = sum(count * length + 1 for count in rows if count)  # a row reaches one token into the next one
     return sum(rows), manifest.tokens - used
 

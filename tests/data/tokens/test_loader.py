@@ -12,6 +12,7 @@ from trainer.config import Data, TrainingSet
 from trainer.data.tokens.dataset import open_training, weights_of
 from trainer.data.tokens.history import History
 from trainer.data.tokens.loader import IGNORED, Loader, validation_batches
+from trainer.data.tokens.mixture import mixture_in
 from trainer.data.tokens.order import Order, extend
 from trainer.errors import InputError
 from trainer.objective.causal import Causal, document_ids
@@ -25,7 +26,9 @@ def read_legs(data_legs, legs):
     for data, (steps, world_size) in zip(data_legs, legs, strict=True):
         sets = open_training(data)
         rows = [dataset.rows for dataset in sets]
-        history = history.go_on(step=step, position=position, batch_size=BATCH, rows=rows, weights=weights_of(data))
+        history = history.go_on(
+            step=step, position=position, batch_size=BATCH, rows=rows, mixture=mixture_in(data, rows)
+        )
         order = Order(rows, history.segments, seed=3, window=data.shuffle_shards)
         streams = [
             Loader(sets, order, BATCH, MICRO, rank, world_size, to_batch=Causal(0, None).to_batch, prefetch=3).batches(
@@ -162,7 +165,7 @@ def test_endless_batches_can_be_left_at_any_time(mixture):
     data = mixed(mixture, 1, 1)
     sets = open_training(data)
     rows = [dataset.rows for dataset in sets]
-    history = History([], []).go_on(step=0, position=0, batch_size=BATCH, rows=rows, weights=weights_of(data))
+    history = History([], []).go_on(step=0, position=0, batch_size=BATCH, rows=rows, mixture=mixture_in(data, rows))
     loader = Loader(
         sets, Order(rows, history.segments, seed=0, window=2), BATCH, MICRO, 0, 1, Causal(0, None).to_batch, 4
     )

@@ -70,7 +70,7 @@ class ChooseEncoder(Work[str, EncoderChoice]):
             tokenizer = with_template(self.given or _train(self.config, self.corpus), self.config.data, chats=chats)
             tokenizer.save(self.folder)
         trial = try_tokenizer(tokenizer, sample_texts(_plain_texts(self.config.data, self.corpus), CHECKED_BYTES))
-        _check_loss(tokenizer, trial.loss, allow=self.config.data.tokenizer.allow_loss)
+        check_loss(tokenizer, trial.loss, allow=self.config.data.tokenizer.allow_loss)
         encoding = EncoderChoice(trial.engine, trial.why, chats)
         write_json(note, asdict(encoding))
         return encoding
@@ -121,7 +121,7 @@ def _train(config: Prepare, corpus: Corpus) -> Tokenizer:
     return tokenizer
 
 
-def _check_loss(tokenizer: Tokenizer, loss: Loss, *, allow: bool) -> None:
+def check_loss(tokenizer: Tokenizer, loss: Loss, *, allow: bool) -> None:
     """Tells what a tokenizer can't say of the text; InputError where that is most of it, unless it is allowed."""
     if not loss.lost:
         return

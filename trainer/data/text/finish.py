@@ -104,7 +104,7 @@ class Finish(Work[Path, None]):
             models=self.models,
             prepared={
                 "command": [masked(typed) for typed in sys.argv],
-                "version": _version(),
+                "version": installed_version(),
                 "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 **({"changed": self.corpus.changed} if self.corpus.changed else {}),
                 **({"domains": self.corpus.domains} if self.corpus.domains else {}),
@@ -113,7 +113,7 @@ class Finish(Work[Path, None]):
         )
 
 
-def _version() -> str:
+def installed_version() -> str:
     """Banyan's version, if it's installed."""
     try:
         return version("banyan-train")

@@ -95,8 +95,7 @@ def has_glob(url: str) -> bool:
 
 def open_remote(url: str) -> BinaryIO:
     """The file at `url`, to be read from any place."""
-    raw = _RangeFile(url)
-    return io.BufferedReader(raw, BLOCK)
+    return io.BufferedReader(RangeFile(url), BLOCK)
 
 
 # ------------------------------------------------------------------------------------------------------------------
@@ -193,7 +192,7 @@ class _WithoutRanges(Exception):
     """The server gives files only from their beginning."""
 
 
-class _RangeFile(io.RawIOBase):
+class RangeFile(io.RawIOBase):
     """A remote file, read by ranges. From a server without ranges it is fetched to a temporary file first."""
 
     def __init__(self, url: str) -> None:
@@ -206,12 +205,15 @@ class _RangeFile(io.RawIOBase):
         self._copy: BinaryIO | None = None
 
     def readable(self) -> bool:
+        """It is."""
         return True
 
     def seekable(self) -> bool:
+        """It is."""
         return True
 
     def tell(self) -> int:
+        """Where the next read begins."""
         return self._place
 
     @property
@@ -224,11 +226,13 @@ class _RangeFile(io.RawIOBase):
         return self._status.bytes or 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As a file's."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place}.get(whence)
         self._place = max(0, (self.size if base is None else base) + offset)
         return self._place
 
     def readinto(self, buffer: Any) -> int:
+        """Fills the buffer as far as one request does."""
         wanted = min(len(buffer), BLOCK, self.size - self._place)
         if wanted <= 0:
             return 0
@@ -290,6 +294,7 @@ class _RangeFile(io.RawIOBase):
             raise OSError(f"{copy.tell():,} bytes of {expected:,} came")
 
     def close(self) -> None:
+        """Removes the temporary file, if there is one."""
         if self._copy is not None:
             self._copy.close()
         super().close()

@@ -18,12 +18,11 @@ from trainer.data.text.document_store import DocumentStore, hashes_of
 from trainer.data.text.parts import PartInSplit, read_split_rows, split_texts
 from trainer.data.text.workers import Work
 from trainer.data.tokens.blocks import Block, Document
-from trainer.data.tokens.encoder import Encoder
+from trainer.data.tokens.encoder import Encoder, ids_of_text
 from trainer.data.tokens.manifest import Shard
 from trainer.data.tokens.shard_index import index_path
 from trainer.data.tokens.shard_writer import write_shard
 from trainer.data.tokens.tokenizer import load_tokenizer
-from trainer.errors import ConfigError
 from trainer.machine.durable import write_json
 from trainer.machine.json_file import Count, Malformed, from_json, read_json
 
@@ -185,7 +184,7 @@ def pack(
     """
     first, block = 0, _OpenBlock(dtype)
     for row, text in enumerate(texts):
-        for piece in _ids(encoder, text.pop()):
+        for piece in ids_of_text(encoder, text.pop()):
             block.add(piece)
         before = block.end_document(encoder.tokenizer.end_of_text_id)
         if before and block.size > block_tokens:
@@ -196,21 +195,6 @@ def pack(
             first = row + 1
     if block.lengths:
         yield block.close(len(block.lengths), rows[first:])
-
-
-def _ids(encoder: Encoder, text: bytes) -> Iterator[np.ndarray]:
-    """The ids of a text, (tokens,) uint32, in pieces, each of which is let go of when the next one is asked for."""
-    pieces = encoder.encode(text)
-    del text
-    end = encoder.tokenizer.end_of_text_id
-    while pieces:
-        piece = pieces.pop(0)
-        if (piece == end).any():
-            raise ConfigError(
-                f"data.tokenizer: the end-of-text token {encoder.tokenizer.end_of_text} also stands for ordinary text: "
-                "name another by data.tokenizer.end_of_text."
-            )
-        yield piece
 
 
 class _OpenBlock:

@@ -15,10 +15,11 @@ from trainer.config import Data, Train
 from trainer.config.plain_values import Config, with_values
 from trainer.data.tokens.block_members import KINDS, LACKING
 from trainer.data.tokens.manifest import Manifest, read_manifest
-from trainer.data.tokens.order import Rows, rows_in
+from trainer.data.tokens.order import Rows
 from trainer.data.tokens.packing import Packing, RowTable, lay_out, row_packing
 from trainer.data.tokens.shard_index import build_index, unfitting
 from trainer.data.tokens.shards import Shards, find_missing
+from trainer.data.tokens.stream_rows import first_tokens, rows_by_shard
 from trainer.data.tokens.token_rows import GatheredRows, TokenRows
 from trainer.data.tokens.tokenizer import tokenizer_sha256
 from trainer.data.tokens.tokenizer_ids import extends
@@ -45,7 +46,7 @@ class Dataset:
         if self.packing is not None:
             counts = tuple(table.rows for table in self.row_tables)
         else:
-            counts = tuple(rows_in(shard.tokens, self.sequence_length) for shard in self.manifest.shards)
+            counts = rows_by_shard(self.manifest, self.sequence_length)
         return Rows(self.name, self.manifest.fingerprint, counts)
 
     @cached_property
@@ -77,11 +78,19 @@ class Dataset:
         )
 
     @cached_property
+    def _first_tokens(self) -> np.ndarray:
+        return first_tokens(self.manifest, self.sequence_length)
+
+    def starts_of(self, shards: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The first token, by its place in the shard, of rows of the stream: all (n,)."""
+        return self._first_tokens[shards] + rows * self.sequence_length
+
+    @cached_property
     def _first_rows(self) -> np.ndarray:
         return np.concatenate([[0], np.cumsum(self.rows.rows)])
 
     def gather(self, shards: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Rows of shards, both (n,): tokens [row·L, row·L + L] of each, (n, L + 1), the shards' dtype, a copy.
+        """Rows of the stream, by shards and rows, both (n,): (n, L + 1) tokens, the shards' dtype, a copy.
 
         InputError if a token isn't in the vocabulary: the shard was damaged in place.
         """
@@ -89,7 +98,7 @@ class Dataset:
         tokens = np.empty((len(rows), length + 1), self.manifest.dtype)
         for shard in np.unique(shards).tolist():
             chosen = np.flatnonzero(shards == shard)
-            tokens[chosen] = self.shards[shard].gather(rows[chosen] * length, length + 1)
+            tokens[chosen] = self.shards[shard].gather(self.starts_of(shards[chosen], rows[chosen]), length + 1)
         if tokens.size and int(tokens.max()) >= self.manifest.vocab_size:
             self._refuse(tokens, shards, rows)
         return tokens
@@ -106,7 +115,7 @@ class Dataset:
         members = self._empty_members(len(rows))
         for shard in np.unique(shards).tolist():
             chosen = np.flatnonzero(shards == shard)
-            places = (rows[chosen] * self.sequence_length)[:, None] + following
+            places = self.starts_of(shards[chosen], rows[chosen])[:, None] + following
             counted[chosen] = self.shards[shard].take_targets(places)
             for name, array in members.items():
                 array[chosen] = self.shards[shard].take_by_token(name, places)
@@ -247,7 +256,12 @@ def find_missing_file(dataset: Dataset, *, part: int, parts: int) -> str | None:
 
 
 def find_damage(dataset: Dataset, *, part: int, parts: int) -> str | None:
-    """Hashes every `parts`-th shard from `part` on, and compares its index; the first damage in a line, or None."""
+    """Hashes every `parts`-th shard from `part` on, and compares its index; the first damage in a line, or None.
+
+    Of indexed tars each document is hashed as it is read.
+    """
+    if dataset.manifest.indexed is not None:
+        return None
     folder = dataset.manifest.folder
     for number in range(part, len(dataset.shards), parts):
         shard = dataset.manifest.shards[number]
@@ -327,7 +341,7 @@ def count_rows(data: Data, seed: int = 0) -> int:
         return sum(dataset.rows.total for dataset in open_training(data, seed))
     paths = {"data.path": data.path} if data.path else {f"data.train.{n}.path": e.path for n, e in data.train.items()}
     manifests = [read_manifest(find_folder(str(path), key=key, split="train")) for key, path in paths.items()]
-    return sum(rows_in(shard.tokens, data.sequence_length) for manifest in manifests for shard in manifest.shards)
+    return sum(sum(rows_by_shard(manifest, data.sequence_length)) for manifest in manifests)
 
 
 def with_length(config: Config) -> Config:

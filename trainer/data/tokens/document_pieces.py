@@ -63,9 +63,9 @@ def _packed(dataset: Dataset, shard: int, rows: int) -> DocumentPieces:
 def _cut_stream(dataset: Dataset, shard: int, rows: int) -> DocumentPieces:
     """Of rows whose targets are the tokens from 1 on. A document's first token follows the end of the one before."""
     length = dataset.sequence_length
-    ends = np.cumsum(dataset.shards[shard].lengths(), dtype=np.int64)
-    last = rows * length + 1
-    begins = np.arange(rows, dtype=np.int64) * length + 1
-    starts = np.union1d(begins, ends[(ends > 1) & (ends < last)])
+    begins = dataset.starts_of(np.full(rows, shard), np.arange(rows, dtype=np.int64)) + 1
+    last = int(begins[-1]) + length
+    ends = dataset.shards[shard].ends_before(last)
+    starts = np.union1d(begins, ends[(ends > begins[0]) & (ends < last)])
     firsts = np.append(np.searchsorted(starts, begins), len(starts))
     return DocumentPieces(firsts, np.diff(np.append(starts, last)), np.searchsorted(ends, starts, side="right"))

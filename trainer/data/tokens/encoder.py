@@ -18,6 +18,7 @@ from trainer.data.tokens.round_trip import Loss
 from trainer.data.tokens.tokenizer import Tokenizer
 from trainer.data.tokens.tokenizer_file import first_line, quiet
 from trainer.data.tokens.training_text import whole_characters
+from trainer.errors import ConfigError
 
 # What encoders are likely to disagree on; tried besides a sample of the input.
 AWKWARD_TEXTS = (
@@ -58,6 +59,21 @@ class Encoder:
         if len(self._specials) <= FEW_SPECIALS:
             return any(special in text for special in self._specials)
         return self._special.search(text) is not None
+
+
+def ids_of_text(encoder: Encoder, text: bytes) -> Iterator[np.ndarray]:
+    """The ids of a text, (tokens,) uint32, in pieces, each of which is let go of when the next one is asked for."""
+    pieces = encoder.encode(text)
+    del text
+    end = encoder.tokenizer.end_of_text_id
+    while pieces:
+        piece = pieces.pop(0)
+        if (piece == end).any():
+            raise ConfigError(
+                f"data.tokenizer: the end-of-text token {encoder.tokenizer.end_of_text} also stands for ordinary text: "
+                "name another by data.tokenizer.end_of_text."
+            )
+        yield piece
 
 
 def _is_unbroken(text: bytes) -> bool:

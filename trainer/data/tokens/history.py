@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 
 from trainer.config import Pretrain
 from trainer.data.tokens.dataset import with_length
-from trainer.data.tokens.order import Rows, Segment, extend
+from trainer.data.tokens.mixture import Mixture
+from trainer.data.tokens.order import Rows, Segment
 from trainer.errors import InputError
 from trainer.machine.json_file import Count, Malformed, Positive, from_json, read_json
 
@@ -49,11 +50,9 @@ class History:
     skipped: list[Positive] = field(default_factory=list)
     rewinds: list[Rewind] = field(default_factory=list)
 
-    def go_on(
-        self, *, step: int, position: int, batch_size: int, rows: Iterable[Rows], weights: dict[str, float]
-    ) -> History:
+    def go_on(self, *, step: int, position: int, batch_size: int, rows: Sequence[Rows], mixture: Mixture) -> History:
         """The history of a run that goes on after `step` with this data and batch size; equal ones add nothing."""
-        segments = extend(self.segments, first=position, rows=rows, weights=weights)
+        segments, _ = mixture.lay_out(self.segments, first=position, rows=rows)
         stretches = self._with_batch(step=step, position=position, batch_size=batch_size)
         return replace(self, segments=segments, stretches=stretches)
 

@@ -24,7 +24,14 @@ FORMAT = "banyan-token-shards"
 VERSION = 4  # of shards whose blocks have more members (block_members.py)
 TARGETS_VERSION = 3  # of shards that say which tokens are targets
 PLAIN_VERSION = 2  # of all others, so that earlier Banyans read them
-VERSIONS = (1, PLAIN_VERSION, TARGETS_VERSION, VERSION)  # that are read; the first had no hashes of indices
+INDEXED_VERSION = 5  # of indices of WebDatasets that others wrote, which stay where they are (trainer/data/web)
+VERSIONS = (
+    1,
+    PLAIN_VERSION,
+    TARGETS_VERSION,
+    VERSION,
+    INDEXED_VERSION,
+)  # that are read; the first had no hashes of indices
 CONTENT_VERSION = 1  # of what the fingerprint hashes
 DTYPES = {"uint16": 2, "uint32": 4}  # bytes of a token
 MOST_BYTES = 2**30  # of manifest.json, which names every input file
@@ -34,12 +41,30 @@ AGAIN = 'Prepare the data again (or fetch them whole), then "banyan data verify"
 
 
 @dataclass(frozen=True)
+class IndexedFile:
+    """A tar that others wrote, where it lies: a path or URL, and the time or ETag that it was indexed at, as text."""
+
+    address: str
+    state: str
+
+
+@dataclass(frozen=True)
+class IndexedRecord:
+    """How the documents of indexed tars are read: the settings they were found by, and who encodes their texts."""
+
+    text_field: str
+    most_document_bytes: Count
+    engine: str
+
+
+@dataclass(frozen=True)
 class Shard:
     """A shard file: sizes in bytes, sha256 of the tar, tokens (end-of-text ones included), documents, bytes of text.
 
     `index_sha256` is of the numbers in the index; None if an earlier version wrote the shard. `targets` is how many
     tokens are learnt; None if the shard doesn't say, which means all. `members` are those of block_members.KINDS that
-    its blocks have, with their widths.
+    its blocks have, with their widths. Where it is the index of a tar that is `indexed`, `bytes` are the tar's and
+    `sha256` is the index's.
     """
 
     file: str
@@ -51,10 +76,11 @@ class Shard:
     index_sha256: Sha256 | None = None
     targets: Count | None = None
     members: dict[str, Count] = field(default_factory=dict)
+    indexed: IndexedFile | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As manifest.json has it: without `targets` where all tokens are, and without `members` if there are none."""
-        left_out: dict[str, Any] = {"targets": None, "members": {}}
+        left_out: dict[str, Any] = {"targets": None, "members": {}, "indexed": None}
         return {name: value for name, value in asdict(self).items() if name not in left_out or value != left_out[name]}
 
 
@@ -109,6 +135,7 @@ class ManifestRecord:
     prepared: dict[str, Any]
     models: dict[str, ModelRecord] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    indexed: IndexedRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +157,7 @@ class Manifest:
     models: dict[str, ModelRecord] = field(default_factory=dict)  # by the member that comes from them
     labels: tuple[str, ...] = ()  # of texts or words, in the order of their numbers
     prepared: dict[str, Any] = field(default_factory=dict)  # command, version, time, settings: for people
+    indexed: IndexedRecord | None = None  # where the shards are indices of tars that others wrote
 
     @property
     def tokens(self) -> int:
@@ -221,6 +249,7 @@ def write_manifest(manifest: Manifest, *, scratch: Path | None = None) -> None:
         "text_bytes": manifest.text_bytes,
         "documents_read": manifest.documents_read,
         "rejected": manifest.rejected,
+        **({"indexed": asdict(manifest.indexed)} if manifest.indexed else {}),
         "shards": [shard.to_json() for shard in manifest.shards],
         "sources": [asdict(group) for group in manifest.sources],
         **({"labels": list(manifest.labels)} if manifest.labels else {}),
@@ -232,6 +261,8 @@ def write_manifest(manifest: Manifest, *, scratch: Path | None = None) -> None:
 
 def _version_of(manifest: Manifest) -> int:
     """The earliest version that has what the shards have, so that earlier Banyans read them."""
+    if manifest.indexed is not None:
+        return INDEXED_VERSION
     if any(shard.members for shard in manifest.shards):
         return VERSION
     return TARGETS_VERSION if manifest.has_targets else PLAIN_VERSION
@@ -251,7 +282,7 @@ def read_manifest(folder: Path) -> Manifest:
     version = content.get("version")
     if type(version) is not int or version not in VERSIONS:
         raise InputError(
-            f"{path}: format version {shown(version)}, this Banyan reads {VERSION}: prepare the data again."
+            f"{path}: format version {shown(version)}, this Banyan reads {VERSIONS[-1]}: prepare the data again."
         )
     try:
         record = from_known(ManifestRecord, content)
@@ -281,6 +312,7 @@ def _manifest(folder: Path, record: ManifestRecord) -> Manifest:
         models=record.models,
         labels=record.labels,
         prepared=record.prepared,
+        indexed=record.indexed,
     )
 
 
@@ -297,7 +329,10 @@ def _check(path: Path, record: ManifestRecord, *, hashed: bool) -> None:
     files = set()
     for shard in record.shards:
         files.add(bare_name(shard.file, path))
-        if shard.tokens * item > shard.bytes or shard.documents > shard.tokens:
+        if (shard.indexed is None) != (record.indexed is None):
+            raise Malformed(f"{shard.file}: some shards are indexed tars, and others aren't")
+        held = shard.tokens if shard.indexed is not None else shard.bytes // item
+        if shard.tokens > held or shard.documents > shard.tokens:
             raise Malformed(f"{shard.file}: {shard.bytes:,} bytes can't hold its tokens and documents")
         if hashed and shard.index_sha256 is None:
             raise Malformed(f"{shard.file}: index_sha256 is missing")

@@ -173,6 +173,16 @@ class Segment:
             for number, (name, share) in enumerate(sorted(self.shares.items()))
         }
 
+    def position_after(self, name: str, counter: int) -> int:
+        """The first position, from the segment's own on, before which a dataset has been taken `counter` times."""
+        share, number = self.shares[name], self._names.index(name)
+        periods, rest = divmod(max(0, counter - share.start), share.weight)
+        if rest == 0:  # with the last of the period before
+            if periods == 0:
+                return self.first
+            periods, rest = periods - 1, share.weight
+        return self.first + periods * PERIOD + int(self._before[:, number].searchsorted(rest))
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object; from_json's inverse."""
         return {"first": self.first, "shares": {name: vars(share) for name, share in sorted(self.shares.items())}}
@@ -208,11 +218,7 @@ def extend(segments: list[Segment], *, first: int, rows: Iterable[Rows], weights
     lost. Segments from `first` on belonged to steps that a resume discards.
     """
     earlier = [segment for segment in segments if segment.first < first]
-    counters: dict[str, int] = {}
-    for index, segment in enumerate(earlier):
-        until = earlier[index + 1].first if index + 1 < len(earlier) else first
-        for name, counter in segment.counters_at(until).items():
-            counters[segment.shares[name].fingerprint] = counter
+    counters = consumed(segments, first)
     whole, shares = integer_weights(weights), {}
     for dataset in rows:
         start = counters.get(dataset.fingerprint, 0)
@@ -220,6 +226,17 @@ def extend(segments: list[Segment], *, first: int, rows: Iterable[Rows], weights
     if earlier and mixture_of(earlier[-1]) == mixture_of(Segment(first, shares)):
         return earlier
     return [*earlier, Segment(first, shares)]
+
+
+def consumed(segments: list[Segment], position: int) -> dict[str, int]:
+    """How many rows of each dataset, by fingerprint, come before a position."""
+    earlier = [segment for segment in segments if segment.first < position]
+    counters: dict[str, int] = {}
+    for index, segment in enumerate(earlier):
+        until = earlier[index + 1].first if index + 1 < len(earlier) else position
+        for name, counter in segment.counters_at(until).items():
+            counters[segment.shares[name].fingerprint] = counter
+    return counters
 
 
 def mixture_of(segment: Segment) -> dict[str, tuple[str, int]]:

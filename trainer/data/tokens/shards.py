@@ -12,7 +12,9 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,8 +36,12 @@ from trainer.data.tokens.shard_index import (
     mask_bytes,
     open_index,
 )
+from trainer.data.tokens.token_reader import TokenReader
 from trainer.errors import InputError
 from trainer.machine.json_file import Malformed, from_json, parse_json
+
+if TYPE_CHECKING:
+    from trainer.data.web.reader import EncodedDocuments
 
 
 class ShardReader:
@@ -143,6 +149,10 @@ class ShardReader:
         """Tokens of each document, end-of-text included: (documents,) uint32."""
         return np.concatenate([np.empty(0, LENGTH_TYPE), *map(self._checked_lengths, range(len(self.index)))])
 
+    def ends_before(self, stop: int) -> np.ndarray:
+        """Where the documents end that begin before token `stop`, or all do: (documents,) int64."""
+        return np.cumsum(self.lengths(), dtype=np.int64)
+
     def documents(self, start: int, stop: int) -> list[DocumentSpan]:
         """The documents that hold any of the tokens [start, stop), in order."""
         spans = []
@@ -226,7 +236,7 @@ class ShardReader:
         return content
 
 
-class Shards(Sequence[ShardReader]):
+class Shards(Sequence[TokenReader]):
     """The shards of a dataset. Each is opened and checked when it is first asked for; most runs use few of many.
 
     The readers of the most recently used stay, since an index is read and hashed anew with each. Threads may share it.
@@ -235,28 +245,44 @@ class Shards(Sequence[ShardReader]):
     def __init__(self, manifest: Manifest, most: int = MOST_OPEN) -> None:
         self._manifest = manifest
         self._most = most
-        self._readers: OrderedDict[int, ShardReader] = OrderedDict()
+        self._readers: OrderedDict[int, TokenReader] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._manifest.shards)
 
-    def __getitem__(self, number: int) -> ShardReader:  # type: ignore[override]
+    def __getitem__(self, number: int) -> TokenReader:  # type: ignore[override]
         """The reader of a shard. InputError, naming the file and the mend, where it isn't as the manifest says."""
         with self._lock:
             reader = self._readers.get(number)
             if reader is None:
-                shard = self._manifest.shards[number]
-                reader = self._readers[number] = ShardReader(self._manifest.folder, shard, self._manifest.dtype)
+                reader = self._readers[number] = self._open(number)
                 while len(self._readers) > self._most:
                     self._readers.popitem(last=False)
             self._readers.move_to_end(number)
             return reader
 
+    def _open(self, number: int) -> TokenReader:
+        shard = self._manifest.shards[number]
+        if self._manifest.indexed is None:
+            return ShardReader(self._manifest.folder, shard, self._manifest.dtype)
+        from trainer.data.web.reader import IndexedTar
+
+        return IndexedTar(self._manifest, number, self, self._encoded)
+
+    @cached_property
+    def _encoded(self) -> EncodedDocuments:
+        """What the tars of an indexed dataset share."""
+        from trainer.data.web.reader import EncodedDocuments
+
+        return EncodedDocuments(self._manifest)
+
 
 def find_missing(folder: Path, shard: Shard) -> str | None:
     """What is wrong with a shard's files, as far as the file system's directory shows it: a line, or None."""
     path = folder / shard.file
+    if shard.indexed is not None:
+        return _find_missing_tar(folder, shard)
     if not path.is_file():
         return f"{path}: the shard is missing; fetch it, or prepare the data again."
     if path.stat().st_size != shard.bytes:
@@ -269,9 +295,20 @@ def find_missing(folder: Path, shard: Shard) -> str | None:
     return None
 
 
-def open_shards(manifest: Manifest) -> list[ShardReader]:
+def _find_missing_tar(folder: Path, shard: Shard) -> str | None:
+    """The same of the index of a tar that others wrote; one at a URL is asked for when it is first read."""
+    from trainer.data.text.remote import is_remote
+    from trainer.data.web.source_file import find_changed
+
+    assert shard.indexed is not None
+    if not (folder / shard.file).is_file():
+        return f'{folder / shard.file}: the index is missing; run "banyan data index {folder}".'
+    return None if is_remote(shard.indexed.address) else find_changed(shard, folder)
+
+
+def open_shards(manifest: Manifest) -> list[TokenReader]:
     """Readers of all shards, in order, once every file is there with its size and an index that fits it.
 
     Hashes of shards are `verify`'s business, and a run's (data.verify_bytes).
     """
-    return [ShardReader(manifest.folder, shard, manifest.dtype) for shard in manifest.shards]
+    return list(Shards(manifest, most=max(1, len(manifest.shards))))

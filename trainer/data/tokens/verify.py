@@ -27,6 +27,10 @@ def verify(manifest: Manifest) -> list[str]:
         problems.append(str(error))
     except OSError as error:
         problems.append(f"{manifest.tokenizer_file}: can't be read ({error.strerror}).")
+    if manifest.indexed is not None:
+        from trainer.data.web.index_again import verify_tars
+
+        return [*problems, *verify_tars(manifest)]
     for shard in manifest.shards:
         try:
             for problem in _verify_shard(manifest, shard):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from typing import Any
 
 from trainer.data.text.encodings import known_encoding, to_utf8
 from trainer.data.text.files import open_file
@@ -83,23 +84,35 @@ def line_parts(source: Source, wanted_bytes: int) -> list[Part]:
 
 def _text_of_line(line: bytes, reading: Reading, account: Account) -> bytes | Rejected:
     """The text of a JSON line."""
+    record = object_of_line(line)
+    if isinstance(record, Rejected):
+        return record
+    if not isinstance(record, dict):
+        return Rejected(BAD_JSON, "is no JSON object")
+    document = text_of_object(record, reading)
+    if isinstance(document, bytes):
+        account.note_address(record.get(URL_FIELD))
+    return document
+
+
+def object_of_line(line: bytes) -> Any:
+    """The value of a JSON text, or why it can't be read."""
     if b"\0" in line:
         return checked(line)
     try:
-        record = json.loads(line.decode("utf-8"))
+        return json.loads(line.decode("utf-8"))
     except UnicodeDecodeError:
         return checked(line)
     except (ValueError, RecursionError):
         return Rejected(BAD_JSON, "is not JSON")
-    if not isinstance(record, dict):
-        return Rejected(BAD_JSON, "is no JSON object")
+
+
+def text_of_object(record: dict[str, Any], reading: Reading) -> bytes | Rejected:
+    """The text in an object's field."""
     text = record.get(reading.text_field)
     if not isinstance(text, str):
         return Rejected(NO_TEXT_FIELD, f"has the fields {first_few(map(repr, record)) or 'of an empty object'}")
-    document = checked_string(text, reading.most_bytes)
-    if isinstance(document, bytes):
-        account.note_address(record.get(URL_FIELD))
-    return document
+    return checked_string(text, reading.most_bytes)
 
 
 READER = Reader(read, line_parts)

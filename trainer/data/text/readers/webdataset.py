@@ -73,25 +73,30 @@ def _text_of_member(file: BinaryIO, member: Member, reading: Reading, account: A
     file.seek(member.offset)
     content = file.read(member.bytes)
     file.seek(place)
+    return text_of_content(member.name, content, reading, account)
+
+
+def text_of_content(name: str, content: bytes, reading: Reading, account: Account) -> bytes | Rejected:
+    """The document of a member of this name."""
     head, is_all = content[:SNIFFED], len(content) <= SNIFFED
-    kind = (kind_by_name(member.name) or ("text", ""))[0]
-    if kind == "html" or (kind == "text" and not is_code(member.name) and is_html(head)):
+    kind = (kind_by_name(name) or ("text", ""))[0]
+    if kind == "html" or (kind == "text" and not is_code(name) and is_html(head)):
         return html.read_page(content, reading, account)
-    return _text(member, content, head, kind, reading, account, is_all=is_all)
+    return _text(name, content, head, kind, reading, account, is_all=is_all)
 
 
 def _text(
-    member: Member, content: bytes, head: bytes, kind: str, reading: Reading, account: Account, *, is_all: bool
+    name: str, content: bytes, head: bytes, kind: str, reading: Reading, account: Account, *, is_all: bool
 ) -> bytes | Rejected:
     encoding = known_encoding(head, reading)
     if encoding != UTF_8:
         content = b"".join(to_utf8(iter([content]), encoding))
         head = content[:SNIFFED]
-    what = unreadable(member.name) or (f"of the format {kind}" if kind not in ("text", "json", "jsonl") else None)
-    text_field = reading.text_field if is_code(member.name) else None
+    what = unreadable(name) or (f"of the format {kind}" if kind not in ("text", "json", "jsonl") else None)
+    text_field = reading.text_field if is_code(name) else None
     if what is None and is_json_lines(head, whole=is_all, text_field=text_field):
         what = "JSON lines"
-    what = what or what_else(member.name, head, replace(reading, format=None), is_all=is_all)
+    what = what or what_else(name, head, replace(reading, format=None), is_all=is_all)
     if what is not None:
         return Rejected(OTHER_FORMAT, what)
     document = checked(without_mark(content))
