@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from trainer.serve.engines.engine import Ask, EngineBusy, TokenInfo
 from trainer.serve.metrics import AnswerTiming
 from trainer.serve.requests import CompletionRequest, Refused
-from trainer.serve.service import Loaded, Service
+from trainer.serve.service import Loaded, Service, in_thread
 from trainer.serve.stops import StopText
+
+T = TypeVar("T")
 
 CONTENT_FILTER = "content_filter"
 
@@ -39,7 +41,7 @@ class Answer:
     end: str | None
 
 
-def asked_for(
+async def asked_for(
     service: Service,
     loaded: Loaded,
     wanted: CompletionRequest,
@@ -58,7 +60,7 @@ def asked_for(
         prompts = [_prompt_ids(loaded, prompt) for prompt in wanted.prompts]
         ends = loaded.texts.ends
         said = "\n".join(text for _, text in prompts)
-    if service.moderation is not None and (reason := service.moderation.refusal_of(said)):
+    if service.moderation is not None and (reason := await _judged(service, service.moderation.refusal_of, said)):
         raise Refused(400, reason, code=CONTENT_FILTER, param="messages" if is_chat else "prompt")
     if service.settings.log_prompts:
         print(f"serve: asked {said!r}", flush=True)
@@ -103,6 +105,12 @@ def _prompt_ids(loaded: Loaded, prompt: str | list[int]) -> tuple[list[int], str
     if not all(0 <= number < size for number in prompt):
         raise Refused(400, f"prompt: ids must be below {size:,}.", param="prompt")
     return list(prompt), loaded.tokenizer.decode(prompt)
+
+
+async def _judged(service: Service, judge: Callable[[str], T], text: str) -> T:
+    """What moderation says, which with a classifier takes a thread's time."""
+    assert service.moderation is not None
+    return judge(text) if service.moderation.is_quick else await in_thread(judge, text)
 
 
 async def answers_of(service: Service, loaded: Loaded, asked: list[AskedAnswer]) -> AsyncGenerator[Answer]:
@@ -159,8 +167,7 @@ async def _answer(service: Service, loaded: Loaded, asked: AskedAnswer) -> Async
                 if ended and not stop.found:
                     text += stop.finish()
                 if guard is not None:
-                    text = guard.feed(text)
-                    text += guard.finish() if ended and not guard.tripped else ""
+                    text = await _judged(service, guard.finish if ended else guard.feed, text)
                 end = "stop" if stop.found else piece.end
                 if guard is not None and guard.tripped:
                     end = CONTENT_FILTER

@@ -27,7 +27,8 @@ OF_ENGINE = {
     "vllm": ("f32", "bf16", "f16"),
 }
 BOUNDS = {"f32": 2e-3, "bf16": 0.15, "f16": 0.05, "int8": 0.5, "q8_0": 0.5, "q4_0": 4.0}
-"""How far an engine's log-probability of its likeliest token may be from the reference's, in nats, by precision."""
+"""How far an engine's log-probabilities of its likeliest tokens may be from the reference's, in nats, by precision."""
+LIKELIEST = 5  # tokens that are compared
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ def open_engine(
     loaded = load_folder(folder, device)
     if chosen.precision == "bf16":
         loaded = loaded.to(torch.bfloat16)
-    vocab_size = int(next(loaded.parameters()).shape[0]) if not settings.watermark else _width(loaded)
-    return TorchEngine(wanted, loaded, tokenizer, mark_of(settings, vocab_size)), chosen
+    mark = mark_of(settings, _width(loaded)) if settings.watermark else None
+    return TorchEngine(wanted, loaded, tokenizer, mark), chosen
 
 
 @torch.no_grad()
@@ -135,17 +136,15 @@ def _width(model: torch.nn.Module) -> int:
 async def check_engine(engine: Engine, reference: Reference, ids: list[int]) -> float:
     """The largest difference, in nats, of the likeliest tokens' log-probabilities after fixed ids from the reference's.
 
-    BanyanError beyond BOUNDS: then the engine doesn't compute this model.
+    Of fewer ids where the engine ends after all of them. BanyanError beyond BOUNDS: it doesn't compute this model.
     """
-    ask = Ask(ids, max_tokens=1, ends=frozenset(), temperature=0.0, logprobs=True, top=5)
-    told: list[tuple[int, float]] = []
-    async for piece in engine.answer(ask):
-        for token in piece.tokens:
-            told += [(token.id, token.logprob), *token.top]
-    if not told:
-        return 0.0
-    expected = reference.logprobs(ids)
-    worst = max(abs(float(expected[token]) - logprob) for token, logprob in told[:1])
+    for length in range(len(ids), 0, -1):
+        if told := await _likeliest(engine, ids[:length]):
+            break
+    else:
+        raise BanyanError(f"serve.engine={engine.name}: it answers a fixed prompt with nothing at all.")
+    expected = reference.logprobs(ids[:length])
+    worst = max(abs(float(expected[token]) - logprob) for token, logprob in told)
     bound = BOUNDS[engine.precision]
     if not worst <= bound:
         raise BanyanError(
@@ -153,3 +152,10 @@ async def check_engine(engine: Engine, reference: Reference, ids: list[int]) -> 
             f"from the export's (bound {bound:g} in {engine.precision}): it isn't that model."
         )
     return worst
+
+
+async def _likeliest(engine: Engine, ids: list[int]) -> list[tuple[int, float]]:
+    """The engine's next token and its likeliest ones, with their log-probabilities; nothing if it ends there."""
+    ask = Ask(ids, max_tokens=1, ends=frozenset(), temperature=0.0, logprobs=True, top=LIKELIEST)
+    tokens = [token async for piece in engine.answer(ask) for token in piece.tokens]
+    return [pair for token in tokens for pair in ((token.id, token.logprob), *token.top)]

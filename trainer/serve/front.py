@@ -218,7 +218,7 @@ async def _complete(front: Front, request: Request, *, is_chat: bool) -> Any:
     front.require_model(wanted.model)
     loaded = service.take()
     try:
-        asked = asked_for(service, loaded, wanted, chat_ids)
+        asked = await asked_for(service, loaded, wanted, chat_ids)
         shape = AnswerShape(is_chat, service.name, wanted.top is not None, loaded.tokenizer)
         client = request.scope[CLIENT]
         prompt_tokens = sum(len(each.ask.ids) for each in asked[:: wanted.n])

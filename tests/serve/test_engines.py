@@ -1,0 +1,219 @@
+"""Engines in this process: what shares a batch changes no answer, and each computes the model that was exported."""
+
+import asyncio
+import contextlib
+import dataclasses
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from tests.hf_folder import make_folder
+from trainer.config import Checkpoint, Run
+from trainer.config.serve import ServeSettings
+from trainer.data.tokens.tokenizer import load_tokenizer
+from trainer.errors import BanyanError
+from trainer.evaluate.sampling import Sampling, generate_tokens
+from trainer.run.speaker import open_speaker
+from trainer.serve.choose import BOUNDS, OF_ENGINE, check_engine, choose_engine, open_engine
+from trainer.serve.engines.batch_decoder import AT_ONCE, TOGETHER
+from trainer.serve.engines.engine import Ask, EngineBusy, EngineSettings
+from trainer.serve.engines.torch_engine import TorchEngine
+from trainer.serve.model_folder import ModelFolder
+from trainer.serve.reference import Reference
+
+CONTEXT = 1024
+PROMPTS = ["the tree", "a", "red stone while the river", "many trunks and every root finds water " * 3]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("engines") / "model"
+    make_folder(path, max_position_embeddings=CONTEXT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def speaker(folder):
+    return open_speaker(Run(), Checkpoint(), str(folder))
+
+
+def settings_for(folder, precision="f32", slots=4, waiting=8):
+    return EngineSettings(folder, precision, CONTEXT, slots, waiting, threads=1)
+
+
+@contextlib.contextmanager
+def opened(folder, slots=4, waiting=8, **keys):
+    """The engine that `serve` with these keys opens."""
+    served, model = ServeSettings(**keys), ModelFolder(folder, "model")
+    chosen = choose_engine(served, model)
+    wanted = settings_for(folder, chosen.precision, slots, waiting)
+    engine, _ = open_engine(chosen, served, model, load_tokenizer(folder), wanted, folder / "log")
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+async def ids_of(engine, ask):
+    return [token.id async for piece in engine.answer(ask) for token in piece.tokens]
+
+
+def answered(engine, *asks):
+    """The ids of answers that are asked for at the same time."""
+
+    async def gather():
+        return await asyncio.gather(*(ids_of(engine, ask) for ask in asks))
+
+    return asyncio.run(gather())
+
+
+def greedy(speaker, ids, count, ends=frozenset()):
+    how = Sampling(max_tokens=count, temperature=0)
+    return list(generate_tokens(speaker.model, ids, how, context_length=CONTEXT, end_of_text=-1, also_at=ends))
+
+
+def asks_of(speaker, **more):
+    """Of all lengths, so that rows leave in mid-flight and others take their places."""
+    ids = [speaker.tokenizer.encode(prompt) for prompt in PROMPTS]
+    return [
+        Ask(ids[number % 4], max_tokens=5 + 7 * (number % 3), ends=frozenset(), **more)
+        for number in range(TOGETHER + 3)
+    ]
+
+
+@pytest.mark.parametrize("slots", [1, 3, TOGETHER + 3])
+def test_greedy_answers_are_those_of_generate_whatever_shares_their_batch(folder, speaker, slots):
+    asks = asks_of(speaker, temperature=0.0)
+    with opened(folder, slots=slots, waiting=99, engine="torch") as engine:
+        assert answered(engine, *asks) == [greedy(speaker, ask.ids, ask.max_tokens) for ask in asks]
+        assert (engine.running(), engine.waiting()) == (0, 0)
+
+
+def test_sampled_answers_follow_their_seeds_whatever_shares_their_batch(folder, speaker):
+    asks = [
+        dataclasses.replace(ask, seed=number, temperature=1.5, top_p=0.9)
+        for number, ask in enumerate(asks_of(speaker))
+    ]
+    with opened(folder, slots=TOGETHER, waiting=99, engine="torch") as engine:
+        together = answered(engine, *asks)
+        assert together == [answered(engine, ask)[0] for ask in asks]
+        assert len(set(map(tuple, together))) == len(asks)
+
+
+def test_an_answer_ends_at_its_own_token_and_the_others_go_on(folder, speaker):
+    ids = speaker.tokenizer.encode("the tree")
+    whole = greedy(speaker, ids, 12)
+    end = frozenset({whole[4]})
+    ask = Ask(ids, 12, end, temperature=0.0)
+    with opened(folder, engine="torch") as engine:
+        ended, other = answered(engine, ask, dataclasses.replace(ask, ends=frozenset()))
+    assert ended == greedy(speaker, ids, 12, ends=end)
+    assert len(ended) < len(other)
+    assert other == whole
+
+
+def test_a_long_prompt_is_read_in_parts_and_a_cancelled_answer_disturbs_nobody(folder, speaker):
+    ids = speaker.tokenizer.encode("the old tree by the river grows many trunks " * 40)[: AT_ONCE + 100]
+    assert len(ids) == AT_ONCE + 100
+    short = Ask(speaker.tokenizer.encode("a"), 60, frozenset(), temperature=0.0)
+    long = Ask(ids, 20, frozenset(), temperature=0.0)
+
+    async def leave(engine):
+        async with contextlib.aclosing(engine.answer(dataclasses.replace(short, max_tokens=900))) as pieces:
+            await anext(pieces)
+            await anext(pieces)
+
+    async def together(engine):
+        return await asyncio.gather(ids_of(engine, short), ids_of(engine, long), leave(engine))
+
+    with opened(folder, engine="torch") as engine:
+        one, two, _ = asyncio.run(together(engine))
+        assert (engine.running(), engine.waiting()) == (0, 0)
+    assert one == greedy(speaker, short.ids, 60)
+    assert two == greedy(speaker, ids, 20)
+
+
+def test_more_than_may_wait_are_refused_and_a_closed_engine_tells_so(folder, speaker):
+    ask = Ask(speaker.tokenizer.encode("a"), 200, frozenset(), temperature=0.0)
+
+    async def crowd(engine):
+        return await asyncio.gather(*(ids_of(engine, ask) for _ in range(4)), return_exceptions=True)
+
+    with opened(folder, slots=1, waiting=2, engine="torch") as engine:
+        found = asyncio.run(crowd(engine))
+        assert [type(each) for each in found].count(EngineBusy) == 1
+        assert [each for each in found if not isinstance(each, EngineBusy)] == [greedy(speaker, ask.ids, 200)] * 3
+
+        async def closed():
+            async for _ in engine.answer(dataclasses.replace(ask, max_tokens=900)):
+                await asyncio.to_thread(engine.close)
+
+        with pytest.raises(RuntimeError, match="the engine was closed"):
+            asyncio.run(closed())
+
+
+@pytest.mark.parametrize("kind", ["qwen3_moe", "lstm", "gpt2"])
+def test_other_architectures_are_decoded_together_as_well(kind, tmp_path, speaker):
+    model = other_model(kind, tmp_path, speaker.tokenizer)
+    engine = TorchEngine(settings_for(tmp_path), model, speaker.tokenizer)
+    asks = asks_of(speaker, temperature=0.0)[:5]
+    try:
+        found = answered(engine, *asks)
+    finally:
+        engine.close()
+    for ask, ids in zip(asks, found, strict=True):
+        how = Sampling(max_tokens=ask.max_tokens, temperature=0)
+        assert ids == list(generate_tokens(model, ask.ids, how, context_length=CONTEXT, end_of_text=-1))
+
+
+def other_model(kind, folder, tokenizer):
+    """A model with random weights, as it is loaded."""
+    from tests.run_ranks import small_config
+    from trainer.evaluate.folder_model import load_folder
+    from trainer.model.build import build_empty
+
+    if kind != "lstm":
+        make_folder(folder, kind, tokenizer)
+        return load_folder(folder, torch.device("cpu"))
+    config = small_config("data", "run").model
+    config.kind, config.vocab_size = "lstm", tokenizer.vocab_size
+    model = build_empty(config, torch.device("cpu"), torch.float32).eval()
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 0.3, generator=draw)
+    return model
+
+
+ENGINES = [
+    pytest.param(engine, precision, marks=[pytest.mark.full] if precision in ("f16", "q8_0") else [])
+    for engine, precisions in OF_ENGINE.items()
+    if engine != "vllm"
+    for precision in precisions
+]
+
+
+@pytest.mark.parametrize(("engine", "precision"), ENGINES)
+def test_an_engine_computes_the_model_within_the_bound_of_its_precision(folder, speaker, engine, precision):
+    if engine == "llama_cpp" and find_spec("xllamacpp") is None:
+        pytest.skip("xllamacpp not installed")
+    reference = Reference(folder, speaker.tokenizer, CONTEXT, as_hugging_face=True)
+    ids = speaker.prompt_ids("the old tree by the river")
+    asks = asks_of(speaker, temperature=0.0)[:5]
+    with opened(folder, engine=engine, precision=precision, waiting=99) as found:
+        worst = asyncio.run(check_engine(found, reference, ids))
+        assert worst < BOUNDS[precision]
+        if precision == "f32":
+            assert answered(found, *asks) == [greedy(speaker, ask.ids, ask.max_tokens) for ask in asks]
+
+
+def test_another_model_than_the_exports_is_refused(folder, speaker, tmp_path):
+    make_folder(tmp_path, "llama", speaker.tokenizer, max_position_embeddings=CONTEXT, rope_theta=77.0)
+    reference = Reference(folder, speaker.tokenizer, CONTEXT, as_hugging_face=True)
+    ids = speaker.prompt_ids("the old tree by the river")
+    with (
+        opened(tmp_path, engine="torch") as engine,
+        pytest.raises(BanyanError, match=r"serve\.engine=torch: .* off by .* nats .*: it isn't that model"),
+    ):
+        asyncio.run(check_engine(engine, reference, ids))
