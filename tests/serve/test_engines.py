@@ -3,17 +3,24 @@
 import asyncio
 import contextlib
 import dataclasses
+import sys
+import tempfile
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.hf_folder import make_folder
+from tests.hugging_face import save_other
 from trainer.config import Checkpoint, Run
 from trainer.config.serve import ServeSettings
 from trainer.data.tokens.tokenizer import load_tokenizer
-from trainer.errors import BanyanError
+from trainer.errors import BanyanError, ConfigError
+from trainer.evaluate.folder_model import load_folder
 from trainer.evaluate.sampling import Sampling, generate_tokens
+from trainer.model.build import build_empty
+from trainer.model.hugging_face.key_cache import takes_keys
 from trainer.run.speaker import open_speaker
 from trainer.serve.choose import BOUNDS, OF_ENGINE, check_engine, choose_engine, open_engine
 from trainer.serve.engines.batch_decoder import AT_ONCE, TOGETHER
@@ -92,8 +99,7 @@ def test_greedy_answers_are_those_of_generate_whatever_shares_their_batch(folder
 
 def test_sampled_answers_follow_their_seeds_whatever_shares_their_batch(folder, speaker):
     asks = [
-        dataclasses.replace(ask, seed=number, temperature=1.5, top_p=0.9)
-        for number, ask in enumerate(asks_of(speaker))
+        dataclasses.replace(ask, seed=number, temperature=1.5, top_p=0.9) for number, ask in enumerate(asks_of(speaker))
     ]
     with opened(folder, slots=TOGETHER, waiting=99, engine="torch") as engine:
         together = answered(engine, *asks)
@@ -153,7 +159,10 @@ def test_more_than_may_wait_are_refused_and_a_closed_engine_tells_so(folder, spe
             asyncio.run(closed())
 
 
-@pytest.mark.parametrize("kind", ["qwen3_moe", "lstm", "gpt2"])
+FOREIGN = {"gpt2": {"n_positions": 256}, "gemma2": {}, "bloom": {}, "mamba": {}}
+
+
+@pytest.mark.parametrize("kind", ["qwen3_moe", "lstm", *FOREIGN])
 def test_other_architectures_are_decoded_together_as_well(kind, tmp_path, speaker):
     model = other_model(kind, tmp_path, speaker.tokenizer)
     engine = TorchEngine(settings_for(tmp_path), model, speaker.tokenizer)
@@ -167,12 +176,18 @@ def test_other_architectures_are_decoded_together_as_well(kind, tmp_path, speake
         assert ids == list(generate_tokens(model, ask.ids, how, context_length=CONTEXT, end_of_text=-1))
 
 
+def test_hugging_faces_keys_are_kept_where_its_model_takes_them(tmp_path, speaker):
+    taken = {kind: takes_keys(other_model(kind, tmp_path / kind, speaker.tokenizer)) for kind in FOREIGN}
+    assert taken == {"gpt2": True, "gemma2": True, "bloom": True, "mamba": False}
+
+
 def other_model(kind, folder, tokenizer):
     """A model with random weights, as it is loaded."""
     from tests.run_ranks import small_config
-    from trainer.evaluate.folder_model import load_folder
-    from trainer.model.build import build_empty
 
+    if kind in FOREIGN:
+        save_other(folder, kind, **FOREIGN[kind])
+        return load_folder(folder, torch.device("cpu"))
     if kind != "lstm":
         make_folder(folder, kind, tokenizer)
         return load_folder(folder, torch.device("cpu"))
@@ -217,3 +232,58 @@ def test_another_model_than_the_exports_is_refused(folder, speaker, tmp_path):
         pytest.raises(BanyanError, match=r"serve\.engine=torch: .* off by .* nats .*: it isn't that model"),
     ):
         asyncio.run(check_engine(engine, reference, ids))
+
+
+VLLM = Path(tempfile.gettempdir()) / "banyan-peers" / "vllm"
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not (VLLM / ".ready").exists(), reason="vLLM isn't installed: tests/peers/vllm.sh")
+def test_vllm_answers_in_fp32_as_the_others_do(folder, speaker):
+    reference = Reference(folder, speaker.tokenizer, CONTEXT, as_hugging_face=True)
+    asks = asks_of(speaker, temperature=0.0)[:5]
+    asks[0] = dataclasses.replace(asks[0], ends=frozenset(greedy(speaker, asks[0].ids, 4)[-1:]))
+    keys = {"engine": "vllm", "precision": "f32", "vllm_python": str(VLLM / "bin" / "python")}
+    with opened(folder, **keys) as engine:
+        worst = asyncio.run(check_engine(engine, reference, speaker.prompt_ids("the old tree by the river")))
+        assert worst < BOUNDS["f32"]
+        assert answered(engine, *asks) == [greedy(speaker, ask.ids, ask.max_tokens, ends=ask.ends) for ask in asks]
+        seeded = dataclasses.replace(asks[1], temperature=1.0, seed=5)
+        assert answered(engine, seeded) == answered(engine, seeded)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"engine": "llama_cpp"}, r"serve\.engine=llama_cpp needs the package xllamacpp, which isn't installed"),
+        ({"engine": "vllm"}, r"serve\.engine=vllm needs the package vllm, which isn't installed: .*vllm\.sh"),
+        ({"engine": "vllm", "vllm_python": "/no/such/python"}, r"serve\.engine=vllm needs the package vllm"),
+    ],
+)
+def test_an_engine_that_is_absent_is_refused_by_its_package(folder, monkeypatch, keys, said):
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)  # as where it isn't installed
+    with pytest.raises(ConfigError, match=said):
+        choose_engine(ServeSettings(**keys), ModelFolder(folder, "model"))
+    chosen = choose_engine(ServeSettings(), ModelFolder(folder, "model"))
+    assert (chosen.engine, "xllamacpp isn't installed" in chosen.why) == ("torch", True)
+
+
+def test_a_folder_in_8_bits_is_served_by_torch_whatever_else_is_installed(folder, speaker, tmp_path):
+    from trainer.config import Export
+    from trainer.verbs.export import main as export
+
+    int8 = Export(path=str(folder), format="int8")
+    int8.export.output = str(tmp_path / "int8")
+    assert export(int8) == 0
+    model = ModelFolder(tmp_path / "int8", "model")
+    chosen = choose_engine(ServeSettings(), model)
+    assert (chosen.engine, chosen.precision) == ("torch", "int8")
+    asks = asks_of(speaker, temperature=0.0)[:3]
+    with opened(model.folder) as engine, opened(folder, engine="torch", precision="int8") as made:
+        found = answered(engine, *asks)
+        assert found == answered(made, *asks)
+        own = open_speaker(Run(), Checkpoint(), str(model.folder))
+        assert found == [greedy(own, ask.ids, ask.max_tokens) for ask in asks]
+    for refused, said in (({"engine": "llama_cpp"}, "which torch alone reads"), ({"precision": "f32"}, "leave it out")):
+        with pytest.raises(ConfigError, match=said):
+            choose_engine(ServeSettings(**refused), model)

@@ -116,9 +116,7 @@ def sample(logits: Tensor, temperature: float, top_k: int, top_p: float, generat
 
 
 def decode_stream(tokenizer: Tokenizer, before: list[int], tokens: Iterable[int]) -> Iterator[str]:
-    """The text of `tokens` as they come, after those `before`; a character in several tokens waits for the last.
-
-    """
+    """The text of `tokens` as they come, after those `before`; a character in several tokens waits for the last."""
     stream = TextStream(tokenizer, before)
     for token in tokens:
         if text := stream.feed(token):

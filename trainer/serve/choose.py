@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from trainer.errors import BanyanError, ConfigError, InputError, require
 from trainer.evaluate.folder_model import load_folder
 from trainer.serve.engines.engine import Ask, Engine, EngineSettings
 from trainer.serve.engines.llama_cpp import MISSING as NO_LLAMA_CPP
-from trainer.serve.engines.llama_cpp import LlamaCppEngine
+from trainer.serve.engines.llama_cpp import LlamaCppEngine, has_llama_cpp
 from trainer.serve.engines.torch_engine import TorchEngine
 from trainer.serve.engines.vllm import VllmEngine, find_python, require_python
 from trainer.serve.model_folder import ModelFolder, gguf_folder, int8_folder
@@ -43,7 +42,7 @@ class Chosen:
 def choose_engine(settings: ServeSettings, model: ModelFolder) -> Chosen:
     """What serve.engine and serve.precision ask for. ConfigError in one line where that can't be had."""
     cuda = torch.cuda.is_available()
-    is_int8 = (model.folder / "int8.json").is_file()
+    is_int8 = model.is_int8
     if settings.engine != "auto":
         chosen = Chosen(settings.engine, _precision(settings, settings.engine, cuda=cuda, is_int8=is_int8), "as asked")
     elif is_int8 or settings.watermark:
@@ -53,7 +52,7 @@ def choose_engine(settings: ServeSettings, model: ModelFolder) -> Chosen:
         )
     elif cuda and _fits(settings, "vllm") and find_python(settings.vllm_python):
         chosen = Chosen("vllm", _precision(settings, "vllm", cuda=True, is_int8=False), "a GPU, and vLLM is installed")
-    elif not cuda and _fits(settings, "llama_cpp") and importlib.util.find_spec("xllamacpp"):
+    elif not cuda and _fits(settings, "llama_cpp") and has_llama_cpp():
         precision = _precision(settings, "llama_cpp", cuda=False, is_int8=False)
         chosen = Chosen("llama_cpp", precision, "a CPU, and xllamacpp is installed")
     else:
@@ -69,7 +68,7 @@ def choose_engine(settings: ServeSettings, model: ModelFolder) -> Chosen:
         f"serve.engine={chosen.engine}: {model.folder} holds weights of 8 bits, which torch alone reads; use "
         "serve.engine=torch.",
     )
-    if chosen.engine == "llama_cpp" and importlib.util.find_spec("xllamacpp") is None:
+    if chosen.engine == "llama_cpp" and not has_llama_cpp():
         raise ConfigError(NO_LLAMA_CPP)
     if chosen.engine == "vllm":
         require_python(settings.vllm_python)

@@ -18,6 +18,7 @@ from torch import Tensor
 from trainer.evaluate.sampling import sample
 from trainer.model.build import LanguageModel
 from trainer.model.hugging_face.causal_lm import CausalLM
+from trainer.model.hugging_face.key_cache import KeyCache, takes_keys
 from trainer.serve.engines.engine import Ask, TokenInfo
 from trainer.serve.watermark import Mark, favour
 
@@ -48,18 +49,24 @@ class BatchDecoder:
         self._device = next(model.parameters()).device
         is_cpu = self._device.type == "cpu"
         self._together = 1 if isinstance(model, CausalLM) else TOGETHER if is_cpu else 1 << 20
+        self._takes_keys = isinstance(model, CausalLM) and takes_keys(model)
 
     def begin(self, ask: Ask) -> Row:
         """A row that has its prompt to read."""
         seed = random.getrandbits(62) if ask.seed is None else ask.seed
         return Row(
             ask,
-            cache=self._model.new_cache(len(ask.ids) + ask.max_tokens),
+            cache=self._new_cache(len(ask.ids) + ask.max_tokens),
             generator=torch.Generator("cpu").manual_seed(seed),
             marker=self._mark.processor() if self._mark is not None else None,
             unread=list(ask.ids),
             last=ask.ids[-1],
         )
+
+    def _new_cache(self, capacity: int) -> Any:
+        if self._takes_keys:
+            return KeyCache(self._model.config)
+        return self._model.new_cache(capacity)
 
     def step(self, rows: Sequence[Row]) -> Iterator[Told]:
         """The next token of each row as it is computed; none of those whose prompts aren't read to their ends.
@@ -98,7 +105,7 @@ class BatchDecoder:
         tokens = [row.unread.pop() for row in rows]
         caches = [row.cache for row in rows]
         if isinstance(self._model, CausalLM):
-            cache = caches[0]  # Hugging Face's own code goes on with one row
+            [cache] = caches  # Hugging Face's own code goes on with one row
         else:
             if len(rows) == 1:
                 tokens, caches = tokens * 2, [*caches, self._model.new_cache(1)]

@@ -7,6 +7,7 @@ without flash attention, so that its answers are those of the other engines.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import random
 import threading
@@ -23,6 +24,14 @@ from trainer.serve.engines.slots import Slots
 
 MISSING = "serve.engine=llama_cpp needs the package xllamacpp, which isn't installed: pip install xllamacpp."
 SOCKET_S = 600.0
+
+
+def has_llama_cpp() -> bool:
+    """Whether the package is installed; it isn't loaded."""
+    try:
+        return importlib.util.find_spec("xllamacpp") is not None
+    except ImportError:
+        return False
 
 
 class LlamaCppEngine:
