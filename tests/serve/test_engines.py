@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.hf_folder import make_folder
 from tests.hugging_face import save_other
@@ -25,6 +26,7 @@ from trainer.run.speaker import open_speaker
 from trainer.serve.choose import BOUNDS, OF_ENGINE, check_engine, choose_engine, open_engine
 from trainer.serve.engines.batch_decoder import AT_ONCE, TOGETHER
 from trainer.serve.engines.engine import Ask, EngineBusy, EngineSettings
+from trainer.serve.engines.llama_cpp import after_a_letter
 from trainer.serve.engines.torch_engine import TorchEngine
 from trainer.serve.model_folder import ModelFolder
 from trainer.serve.reference import Reference
@@ -33,10 +35,24 @@ CONTEXT = 1024
 PROMPTS = ["the tree", "a", "red stone while the river", "many trunks and every root finds water " * 3]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
+    """A model that writes letters: llama.cpp doesn't tell all tokens of what is no text."""
     path = tmp_path_factory.mktemp("engines") / "model"
     make_folder(path, max_position_embeddings=CONTEXT)
+    tokenizer, weights = load_tokenizer(path), load_file(path / "model.safetensors")
+    for number in range(len(weights["lm_head.weight"])):  # what is no text is never the likeliest
+        text = tokenizer.decode([number])
+        if not (text.isascii() and text.isprintable()) or number in tokenizer.special_ids.values():
+            weights["lm_head.weight"][number] = 0.0
+    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
     return path
 
 
@@ -202,7 +218,7 @@ def other_model(kind, folder, tokenizer):
 
 
 ENGINES = [
-    pytest.param(engine, precision, marks=[pytest.mark.full] if precision in ("f16", "q8_0") else [])
+    pytest.param(engine, precision, marks=[] if precision in ("f32", "bf16") else [pytest.mark.full])
     for engine, precisions in OF_ENGINE.items()
     if engine != "vllm"
     for precision in precisions
@@ -220,11 +236,27 @@ def test_an_engine_computes_the_model_within_the_bound_of_its_precision(folder, 
         worst = asyncio.run(check_engine(found, reference, ids))
         assert worst < BOUNDS[precision]
         if precision == "f32":
-            assert answered(found, *asks) == [greedy(speaker, ask.ids, ask.max_tokens) for ask in asks]
+            expected = [greedy(speaker, ask.ids, ask.max_tokens) for ask in asks]
+            assert answered(found, *asks) == expected
+
+
+@pytest.mark.parametrize("text", ["森", "🌳", "naïve 漢字 🌳 ü", "ß and é", "\u200d👩‍🔬"])
+def test_characters_in_several_tokens_are_whole_again(speaker, text):
+    tokenizer = speaker.tokenizer
+    ids = tokenizer.encode("the tree" + text)
+    assert max(len(text.encode()) // len(text), 2) <= len(ids)
+    for start, letter in enumerate(text):
+        if letter.isascii():
+            continue
+        assert tokenizer.decode(after_a_letter(tokenizer, text[start:])) == text[start:]
+        assert ids[-len(after_a_letter(tokenizer, text)) :] == after_a_letter(tokenizer, text)
 
 
 def test_another_model_than_the_exports_is_refused(folder, speaker, tmp_path):
-    make_folder(tmp_path, "llama", speaker.tokenizer, max_position_embeddings=CONTEXT, rope_theta=77.0)
+    make_folder(tmp_path, "llama", speaker.tokenizer, max_position_embeddings=CONTEXT)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["model.norm.weight"] *= 1.1
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     reference = Reference(folder, speaker.tokenizer, CONTEXT, as_hugging_face=True)
     ids = speaker.prompt_ids("the old tree by the river")
     with (
@@ -279,11 +311,9 @@ def test_a_folder_in_8_bits_is_served_by_torch_whatever_else_is_installed(folder
     chosen = choose_engine(ServeSettings(), model)
     assert (chosen.engine, chosen.precision) == ("torch", "int8")
     asks = asks_of(speaker, temperature=0.0)[:3]
-    with opened(model.folder) as engine, opened(folder, engine="torch", precision="int8") as made:
-        found = answered(engine, *asks)
-        assert found == answered(made, *asks)
+    with opened(model.folder) as engine:
         own = open_speaker(Run(), Checkpoint(), str(model.folder))
-        assert found == [greedy(own, ask.ids, ask.max_tokens) for ask in asks]
+        assert answered(engine, *asks) == [greedy(own, ask.ids, ask.max_tokens) for ask in asks]
     for refused, said in (({"engine": "llama_cpp"}, "which torch alone reads"), ({"precision": "f32"}, "leave it out")):
         with pytest.raises(ConfigError, match=said):
             choose_engine(ServeSettings(**refused), model)

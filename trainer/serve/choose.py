@@ -157,4 +157,5 @@ async def _likeliest(engine: Engine, ids: list[int]) -> list[tuple[int, float]]:
     """The engine's next token and its likeliest ones, with their log-probabilities; nothing if it ends there."""
     ask = Ask(ids, max_tokens=1, ends=frozenset(), temperature=0.0, logprobs=True, top=LIKELIEST)
     tokens = [token async for piece in engine.answer(ask) for token in piece.tokens]
-    return [pair for token in tokens for pair in ((token.id, token.logprob), *token.top)]
+    told = [pair for token in tokens for pair in ((token.id, token.logprob), *token.top)]
+    return [(number, logprob) for number, logprob in told if logprob is not None]

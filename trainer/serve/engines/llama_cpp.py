@@ -91,7 +91,8 @@ class _Reader(threading.Thread):
     def __init__(self, connection: HTTPConnection, ask: Ask, tokenizer: Tokenizer, queue: PieceQueue) -> None:
         super().__init__(name="llama-cpp-answer", daemon=True)
         self._connection = connection
-        self._ask, self._maker, self._queue = ask, PieceMaker(tokenizer, ask), queue
+        self._ask, self._tokenizer, self._queue = ask, tokenizer, queue
+        self._maker = PieceMaker(tokenizer, ask)
         self._end = "stop"
         self._cancelled = False
 
@@ -139,6 +140,7 @@ class _Reader(threading.Thread):
         response = self._connection.getresponse()
         if response.status != 200:
             raise RuntimeError(f"llama.cpp answered {response.status}: {response.read(500).decode(errors='replace')}")
+        count = 0
         for line in response:
             if not line.startswith(b"data: ") or self._cancelled:
                 continue
@@ -149,8 +151,22 @@ class _Reader(threading.Thread):
                 self._end = "length" if event.get("stop_type") == "limit" else "stop"
                 return
             infos = event.get("completion_probabilities") or []
+            if event["tokens_predicted"] - count > len(event["tokens"]):
+                ids = after_a_letter(self._tokenizer, event["content"])
+                yield from (TokenInfo(token, None) for token in ids[: -len(event["tokens"])])
+            count = event["tokens_predicted"]
             for place, token in enumerate(event["tokens"]):
                 yield _described(token, infos[place] if place < len(infos) else None, ask)
+
+
+def after_a_letter(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of a text that goes on with another.
+
+    Of a character in several tokens llama.cpp's stream tells the text and the last token alone, so the others are those
+    that the tokenizer makes of it.
+    """
+    before, whole = tokenizer.encode("a"), tokenizer.encode("a" + text)
+    return whole[len(before) :] if whole[: len(before)] == before else tokenizer.encode(text)
 
 
 def _described(token: int, told: dict[str, Any] | None, ask: Ask) -> TokenInfo:
