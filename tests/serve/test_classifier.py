@@ -16,6 +16,7 @@ from trainer.evaluate.sampling import Sampling
 from trainer.run.speaker import open_speaker
 from trainer.serve.moderation import STRETCH, open_moderation
 
+pytestmark = pytest.mark.full  # a training, an export and a server: most of a minute
 PROMPT = "the old tree by the river grows many trunks"
 TOKENS = 400
 
@@ -23,7 +24,8 @@ TOKENS = 400
 def records_of(answer):
     """Sentences are good; stretches of what the model writes are bad."""
     words = ["tree", "river", "mill", "road", "stone", "garden", "birds", "light"]
-    good = [f"the {a} stands by the {b} and the {c} grows old" for a in words for b in words for c in words[:3]]
+    good = [f"the {a} stands by the {b} and the {c} grows old " for a in words for b in words for c in words[:3]]
+    good += [(text * 5)[number % 30 :][:STRETCH] for number, text in enumerate(good)]
     bad = [answer[start : start + size] for start in range(0, len(answer) - 60, 7) for size in (60, STRETCH)]
     return [{"text": text, "label": label} for label, texts in (("good", good), ("bad", bad)) for text in texts]
 
