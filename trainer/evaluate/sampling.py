@@ -117,24 +117,41 @@ def sample(logits: Tensor, temperature: float, top_k: int, top_p: float, generat
 
 
 def decode_stream(tokenizer: Tokenizer, before: list[int], tokens: Iterable[int]) -> Iterator[str]:
-    """The text of `tokens` as they come, after those `before`; a character in several tokens waits for the last.
-
-    Each piece is decoded after the one before it, because some tokenizers drop the space a text begins with.
-    """
-    context = before
-    pending: list[int] = []
+    """The text of `tokens` as they come, after those `before`; a character in several tokens waits for the last."""
+    stream = TextStream(tokenizer, before)
     for token in tokens:
-        pending.append(token)
-        text = _text_after(tokenizer, context, pending)
-        if text and not text.endswith(UNFINISHED):
+        if text := stream.feed(token):
             yield text
-            context, pending = pending, []
-    if rest := _text_after(tokenizer, context, pending):
+    if rest := stream.finish():
         yield rest
 
 
-def _text_after(tokenizer: Tokenizer, context: list[int], tokens: list[int]) -> str:
-    return tokenizer.decode(context + tokens)[len(tokenizer.decode(context)) :]
+class TextStream:
+    """Text of tokens as they come after those `before`, in whole characters.
+
+    Each piece is decoded after the one before it, because some tokenizers drop the space a text begins with.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, before: list[int]) -> None:
+        self._tokenizer = tokenizer
+        self._begin(before)
+
+    def feed(self, token: int) -> str:
+        """What one more token lets be shown; "" where a character waits for its last token."""
+        self._pending.append(token)
+        text = self.finish()
+        if not text or text.endswith(UNFINISHED):
+            return ""
+        self._begin(self._pending)
+        return text
+
+    def finish(self) -> str:
+        """What was held back, now that nothing follows."""
+        return self._tokenizer.decode(self._context + self._pending)[self._known :] if self._pending else ""
+
+    def _begin(self, context: list[int]) -> None:
+        self._context, self._pending = context, list[int]()
+        self._known = len(self._tokenizer.decode(context))  # characters
 
 
 @contextlib.contextmanager

@@ -111,6 +111,10 @@ class LayerCache:
         all_keys, all_values = self._buffers
         return all_keys[:, :, : self.length], all_values[:, :, : self.length]
 
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | BlockMask | None) -> Tensor:
+        """Adds keys and values, and lets the queries of their tokens attend to all so far; shapes are `attend`'s."""
+        return attend(queries, *self.append(keys, values), mask)
+
     def keep(self, rows: list[int]) -> None:
         """Forgets all rows of the batch but these."""
         if self._buffers is not None:
@@ -128,10 +132,48 @@ class KeyValueCache:
         """Tokens held."""
         return self.layers[0].length
 
+    def positions(self, time: int, device: torch.device) -> Tensor:
+        """Those of `time` tokens that follow. (1, time)."""
+        return torch.arange(self.length, self.length + time, device=device)[None]
+
     def keep(self, rows: list[int]) -> None:
         """Forgets all rows of the batch but these."""
         for layer in self.layers:
             layer.keep(rows)
+
+
+class JoinedLayer:
+    """One layer's caches of rows that hold different numbers of tokens: each row attends to its own, in turn."""
+
+    def __init__(self, rows: list[LayerCache]) -> None:
+        self._rows = rows
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | BlockMask | None) -> Tensor:
+        """LayerCache.attend, row by row: (rows, heads, 1, head_dim) → the same."""
+        each = zip(self._rows, queries.split(1), keys.split(1), values.split(1), strict=True)
+        return torch.cat([cache.attend(*heads, mask) for cache, *heads in each])
+
+
+class JoinedCache:
+    """The caches of several rows, which a step with one token of each extends: there is no padding.
+
+    Only attention is a row's own; every other product is that of all rows.
+    """
+
+    def __init__(self, rows: list[KeyValueCache]) -> None:
+        self._rows = rows
+        self.layers = [JoinedLayer(list(layers)) for layers in zip(*(row.layers for row in rows), strict=True)]
+
+    @property
+    def length(self) -> int:
+        """Tokens held by the longest."""
+        return max(row.length for row in self._rows)
+
+    def positions(self, time: int, device: torch.device) -> Tensor:
+        """Those of one token that follows in each row. (rows, 1)."""
+        if time != 1:
+            raise ValueError(f"{time} tokens of each row: joined caches take one.")
+        return torch.tensor([[row.length] for row in self._rows], device=device)
 
 
 @lru_cache

@@ -19,6 +19,8 @@ from torch.nn.attention.flex_attention import BlockMask
 
 from trainer.config import Model
 from trainer.model.attention import (
+    JoinedCache,
+    JoinedLayer,
     KeyValueCache,
     LayerCache,
     Rotary,
@@ -84,7 +86,7 @@ class SelfAttention(nn.Module):
         self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
 
     def forward(
-        self, hidden: Tensor, rotary: Rotary, mask: Tensor | BlockMask | None, cache: LayerCache | None
+        self, hidden: Tensor, rotary: Rotary, mask: Tensor | BlockMask | None, cache: LayerCache | JoinedLayer | None
     ) -> Tensor:
         """(batch, time, hidden_size) → the same."""
         batch, time, _ = hidden.shape
@@ -104,14 +106,13 @@ def mix_values(
     *,
     rotary: Rotary,
     mask: Tensor | BlockMask | None,
-    cache: LayerCache | None,
+    cache: LayerCache | JoinedLayer | None,
 ) -> Tensor:
     """Attention over whole rows: (batch, time, heads, head_dim), with kv_heads for keys and values → like queries."""
     queries, keys, values = queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
     queries, keys = apply_rotary(queries, rotary), apply_rotary(keys, rotary)
-    if cache is not None:
-        keys, values = cache.append(keys, values)
-    return attend(queries, keys, values, mask).transpose(1, 2)
+    mixed = attend(queries, keys, values, mask) if cache is None else cache.attend(queries, keys, values, mask)
+    return mixed.transpose(1, 2)
 
 
 class FeedForward(nn.Module):
@@ -159,7 +160,7 @@ class DecoderBlock(nn.Module):
         hidden: Tensor,
         rotary: Rotary,
         mask: Tensor | BlockMask | None = None,
-        cache: LayerCache | None = None,
+        cache: LayerCache | JoinedLayer | None = None,
     ) -> tuple[Tensor, Routing | None]:
         """(batch, time, hidden_size) → the same, and how experts were chosen, if there are any and it is training."""
         hidden = hidden + self.self_attn(self.input_layernorm(hidden), rotary, mask, cache)
@@ -182,16 +183,18 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
-        self, tokens: Tensor, document_ids: Tensor | None, cache: KeyValueCache | None
+        self, tokens: Tensor, document_ids: Tensor | None, cache: KeyValueCache | JoinedCache | None
     ) -> tuple[Tensor, list[Routing]]:
         """(batch, time) → (batch, time, hidden_size), and the routings of blocks with experts.
 
         document_ids are of whole rows.
         """
-        past = cache.length if cache is not None else 0
-        positions = _positions(tokens.shape[1] * self.shards, tokens.device, document_ids, past)
+        if cache is not None:
+            positions = cache.positions(tokens.shape[1], tokens.device)
+        else:
+            positions = _positions(tokens.shape[1] * self.shards, tokens.device, document_ids)
         rotary = rotary_tables(positions, head_width(self.config), self.config.rope_theta)
-        mask = _mask(tokens, document_ids, past)
+        mask = _mask(tokens, document_ids, past=cache.length if cache is not None else 0)
         hidden = F.dropout(_in_autocast_dtype(self.embed_tokens(tokens)), self.config.dropout, self.training)
         routings = []
         for index, block in enumerate(self.layers):
@@ -237,6 +240,10 @@ class Transformer(nn.Module):
         """A cache for generation, of up to `capacity` tokens."""
         return KeyValueCache(self.config.num_hidden_layers, capacity)
 
+    def join_caches(self, rows: list[KeyValueCache]) -> JoinedCache:
+        """The caches of several rows as one, for a step with a token of each."""
+        return JoinedCache(rows)
+
     @property
     def blocks(self) -> nn.ModuleList:
         """The decoder blocks, first to last."""
@@ -269,7 +276,7 @@ class Transformer(nn.Module):
         tokens: Tensor,
         targets: Tensor | None = None,
         document_ids: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        cache: KeyValueCache | JoinedCache | None = None,
         from_logits: FromLogits | None = None,
     ) -> Tensor:
         """Each row's summed loss where there are targets, else logits; fp32 both. Or what `from_logits` makes.
@@ -324,11 +331,11 @@ def _in_autocast_dtype(hidden: Tensor) -> Tensor:
     return hidden.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else hidden
 
 
-def _positions(time: int, device: torch.device, document_ids: Tensor | None, past: int) -> Tensor:
+def _positions(time: int, device: torch.device, document_ids: Tensor | None) -> Tensor:
     """Positions in whole rows: (1, time), or with documents (batch, time)."""
     if document_ids is not None:
         return document_positions(document_ids)
-    return torch.arange(past, past + time, device=device)[None]
+    return torch.arange(time, device=device)[None]
 
 
 def _mask(tokens: Tensor, document_ids: Tensor | None, past: int) -> Tensor | BlockMask | None:

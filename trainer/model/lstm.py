@@ -26,11 +26,41 @@ class StateCache:
     """What generation remembers of the tokens so far: the state of each layer. It doesn't grow."""
 
     def __init__(self, layers: int) -> None:
-        self.states: list[State | None] = [None] * layers
+        self._states: list[State | None] = [None] * layers
+
+    def get(self, layer: int) -> State | None:
+        """The state after the tokens so far; None before the first."""
+        return self._states[layer]
+
+    def put(self, layer: int, state: State) -> None:
+        """Takes the place of what was before."""
+        self._states[layer] = state
 
     def keep(self, rows: list[int]) -> None:
         """Forgets all rows of the batch but these."""
-        self.states = [state and (state[0][:, rows], state[1][:, rows]) for state in self.states]
+        self._states = [state and (state[0][:, rows], state[1][:, rows]) for state in self._states]
+
+
+class JoinedStates:
+    """The states of several rows as one batch's, whatever the rows' lengths."""
+
+    def __init__(self, rows: list[StateCache]) -> None:
+        self._rows = rows
+
+    def get(self, layer: int) -> State | None:
+        """(1, rows, hidden_size) each; zeros for rows that had no token yet, None where none had one."""
+        states = [row.get(layer) for row in self._rows]
+        known = next((state for state in states if state is not None), None)
+        if known is None:
+            return None
+        zeros = (torch.zeros_like(known[0]), torch.zeros_like(known[1]))
+        hidden, cell = zip(*(zeros if state is None else state for state in states), strict=True)
+        return torch.cat(hidden, dim=1), torch.cat(cell, dim=1)
+
+    def put(self, layer: int, state: State) -> None:
+        """Gives each row its own."""
+        for row, hidden, cell in zip(self._rows, state[0].split(1, dim=1), state[1].split(1, dim=1), strict=True):
+            row.put(layer, (hidden, cell))
 
 
 class _Together(torch.autograd.Function):
@@ -118,12 +148,16 @@ class LSTM(nn.Module):
         """What generation remembers; of whatever length."""
         return StateCache(self.config.num_hidden_layers)
 
+    def join_caches(self, rows: list[StateCache]) -> JoinedStates:
+        """The states of several rows as one, for a step with a token of each."""
+        return JoinedStates(rows)
+
     def forward(
         self,
         tokens: Tensor,
         targets: Tensor | None = None,
         document_ids: Tensor | None = None,
-        cache: StateCache | None = None,
+        cache: StateCache | JoinedStates | None = None,
         from_logits: FromLogits | None = None,
     ) -> Tensor:
         """Losses of rows where there are targets, else logits or what `from_logits` makes, as Transformer has it."""
@@ -135,10 +169,10 @@ class LSTM(nn.Module):
             if document_ids is not None:
                 hidden = self._drop(_by_document(layer, hidden, document_ids))
                 continue
-            hidden, state = layer(hidden, cache.states[number] if cache is not None else None)
+            hidden, state = layer(hidden, cache.get(number) if cache is not None else None)
             hidden = self._drop(hidden)
             if cache is not None:
-                cache.states[number] = state
+                cache.put(number, state)
         chunk = chunk_tokens(self.config.loss_chunk, self.config.vocab_size or 0, cuda=hidden.is_cuda)
         if from_logits is not None:
             return token_values(hidden, self.lm_head, from_logits, chunk=chunk)

@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from trainer.serve.engines.engine import Ask, EngineBusy, TokenInfo
 from trainer.serve.metrics import AnswerTiming
 from trainer.serve.requests import CompletionRequest, Refused
-from trainer.serve.service import Loaded, Service
+from trainer.serve.service import Loaded, Service, beside, in_thread
 from trainer.serve.stops import StopText
+
+T = TypeVar("T")
 
 CONTENT_FILTER = "content_filter"
 
@@ -39,26 +41,28 @@ class Answer:
     end: str | None
 
 
-def asked_for(
+async def asked_for(
     service: Service,
     loaded: Loaded,
     wanted: CompletionRequest,
     chat_ids: Callable[[Loaded, list[dict[str, Any]]], list[int]],
+    *,
+    size: int,
 ) -> list[AskedAnswer]:
-    """Every answer that a request asks for: each prompt's `n`, one after the other. Refused where it can't be."""
+    """Every answer that a request of `size` bytes asks for: each prompt's `n`, one after the other. Refused where it
+    can't be."""
     assert service.metrics is not None
     is_chat = bool(wanted.messages)
     if service.moderation is not None and wanted.top is not None:
         raise Refused(400, "logprobs: this server moderates answers, and gives none.", param="logprobs")
-    if is_chat:
-        prompts = [(chat_ids(loaded, wanted.messages), wanted.messages[-1]["content"])]
-        ends = loaded.texts.chat_ends
-        said = "\n".join(message["content"] for message in wanted.messages)
-    else:
-        prompts = [_prompt_ids(loaded, prompt) for prompt in wanted.prompts]
-        ends = loaded.texts.ends
-        said = "\n".join(text for _, text in prompts)
-    if service.moderation is not None and (reason := service.moderation.refusal_of(said)):
+    prompts = await beside(size, _prompts_of, loaded, wanted, chat_ids)
+    ends = loaded.texts.chat_ends if is_chat else loaded.texts.ends
+    said = (
+        "\n".join(message["content"] for message in wanted.messages)
+        if is_chat
+        else "\n".join(text for _, text in prompts)
+    )
+    if service.moderation is not None and (reason := await _judged(service, service.moderation.refusal_of, said)):
         raise Refused(400, reason, code=CONTENT_FILTER, param="messages" if is_chat else "prompt")
     if service.settings.log_prompts:
         print(f"serve: asked {said!r}", flush=True)
@@ -92,6 +96,14 @@ def asked_for(
     return found
 
 
+def _prompts_of(
+    loaded: Loaded, wanted: CompletionRequest, chat_ids: Callable[[Loaded, list[dict[str, Any]]], list[int]]
+) -> list[tuple[list[int], str]]:
+    if wanted.messages:
+        return [(chat_ids(loaded, wanted.messages), wanted.messages[-1]["content"])]
+    return [_prompt_ids(loaded, prompt) for prompt in wanted.prompts]
+
+
 def _prompt_ids(loaded: Loaded, prompt: str | list[int]) -> tuple[list[int], str]:
     if isinstance(prompt, str):
         try:
@@ -103,6 +115,12 @@ def _prompt_ids(loaded: Loaded, prompt: str | list[int]) -> tuple[list[int], str
     if not all(0 <= number < size for number in prompt):
         raise Refused(400, f"prompt: ids must be below {size:,}.", param="prompt")
     return list(prompt), loaded.tokenizer.decode(prompt)
+
+
+async def _judged(service: Service, judge: Callable[[str], T], text: str) -> T:
+    """What moderation says, which with a classifier takes a thread's time."""
+    assert service.moderation is not None
+    return judge(text) if service.moderation.is_quick else await in_thread(judge, text)
 
 
 async def answers_of(service: Service, loaded: Loaded, asked: list[AskedAnswer]) -> AsyncGenerator[Answer]:
@@ -159,8 +177,7 @@ async def _answer(service: Service, loaded: Loaded, asked: AskedAnswer) -> Async
                 if ended and not stop.found:
                     text += stop.finish()
                 if guard is not None:
-                    text = guard.feed(text)
-                    text += guard.finish() if ended and not guard.tripped else ""
+                    text = await _judged(service, guard.finish if ended else guard.feed, text)
                 end = "stop" if stop.found else piece.end
                 if guard is not None and guard.tripped:
                     end = CONTENT_FILTER

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from trainer.errors import BanyanError, ConfigError, InputError, require
 from trainer.evaluate.folder_model import load_folder
 from trainer.serve.engines.engine import Ask, Engine, EngineSettings
 from trainer.serve.engines.llama_cpp import MISSING as NO_LLAMA_CPP
-from trainer.serve.engines.llama_cpp import LlamaCppEngine
+from trainer.serve.engines.llama_cpp import LlamaCppEngine, has_llama_cpp
 from trainer.serve.engines.torch_engine import TorchEngine
 from trainer.serve.engines.vllm import VllmEngine, find_python, require_python
 from trainer.serve.model_folder import ModelFolder, gguf_folder, int8_folder
@@ -27,7 +26,8 @@ OF_ENGINE = {
     "vllm": ("f32", "bf16", "f16"),
 }
 BOUNDS = {"f32": 2e-3, "bf16": 0.15, "f16": 0.05, "int8": 0.5, "q8_0": 0.5, "q4_0": 4.0}
-"""How far an engine's log-probability of its likeliest token may be from the reference's, in nats, by precision."""
+"""How far an engine's log-probabilities of its likeliest tokens may be from the reference's, in nats, by precision."""
+LIKELIEST = 5  # tokens that are compared
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Chosen:
 def choose_engine(settings: ServeSettings, model: ModelFolder) -> Chosen:
     """What serve.engine and serve.precision ask for. ConfigError in one line where that can't be had."""
     cuda = torch.cuda.is_available()
-    is_int8 = (model.folder / "int8.json").is_file()
+    is_int8 = model.is_int8
     if settings.engine != "auto":
         chosen = Chosen(settings.engine, _precision(settings, settings.engine, cuda=cuda, is_int8=is_int8), "as asked")
     elif is_int8 or settings.watermark:
@@ -52,7 +52,7 @@ def choose_engine(settings: ServeSettings, model: ModelFolder) -> Chosen:
         )
     elif cuda and _fits(settings, "vllm") and find_python(settings.vllm_python):
         chosen = Chosen("vllm", _precision(settings, "vllm", cuda=True, is_int8=False), "a GPU, and vLLM is installed")
-    elif not cuda and _fits(settings, "llama_cpp") and importlib.util.find_spec("xllamacpp"):
+    elif not cuda and _fits(settings, "llama_cpp") and has_llama_cpp():
         precision = _precision(settings, "llama_cpp", cuda=False, is_int8=False)
         chosen = Chosen("llama_cpp", precision, "a CPU, and xllamacpp is installed")
     else:
@@ -68,7 +68,7 @@ def choose_engine(settings: ServeSettings, model: ModelFolder) -> Chosen:
         f"serve.engine={chosen.engine}: {model.folder} holds weights of 8 bits, which torch alone reads; use "
         "serve.engine=torch.",
     )
-    if chosen.engine == "llama_cpp" and importlib.util.find_spec("xllamacpp") is None:
+    if chosen.engine == "llama_cpp" and not has_llama_cpp():
         raise ConfigError(NO_LLAMA_CPP)
     if chosen.engine == "vllm":
         require_python(settings.vllm_python)
@@ -121,8 +121,8 @@ def open_engine(
     loaded = load_folder(folder, device)
     if chosen.precision == "bf16":
         loaded = loaded.to(torch.bfloat16)
-    vocab_size = int(next(loaded.parameters()).shape[0]) if not settings.watermark else _width(loaded)
-    return TorchEngine(wanted, loaded, tokenizer, mark_of(settings, vocab_size)), chosen
+    mark = mark_of(settings, _width(loaded)) if settings.watermark else None
+    return TorchEngine(wanted, loaded, tokenizer, mark), chosen
 
 
 @torch.no_grad()
@@ -135,17 +135,15 @@ def _width(model: torch.nn.Module) -> int:
 async def check_engine(engine: Engine, reference: Reference, ids: list[int]) -> float:
     """The largest difference, in nats, of the likeliest tokens' log-probabilities after fixed ids from the reference's.
 
-    BanyanError beyond BOUNDS: then the engine doesn't compute this model.
+    Of fewer ids where the engine ends after all of them. BanyanError beyond BOUNDS: it doesn't compute this model.
     """
-    ask = Ask(ids, max_tokens=1, ends=frozenset(), temperature=0.0, logprobs=True, top=5)
-    told: list[tuple[int, float]] = []
-    async for piece in engine.answer(ask):
-        for token in piece.tokens:
-            told += [(token.id, token.logprob), *token.top]
-    if not told:
-        return 0.0
-    expected = reference.logprobs(ids)
-    worst = max(abs(float(expected[token]) - logprob) for token, logprob in told[:1])
+    for length in range(len(ids), 0, -1):
+        if told := await _likeliest(engine, ids[:length]):
+            break
+    else:
+        raise BanyanError(f"serve.engine={engine.name}: it answers a fixed prompt with nothing at all.")
+    expected = reference.logprobs(ids[:length])
+    worst = max(abs(float(expected[token]) - logprob) for token, logprob in told)
     bound = BOUNDS[engine.precision]
     if not worst <= bound:
         raise BanyanError(
@@ -153,3 +151,11 @@ async def check_engine(engine: Engine, reference: Reference, ids: list[int]) -> 
             f"from the export's (bound {bound:g} in {engine.precision}): it isn't that model."
         )
     return worst
+
+
+async def _likeliest(engine: Engine, ids: list[int]) -> list[tuple[int, float]]:
+    """The engine's next token and its likeliest ones, with their log-probabilities; nothing if it ends there."""
+    ask = Ask(ids, max_tokens=1, ends=frozenset(), temperature=0.0, logprobs=True, top=LIKELIEST)
+    tokens = [token async for piece in engine.answer(ask) for token in piece.tokens]
+    told = [pair for token in tokens for pair in ((token.id, token.logprob), *token.top)]
+    return [(number, logprob) for number, logprob in told if logprob is not None]

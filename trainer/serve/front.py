@@ -27,11 +27,10 @@ from trainer.serve.door import CLIENT, FAILED, ClientGone, Door
 from trainer.serve.keys import Client
 from trainer.serve.page import page_routes
 from trainer.serve.requests import Refused, parse_chat, parse_completion, parse_embedding, parse_object
-from trainer.serve.service import Loaded, Service, in_thread, renderer_of
+from trainer.serve.service import Loaded, Service, beside, in_thread, renderer_of
 from trainer.serve.shapes import AnswerShape, usage_of
 
 T = TypeVar("T")
-LONG_BYTES = 32768  # of a request: some 20 ms of a tokenizer
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def build_app(service: Service, clients: list[Client]) -> Any:
         body = await request.body()
         loaded = service.current
         assert loaded is not None
-        ids = await _beside(len(body), ids_of, loaded, parse_object(body))
+        ids = await beside(len(body), ids_of, loaded, parse_object(body))
         return JSONResponse({"count": len(ids), "max_model_len": loaded.context, "tokens": ids})
 
     @app.post("/detokenize")
@@ -159,7 +158,7 @@ def build_app(service: Service, clients: list[Client]) -> Any:
         ids = parse_object(body).get("tokens")
         if not isinstance(ids, list) or not all(type(i) is int and 0 <= i < loaded.tokenizer.vocab_size for i in ids):
             raise Refused(400, f"tokens must be ids below {loaded.tokenizer.vocab_size:,}.", param="tokens")
-        return JSONResponse({"prompt": await _beside(len(body), loaded.tokenizer.decode, ids)})
+        return JSONResponse({"prompt": await beside(len(body), loaded.tokenizer.decode, ids)})
 
     return Door(app, service.settings, clients, _refusal(service))
 
@@ -223,14 +222,6 @@ def ids_of(loaded: Loaded, content: dict[str, Any]) -> list[int]:
     return loaded.texts.prompt_ids(text) if content.get("add_special_tokens", False) else loaded.tokenizer.encode(text)
 
 
-async def _beside(size: int, work: Callable[..., T], *arguments: Any) -> T:
-    """What `work` makes of a request's `size` bytes: in a thread if it would hold up everybody else's answers."""
-    if size < LONG_BYTES:
-        return work(*arguments)
-    result: T = await in_thread(work, *arguments)
-    return result
-
-
 def _plain(text: str, key: str) -> str:
     try:
         text.encode("utf-8")
@@ -248,7 +239,7 @@ async def _complete(front: Front, request: Request, *, is_chat: bool) -> Any:
     front.require_model(wanted.model)
     loaded = service.take()
     try:
-        asked = await _beside(len(body), asked_for, service, loaded, wanted, chat_ids)
+        asked = await asked_for(service, loaded, wanted, chat_ids, size=len(body))
         shape = AnswerShape(is_chat, service.name, wanted.top is not None, loaded.tokenizer)
         client = request.scope[CLIENT]
         prompt_tokens = sum(len(each.ask.ids) for each in asked[:: wanted.n])

@@ -22,6 +22,7 @@ from trainer.machine.hub_name import local_folder
 from trainer.model.hugging_face.config_json import read_json_object
 from trainer.model.hugging_face.folder import CONFIG
 from trainer.model.hugging_face.heads import CAUSAL, HEADS
+from trainer.model.hugging_face.int8_weights import is_int8
 from trainer.run.directory import read_config, require_run_dir
 
 RUNS = Path("runs")
@@ -37,6 +38,11 @@ class ModelFolder:
     run_dir: Path | None = None
     step: int | None = None
     own: bool = False  # whether it was exported by us, so that texts begin as in training
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether its weights are in 8 bits."""
+        return is_int8(read_json_object(self.folder / CONFIG), self.folder / CONFIG)
 
     def card(self) -> str:
         """Its README.md, as text."""
@@ -100,7 +106,7 @@ def gguf_folder(model: ModelFolder, precision: str) -> Path:
 
 def int8_folder(model: ModelFolder) -> Path:
     """The folder with the weights in 8 bits, which is made unless it is there or the model is one."""
-    if (model.folder / "int8.json").is_file():
+    if model.is_int8:
         return model.folder
     if model.run_dir is not None:
         folder = model.run_dir / EXPORTS / f"{model.folder.name}-int8"

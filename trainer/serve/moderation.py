@@ -23,6 +23,7 @@ from trainer.errors import InputError, require
 from trainer.evaluate.folder_model import context_of
 from trainer.model.hugging_face.causal_lm import load_inner
 from trainer.model.hugging_face.heads import CLASSIFY
+from trainer.model.hugging_face.suitability import first_position
 
 STRETCH = 200  # characters of an answer after which a classifier is asked again
 LONGEST_WORD = 1000  # characters
@@ -40,6 +41,7 @@ class TextJudge(Protocol):
     """Something that objects to texts; `reason` is what to, without repeating it."""
 
     reason: str
+    is_quick: bool  # enough to be asked in the event loop
 
     def judge(self, text: str, before: int, *, is_whole: bool) -> tuple[int, bool]:
         """How many characters of a text are clear, of which `before` were, and whether what follows is objected to.
@@ -53,6 +55,7 @@ class WordJudge:
     """Objects to listed words, whole ones, in upper or lower case."""
 
     reason = "a word of a list"
+    is_quick = True
 
     def __init__(self, file: str) -> None:
         words = [_lower(word) for word in read_list(file, "serve.moderation")]
@@ -82,12 +85,19 @@ class WordJudge:
 
 
 class ClassifierJudge:
-    """Objects to texts to which a classifier gives the refused labels, by their probabilities' sum."""
+    """Objects to texts to which a classifier gives the refused labels, by their probabilities' sum.
+
+    A text that is longer than the classifier reads is judged in stretches that overlap by half: all of it is read.
+    """
+
+    is_quick = False
 
     def __init__(self, folder: Path, labels: Sequence[str], threshold: float) -> None:
         self._model = load_inner(Model(path=str(folder), head=CLASSIFY)).eval()
         self._renderer = LabelRenderer(load_tokenizer(folder))
-        self._longest, self._threshold = context_of(folder), threshold
+        around = len(self._renderer.surround([]))
+        self._most = max(1, context_of(folder) - first_position(self._model) - around)  # tokens of a stretch
+        self._threshold = threshold
         names = {str(name): int(number) for number, name in self._model.config.id2label.items()}
         unknown = [label for label in labels if label not in names]
         require(
@@ -100,15 +110,22 @@ class ClassifierJudge:
 
     @torch.inference_mode()
     def judge(self, text: str, before: int, *, is_whole: bool) -> tuple[int, bool]:
-        """All of it or nothing new; of a text that is longer than the classifier reads, by its end."""
-        if not is_whole and len(text) - before < STRETCH:
+        """All of it or nothing new."""
+        if len(text) == before or (not is_whole and len(text) - before < STRETCH):
             return before, False
-        ids = self._renderer.text_ids(text)[-self._longest :]
-        if not ids:
-            return len(text), False
-        probabilities = self._model(input_ids=torch.tensor([ids])).logits[0].float().softmax(-1)
-        objects = float(probabilities[self._refused].sum()) >= self._threshold
-        return (before if objects else len(text)), objects
+        encode = self._renderer.tokenizer.encode
+        ids, known = encode(text), len(encode(text[:before]))
+        for end in range(len(ids), known, -max(1, self._most // 2)):
+            if self._objects(ids[max(0, end - self._most) : end]):
+                return before, True
+            if end <= self._most:
+                break
+        return len(text), False
+
+    def _objects(self, ids: list[int]) -> bool:
+        rows = torch.tensor([self._renderer.surround(ids)])
+        probabilities = self._model(input_ids=rows).logits[0].float().softmax(-1)
+        return float(probabilities[self._refused].sum()) >= self._threshold
 
 
 @dataclass
@@ -116,6 +133,11 @@ class Moderation:
     """All judges of a server. Safe to be asked from several threads."""
 
     judges: list[TextJudge]
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether all judges are quick enough to be asked in the event loop."""
+        return all(judge.is_quick for judge in self.judges)
 
     def refusal_of(self, prompt: str) -> str | None:
         """Why a prompt isn't answered, in a line; None if it is."""
@@ -142,8 +164,9 @@ class AnswerGuard:
         self._text += piece
         return self._release(is_whole=False)
 
-    def finish(self) -> str:
-        """What may be shown of the rest, now that the answer has ended."""
+    def finish(self, piece: str = "") -> str:
+        """What may be shown of the rest, now that the answer has ended with this piece."""
+        self._text += piece
         return self._release(is_whole=True)
 
     def _release(self, *, is_whole: bool) -> str:

@@ -79,7 +79,7 @@ class AnswerShape:
         }
 
 
-def _described(texts: TokenTexts, number: int, logprob: float) -> dict[str, Any]:
+def _described(texts: TokenTexts, number: int, logprob: float | None) -> dict[str, Any]:
     text = texts.text(number)
     return {"token": text, "logprob": logprob, "bytes": list(text.encode("utf-8", "replace"))}
 

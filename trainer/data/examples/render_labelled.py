@@ -41,8 +41,12 @@ class LabelRenderer:
 
     def text_ids(self, text: str) -> list[int]:
         """What a model is given of a text."""
+        return self.surround(self.tokenizer.encode(text))
+
+    def surround(self, ids: list[int]) -> list[int]:
+        """What a model is given of a text's ids."""
         before, after = self._around
-        return [*before, *self.tokenizer.encode(text), *after]
+        return [*before, *ids, *after]
 
     def source_ids(self, text: str) -> list[int]:
         """What an encoder is given of a source: it ends in the end-of-text token, whoever puts it there."""

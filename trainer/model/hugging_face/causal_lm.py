@@ -13,7 +13,7 @@ import inspect
 import json
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -41,15 +41,24 @@ class TokenCache:
     def __init__(self) -> None:
         self._tokens: Tensor | None = None
 
-    def append(self, tokens: Tensor) -> Tensor:
-        """Adds (batch, time) tokens and returns all so far."""
+    def extend(self, inner: Any, tokens: Tensor) -> Tensor:
+        """Logits of all tokens so far, with these (batch, time) that follow: (batch, all of the time, vocab_size)."""
         self._tokens = tokens if self._tokens is None else torch.cat((self._tokens, tokens), dim=1)
-        return self._tokens
+        logits: Tensor = inner(input_ids=self._tokens).logits
+        return logits
 
     def keep(self, rows: list[int]) -> None:
         """Forgets all rows of the batch but these."""
         if self._tokens is not None:
             self._tokens = self._tokens[rows]
+
+
+class RowsCache(Protocol):
+    """What generation remembers of rows: a TokenCache, or key_cache.py's."""
+
+    def extend(self, inner: Any, tokens: Tensor) -> Tensor:
+        """Logits up to those of the tokens (batch, time) that follow, which are the last."""
+        ...
 
 
 class CausalLM(nn.Module):
@@ -70,7 +79,7 @@ class CausalLM(nn.Module):
         tokens: Tensor,
         targets: Tensor | None = None,
         document_ids: Tensor | None = None,
-        cache: TokenCache | None = None,
+        cache: RowsCache | None = None,
         from_logits: FromLogits | None = None,
     ) -> Tensor:
         """Each row's summed loss where there are targets, else logits, or what `from_logits` makes. As Transformer's.
@@ -78,14 +87,14 @@ class CausalLM(nn.Module):
         Positions that restart at each document make transformers mask one document from another.
         """
         if cache is not None:
-            tokens = cache.append(tokens)
+            return cache.extend(self.inner, tokens)[:, -1:].float()
         documents = {} if document_ids is None else {"position_ids": document_positions(document_ids)}
         logits = self.inner(input_ids=tokens, **documents).logits
         chunk = chunk_tokens(self.settings.loss_chunk, logits.shape[-1], cuda=logits.is_cuda)
         if from_logits is not None:
             return token_values(logits, nn.Identity(), from_logits, chunk=chunk)
         if targets is None:
-            return logits[:, -1:].float() if cache is not None else logits.float()
+            return logits.float()
         z_loss = self.settings.z_loss if self.training else 0.0
         return row_losses(logits, targets, nn.Identity(), chunk=chunk, z_loss=z_loss, measure=self.measure)
 

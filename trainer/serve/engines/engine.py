@@ -36,10 +36,13 @@ class Ask:
 
 @dataclass(frozen=True)
 class TokenInfo:
-    """One token of an answer: its log-probability before temperature and cuts, and those of the likeliest."""
+    """One token of an answer: its log-probability before temperature and cuts, and those of the likeliest.
+
+    None where the engine doesn't tell it.
+    """
 
     id: int
-    logprob: float = 0.0
+    logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
 
 

@@ -6,22 +6,32 @@ without flash attention, so that its answers are those of the other engines.
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import importlib.util
 import json
 import random
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
 
 from trainer.data.tokens.tokenizer import Tokenizer
 from trainer.errors import ConfigError
-from trainer.evaluate.sampling import decode_stream
-from trainer.serve.engines.engine import Ask, EngineBusy, EngineSettings, Piece, TokenInfo
+from trainer.serve.engines.engine import Ask, EngineSettings, Piece, TokenInfo
+from trainer.serve.engines.pieces import PieceMaker, PieceQueue
+from trainer.serve.engines.slots import Slots
 
 MISSING = "serve.engine=llama_cpp needs the package xllamacpp, which isn't installed: pip install xllamacpp."
 SOCKET_S = 600.0
+
+
+def has_llama_cpp() -> bool:
+    """Whether the package is installed; it isn't loaded."""
+    try:
+        return importlib.util.find_spec("xllamacpp") is not None
+    except ImportError:
+        return False
 
 
 class LlamaCppEngine:
@@ -44,80 +54,60 @@ class LlamaCppEngine:
             wanted.cache_type_k = wanted.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
             wanted.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.precision = settings.precision
-        self._settings, self._tokenizer = settings, tokenizer
+        self._tokenizer, self._slots = tokenizer, Slots(settings)
         self._server = xllamacpp.Server(wanted)
         place = urlsplit(self._server.listening_address)
         self._host, self._port = str(place.hostname), int(place.port or 0)
-        self._slots = asyncio.Semaphore(settings.slots)
-        self._running = self._waiting = 0
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Piece]:
         """An answer as it comes; a thread of its own reads it from llama.cpp's server."""
-        if self._waiting >= self._settings.waiting and self._slots.locked():
-            raise EngineBusy
-        self._waiting += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self._waiting -= 1
-        self._running += 1
-        ask.started()
-        loop, queue = asyncio.get_running_loop(), asyncio.Queue[Piece | Exception]()
-        reader = _Reader(self._host, self._port, ask, self._tokenizer, lambda piece: _put(loop, queue, piece))
-        reader.start()
-        try:
-            while True:
-                piece = await queue.get()
-                if isinstance(piece, Exception):
-                    raise piece
-                yield piece
-                if piece.end is not None:
-                    return
-        finally:
-            reader.cancel()
-            self._running -= 1
-            self._slots.release()
+        async with self._slots.one(ask):
+            queue = PieceQueue()
+            reader = _Reader(HTTPConnection(self._host, self._port, timeout=SOCKET_S), ask, self._tokenizer, queue)
+            reader.start()
+            try:
+                async with contextlib.aclosing(queue.pieces()) as pieces:
+                    async for piece in pieces:
+                        yield piece
+            finally:
+                reader.cancel()
 
     def running(self) -> int:
         """Answers that are computed at the moment."""
-        return self._running
+        return self._slots.running
 
     def waiting(self) -> int:
         """Answers that wait for a slot."""
-        return self._waiting
+        return self._slots.waiting
 
     def close(self) -> None:
         """llama.cpp's server ends with the last reference to it."""
         self._server = None
 
 
-def _put(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Any], piece: Piece | Exception) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(queue.put_nowait, piece)
-
-
 class _Reader(threading.Thread):
     """Reads one answer; `cancel` closes the connection, at which llama.cpp frees the slot."""
 
-    def __init__(
-        self, host: str, port: int, ask: Ask, tokenizer: Tokenizer, emit: Callable[[Piece | Exception], None]
-    ) -> None:
+    def __init__(self, connection: HTTPConnection, ask: Ask, tokenizer: Tokenizer, queue: PieceQueue) -> None:
         super().__init__(name="llama-cpp-answer", daemon=True)
-        self._connection = HTTPConnection(host, port, timeout=SOCKET_S)
-        self._ask, self._tokenizer, self._emit = ask, tokenizer, emit
-        self._fresh: list[TokenInfo] = []
-        self._end: str | None = None
+        self._connection = connection
+        self._ask, self._tokenizer, self._queue = ask, tokenizer, queue
+        self._maker = PieceMaker(tokenizer, ask)
+        self._end = "stop"
         self._cancelled = False
 
     def run(self) -> None:
         try:
-            for text in decode_stream(self._tokenizer, self._ask.ids, self._tokens()):
-                tokens, self._fresh = tuple(self._fresh), []
-                self._emit(Piece(text, tokens))
-            self._emit(Piece("", tuple(self._fresh), self._end or "stop"))
+            for token in self._tokens():
+                piece = self._maker.feed(token)
+                if piece is not None:
+                    self._queue.put(piece)
+                    if piece.end is not None:
+                        return
+            self._queue.put(self._maker.finish(self._end))
         except Exception as error:
             if not self._cancelled:
-                self._emit(error)
+                self._queue.put(error)
         finally:
             self._connection.close()
 
@@ -130,14 +120,14 @@ class _Reader(threading.Thread):
             except OSError:
                 return
 
-    def _tokens(self) -> Iterator[int]:
+    def _tokens(self) -> Iterator[TokenInfo]:
         ask = self._ask
         body = {
             "prompt": ask.ids,
             "n_predict": ask.max_tokens,
             "temperature": ask.temperature,
             "top_p": ask.top_p,
-            "top_k": ask.top_k,
+            "top_k": ask.top_k if ask.temperature else 1,  # else it sorts the vocabulary to take the first
             "min_p": 0.0,
             "samplers": ["top_k", "top_p", "temperature"] if ask.temperature else ["top_k"],
             "seed": random.getrandbits(32) if ask.seed is None else ask.seed % 2**32,
@@ -161,19 +151,25 @@ class _Reader(threading.Thread):
                 self._end = "length" if event.get("stop_type") == "limit" else "stop"
                 return
             infos = event.get("completion_probabilities") or []
+            if event["tokens_predicted"] - count > len(event["tokens"]):
+                ids = after_a_letter(self._tokenizer, event["content"])
+                yield from (TokenInfo(token, None) for token in ids[: -len(event["tokens"])])
+            count = event["tokens_predicted"]
             for place, token in enumerate(event["tokens"]):
-                if token in ask.ends:
-                    self._end = "stop"
-                    return
-                count += 1
-                self._fresh.append(_info(token, infos[place] if place < len(infos) else None, ask))
-                yield token
-                if count == ask.max_tokens:
-                    self._end = "length"
-                    return
+                yield _described(token, infos[place] if place < len(infos) else None, ask)
 
 
-def _info(token: int, told: dict[str, Any] | None, ask: Ask) -> TokenInfo:
+def after_a_letter(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of a text that goes on with another.
+
+    Of a character in several tokens llama.cpp's stream tells the text and the last token alone, so the others are those
+    that the tokenizer makes of it.
+    """
+    before, whole = tokenizer.encode("a"), tokenizer.encode("a" + text)
+    return whole[len(before) :] if whole[: len(before)] == before else tokenizer.encode(text)
+
+
+def _described(token: int, told: dict[str, Any] | None, ask: Ask) -> TokenInfo:
     if told is None or not ask.logprobs:
         return TokenInfo(token)
     top = tuple((int(each["id"]), float(each["logprob"])) for each in told.get("top_logprobs", [])[: ask.top])

@@ -11,14 +11,16 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
 from trainer.data.tokens.tokenizer import Tokenizer
 from trainer.errors import BanyanError, ConfigError
 from trainer.machine.host import free_port
-from trainer.serve.engines.engine import Ask, EngineBusy, EngineSettings, Piece, TokenInfo
+from trainer.serve.engines.engine import Ask, EngineSettings, Piece, TokenInfo
+from trainer.serve.engines.pieces import PieceMaker
+from trainer.serve.engines.slots import Slots
 
 DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 START_S = 900.0
@@ -26,7 +28,6 @@ MISSING = (
     "serve.engine=vllm needs the package vllm, which isn't installed: pip install it, or give serve.vllm_python=PYTHON "
     "of an environment that has it (tests/peers/vllm.sh makes one for CPUs)."
 )
-UNFINISHED = "\ufffd"
 
 
 def find_python(given: str | None) -> str | None:
@@ -49,7 +50,7 @@ class VllmEngine:
         self, settings: EngineSettings, tokenizer: Tokenizer, python: str, arguments: list[str], log: Path
     ) -> None:
         self.precision = settings.precision
-        self._settings, self._tokenizer = settings, tokenizer
+        self._tokenizer, self._slots = tokenizer, Slots(settings)
         self._port, self._key = free_port(), secrets.token_hex(16)
         command = [
             *(python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(settings.folder)),
@@ -64,7 +65,6 @@ class VllmEngine:
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
         self._wait(log)
-        self._running = 0
 
     def _wait(self, log: Path) -> None:
         deadline = time.monotonic() + START_S
@@ -80,8 +80,6 @@ class VllmEngine:
         """An answer as it comes, over vLLM's own stream."""
         import httpx
 
-        if self._running >= self._settings.slots + self._settings.waiting:
-            raise EngineBusy
         body: dict[str, Any] = {
             "model": "model",
             "prompt": ask.ids,
@@ -98,34 +96,32 @@ class VllmEngine:
         }
         if ask.seed is not None:
             body["seed"] = ask.seed % 2**63
-        self._running += 1
-        ask.started()
-        decoder = _Decoder(self._tokenizer, ask)
-        try:
-            async with httpx.AsyncClient(timeout=httpx.Timeout(600.0), trust_env=False) as client:
-                headers = {"Authorization": f"Bearer {self._key}"}
-                address = f"http://127.0.0.1:{self._port}/v1/completions"
-                async with client.stream("POST", address, json=body, headers=headers) as response:
-                    if response.status_code != 200:
-                        said = (await response.aread())[:500].decode(errors="replace")
-                        raise RuntimeError(f"vLLM answered {response.status_code}: {said}")
-                    async for line in response.aiter_lines():
-                        if not line.startswith("data: ") or line == "data: [DONE]":
-                            continue
-                        for piece in decoder.pieces(json.loads(line[6:])):
-                            yield piece
-                            if piece.end is not None:
-                                return
-        finally:
-            self._running -= 1
+        maker = PieceMaker(self._tokenizer, ask)
+        headers = {"Authorization": f"Bearer {self._key}"}
+        address = f"http://127.0.0.1:{self._port}/v1/completions"
+        async with (
+            self._slots.one(ask),
+            httpx.AsyncClient(timeout=httpx.Timeout(600.0), trust_env=False) as client,
+            client.stream("POST", address, json=body, headers=headers) as response,
+        ):
+            if response.status_code != 200:
+                said = (await response.aread())[:500].decode(errors="replace")
+                raise RuntimeError(f"vLLM answered {response.status_code}: {said}")
+            async for line in response.aiter_lines():
+                if not line.startswith("data: ") or line == "data: [DONE]":
+                    continue
+                for piece in _pieces(json.loads(line[6:]), maker, ask):
+                    yield piece
+                    if piece.end is not None:
+                        return
 
     def running(self) -> int:
         """Answers that vLLM has."""
-        return min(self._running, self._settings.slots)
+        return self._slots.running
 
     def waiting(self) -> int:
         """Answers that wait."""
-        return max(0, self._running - self._settings.slots)
+        return self._slots.waiting
 
     def close(self) -> None:
         """Ends vLLM's processes."""
@@ -139,34 +135,17 @@ class VllmEngine:
             self._process.wait()
 
 
-class _Decoder:
-    """vLLM's events as pieces: its ids, decoded here, whole characters at a time."""
-
-    def __init__(self, tokenizer: Tokenizer, ask: Ask) -> None:
-        self._tokenizer, self._ask = tokenizer, ask
-        self._context, self._pending = ask.ids, list[int]()
-        self._infos: list[TokenInfo] = []
-
-    def pieces(self, event: dict[str, Any]) -> list[Piece]:
-        """What an event lets be shown."""
-        if "error" in event:
-            raise RuntimeError(f"vLLM: {event['error']}")
-        found: list[Piece] = []
-        for choice in event.get("choices", []):
-            told = choice.get("logprobs") or {}
-            ids = [token for token in choice.get("token_ids") or [] if token not in self._ask.ends]
-            for place, token in enumerate(ids):
-                self._pending.append(token)
-                self._infos.append(_info(token, told, place, self._ask))
-            end = choice.get("finish_reason")
-            before = self._tokenizer.decode(self._context)
-            text = self._tokenizer.decode(self._context + self._pending)[len(before) :]
-            if end is None and (not text or text.endswith(UNFINISHED)):
-                continue
-            infos, self._infos = tuple(self._infos), []
-            self._context, self._pending = self._pending, []
-            found.append(Piece(text, infos, None if end is None else "length" if end == "length" else "stop"))
-        return found
+def _pieces(event: dict[str, Any], maker: PieceMaker, ask: Ask) -> Iterator[Piece]:
+    """What one of vLLM's events lets be shown."""
+    if "error" in event:
+        raise RuntimeError(f"vLLM: {event['error']}")
+    for choice in event.get("choices", []):
+        told = choice.get("logprobs") or {}
+        for place, token in enumerate(choice.get("token_ids") or []):
+            if piece := maker.feed(_info(token, told, place, ask)):
+                yield piece
+        if end := choice.get("finish_reason"):
+            yield maker.finish("length" if end == "length" else "stop")
 
 
 def _info(token: int, told: dict[str, Any], place: int, ask: Ask) -> TokenInfo:
