@@ -24,7 +24,7 @@ from trainer.ranks.heartbeat import Heartbeat
 from trainer.ranks.watchdog import SIGN_S
 from trainer.run.lock import HEARTBEAT_S, Holder, look_at
 from trainer.run.log_lines import last_said
-from trainer.track.sinks.journal import METRICS, NO_METRICS, Row, last_rows
+from trainer.track.sinks.journal import METRICS, NO_METRICS, Row, last_rows, with_nan
 from trainer.track.sinks.starts import Life, read_lives
 
 STARTING, TRAINING, EVALUATING, SAVING, ENDING = "starting", "training", "evaluating", "saving", "ending"
@@ -228,8 +228,7 @@ def _heartbeats(run_dir: Path) -> dict[int, Heartbeat]:
 
 def _rows(run_dir: Path) -> list[Row]:
     """The last rows of metrics.jsonl, NaN where a value wasn't finite."""
-    rows = last_rows(run_dir / METRICS)
-    return [{key: math.nan if value is None else value for key, value in row.items()} for row in rows]
+    return [with_nan(row) for row in last_rows(run_dir / METRICS)]
 
 
 def _evaluations(rows: list[Row]) -> dict[str, float]:
