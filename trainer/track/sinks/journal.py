@@ -6,7 +6,6 @@ written as null, and read back as NaN.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -82,7 +81,7 @@ class Journal:
 
     def last_rows(self) -> list[Row]:
         """The whole rows among its last bytes, as the function of that name."""
-        return tail_rows(self._file.buffer)  # type: ignore[arg-type]
+        return tail_rows(self._file.buffer)[0]  # type: ignore[arg-type]
 
     def rows_after(self, step: int) -> list[Row]:
         """The rows of the steps after a step, NaN where a value wasn't finite. InputError as end_of_step."""
@@ -197,27 +196,38 @@ def last_rows(path: Path, *, most_bytes: int = TAIL_BYTES, parse: Callable[[byte
 
     Lines that can't be read, as a torn last one, are left out. Malformed if it isn't a file.
     """
+    return read_tail(path, most_bytes=most_bytes, parse=parse)[0]
+
+
+def read_tail(
+    path: Path, *, most_bytes: int = TAIL_BYTES, parse: Callable[[bytes], Row] | None = None
+) -> tuple[list[Row], int]:
+    """last_rows, and how many of its lines can't be read, but for a torn last one."""
     try:
         with open_regular(path) as file:
             return tail_rows(file, most_bytes=most_bytes, parse=parse)
     except FileNotFoundError:
-        return []
+        return [], 0
     except OSError as error:
         raise Malformed(f"can't be read ({error.strerror})") from error
 
 
 def tail_rows(
     file: BinaryIO, *, most_bytes: int = TAIL_BYTES, parse: Callable[[bytes], Row] | None = None
-) -> list[Row]:
-    """The whole rows among the last bytes of a journal that is open."""
+) -> tuple[list[Row], int]:
+    """The whole rows among the last bytes of a journal that is open, and the number of lines that can't be read."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - most_bytes))
-    lines = file.read(most_bytes).split(b"\n")
-    rows = []
-    for line in lines[1:] if size > most_bytes else lines:
-        with contextlib.suppress(ValueError):
-            rows.append((parse or parse_row)(line))
-    return rows
+    *lines, last = file.read(most_bytes).split(b"\n")  # `last` has no end: nothing, or torn
+    begun = size > most_bytes  # in a line, of which that is the rest
+    rows, damaged = [], int(begun and not lines)
+    for line in [*lines[begun:], *([last] if lines or not begun else [])]:
+        try:
+            if line.strip():
+                rows.append((parse or parse_row)(line))
+        except ValueError:
+            damaged += line is not last
+    return rows, damaged
 
 
 def end_of_step(path: Path, file: BinaryIO, step: int) -> int:
