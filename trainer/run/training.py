@@ -133,7 +133,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         model_config = widened_to(model_config, widest(training).manifest.vocab_size)
     check_shards(training + validation + test, config.data.verify_bytes, mesh)
     run_dir = enter_run_directory(config, mesh, lock, log)
-    watchdog.start(run_dir, mesh)
+    watchdog.start(run_dir, mesh, log.descriptor)
     config = with_length(dataclasses.replace(config, data=with_absolute_paths(config.data)))
     judge = open_tasks_of_run(config, widest(training), mesh)
 

@@ -5,8 +5,9 @@
     banyan report DATA_DIR [output=FOLDER] [track.wandb.KEY=VALUE] …
 
 RUN_DIR's page is RUN_DIR/report.html: curves, restarts, spikes with their documents, samples, layout, configuration,
-and how that differs from the run's that `against` names. Of several runs it is comparison.html in the first's folder;
-of a sweep's folder report.html there, and of a folder of runs either of both. DATA_DIR is an output of prepare, or a folder of token shards: its card is
+and how that differs from the run's that `against` names. Of several runs it is comparison.html in the first's folder,
+or in the folder of runs that is named instead; of a sweep's folder report.html there. DATA_DIR is an output of prepare,
+or a folder of token shards: its card is
 card.html and DATA_CARD.md. With a key of W&B's, or where track.wandb.mode or WANDB_MODE asks for it, card and data
 become an artifact there. Every page needs nothing else, and no network.
 """

@@ -262,7 +262,7 @@ def _line_start(file: BinaryIO, low: int, place: int) -> int:
 
 def _step_of(path: Path, line: bytes, place: int) -> int:
     try:
-        return int(parse_row(line)["step"])
+        return from_known(Axes, parse_json(line)).step  # a line of layers.jsonl has lists beside it
     except ValueError as error:
         raise InputError(f"{path}, byte {place:,}: not a JSON row with a step. Remove that line.") from error
 

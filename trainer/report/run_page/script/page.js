@@ -11,7 +11,7 @@ function colourOf(line, number) {
   if (!sets.has(line.label)) sets.set(line.label, 1 + (sets.size % (COLOURS - 1)));
   return sets.get(line.label);
 }
-for (const figure of document.querySelectorAll("figure.chart")) {
+for (const figure of document.querySelectorAll("figure.chart:not(.map)")) {
   const described = data.charts[figure.dataset.chart], canvas = figure.querySelector("canvas");
   const lines = described.lines.map((line, number) => ({
     run: data.runs[line.run], metric: line.metric, label: line.label, series: data.runs[line.run].series[line.metric], colour: colourOf(line, number), hidden: false,
