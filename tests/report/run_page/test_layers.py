@@ -35,7 +35,7 @@ def test_a_statistic_is_a_map_by_layer_or_block():
     assert (weights.labels, weights.first, weights.last) == (["embed_tokens", "0", "1"], [10, 20], [10, 20])
     assert weights.greatest[0].tolist() == [10.0, 20.0, 40.0]
     assert math.isnan(weights.greatest[1][1])
-    assert found["Updates by weights"].greatest[0] == pytest.approx([0.01] * 3)
+    assert found["Updates relative to weights"].greatest[0] == pytest.approx([0.01] * 3)
     assert found["Busiest expert"].greatest[0].tolist() == [2.0, 1.0]
     assert found["Idlest expert"].least[0].tolist() == [0.0, 1.0]
     assert found["Greatest logit"].greatest[1].tolist() == [25.0]

@@ -116,7 +116,7 @@ def test_health_layers_and_energy_are_on_the_page():
     (run,) = page.data["runs"]
     assert [step for step, _ in run["bad"]] == [60, 70, 80]
     assert [each["title"] for each in page.data["maps"]] == [
-        *("Norm of weights", "Norm of updates", "Updates by weights", "Greatest logit")
+        *("Norm of weights", "Norm of updates", "Updates relative to weights", "Greatest logit")
     ]
     weights, updates = page.data["maps"][:2]
     assert (weights["labels"], weights["first"], weights["last"]) == (["text", "0"], [100, 200, 300], [100, 200, 300])

@@ -67,7 +67,7 @@ STATISTICS = (
     Statistic("Norm of weights", "", "layers", _of("weight_norm")),
     Statistic("Norm of gradients", "before clipping", "layers", _of("grad_norm")),
     Statistic("Norm of updates", "", "layers", _of("update_norm")),
-    Statistic("Updates by weights", "norm by norm", "layers", _relative),
+    Statistic("Updates relative to weights", "ratio of norms", "layers", _relative),
     Statistic("RMS of activations", "", "blocks", _of("activation_rms")),
     Statistic("Zeros in activations", "share", "blocks", _of("zero_share")),
     Statistic("Entropy of attention", "nats", "blocks", _of("attention_entropy"), shows_least=True),

@@ -143,17 +143,18 @@ def profile_section(run: RunRecord) -> Iterator[Markup]:
         return
     parts: list[Content] = []
     for operators in run.profile:
+        times = {"Own CPU ms": "self_cpu_us", "CPU ms": "cpu_us"}
+        if operators.device.upper() != "CPU":
+            times[f"Own {operators.device} ms"] = "self_device_us"
         rows: list[list[Content]] = [
             [
                 element("code", None, str(row["name"])),
                 f"{row['calls']:,}",
-                f"{row['self_cpu_us'] / 1e3:,.2f}",
-                f"{row['cpu_us'] / 1e3:,.2f}",
-                f"{row['self_device_us'] / 1e3:,.2f}",
+                *(f"{row[key] / 1e3:,.2f}" for key in times.values()),
             ]
             for row in operators.rows
         ]
-        head = ["Operator", "Calls", "Own CPU ms", "CPU ms", f"Own {operators.device} ms"]
+        head = ["Operator", "Calls", *times]
         inner = table(head, rows)
         summary = element("summary", None, f"rank {operators.rank}, steps {operators.steps}")
         parts.append(element("details", {"open": ""} if operators is run.profile[0] else None, summary, inner))
