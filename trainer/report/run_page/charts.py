@@ -80,7 +80,7 @@ def _run(run: RunRecord) -> dict[str, Any]:
         ],
         "spikes": [
             [spike.step, _short(loss)]
-            for spike in sorted(run.all_spikes, key=severity)[-MOST_SPIKES:]
+            for spike in sorted(sorted(run.all_spikes, key=severity)[-MOST_SPIKES:], key=lambda spike: spike.step)
             if (loss := spike.figures.get(LOSS)) is not None
         ],
         "series": {name: _series(series) for name, series in run.series.metrics.items()},

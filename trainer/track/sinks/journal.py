@@ -101,9 +101,9 @@ class Journal:
 class JournalSink(Sink):
     """metrics.jsonl and samples.jsonl of a run directory."""
 
-    def __init__(self, run_dir: Path, metrics: Journal, step: int) -> None:
+    def __init__(self, run_dir: Path, step: int, metrics: Journal | None = None) -> None:
         self._run_dir = run_dir
-        self._metrics = metrics
+        self._metrics = metrics or Journal(run_dir / METRICS)
         self._samples = Journal(run_dir / SAMPLES)
         self.rewind(step)
 
@@ -132,7 +132,7 @@ class JournalSink(Sink):
 
 def open_sink(start: Start, say: Callable[[str], None]) -> Sink:
     """The journals, cut to the step that the run goes on from."""
-    return JournalSink(start.run_dir, start.metrics, start.start_step)
+    return JournalSink(start.run_dir, start.start_step, start.metrics)
 
 
 def encode(row: Mapping[str, Any]) -> str:
