@@ -28,10 +28,10 @@ def alerting(verb: Verb, config: Any) -> Iterator[None]:
     if not verb.trains or not config.track.alerts.is_on or failure.FILE_VARIABLE in os.environ:
         yield
         return
-    from trainer.run.directory import locate
+    from trainer.run.launched_folder import locate_launched
 
     def listen(failed: Failure) -> None:
-        tell(failed, config.track.alerts, locate(config))
+        tell(failed, config.track.alerts, locate_launched(config))
 
     failure.listeners.append(listen)
     try:

@@ -22,7 +22,8 @@ from launch.ray import cluster, paths
 from launch.verbs import VERBS
 from trainer.config import Launch
 from trainer.config.launchers import workers_of
-from trainer.run.directory import locate
+from trainer.errors import FoundError
+from trainer.run.launched_folder import locate_launched
 
 # Of the driver's environment, what ranks get: settings and keys of the libraries that they use.
 PASSED_ON = (
@@ -42,7 +43,7 @@ def run(verb: str, config: Any, arguments: Sequence[str], check: Callable[[int],
         check(size)
     folder = paths.folder_of_ranks(config)
     trains = VERBS[verb].trains
-    run_dir = locate(config) if trains else None
+    run_dir = locate_launched(config) if trains else None
     with cluster.connected():
         demand = cluster.demand_of(config.launch, sizes, config.parallel.tensor if trains else 1)
         cluster.require_room(demand)

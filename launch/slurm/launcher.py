@@ -20,6 +20,7 @@ from trainer.config import Launch
 from trainer.errors import ConfigError
 from trainer.machine.durable import write_text
 from trainer.run import directory as run_directory
+from trainer.run.launched_folder import locate_launched
 
 
 def run(verb: Verb, config: Any, arguments: Sequence[str], check: Callable[[int], None]) -> int:
@@ -62,7 +63,7 @@ def folder_of_job(verb: Verb, config: Any) -> Path:
     InputError where such a verb is given a run that isn't there.
     """
     if verb.trains:
-        return run_directory.locate(config)
+        return locate_launched(config)
     if config.run.dir is not None:
         run_directory.require_run_dir(config.run.dir)
     return Path(config.run.dir or "runs").absolute() / verb.name

@@ -202,10 +202,11 @@ def test_floor_multiplies_what_the_model_does():
 def test_what_watching_costs_is_measured_turn_by_turn(tmp_path):
     table = run("watching", "--tiny", "--rounds", 2, "--steps", 2, "--output", tmp_path)
     for what in ("time", "processor time"):
-        assert re.search(
-            rf"^{what}: all off .* defaults .*; defaults / all off [0-9.]+ ± [0-9.]+ of 2 rounds$", table, re.M
-        )
+        for off in ("all off", "health off"):
+            figures = rf"{off} [0-9,]+ tokens/s, defaults [0-9,]+; defaults / {off} [0-9.]+ ± [0-9.]+ of 2 rounds"
+            assert re.search(f"^{what}: {figures}$", table, re.M)
     assert {name: len(turns) for name, turns in read(tmp_path, "watching")["turns"].items()} == {
         "all off": 2,
+        "health off": 2,
         "defaults": 2,
     }

@@ -3,8 +3,10 @@
 python -m tests.benchmarks.watching [--rounds 12] [--steps 10] [--tiny]
 
 Defaults are metrics.jsonl every 10 steps, console and log, W&B (offline, where nobody has a key), heartbeats and the
-watchdog. Both take turns. Beside the time that a turn took stands the processor time that the run and all its processes
-spent meanwhile: on a machine that others use, that alone says much. Exit code 1 if the ratio of it is below --least.
+watchdog, and what looks after a run's health: the rule of spikes, losses by row for a spike's documents, sections timed
+for stragglers, energy's counters. A third has the defaults but for health's. All take turns. Beside the time that a turn
+took stands the processor time that the run and all its processes spent meanwhile: on a machine that others use, that
+alone says much. Exit code 1 if the ratio of it, defaults over all off, is below --least.
 """
 
 from __future__ import annotations
@@ -24,13 +26,20 @@ from tests.benchmarks.case import Case
 from tests.benchmarks.contest import ROOT, Contestant, Running
 from tests.benchmarks.tokens import write_tokens
 
+HEALTH_OFF = {
+    "health.hang_timeout_s": "0",
+    "health.timing_every": "0",
+    "track.spike_documents": "0",
+    "track.energy.measure": "false",
+}
 OFF = {
     "track.wandb.mode": "disabled",
     "track.console": "quiet",
-    "track.every": "1000000",
-    "health.hang_timeout_s": "0",
+    "track.every": "1000000",  # the rule of spikes judges logged steps
+    **HEALTH_OFF,
 }
 ON = {"track.wandb.mode": "offline"}
+CONTESTANTS = {"all off": OFF, "health off": ON | HEALTH_OFF, "defaults": ON}
 TIMEOUT_S = 600.0
 
 
@@ -52,22 +61,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(report.machine_line(facts))
     found = {}
     for number, what in enumerate(("time", "processor time")):
-        off, on = ([turn[number] for turn in turns[name]] for name in ("all off", "defaults"))
-        found[what] = [one / other for one, other in zip(off, on, strict=True)]
-        speeds = [case.tokens * options.steps / statistics.median(seconds) for seconds in (off, on)]
-        median, spread = statistics.median(found[what]), report.spread(found[what])
-        print(
-            f"{what}: all off {speeds[0]:,.0f} tokens/s, defaults {speeds[1]:,.0f}; defaults / all off "
-            f"{median:.4f} ± {spread:.4f} of {len(off)} rounds"
-        )
+        on = [turn[number] for turn in turns["defaults"]]
+        for name in ("all off", "health off"):
+            off = [turn[number] for turn in turns[name]]
+            ratios = [one / other for one, other in zip(off, on, strict=True)]
+            found.setdefault(what, ratios)
+            speeds = [case.tokens * options.steps / statistics.median(seconds) for seconds in (off, on)]
+            print(
+                f"{what}: {name} {speeds[0]:,.0f} tokens/s, defaults {speeds[1]:,.0f}; defaults / {name} "
+                f"{statistics.median(ratios):.4f} ± {report.spread(ratios):.4f} of {len(off)} rounds"
+            )
     report.write(options.output / "watching.json", {"machine": facts, "case": asdict(case), "turns": turns})
     return 1 if statistics.median(found["processor time"]) < options.least else 0
 
 
 def take_turns(case: Case, folder: Path, *, rounds: int, steps: int) -> dict[str, list[tuple[float, float]]]:
     """(seconds, processor seconds) of each turn of `steps`, by contestant; who begins changes from round to round."""
-    running = [Running(Contestant("all off", "banyan", OFF), case, folder)]
-    running.append(Running(Contestant("defaults", "banyan", ON), case, folder))
+    running = [Running(Contestant(name, "banyan", settings), case, folder) for name, settings in CONTESTANTS.items()]
     turns: dict[str, list[tuple[float, float]]] = {one.name: [] for one in running}
     try:
         for one in running:

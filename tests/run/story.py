@@ -77,6 +77,7 @@ def overrides(data: Path, run_dir: Path, seed: int) -> list[str]:
         *("model.num_attention_heads=4", "model.num_key_value_heads=2", "train.precision=fp32"),
         *(f"train.steps={STEPS}", f"train.batch_size={BATCH}", "train.micro_batch_size=2", "train.profile=[68,69]"),
         *("optimizer.lr=1e-2", "schedule.warmup_steps=2", "track.every=1", "track.wandb.mode=disabled"),
+        *("health.layers_every=4", "health.window=64"),
         *(f"checkpoint.every={SAVED_EVERY}", f"evaluate.every={SEEN_EVERY}", "evaluate.bigram=false"),
         *("evaluate.prompt=the", "evaluate.prompts=['the tree','<i>rain</i>']", "evaluate.prompt_tokens=8"),
     ]

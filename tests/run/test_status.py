@@ -133,6 +133,42 @@ def test_heartbeats_and_locks_of_others_are_no_harm(tmp_path):
     assert read_status(run).state in ("starting", "silent", "killed")
 
 
+ROW = {"step": 40, "tokens": 5120, "time": 150.0, "train/loss": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("end", "step", "problem"),
+    [
+        (b'{"step": 50, "tok', 40, ""),
+        (b"\xff\x00\n\x80[\n", 40, "metrics.jsonl: 2 lines of its end can't be read"),
+        (b"\x00" * 300_000, 20, "metrics.jsonl: 1 line of its end can't be read"),
+    ],
+)
+def test_what_is_damaged_is_said_and_the_rest_is_told(tmp_path, capsys, end, step, problem):
+    run = make_run(tmp_path / "run", records=[(START, BEGAN)])
+    (run / "metrics.jsonl").write_bytes(json.dumps(ROW).encode() + b"\n" + end)
+    found = read_status(run)
+    assert (found.step, found.state, found.problems) == (step, "killed", [problem] if problem else [])
+    assert status.main([str(run)]) == 0
+    assert (f"  damaged    {problem}" in capsys.readouterr().out) == bool(problem)
+
+
+def test_a_journal_that_is_no_file_and_a_run_of_an_earlier_version_are_told(tmp_path, capsys):
+    run = make_run(tmp_path / "runs" / "old")
+    (run / "metrics.jsonl").write_text(json.dumps(ROW) + "\n")
+    assert "earlier version" in read_status(run).reason
+    broken = make_run(tmp_path / "runs" / "broken", records=[(START, BEGAN)])
+    (broken / "metrics.jsonl").mkdir()
+    assert read_status(broken).problems == ["metrics.jsonl: not a regular file"]
+    refused = make_run(tmp_path / "runs" / "refused")
+    (refused / "starts.jsonl").write_text('{"kind": "start", "pid": -1}\n')
+    assert status.main([str(tmp_path / "runs")]) == 2
+    shown = capsys.readouterr()
+    assert [line.split()[0] for line in shown.out.splitlines()] == ["run", "broken", "old"]
+    assert shown.err.count("\n") == 1
+    assert "starts.jsonl: pid: " in shown.err
+
+
 def test_several_are_a_table_and_a_folder_of_runs_is_all_of_them(tmp_path, capsys):
     for name in ("a", "b"):
         make_run(

@@ -13,6 +13,7 @@ from tests.report.run_page.page_of import CHROMIUM, Elements, open_in_chromium
 from tests.run import story
 from trainer.track.catalogue import LOGGED, find_logged
 from trainer.track.sinks.starts import read_lives
+from trainer.track.spike_record import read_spikes
 from trainer.verbs import data as data_verb
 from trainer.verbs import logs as logs_verb
 from trainer.verbs import report as report_verb
@@ -71,6 +72,23 @@ def test_the_page_tells_it(told, page):
     assert page.text.count("(changed)") == 1
     for said in ("not measured", "Samples over time", "<i>rain</i>", "Operators", "aten::", "SIGKILL to all"):
         assert said in page.text, said
+
+
+def test_the_page_has_what_the_run_recorded_of_spikes_and_layers(told, page):
+    run_dir, bad = told
+    recorded = read_spikes(run_dir)
+    assert bad in [spike.step for spike in recorded]
+    (run,) = page.data["runs"]
+    assert [step for step, _ in run["spikes"]] == [spike.step for spike in recorded]
+    assert "standard deviations of the 64 before it, of which 32 must be there" in page.text
+    maps = {each["title"]: each for each in page.data["maps"]}
+    assert len(maps) == 8  # all but those of experts
+    lines = [json.loads(line) for line in (run_dir / "layers.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(4, story.STEPS + 1, 4))
+    gradients = maps["Norm of gradients"]
+    assert gradients["labels"] == lines[0]["layers"]
+    columns = [list(column) for column in zip(*gradients["cells"], strict=True)]
+    assert columns == [[float(f"{value:.4g}") for value in line["grad_norm"]] for line in lines]
 
 
 def test_a_spike_leads_to_its_documents(told, page, capsys):

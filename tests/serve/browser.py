@@ -17,6 +17,8 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 KEYS = {"Enter": (13, "\r"), "Escape": (27, ""), "Tab": (9, "")}
+KEYS |= {name: (35 + place, "") for place, name in enumerate(("End", "Home", "ArrowLeft", "ArrowUp", "ArrowRight"))}
+KEYS["ArrowDown"] = (40, "")
 START_S = 60.0
 
 

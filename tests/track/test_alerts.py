@@ -18,6 +18,7 @@ from trainer.errors import STOPPED, ConfigError
 from trainer.rules.alerts import check_alerts
 from trainer.track.alerts import RECORD, Alerter
 from trainer.track.sinks import alerts as sink
+from trainer.track.spike_record import SpikeRecord, data_command
 
 
 def recorded(run_dir):
@@ -168,7 +169,8 @@ def test_the_end_of_a_run(tmp_path, code, kinds):
 def test_spikes_and_a_disk_that_fills_up(tmp_path):
     found = opened(tmp_path, disk_free=1.0)
     found.row({"step": 4, "train/loss": 2.0})
-    found.row({"step": 5, "train/loss": 12.0, "health/spike": 1.0})
+    found.row({"step": 5, "train/loss": 12.0})
+    found.spike(SpikeRecord(5, 100, 0.0, data_command(tmp_path, 5), {"train/loss": 12.0}))
     disk, spike = recorded(tmp_path)
     assert (disk["kind"], spike["kind"], spike["step"]) == ("disk", "spike", 5)
     assert f"banyan data at {tmp_path} step=5" in spike["text"]

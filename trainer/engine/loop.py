@@ -93,9 +93,15 @@ class Log(Protocol):
     """What the loop needs of a tracker; ranks other than 0 have none."""
 
     def log(
-        self, *, step: int, tokens: int, metrics: dict[str, float], row_losses: Sequence[float | None] | None = None
+        self,
+        *,
+        step: int,
+        tokens: int,
+        metrics: dict[str, float],
+        limits: dict[str, float] | None = None,
+        row_losses: Sequence[float | None] | None = None,
     ) -> None:
-        """Logs metrics of a step; `row_losses` are those of its rows, by position."""
+        """Logs metrics of a step; `limits` are those that a spike exceeds, `row_losses` its rows', by position."""
 
     def progress(self, *, step: int) -> None:
         """Moves the progress bar."""
@@ -142,7 +148,7 @@ class Trainer:
     gives the sequences consumed after a step, by which a run by tokens decays its learning rate, whatever its batch
     sizes were; without it, by steps. `by_dataset` tells the losses of a mixture's datasets apart,
     `by_row` those of rows. `judge` says which steps are bad, and `mind_bad_steps` does what is to be done about them;
-    after a rewind it gives other `steps`. `spikes` says which logged steps stand out.
+    after a rewind it gives other `steps`. Without a `judge`, `spikes` says which logged steps stand out.
     """
 
     config: Pretrain
@@ -340,20 +346,21 @@ class Trainer:
             extra |= self.by_dataset.metrics(total[len(sums) :][: apart[0].numel()].view(2, -1), self.progress.position)
         if self.log is not None:
             metrics = self._metrics(loss)
-            extra |= self._health(step, metrics)
-            wanted = self.by_row is not None and extra.get(SPIKE)
+            limits = {} if self.spikes is None else self.spikes.judge({"step": step, **metrics})
+            extra |= self._health(limits)
+            wanted = self.by_row is not None and limits
             rows = mean_by_position(total[-2 * batch_size :].view(2, -1)) if wanted else None
-            self.log.log(step=step, tokens=self.progress.tokens, metrics=metrics | extra, row_losses=rows)
+            self.log.log(
+                step=step, tokens=self.progress.tokens, metrics=metrics | extra, limits=limits, row_losses=rows
+            )
         self._clock = Clock()
 
-    def _health(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
+    def _health(self, limits: dict[str, float]) -> dict[str, float]:
         """Whether there was a bad step since the last log; where nothing is done about them, whether this is one."""
         if self.judge is not None:
             bad, self._bad_steps = self._bad_steps, 0
             return {SPIKE: float(bad > 0), "health/bad_steps": bad}
-        if self.spikes is None:
-            return {}
-        return {SPIKE: float(bool(self.spikes.judge({"step": step, **metrics})))}
+        return {} if self.spikes is None else {SPIKE: float(bool(limits))}
 
     def _metrics(self, loss: float) -> dict[str, float]:
         clock, steps = self._clock, self._clock.steps

@@ -23,6 +23,7 @@ from trainer.engine.spike_window import SpikeWindow
 from trainer.engine.stragglers import device_in_words
 from trainer.objective.build import Objective
 from trainer.ranks.mesh import Mesh
+from trainer.track.spikes import SpikeRule
 
 
 class Recheck:
@@ -37,7 +38,7 @@ class Recheck:
         say: Callable[[str], None],
     ) -> None:
         self._mesh, self._engine, self._objective, self._say = mesh, engine, objective, say
-        self._losses = SpikeWindow(health.window, health.sigma, mesh.device)
+        self._losses = SpikeWindow(SpikeRule(health.sigma, health.window), mesh.device)
         self._kept: list[tuple[Batch, Tensor]] = []
 
     def keep(self, batch: Batch, rows: Tensor) -> None:

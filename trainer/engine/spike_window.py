@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainer.machine.json_file import Count, from_json
-from trainer.track.spikes import limit_by_moments
+from trainer.track.spikes import SpikeRule
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,11 @@ class WindowState:
 
 
 class SpikeWindow:
-    """A ring of the last `size` finite values, fp64."""
+    """A ring of the rule's last finite values, fp64."""
 
-    def __init__(self, size: int, sigmas: float, device: torch.device) -> None:
-        self._size, self._sigmas = size, sigmas
+    def __init__(self, rule: SpikeRule, device: torch.device) -> None:
+        self._rule, size = rule, rule.window
+        self._size = size
         self._places = torch.arange(size, device=device)
         self._values = torch.zeros(size, dtype=torch.float64, device=device)
         self._count = torch.zeros((), dtype=torch.int64, device=device)
@@ -42,8 +43,8 @@ class SpikeWindow:
         apart = torch.where(there, self._values - first, 0)  # from the first: exact where all are the same
         mean = apart.sum() / full.clamp(min=1)
         squares = torch.where(there, (apart - mean).square(), 0).sum()
-        limit = limit_by_moments(first + mean, squares / (full - 1).clamp(min=1), self._sigmas)
-        spike = (value > limit) & (self._count >= self._size // 2)
+        limit = self._rule.limit_by_moments(first + mean, squares / (full - 1).clamp(min=1))
+        spike = (value > limit) & (self._count >= self._rule.needed)
         here = (self._places == self._count % self._size) & finite
         self._values = torch.where(here, value, self._values)
         self._count = self._count + finite

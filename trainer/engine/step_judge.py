@@ -15,6 +15,7 @@ from torch import Tensor
 from trainer.config import Health
 from trainer.engine.spike_window import SpikeWindow, window_from_json
 from trainer.ranks.mesh import Mesh
+from trainer.track.spikes import SpikeRule
 
 STATE = "spikes"  # in a checkpoint's state
 
@@ -25,8 +26,8 @@ class StepJudge:
     def __init__(self, health: Health, mesh: Mesh) -> None:
         self.skips = health.on_spike == "skip"
         self._mesh = mesh
-        self._losses = SpikeWindow(health.window, health.sigma, mesh.device)
-        self._norms = SpikeWindow(health.window, health.sigma, mesh.device)
+        rule = SpikeRule(health.sigma, health.window)
+        self._losses, self._norms = SpikeWindow(rule, mesh.device), SpikeWindow(rule, mesh.device)
         self._step, self._units = 0, 1
         self._loss = torch.zeros((), device=mesh.device)
         self._judged: list[tuple[int, Tensor]] = []

@@ -70,8 +70,8 @@ class Watchdog:
         patient = phase in PATIENT_PHASES or step == self._first_step
         self._beat = Beat(time.monotonic(), step, phase, last.count + 1 if step == last.step else 0, patient)
 
-    def start(self, run_dir: Path, mesh: Mesh) -> None:
-        """Begins to watch; every rank calls it."""
+    def start(self, run_dir: Path, mesh: Mesh, log: int | None) -> None:
+        """Begins to watch; every rank calls it, with the descriptor of its log if it keeps one."""
         if self._timeout_s == 0:
             return
         self._rank, self._world_size = mesh.rank, mesh.world_size
@@ -81,11 +81,7 @@ class Watchdog:
         self._logs = run_dir / "logs"
         self._files = HeartbeatFiles(run_dir, mesh.rank, mesh.world_size)
         mesh.main_finds(self._files.clear)
-        try:
-            log = self._logs / f"rank-{mesh.rank:05d}.log"
-            self._log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        except OSError:  # the run has said already that it keeps no log
-            self._log = os.open(os.devnull, os.O_WRONLY)
+        self._log = os.open(os.devnull, os.O_WRONLY) if log is None else os.dup(log)
         self._sign()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 

@@ -19,6 +19,7 @@ from trainer.engine.targets import Step
 from trainer.errors import NonFiniteError, require
 from trainer.machine.durable import write_json
 from trainer.ranks.mesh import Mesh
+from trainer.track.spike_record import REWOUND, SKIPPED
 
 NAMED = 12  # steps that a line names at most
 
@@ -28,7 +29,7 @@ class BadSteps:
     """Minds the bad steps of a run. Every rank calls it, with the same steps.
 
     `restore` sets weights, moments and all else that a checkpoint holds, `open_steps` gives the batches from a position
-    on, `say` tells whoever watches; rank 0 writes.
+    on, `say` tells whoever watches, `record` takes down a bad step and what is done about it; rank 0 writes.
     """
 
     config: Pretrain
@@ -40,6 +41,7 @@ class BadSteps:
     restore: Callable[[CheckpointReader, int], None]
     open_steps: Callable[[int], Iterator[Step]]
     say: Callable[[str], None]
+    record: Callable[[int, str], None] = lambda step, outcome: None
 
     def __call__(self, steps: list[int]) -> Iterator[Step] | None:
         """Does what is to be done about these steps; the batches to go on with after a rewind, else None."""
@@ -49,6 +51,8 @@ class BadSteps:
         return self._rewind(steps[0])
 
     def _list_skipped(self, steps: list[int]) -> None:
+        for step in steps:
+            self.record(step, SKIPPED)
         self._write(self.history.with_skipped(steps))
         named = ", ".join(map(str, steps[:NAMED])) + (f" and {len(steps) - NAMED} more" if steps[NAMED:] else "")
         self._tell(
@@ -78,6 +82,7 @@ class BadSteps:
                 f"step {step}: loss or gradient norm is a spike or not finite, and there is no checkpoint "
                 "to rewind to; lower checkpoint.every or optimizer.lr, or raise schedule.warmup_steps."
             )
+        self.record(step, REWOUND)  # its documents are known while the history leads to them
         reader = CheckpointReader(folder)
         back = reader.stated("progress", Progress.from_json)
         rewind = Rewind(from_step=step, to_step=back.step, position=self.history.positions_of(step)[1])

@@ -11,20 +11,22 @@ from typing import Any
 import yaml
 
 from trainer.config import flatten
-from trainer.config.energy import Energy
-from trainer.config.stored import from_values, load_values
+from trainer.config.stored import load_values
 from trainer.engine.profile_files import PROFILE, read_operators, trace_files
 from trainer.errors import BanyanError, InputError
 from trainer.machine.json_file import Malformed, from_json, read_json, read_regular
-from trainer.report.run_page.journal import read_sample_texts, read_series
+from trainer.report.run_page.journal import read_layers, read_sample_texts, read_series
+from trainer.report.run_page.layers import LayerMaps
 from trainer.report.run_page.record import OperatorTable, RunRecord, SpikeStory
+from trainer.report.run_page.spikes import severity
 from trainer.run.directory import CONFIG
+from trainer.run.gather_health import gather_energy, gather_health
 from trainer.run.plan_measured import compare_plan
 from trainer.run.status import RunStatus, end_in_words, read_status
 from trainer.run.step_documents import StepDocuments
-from trainer.track.energy import FILE as ENERGY
-from trainer.track.energy import energy_in_words, read_account
 from trainer.track.sinks.starts import read_lives
+from trainer.track.spike_record import REWOUND, SpikeRecord, read_spikes
+from trainer.track.spikes import SpikeRule
 
 FACTS, ENVIRONMENT, OVERRIDES = "facts.json", "environment.json", "overrides.yaml"
 MOST_STORIES = 20  # spikes that are shown
@@ -37,9 +39,11 @@ def gather_run(run_dir: Path, *, in_full: bool = True, say: Callable[[str], None
         raise InputError(f"{run_dir}: not a run directory, it has no {CONFIG}; name one, as runs/NAME.")
     status = read_status(run_dir)
     lives = tuple(read_lives(run_dir))
-    series = read_series(run_dir)
-    samples, total = read_sample_texts(run_dir)
     config = flatten(load_values(run_dir / CONFIG))
+    series = read_series(run_dir, *_spike_rule(config))
+    samples, total = read_sample_texts(run_dir)
+    spikes = [*series.spikes.spikes(run_dir), *read_spikes(run_dir)]
+    energy, energy_rows = gather_energy(run_dir, config, series.last_tokens)
     facts = _object(run_dir / FACTS, say)
     flops, formula = flops_of(facts)
     plan, problem = compare_plan(run_dir, series, lives) if in_full else ((), "")
@@ -53,7 +57,10 @@ def gather_run(run_dir: Path, *, in_full: bool = True, say: Callable[[str], None
         reasons=tuple(_reasons(lives, status)),
         samples=samples,
         samples_total=total,
-        spikes=tuple(_stories(run_dir, series.spikes.spikes(), in_full=in_full)),
+        spikes=tuple(_stories(run_dir, spikes, in_full=in_full)),
+        all_spikes=tuple(spikes),
+        health=gather_health(run_dir),
+        layers=read_layers(run_dir) if in_full else LayerMaps(),
         config=config,
         environment=_object(run_dir / ENVIRONMENT, say),
         facts=facts,
@@ -64,7 +71,8 @@ def gather_run(run_dir: Path, *, in_full: bool = True, say: Callable[[str], None
         profile=tuple(_operators(run_dir)),
         profile_files=tuple(str(Path(PROFILE) / name) for name in trace_files(run_dir)),
         command=_command(run_dir),
-        energy=_energy(run_dir, config),
+        energy=energy,
+        energy_rows=tuple(energy_rows),
     )
 
 
@@ -84,20 +92,28 @@ def _reasons(lives: tuple[Any, ...], status: RunStatus) -> list[str]:
     return [*ended, status.reason or status.state] if lives else []
 
 
-def _stories(run_dir: Path, spikes: list[Any], *, in_full: bool) -> list[SpikeStory]:
+def _spike_rule(config: dict[str, Any]) -> tuple[SpikeRule, int]:
+    """The run's own rule, and how often it logged; the defaults where its configuration, maybe an enemy's, has none."""
+    sigma, window, every = (config.get(key) for key in ("health.sigma", "health.window", "track.every"))
+    known = type(sigma) in (int, float) and type(window) is int and 4 <= window <= 1e6
+    rule = SpikeRule(float(str(sigma)), int(str(window))) if known else SpikeRule()
+    return rule, every if type(every) is int else 1
+
+
+def _stories(run_dir: Path, spikes: list[SpikeRecord], *, in_full: bool) -> list[SpikeStory]:
     """Spikes with their documents, the greatest, by step."""
-    chosen = sorted(sorted(spikes, key=lambda spike: -spike.sigmas)[:MOST_STORIES], key=lambda spike: spike.step)
-    commands = [f"banyan data at {shlex.quote(str(run_dir))} step={spike.step}" for spike in chosen]
-    if not in_full or not chosen:
-        return [SpikeStory(spike, command) for spike, command in zip(chosen, commands, strict=True)]
+    chosen = sorted(sorted(spikes, key=severity)[-MOST_STORIES:], key=lambda spike: spike.step)
     stories = []
     finder: StepDocuments | None = None
-    for spike, command in zip(chosen, commands, strict=True):
+    for spike in chosen if in_full else ():
+        if spike.outcome == REWOUND:  # by now that step may have been taken on other data
+            stories.append(SpikeStory(spike))
+            continue
         try:
             finder = finder or StepDocuments(run_dir)
-            stories.append(SpikeStory(spike, command, finder.top(spike.step)))
+            stories.append(SpikeStory(spike, finder.top(spike.step)))
         except (BanyanError, OSError) as error:
-            stories.append(SpikeStory(spike, command, problem=f"Its documents can't be shown here: {error}"))
+            stories.append(SpikeStory(spike, problem=f"The texts can't be shown here: {error}"))
     return stories
 
 
@@ -116,21 +132,6 @@ def _object(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
     except Malformed as error:
         say(f"banyan: {path}: {error}; left out")
         return {}
-
-
-def _energy(run_dir: Path, config: dict[str, Any]) -> tuple[str, str]:
-    """Energy in kWh, and how it was measured or estimated."""
-    account = read_account(run_dir / ENERGY)
-    if account is None or account.joules <= 0:
-        return "not measured", "energy"
-    prefix = "track.energy."
-    try:
-        given = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
-        settings = from_values(Energy, given, prefix)
-    except ValueError:  # an enemy's config.yaml; the account stands
-        settings = Energy()
-    figure, _, how = energy_in_words(account, settings).partition(", ")
-    return figure, f"energy, {how}"
 
 
 def _command(run_dir: Path) -> str:

@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from trainer.config import Model, Pretrain
-from trainer.data.tokens.dataset import find_folder
-from trainer.data.tokens.manifest import Manifest, read_manifest
+from trainer.data.tokens.manifest import Manifest
 from trainer.errors import ConfigError, InputError
 from trainer.machine.hub_name import local_folder
 from trainer.model.hugging_face.causal_lm import read_model_config
 from trainer.model.hugging_face.heads import CAUSAL, SEQ2SEQ
 from trainer.model.hugging_face.safetensors_folder import holds_tensors
 from trainer.objective.build import KINDS
+from trainer.run.launched_folder import training_manifests
 
 START = "decoder_start_token_id"
 
@@ -27,7 +27,7 @@ def settle_objective(config: Pretrain) -> Pretrain:
     if kind.head == CAUSAL:
         return config
     model = replace(config.model, head=kind.head)
-    manifests = _manifests(config)
+    manifests = sorted(training_manifests(config), key=lambda manifest: manifest.vocab_size)
     overrides = dict(model.overrides)
     if kind.has_labels:
         labels = kind.fixed_labels or _labels(manifests)
@@ -44,14 +44,6 @@ def settle_objective(config: Pretrain) -> Pretrain:
     if (folder / "config.json").is_file():
         overrides |= _tokens(model, manifests[-1], has_weights=holds_tensors(folder))
     return replace(config, model=replace(model, overrides=overrides))
-
-
-def _manifests(config: Pretrain) -> list[Manifest]:
-    """Of the training sets, that with the largest vocabulary last."""
-    data = config.data
-    paths = {"data.path": data.path} if data.path else {f"data.train.{n}.path": e.path for n, e in data.train.items()}
-    found = [read_manifest(find_folder(str(path), key=key, split="train")) for key, path in paths.items()]
-    return sorted(found, key=lambda manifest: manifest.vocab_size)
 
 
 def _labels(manifests: list[Manifest]) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ from trainer.ranks.mesh import Mesh
 from trainer.rules.compiled import settle_compile
 from trainer.rules.layouts import check_layout, settle_precision
 from trainer.run import directory as run_directory
+from trainer.run.launched_folder import with_vocabulary
 from trainer.run.lock import RunLock
 from trainer.run.rank_log import RankLog
 from trainer.run.resume import with_kept_precision
@@ -49,15 +50,12 @@ def fit_to_data(config: Pretrain, model_config: Model, training: list[Dataset], 
         model = widened_to(model_config, manifest.vocab_size) if added_to(model_config, manifest) else model_config
         extra = extra_ids_of(config.objective, config.data, manifest)
         require_vocabulary(model, manifest.vocab_size, manifest.folder, extra=extra)
-    elif config.model.vocab_size is None or (config.model.init_from and config.model.vocab_size < manifest.vocab_size):
-        config = with_values(config, {"model.vocab_size": manifest.vocab_size})
-    elif config.model.vocab_size < manifest.vocab_size:
+    config = with_trained_embeddings(with_vocabulary(config, manifest), manifest)
+    if model_config.path is None and config.model.vocab_size < manifest.vocab_size:
         raise ConfigError(
             f"model.vocab_size={config.model.vocab_size} is below the {manifest.vocab_size} of the tokenizer of "
             f"{manifest.folder}: leave it out or raise it."
         )
-    if config.adapt.name == "lora" and added_to(config.model, manifest):
-        config = with_values(config, {"adapt.embeddings": True})
     names = [dataset.name for dataset in validation]
     watched = bool(config.evaluate.patience or config.checkpoint.keep_best)
     of_tasks = "/" in config.evaluate.watch and bool(config.evaluate.tasks)
@@ -67,6 +65,13 @@ def fit_to_data(config: Pretrain, model_config: Model, training: list[Dataset], 
             f"evaluate.watch={config.evaluate.watch}: no such validation set; "
             f"{'choose one of ' + ', '.join(names) if names else 'give data.validation.NAME.path'}{tasks}."
         )
+    return config
+
+
+def with_trained_embeddings(config: Pretrain, manifest: Manifest) -> Pretrain:
+    """With the embeddings trained beside adapters where the data have tokens that the weights don't know."""
+    if config.adapt.name == "lora" and added_to(config.model, manifest):
+        return with_values(config, {"adapt.embeddings": True})
     return config
 
 

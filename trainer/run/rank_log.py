@@ -68,10 +68,11 @@ class RankLog:
     def __init__(self) -> None:
         self._streams: tuple[Any, Any] | None = None
         self._crashes: int | None = None
+        self.descriptor: int | None = None  # of the log; None where none is kept
 
     def open(self, run_dir: Path, rank: int) -> None:
         """Begins to keep what is logged and printed; a crash in native code leaves its stacks there."""
-        log = log_to_file(run_dir, rank)
+        log = self.descriptor = log_to_file(run_dir, rank)
         tell_launcher(run_dir)
         self._streams = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = (Kept(stream, name) for stream, name in zip(self._streams, STREAMS, strict=True))

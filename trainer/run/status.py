@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from trainer.checkpoint.complete import COMPLETE
-from trainer.checkpoint.folders import folder_of, list_steps
+from trainer.checkpoint.folders import folder_of, list_steps, step_of
 from trainer.errors import STOPPED, InputError
 from trainer.machine.json_file import Malformed, from_known, open_regular
 from trainer.ranks.heartbeat import Heartbeat
 from trainer.ranks.watchdog import SIGN_S
 from trainer.run.lock import HEARTBEAT_S, Holder, look_at
 from trainer.run.log_lines import last_said
-from trainer.track.sinks.journal import METRICS, NO_METRICS, Row, last_rows
+from trainer.track.sinks.journal import METRICS, NO_METRICS, Row, read_tail, with_nan
 from trainer.track.sinks.starts import Life, read_lives
 
 STARTING, TRAINING, EVALUATING, SAVING, ENDING = "starting", "training", "evaluating", "saving", "ending"
@@ -78,6 +78,7 @@ class RunStatus:
     starts: int
     restarts: list[dict[str, Any]]
     said: list[str]
+    problems: list[str]  # files of the run that can't be read, or not whole
 
     @property
     def lives(self) -> bool:
@@ -91,7 +92,7 @@ def read_status(run_dir: Path) -> RunStatus:
         raise InputError(f"{run_dir}: not a run directory, it has no config.yaml; name one, as runs/NAME.")
     lives = read_lives(run_dir)
     last = lives[-1] if lives else None
-    rows = _rows(run_dir)
+    rows, problems = _rows(run_dir)
     beats = _heartbeats(run_dir)
     state, reason, holder, seen = _state(run_dir, last, beats)
     lives_on = state in LIVING
@@ -99,9 +100,10 @@ def read_status(run_dir: Path) -> RunStatus:
     row = training[-1] if training else {}
     start = last.start if last else None
     taken = [beats[0].step - 1] if lives_on and 0 in beats else []
-    step = max([int(row.get("step", start.step if start else 0)), *taken])
     total = start.total_steps if start else None
     checkpoint = _newest_checkpoint(run_dir)
+    saved = step_of(checkpoint.name) if checkpoint else None
+    step = max([int(row.get("step", start.step if start else 0)), saved or 0, *taken])
     return RunStatus(
         run_dir=str(run_dir),
         name=_name(run_dir),
@@ -126,11 +128,12 @@ def read_status(run_dir: Path) -> RunStatus:
         evaluations=_evaluations(rows),
         seconds_left=_seconds_left(training, start.time if start else 0.0, total) if lives_on else None,
         checkpoint=str(checkpoint) if checkpoint else None,
-        checkpoint_step=int(checkpoint.name.split("-")[1]) if checkpoint else None,
+        checkpoint_step=saved,
         checkpoint_time=(checkpoint / COMPLETE).stat().st_mtime if checkpoint else None,
         starts=len(lives),
         restarts=restarts_of(lives),
         said=last_said(run_dir, SAID_LINES),
+        problems=problems,
     )
 
 
@@ -194,7 +197,9 @@ def _end(run_dir: Path, last: Life | None, *, gone: bool) -> tuple[str, str]:
         return KILLED, "its process is gone without a word: SIGKILL, power, or the machine was lost"
     if (run_dir / "summary.txt").is_file():
         return FINISHED, ""
-    return (STOPPED_STATE if (run_dir / "stopped.json").is_file() else UNKNOWN), ""
+    if (run_dir / "stopped.json").is_file():
+        return STOPPED_STATE, ""
+    return UNKNOWN, "an earlier version, which kept no record of starts, made this run"
 
 
 def _hang(run_dir: Path) -> str | None:
@@ -226,10 +231,14 @@ def _heartbeats(run_dir: Path) -> dict[int, Heartbeat]:
     return beats
 
 
-def _rows(run_dir: Path) -> list[Row]:
-    """The last rows of metrics.jsonl, NaN where a value wasn't finite."""
-    rows = last_rows(run_dir / METRICS)
-    return [{key: math.nan if value is None else value for key, value in row.items()} for row in rows]
+def _rows(run_dir: Path) -> tuple[list[Row], list[str]]:
+    """The last rows of metrics.jsonl, NaN where a value wasn't finite; and what is wrong with it."""
+    try:
+        rows, damaged = read_tail(run_dir / METRICS)
+    except Malformed as error:
+        return [], [f"{METRICS}: {error}"]
+    lines = f"{damaged:,} line{'s' * (damaged != 1)} of its end can't be read" if damaged else ""
+    return [with_nan(row) for row in rows], [f"{METRICS}: {lines}"] if damaged else []
 
 
 def _evaluations(rows: list[Row]) -> dict[str, float]:

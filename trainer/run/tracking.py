@@ -23,10 +23,9 @@ from trainer.run import directory as run_directory
 from trainer.run.lineage import data_references, newest_complete
 from trainer.track.lineage import DATA_FACT
 from trainer.track.metrics import flops_per_token, peak_flops
-from trainer.track.sinks.journal import read_metrics
 from trainer.track.sinks.sink import Start
 from trainer.track.spike_record import Documents
-from trainer.track.spikes import WINDOW, SpikeWatch
+from trainer.track.spikes import SpikeRule, SpikeWatch
 from trainer.track.tracker import Tracker
 
 
@@ -108,11 +107,14 @@ def open_tracker(
     )
 
 
-def open_spike_watch(config: Pretrain, run_dir: Path, progress: Progress) -> SpikeWatch:
-    """What tells spikes of logged values; it knows those of earlier starts."""
-    every = config.track.every
-    rows = read_metrics(run_dir, after=max(0, progress.step - (WINDOW + 1) * every)) if progress.step else []
-    return SpikeWatch(every, rows)
+def open_spike_watch(config: Pretrain, tracker: Tracker | None, progress: Progress) -> SpikeWatch | None:
+    """What tells spikes of logged values, of which it knows those of earlier starts; None on ranks other than 0, and
+    where every step is judged on the device."""
+    if tracker is None or config.health.on_spike != "log":
+        return None
+    rule, every = SpikeRule(config.health.sigma, config.health.window), config.track.every
+    rows = tracker.logged_after(max(0, progress.step - (rule.window + 1) * every)) if progress.step else []
+    return SpikeWatch(rule, every, rows)
 
 
 @contextlib.contextmanager

@@ -90,6 +90,7 @@ from trainer.run.spike_documents import worst_documents
 from trainer.run.summary import announce_end
 from trainer.run.tracking import closing, device_name, measure_utilisation, open_spike_watch, open_tracker
 from trainer.run.weights import open_run_weights
+from trainer.track.health_record import BAD_STEPS, RANKS, RECHECK
 from trainer.track.sinks.wandb_run import choose_mode
 from trainer.track.spike_record import StepDocument
 from trainer.track.tracker import Tracker
@@ -132,7 +133,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         model_config = widened_to(model_config, widest(training).manifest.vocab_size)
     check_shards(training + validation + test, config.data.verify_bytes, mesh)
     run_dir = enter_run_directory(config, mesh, lock, log)
-    watchdog.start(run_dir, mesh)
+    watchdog.start(run_dir, mesh, log.descriptor)
     config = with_length(dataclasses.replace(config, data=with_absolute_paths(config.data)))
     judge = open_tasks_of_run(config, widest(training), mesh)
 
@@ -205,6 +206,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         run_dir, config, model_config, mesh, training + validation, sizes, progress, total_steps, documents
     )
     say = tracker.note if tracker is not None else print
+    say_health = partial(partial, tracker.health) if tracker is not None else lambda about: print
     beat = partial(watchdog.beat, "evaluate")
     evaluation = LossEvaluator(objective, engine, validation, config.evaluate, mesh, beat=beat, say=say)
     answering = AnswerEvaluator(questions, engine, config.evaluate, mesh, partial(log_text, tracker, progress), beat)
@@ -215,7 +217,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     times = StepTimes(mesh.device, config.health.timing_every) if config.health.timing_every else None
     reading: dict[str, float] = {}
     if times is not None:
-        hooks.append(Stragglers(mesh, config.health.timing_every, times, lambda: reading, say))
+        hooks.append(Stragglers(mesh, config.health.timing_every, times, lambda: reading, say_health(RANKS)))
     for hook in hooks:
         hook.begin(reader)
     writer = CheckpointWriter(run_dir, mesh, config.checkpoint, say, object_store)
@@ -252,7 +254,8 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         writer=writer,
         restore=restore,
         open_steps=partial(open_steps, config, mesh, training, order, objective, reading),
-        say=say,
+        say=say_health(BAD_STEPS),
+        record=partial(record_bad_step, tracker, progress),
     )
 
     def state_beside() -> dict[str, Any]:
@@ -284,9 +287,9 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         by_row=RowLosses() if config.track.spike_documents else None,
         judge=judge_steps,
         mind_bad_steps=bad_steps,
-        spikes=open_spike_watch(config, run_dir, progress) if tracker is not None else None,
+        spikes=open_spike_watch(config, tracker, progress),
         times=times,
-        recheck=Recheck(config.health, mesh, engine, objective, say) if config.health.recheck else None,
+        recheck=Recheck(config.health, mesh, engine, objective, say_health(RECHECK)) if config.health.recheck else None,
         layers=open_layer_stats(config, assembly, mesh, run_dir),
     )
     if config.evaluate.at_start and config.evaluate.every > 0 and progress.step == 0:
@@ -388,6 +391,12 @@ def log_text(tracker: Tracker | None, progress: Progress, name: str, text: str) 
     if tracker is not None:
         tracker.text(step=progress.step, name=name, text=text)
         tracker.note(text)
+
+
+def record_bad_step(tracker: Tracker | None, progress: Progress, step: int, outcome: str) -> None:
+    """Takes down a step that is skipped or rewound; ranks other than 0 have no tracker."""
+    if tracker is not None:
+        tracker.spike(step=step, tokens=progress.tokens, outcome=outcome)
 
 
 def score_test(evaluation: LossEvaluator, progress: Progress, tracker: Tracker | None) -> list[tuple[Dataset, Score]]:

@@ -15,14 +15,18 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
 from trainer.config.alerts import Alerts
+from trainer.errors import InputError
 from trainer.machine.credentials import masked
 from trainer.machine.durable import require_plain_file
+from trainer.machine.json_file import Count, Malformed, from_known, parse_json
+from trainer.track.sinks.journal import last_rows
 
 RECORD = "alerts.jsonl"
 RECORD_TAIL_BYTES = 65536  # in which the last alert of a kind is looked for
@@ -118,6 +122,30 @@ class Alerter:
                 send()
             except Exception as error:
                 self._say(f"alert of kind {message['kind']} couldn't be sent by {name}: {_in_a_line(error)}")
+
+
+@dataclass(frozen=True)
+class Alert:
+    """An alert that was raised."""
+
+    time: float = 0.0
+    kind: str = ""
+    text: str = ""
+    step: Count | None = None
+
+
+def read_alerts(run_dir: Path) -> list[Alert]:
+    """The last alerts of a run; lines that aren't alerts are left out. InputError if the record isn't a file."""
+    try:
+        return [from_known(Alert, row) for row in last_rows(run_dir / RECORD, parse=_alert_row)]
+    except Malformed as error:
+        raise InputError(f"{run_dir / RECORD}: {error}. Remove it.") from error
+
+
+def _alert_row(line: bytes) -> dict[str, Any]:
+    row = parse_json(line)
+    from_known(Alert, row)
+    return dict(row)
 
 
 def address_of(webhook: str) -> str:

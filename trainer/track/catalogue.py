@@ -107,7 +107,10 @@ LOGGED: tuple[LoggedMetric, ...] = (
         "Repeated tokens by dataset",
     ),
     LoggedMetric(
-        "health/spike", "", "1 where the loss or the gradient norm is above mean + 6 sigma of 128 before it", "Spikes"
+        "health/spike",
+        "",
+        "1 where the loss or the gradient norm is a spike: above mean + health.sigma of health.window before it",
+        "Spikes",
     ),
     LoggedMetric(
         "health/bad_steps", "steps", "bad ones since the row before (health.on_spike is skip or rewind)", "Bad steps"

@@ -18,6 +18,7 @@ from trainer.machine.durable import require_plain_file, write_bytes
 from trainer.machine.json_file import Count, Malformed, Positive, from_json, parse_json, read_regular
 
 FILE = "spikes.jsonl"
+SKIPPED, REWOUND = "skipped", "rewound"
 MOST_BYTES = 256 * 2**20
 COLUMNS = ("position", "row_loss", "dataset", "source", "record", "first", "last", "tokens")
 
@@ -41,13 +42,19 @@ class StepDocument:
 
 @dataclass(frozen=True)
 class SpikeRecord:
-    """A spike: what it was of, how to see its data, the documents of its worst rows, or why there are none."""
+    """A spike: what it was of, how to see its data, the documents of its worst rows, or why there are none.
+
+    `limits` are what its figures exceed, where they are known. `outcome` is what was done about it (SKIPPED, REWOUND),
+    if anything.
+    """
 
     step: Positive
     tokens: Count
     time: float
     command: str
     figures: dict[str, float | None] = field(default_factory=dict)
+    limits: dict[str, float | None] = field(default_factory=dict)
+    outcome: str = ""
     documents: tuple[StepDocument, ...] = ()
     problem: str = ""
 
@@ -58,10 +65,11 @@ class SpikeRecord:
 
     def to_json(self) -> dict[str, object]:
         """A JSON object; read_spikes' inverse. What isn't finite is null."""
-        figures = {
-            name: value if value is not None and math.isfinite(value) else None for name, value in self.figures.items()
-        }
-        return {**dataclasses.asdict(self), "figures": figures}
+        return {**dataclasses.asdict(self), "figures": _finite(self.figures), "limits": _finite(self.limits)}
+
+
+def _finite(values: dict[str, float | None]) -> dict[str, float | None]:
+    return {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
 
 
 Documents = Callable[[int, "Sequence[float | None] | None"], Sequence[StepDocument]]
@@ -96,12 +104,12 @@ def read_spikes(run_dir: Path) -> list[SpikeRecord]:
 
 
 def cut_spikes(run_dir: Path, step: int) -> None:
-    """Cuts the file to the spikes up to `step`."""
+    """Cuts the file to the spikes up to `step`, and those that a rewind has left out of the run."""
     path = run_dir / FILE
     if not path.exists():
         return
     require_plain_file(path)
-    kept = [spike for spike in read_spikes(run_dir) if spike.step <= step]
+    kept = [spike for spike in read_spikes(run_dir) if spike.step <= step or spike.outcome == REWOUND]
     write_bytes(path, b"".join(encode_spike(spike) for spike in kept))
 
 

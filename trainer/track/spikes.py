@@ -2,7 +2,8 @@
 
 A value is a spike where it is above mean + 6 sigma of the last 128 values before it; of fewer than 64 none is judged
 (OLMo-core's SkipStepOptimizer, src/olmo_core/optim/skip_step_optimizer.py). Sigma is the sample's (divided by n - 1).
-Spikes join the values as all others do, so a level that stays high stops being one.
+Spikes join the values as all others do, so a level that stays high stops being one. health.sigma and health.window
+set both numbers, for health.on_spike=log as for skip and rewind.
 """
 
 from __future__ import annotations
@@ -10,32 +11,49 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 Number = TypeVar("Number", float, Any)
 
-WINDOW = 128  # values before the one that is judged
-NEEDED = 64  # of them, for it to be judged at all
-SIGMAS = 6.0
 SPIKE = "health/spike"  # 1 where a row's step spiked, else 0
 WATCHED = ("train/loss", "train/grad_norm")
 
 
-def spike_limit(values: Sequence[float]) -> float:
-    """What the next value after `values` (the last WINDOW of them) must not exceed; infinite while they are too few."""
-    window = values[-WINDOW:]
-    count = len(window)
-    if count < NEEDED:
-        return math.inf
-    first = window[0]
-    mean = math.fsum(value - first for value in window) / count  # from the first one: exact where all are the same
-    squares = math.fsum((value - first - mean) ** 2 for value in window)
-    return limit_by_moments(first + mean, squares / (count - 1))
+@dataclass(frozen=True)
+class SpikeRule:
+    """Above the mean of `window` values plus `sigma` standard deviations, once half of them are there."""
 
+    sigma: float = 6.0
+    window: int = 128  # values before the one that is judged
 
-def limit_by_moments(mean: Number, variance: Number, sigmas: float = SIGMAS) -> Number:
-    """The limit by the mean and the sample's variance of a window that is full enough; of floats, or of tensors."""
-    return mean + sigmas * variance**0.5
+    @property
+    def needed(self) -> int:
+        """Values that there must be for the next to be judged."""
+        return self.window // 2
+
+    def limit(self, values: Sequence[float]) -> float:
+        """What the next value after `values` must not exceed; infinite while they are too few."""
+        window = values[-self.window :]
+        count = len(window)
+        if count < max(2, self.needed):
+            return math.inf
+        first = window[0]
+        mean = math.fsum(value - first for value in window) / count  # from the first one: exact where all are the same
+        squares = math.fsum((value - first - mean) ** 2 for value in window)
+        return self.limit_by_moments(first + mean, squares / (count - 1))
+
+    def limit_by_moments(self, mean: Number, variance: Number) -> Number:
+        """The limit by the mean and the sample's variance of a window that is full enough; of floats, or of tensors."""
+        return mean + self.sigma * variance**0.5
+
+    @property
+    def in_words(self) -> str:
+        """The rule as a page or a document says it."""
+        return (
+            f"above the mean plus {self.sigma:g} standard deviations of the {self.window:,} before it, of which "
+            f"{self.needed:,} must be there"
+        )
 
 
 class SpikeWatch:
@@ -45,9 +63,9 @@ class SpikeWatch:
     divides join the values, so that the row of a stop, which an uninterrupted run doesn't have, changes nothing.
     """
 
-    def __init__(self, every: int, rows: Iterable[Mapping[str, float]] = ()) -> None:
-        self._every = every
-        self._values: dict[str, deque[float]] = {name: deque(maxlen=WINDOW) for name in WATCHED}
+    def __init__(self, rule: SpikeRule, every: int, rows: Iterable[Mapping[str, float]] = ()) -> None:
+        self._rule, self._every = rule, every
+        self._values: dict[str, deque[float]] = {name: deque(maxlen=rule.window) for name in WATCHED}
         for row in rows:
             self._add(row)
 
@@ -55,7 +73,7 @@ class SpikeWatch:
         """The limits that a row's values exceed, by name: none, or it is a spike. Then the row is one of the past."""
         exceeded = {}
         for name, values in self._values.items():
-            limit = spike_limit(tuple(values))
+            limit = self._rule.limit(tuple(values))
             if row.get(name, -math.inf) > limit:
                 exceeded[name] = limit
         self._add(row)

@@ -10,11 +10,12 @@ from typing import Any
 from trainer.errors import BanyanError
 from trainer.machine.durable import write_json
 from trainer.machine.terminal import one_line
+from trainer.track.health_record import keep_note
 from trainer.track.sinks import alerts, console, journal, spikes, starts, tensorboard, wandb_run
-from trainer.track.sinks.journal import metric_row, sample_row
+from trainer.track.sinks.journal import Journal, metric_row, sample_row
 from trainer.track.sinks.sink import Row, Sink, Start
 from trainer.track.spike_record import Documents, SpikeRecord, data_command
-from trainer.track.spikes import SPIKE, WATCHED
+from trainer.track.spikes import WATCHED
 
 FACTS = "facts.json"  # what was found out at the start; `banyan sync` needs it again
 
@@ -38,6 +39,7 @@ class Tracker:
         self._sinks: list[Sink] = []
         self._run_dir = run_dir
         self._documents = documents
+        self._metrics: Journal | None = None
 
     @staticmethod
     def open(start: Start, documents: Documents = lambda step, row_losses: ()) -> Tracker:
@@ -46,6 +48,7 @@ class Tracker:
         `documents` finds those of a spike.
         """
         tracker = Tracker(start.run_dir, documents)
+        tracker._metrics = start.metrics
         write_json(start.run_dir / FACTS, start.facts, sync_folder=False)  # the next start writes it again
         try:
             for open_sink in OPENERS:
@@ -65,37 +68,55 @@ class Tracker:
         step: int,
         tokens: int,
         metrics: Mapping[str, float],
+        limits: Mapping[str, float] | None = None,
         row_losses: Sequence[float | None] | None = None,
     ) -> None:
-        """Logs metrics of a step, and if it is a spike, its documents; `row_losses` are those of its rows, in order.
+        """Logs metrics of a step; with `limits`, of what it exceeds, it is a spike, of whose rows `row_losses` are.
 
         More than one call for a step is fine (training, then evaluation) as long as their keys differ.
         """
         row = metric_row(step=step, tokens=tokens, metrics=metrics)
         for sink in self._sinks:
             sink.row(row)
-        if row.get(SPIKE):
-            self._log_spike(row, row_losses)
+        if limits:
+            figures = {name: row[name] for name in WATCHED if name in row}
+            self.spike(step=step, tokens=tokens, figures=figures, limits=limits, row_losses=row_losses)
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            self.note(one_line(f"spike at step {step} ({shown}); its documents: {data_command(self._run_dir, step)}"))
 
-    def _log_spike(self, row: Row, row_losses: Sequence[float | None] | None) -> None:
-        step, problem = row["step"], ""
+    def spike(
+        self,
+        *,
+        step: int,
+        tokens: int,
+        figures: Mapping[str, float] | None = None,
+        limits: Mapping[str, float] | None = None,
+        outcome: str = "",
+        row_losses: Sequence[float | None] | None = None,
+    ) -> None:
+        """Records a spike with its documents; `outcome` is what was done about it."""
+        problem = ""
         try:
             documents = tuple(self._documents(step, row_losses))
         except (BanyanError, OSError) as error:
             documents, problem = (), str(error)
         spike = SpikeRecord(
             step=step,
-            tokens=row["tokens"],
+            tokens=tokens,
             time=round(time.time(), 3),
             command=data_command(self._run_dir, step),
-            figures={name: row[name] for name in WATCHED if name in row},
+            figures={**(figures or {})},
+            limits={**(limits or {})},
+            outcome=outcome,
             documents=documents,
             problem=problem,
         )
         for sink in self._sinks:
             sink.spike(spike)
-        figures = ", ".join(f"{name} {row[name]:.4g}" for name in spike.figures)
-        self.note(one_line(f"spike at step {step} ({figures}); its documents: {spike.command}"))
+
+    def logged_after(self, step: int) -> list[Row]:
+        """The rows of metrics.jsonl of the steps after a step, NaN where a value wasn't finite."""
+        return [] if self._metrics is None else self._metrics.rows_after(step)
 
     def text(self, *, step: int, name: str, text: str) -> None:
         """Logs a text sample: a line of samples.jsonl, and in W&B `samples/NAME`."""
@@ -112,6 +133,11 @@ class Tracker:
         """Prints a line, above the progress bar if there is one."""
         for sink in self._sinks:
             sink.note(line)
+
+    def health(self, about: str, line: str) -> None:
+        """Says something of the run's health, and keeps it."""
+        keep_note(self._run_dir, about, line)
+        self.note(line)
 
     def rewind(self, *, step: int) -> None:
         """Goes back to a step, as a resume does: rows after it are no longer the run's."""

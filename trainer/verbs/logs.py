@@ -12,7 +12,6 @@ from pathlib import Path
 
 from trainer.errors import ConfigError
 from trainer.machine.terminal import show
-from trainer.run.directory import require_run_dir
 from trainer.run.log_lines import LogEntry, LogFile, first_error, last_entries, open_logs
 from trainer.run.status import LIVING, read_status
 from trainer.run.subcommand import split_arguments
@@ -35,7 +34,9 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"follow={given['follow']}: give true or false.")
     if not given["lines"].isdecimal() or not 0 < int(given["lines"]) <= 1_000_000:
         raise ConfigError(f"lines={given['lines']}: give a whole number from 1 to 1,000,000.")
-    run_dir = require_run_dir(folders[0])
+    run_dir = Path(folders[0]).expanduser()
+    if not run_dir.is_dir():
+        raise ConfigError(f"{folders[0]}: there is no such folder; name a run directory, as in banyan logs runs/NAME.")
     logs = open_logs(run_dir)
     if not logs:
         raise ConfigError(f"{run_dir}: no logs there; name a run directory, as in banyan logs runs/NAME.")

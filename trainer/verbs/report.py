@@ -5,8 +5,9 @@
     banyan report DATA_DIR [output=FOLDER] [track.wandb.KEY=VALUE] …
 
 RUN_DIR's page is RUN_DIR/report.html: curves, restarts, spikes with their documents, samples, layout, configuration,
-and how that differs from the run's that `against` names. Of several runs it is comparison.html in the first's folder;
-of a sweep's folder report.html there. DATA_DIR is an output of prepare, or a folder of token shards: its card is
+and how that differs from the run's that `against` names. Of several runs it is comparison.html in the first's folder,
+or in the folder of runs that is named instead; of a sweep's folder report.html there. DATA_DIR is an output of prepare,
+or a folder of token shards: its card is
 card.html and DATA_CARD.md. With a key of W&B's, or where track.wandb.mode or WANDB_MODE asks for it, card and data
 become an artifact there. Every page needs nothing else, and no network.
 """
@@ -14,11 +15,13 @@ become an artifact there. Every page needs nothing else, and no network.
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 from trainer.config import Wandb
-from trainer.data.tokens.manifest import Manifest, datasets_in, output_of, read_manifest
-from trainer.errors import ConfigError
+from trainer.data.tokens.manifest import FILE as MANIFEST
+from trainer.data.tokens.manifest import SPLITS, Manifest, datasets_in, output_of, read_manifest
+from trainer.errors import ConfigError, InputError
 from trainer.machine.durable import make_folder, write_text
 from trainer.machine.terminal import one_line, show
 from trainer.report.data_card.gather import gather_card
@@ -53,7 +56,22 @@ def main(arguments: list[str]) -> int:
     paths = [Path(folder).expanduser() for folder in folders]
     if all(is_run(path) or is_sweep(path) for path in paths) or len(paths) > 1:
         return _report_runs(paths, typed)
-    return _report_data(paths[0], typed)
+    if any(os.path.lexists(paths[0] / split / MANIFEST) for split in ("", *SPLITS)):
+        return _report_data(paths[0], typed)
+    return _report_runs(_runs_in(paths[0]), [f"{OUTPUT}{paths[0]}", *typed])
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """The runs in a folder of runs. ConfigError or InputError where there are none."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: there is no such folder; name a run directory, as runs/NAME, or prepared data.")
+    try:
+        return find_runs([str(folder)])
+    except InputError as error:
+        raise InputError(
+            f"{folder}: no run directory, and none in it, and no prepared data (manifest.json is missing); name "
+            'runs/NAME, or finish "banyan prepare" with the same command as before.'
+        ) from error
 
 
 def _report_runs(paths: list[Path], typed: list[str]) -> int:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, InputError
 from trainer.machine.terminal import one_line, show
 from trainer.report.run_page.life import layout_words
 from trainer.run.run_folders import find_runs
@@ -37,16 +38,26 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(f"status takes a run directory or several: {USAGE}.")
     if given["format"] not in FORMATS:
         raise ConfigError(f"format={given['format']}: choose one of {', '.join(FORMATS)}.")
-    found = [read_status(run_dir) for run_dir in find_runs(folders)]
+    run_dirs = find_runs(folders)
+    found, refused = [], []
+    for run_dir in run_dirs:
+        try:
+            found.append(read_status(run_dir))
+        except InputError as error:
+            if len(run_dirs) == 1:
+                raise
+            refused.append(str(error))
     if given["format"] == "json":
         print(json.dumps([status_as_json(status) for status in found], indent=1, ensure_ascii=True))
-    elif len(found) == 1:
+    elif len(run_dirs) == 1:
         for line in in_full(found[0], time.time()):
             show(one_line(line))
     else:
         for line in as_table(found, time.time()):
             show(one_line(line))
-    return 0
+    for line in refused:
+        print(one_line(f"banyan: {line}"), file=sys.stderr)
+    return 2 if refused else 0
 
 
 def status_as_json(status: RunStatus) -> dict[str, Any]:
@@ -92,6 +103,8 @@ def in_full(status: RunStatus, now: float) -> Iterator[str]:
             ranks = f"{restart['ranks']} rank{'s' * (restart['ranks'] != 1)}, {layout_words(restart['layout'])}"
             begun = f"{moment(restart['time'])} from step {restart['step']:,}{lost}"
             yield f"{'':<12} {begun}: {restart['reason'].rstrip('.')}; {ranks}"
+    for problem in status.problems:
+        yield f"  damaged    {problem}"
     for number, line in enumerate(status.said):
         yield f"  {'last said' if number == 0 else '':<10} {line}"
     yield f"  folder     {status.run_dir}"
@@ -122,6 +135,7 @@ def as_table(found: list[RunStatus], now: float) -> Iterator[str]:
     rows = [("run", "state", "step", "loss", "tokens/s", "left", "restarts", "reason")]
     for status in found:
         reason = status.reason.removeprefix(f"{status.state}: ")
+        damaged = f"; damaged: {', '.join(status.problems)}" if status.problems else ""
         rows.append(
             (
                 status.name,
@@ -131,7 +145,7 @@ def as_table(found: list[RunStatus], now: float) -> Iterator[str]:
                 "" if status.tokens_per_second is None else f"{status.tokens_per_second:,.0f}",
                 "" if status.seconds_left is None else duration(status.seconds_left),
                 str(len(status.restarts)),
-                "" if reason == status.state else reason[:80],
+                ("" if reason == status.state else reason[:80]) + damaged,
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

@@ -6,11 +6,23 @@ import re
 import pytest
 
 from tests.report.run_page.page_of import CHROMIUM, Elements, drawn_after_ms, open_in_chromium
+from trainer.data.tokens.history import Rewind
 from trainer.report.frame import script_hash
-from trainer.report.run_page.journal import RunSeries, Spike
+from trainer.report.run_page.journal import RunSeries
+from trainer.report.run_page.layers import LayerMaps
 from trainer.report.run_page.page import comparison_as_html, run_as_html
-from trainer.report.run_page.record import OperatorTable, RunRecord, SpikeDocument, SpikeStory
+from trainer.report.run_page.record import (
+    HangRecord,
+    HealthRecord,
+    OperatorTable,
+    RunRecord,
+    SpikeDocument,
+    SpikeStory,
+)
+from trainer.track.alerts import Alert
+from trainer.track.health_record import HealthNote
 from trainer.track.sinks.starts import Life, RunEnd, RunStart
+from trainer.track.spike_record import SpikeRecord, StepDocument
 
 HOSTILE = "</script><script>alert(1)</script><img src=https://x.example/p onerror=alert(2)> \u202eevil\x1b[31m &lt;"
 
@@ -20,12 +32,18 @@ def make_run(name="calm", rows=300, text="text"):
     for step in range(1, rows + 1):
         row = {"step": step, "tokens": 128 * step, "time": 1e9 + step, "train/loss": 3 + 1 / step, "train/lr": 1e-3}
         series.add(row | ({"eval/a/loss": 3.0, f"eval/{text}/acc": 0.5, text: 1.0} if step % 50 == 0 else {}))
-    series.spikes.count = 1
     lives = (
         Life(RunStart(time=1e9, host=text, ranks=2, layout={"zero_stage": 1, "precision": text}), RunEnd(reason=text)),
         Life(RunStart(time=1e9 + 100, host=text, step=90, logged=100, ranks=1, layout={"zero_stage": 0})),
     )
-    document = SpikeDocument(text, 3, 40, 5.5, text)
+    document, worst = SpikeDocument(text, 3, 40, 5.5, text), StepDocument(7, text, text, 3, 0, 9, 40, 9.25)
+    command = f"banyan data at {text} step="
+    spike = SpikeRecord(50, 6400, 1e9, command + "50", {"train/loss": 9.0}, {"train/loss": 4.0}, "", (worst,))
+    rewound = SpikeRecord(60, 7680, 1e9, command + "60", {}, {}, "rewound", (worst,), text)
+    layers = LayerMaps()
+    for step in (100, 200, 300):
+        norms = {"layers": [text, "0"], "weight_norm": [1.0, step], "update_norm": [0.5, None]}
+        layers.add({"step": step, "logit_max": 8.0, **norms})
     return RunRecord(
         name=name,
         run_dir=f"runs/{text}",
@@ -36,7 +54,18 @@ def make_run(name="calm", rows=300, text="text"):
         reasons=(text, ""),
         samples={text: [(10, text)]},
         samples_total=1,
-        spikes=(SpikeStory(Spike(50, 9.0, 3.0, 0.1), f"banyan data at {text} step=50", (document,)),),
+        spikes=(SpikeStory(spike, (document,)), SpikeStory(rewound)),
+        all_spikes=(spike, rewound),
+        layers=layers,
+        health=HealthRecord(
+            notes=(HealthNote(1e9, "ranks and data", f"step 30: rank 2 ({text}) is slow"),),
+            skipped=(70, 80),
+            rewinds=(Rewind(60, 50, 640),),
+            hang=HangRecord(1e9, f"no progress for 600 s: {text}", ((1, f"in all_reduce number 41 {text}"),)),
+            alerts=(Alert(1e9, text, text, 5),),
+            problems=(text,),
+        ),
+        energy_rows=(("Energy", "1 kWh"), (text, text)),
         config={"run.name": text, "train.steps": rows},
         environment={"host": text, "packages": {text: text}},
         facts={"parameters": 10**6, "device": text, "data": [{"name": text, "folder": text}]},
@@ -80,6 +109,27 @@ def test_curves_of_a_run_are_in_charts_by_what_they_are():
     assert run["spikes"] == [[50, 9.0]]
     for said in ("10 ", "changed", "steps lost", "banyan data at", "not measured", "energy", "1 restarts"):
         assert said.lower() in page.text.lower(), said
+
+
+def test_health_layers_and_energy_are_on_the_page():
+    page = Elements(run_as_html(make_run()))
+    (run,) = page.data["runs"]
+    assert [step for step, _ in run["bad"]] == [60, 70, 80]
+    assert [each["title"] for each in page.data["maps"]] == [
+        *("Norm of weights", "Norm of updates", "Updates relative to weights", "Greatest logit")
+    ]
+    weights, updates = page.data["maps"][:2]
+    assert (weights["labels"], weights["first"], weights["last"]) == (["text", "0"], [100, 200, 300], [100, 200, 300])
+    assert weights["cells"] == [[1.0, 1.0, 1.0], [100.0, 200.0, 300.0]]
+    assert updates["cells"] == [[0.5, 0.5, 0.5], [None, None, None]]
+    for said in (
+        *("2 skipped", "at step 70, 80", "rewound", "rank 2 (text) is slow", "no progress for 600 s", "number 41"),
+        *("Alerts that were sent", "The limit was loss 4", "The step was rewound", "1 kWh", "9.25"),
+    ):
+        assert said in page.text, said
+    calm = Elements(run_as_html(RunRecord("new", "runs/new", "starting", "", RunSeries())))
+    assert "Nothing was noted" in calm.text
+    assert calm.data["maps"] == []
 
 
 def test_several_runs_have_a_line_each_and_their_differing_keys():

@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from trainer.errors import InputError
-from trainer.report.run_page.journal import MOST_MOMENTS, RunSeries, SpikeFinder, read_series
+from trainer.report.run_page.journal import MOST_MOMENTS, RunSeries, read_series
 from trainer.report.run_page.thinned import CHUNK, MOST_STRETCHES, Thinned
 
 SPIKE = 54_321
@@ -60,18 +60,6 @@ def test_memory_doesnt_grow_with_rows():
 
     few, many = CHUNK, 3 * CHUNK
     assert peak(many) < 1.3 * peak(few)
-
-
-def test_a_spike_is_found_once_and_doesnt_hide_the_next():
-    finder = SpikeFinder()
-    for step in range(1, 301):
-        finder.add(step, 9.0 if step in (200, 201, 250) else loss_at(step))
-    assert [spike.step for spike in finder.spikes()] == [200, 201, 250]
-    assert finder.spikes()[0].mean == pytest.approx(3.05, abs=0.05)
-    noise = SpikeFinder()
-    for step in range(1, 2000):
-        noise.add(step, loss_at(step))
-    assert noise.count == 0
 
 
 def test_a_torn_last_line_is_left_out_and_any_other_refused(tmp_path):

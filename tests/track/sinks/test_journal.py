@@ -85,6 +85,14 @@ def test_a_line_torn_by_a_kill_is_cut_off(tmp_path, torn):
     assert steps_of(tmp_path / METRICS) == [10, 20, 110]
 
 
+def test_lines_of_layers_are_cut_as_rows_are(tmp_path):
+    lines = [{"step": step, "tokens": 1, "time": 1.0, "layers": ["0"], "grad_norm": [0.1]} for step in range(1, 9)]
+    (tmp_path / "layers.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    cut_journals(tmp_path, 5)
+    kept = [json.loads(line) for line in (tmp_path / "layers.jsonl").read_text().splitlines()]
+    assert kept == lines[:5]
+
+
 def test_garbage_in_the_middle_is_named_and_left_alone(tmp_path):
     write_run(tmp_path, [10])
     with (tmp_path / METRICS).open("a") as file:

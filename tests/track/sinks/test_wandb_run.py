@@ -346,7 +346,7 @@ def test_alerts_reach_the_server(run_dir, server):
     config.track.wandb = Wandb(mode="online")
     config.track.alerts.wandb = True
     tracker = Tracker.open(Start(run_dir, config, RESOLVED, FACTS, start_step=0, total_steps=100))
-    tracker.log(step=10, tokens=1000, metrics={"train/loss": 9.0, "health/spike": 1.0})
+    tracker.log(step=10, tokens=1000, metrics={"train/loss": 9.0}, limits={"train/loss": 4.0})
     tracker.close(exit_code=0, summary={})
     found = [(each["title"], each["severity"]) for each in server.alerts]
     assert found == [("spike", "WARN"), ("finished", "INFO")]

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from trainer.machine.terminal import safe
+from trainer.report.run_page.layers import HeatMap
 from trainer.report.run_page.record import RunRecord
+from trainer.report.run_page.spikes import MOST_SPIKES, severity
 from trainer.report.run_page.thinned import Thinned
 from trainer.track.catalogue import LOGGED, chart_of, find_logged
 
+LOSS = "train/loss"
 DIGITS = 7  # of a value: fp32 has no more
+MOST_BAD = 500  # skipped steps that are marked
 MOST_LINES = 60  # of a chart
 MOST_CHARTS = 80
 
@@ -27,7 +33,8 @@ def chart_data(runs: Sequence[RunRecord]) -> dict[str, Any]:
             if name in run.series.metrics and len(chart["lines"]) < MOST_LINES:
                 label = run.name if len(runs) > 1 else _label(name)
                 chart["lines"].append({"run": number, "metric": name, "label": safe(label)})
-    return {"runs": [_run(run) for run in runs], "charts": list(charts.values())[:MOST_CHARTS]}
+    maps = [_map(each) for each in runs[0].layers.found()] if len(runs) == 1 else []
+    return {"runs": [_run(run) for run in runs], "charts": list(charts.values())[:MOST_CHARTS], "maps": maps}
 
 
 def _place(name: str) -> tuple[int, str]:
@@ -38,7 +45,7 @@ def _place(name: str) -> tuple[int, str]:
 def _label(name: str) -> str:
     """A line's name in its chart: `train`, `validation`, `f1`."""
     parts = name.split("/")
-    if name == "train/loss":
+    if name == LOSS:
         return "train"
     if name.startswith("eval/"):
         inner = name.removeprefix("eval/")
@@ -64,7 +71,18 @@ def _run(run: RunRecord) -> dict[str, Any]:
             }
             for life, reason in zip(run.lives[1:], run.reasons, strict=False)
         ],
-        "spikes": [[story.spike.step, _short(story.spike.loss)] for story in run.spikes],
+        "bad": [
+            *(
+                [each.from_step, f"step {each.from_step:,} was bad: rewound to step {each.to_step:,}"]
+                for each in run.health.rewinds
+            ),
+            *([step, f"step {step:,} was bad: skipped"] for step in run.health.skipped[:MOST_BAD]),
+        ],
+        "spikes": [
+            [spike.step, _short(loss)]
+            for spike in sorted(sorted(run.all_spikes, key=severity)[-MOST_SPIKES:], key=lambda spike: spike.step)
+            if (loss := spike.figures.get(LOSS)) is not None
+        ],
         "series": {name: _series(series) for name, series in run.series.metrics.items()},
     }
 
@@ -77,6 +95,30 @@ def _series(series: Thinned) -> dict[str, Any]:
         found |= {"width": series.width, "ms": [round(step, 1) for step, _ in means]}
         found["mv"] = [_short(value) for _, value in means]
     return found
+
+
+def _map(layers: HeatMap) -> dict[str, Any]:
+    """A heat map: a column for each line, or several; cells by layer, null where there is no value."""
+    shown, other = layers.greatest, layers.least
+    if layers.statistic.shows_least:
+        shown, other = other, shown
+    found: dict[str, Any] = {
+        "title": layers.statistic.title,
+        "unit": layers.statistic.unit,
+        "labels": [safe(label) for label in layers.labels],
+        "first": layers.first,
+        "last": layers.last,
+        "cells": _cells(shown),
+    }
+    if layers.width > 1:
+        found |= {"others": _cells(other), "shows": "least" if layers.statistic.shows_least else "greatest"}
+    return found
+
+
+def _cells(columns: list[np.ndarray]) -> list[list[float | None]]:
+    """By layer, then column, with the digits that a colour and a hand's width of text can show."""
+    values = np.array(columns).T.tolist()
+    return [[float(f"{value:.4g}") if value == value else None for value in row] for row in values]
 
 
 def _short(value: float) -> float:

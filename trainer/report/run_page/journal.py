@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import heapq
 import json
-import math
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +11,12 @@ from typing import Any
 
 from trainer.errors import InputError
 from trainer.machine.json_file import Malformed, open_regular
+from trainer.report.run_page.layers import LayerMaps
+from trainer.report.run_page.spikes import SpikeFinder
 from trainer.report.run_page.thinned import Thinned
-from trainer.track.sinks.journal import METRICS, NO_METRICS, SAMPLES, Row
+from trainer.track.sinks.journal import LAYERS, METRICS, NO_METRICS, SAMPLES, Row
+from trainer.track.spikes import SpikeRule
 
-LOSS = "train/loss"
 LONGEST_LINE = 1 << 22  # bytes
 MOST_METRICS = 1000
 LONGEST_NAME = 200  # characters of a metric
@@ -25,59 +25,6 @@ MOST_GAPS = 100  # between rows, the longest, both of whose ends are in that tab
 MOST_SAMPLES = 12  # of each name, evenly spread
 MOST_NAMES = 40  # of samples
 LONGEST_SAMPLE = 4000  # characters
-WINDOW, SIGMAS, FEWEST = 128, 6.0, 32  # of spikes: logged rows before, standard deviations, rows to judge by
-MOST_SPIKES = 1000
-
-
-@dataclass(frozen=True)
-class Spike:
-    """A logged step whose loss stood out: SIGMAS standard deviations above the mean of the WINDOW rows before."""
-
-    step: int
-    loss: float
-    mean: float
-    deviation: float
-
-    @property
-    def sigmas(self) -> float:
-        """How far above, in standard deviations."""
-        return (self.loss - self.mean) / self.deviation if self.deviation > 0 else math.inf
-
-
-@dataclass
-class SpikeFinder:
-    """Losses one after another. A spike isn't among those that later ones are judged by."""
-
-    count: int = 0
-    _before: deque[float] = field(default_factory=deque)
-    _sum: float = 0.0
-    _squares: float = 0.0
-    _heap: list[tuple[float, int, Spike]] = field(default_factory=list)
-
-    def add(self, step: int, loss: float) -> None:
-        """The next one."""
-        rows = len(self._before)
-        if rows >= FEWEST:
-            mean = self._sum / rows
-            deviation = math.sqrt(max(0.0, self._squares / rows - mean * mean))
-            if loss > mean + SIGMAS * max(deviation, 1e-6 * abs(mean)):
-                self.count += 1
-                entry = (loss - mean, step, Spike(step, loss, mean, deviation))
-                (heapq.heappush if len(self._heap) < MOST_SPIKES else heapq.heappushpop)(self._heap, entry)
-                return
-        self._before.append(loss)
-        self._sum += loss
-        self._squares += loss * loss
-        if rows == WINDOW:
-            gone = self._before.popleft()
-            self._sum -= gone
-            self._squares -= gone * gone
-            if step % 1024 == 0:  # what rounding adds up to goes
-                self._sum, self._squares = math.fsum(self._before), math.fsum(each * each for each in self._before)
-
-    def spikes(self) -> list[Spike]:
-        """By step; of very many, the greatest."""
-        return sorted((spike for _, _, spike in self._heap), key=lambda spike: spike.step)
 
 
 @dataclass
@@ -119,6 +66,11 @@ class RunSeries:
     rows: int = 0
     left_out: set[str] = field(default_factory=set)  # metrics beyond MOST_METRICS
 
+    @property
+    def last_tokens(self) -> int:
+        """Targets trained on by the last row."""
+        return self.moments.rows()[-1][1] if self.rows else 0
+
     def add(self, row: Row) -> None:
         """The next row."""
         self.rows += 1
@@ -136,17 +88,26 @@ class RunSeries:
             if value is None or type(value) in (int, float):
                 series.add(step, None if value is None else float(value))
         self.moments.add(step, row["tokens"], row["time"])
-        loss = row.get(LOSS)
-        if type(loss) is float:
-            self.spikes.add(step, loss)
+        self.spikes.add(row)
 
 
-def read_series(run_dir: Path) -> RunSeries:
-    """The whole of metrics.jsonl; empty where there is none. InputError for a line that isn't a row."""
-    series = RunSeries()
+def read_series(run_dir: Path, rule: SpikeRule | None = None, every: int = 1) -> RunSeries:
+    """The whole of metrics.jsonl; empty where there is none. InputError for a line that isn't a row.
+
+    `rule` finds spikes in rows without a verdict, of a run that logged every so many steps.
+    """
+    series = RunSeries(spikes=SpikeFinder(rule, every))
     for row in _rows(run_dir / METRICS):
         series.add(row)
     return series
+
+
+def read_layers(run_dir: Path) -> LayerMaps:
+    """The whole of layers.jsonl; empty where there is none. InputError for a line that isn't a row."""
+    maps = LayerMaps()
+    for line in _rows(run_dir / LAYERS):
+        maps.add(line)
+    return maps
 
 
 def read_sample_texts(run_dir: Path) -> tuple[dict[str, list[tuple[int, str]]], int]:

@@ -14,6 +14,7 @@ from trainer.report.curves import readable_count
 from trainer.report.frame import note, page, section, tiles
 from trainer.report.markup import Content, Markup, element, table
 from trainer.report.run_page.charts import chart_data
+from trainer.report.run_page.health import energy_section, health_section
 from trainer.report.run_page.life import GOOD_STATES, LIVE_STATES, life_section
 from trainer.report.run_page.record import RunRecord
 from trainer.report.run_page.sections import (
@@ -28,6 +29,7 @@ from trainer.report.run_page.sections import (
 from trainer.report.run_page.style import STYLE
 from trainer.track.sinks.console import duration
 
+SCRIPT = ("axes.js", "curves.js", "heat.js", "page.js")
 AXES = (("step", "step"), ("tokens", "tokens"), ("time", "time"), ("flops", "FLOPs"))
 
 
@@ -37,12 +39,15 @@ def run_as_html(run: RunRecord, other: RunRecord | None = None) -> str:
     body = [
         *_top(run),
         *_curves([run], data),
+        *layers_section(run, data),
         *final_values([run]),
         *life_section(run),
+        *health_section(run),
         *spikes_section(run),
         *samples_section(run),
         *layout_section(run),
         *profile_section(run),
+        *energy_section(run),
         *environment_section(run),
         *configuration_section([run] if other is None else [run, other]),
     ]
@@ -70,7 +75,9 @@ def comparison_as_html(
 
 
 def _script() -> str:
-    return Path(__file__).with_name("page.js").read_text(encoding="utf-8")
+    """All that the page runs: its files one after another, in a scope of their own."""
+    parts = [(Path(__file__).parent / "script" / name).read_text(encoding="utf-8") for name in SCRIPT]
+    return '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n"
 
 
 def state_mark(state: str) -> Markup:
@@ -174,7 +181,11 @@ def _curves(runs: Sequence[RunRecord], data: dict[str, Any]) -> Iterator[Markup]
             element("span", {"id": "smoothed", "class": "soft"}, "off"),
         ),
         element("button", {"type": "button", "id": "reset", "disabled": ""}, "whole run"),
-        element("span", {"class": "soft"}, "drag across a curve to zoom, double-click for all of it"),
+        element(
+            "span",
+            {"class": "soft"},
+            "drag across a curve to zoom, double-click for all of it; arrow keys move along it",
+        ),
     )
     figures = [_chart(number, chart) for number, chart in enumerate(data["charts"])]
     missing = element("noscript", None, element("p", None, "Curves are drawn by this page's own script, which is off."))
@@ -199,6 +210,36 @@ def _chart(number: int, chart: dict[str, Any]) -> Markup:
     )
 
 
+def layers_section(run: RunRecord, data: dict[str, Any]) -> Iterator[Markup]:
+    """A heat map, layer by step, for each statistic of layers.jsonl."""
+    if not data["maps"]:
+        return
+    figures = [
+        element(
+            "figure",
+            {"class": "chart map", "data-map": str(number)},
+            element(
+                "figcaption",
+                None,
+                each["title"],
+                element("span", {"class": "soft"}, each["unit"]),
+                element("button", {"type": "button", "class": "log", "aria-pressed": "false"}, "log"),
+            ),
+            element("canvas", {"tabindex": "0", "role": "img", "aria-label": f"Heat map of {each['title']}"}),
+        )
+        for number, each in enumerate(data["maps"])
+    ]
+    width = max(each.width for each in run.layers.found())
+    thinned = (
+        f" {run.layers.lines:,} lines: a column stands for up to {width:,}, in the colour of the greatest value of "
+        "each layer, of entropy and of the idlest expert the least; pointing names both."
+        if width > 1
+        else ""
+    )
+    about = f"From layers.jsonl (health.layers_every), by step from left to right, layers from the input down.{thinned}"
+    yield section("Layers", note(about), element("div", {"class": "charts"}, figures))
+
+
 def _remarks(runs: Sequence[RunRecord], shown: int) -> Iterator[Markup]:
     width = max((series.width for run in runs for series in run.series.metrics.values()), default=1)
     rows = sum(run.series.rows for run in runs)
@@ -215,5 +256,7 @@ def _remarks(runs: Sequence[RunRecord], shown: int) -> Iterator[Markup]:
         yield note(f"{len(left):,} more metrics are left out; metrics.jsonl has them.")
     if any(len(run.lives) > 1 for run in runs):
         yield note("Dashed lines are restarts; point at one for its reason.")
+    if any(run.health.skipped or run.health.rewinds for run in runs):
+        yield note("Dotted lines are bad steps that were skipped or rewound.")
     if any(not math.isfinite(run.began or 0.0) for run in runs):
         yield note("The time of a start isn't known.")

@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainer.report.run_page.journal import RunSeries, Spike
+from trainer.data.tokens.history import Rewind
+from trainer.report.run_page.journal import RunSeries
+from trainer.report.run_page.layers import LayerMaps
+from trainer.track.alerts import Alert
+from trainer.track.health_record import HealthNote
 from trainer.track.sinks.starts import Life
+from trainer.track.spike_record import SpikeRecord
 
 
 @dataclass(frozen=True)
@@ -22,12 +27,32 @@ class SpikeDocument:
 
 @dataclass(frozen=True)
 class SpikeStory:
-    """A spike, the command that shows its data, and its most surprising documents; why there are none, if so."""
+    """A spike, and its most surprising documents with their texts; why there are none, if so."""
 
-    spike: Spike
-    command: str
+    spike: SpikeRecord
     documents: tuple[SpikeDocument, ...] = ()
     problem: str = ""
+
+
+@dataclass(frozen=True)
+class HangRecord:
+    """The last hang: when, what the watchdog said, and where each rank was."""
+
+    time: float
+    report: str
+    ranks: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class HealthRecord:
+    """What was said of a run's health. `problems` are of files that can't be read."""
+
+    notes: tuple[HealthNote, ...] = ()
+    skipped: tuple[int, ...] = ()
+    rewinds: tuple[Rewind, ...] = ()
+    hang: HangRecord | None = None
+    alerts: tuple[Alert, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,7 +88,10 @@ class RunRecord:
     reasons: tuple[str, ...] = ()
     samples: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     samples_total: int = 0
-    spikes: tuple[SpikeStory, ...] = ()
+    spikes: tuple[SpikeStory, ...] = ()  # the greatest
+    all_spikes: tuple[SpikeRecord, ...] = ()
+    health: HealthRecord = field(default_factory=HealthRecord)
+    layers: LayerMaps = field(default_factory=LayerMaps)
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -75,6 +103,7 @@ class RunRecord:
     profile_files: tuple[str, ...] = ()
     command: str = ""
     energy: tuple[str, str] = ("not measured", "energy")  # a figure, and how it came about
+    energy_rows: tuple[tuple[str, str], ...] = ()
 
     @property
     def began(self) -> float | None:

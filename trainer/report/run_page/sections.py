@@ -46,11 +46,8 @@ def _number(value: float | None) -> str:
 
 def spikes_section(run: RunRecord) -> Iterator[Markup]:
     """Losses that stood out, with the documents behind them."""
-    total = run.series.spikes.count
-    rule = (
-        "A spike is a logged step whose loss is more than 6 standard deviations above the mean of the up to 128 logged "
-        "steps before it."
-    )
+    total = len(run.all_spikes)
+    rule = f"A spike is a loss or a gradient norm {run.series.spikes.rule.in_words}."
     if not total:
         yield section("Spikes", note(f"None. {rule}"))
         return
@@ -60,32 +57,48 @@ def spikes_section(run: RunRecord) -> Iterator[Markup]:
 
 def _spike(story: SpikeStory) -> Markup:
     spike = story.spike
+    figures = ", ".join(f"{name.removeprefix('train/')} {_number(value)}" for name, value in spike.figures.items())
+    limits = " and ".join(f"{name.removeprefix('train/')} {_number(value)}" for name, value in spike.limits.items())
+    about = [f"The limit was {limits}." if limits else "", f"The step was {spike.outcome}." if spike.outcome else ""]
     parts: list[Content] = [
-        element("h3", None, f"Step {spike.step:,}: loss {spike.loss:.4f}"),
-        note(f"{spike.mean:.4f} before it, so {spike.sigmas:.1f} standard deviations above. Its data:"),
-        element("pre", None, story.command),
+        element("h3", None, f"Step {spike.step:,}{': ' + figures.replace('_', ' ') if figures else ''}"),
+        note(" ".join([*filter(None, about), "Its data:"]).replace("_", " ")),
+        element("pre", None, spike.command),
     ]
+    losses = {(each.source, each.record): each.row_loss for each in spike.documents}
     if story.documents:
         rows: list[list[Content]] = [
             [
                 element("span", {"class": "wide"}, document.source),
                 f"{document.record:,}",
                 f"{document.tokens:,}",
+                _number(losses.get((document.source, document.record))),
                 f"{document.surprise:.2f}",
                 element("div", {"class": "snippet"}, document.text),
             ]
             for document in story.documents
         ]
-        head = ["Source", "Record", "Tokens in the step", "Surprise, nats", "Text"]
-        parts.append(table(head, rows, words=(4,)))
+        head = ["Source", "Record", "Tokens in the step", "Loss of its row", "Surprise, nats", "Text"]
+        parts.append(table(head, rows, words=(5,)))
         parts.append(
             note(
                 "The documents most unlike the others: surprise is the mean of −log p of a document's tokens, p by "
                 "their counts in steps around it."
             )
         )
-    elif story.problem:
-        parts.append(note(story.problem))
+    elif spike.documents:
+        recorded: list[list[Content]] = [
+            [
+                element("span", {"class": "wide"}, each.source),
+                f"{each.record:,}",
+                f"{each.first:,} to {each.last:,} of {each.tokens:,}",
+                _number(each.row_loss),
+            ]
+            for each in spike.documents
+        ]
+        parts.append(table(["Source", "Record", "Tokens", "Loss of its row"], recorded))
+    for problem in filter(None, (story.problem, spike.problem)):
+        parts.append(note(problem))
     return element("div", {"class": "spike"}, parts)
 
 
@@ -130,17 +143,18 @@ def profile_section(run: RunRecord) -> Iterator[Markup]:
         return
     parts: list[Content] = []
     for operators in run.profile:
+        times = {"Own CPU ms": "self_cpu_us", "CPU ms": "cpu_us"}
+        if operators.device.upper() != "CPU":
+            times[f"Own {operators.device} ms"] = "self_device_us"
         rows: list[list[Content]] = [
             [
                 element("code", None, str(row["name"])),
                 f"{row['calls']:,}",
-                f"{row['self_cpu_us'] / 1e3:,.2f}",
-                f"{row['cpu_us'] / 1e3:,.2f}",
-                f"{row['self_device_us'] / 1e3:,.2f}",
+                *(f"{row[key] / 1e3:,.2f}" for key in times.values()),
             ]
             for row in operators.rows
         ]
-        head = ["Operator", "Calls", "Own CPU ms", "CPU ms", f"Own {operators.device} ms"]
+        head = ["Operator", "Calls", *times]
         inner = table(head, rows)
         summary = element("summary", None, f"rank {operators.rank}, steps {operators.steps}")
         parts.append(element("details", {"open": ""} if operators is run.profile[0] else None, summary, inner))

@@ -12,8 +12,8 @@ from trainer.config.alerts import CRASH, DISK, FINISHED, SPIKE, STOPPED, Alerts
 from trainer.errors import STOPPED as STOPPED_CODE
 from trainer.track.alerts import Alerter
 from trainer.track.sinks.sink import Row, Sink, Start
+from trainer.track.spike_record import SpikeRecord
 
-SPIKE_METRIC = "health/spike"
 LOOK_AT_DISK_S = 60.0
 
 
@@ -34,15 +34,19 @@ class AlertSink(Sink):
             self._alerter.add_way("W&B", *(sink.alert for sink in sinks))
 
     def row(self, row: Row) -> None:
-        """A spike, if the row has one; the disk, now and then."""
-        self._step = step = row["step"]
-        if row.get(SPIKE_METRIC):
-            loss = f" (loss {row['train/loss']:.4g})" if "train/loss" in row else ""
-            at = f"what it was made of: banyan data at {self._run_dir} step={step}"
-            self._alerter.alert(SPIKE, f"the loss or the gradient norm spiked at step {step}{loss}; {at}", step=step)
+        """The disk, now and then."""
+        self._step = row["step"]
         if time.monotonic() - self._looked > LOOK_AT_DISK_S:
             self._looked = time.monotonic()
             self._look_at_disk()
+
+    def spike(self, spike: SpikeRecord) -> None:
+        """A spike, and the command that shows its data."""
+        loss = spike.figures.get("train/loss")
+        about = [f"loss {loss:.4g}" if loss is not None else "", spike.outcome]
+        said = f" ({', '.join(filter(None, about))})" if any(about) else ""
+        text = f"the loss or the gradient norm spiked at step {spike.step}{said}; what it was made of: {spike.command}"
+        self._alerter.alert(SPIKE, text, step=spike.step)
 
     def close(self, *, exit_code: int, summary: Mapping[str, Any]) -> None:
         """Finished, stopped, or ended by an error; the launcher, which knows better, says which."""

@@ -6,7 +6,6 @@ written as null, and read back as NaN.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -80,6 +79,16 @@ class Journal:
         except OSError as error:
             raise _unwritable(self.path, error) from error
 
+    def last_rows(self) -> list[Row]:
+        """The whole rows among its last bytes, as the function of that name."""
+        return tail_rows(self._file.buffer)[0]  # type: ignore[arg-type]
+
+    def rows_after(self, step: int) -> list[Row]:
+        """The rows of the steps after a step, NaN where a value wasn't finite. InputError as end_of_step."""
+        file: Any = self._file.buffer
+        file.seek(end_of_step(self.path, file, step))
+        return [with_nan(row) for row in rows_of(self.path, file.read(MOST_BYTES))]
+
     def end_line(self) -> None:
         """Ends a line that was cut short, so that the next row has one of its own."""
         self._file.write("\n")
@@ -92,9 +101,9 @@ class Journal:
 class JournalSink(Sink):
     """metrics.jsonl and samples.jsonl of a run directory."""
 
-    def __init__(self, run_dir: Path, step: int) -> None:
+    def __init__(self, run_dir: Path, step: int, metrics: Journal | None = None) -> None:
         self._run_dir = run_dir
-        self._metrics = Journal(run_dir / METRICS)
+        self._metrics = metrics or Journal(run_dir / METRICS)
         self._samples = Journal(run_dir / SAMPLES)
         self.rewind(step)
 
@@ -123,7 +132,7 @@ class JournalSink(Sink):
 
 def open_sink(start: Start, say: Callable[[str], None]) -> Sink:
     """The journals, cut to the step that the run goes on from."""
-    return JournalSink(start.run_dir, start.start_step)
+    return JournalSink(start.run_dir, start.start_step, start.metrics)
 
 
 def encode(row: Mapping[str, Any]) -> str:
@@ -137,14 +146,20 @@ def read_rows(path: Path, *, after: int = 0) -> list[Row]:
     A last line that a kill cut short is ignored. Any other line that can't be read is an InputError.
     """
     try:
-        lines = _content_after(path, after).split(b"\n")
+        content = _content_after(path, after)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise InputError(f"{path}: can't be read ({error.strerror}).") from error
     except Malformed as error:
         raise InputError(f"{path}: {error}. Remove it.") from error
+    return rows_of(path, content)
+
+
+def rows_of(path: Path, content: bytes) -> list[Row]:
+    """The whole rows of a part of a journal that begins with a line. InputError as read_rows."""
     rows = []
+    lines = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -168,10 +183,12 @@ def _content_after(path: Path, step: int) -> bytes:
 
 def read_metrics(run_dir: Path, *, after: int = 0) -> list[Row]:
     """The rows of metrics.jsonl of the steps after a step, with NaN for the values that were not finite."""
-    return [
-        {key: math.nan if value is None else value for key, value in row.items()}
-        for row in read_rows(run_dir / METRICS, after=after)
-    ]
+    return [with_nan(row) for row in read_rows(run_dir / METRICS, after=after)]
+
+
+def with_nan(row: Row) -> Row:
+    """A row with NaN for the values that weren't finite."""
+    return {key: math.nan if value is None else value for key, value in row.items()}
 
 
 def last_rows(path: Path, *, most_bytes: int = TAIL_BYTES, parse: Callable[[bytes], Row] | None = None) -> list[Row]:
@@ -179,20 +196,38 @@ def last_rows(path: Path, *, most_bytes: int = TAIL_BYTES, parse: Callable[[byte
 
     Lines that can't be read, as a torn last one, are left out. Malformed if it isn't a file.
     """
+    return read_tail(path, most_bytes=most_bytes, parse=parse)[0]
+
+
+def read_tail(
+    path: Path, *, most_bytes: int = TAIL_BYTES, parse: Callable[[bytes], Row] | None = None
+) -> tuple[list[Row], int]:
+    """last_rows, and how many of its lines can't be read, but for a torn last one."""
     try:
         with open_regular(path) as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - most_bytes))
-            lines = file.read(most_bytes).split(b"\n")
+            return tail_rows(file, most_bytes=most_bytes, parse=parse)
     except FileNotFoundError:
-        return []
+        return [], 0
     except OSError as error:
         raise Malformed(f"can't be read ({error.strerror})") from error
-    rows = []
-    for line in lines[1:] if size > most_bytes else lines:
-        with contextlib.suppress(ValueError):
-            rows.append((parse or parse_row)(line))
-    return rows
+
+
+def tail_rows(
+    file: BinaryIO, *, most_bytes: int = TAIL_BYTES, parse: Callable[[bytes], Row] | None = None
+) -> tuple[list[Row], int]:
+    """The whole rows among the last bytes of a journal that is open, and the number of lines that can't be read."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - most_bytes))
+    *lines, last = file.read(most_bytes).split(b"\n")  # `last` has no end: nothing, or torn
+    begun = size > most_bytes  # in a line, of which that is the rest
+    rows, damaged = [], int(begun and not lines)
+    for line in [*lines[begun:], *([last] if lines or not begun else [])]:
+        try:
+            if line.strip():
+                rows.append((parse or parse_row)(line))
+        except ValueError:
+            damaged += line is not last
+    return rows, damaged
 
 
 def end_of_step(path: Path, file: BinaryIO, step: int) -> int:
@@ -227,7 +262,7 @@ def _line_start(file: BinaryIO, low: int, place: int) -> int:
 
 def _step_of(path: Path, line: bytes, place: int) -> int:
     try:
-        return int(parse_row(line)["step"])
+        return from_known(Axes, parse_json(line)).step  # a line of layers.jsonl has lists beside it
     except ValueError as error:
         raise InputError(f"{path}, byte {place:,}: not a JSON row with a step. Remove that line.") from error
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.config import Pretrain
 
 if TYPE_CHECKING:
+    from trainer.track.sinks.journal import Journal
     from trainer.track.spike_record import SpikeRecord
 
 Row = dict[str, Any]
@@ -30,6 +32,13 @@ class Start:
     facts: dict[str, Any]
     start_step: int
     total_steps: int
+
+    @cached_property
+    def metrics(self) -> Journal:
+        """metrics.jsonl, opened once for all who look into it: on a shared disk each open of a start counts."""
+        from trainer.track.sinks.journal import METRICS, Journal
+
+        return Journal(self.run_dir / METRICS)
 
 
 class Sink:

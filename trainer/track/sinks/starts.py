@@ -22,7 +22,7 @@ from typing import Annotated, Any
 from trainer.errors import STOPPED, InputError, StorageError
 from trainer.machine.credentials import masked
 from trainer.machine.json_file import Count, Malformed, Within, from_known, parse_json, read_json
-from trainer.track.sinks.journal import METRICS, Journal, last_rows
+from trainer.track.sinks.journal import Journal, last_rows
 from trainer.track.sinks.sink import Row, Sink, Start
 
 FILE = "starts.jsonl"
@@ -207,13 +207,12 @@ def _describe(start: Start) -> RunStart:
     }
     if parallel.offload != "none":
         layout["offload"] = parallel.offload
-    rows = last_rows(start.run_dir / METRICS)
     return RunStart(
         time=round(time.time(), 3),
         host=platform.node(),
         pid=os.getpid(),
         step=start.start_step,
-        logged=max((int(row["step"]) for row in rows), default=0),
+        logged=max((int(row["step"]) for row in start.metrics.last_rows()), default=0),
         total_steps=start.total_steps,
         ranks=int(facts.get("world_size", 1)),
         device=str(facts.get("device", "")),

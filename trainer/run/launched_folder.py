@@ -1,0 +1,56 @@
+"""The run directory as launchers know it, who have the configuration as it was typed: the one that ranks will choose.
+
+A run without a name is called after its configuration (directory.py), in which ranks have filled in by then what the
+data decide. Imports torch only where that needs it: login nodes have none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from trainer.config import Pretrain
+from trainer.config.plain_values import with_values
+from trainer.data.tokens.dataset import find_folder
+from trainer.data.tokens.manifest import Manifest, read_manifest
+from trainer.errors import BanyanError
+from trainer.run.directory import locate, with_absolute_places
+
+
+def locate_launched(config: Pretrain) -> Path:
+    """run.dir, or runs/NAME; absolute. Where data or model can't be seen from here, the name is by what was typed."""
+    if not config.run.dir and not config.run.name:
+        with contextlib.suppress(BanyanError, OSError):
+            config = settle_identity(config)
+    return locate(config)
+
+
+def settle_identity(config: Pretrain) -> Pretrain:
+    """What ranks make of a configuration before they name the run. InputError or ConfigError where they'd refuse it."""
+    config = with_absolute_places(config)
+    if config.model.path is not None:
+        from trainer.run.objective import settle_objective
+
+        config = settle_objective(config)
+    manifest = max(training_manifests(config), key=lambda each: each.vocab_size)
+    config = with_vocabulary(config, manifest)
+    if config.adapt.name == "lora":
+        from trainer.run.open import with_trained_embeddings
+
+        config = with_trained_embeddings(config, manifest)
+    return config
+
+
+def with_vocabulary(config: Pretrain, manifest: Manifest) -> Pretrain:
+    """With the vocabulary of a decoder of our own filled in: the data's, where none was asked for."""
+    size = config.model.vocab_size
+    if config.model.path is None and (size is None or (config.model.init_from and size < manifest.vocab_size)):
+        return with_values(config, {"model.vocab_size": manifest.vocab_size})
+    return config
+
+
+def training_manifests(config: Pretrain) -> list[Manifest]:
+    """Of the training sets, in their order."""
+    data = config.data
+    paths = {"data.path": data.path} if data.path else {f"data.train.{n}.path": e.path for n, e in data.train.items()}
+    return [read_manifest(find_folder(str(path), key=key, split="train")) for key, path in paths.items()]
