@@ -32,6 +32,7 @@ class Device:
     node_link: float  # to the others of its node, bytes per second and direction
     network: float  # to other nodes, bytes per second and direction
     watts: float
+    key: str = ""  # in the table below; none for a device that isn't there
 
     @property
     def cuda(self) -> bool:
@@ -40,10 +41,10 @@ class Device:
 
 
 def _gpu(
-    name: str, tflops_fp32: float, memory: int, bandwidth: float, node_link: float, network: float, watts: float
+    name: str, tflops_fp32: float, memory: float, bandwidth: float, node_link: float, network: float, watts: float
 ) -> Device:
     return Device(
-        name, peak_flops(name), tflops_fp32 * 1e12, memory * GB, bandwidth * GB, node_link * GB, network * GB, watts
+        name, peak_flops(name), tflops_fp32 * 1e12, round(memory * GB), bandwidth * GB, node_link * GB, network * GB, watts
     )
 
 
@@ -67,6 +68,7 @@ DEVICES = {  # fp32 TFLOP/s, GB, GB/s of memory, of the node's link, of the netw
     "rtx3070": _gpu("RTX 3070", 20.3, 8, 448, 32, 1.25, 220),
     "rtx3060": _gpu("RTX 3060", 12.7, 12, 360, 32, 1.25, 170),
 }
+DEVICES = {key: replace(device, key=key) for key, device in DEVICES.items()}
 
 
 def device_of(name: str, settings: PlanSettings, *, sharing: int) -> Device:
