@@ -29,6 +29,9 @@ class PlanSettings:
         common=True,
     )
     top: int = knob(5, "How many of them to show.", low=1)
+    calibrate: Optional[str] = knob(
+        None, "Run directory whose measured speed and memory correct the prediction.", common=True
+    )
     tokens: Optional[float] = knob(None, "Tokens to train on; by default those of the run.", "tokens", common=True)
     price: Optional[float] = knob(None, "Price of a device for an hour, in any currency.", common=True)
     output: Optional[str] = knob(None, "JSON file to write the plan to.", common=True)
