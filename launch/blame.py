@@ -83,7 +83,7 @@ def _doctors(run_dir: Path) -> list[str]:
 
 def same_node(one: str, other: str) -> bool:
     """Whether two names are of one node: one may have its domain behind it."""
-    return one == other or one.split(".")[0] == other.split(".")[0] and not one[0].isdigit()
+    return one == other or (one.split(".")[0] == other.split(".")[0] and not one[0].isdigit())
 
 
 def counts_of(nodes: Sequence[str], counts: Counter[str]) -> dict[str, int]:

@@ -64,7 +64,9 @@ def check_node_counts(launch: Launch, check: Callable[[int], None]) -> None:
     """Refuses numbers of nodes at which the configuration can't train; of an elastic job, each it might get."""
     per_node = batch_script.ranks_per_node(launch)
     if launch.elastic and launch.spares:
-        raise ConfigError(f"launch.spares={launch.spares}: an elastic job goes on with the nodes that it gets; take one.")
+        raise ConfigError(
+            f"launch.spares={launch.spares}: an elastic job goes on with the nodes that it gets; take one."
+        )
     if not launch.elastic:
         if launch.min_nodes != 1:
             raise ConfigError(f"launch.min_nodes={launch.min_nodes}: needs launch.elastic=true.")
@@ -93,7 +95,8 @@ def _without_blamed(launch: Launch, run_dir: Path) -> dict[str, str | None]:
     blamed = to_exclude(run_dir)
     if not blamed:
         return {}
-    print(f"left out       {', '.join(blamed)}, blamed in {run_dir / NODES} or {DOCTOR}")
+    if not launch.dry_run:
+        print(f"left out       {', '.join(blamed)}, blamed in {run_dir / NODES} or {DOCTOR}")
     given = [str(launch.sbatch["exclude"])] if launch.sbatch.get("exclude") else []
     return {"exclude": ",".join([*given, *blamed])}
 

@@ -9,7 +9,9 @@ from launch.blame import choose, counted, counts_of, hosts_named, names_of, reme
 from launch.failure import Failure
 from trainer.machine.durable import write_text
 
-TWICE = 2  # blames after which a node isn't kept, where there is no spare: another place in the queue costs more than one
+TWICE = (
+    2  # blames after which a node isn't kept, where there is no spare: another place in the queue costs more than one
+)
 CHOSEN = "nodes"  # beside the ranks' error files: what the batch script reads
 
 

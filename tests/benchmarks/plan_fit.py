@@ -77,7 +77,9 @@ def errors_of(runs: Sequence[PublishedRun], constants: Constants) -> list[float]
 def table(runs: Sequence[PublishedRun], constants: Constants) -> list[str]:
     """A line for each source and device, with the errors of both halves."""
     fitted, held_out = halves(runs)
-    lines = [f"{'source':<14}{'device':<11}{'fitted to':>10}{'median':>8}{'worst':>8}{'tested':>8}{'median':>8}{'worst':>8}"]
+    lines = [
+        f"{'source':<14}{'device':<11}{'fitted to':>10}{'median':>8}{'worst':>8}{'tested':>8}{'median':>8}{'worst':>8}"
+    ]
     groups = sorted({(run.source, str(run.facts["device"])) for run in runs})
     for source, device in [*groups, ("all", "")]:
         cells = ""

@@ -45,7 +45,14 @@ def _gpu(
     name: str, tflops_fp32: float, memory: float, bandwidth: float, node_link: float, network: float, watts: float
 ) -> Device:
     return Device(
-        name, peak_flops(name), tflops_fp32 * 1e12, round(memory * GIB), bandwidth * GB, node_link * GB, network * GB, watts
+        name,
+        peak_flops(name),
+        tflops_fp32 * 1e12,
+        round(memory * GIB),
+        bandwidth * GB,
+        node_link * GB,
+        network * GB,
+        watts,
     )
 
 

@@ -62,7 +62,9 @@ def time_of(
         return None
     width = head_width(model)
     of_attention = peak * shares.attention * min(1.0, width / 128) ** shares.narrow_heads
-    forward, backward = (work.linear[way] / (peak * shares.matmul) + work.attention[way] / of_attention for way in (0, 1))
+    forward, backward = (
+        work.linear[way] / (peak * shares.matmul) + work.attention[way] / of_attention for way in (0, 1)
+    )
     bandwidth = device.bandwidth * BANDWIDTH_SHARE
     spilt = shares.spill * work.product_bytes / bandwidth
     passes = shares.compiled if layout.config.train.compile else shares.eager

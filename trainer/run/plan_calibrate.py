@@ -40,7 +40,9 @@ def calibrated(settings: PlanSettings, cluster: Cluster, device_given: bool) -> 
             raise ConfigError("on what and on how many ranks it ran wasn't recorded")
         layout = layout_of_run(path, lives[-1].start)
     except (BanyanError, ValueError, LookupError, ArithmeticError, OSError) as error:
-        raise ConfigError(f"{key}: {str(error).rstrip('.')}; calibrate with a pretraining that logged some steps.") from None
+        raise ConfigError(
+            f"{key}: {str(error).rstrip('.')}; calibrate with a pretraining that logged some steps."
+        ) from None
     return _measure(key, path, series, lives[-1], layout, cluster, settings, device_given)
 
 
@@ -64,7 +66,9 @@ def _measure(
         )
     steps = _since(series, "perf/step_seconds", life)[1:]
     if len(steps) < FEWEST - 1:
-        raise ConfigError(f"{key}: it logged fewer than {FEWEST} rows since its last start; train longer, or track.every=1.")
+        raise ConfigError(
+            f"{key}: it logged fewer than {FEWEST} rows since its last start; train longer, or track.every=1."
+        )
     measured = statistics.median(steps)
     ran_on = Cluster(life.start.ranks, min(life.start.ranks, PER_NODE), own)
     if own.flops is None:
