@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from launch.rank_group import FORWARDED, ExitStatus
-from launch.ray import cluster, paths
+from launch.ray import blamed, cluster, paths
 from launch.verbs import VERBS
 from trainer.config import Launch
 from trainer.config.launchers import workers_of
@@ -59,7 +59,13 @@ def run(verb: str, config: Any, arguments: Sequence[str], check: Callable[[int],
                 variables={name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)},
                 desk=open_desk(),
             )
-            return Attempt(job, demand, config.launch, received).run()
+            nodes = blamed.living_nodes()
+            out = blamed.left_out(run_dir, demand, nodes)
+            if out:
+                print(f"banyan: without {', '.join(node.address for node in out)}, blamed before", flush=True)
+            status = Attempt(job, demand, config.launch, received, blamed.selector_of(out)).run()
+            blamed.keep_blame(run_dir, status, nodes)
+            return status
 
         with receiving() as received:
             return persevere(lambda: attempt(received), config.launch, run_dir, received)
