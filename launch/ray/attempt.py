@@ -6,7 +6,8 @@ import os
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -29,13 +30,21 @@ POLL_S = 0.2
 
 
 class Attempt:
-    """One group; `received` are the signals that this process got, and keeps getting."""
+    """One group; `received` are the signals that this process got, and keeps getting; `selector` labels of its nodes."""
 
-    def __init__(self, job: RayJob, demand: Demand, launch: Launch, received: Sequence[int]) -> None:
+    def __init__(
+        self,
+        job: RayJob,
+        demand: Demand,
+        launch: Launch,
+        received: Sequence[int],
+        selector: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._job = job
         self._demand = demand
         self._launch = launch
         self._received = received
+        self._selector = selector
         self._status: ExitStatus | None = None
 
     def run(self) -> ExitStatus:
@@ -66,7 +75,7 @@ class Attempt:
         """In a thread, so that signals reach the main one, and Ray Train leaves their handlers alone."""
         with vanishing_folder("ray-") as folder:
             try:  # Ray Train logs to its files; what matters of it is said here
-                result: Any = _make_trainer(self._job, self._demand, str(folder)).fit()
+                result: Any = _make_trainer(self._job, self._demand, self._selector, str(folder)).fit()
                 self._status = ExitStatus(int(result.return_value or 0))
             except WorkerGroupError as error:
                 self._status = failure_to_blame(error.worker_failures)
@@ -107,7 +116,7 @@ class GroupTrainer(DataParallelTrainer):
         return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
 
 
-def _make_trainer(job: RayJob, demand: Demand, folder: str) -> GroupTrainer:
+def _make_trainer(job: RayJob, demand: Demand, selector: Mapping[str, str], folder: str) -> GroupTrainer:
     """Ray Train's part: places the group, watches it, and makes an elastic one anew when the cluster changes."""
     elastic = demand.least < demand.most
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", COUNT_ANEW_S[elastic])
@@ -118,6 +127,7 @@ def _make_trainer(job: RayJob, demand: Demand, folder: str) -> GroupTrainer:
             num_workers=(demand.least, demand.most) if elastic else demand.least,
             use_gpu=demand.gpus > 0,
             resources_per_worker=demand.bundle,
+            label_selector=dict(selector) or None,
             elastic_resize_monitor_interval_s=job.launch.resize_check_s,
         ),
         "run_config": RunConfig(

@@ -18,11 +18,10 @@ from types import FrameType
 from typing import Any
 
 from launch.rank_group import FORWARDED, ExitStatus
-from launch.ray import cluster, paths
+from launch.ray import blamed, cluster, paths
 from launch.verbs import VERBS
 from trainer.config import Launch
 from trainer.config.launchers import workers_of
-from trainer.errors import FoundError
 from trainer.run.launched_folder import locate_launched
 
 # Of the driver's environment, what ranks get: settings and keys of the libraries that they use.
@@ -62,7 +61,13 @@ def run(verb: str, config: Any, arguments: Sequence[str], check: Callable[[int],
                 variables={name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)},
                 desk=open_desk(),
             )
-            return Attempt(job, demand, config.launch, received).run()
+            nodes = blamed.living_nodes()
+            out = blamed.left_out(run_dir, demand, nodes)
+            if out:
+                print(f"banyan: without {', '.join(node.address for node in out)}, blamed before", flush=True)
+            status = Attempt(job, demand, config.launch, received, blamed.selector_of(out)).run()
+            blamed.keep_blame(run_dir, status, nodes)
+            return status
 
         with receiving() as received:
             if VERBS[verb].answers:

@@ -23,6 +23,7 @@ from ray.train.backend import Backend, BackendConfig
 from launch import rank_environment
 from launch.failure import Failure
 from launch.rank_group import ExitStatus, RankGroup
+from launch.ray.blamed import placed
 from trainer.config import Launch
 from trainer.machine.host import NODE_VARIABLE, free_port
 
@@ -71,7 +72,7 @@ def run_ranks(settings: dict[str, RayJob]) -> int:
         status = _group.attend()
     _group = None
     if status.failure is not None:
-        raise RanksFailed(status)
+        raise RanksFailed(placed(status, ray.util.get_node_ip_address()))
     return status.exit_code
 
 

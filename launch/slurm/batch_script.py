@@ -32,7 +32,7 @@ def options_of(launch: Launch, run_dir: Path) -> dict[str, str | None]:
     """Options of sbatch by name; None takes the script's own line out."""
     options: dict[str, str | None] = {
         "job-name": f"banyan-{as_name(run_dir.name)}",
-        "nodes": str(launch.nodes),
+        "nodes": str(launch.nodes + launch.spares),
         "ntasks-per-node": str(ranks_per_node(launch)),
         "gpus-per-node": str(launch.gpus_per_node) if launch.gpus_per_node else None,
         "cpus-per-task": str(launch.cpus_per_task) if launch.cpus_per_task else None,

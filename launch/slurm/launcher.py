@@ -14,7 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from launch.blame import DOCTOR, NODES
 from launch.slurm import batch_script, site, waiting
+from launch.slurm.nodes import to_exclude
 from launch.verbs import Verb
 from trainer.config import Launch
 from trainer.errors import ConfigError
@@ -32,7 +34,7 @@ def run(verb: Verb, config: Any, arguments: Sequence[str], check: Callable[[int]
     launch = config.launch
     check_node_counts(launch, check)
     run_dir = folder_of_job(verb, config)
-    options = batch_script.options_of(launch, run_dir)
+    options = batch_script.options_of(launch, run_dir) | _without_blamed(launch, run_dir)
     forwarded = [argument for argument in arguments if not argument.startswith("launch.dry_run=")]
     script = batch_script.render(options, _settings(launch) | batch_script.verb_setting(verb.name), forwarded)
     if launch.dry_run:
@@ -72,6 +74,10 @@ def folder_of_job(verb: Verb, config: Any) -> Path:
 def check_node_counts(launch: Launch, check: Callable[[int], None]) -> None:
     """Refuses numbers of nodes at which the configuration can't train; of an elastic job, each it might get."""
     per_node = batch_script.ranks_per_node(launch)
+    if launch.elastic and launch.spares:
+        raise ConfigError(
+            f"launch.spares={launch.spares}: an elastic job goes on with the nodes that it gets; take one."
+        )
     if not launch.elastic:
         if launch.min_nodes != 1:
             raise ConfigError(f"launch.min_nodes={launch.min_nodes}: needs launch.elastic=true.")
@@ -93,6 +99,17 @@ def check_node_counts(launch: Launch, check: Callable[[int], None]) -> None:
             f"launch.elastic=true: {launch.min_nodes} to {launch.nodes} nodes, but {sizes} of them can't train; with "
             f"{first}: {why}"
         )
+
+
+def _without_blamed(launch: Launch, run_dir: Path) -> dict[str, str | None]:
+    """--exclude with the nodes that earlier jobs of this run had trouble with, besides those that are asked for."""
+    blamed = to_exclude(run_dir)
+    if not blamed:
+        return {}
+    if not launch.dry_run:
+        print(f"left out       {', '.join(blamed)}, blamed in {run_dir / NODES} or {DOCTOR}")
+    given = [str(launch.sbatch["exclude"])] if launch.sbatch.get("exclude") else []
+    return {"exclude": ",".join([*given, *blamed])}
 
 
 def submit(script: Path, count: int) -> list[str]:
@@ -139,10 +156,11 @@ def _log_of(output: str, job: str) -> Path:
 
 def _announce(jobs: Sequence[str], launch: Launch, run_dir: Path, output: str, *, trains: bool) -> None:
     nodes = f"{launch.min_nodes} to {launch.nodes}" if launch.elastic else str(launch.nodes)
+    spare = f", and {launch.spares} spare" if launch.spares else ""
     each = f"{batch_script.ranks_per_node(launch)} rank{'s' * (batch_script.ranks_per_node(launch) > 1)}"
     log = _log_of(output, jobs[0])
     many = f"jobs {' '.join(jobs)} submitted, one after the other" if len(jobs) > 1 else f"job {jobs[0]} submitted"
-    print(f"{many}: {nodes} node{'s' * (nodes != '1')} with {each} each")
+    print(f"{many}: {nodes} node{'s' * (nodes != '1')} with {each} each{spare}")
     if trains:
         print(f"run directory  {run_dir}")
     print(f"log            {log}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trainer.checkpoint.folders import folder_of, list_steps
 from trainer.machine.durable import write_json
-from trainer.machine.json_file import from_json, read_json
+from trainer.machine.json_file import Count, from_json, read_json
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Starts:
     step: int  # newest whole checkpoint at that start; 0: none
     fruitless: int  # starts before this one, in a row, that left no newer checkpoint
     most: int
+    spares: Count = 0  # nodes of the job that have no ranks
     refused: str | None = None  # why no start of this job can do better: bad configuration or input
 
     @property
@@ -45,12 +46,12 @@ def last_start(run_dir: Path) -> Starts | None:
         return None
 
 
-def first_or_next(run_dir: Path, job: str, most: int) -> Starts:
+def first_or_next(run_dir: Path, job: str, most: int, spares: int = 0) -> Starts:
     """The start that `job` is about to make when SLURM has given it its nodes."""
     last, step = last_start(run_dir), newest_step(run_dir)
     if last is None or last.job != job:
-        return Starts(job, step, 0, most)
-    return replace(last.next(step), most=most)
+        return Starts(job, step, 0, most, spares)
+    return replace(last.next(step), most=most, spares=spares)
 
 
 def newest_step(run_dir: Path) -> int:

@@ -1,7 +1,7 @@
 """What a SLURM job does next; slurm/pretrain.sbatch asks, and does it. Says why on stderr, which is the job's log.
 
     python -m launch.slurm.verdict begin OVERRIDES…     prints the run directory, or nothing if the run is finished
-    python -m launch.slurm.verdict after CODE ASKED     prints restart, requeue or "end CODE"
+    python -m launch.slurm.verdict after CODE ASKED     prints restart, requeue, "exclude NODES" or "end CODE"
 
 CODE is what srun ended with; ASKED is 1 if the job was asked to stop, by USR1 or preemption. torch isn't imported.
 """
@@ -17,7 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launch import failure
+from launch.blame import NODES
 from launch.failure import Failure, was_first
+from launch.slurm import nodes
 from launch.slurm.starts import Starts, first_or_next, last_start, newest_step
 from launch.verbs import VERBS
 from trainer.config import Launch
@@ -38,6 +40,8 @@ class Allocation:
     gpus_per_node: int
     chain: str
     gpus_per_task: str | None = None
+    names: tuple[str, ...] = ()  # of its nodes
+    first_job: str = ""  # that went on as this one, without a node
 
     @staticmethod
     def of(environment: Mapping[str, str]) -> Allocation:
@@ -49,12 +53,14 @@ class Allocation:
             gpus_per_node=int(environment.get("SLURM_GPUS_ON_NODE") or 0),
             chain=environment.get("BANYAN_CHAIN", ""),
             gpus_per_task=environment.get("SLURM_GPUS_PER_TASK"),
+            names=tuple(filter(None, environment.get("BANYAN_NODES", "").split(","))),
+            first_job=environment.get("BANYAN_FIRST_JOB", ""),
         )
 
     @property
     def name(self) -> str:
-        """What starts are counted by: a chain's jobs are one."""
-        return self.chain or self.job
+        """What starts are counted by: a chain's jobs are one, and a job that goes on as another."""
+        return self.chain or self.first_job or self.job
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -87,7 +93,7 @@ def begin(arguments: Sequence[str], allocation: Allocation) -> Path | None:
     options = read_options(verb, ["launch=slurm", *arguments])
     config = compose(verb.name, options.overrides, options.config_dir)
     check_allocation(config.launch, allocation)
-    check(verb, config, allocation.nodes * allocation.tasks_per_node)
+    check(verb, config, (allocation.nodes - config.launch.spares) * allocation.tasks_per_node)
     run_dir = folder_of_job(verb, config)
     if not verb.trains:
         run_dir = run_dir / f"job-{allocation.job}"  # several may go on at once
@@ -96,20 +102,20 @@ def begin(arguments: Sequence[str], allocation: Allocation) -> Path | None:
         _say(f"{run_dir}: finished before; a new run.name begins a new run")
         return None
     run_directory.create(run_dir)
-    start = first_or_next(run_dir, allocation.name, config.launch.max_restarts)
+    start = first_or_next(run_dir, allocation.name, config.launch.max_restarts, config.launch.spares)
     if start.refused:
         raise ConfigError(f"{start.refused} (found by an earlier job of this chain)")
     if start.exhausted:
         raise ConfigError(_gave_up(start))
-    _make_ready(run_dir, start)
+    _make_ready(run_dir, start, allocation)
     return run_dir
 
 
 def after(run_dir: Path, code: int, asked: bool, allocation: Allocation) -> str:
-    """What to do when the ranks of a start have ended: restart, requeue or "end CODE"."""
+    """What to do when the ranks of a start have ended: restart, requeue, "exclude NODES" or "end CODE"."""
     last = last_start(run_dir)
     assert last is not None, "begin wrote it"
-    wish = _wish(run_dir, code, asked, last)
+    wish = _wish(run_dir, code, asked, last, allocation)
     if wish == "requeue" and allocation.chain:
         _say("the next job of the chain goes on")
         return f"end {STOPPED}"
@@ -121,17 +127,23 @@ def after(run_dir: Path, code: int, asked: bool, allocation: Allocation) -> str:
         return "end 1"
     if wish == "restart":
         _say(f"the ranks ended with code {code}; newest checkpoint: step {start.step}")
-        _make_ready(run_dir, start)
+        _make_ready(run_dir, start, allocation)
+        unfit = nodes.unfit(run_dir, nodes.take(run_dir, allocation.names, start.spares))
+        if unfit and not allocation.chain:
+            return f"exclude {','.join(unfit)}"
     return wish
 
 
-def _wish(run_dir: Path, code: int, asked: bool, last: Starts) -> str:
+def _wish(run_dir: Path, code: int, asked: bool, last: Starts, allocation: Allocation) -> str:
     """What the ranks' end calls for, however often it was done before."""
     failed = first_failure(run_dir) if code else None
     if failed:
         failed.show()
         failure.keep(failed, run_dir)
         _tell(failed, run_dir)
+        blamed = nodes.blame(run_dir, _errors(run_dir), failed, allocation.names, newest_step(run_dir))
+        if blamed:
+            _say(f"put down to {', '.join(blamed)}, as {run_dir / NODES} remembers")
     if failed and failed.exit_code == 2:
         replace(last, refused=failed.message).write(run_dir)
         return "end 2"
@@ -147,9 +159,13 @@ def _wish(run_dir: Path, code: int, asked: bool, last: Starts) -> str:
 
 def check_allocation(launch: Launch, allocation: Allocation) -> None:
     """Refuses an allocation that isn't the one that `launch` asks for, or leaves GPUs or ranks without each other."""
-    nodes, gpus, tasks = allocation.nodes, allocation.gpus_per_node, allocation.tasks_per_node
-    if not launch.elastic and launch.nodes not in (1, nodes):
-        raise ConfigError(f"launch.nodes={launch.nodes}: this job has {nodes}; use sbatch --nodes={launch.nodes}.")
+    count, gpus, tasks = allocation.nodes, allocation.gpus_per_node, allocation.tasks_per_node
+    if launch.spares >= count:
+        raise ConfigError(f"launch.spares={launch.spares}: this job has {count} nodes, of which none would have ranks.")
+    if not launch.elastic and launch.nodes not in (1, count - launch.spares):
+        raise ConfigError(
+            f"launch.nodes={launch.nodes}: this job has {count}; use sbatch --nodes={launch.nodes + launch.spares}."
+        )
     if launch.gpus_per_node not in (0, gpus):
         raise ConfigError(
             f"launch.gpus_per_node={launch.gpus_per_node}: this job has {gpus}; "
@@ -208,10 +224,14 @@ def _tell(failed: Failure, run_dir: Path) -> None:
             _say(f"no alert could be sent: {problem}")
 
 
-def _make_ready(run_dir: Path, start: Starts) -> None:
+def _make_ready(run_dir: Path, start: Starts, allocation: Allocation) -> None:
     start.write(run_dir)
     shutil.rmtree(_errors(run_dir), ignore_errors=True)
     _errors(run_dir).mkdir(parents=True, exist_ok=True)
+    taken = nodes.take(run_dir, allocation.names, start.spares)
+    nodes.leave_to_script(_errors(run_dir), taken)
+    if left := [name for name in allocation.names if name not in taken]:
+        _say(f"ranks on {len(taken)} of {len(allocation.names)} nodes, not on {', '.join(left)}")
 
 
 def _errors(run_dir: Path) -> Path:

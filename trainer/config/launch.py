@@ -35,6 +35,11 @@ class Launch:
     chain: int = knob(1, "Jobs submitted, each to begin when the one before has ended.", low=1)
     elastic: bool = knob(False, "Take from min_nodes to nodes nodes, whatever is free, also after one was lost.")
     min_nodes: int = knob(1, "Fewest nodes of an elastic job.", low=1)
+    spares: int = knob(
+        0,
+        "Nodes of the job beside launch.nodes, that a start without a blamed node takes ranks to.",
+        later=True,
+    )
     dry_run: bool = knob(False, "Print the script and submit nothing.")
     # ray
     workers: Any = knob(

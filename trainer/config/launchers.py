@@ -57,7 +57,7 @@ LAUNCHERS: dict[str, LauncherFacts] = {
     "slurm": LauncherFacts(
         keys=(
             *("nodes", "gpus_per_node", "tasks_per_node", "cpus_per_task", "time", "partition", "account", "sbatch"),
-            *("setup", "grace_s", "max_restarts", "chain", "elastic", "min_nodes", "dry_run"),
+            *("setup", "grace_s", "max_restarts", "chain", "elastic", "min_nodes", "spares", "dry_run"),
         ),
         ranks=_slurm_ranks,
     ),

@@ -29,6 +29,9 @@ class PlanSettings:
         common=True,
     )
     top: int = knob(5, "How many of them to show.", low=1)
+    calibrate: Optional[str] = knob(
+        None, "Run directory whose measured speed and memory correct the prediction.", common=True
+    )
     tokens: Optional[float] = knob(None, "Tokens to train on; by default those of the run.", "tokens", common=True)
     price: Optional[float] = knob(None, "Price of a device for an hour, in any currency.", common=True)
     output: Optional[str] = knob(None, "JSON file to write the plan to.", common=True)
@@ -39,7 +42,13 @@ class PlanSettings:
     node_link: Optional[float] = knob(None, "Link to the devices of the node, one direction.", "bytes/s", low=1)
     network: Optional[float] = knob(None, "Network of a device to other nodes, one direction.", "bytes/s", low=1)
     watts: Optional[float] = knob(None, "Power of a device under load.", "W")
-    matmul_share: float = knob(0.65, "Share of the peak that large matrix products reach.", low=0.01, high=1.0)
-    attention_share: float = knob(0.4, "Share of the peak that attention's kernels reach.", low=0.01, high=1.0)
-    link_share: float = knob(0.8, "Share of a link's speed that collectives reach.", low=0.01, high=1.0)
+    matmul_share: Optional[float] = knob(
+        None, "Share of the peak that wide matrix products reach, instead of the fitted one.", low=0.01, high=1.0
+    )
+    attention_share: Optional[float] = knob(
+        None, "Share of the peak that attention's kernels reach, instead of the fitted one.", low=0.01, high=1.0
+    )
+    link_share: Optional[float] = knob(
+        None, "Share of a link's speed that collectives reach, instead of the fitted ones.", low=0.01, high=1.0
+    )
     latency_s: float = knob(5e-6, "Start of a collective, for each step of its ring or tree.", "seconds")

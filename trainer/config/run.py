@@ -45,8 +45,19 @@ MOST_WRITERS_AT_STAGE_0 = 4
 class Checkpoint:
     """When checkpoints are written and which are kept."""
 
-    every: int = knob(
-        1000, "Steps between checkpoints; the last step has one always; 0: only that.", "steps", common=True
+    every: int | str = knob(
+        1000,
+        "Steps between checkpoints; the last step has one always; 0: only that; auto: as loses least, by how long one "
+        "holds training up and by mtbf_hours.",
+        "steps",
+        common=True,
+    )
+    mtbf_hours: float = knob(
+        6000.0,
+        "Mean time between failures of a node, for checkpoint.every=auto; docs/SCALE.md says where the default is from.",
+        "hours",
+        low=0.001,
+        later=True,
     )
     keep: int = knob(3, "Newest checkpoints kept.", common=True, low=1)
     keep_every: int = knob(0, "Keep also every checkpoint whose step this divides; 0 is off.", "steps")

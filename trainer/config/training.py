@@ -35,7 +35,8 @@ class Train:
         None, "Checkpoint and leave with 85 after this step; the schedule is unchanged.", common=True, low=1
     )
     batch_size: int = knob(16, "Global batch, over all ranks.", "sequences", common=True, low=1)
-    micro_batch_size: Optional[int | str] = knob(
+    # Not Optional[int | str]: that is cached under a key of no order, and another library may have had str first.
+    micro_batch_size: int | str | None = knob(
         None,
         "What a rank takes through the model at once; by default the most, up to 8, that divides its share. "
         "Set, micro-batches are the same at any number of ranks; auto measures which is fastest of those that fit.",

@@ -25,6 +25,7 @@ from trainer.engine.layer_stats import LayerStats
 from trainer.engine.optimizers.build import learning_rates, set_learning_rates
 from trainer.engine.recheck import Recheck
 from trainer.engine.row_losses import RowLosses, mean_by_position
+from trainer.engine.saving import Saving
 from trainer.engine.schedule import scheduled_rate
 from trainer.engine.sequence import own_part
 from trainer.engine.step_judge import StepJudge
@@ -144,7 +145,8 @@ class Trainer:
     """One rank's part in a run.
 
     `steps` gives the micro-batches of each step, on the CPU; `evaluators` and `hooks` come in their order. `save`
-    begins a checkpoint of `progress`, and ends it too if it is given True: the run's last. Every rank calls it. `pace`
+    begins a checkpoint of `progress`, and ends it too if it is given True: the run's last. Every rank calls it. `saving`
+    says after which steps. `pace`
     gives the sequences consumed after a step, by which a run by tokens decays its learning rate, whatever its batch
     sizes were; without it, by steps. `by_dataset` tells the losses of a mixture's datasets apart,
     `by_row` those of rows. `judge` says which steps are bad, and `mind_bad_steps` does what is to be done about them;
@@ -163,6 +165,7 @@ class Trainer:
     log: Log | None
     evaluators: Sequence[Evaluator]
     save: Callable[[bool], None]
+    saving: Saving
     watchdog: Watchdog
     watched: Watched
     pace: Callable[[int], int] | None = None
@@ -406,15 +409,17 @@ class Trainer:
         self.progress.out_of_patience = patience > 0 and self.progress.evaluations_since_best >= patience
 
     def _saves_at(self, step: int) -> bool:
-        every = self.config.checkpoint.every
         improved = self.config.checkpoint.keep_best and self.progress.best_step == step
-        return (every > 0 and step % every == 0) or improved
+        return self.saving.is_due(step) or improved
 
     def _save_if_due(self, step: int, *, last: bool) -> None:
         if (self._saves_at(step) or last) and self._saved_step != step:
             self.watchdog.beat("save")
-            self._clock.checkpoint_stall += self._clock.pause(lambda: self.save(last))
+            stall_s = self._clock.pause(lambda: self.save(last))
+            self._clock.checkpoint_stall += stall_s
             self._saved_step = step
+            if not last:
+                self.saving.saved(step, stall_s)
 
 
 def _is_due(evaluator: Evaluator, step: int) -> bool:

@@ -46,11 +46,11 @@ def _block(layout: Layout, *, fused: bool) -> int:
     """All that autograd keeps of a block; `fused`: compiled, what is cheap to compute again isn't kept."""
     norms = 2 * _norm(layout, layout.config.model.hidden_size, fused=fused)
     products = _attention(layout, fused=fused) + _feed_forward(layout, fused=fused)
-    return norms + products + _dropout(layout) + (0 if fused else _bf16_copies(layout, ".layers.0."))
+    return norms + products + _dropout(layout) + _bf16_copies(layout, ".layers.0.")
 
 
 def _bf16_copies(layout: Layout, part: str) -> int:
-    """Of fp32 matrices, as autocast multiplies them; backward needs them again. Compiled, it makes them again."""
+    """Of fp32 matrices, as autocast multiplies them; backward needs them again, and compiled blocks keep them, too."""
     if not layout.config.autocasts:
         return 0
     matrices = [shape for name, shape in layout.held.items() if part in name and len(shape) > 1]
@@ -72,6 +72,8 @@ def _attention(layout: Layout, *, fused: bool) -> int:
     model = layout.config.model
     queries, keys = layout.rows_of("self_attn.q_proj"), layout.rows_of("self_attn.k_proj")
     saved = layout.tokens * (2 * queries + 2 * keys) * layout.width
+    if fused and not layout.cuda:  # the mix once more, by tokens: on a GPU that is how the kernel lays it out
+        saved += layout.tokens * queries * layout.width
     if model.qk_norm:
         saved += _norm(layout, queries + keys, fused=fused) - layout.tokens * (queries + keys) * layout.width
     if layout.config.data.separates_documents and not layout.cuda:

@@ -3,7 +3,8 @@
 Sources: NVIDIA's data sheets of H100, H200, A100, L40S and of the systems DGX A100 (200 Gb/s of network per GPU), DGX
 H100/H200 (400 Gb/s) and DGX B200 (400 Gb/s; memory and its bandwidth divided by its eight GPUs); of consumer GPUs, the
 Ampere, Ada and Blackwell whitepapers, with PCIe as their link and an Ethernet of 10 Gb/s (100 for the largest). Peaks
-are those that MFU is measured against (trainer/track/metrics.py).
+are those that MFU is measured against (trainer/track/metrics.py). Memory is what torch.cuda calls the total capacity,
+which is 1 to 2 % less than the GiB on the sheet (7 % with the L40S's error correction).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from trainer.config.plan import PlanSettings
 from trainer.errors import ConfigError
 from trainer.track.metrics import peak_flops
 
-GB = 10**9
+GB, GIB = 10**9, 2**30
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Device:
     node_link: float  # to the others of its node, bytes per second and direction
     network: float  # to other nodes, bytes per second and direction
     watts: float
+    key: str = ""  # in the table below; none for a device that isn't there
 
     @property
     def cuda(self) -> bool:
@@ -40,33 +42,41 @@ class Device:
 
 
 def _gpu(
-    name: str, tflops_fp32: float, memory: int, bandwidth: float, node_link: float, network: float, watts: float
+    name: str, tflops_fp32: float, memory: float, bandwidth: float, node_link: float, network: float, watts: float
 ) -> Device:
     return Device(
-        name, peak_flops(name), tflops_fp32 * 1e12, memory * GB, bandwidth * GB, node_link * GB, network * GB, watts
+        name,
+        peak_flops(name),
+        tflops_fp32 * 1e12,
+        round(memory * GIB),
+        bandwidth * GB,
+        node_link * GB,
+        network * GB,
+        watts,
     )
 
 
-DEVICES = {  # fp32 TFLOP/s, GB, GB/s of memory, of the node's link, of the network, W
-    "b200": _gpu("B200", 75, 180, 8000, 900, 50, 1000),
-    "h200": _gpu("H200", 67, 141, 4800, 450, 50, 700),
-    "h100": _gpu("H100", 67, 80, 3350, 450, 50, 700),
-    "h100_pcie": _gpu("H100 PCIe", 51, 80, 2000, 64, 50, 350),
-    "a100": _gpu("A100", 19.5, 80, 2039, 300, 25, 400),
-    "a100_40gb": _gpu("A100 40GB", 19.5, 40, 1555, 300, 25, 400),
-    "l40s": _gpu("L40S", 91.6, 48, 864, 32, 25, 350),
-    "rtx5090": _gpu("RTX 5090", 104.8, 32, 1792, 64, 12.5, 575),
-    "rtx5080": _gpu("RTX 5080", 56.3, 16, 960, 64, 1.25, 360),
-    "rtx5070": _gpu("RTX 5070", 30.9, 12, 672, 64, 1.25, 250),
-    "rtx4090": _gpu("RTX 4090", 82.6, 24, 1008, 32, 12.5, 450),
-    "rtx4080": _gpu("RTX 4080", 48.7, 16, 717, 32, 1.25, 320),
-    "rtx4070": _gpu("RTX 4070", 29.1, 12, 504, 32, 1.25, 200),
-    "rtx4060": _gpu("RTX 4060", 15.1, 8, 272, 16, 1.25, 115),
-    "rtx3090": _gpu("RTX 3090", 35.6, 24, 936, 32, 1.25, 350),
-    "rtx3080": _gpu("RTX 3080", 29.8, 10, 760, 32, 1.25, 320),
-    "rtx3070": _gpu("RTX 3070", 20.3, 8, 448, 32, 1.25, 220),
-    "rtx3060": _gpu("RTX 3060", 12.7, 12, 360, 32, 1.25, 170),
+DEVICES = {  # fp32 TFLOP/s, GiB, GB/s of memory, of the node's link, of the network, W
+    "b200": _gpu("B200", 75, 178.3, 8000, 900, 50, 1000),
+    "h200": _gpu("H200", 67, 139.8, 4800, 450, 50, 700),
+    "h100": _gpu("H100", 67, 79.1, 3350, 450, 50, 700),
+    "h100_pcie": _gpu("H100 PCIe", 51, 79.1, 2000, 64, 50, 350),
+    "a100": _gpu("A100", 19.5, 79.1, 2039, 300, 25, 400),
+    "a100_40gb": _gpu("A100 40GB", 19.5, 39.4, 1555, 300, 25, 400),
+    "l40s": _gpu("L40S", 91.6, 44.4, 864, 32, 25, 350),
+    "rtx5090": _gpu("RTX 5090", 104.8, 31.3, 1792, 64, 12.5, 575),
+    "rtx5080": _gpu("RTX 5080", 56.3, 15.5, 960, 64, 1.25, 360),
+    "rtx5070": _gpu("RTX 5070", 30.9, 11.6, 672, 64, 1.25, 250),
+    "rtx4090": _gpu("RTX 4090", 82.6, 23.5, 1008, 32, 12.5, 450),
+    "rtx4080": _gpu("RTX 4080", 48.7, 15.6, 717, 32, 1.25, 320),
+    "rtx4070": _gpu("RTX 4070", 29.1, 11.6, 504, 32, 1.25, 200),
+    "rtx4060": _gpu("RTX 4060", 15.1, 7.6, 272, 16, 1.25, 115),
+    "rtx3090": _gpu("RTX 3090", 35.6, 23.6, 936, 32, 1.25, 350),
+    "rtx3080": _gpu("RTX 3080", 29.8, 9.6, 760, 32, 1.25, 320),
+    "rtx3070": _gpu("RTX 3070", 20.3, 7.7, 448, 32, 1.25, 220),
+    "rtx3060": _gpu("RTX 3060", 12.7, 11.7, 360, 32, 1.25, 170),
 }
+DEVICES = {key: replace(device, key=key) for key, device in DEVICES.items()}
 
 
 def device_of(name: str, settings: PlanSettings, *, sharing: int) -> Device:

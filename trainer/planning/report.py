@@ -10,6 +10,7 @@ from trainer.model.sizes import count, count_active, decoder_shapes
 from trainer.planning.cluster import Cluster
 from trainer.planning.communication import transfers
 from trainer.planning.cost import DAY_S, Cost
+from trainer.planning.measured import Measured
 from trainer.planning.memory import CONSTRUCTION, LOAD, MARGIN, Memory
 from trainer.planning.scaling import ScalingPoint
 from trainer.planning.search import Candidate, Ranking
@@ -120,12 +121,21 @@ def _heading(candidate: Candidate, cluster: Cluster) -> Iterable[str]:
         for name, degree in (("tensor", config.parallel.tensor), ("sequence", config.parallel.sequence))
         if degree > 1
     )
+    if cluster.measured.source:
+        yield f"calibrated {cluster.measured.source}"
+        yield f"           {_correction(cluster.measured)}"
     tokens = config.train.batch_size * config.data.sequence_length
     yield (
         f"batch      {config.train.batch_size:,} sequences of {config.data.sequence_length:,} = {tokens:,} tokens a "
         f"step: {_counted(layout.data_ranks, 'data rank')}{shared}, {_counted(layout.micro_steps, 'micro-step')} of "
         f"{layout.micro_batch}"
     )
+
+
+def _correction(measured: Measured) -> str:
+    memory = f", memory of tensors × {measured.memory:.3g}" if measured.libraries is None else ""
+    beside = f", {measured.libraries / GB:.3g} GB beside tensors" if measured.libraries is not None else ""
+    return f"predicted time × {measured.time:.3g}{memory}{beside}"
 
 
 def _counted(number: int, noun: str) -> str:

@@ -70,7 +70,8 @@ def rank(config: Plan, cluster: Cluster) -> Ranking:
 def assess(config: Plan, cluster: Cluster) -> Candidate:
     """What a configuration that passed the checks takes."""
     layout = layout_of(config, cluster.devices, cuda=cluster.device.cuda)
-    return Candidate(config, layout, memory_of(layout), step_time(layout, cluster, config.plan))
+    memory, time = memory_of(layout), step_time(layout, cluster, config.plan)
+    return Candidate(config, layout, cluster.measured.of_memory(memory), cluster.measured.of_time(time))
 
 
 def _variants(config: Plan, cluster: Cluster) -> Iterator[Plan]:

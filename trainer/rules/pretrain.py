@@ -200,6 +200,10 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
     check_alerts(config.track.alerts)
     train = config.train
     sizes = range_of(config.launch)
+    require(
+        not isinstance(config.checkpoint.every, str) or config.checkpoint.every == AUTO,
+        f"checkpoint.every={config.checkpoint.every}: give a number of steps, or {AUTO}.",
+    )
     if isinstance(train.micro_batch_size, str):
         check_auto(train, elastic=sizes is not None)
     if sizes is None:

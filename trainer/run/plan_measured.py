@@ -14,7 +14,7 @@ from trainer.data.tokens.dataset import with_length
 from trainer.errors import BanyanError
 from trainer.planning.cluster import Cluster
 from trainer.planning.devices import DEVICES, Device, device_of
-from trainer.planning.layout import layout_of
+from trainer.planning.layout import Layout, layout_of
 from trainer.planning.memory import memory_of
 from trainer.planning.time import step_time
 from trainer.report.run_page.journal import RunSeries
@@ -36,18 +36,23 @@ def compare_plan(run_dir: Path, series: RunSeries, lives: Sequence[Life]) -> tup
         return (), f"banyan plan has no answer for this run: {error}"
 
 
-def _compare(run_dir: Path, series: RunSeries, start: RunStart) -> list[PlanRow]:
+def layout_of_run(run_dir: Path, start: RunStart) -> Layout:
+    """The layout that a start of a run had; ValueError where plan doesn't know its model."""
     config = with_length(from_values(Pretrain, load_values(run_dir / CONFIG)))
     if config.model.path is not None or config.model.kind != "decoder" or config.adapt.name != "full":
         raise ValueError("it plans trainings of Banyan's own decoder in full")
     micro = start.layout.get("micro_batch_size")
     if isinstance(micro, int):
         config = with_values(config, {"train.micro_batch_size": micro})
-    cuda = start.device not in ("", "cpu")
-    layout = layout_of(config, start.ranks, cuda=cuda)
+    return layout_of(config, start.ranks, cuda=start.device not in ("", "cpu"))
+
+
+def _compare(run_dir: Path, series: RunSeries, start: RunStart) -> list[PlanRow]:
+    layout = layout_of_run(run_dir, start)
+    cuda = layout.cuda
     memory = memory_of(layout)
     rows = [_memory(memory.allocated, series, cuda=cuda)]
-    device = _find(start.device)
+    device = device_named(start.device, PlanSettings())
     time = step_time(layout, Cluster(start.ranks, min(start.ranks, 8), device), PlanSettings()) if device else None
     measured = _median(series, "perf/step_seconds")
     predicted = f"{time.total:.4g} s" if time else "not known: no peak of this device"
@@ -71,11 +76,13 @@ def _memory(predicted: int, series: RunSeries, *, cuda: bool) -> PlanRow:
     return PlanRow("Memory of a rank", text, f"{measured / GB:.3f} GB resident, with Python's and torch's own", "")
 
 
-def _find(name: str) -> Device | None:
-    """The device of the plan's table whose peak a GPU of this name has."""
+def device_named(name: str, settings: PlanSettings) -> Device | None:
+    """The device of the plan's table whose peak a GPU of this name has; a CPU, which has none."""
+    if name == "cpu":
+        return device_of(name, settings, sharing=1)
     peak = peak_flops(name)
     found = next((key for key, device in DEVICES.items() if device.flops == peak), None) if peak else None
-    return device_of(found, PlanSettings(), sharing=1) if found else None
+    return device_of(found, settings, sharing=1) if found else None
 
 
 def _median(series: RunSeries, name: str) -> float | None:

@@ -41,6 +41,7 @@ from trainer.engine.layer_stats import LayerStats
 from trainer.engine.loop import Evaluator, Progress, Trainer, Watched
 from trainer.engine.recheck import Recheck
 from trainer.engine.row_losses import RowLosses
+from trainer.engine.saving import saving_of
 from trainer.engine.step_judge import STATE, StepJudge
 from trainer.engine.step_times import StepTimes
 from trainer.engine.stragglers import Stragglers
@@ -281,6 +282,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         save=lambda last: save(
             writer, config, mesh, fragments_to_save(assembly, mesh, hooks), progress, state_beside(), last=last
         ),
+        saving=saving_of(config.checkpoint, mesh, run_dir, progress.step, say),
         watchdog=watchdog,
         hooks=hooks,
         by_dataset=DatasetLosses(rows, order, config.data.sequence_length) if len(training) > 1 else None,

@@ -24,6 +24,7 @@ from trainer.planning.scaling import scale
 from trainer.planning.search import Candidate, assess, rank
 from trainer.rules.layouts import settle_precision
 from trainer.rules.pretrain import check_pretrain
+from trainer.run.plan_calibrate import calibrated
 
 
 def main(config: Plan) -> int:
@@ -32,6 +33,8 @@ def main(config: Plan) -> int:
     config = with_length(config)
     require_output(config)
     cluster = cluster_of(config.plan, config.launch)
+    if config.plan.calibrate is not None:
+        cluster = calibrated(config.plan, cluster, device_given=bool(config.plan.device or config.launch.device))
     native_bf16 = cluster.device.cuda or multiplies_bf16()
     precision = settle_precision(config, cluster.devices, native_bf16=native_bf16)
     config = with_values(config, {"train.precision": precision})
