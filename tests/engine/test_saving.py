@@ -6,7 +6,7 @@ import math
 import pytest
 
 from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config
-from trainer.checkpoint.interval import FIRST, daly_interval, decide
+from trainer.checkpoint.interval import FIRST, daly_interval, decide_interval
 from trainer.errors import ConfigError
 from trainer.rules.pretrain import check_pretrain
 
@@ -28,9 +28,11 @@ def test_its_first_term_is_youngs():
 
 
 def test_an_interval_stays_unless_another_is_clearly_better():
-    every = decide(20, stall_s=2.0, step_s=1.0, mtbf_s=36000.0, before=None).every
-    assert decide(40, stall_s=2.4, step_s=1.0, mtbf_s=36000.0, before=every).every == every
-    assert decide(40, stall_s=8.0, step_s=1.0, mtbf_s=36000.0, before=every).every == pytest.approx(2 * every, rel=0.02)
+    every = decide_interval(20, stall_s=2.0, step_s=1.0, mtbf_s=36000.0, before=None).every
+    assert decide_interval(40, stall_s=2.4, step_s=1.0, mtbf_s=36000.0, before=every).every == every
+    assert decide_interval(40, stall_s=8.0, step_s=1.0, mtbf_s=36000.0, before=every).every == pytest.approx(
+        2 * every, rel=0.02
+    )
 
 
 def due_steps(first, decisions, until):
@@ -59,9 +61,7 @@ def test_a_run_saves_as_it_decided_and_goes_on_so(corpus, tmp_path):
     assert steps == [*due_steps(0, first, 47), 47, *due_steps(47, decisions, 80), 80]
     plain = small_config(corpus, tmp_path / "plain", train__steps=80, checkpoint__every=0)
     assert run_ranks(pretrain, plain, 2) == [0, 0]
-    losses = [
-        {row["step"]: row["train/loss"] for row in read_metrics(tmp_path / name)} for name in ("run", "plain")
-    ]
+    losses = [{row["step"]: row["train/loss"] for row in read_metrics(tmp_path / name)} for name in ("run", "plain")]
     assert losses[0][80] == losses[1][80]
 
 

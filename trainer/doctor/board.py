@@ -18,7 +18,7 @@ class Board:
 
     def __init__(self, rank: int, world_size: int) -> None:
         self._rank, self._world_size = rank, world_size
-        self._store = torch.distributed.distributed_c10d._get_default_store().clone()
+        self._store = torch.distributed.distributed_c10d._get_default_store().clone()  # type: ignore[attr-defined]
 
     def tell(self, about: str, text: str) -> None:
         """Leaves this rank's note."""

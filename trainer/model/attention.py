@@ -151,7 +151,7 @@ class JoinedLayer:
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | BlockMask | None) -> Tensor:
         """LayerCache.attend, row by row: (rows, heads, 1, head_dim) → the same."""
         each = zip(self._rows, queries.split(1), keys.split(1), values.split(1), strict=True)
-        return torch.cat([cache.attend(*heads, mask) for cache, *heads in each])
+        return torch.cat([cache.attend(query, key, value, mask) for cache, query, key, value in each])
 
 
 class JoinedCache:

@@ -96,6 +96,13 @@ class Layout:
         return sum(padded(sum(sizes), self.ranks * ALIGNMENT) // self.ranks for sizes in groups)
 
     @property
+    def loss_chunk(self) -> int:
+        """Tokens whose logits the loss holds at once."""
+        chunk = self.config.model.loss_chunk
+        assert chunk is not None  # layout_of
+        return chunk
+
+    @property
     def bucket(self) -> int:
         """Elements whose gradients are reduced together, at stages 1 to 3."""
         return self.zero("reduce_bucket_size", bucket_elements(self.elements, cuda=self.cuda))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Correction:
     """Factors on what is predicted: 1 where nothing was measured."""
 
     source: str = ""  # the run, in words; empty: none

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trainer.planning.activations import block_traffic
 from trainer.planning.communication import Transfer, transfers
-from trainer.planning.layout import BUCKET, Layout
+from trainer.planning.layout import Layout
 from trainer.planning.states import uses_bf16_optimizer
 
 ADAMW_BYTES = 28  # of an element's step: gradient, weight and two moments read, weight and moments written
@@ -17,7 +17,7 @@ EAGER_LOGITS, COMPILED_LOGITS = 24, 12  # bytes moved for each logit, from the h
 
 
 @dataclass(frozen=True)
-class Work:
+class StepWork:
     """Of a micro-step, unless it says of a step. Pairs are of forward and of backward, with what it computes again."""
 
     linear: tuple[float, float]  # FLOPs of projections, experts and head
@@ -32,10 +32,10 @@ class Work:
     overlapped_passes: int  # micro-steps of a step whose backward hides something
 
 
-def work_of(layout: Layout) -> Work:
+def work_of(layout: Layout) -> StepWork:
     """The work of a layout."""
     exchange = transfers(layout)
-    return Work(
+    return StepWork(
         linear=_linear(layout),
         attention=_attention(layout),
         product_bytes=_product_bytes(layout),
@@ -64,7 +64,7 @@ def _last_bucket(layout: Layout) -> float:
     """Stages 1 and 2 reduce a bucket when it is full, and the last when backward has ended: a small model's only one."""
     if layout.config.parallel.zero_stage == 3:
         return 0.0
-    return min(1.0, layout.zero("reduce_bucket_size", BUCKET) / max(1, layout.elements))
+    return min(1.0, layout.bucket / max(1, layout.elements))
 
 
 def _matrices(layout: Layout) -> list[tuple[tuple[int, ...], float]]:
@@ -86,7 +86,7 @@ def _linear(layout: Layout) -> tuple[float, float]:
     blocks = sum(math.prod(shape) * share for shape, share in _matrices(layout))
     linear, logits = 2 * layout.tokens * blocks, 2 * layout.tokens * math.prod(_head(layout))
     again = linear if layout.config.train.activation_checkpointing == "full" else 0
-    chunks = math.ceil(layout.tokens / layout.config.model.loss_chunk)
+    chunks = math.ceil(layout.tokens / layout.loss_chunk)
     twice = 0 if layout.plain_head else logits * (chunks - 1) / chunks
     return linear + logits, 2 * (linear + logits) + again + twice
 
@@ -122,7 +122,7 @@ def _logits_bytes(layout: Layout) -> float:
     """The logits of a micro-batch; and the gradient of the head's weight, read and written again for every chunk."""
     model = layout.config.model
     each = COMPILED_LOGITS if layout.config.train.compile else EAGER_LOGITS
-    chunks = math.ceil(layout.tokens / model.loss_chunk)
+    chunks = math.ceil(layout.tokens / layout.loss_chunk)
     return each * layout.tokens * (model.vocab_size or 0) + 10 * (chunks - 1) * math.prod(_head(layout))
 
 

@@ -33,7 +33,7 @@ def settle_identity(config: Pretrain) -> Pretrain:
 
         config = settle_objective(config)
     manifest = max(training_manifests(config), key=lambda each: each.vocab_size)
-    config = with_vocabulary(config, manifest)
+    config = with_data_vocabulary(config, manifest)
     if config.adapt.name == "lora":
         from trainer.run.open import with_trained_embeddings
 
@@ -41,7 +41,7 @@ def settle_identity(config: Pretrain) -> Pretrain:
     return config
 
 
-def with_vocabulary(config: Pretrain, manifest: Manifest) -> Pretrain:
+def with_data_vocabulary(config: Pretrain, manifest: Manifest) -> Pretrain:
     """With the vocabulary of a decoder of our own filled in: the data's, where none was asked for."""
     size = config.model.vocab_size
     if config.model.path is None and (size is None or (config.model.init_from and size < manifest.vocab_size)):

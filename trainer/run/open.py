@@ -37,7 +37,7 @@ from trainer.ranks.mesh import Mesh
 from trainer.rules.compiled import settle_compile
 from trainer.rules.layouts import check_layout, settle_precision
 from trainer.run import directory as run_directory
-from trainer.run.launched_folder import with_vocabulary
+from trainer.run.launched_folder import with_data_vocabulary
 from trainer.run.lock import RunLock
 from trainer.run.rank_log import RankLog
 from trainer.run.resume import with_kept_precision
@@ -50,7 +50,7 @@ def fit_to_data(config: Pretrain, model_config: Model, training: list[Dataset], 
         model = widened_to(model_config, manifest.vocab_size) if added_to(model_config, manifest) else model_config
         extra = extra_ids_of(config.objective, config.data, manifest)
         require_vocabulary(model, manifest.vocab_size, manifest.folder, extra=extra)
-    config = with_trained_embeddings(with_vocabulary(config, manifest), manifest)
+    config = with_trained_embeddings(with_data_vocabulary(config, manifest), manifest)
     if model_config.path is None and config.model.vocab_size < manifest.vocab_size:
         raise ConfigError(
             f"model.vocab_size={config.model.vocab_size} is below the {manifest.vocab_size} of the tokenizer of "

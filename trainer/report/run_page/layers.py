@@ -95,7 +95,7 @@ class HeatMap:
         self.labels = self.labels or labels[:MOST_LAYERS]
         given = dict(zip(labels, values, strict=False))
         found = [given.get(label) for label in self.labels]
-        column = np.array([float(value) if _is_number(value) else math.nan for value in found])
+        column = np.array([value if _is_number(value) else math.nan for value in found], dtype=float)
         if self.lines % self.width == 0:
             for ends in (self.first, self.last):
                 ends.append(step)
