@@ -64,7 +64,8 @@ CHECKS = (
     Check("no cuDNN", "which attention is best", variables={"TORCH_CUDNN_SDPA_DEPRIORITIZED": "1"}),
     Check("documents", "FlexAttention forward and backward", overrides=("data.mask_documents=true",)),
     Check(
-        "stage 3", "graphs and breaks of leaf blocks", overrides=("parallel.zero_stage=3",), variables=BREAKS, steps=8,
+        "stage 3", "graphs and breaks of leaf blocks", variables=BREAKS, steps=8,
+        overrides=("parallel.zero_stage=3", "train.compile=true"),
         expected="no break",
     ),
     Check("recompiled", "full recomputation", overrides=("train.activation_checkpointing=full",), steps=20),
