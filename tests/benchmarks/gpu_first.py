@@ -117,7 +117,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     names = [check.name for check in CHECKS]
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"by default all: {', '.join(names)}")
-    parser.add_argument("--minutes", type=float, default=10.0, help="for all together; what is left then isn't begun")
+    parser.add_argument(
+        "--minutes", type=float, help="for all together, by default 10, on several GPUs 16; what is left isn't begun"
+    )
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--ranks", type=int, help="of the lines about ranks; by default the GPUs here")
     parser.add_argument("--tiny", action="store_true", help="models of milliseconds, to see that it runs")
@@ -131,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     ranks = options.ranks or max(1, gpus)
     facts = report.machine()
-    deadline = time.monotonic() + 60 * options.minutes
+    deadline = time.monotonic() + 60 * (options.minutes or (10 if ranks == 1 else 16))
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="gpu-first-") as folder:
         for check in CHECKS:
@@ -175,7 +177,7 @@ def carry_out(check: Check, folder: Path, options: argparse.Namespace, ranks: in
                 timeout=left,
             )
         except subprocess.TimeoutExpired:
-            outcome.failure = "ended: out of time"
+            outcome.seconds, outcome.failure = time.monotonic() - began, "ended: out of time"
             return outcome
     outcome.seconds = time.monotonic() - began
     said = log.read_text(encoding="utf-8", errors="replace")
