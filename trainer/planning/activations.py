@@ -127,10 +127,10 @@ def _ends(layout: Layout) -> int:
 def _loss(layout: Layout) -> int:
     """A chunk's logits and what becomes of them, in fp32; or the gradient of the head's weight, twice."""
     model = layout.config.model
-    chunk = min(layout.tokens, model.loss_chunk)
+    chunk = min(layout.tokens, layout.chunk)
     vocabulary = model.vocab_size or 0
     head = layout.held.get("lm_head.weight", layout.held["model.embed_tokens.weight"])[0] * model.hidden_size
-    several = layout.tokens > model.loss_chunk
+    several = layout.tokens > layout.chunk
     if several and layout.plain_head:
         # The gradients of states and head, taken on the way forward, and the logits themselves
         cast = head * layout.width if layout.bf16 else 0
