@@ -26,7 +26,7 @@ class Activations:
 def activations_of(layout: Layout) -> Activations:
     """What a micro-batch of a layout takes."""
     mode, compiled = layout.config.train.activation_checkpointing, layout.config.train.compile
-    everything = _block(layout, fused=compiled)
+    everything = _block(layout, fused=bool(compiled))
     saved = {"none": everything, "full": layout.activation, "selective": layout.activation + _products(layout)}[mode]
     return Activations(
         saved=saved,
@@ -39,7 +39,7 @@ def activations_of(layout: Layout) -> Activations:
 
 def block_traffic(layout: Layout) -> int:
     """Bytes that pass between the operations of a block, each counted once: all that autograd would keep."""
-    return _block(layout, fused=layout.config.train.compile)
+    return _block(layout, fused=bool(layout.config.train.compile))
 
 
 def _block(layout: Layout, *, fused: bool) -> int:
@@ -127,10 +127,10 @@ def _ends(layout: Layout) -> int:
 def _loss(layout: Layout) -> int:
     """A chunk's logits and what becomes of them, in fp32; or the gradient of the head's weight, twice."""
     model = layout.config.model
-    chunk = min(layout.tokens, layout.chunk)
+    chunk = min(layout.tokens, model.loss_chunk)
     vocabulary = model.vocab_size or 0
     head = layout.held.get("lm_head.weight", layout.held["model.embed_tokens.weight"])[0] * model.hidden_size
-    several = layout.tokens > layout.chunk
+    several = layout.tokens > model.loss_chunk
     if several and layout.plain_head:
         # The gradients of states and head, taken on the way forward, and the logits themselves
         cast = head * layout.width if layout.bf16 else 0

@@ -109,7 +109,7 @@ def _tensor(layout: Layout) -> Iterator[Transfer]:
     yield Transfer("all_reduce", "tensor", looked_up, micro_steps)
     yield Transfer("all_reduce", "tensor", layout.activation, micro_steps)
     columns = layout.held.get("lm_head.weight", layout.held["model.embed_tokens.weight"])[0]
-    for chunk, count in _chunks(layout.tokens, layout.chunk):
+    for chunk, count in _chunks(layout.tokens, model.loss_chunk):
         yield Transfer("all_gather_into_tensor", "tensor", chunk * columns * layout.width, micro_steps * count)
 
 

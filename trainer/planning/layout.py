@@ -73,12 +73,6 @@ class Layout:
         return parallel.zero_stage < 3 and parallel.tensor == 1
 
     @property
-    def chunk(self) -> int:
-        """Tokens whose logits the loss holds at once."""
-        model = self.config.model
-        return chunk_tokens(model.loss_chunk, model.vocab_size or 0, cuda=self.cuda)
-
-    @property
     def tokens(self) -> int:
         """Tokens of a micro-batch on a rank."""
         return self.micro_batch * self.config.data.sequence_length // self.config.parallel.sequence
@@ -117,7 +111,12 @@ class Layout:
 
 def layout_of(config: Pretrain, world_size: int, *, cuda: bool = False) -> Layout:
     """The layout of a configuration that passed the checks, its vocabulary known; what it leaves open is settled."""
-    config = with_values(config, {"train.compile": settle_compile(config, can_compile=cuda)})
+    model = config.model
+    settled = {
+        "train.compile": settle_compile(config, can_compile=cuda),
+        "model.loss_chunk": chunk_tokens(model.loss_chunk, model.vocab_size or 0, cuda=cuda),
+    }
+    config = with_values(config, settled)
     partition = Partition(decoder_shapes(config.model), 0, config.parallel.tensor, config.model.num_key_value_heads)
     return Layout(config, world_size, {name: partition.held_shape(name) for name in partition.shapes}, cuda)
 

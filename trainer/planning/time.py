@@ -134,7 +134,7 @@ def _linear(layout: Layout) -> tuple[float, float]:
     head = layout.held.get("lm_head.weight", layout.held["model.embed_tokens.weight"])
     linear, logits = 2 * layout.tokens * blocks, 2 * layout.tokens * math.prod(head)
     again = linear if layout.config.train.activation_checkpointing == "full" else 0
-    chunks = math.ceil(layout.tokens / layout.chunk)
+    chunks = math.ceil(layout.tokens / model.loss_chunk)
     twice = 0 if layout.plain_head else logits * (chunks - 1) / chunks
     return linear + logits, 2 * (linear + logits) + again + twice
 
