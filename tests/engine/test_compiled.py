@@ -47,7 +47,7 @@ def eager(corpus, tmp_path_factory):
 
 
 LAYOUTS = [
-    pytest.param(1, {"parallel__zero_stage": 0}, id="0"),
+    pytest.param(1, {"parallel__zero_stage": 0}, id="0", marks=pytest.mark.full),
     pytest.param(2, {"parallel__zero_stage": 1}, id="1", marks=pytest.mark.full),
     pytest.param(2, {"parallel__zero_stage": 2}, id="2", marks=pytest.mark.full),
     pytest.param(2, {"parallel__zero_stage": 3}, id="3"),

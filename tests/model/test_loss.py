@@ -99,8 +99,8 @@ def test_on_an_accelerator_a_bf16_product_is_added_in_one_operation_that_makes_n
 
 
 def test_chunks_follow_the_device_and_the_vocabulary():
-    assert chunk_tokens(None, 50_304, cuda=False) == 2048
-    assert [chunk_tokens(None, size, cuda=True) for size in (2048, 50_304, 128_256, 400_000)] == [
+    assert chunk_tokens(0, 50_304, cuda=False) == 2048
+    assert [chunk_tokens(0, size, cuda=True) for size in (2048, 50_304, 128_256, 400_000)] == [
         8192,
         8192,
         4096,

@@ -64,11 +64,8 @@ class Model:
         0.0, "Dropout after embedding, attention and feed-forward; the same at every shape of run.", high=0.99
     )
     z_loss: float = knob(0.0, "Weight of the z-loss, mean of logsumexp(logits)^2 (PaLM); 0 is off.")
-    loss_chunk: Optional[int] = knob(
-        None,
-        "Tokens whose logits are held at once by the loss; by default 2048, on a GPU up to 8192 by the vocabulary.",
-        "tokens",
-        low=1,
+    loss_chunk: int = knob(
+        0, "Tokens whose logits are held at once by the loss; 0: 2048, on a GPU up to 8192 by the vocabulary.", "tokens"
     )
     num_experts: int = knob(0, "Experts in the place of each feed-forward; 0: a dense model.")
     num_experts_per_tok: int = knob(2, "Experts that each token goes to.", low=1)

@@ -46,13 +46,13 @@ CHUNK, LARGEST_CHUNK = 2_048, 8_192  # tokens
 MOST_LOGITS = 2**29  # numbers of a chunk on a GPU, some 7 GB with what becomes of them
 
 
-def chunk_tokens(chosen: int | None, vocab_size: int, *, cuda: bool) -> int:
-    """Tokens whose logits the loss holds at once: model.loss_chunk, or by default what suits the device.
+def chunk_tokens(chosen: int, vocab_size: int, *, cuda: bool) -> int:
+    """Tokens whose logits the loss holds at once: model.loss_chunk, or where that is 0 what suits the device.
 
     Each chunk adds to the head's whole gradient. On a GPU that costs 0.4 of the product itself with 2,048 tokens, 0.1
     with 8,192; on a CPU nothing that shows, and its caches are smaller.
     """
-    if chosen is not None:
+    if chosen:
         return chosen
     chunk = LARGEST_CHUNK if cuda else CHUNK
     while chunk > CHUNK and chunk * vocab_size > MOST_LOGITS:

@@ -26,7 +26,7 @@ class Activations:
 def activations_of(layout: Layout) -> Activations:
     """What a micro-batch of a layout takes."""
     mode, compiled = layout.config.train.activation_checkpointing, layout.config.train.compile
-    everything = _block(layout, fused=compiled)
+    everything = _block(layout, fused=bool(compiled))
     saved = {"none": everything, "full": layout.activation, "selective": layout.activation + _products(layout)}[mode]
     return Activations(
         saved=saved,
@@ -39,7 +39,7 @@ def activations_of(layout: Layout) -> Activations:
 
 def block_traffic(layout: Layout) -> int:
     """Bytes that pass between the operations of a block, each counted once: all that autograd would keep."""
-    return _block(layout, fused=layout.config.train.compile)
+    return _block(layout, fused=bool(layout.config.train.compile))
 
 
 def _block(layout: Layout, *, fused: bool) -> int:
