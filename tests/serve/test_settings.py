@@ -89,7 +89,7 @@ def test_keys_about_ranks_are_refused(key):
 
 
 def test_the_socket_file_is_where_a_folder_is(tmp_path, monkeypatch):
-    """A job has the variables of the login node, whose folder of the user its node lacks; paths of sockets are short."""
+    """A job has the variables of the login node, whose folder its node lacks; sockets have short paths."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     for missing in (tmp_path / "nowhere", tmp_path / ("x" * 100)):
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(missing))
