@@ -50,13 +50,9 @@ def run(verb: Verb, config: Any, arguments: Sequence[str], check: Callable[[int]
     run_directory.create(run_dir)
     write_text(file, script)
     output = str(options["output"])
-    if verb.answers:
-        return waiting.submit_and_follow(
-            file, lambda job: _log_of(output, job), lambda job: _announce([job], launch, run_dir, output, trains=False)
-        )
-    jobs = submit(file, launch.chain)
+    jobs = submit(file, 1 if verb.answers else launch.chain)
     _announce(jobs, launch, run_dir, output, trains=verb.trains)
-    return 0
+    return waiting.follow(jobs[0], _log_of(output, jobs[0])) if verb.answers else 0
 
 
 def folder_of_job(verb: Verb, config: Any) -> Path:

@@ -9,14 +9,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from launch.slurm import site
-from trainer.errors import BanyanError
 
-POLL_S = 0.3
+ALIVE = (
+    "PENDING",
+    "CONFIGURING",
+    "RUNNING",
+    "COMPLETING",
+    "SUSPENDED",
+    "RESIZING",
+    "STAGE_OUT",
+    "STOPPED",
+    "SIGNALING",
+)
+POLL_S, LOOK_S = 0.3, 2.0  # between looks at the log, and at the job
 END_S = 20.0  # that srun may take to end its ranks
 LOG_S = 10.0  # in which the log's end is to be seen here: on a network's disk it may come late
 
@@ -34,37 +44,36 @@ def run_in_allocation(script: Path, tasks_per_node: int) -> int:
         raise
 
 
-def submit_and_follow(script: Path, log_of: Callable[[str], Path], announce: Callable[[str], None]) -> int:
-    """Submits the script and prints its log as it grows, until the job has ended; its exit code.
-
-    A job that nobody waits for any more, since this was interrupted, is cancelled.
-    """
-    command = ["sbatch", "--parsable", "--wait", str(script)]
-    # In a session of its own: Ctrl-C is for this process, which then cancels the job.
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as waiting:
-        assert waiting.stdout is not None
-        job = waiting.stdout.readline().strip().split(";")[0]
-        if not job:
-            raise BanyanError(f"sbatch submitted nothing: exit code {waiting.wait()}.")
-        announce(job)
-        try:
-            return _follow(waiting, log_of(job))
-        except BaseException:
-            site.ask(["scancel", job], f"job {job} can't be cancelled")
-            waiting.kill()
-            raise
-
-
-def _follow(waiting: subprocess.Popen[str], log: Path) -> int:
-    printed = 0
-    while waiting.poll() is None:
-        printed = _print_from(log, printed)
-        time.sleep(POLL_S)
+def follow(job: str, log: Path) -> int:
+    """Prints a job's log as it grows, until the job has ended; its exit code. `sbatch --wait` would look at it twice a
+    minute. A job that nobody waits for any more, since this was interrupted, is cancelled."""
+    printed, looked = 0, time.monotonic()
+    try:
+        while True:
+            printed = _print_from(log, printed)
+            if time.monotonic() - looked > LOOK_S:
+                looked = time.monotonic()
+                if (code := _exit_code(job)) is not None:
+                    break
+            time.sleep(POLL_S)
+    except BaseException:
+        site.ask(["scancel", job], f"job {job} can't be cancelled")
+        raise
     deadline = time.monotonic() + LOG_S
     while not log.exists() and time.monotonic() < deadline:
         time.sleep(POLL_S)
     _print_from(log, printed)
-    return waiting.returncode
+    return code
+
+
+def _exit_code(job: str) -> int | None:
+    """Of a job that has ended: its script's, or 1 where SLURM ended it. None while it waits or runs."""
+    text = site.ask(["scontrol", "--oneliner", "show", "job", job], f"job {job}")
+    about = dict(word.split("=", 1) for word in text.split() if "=" in word)
+    if about["JobState"] in ALIVE:
+        return None
+    code, _, signalled = about["ExitCode"].partition(":")
+    return 1 if signalled != "0" or (code == "0" and about["JobState"] != "COMPLETED") else int(code)
 
 
 def _print_from(log: Path, begin: int) -> int:
