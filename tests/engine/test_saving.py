@@ -59,9 +59,7 @@ def test_a_run_saves_as_it_decided_and_goes_on_so(corpus, tmp_path):
     assert steps == [*due_steps(0, first, 47), 47, *due_steps(47, decisions, 80), 80]
     plain = small_config(corpus, tmp_path / "plain", train__steps=80, checkpoint__every=0)
     assert run_ranks(pretrain, plain, 2) == [0, 0]
-    losses = [
-        {row["step"]: row["train/loss"] for row in read_metrics(tmp_path / name)} for name in ("run", "plain")
-    ]
+    losses = [{row["step"]: row["train/loss"] for row in read_metrics(tmp_path / name)} for name in ("run", "plain")]
     assert losses[0][80] == losses[1][80]
 
 

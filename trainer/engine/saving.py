@@ -46,7 +46,9 @@ class AutoInterval:
         told = mesh.main_finds(lambda: [asdict(decision) for decision in decided(run_dir, step)])
         self._decisions = [Decision(**one) for one in told]
         self._saved_at = step
-        self._began: tuple[int, float] | None = None  # a step since which nothing but training went on, and when it ended
+        self._began: tuple[int, float] | None = (
+            None  # a step since which nothing but training went on, and when it ended
+        )
 
     @property
     def every(self) -> int:

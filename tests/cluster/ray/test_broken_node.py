@@ -59,5 +59,3 @@ def test_a_run_goes_on_without_the_node_of_a_killed_rank(daemons, corpus, tmp_pa
     assert driver.wait() == 85
     for one in added:
         daemons.kill_node(one)
-
-
