@@ -121,7 +121,7 @@ def _in_fp32(transfer: Transfer) -> Transfer:
 
 
 def halves(runs: Sequence[PublishedRun]) -> tuple[list[PublishedRun], list[PublishedRun]]:
-    """Rows that constants may be fitted to, and rows that test them: every other of a source, in the order of a hash."""
+    """Rows that constants may be fitted to, and rows that test them: every other of a source, in a hash's order."""
     fitted: list[PublishedRun] = []
     held_out: list[PublishedRun] = []
     for source in sorted({run.source for run in runs}):

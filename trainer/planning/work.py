@@ -61,7 +61,7 @@ def _overlaps(layout: Layout, transfer: Transfer) -> bool:
 
 
 def _last_bucket(layout: Layout) -> float:
-    """Stages 1 and 2 reduce a bucket when it is full, and the last when backward has ended: a small model has no other."""
+    """Stages 1 and 2 reduce a bucket when it is full, and the last when backward has ended."""
     if layout.config.parallel.zero_stage == 3:
         return 0.0
     return min(1.0, layout.zero("reduce_bucket_size", BUCKET) / max(1, layout.elements))
