@@ -30,7 +30,7 @@ POLL_S = 0.2
 
 
 class Attempt:
-    """One group; `received` are the signals that this process got, and keeps getting; `selector` labels of its nodes."""
+    """One group; `received` are the signals that this process got, and keeps getting; `selector`: labels of nodes."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Nodes of a Ray cluster that failures of a run were put down to, left out while the others have room (launch/blame.py)."""
+"""Nodes of a Ray cluster that failures of a run were put down to: left out while the others have room."""
 
 from __future__ import annotations
 

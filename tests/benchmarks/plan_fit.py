@@ -2,9 +2,9 @@
 
 python -m tests.benchmarks.plan_fit        # about 15 s on one core; needs scipy, which the extra dev has
 
-Least squares of the logarithms of predicted over measured step times, with a soft limit at 10 %. Each constant is also held
-to its estimate in Calibration, with the weight of a sixth of a row: rows alone don't tell the constants of compiled runs
-apart. Rows that test are never looked at.
+Least squares of the logarithms of predicted over measured step times, with a soft limit at 10 %. Each constant is also
+held to its estimate in Calibration, with the weight of a sixth of a row: rows alone don't tell the constants of
+compiled runs apart. Rows that test are never looked at.
 """
 
 from __future__ import annotations

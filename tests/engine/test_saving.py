@@ -67,5 +67,5 @@ def test_a_run_saves_as_it_decided_and_goes_on_so(corpus, tmp_path):
 
 def test_another_word_is_refused_in_one_line(corpus, tmp_path):
     config = small_config(corpus, tmp_path / "run", checkpoint__every="often")
-    with pytest.raises(ConfigError, match="checkpoint.every=often: give a number of steps, or auto"):
+    with pytest.raises(ConfigError, match=r"checkpoint\.every=often: give a number of steps, or auto"):
         check_pretrain(config, 1)

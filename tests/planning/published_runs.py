@@ -93,7 +93,7 @@ class PublishedRun:
         return work
 
     def _tensor(self) -> Transfer:
-        """Megatron's way: two sums of a block's forward and two of its backward, and those of what is computed again."""
+        """Megatron's way: two sums of a block's forward, two of its backward, and those of what is computed again."""
         each = 6 if self.facts["checkpointing"] == "full" else 4
         layers = self.layout.config.model.num_hidden_layers
         return Transfer("all_reduce", "tensor", self.layout.activation, self.layout.micro_steps * (each * layers + 2))
@@ -121,7 +121,7 @@ def _in_fp32(transfer: Transfer) -> Transfer:
 
 
 def halves(runs: Sequence[PublishedRun]) -> tuple[list[PublishedRun], list[PublishedRun]]:
-    """Rows that constants may be fitted to, and rows that test them: every other of each source, in the order of a hash."""
+    """Rows that constants may be fitted to, and rows that test them: every other of a source, in a hash's order."""
     fitted: list[PublishedRun] = []
     held_out: list[PublishedRun] = []
     for source in sorted({run.source for run in runs}):

@@ -35,8 +35,8 @@ class Decision:
         seconds = self.every * self.step_s
         span = f"{seconds / 60:.3g} min" if seconds >= 60 else f"{seconds:.3g} s"
         return (
-            f"checkpoint.every=auto: {self.every} steps ({span}) from step {self.step} on: a save holds training up for "
-            f"{self.stall_s:.3g} s, a step takes {self.step_s:.3g} s, a failure is expected every {self.mtbf_s / 3600:.3g} h"
+            f"checkpoint.every=auto: {self.every} steps ({span}) from step {self.step} on: a save holds training up "
+            f"for {self.stall_s:.3g} s, a step is {self.step_s:.3g} s, a failure comes every {self.mtbf_s / 3600:.3g} h"
         )
 
 

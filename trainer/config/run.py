@@ -54,7 +54,7 @@ class Checkpoint:
     )
     mtbf_hours: float = knob(
         6000.0,
-        "Mean time between failures of a node, for checkpoint.every=auto; docs/SCALE.md says where the default is from.",
+        "Mean time between failures of a node, for checkpoint.every=auto; the default is reasoned in docs/SCALE.md.",
         "hours",
         low=0.001,
         later=True,

@@ -145,8 +145,8 @@ class Trainer:
     """One rank's part in a run.
 
     `steps` gives the micro-batches of each step, on the CPU; `evaluators` and `hooks` come in their order. `save`
-    begins a checkpoint of `progress`, and ends it too if it is given True: the run's last. Every rank calls it. `saving`
-    says after which steps. `pace`
+    begins a checkpoint of `progress`, and ends it too if it is given True: the run's last. Every rank calls it.
+    `saving` says after which steps. `pace`
     gives the sequences consumed after a step, by which a run by tokens decays its learning rate, whatever its batch
     sizes were; without it, by steps. `by_dataset` tells the losses of a mixture's datasets apart,
     `by_row` those of rows. `judge` says which steps are bad, and `mind_bad_steps` does what is to be done about them;

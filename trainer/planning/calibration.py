@@ -26,7 +26,7 @@ class Calibration:
     data_link: float = 0.80  # of a link, by the data-parallel one
 
 
-# Fitted. Calibration's own numbers are the estimates that the fit begins with, and what other devices are taken to reach.
+# Fitted. Calibration's own numbers are the estimates that the fit begins with, and what other devices are taken for.
 SHARED = {"eager": 7.698, "compiled": 5.108, "contention": 0.104, "tensor_link": 0.451, "narrow_heads": 0.230}
 DEVICE_SHARES = {  # matmul and attention
     "a100": (0.722, 0.345),

@@ -34,3 +34,6 @@ class Correction:
             moments={name: round(size * self.memory) for name, size in memory.moments.items()},
             runtime=memory.runtime if self.libraries is None else self.libraries,
         )
+
+
+NOTHING_MEASURED = Correction()

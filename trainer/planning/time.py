@@ -1,9 +1,9 @@
 """How long an optimiser step takes: a roofline of matrix products, memory traffic and communication.
 
-Matrix products and attention run at shares of the peak, everything between them at the memory's bandwidth, and these take
-turns. Collectives move at a share of the slowest link on their way, and what DeepSpeed overlaps with backward is hidden
-behind it, as far as it lasts. The shares are fitted to published runs (calibration.py). Launching kernels, reading data
-and stragglers have no terms of their own.
+Matrix products and attention run at shares of the peak, everything between them at the memory's bandwidth, and these
+take turns. Collectives move at a share of the slowest link on their way, and what DeepSpeed overlaps with backward is
+hidden behind it, as far as it lasts. The shares are fitted to published runs (calibration.py). Launching kernels,
+reading data and stragglers have no terms of their own.
 """
 
 from __future__ import annotations

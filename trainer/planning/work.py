@@ -1,4 +1,4 @@
-"""What a rank has to do in an optimiser step: FLOPs, bytes moved in memory, collectives. Nothing here knows a device."""
+"""What a rank has to do in an optimiser step: FLOPs, bytes moved in memory, collectives. No device is known here."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _overlaps(layout: Layout, transfer: Transfer) -> bool:
 
 
 def _last_bucket(layout: Layout) -> float:
-    """Stages 1 and 2 reduce a bucket when it is full, and the last when backward has ended: a small model's only one."""
+    """Stages 1 and 2 reduce a bucket when it is full, and the last when backward has ended."""
     if layout.config.parallel.zero_stage == 3:
         return 0.0
     return min(1.0, layout.bucket / max(1, layout.elements))

@@ -61,8 +61,8 @@ def _measure(
         raise ConfigError(f"{key}: it ran on {life.start.device!r}, which isn't in the table of docs/PLANNING.md.")
     if device_given and own.key != cluster.device.key:
         raise ConfigError(
-            f"{key}: it ran on {own.name}, and the plan is for {cluster.device.name}: calibrate with a run on that device, "
-            "or leave out plan.device."
+            f"{key}: it ran on {own.name}, and the plan is for {cluster.device.name}: calibrate with a run on that "
+            "device, or leave out plan.device."
         )
     steps = _since(series, "perf/step_seconds", life)[1:]
     if len(steps) < FEWEST - 1:
@@ -97,7 +97,7 @@ def _since(series: RunSeries, name: str, life: Life) -> list[float]:
 
 
 def _peak(layout: Layout, ran_on: Cluster, settings: PlanSettings, measured: float) -> float:
-    """The peak that a device without one in the table would have, by the run's time; by halving, on a logarithmic scale."""
+    """The peak that a device without one in the table would have, by the run's time; found by halving."""
     slow, fast = SLOWEST, FASTEST
     for _ in range(60):
         middle = (slow * fast) ** 0.5
