@@ -271,7 +271,10 @@ VLLM = Path(tempfile.gettempdir()) / "banyan-peers" / "vllm"
 
 @pytest.mark.full
 @pytest.mark.skipif(not (VLLM / ".ready").exists(), reason="vLLM isn't installed: tests/peers/vllm.sh")
-def test_vllm_answers_in_fp32_as_the_others_do(folder, speaker):
+def test_vllm_answers_in_fp32_as_the_others_do(tmp_path):
+    folder = tmp_path / "model"
+    make_folder(folder, max_position_embeddings=CONTEXT, hidden_size=128, head_dim=32)  # its CPU kernel's smallest
+    speaker = open_speaker(Run(), Checkpoint(), str(folder))
     reference = Reference(folder, speaker.tokenizer, CONTEXT, as_hugging_face=True)
     asks = asks_of(speaker, temperature=0.0)[:5]
     asks[0] = dataclasses.replace(asks[0], ends=frozenset(greedy(speaker, asks[0].ids, 4)[-1:]))

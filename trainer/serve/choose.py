@@ -156,6 +156,9 @@ async def check_engine(engine: Engine, reference: Reference, ids: list[int]) -> 
 async def _likeliest(engine: Engine, ids: list[int]) -> list[tuple[int, float]]:
     """The engine's next token and its likeliest ones, with their log-probabilities; nothing if it ends there."""
     ask = Ask(ids, max_tokens=1, ends=frozenset(), temperature=0.0, logprobs=True, top=LIKELIEST)
-    tokens = [token async for piece in engine.answer(ask) for token in piece.tokens]
+    try:
+        tokens = [token async for piece in engine.answer(ask) for token in piece.tokens]
+    except RuntimeError as error:  # what llama.cpp or vLLM says
+        raise BanyanError(f"serve.engine={engine.name}: a fixed prompt isn't answered: {str(error)[:300]}") from error
     told = [pair for token in tokens for pair in ((token.id, token.logprob), *token.top)]
     return [(number, logprob) for number, logprob in told if logprob is not None]

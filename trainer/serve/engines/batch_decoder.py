@@ -25,11 +25,11 @@ from trainer.serve.watermark import Mark, favour
 TOGETHER = 8  # rows of a batch on a CPU, where more of them take that much longer
 AT_ONCE = 512  # tokens of a prompt; a longer one is read in parts, between the steps of others
 
-Told = tuple["BatchRow", TokenInfo | Exception]
+Told = tuple["AnswerRow", TokenInfo | Exception]
 
 
 @dataclass(eq=False)
-class BatchRow:
+class AnswerRow:
     """One answer under way. `unread` are its tokens that aren't in the cache; `marker` favours by the token before."""
 
     ask: Ask
@@ -51,10 +51,10 @@ class BatchDecoder:
         self._together = 1 if isinstance(model, CausalLM) else TOGETHER if is_cpu else 1 << 20
         self._takes_keys = isinstance(model, CausalLM) and takes_keys(model)
 
-    def begin(self, ask: Ask) -> BatchRow:
+    def begin(self, ask: Ask) -> AnswerRow:
         """A row that has its prompt to read."""
         seed = random.getrandbits(62) if ask.seed is None else ask.seed
-        return BatchRow(
+        return AnswerRow(
             ask,
             cache=self._new_cache(len(ask.ids) + ask.max_tokens),
             generator=torch.Generator("cpu").manual_seed(seed),
@@ -68,7 +68,7 @@ class BatchDecoder:
             return KeyCache(self._model.config)
         return self._model.new_cache(capacity)
 
-    def step(self, rows: Sequence[BatchRow]) -> Iterator[Told]:
+    def step(self, rows: Sequence[AnswerRow]) -> Iterator[Told]:
         """The next token of each row as it is computed; none of those whose prompts aren't read to their ends.
 
         What goes wrong with a row is told in its token's place.
@@ -80,7 +80,7 @@ class BatchDecoder:
         for first in range(0, len(going), self._together):
             yield from self._told(going[first : first + self._together], self._go_on)
 
-    def _told(self, rows: list[BatchRow], compute: Callable[[list[BatchRow]], Tensor | None]) -> Iterator[Told]:
+    def _told(self, rows: list[AnswerRow], compute: Callable[[list[AnswerRow]], Tensor | None]) -> Iterator[Told]:
         try:
             logits = compute(rows)
         except Exception as error:
@@ -91,7 +91,7 @@ class BatchDecoder:
                 yield row, _next(row, of_row)
 
     @torch.inference_mode()
-    def _read(self, rows: list[BatchRow]) -> Tensor | None:
+    def _read(self, rows: list[AnswerRow]) -> Tensor | None:
         """Logits after the prompt of the one row, (1, vocab_size) fp32 on the CPU; None before its last part."""
         [row] = rows
         part, row.unread = row.unread[:AT_ONCE], row.unread[AT_ONCE:]
@@ -100,7 +100,7 @@ class BatchDecoder:
         return None if row.is_reading else logits[:, -1].float().cpu()
 
     @torch.inference_mode()
-    def _go_on(self, rows: list[BatchRow]) -> Tensor:
+    def _go_on(self, rows: list[AnswerRow]) -> Tensor:
         """Logits after one more token of each row. (rows, vocab_size) fp32 on the CPU."""
         tokens = [row.unread.pop() for row in rows]
         caches = [row.cache for row in rows]
@@ -114,7 +114,7 @@ class BatchDecoder:
         return logits[:, -1].float().cpu()
 
 
-def _next(row: BatchRow, logits: Tensor) -> TokenInfo:
+def _next(row: AnswerRow, logits: Tensor) -> TokenInfo:
     """Draws a row's next token from logits, (vocab_size,)."""
     ask = row.ask
     biased = logits if row.marker is None else favour(row.marker, [row.last], logits)

@@ -13,7 +13,7 @@ import torch
 
 from trainer.data.tokens.tokenizer import Tokenizer
 from trainer.model.build import LanguageModel
-from trainer.serve.engines.batch_decoder import BatchDecoder, BatchRow
+from trainer.serve.engines.batch_decoder import BatchDecoder, AnswerRow
 from trainer.serve.engines.engine import Ask, EngineSettings, Piece, TokenInfo
 from trainer.serve.engines.pieces import PieceMaker, PieceQueue
 from trainer.serve.engines.slots import Slots
@@ -92,7 +92,7 @@ class TorchEngine:
 
     def _work(self, decoder: BatchDecoder) -> None:
         torch.set_num_threads(self._threads)
-        active: dict[BatchRow, _Answer] = {}
+        active: dict[AnswerRow, _Answer] = {}
         while True:
             with self._wake:
                 while not (active or self._arrived or self._closed):
