@@ -51,9 +51,10 @@ def fit_to_data(config: Pretrain, model_config: Model, training: list[Dataset], 
         extra = extra_ids_of(config.objective, config.data, manifest)
         require_vocabulary(model, manifest.vocab_size, manifest.folder, extra=extra)
     config = with_trained_embeddings(with_data_vocabulary(config, manifest), manifest)
-    if model_config.path is None and config.model.vocab_size < manifest.vocab_size:
+    size = config.model.vocab_size
+    if model_config.path is None and size is not None and size < manifest.vocab_size:
         raise ConfigError(
-            f"model.vocab_size={config.model.vocab_size} is below the {manifest.vocab_size} of the tokenizer of "
+            f"model.vocab_size={size} is below the {manifest.vocab_size} of the tokenizer of "
             f"{manifest.folder}: leave it out or raise it."
         )
     names = [dataset.name for dataset in validation]

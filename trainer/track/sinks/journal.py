@@ -81,7 +81,7 @@ class Journal:
 
     def last_rows(self) -> list[Row]:
         """The whole rows among its last bytes, as the function of that name."""
-        return tail_rows(self._file.buffer)[0]  # type: ignore[arg-type]
+        return tail_rows(self._file.buffer)[0]
 
     def rows_after(self, step: int) -> list[Row]:
         """The rows of the steps after a step, NaN where a value wasn't finite. InputError as end_of_step."""
