@@ -6,7 +6,7 @@ import math
 import pytest
 
 from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config
-from trainer.checkpoint.interval import FIRST, daly_interval, decide
+from trainer.checkpoint.interval import FIRST, daly_interval, decide_interval
 from trainer.errors import ConfigError
 from trainer.rules.pretrain import check_pretrain
 
@@ -28,9 +28,11 @@ def test_its_first_term_is_youngs():
 
 
 def test_an_interval_stays_unless_another_is_clearly_better():
-    every = decide(20, stall_s=2.0, step_s=1.0, mtbf_s=36000.0, before=None).every
-    assert decide(40, stall_s=2.4, step_s=1.0, mtbf_s=36000.0, before=every).every == every
-    assert decide(40, stall_s=8.0, step_s=1.0, mtbf_s=36000.0, before=every).every == pytest.approx(2 * every, rel=0.02)
+    every = decide_interval(20, stall_s=2.0, step_s=1.0, mtbf_s=36000.0, before=None).every
+    assert decide_interval(40, stall_s=2.4, step_s=1.0, mtbf_s=36000.0, before=every).every == every
+    assert decide_interval(40, stall_s=8.0, step_s=1.0, mtbf_s=36000.0, before=every).every == pytest.approx(
+        2 * every, rel=0.02
+    )
 
 
 def due_steps(first, decisions, until):

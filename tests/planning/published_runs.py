@@ -21,7 +21,7 @@ from trainer.planning.communication import Transfer
 from trainer.planning.devices import DEVICES
 from trainer.planning.layout import Layout, layout_of
 from trainer.planning.time import time_of
-from trainer.planning.work import Work, work_of
+from trainer.planning.work import StepWork, work_of
 
 FOLDER = Path(__file__).parent / "published"
 SHAPE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size")
@@ -81,7 +81,7 @@ class PublishedRun:
         return Cluster(self.facts["devices"], self.facts["per_node"], dataclasses.replace(device, **changed))
 
     @functools.cached_property
-    def work(self) -> Work:
+    def work(self) -> StepWork:
         """What a rank of it had to do: Banyan's work, but for what these libraries keep and exchange otherwise."""
         work = work_of(self.layout)
         work = dataclasses.replace(work, kept_bytes=work.kept_bytes * self.facts.get("kept", 1.0))

@@ -52,7 +52,7 @@ def daly_interval(stall_s: float, mtbf_s: float) -> float:
     return math.sqrt(2 * stall_s * mtbf_s) * (1 + math.sqrt(half) / 3 + half / 9) - stall_s
 
 
-def decide(step: int, *, stall_s: float, step_s: float, mtbf_s: float, before: int | None) -> Decision:
+def decide_interval(step: int, *, stall_s: float, step_s: float, mtbf_s: float, before: int | None) -> Decision:
     """The interval from a checkpoint on; the one `before` it stays unless another is clearly better."""
     every = max(1, round(daly_interval(stall_s, mtbf_s) / step_s))
     if before is not None and before / STEADY <= every <= before * STEADY:

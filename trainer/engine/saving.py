@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from trainer.checkpoint.interval import FIRST, Decision, decide, decided, record
+from trainer.checkpoint.interval import FIRST, Decision, decide_interval, decided, record
 from trainer.config import AUTO, Checkpoint
 from trainer.ranks.mesh import Mesh
 
@@ -74,7 +74,7 @@ class AutoInterval:
 
     def _decide(self, step: int, stall_s: float, step_s: float) -> dict[str, Any] | None:
         before = self._decisions[-1].every if self._decisions else None
-        found = decide(step, stall_s=stall_s, step_s=step_s, mtbf_s=self._mtbf_s, before=before)
+        found = decide_interval(step, stall_s=stall_s, step_s=step_s, mtbf_s=self._mtbf_s, before=before)
         if found.every == before:
             return None
         record(self._run_dir, [*self._decisions, found])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Measured:
+class RunMeasure:
     """Factors on what is predicted: 1 where nothing was measured."""
 
     source: str = ""  # the run, in words; empty: none
@@ -15,4 +15,4 @@ class Measured:
     libraries: int | None = None  # bytes beside the tensors: a CPU's, that Python and torch have resident
 
 
-NOTHING_MEASURED = Measured()
+NOTHING_MEASURED = RunMeasure()

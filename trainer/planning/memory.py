@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from trainer.planning.activations import Activations, activations_of
 from trainer.planning.layout import BUCKET, REUSE_DISTANCE, Layout
-from trainer.planning.measured import Measured
+from trainer.planning.measured import RunMeasure
 from trainer.planning.states import FP32, States, bucket_of, persistent, states_of, uses_bf16_optimizer
 
 MARGIN = 0.10  # largest error of a prediction; tests/planning/test_memory.py holds it
@@ -41,7 +41,7 @@ class Memory:
         """Bytes of the device that the rank takes."""
         return self.allocated + self.runtime
 
-    def corrected(self, measured: Measured) -> Memory:
+    def corrected(self, measured: RunMeasure) -> Memory:
         """The peak as a run of one's own says."""
         return replace(
             self,

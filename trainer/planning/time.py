@@ -17,7 +17,7 @@ from trainer.planning.calibration import Calibration, calibration_of
 from trainer.planning.cluster import Cluster
 from trainer.planning.communication import Transfer
 from trainer.planning.layout import Layout
-from trainer.planning.work import Work, work_of
+from trainer.planning.work import StepWork, work_of
 from trainer.track.metrics import flops_per_token
 
 BANDWIDTH_SHARE = 0.9  # of the memory's peak, that streaming kernels reach: 2.9 to 3.05 of an H100's 3.35 TB/s
@@ -58,7 +58,7 @@ def step_time(layout: Layout, cluster: Cluster, settings: PlanSettings) -> StepT
 
 
 def time_of(
-    work: Work, layout: Layout, cluster: Cluster, shares: Calibration, settings: PlanSettings
+    work: StepWork, layout: Layout, cluster: Cluster, shares: Calibration, settings: PlanSettings
 ) -> StepTime | None:
     """The step that has this work to do."""
     device, model = cluster.device, layout.config.model

@@ -17,7 +17,7 @@ EAGER_LOGITS, COMPILED_LOGITS = 24, 12  # bytes moved for each logit, from the h
 
 
 @dataclass(frozen=True)
-class Work:
+class StepWork:
     """Of a micro-step, unless it says of a step. Pairs are of forward and of backward, with what it computes again."""
 
     linear: tuple[float, float]  # FLOPs of projections, experts and head
@@ -32,10 +32,10 @@ class Work:
     overlapped_passes: int  # micro-steps of a step whose backward hides something
 
 
-def work_of(layout: Layout) -> Work:
+def work_of(layout: Layout) -> StepWork:
     """The work of a layout."""
     exchange = transfers(layout)
-    return Work(
+    return StepWork(
         linear=_linear(layout),
         attention=_attention(layout),
         product_bytes=_product_bytes(layout),
