@@ -50,7 +50,7 @@ def hosts_named(failed: Failure, where: str | None = None) -> list[str]:
     return [where] if where and _HARDWARE.search(f"{failed.message}\n{failed.traceback}") else []
 
 
-def remember_blame(run_dir: Path, failed: Failure, hosts: Sequence[str], step: int) -> None:
+def remember_blames(run_dir: Path, failed: Failure, hosts: Sequence[str], step: int) -> None:
     """Adds a blame for each of these nodes."""
     found = [*recorded_blames(run_dir), *(Blame(host, failed.time, step, failed.message[:300]) for host in hosts)]
     write_json(run_dir / NODES, {"version": 1, "blames": [asdict(blame) for blame in found[-MOST_BLAMES:]]})
@@ -65,7 +65,7 @@ def recorded_blames(run_dir: Path) -> list[Blame]:
         return []
 
 
-def count_blames(run_dir: Path) -> Counter[str]:
+def blame_counts(run_dir: Path) -> Counter[str]:
     """How often each node was blamed; what the doctor found counts as often as it takes."""
     counts = Counter(blame.node for blame in recorded_blames(run_dir))
     for host in _doctors(run_dir):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launch.blame import NODES, count_blames, hosts_named, remember_blame, same_node
+from launch.blame import NODES, blame_counts, hosts_named, remember_blames, same_node
 from launch.rank_group import ExitStatus
 from launch.ray.cluster import Demand, bundles_in
 from launch.ray.paths import newest_listed_step
@@ -41,7 +41,7 @@ def living_nodes() -> list[RayNode]:
 
 def left_out(run_dir: Path | None, demand: Demand, nodes: list[RayNode]) -> list[RayNode]:
     """Blamed nodes that the job can do without, those that were blamed most often first."""
-    counts = count_blames(run_dir) if run_dir is not None else {}
+    counts = blame_counts(run_dir) if run_dir is not None else {}
     blames = {node.id: sum(n for host, n in counts.items() if node.is_named(host)) for node in nodes}
     out: list[RayNode] = []
     for node in sorted(nodes, key=lambda node: -blames[node.id]):
@@ -64,7 +64,7 @@ def keep_blame(run_dir: Path | None, status: ExitStatus, nodes: list[RayNode]) -
     hosts = hosts_named(status.failure)
     blamed = [node.address for node in nodes if any(node.is_named(host) for host in hosts)]
     if blamed and len(blamed) < len(nodes):
-        remember_blame(run_dir, status.failure, blamed, newest_listed_step(run_dir))
+        remember_blames(run_dir, status.failure, blamed, newest_listed_step(run_dir))
         print(f"banyan: put down to {', '.join(blamed)}, as {run_dir / NODES} remembers", flush=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.blame import choose, count_blames, counts_of, hosts_named, names_of, remember_blame
+from launch.blame import blame_counts, choose, counts_of, hosts_named, names_of, remember_blames
 from launch.failure import Failure
 from trainer.machine.durable import write_text
 
@@ -21,18 +21,18 @@ def blame(run_dir: Path, errors: Path, failed: Failure, names: Sequence[str], st
     reported = where.read_text("utf-8").strip() if where.is_file() else None
     blamed = names_of(hosts_named(failed, reported), names)
     if blamed:
-        remember_blame(run_dir, failed, blamed, step)
+        remember_blames(run_dir, failed, blamed, step)
     return blamed
 
 
 def take(run_dir: Path, names: Sequence[str], spares: int) -> list[str]:
     """The nodes of the next start, of a job that has `spares` nodes more than it needs."""
-    return choose(names, len(names) - spares, count_blames(run_dir))
+    return choose(names, len(names) - spares, blame_counts(run_dir))
 
 
 def unfit(run_dir: Path, taken: Sequence[str]) -> list[str]:
     """Nodes that would be taken for want of others, and have been blamed too often for that."""
-    return [node for node, count in counts_of(taken, count_blames(run_dir)).items() if count >= TWICE]
+    return [node for node, count in counts_of(taken, blame_counts(run_dir)).items() if count >= TWICE]
 
 
 def leave_to_script(errors: Path, taken: Sequence[str]) -> None:
@@ -42,4 +42,4 @@ def leave_to_script(errors: Path, taken: Sequence[str]) -> None:
 
 def to_exclude(run_dir: Path) -> list[str]:
     """Nodes that a job which is yet to be submitted does without: blamed twice, or by the doctor."""
-    return sorted(node for node, count in count_blames(run_dir).items() if count >= TWICE)
+    return sorted(node for node, count in blame_counts(run_dir).items() if count >= TWICE)

@@ -11,7 +11,7 @@ from trainer.config.launchers import LAUNCHERS
 from trainer.config.plan import PlanSettings
 from trainer.data.tokens.manifest import read_manifest
 from trainer.planning.devices import Device, device_of
-from trainer.planning.measured import NOTHING_MEASURED, Correction
+from trainer.planning.measured import NOTHING_MEASURED, RunMeasure
 
 PER_NODE = 8
 DEVICE = "h100"
@@ -24,7 +24,7 @@ class Cluster:
     devices: int
     per_node: int
     device: Device
-    measured: Correction = NOTHING_MEASURED
+    measured: RunMeasure = NOTHING_MEASURED
 
 
 def cluster_of(settings: PlanSettings, launch: Launch) -> Cluster:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trainer.config.training import BUCKET
 from trainer.planning.activations import Activations, activations_of
-from trainer.planning.layout import REUSE_DISTANCE, Layout
+from trainer.planning.layout import BUCKET, REUSE_DISTANCE, Layout
+from trainer.planning.measured import RunMeasure
 from trainer.planning.states import FP32, States, bucket_of, persistent, states_of, uses_bf16_optimizer
 
 MARGIN = 0.10  # largest error of a prediction; tests/planning/test_memory.py holds it
@@ -40,6 +41,15 @@ class Memory:
     def total(self) -> int:
         """Bytes of the device that the rank takes."""
         return self.allocated + self.runtime
+
+    def corrected(self, measured: RunMeasure) -> Memory:
+        """The peak as a run of one's own says."""
+        return replace(
+            self,
+            parts={name: round(size * measured.memory) for name, size in self.parts.items()},
+            moments={name: round(size * measured.memory) for name, size in self.moments.items()},
+            runtime=self.runtime if measured.libraries is None else measured.libraries,
+        )
 
 
 def memory_of(layout: Layout) -> Memory:

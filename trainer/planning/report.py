@@ -10,7 +10,7 @@ from trainer.model.sizes import count, count_active, decoder_shapes
 from trainer.planning.cluster import Cluster
 from trainer.planning.communication import transfers
 from trainer.planning.cost import DAY_S, Cost
-from trainer.planning.measured import Correction
+from trainer.planning.measured import RunMeasure
 from trainer.planning.memory import CONSTRUCTION, LOAD, MARGIN, Memory
 from trainer.planning.scaling import ScalingPoint
 from trainer.planning.search import Candidate, Ranking
@@ -132,7 +132,7 @@ def _heading(candidate: Candidate, cluster: Cluster) -> Iterable[str]:
     )
 
 
-def _correction(measured: Correction) -> str:
+def _correction(measured: RunMeasure) -> str:
     memory = f", memory of tensors × {measured.memory:.3g}" if measured.libraries is None else ""
     beside = f", {measured.libraries / GB:.3g} GB beside tensors" if measured.libraries is not None else ""
     return f"predicted time × {measured.time:.3g}{memory}{beside}"

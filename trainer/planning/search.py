@@ -71,7 +71,8 @@ def assess(config: Plan, cluster: Cluster) -> Candidate:
     """What a configuration that passed the checks takes."""
     layout = layout_of(config, cluster.devices, cuda=cluster.device.cuda)
     memory, time = memory_of(layout), step_time(layout, cluster, config.plan)
-    return Candidate(config, layout, cluster.measured.of_memory(memory), cluster.measured.of_time(time))
+    time = time.scaled(cluster.measured.time) if time is not None else None
+    return Candidate(config, layout, memory.corrected(cluster.measured), time)
 
 
 def _variants(config: Plan, cluster: Cluster) -> Iterator[Plan]:

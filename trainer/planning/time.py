@@ -9,7 +9,7 @@ reading data and stragglers have no terms of their own.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trainer.config.plan import PlanSettings
 from trainer.model.sizes import count_active, decoder_shapes, head_width
@@ -45,6 +45,11 @@ class StepTime:
     def mfu(self) -> float:
         """Model FLOPs utilisation in [0, 1]."""
         return self.model_flops / (self.total * self.flops_available)
+
+    def scaled(self, factor: float) -> StepTime:
+        """The step, every part of it so many times as long."""
+        parts = ("matmul", "memory", "optimizer", "tensor", "data", "hidden")
+        return replace(self, **{part: getattr(self, part) * factor for part in parts})
 
 
 def step_time(layout: Layout, cluster: Cluster, settings: PlanSettings) -> StepTime | None:

@@ -10,7 +10,7 @@ from trainer.config.plan import PlanSettings
 from trainer.errors import BanyanError, ConfigError
 from trainer.planning.cluster import Cluster
 from trainer.planning.layout import Layout
-from trainer.planning.measured import Correction
+from trainer.planning.measured import RunMeasure
 from trainer.planning.memory import memory_of
 from trainer.planning.time import step_time
 from trainer.report.run_page.journal import RunSeries, read_series
@@ -79,7 +79,7 @@ def _measure(
     assert predicted is not None, "the device has a peak"
     held = max(_since(series, "perf/memory_bytes", life), default=0.0)
     tensors = memory_of(layout).allocated
-    found = Correction(
+    found = RunMeasure(
         source=f"{path}: {life.start.ranks} × {own.name}, {len(steps)} rows of {measured:.4g} s a step",
         time=measured / predicted.total,
         memory=held / tensors if held and own.cuda else 1.0,
