@@ -69,3 +69,6 @@ def test_a_run_is_trained_judged_and_exported_without_an_extra(corpus, tmp_path)
         done = run(verb, arguments[0], "run.dir=run", *arguments[1:], cwd=tmp_path)
         assert done.returncode == 0, (arguments, done.stderr)
     assert Path(tmp_path / "run" / "export" / "step-00000002" / "model.safetensors").is_file()
+    done = run(verb, "serve", "run.dir=run", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "pip install 'banyan-train[serve]'" in done.stderr
