@@ -25,7 +25,7 @@ from trainer.errors import BanyanError, ConfigError
 from trainer.machine.hub_name import is_hub_name
 from trainer.serve.listener import listen
 from trainer.serve.model_folder import find_served_model
-from trainer.serve.server import check_serving, require_serving
+from trainer.serve.server import check_serving, require_front
 from trainer.serve.service import Service
 
 NAME = "banyan"
@@ -87,7 +87,7 @@ def build(arguments: dict[str, Any]) -> Any:
 def run(config: Serve, arguments: Sequence[str]) -> int:
     """Serves on the cluster until it is told to end; the exit code."""
     check_values(config)
-    require_serving()
+    require_front()
     check_serving(config)
     if config.serve.tls_cert:
         raise ConfigError(
@@ -103,7 +103,7 @@ def run(config: Serve, arguments: Sequence[str]) -> int:
             return _serve(config, {"overrides": overrides, **replicas}, received)
 
 
-class Presence:
+class ServeDriver:
     """A named actor that ends with the command that made it, however that ends."""
 
 
@@ -116,7 +116,7 @@ def _alone() -> Iterator[None]:
     import ray
     from ray import serve
 
-    actor: Any = ray.remote(Presence)
+    actor: Any = ray.remote(ServeDriver)
     try:
         mark = actor.options(name=f"{NAME}-serve", namespace=NAME, num_cpus=0).remote()
     except ValueError as error:

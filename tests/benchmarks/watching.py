@@ -4,9 +4,9 @@ python -m tests.benchmarks.watching [--rounds 12] [--steps 10] [--tiny]
 
 Defaults are metrics.jsonl every 10 steps, console and log, W&B (offline, where nobody has a key), heartbeats and the
 watchdog, and what looks after a run's health: the rule of spikes, losses by row for a spike's documents, sections timed
-for stragglers, energy's counters. A third has the defaults but for health's. All take turns. Beside the time that a turn
-took stands the processor time that the run and all its processes spent meanwhile: on a machine that others use, that
-alone says much. Exit code 1 if the ratio of it, defaults over all off, is below --least.
+for stragglers, energy's counters. A third has the defaults but for health's. All take turns. Beside the time of a turn
+stands the processor time that the run and all its processes spent meanwhile: on a machine that others use, that alone
+says much. Exit code 1 if the ratio of it, defaults over all off, is below --least.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from trainer.config.training import BUCKET
 from trainer.planning.activations import Activations, activations_of
-from trainer.planning.layout import BUCKET, REUSE_DISTANCE, Layout
+from trainer.planning.layout import REUSE_DISTANCE, Layout
 from trainer.planning.measured import RunMeasure
 from trainer.planning.states import FP32, States, bucket_of, persistent, states_of, uses_bf16_optimizer
 

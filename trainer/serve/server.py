@@ -42,7 +42,7 @@ def check_serving(config: Serve) -> list[Client]:
     return clients
 
 
-def require_serving() -> None:
+def require_front() -> None:
     """ConfigError, naming the extra, where what the front needs isn't installed."""
     try:
         import fastapi  # noqa: F401
@@ -54,7 +54,7 @@ def require_serving() -> None:
 
 def serve(config: Serve) -> int:
     """Serves until it is told to end; the exit code."""
-    require_serving()
+    require_front()
     clients = check_serving(config)
     return asyncio.run(_serve(config, clients, listen(config.serve)))
 
