@@ -7,9 +7,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trainer.config.training import BUCKET
 from trainer.planning.activations import Activations, activations_of
-from trainer.planning.layout import REUSE_DISTANCE, Layout
+from trainer.planning.layout import BUCKET, REUSE_DISTANCE, Layout
 from trainer.planning.states import FP32, States, bucket_of, persistent, states_of, uses_bf16_optimizer
 
 MARGIN = 0.10  # largest error of a prediction; tests/planning/test_memory.py holds it
