@@ -9,6 +9,7 @@ from functools import cached_property
 from trainer.config import Pretrain
 from trainer.config.batches import data_ranks_of, rounds, settle_micro_batch
 from trainer.config.plain_values import with_values
+from trainer.config.training import BUCKET as BUCKET
 from trainer.config.training import bucket_elements
 from trainer.model.partition import Partition
 from trainer.model.sizes import Shapes, chunk_tokens, count, decoder_shapes

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from trainer.errors import InputError
 from trainer.machine.json_file import Malformed, from_known, parse_json
-from trainer.track.sinks.journal import Journal, last_rows
-from trainer.track.sinks.sink import Row
+from trainer.track.sinks.journal import Journal, Row, last_rows
 
 FILE = "health.jsonl"
 RANKS, RECHECK, BAD_STEPS = "ranks and data", "recheck", "bad steps"

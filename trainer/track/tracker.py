@@ -11,9 +11,9 @@ from trainer.errors import BanyanError
 from trainer.machine.durable import write_json
 from trainer.machine.terminal import one_line
 from trainer.track.health_record import keep_note
-from trainer.track.sinks import alerts, console, journal, spikes, starts, tensorboard, wandb_run
-from trainer.track.sinks.journal import Journal, metric_row, sample_row
-from trainer.track.sinks.sink import Row, Sink, Start
+from trainer.track.sinks import alerts, console, journals, spikes, starts, tensorboard, wandb_run
+from trainer.track.sinks.journal import Journal, Row, metric_row, sample_row
+from trainer.track.sinks.sink import Sink, Start
 from trainer.track.spike_record import Documents, SpikeRecord, data_command
 from trainer.track.spikes import WATCHED
 
@@ -23,7 +23,7 @@ FACTS = "facts.json"  # what was found out at the start; `banyan sync` needs it 
 # goes through those before them.
 OPENERS: tuple[Callable[[Start, Callable[[str], None]], Sink | None], ...] = (
     starts.open_sink,
-    journal.open_sink,
+    journals.open_sink,
     spikes.open_sink,
     console.open_sink,
     alerts.open_sink,  # before W&B's, which ends before they are sent otherwise

@@ -11,7 +11,6 @@ from trainer.track.sinks.journal import (
     METRICS,
     SAMPLES,
     Journal,
-    JournalSink,
     encode,
     end_of_step,
     metric_row,
@@ -19,6 +18,7 @@ from trainer.track.sinks.journal import (
     read_rows,
     sample_row,
 )
+from trainer.track.sinks.journals import JournalSink
 
 
 def write_run(run_dir, steps):

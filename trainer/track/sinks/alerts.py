@@ -11,7 +11,8 @@ from typing import Any
 from trainer.config.alerts import CRASH, DISK, FINISHED, SPIKE, STOPPED, Alerts
 from trainer.errors import STOPPED as STOPPED_CODE
 from trainer.track.alerts import Alerter
-from trainer.track.sinks.sink import Row, Sink, Start
+from trainer.track.sinks.journal import Row
+from trainer.track.sinks.sink import Sink, Start
 from trainer.track.spike_record import SpikeRecord
 
 LOOK_AT_DISK_S = 60.0

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from trainer.track.sinks.sink import Row, Sink, Start
+from trainer.track.sinks.journal import Row
+from trainer.track.sinks.sink import Sink, Start
 
 if TYPE_CHECKING:
     import rich.console

@@ -18,7 +18,9 @@ from typing import Any, BinaryIO, TextIO
 from trainer.errors import InputError, StorageError
 from trainer.machine.durable import require_plain_file
 from trainer.machine.json_file import Count, Malformed, from_json, from_known, open_regular, parse_json, read_regular
-from trainer.track.sinks.sink import Row, Sink, Start
+
+Row = dict[str, Any]
+"""A row of metrics.jsonl (step, tokens, time, and metrics by name) or of samples.jsonl (step, time, name, text)."""
 
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
@@ -96,43 +98,6 @@ class Journal:
     def close(self) -> None:
         """Closes the file; all rows are already flushed."""
         self._file.close()
-
-
-class JournalSink(Sink):
-    """metrics.jsonl and samples.jsonl of a run directory."""
-
-    def __init__(self, run_dir: Path, step: int, metrics: Journal | None = None) -> None:
-        self._run_dir = run_dir
-        self._metrics = metrics or Journal(run_dir / METRICS)
-        self._samples = Journal(run_dir / SAMPLES)
-        self.rewind(step)
-
-    def row(self, row: Row) -> None:
-        """A line of metrics.jsonl."""
-        self._metrics.write(row)
-
-    def rewind(self, step: int) -> None:
-        """Cuts both, and layers.jsonl, to the rows up to a step, as the next start would."""
-        self._metrics.cut(step)
-        self._samples.cut(step)
-        if (self._run_dir / LAYERS).exists():
-            layers = Journal(self._run_dir / LAYERS)
-            layers.cut(step)
-            layers.close()
-
-    def sample(self, row: Row) -> None:
-        """A line of samples.jsonl."""
-        self._samples.write(row)
-
-    def close(self, *, exit_code: int, summary: Mapping[str, Any]) -> None:
-        """Closes both."""
-        self._metrics.close()
-        self._samples.close()
-
-
-def open_sink(start: Start, say: Callable[[str], None]) -> Sink:
-    """The journals, cut to the step that the run goes on from."""
-    return JournalSink(start.run_dir, start.start_step, start.metrics)
 
 
 def encode(row: Mapping[str, Any]) -> str:

@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.config import Pretrain
+from trainer.track.sinks.journal import METRICS, Journal, Row
 
 if TYPE_CHECKING:
-    from trainer.track.sinks.journal import Journal
     from trainer.track.spike_record import SpikeRecord
-
-Row = dict[str, Any]
-"""A row of metrics.jsonl (step, tokens, time, and metrics by name) or of samples.jsonl (step, time, name, text)."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +33,6 @@ class Start:
     @cached_property
     def metrics(self) -> Journal:
         """metrics.jsonl, opened once for all who look into it: on a shared disk each open of a start counts."""
-        from trainer.track.sinks.journal import METRICS, Journal
-
         return Journal(self.run_dir / METRICS)
 
 

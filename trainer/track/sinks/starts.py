@@ -22,8 +22,8 @@ from typing import Annotated, Any
 from trainer.errors import STOPPED, InputError, StorageError
 from trainer.machine.credentials import masked
 from trainer.machine.json_file import Count, Malformed, Within, from_known, parse_json, read_json
-from trainer.track.sinks.journal import Journal, last_rows
-from trainer.track.sinks.sink import Row, Sink, Start
+from trainer.track.sinks.journal import Journal, Row, last_rows
+from trainer.track.sinks.sink import Sink, Start
 
 FILE = "starts.jsonl"
 MOST_BYTES = 4 << 20  # that are read, from the end

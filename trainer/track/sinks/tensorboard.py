@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import ConfigError
-from trainer.track.sinks.journal import AXES
-from trainer.track.sinks.sink import Row, Sink, Start
+from trainer.track.sinks.journal import AXES, Row
+from trainer.track.sinks.sink import Sink, Start
 from trainer.track.spike_record import SpikeRecord
 
 FOLDER = "tensorboard"

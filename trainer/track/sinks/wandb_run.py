@@ -26,8 +26,8 @@ from trainer.config import Wandb
 from trainer.errors import STOPPED, BanyanError, ConfigError, InputError
 from trainer.machine.durable import write_text
 from trainer.track.lineage import ArtifactRecord, checkpoint_artifact, data_artifact, read_references
-from trainer.track.sinks.journal import AXES, METRICS, SAMPLES, read_metrics, read_rows
-from trainer.track.sinks.sink import Row, Sink, Start
+from trainer.track.sinks.journal import AXES, METRICS, SAMPLES, Row, read_metrics, read_rows
+from trainer.track.sinks.sink import Sink, Start
 from trainer.track.spike_record import SpikeRecord, read_spikes
 
 if TYPE_CHECKING:
