@@ -13,7 +13,7 @@ import torch
 
 from trainer.data.tokens.tokenizer import Tokenizer
 from trainer.model.build import LanguageModel
-from trainer.serve.engines.batch_decoder import BatchDecoder, AnswerRow
+from trainer.serve.engines.batch_decoder import AnswerRow, BatchDecoder
 from trainer.serve.engines.engine import Ask, EngineSettings, Piece, TokenInfo
 from trainer.serve.engines.pieces import PieceMaker, PieceQueue
 from trainer.serve.engines.slots import Slots
