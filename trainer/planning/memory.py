@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from trainer.config.training import BUCKET
 from trainer.planning.activations import Activations, activations_of
 from trainer.planning.layout import REUSE_DISTANCE, Layout
 from trainer.planning.measured import RunMeasure

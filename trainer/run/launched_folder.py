@@ -10,11 +10,9 @@ import contextlib
 from pathlib import Path
 
 from trainer.config import Pretrain
-from trainer.config.plain_values import with_values
-from trainer.data.tokens.dataset import find_folder
-from trainer.data.tokens.manifest import Manifest, read_manifest
 from trainer.errors import BanyanError
 from trainer.run.directory import locate, with_absolute_places
+from trainer.run.training_manifests import training_manifests, with_data_vocabulary
 
 
 def locate_launched(config: Pretrain) -> Path:
@@ -39,18 +37,3 @@ def settle_identity(config: Pretrain) -> Pretrain:
 
         config = with_trained_embeddings(config, manifest)
     return config
-
-
-def with_data_vocabulary(config: Pretrain, manifest: Manifest) -> Pretrain:
-    """With the vocabulary of a decoder of our own filled in: the data's, where none was asked for."""
-    size = config.model.vocab_size
-    if config.model.path is None and (size is None or (config.model.init_from and size < manifest.vocab_size)):
-        return with_values(config, {"model.vocab_size": manifest.vocab_size})
-    return config
-
-
-def training_manifests(config: Pretrain) -> list[Manifest]:
-    """Of the training sets, in their order."""
-    data = config.data
-    paths = {"data.path": data.path} if data.path else {f"data.train.{n}.path": e.path for n, e in data.train.items()}
-    return [read_manifest(find_folder(str(path), key=key, split="train")) for key, path in paths.items()]

@@ -13,7 +13,7 @@ from trainer.model.hugging_face.causal_lm import read_model_config
 from trainer.model.hugging_face.heads import CAUSAL, SEQ2SEQ
 from trainer.model.hugging_face.safetensors_folder import holds_tensors
 from trainer.objective.build import KINDS
-from trainer.run.launched_folder import training_manifests
+from trainer.run.training_manifests import training_manifests
 
 START = "decoder_start_token_id"
 

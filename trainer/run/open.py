@@ -37,10 +37,10 @@ from trainer.ranks.mesh import Mesh
 from trainer.rules.compiled import settle_compile
 from trainer.rules.layouts import check_layout, settle_precision
 from trainer.run import directory as run_directory
-from trainer.run.launched_folder import with_data_vocabulary
 from trainer.run.lock import RunLock
 from trainer.run.rank_log import RankLog
 from trainer.run.resume import with_kept_precision
+from trainer.run.training_manifests import with_data_vocabulary
 
 
 def fit_to_data(config: Pretrain, model_config: Model, training: list[Dataset], validation: list[Dataset]) -> Pretrain:
