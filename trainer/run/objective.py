@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from trainer.config import Model, Pretrain
+from trainer.data.remote.fetching import Fetching
 from trainer.data.tokens.dataset import find_folder
 from trainer.data.tokens.manifest import Manifest, read_manifest
 from trainer.errors import ConfigError, InputError
@@ -50,7 +51,8 @@ def _manifests(config: Pretrain) -> list[Manifest]:
     """Of the training sets, that with the largest vocabulary last."""
     data = config.data
     paths = {"data.path": data.path} if data.path else {f"data.train.{n}.path": e.path for n, e in data.train.items()}
-    found = [read_manifest(find_folder(str(path), key=key, split="train")) for key, path in paths.items()]
+    how: dict[str, Any] = {"split": "train", "fetching": Fetching.of(data)}
+    found = [read_manifest(find_folder(str(path), key=key, **how)) for key, path in paths.items()]
     return sorted(found, key=lambda manifest: manifest.vocab_size)
 
 
