@@ -17,7 +17,7 @@ from trainer.data.remote.fetching import RETRY, SKIP, Fetching
 from trainer.data.remote.lookahead import Lookahead
 from trainer.data.remote.origin import BadFile
 from trainer.data.remote.shard_cache import CachedShard, NoRoom, ShardCache
-from trainer.data.text.remote import Unreachable, shown_url, with_jitter
+from trainer.data.text.remote import MEND, Unreachable, shown_url, with_jitter
 from trainer.errors import BanyanError, InputError, StorageError
 from trainer.machine.credentials import masked
 from trainer.machine.durable import REFUSALS
@@ -208,7 +208,8 @@ class Fetcher:
             return POLL_S if shard in self._urgent else IDLE_S
         except BanyanError as error:
             lasting = isinstance(error, BadFile) or (isinstance(error, Unreachable) and error.lasting)
-            return self._failed(shard, _Failure(str(error).rstrip("."), lasting))
+            line = str(error).rstrip(".").removesuffix(f"; {MEND}")
+            return self._failed(shard, _Failure(line, lasting))
         except OSError as error:
             return self._failed(shard, self._of_disk(error))
         except Exception as error:  # of a store's library: never the end of the thread

@@ -48,7 +48,7 @@ class Lookahead:
         self._all = len(self._by_name)
         self._needs: dict[CachedShard, _Needs] = {}
         self._position = self._scanned = start
-        self._stop = stop
+        self.stop = stop
         self._most_bytes = most_bytes
         self._mutex = threading.Lock()
 
@@ -85,7 +85,7 @@ class Lookahead:
     def _scan(self) -> bool:
         """Looks farther ahead; False where that is the run's end, or far enough."""
         self._scanned = max(self._scanned, self._position)
-        stop = min(self._scanned + SCANNED, self._stop)
+        stop = min(self._scanned + SCANNED, self.stop)
         if stop <= self._scanned or self._scanned - self._position >= FARTHEST:
             return False
         places = self._order.locate(np.arange(self._scanned, stop))

@@ -118,19 +118,24 @@ class Loader:
     left_out: RowsLeftOut = field(default_factory=RowsLeftOut)
 
     def batches(self, position: int) -> Iterator[Batch]:
-        """Micro-batches from `position` on, without end; the next `prefetch` ones are being read meanwhile.
+        """Micro-batches from `position` on; the next `prefetch` ones are being read meanwhile.
+
+        Without end, but where they are fetched: nothing is read that the run doesn't need.
 
         One thread reads: for this work a second one would only wait for Python's lock.
         """
         groups = self._groups(position)
         ahead = -(-self.prefetch // self._slots_at_once)
-        pending: deque[Future[Iterable[Batch]]] = deque()
+        pending: deque[Future[Iterable[Batch] | None]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="loader") as reader:
             try:
                 while True:
                     while len(pending) <= ahead:
                         pending.append(reader.submit(self._read_next, groups))
-                    yield from pending.popleft().result()
+                    batches = pending.popleft().result()
+                    if batches is None:
+                        return
+                    yield from batches
             finally:
                 reader.shutdown(wait=False, cancel_futures=True)
 
@@ -143,7 +148,7 @@ class Loader:
     def _slots(self, position: int) -> Iterator[tuple[int, bool]]:
         """First position of each of this rank's chunks, and whether it counts."""
         chunks = self.batch_size // self.micro_batch_size
-        while True:
+        while self.lookahead is None or position < self.lookahead.stop:
             for micro_step in range(rounds(chunks, self.world_size)):
                 chunk = chunk_of(micro_step, rank=self.rank, world_size=self.world_size)
                 yield position + min(chunk, chunks - 1) * self.micro_batch_size, chunk < chunks
@@ -152,17 +157,18 @@ class Loader:
     def _groups(self, position: int) -> Iterator[_Group]:
         """The slots, as many as are read at once, with the places of their rows."""
         slots, size, count = self._slots(position), self.micro_batch_size, self._slots_at_once
-        while True:
-            many = list(islice(slots, max(1, PLACED_ROWS // (count * size)) * count))
+        while many := list(islice(slots, max(1, PLACED_ROWS // (count * size)) * count)):
             starts = np.array([start for start, _ in many])
             positions = (starts[:, None] + np.arange(size)).ravel()
             group = _Group([counts for _, counts in many], positions, self.order.locate(positions))
             for first in range(0, len(many), count):
                 yield group.cut(first, min(first + count, len(many)), size)
 
-    def _read_next(self, groups: Iterator[_Group]) -> Iterable[Batch]:
-        """The batches of the next group. Where a row is damaged, those before it still come."""
-        group = next(groups)
+    def _read_next(self, groups: Iterator[_Group]) -> Iterable[Batch] | None:
+        """The batches of the next group; None if there is none. Where a row is damaged, those before it still come."""
+        group = next(groups, None)
+        if group is None:
+            return None
         if self.lookahead is not None:
             self.lookahead.advance(int(group.positions.min()))
         try:
