@@ -88,7 +88,7 @@ def start_again(monkeypatch):
     """What another process would see: nothing was checked since it started."""
     now = time.time_ns()
     for module in (mirror, shard_cache):
-        monkeypatch.setattr(module, "STARTED_NS", now)
+        monkeypatch.setattr(module, "started_ns", lambda: now)
     mirror._find.cache_clear()
     fetcher.fetcher_of.cache_clear()
 

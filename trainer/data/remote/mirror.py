@@ -12,7 +12,7 @@ import xxhash
 from trainer.data.remote.fetching import Fetching
 from trainer.data.remote.file_lock import file_lock
 from trainer.data.remote.origin import read_small
-from trainer.data.remote.shard_cache import STARTED_NS, folder_name
+from trainer.data.remote.shard_cache import folder_name, started_ns
 from trainer.data.text.remote import Unreachable, is_remote, shown_url
 from trainer.data.tokens import manifest as manifests
 from trainer.data.tokens.tokenizer import CONFIG, FILE, TEMPLATE, tokenizer_sha256
@@ -67,7 +67,7 @@ def _find(address: str, fetching: Fetching) -> Mirror | None:
 def _is_fresh(path: Path) -> bool:
     """Whether any process has looked since this one started."""
     try:
-        return os.stat(path).st_mtime_ns >= STARTED_NS
+        return os.stat(path).st_mtime_ns >= started_ns()
     except FileNotFoundError:
         return False
 

@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,7 @@ from trainer.errors import InputError
 from trainer.machine.durable import sync
 
 PARTIAL, LOCK = ".partial", ".lock"
-STARTED_NS = time.time_ns()
-"""What was checked by any process since this one started is fresh enough for it: ranks start together."""
+_IMPORTED_NS = time.time_ns()
 
 # When a shard's content is needed next, as a position of the run: 0 of what is needed now, infinity of what isn't
 # needed as far as is known, None of what this process knows nothing about
@@ -71,6 +71,21 @@ class _Kept:
     used: float
 
 
+def started_ns() -> int:
+    """When this process started. What any other has checked since is fresh enough for it: ranks start together."""
+    return _started_ns(os.getpid())
+
+
+@cache
+def _started_ns(process: int) -> int:
+    try:
+        ticks = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])  # since the boot
+    except (OSError, ValueError, IndexError):
+        return _IMPORTED_NS
+    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.time_ns() - int(age_s * 1e9)
+
+
 def folder_name(fingerprint: str) -> str:
     """A dataset's folder in the cache."""
     return fingerprint[:32]
@@ -99,7 +114,7 @@ class ShardCache:
                 return False
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             status = os.fstat(descriptor)
-            if not is_at(descriptor, path) or status.st_mtime_ns < STARTED_NS:
+            if not is_at(descriptor, path) or status.st_mtime_ns < started_ns():
                 os.close(descriptor)
                 return False
             os.utime(descriptor, ns=(time.time_ns(), status.st_mtime_ns))
@@ -123,7 +138,7 @@ class ShardCache:
         if shard in self._held:
             return True
         try:
-            return os.stat(self.folder / shard.name, follow_symlinks=False).st_mtime_ns >= STARTED_NS
+            return os.stat(self.folder / shard.name, follow_symlinks=False).st_mtime_ns >= started_ns()
         except FileNotFoundError:
             return False
 
