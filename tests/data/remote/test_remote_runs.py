@@ -88,8 +88,10 @@ def test_two_nodes_train_from_a_bucket_that_goes_away_and_has_a_damaged_shard(tm
         config = small_config(url, tmp_path / "run", train__steps=steps)
         config.data.cache, config.data.cache_bytes = str(tmp_path / "node"), shard_bytes(folder) // 4
         config.data.on_bad_shard, config.data.shard_patience_s = "retry", 5.0
-        ranks = start_ranks(on_two_nodes, config, 4)
-        wait_for(lambda: step_of(tmp_path / "run") >= 3)
+        environment = {key: value for key, value in os.environ.items() if key.startswith("AWS_")}
+        ranks = start_ranks(on_two_nodes, (config, environment), 4)
+        wait_for(lambda: step_of(tmp_path / "run") >= 3 or ranks.errors())
+        assert not ranks.errors()
         server.stop()
         time.sleep(20)
         server.start()  # with what it had
@@ -101,8 +103,10 @@ def test_two_nodes_train_from_a_bucket_that_goes_away_and_has_a_damaged_shard(tm
         assert 0 < kept <= shard_bytes(folder) // 4
 
 
-def on_two_nodes(config):
-    """Ranks 0 and 1 have one cache, ranks 2 and 3 another."""
+def on_two_nodes(given):
+    """Ranks 0 and 1 have one cache, ranks 2 and 3 another; the bucket's place comes along."""
+    config, environment = given
+    os.environ.update(environment)
     config.data.cache += f"-{int(os.environ['RANK']) // 2}"
     return pretrain(config)
 
