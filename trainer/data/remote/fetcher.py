@@ -219,7 +219,7 @@ class Fetcher:
         if self._failures.pop(shard, None) is not None:
             self._say(f"{shown_url(shard.address)}: here now")
         self._given_up.discard(shard)
-        if self._is_near(shard):
+        if shard in self._urgent or self._is_near(shard):
             self.cache.hold(shard)
         return IDLE_S
 

@@ -168,6 +168,8 @@ class Loader:
         """The batches of the next group; None if there is none. Where a row is damaged, those before it still come."""
         group = next(groups, None)
         if group is None:
+            if self.lookahead is not None:
+                self.lookahead.advance(self.lookahead.stop)  # others need the cache's room now
             return None
         if self.lookahead is not None:
             self.lookahead.advance(int(group.positions.min()))
