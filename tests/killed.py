@@ -1,6 +1,7 @@
 """prepare in processes of its own that can be killed: small work items, so that there is much to be killed in."""
 
 import bz2
+import fnmatch
 import gzip
 import json
 import os
@@ -48,14 +49,14 @@ def start(program, inputs, output, *, workers=2, element=None, elements=3):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def count_files(folder):
-    return sum(len(files) for _, _, files in os.walk(folder))
+def count_files(folder, pattern="*"):
+    return sum(len(fnmatch.filter(files, pattern)) for _, _, files in os.walk(folder))
 
 
-def kill_after_files(process, folder, files):
+def kill_after_files(process, folder, files, pattern="*"):
     """Kills once `files` more files are there; False if it came to its end before."""
-    target = count_files(folder) + files
-    while process.poll() is None and count_files(folder) < target:
+    target = count_files(folder, pattern) + files
+    while process.poll() is None and count_files(folder, pattern) < target:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     return process.wait() == -signal.SIGKILL

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -137,7 +138,10 @@ def test_floor_multiplies_what_the_model_does():
 
 def test_what_watching_costs_is_measured_turn_by_turn(tmp_path):
     table = run("watching", "--tiny", "--rounds", 2, "--steps", 2, "--output", tmp_path)
-    assert "defaults / all off: " in table
+    for what in ("time", "processor time"):
+        assert re.search(
+            rf"^{what}: all off .* defaults .*; defaults / all off [0-9.]+ ± [0-9.]+ of 2 rounds$", table, re.M
+        )
     assert {name: len(turns) for name, turns in read(tmp_path, "watching")["turns"].items()} == {
         "all off": 2,
         "defaults": 2,

@@ -1,10 +1,9 @@
 """banyan prepare data.reference and data.teacher: the same bytes on any number of processes and after any kill."""
 
 import json
-import signal
+import shutil
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 from tests.corpus import write_texts
+from tests.killed import kill_after_files
 from tests.pairs import make_base, prepare_pairs, write_pairs
 from tests.prepared import configure, prepare, shard_files, write_jsonl
 from trainer.config import TokenizerSettings
@@ -120,15 +120,13 @@ def test_the_bytes_are_the_same_on_two_processes_and_after_kills(folder, tmp_pat
     settings = (
         of_pairs(str(folder / "base")) | {"format": "preference"} if name == "pairs" else taught(str(folder / "base"))
     )
-    output, partial, killed = tmp_path / "out", tmp_path / "out" / "partial", 0
-    while killed < kills:
-        process, before = run(folder, f"{name}.jsonl", output, 2, settings), len(list(partial.glob("*.npz")))
-        while process.poll() is None and len(list(partial.glob("*.npz"))) <= before:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        killed += 1
-    assert list(partial.glob("*.npz"))  # something was left of it
+    output, hit = tmp_path / "out", 0
+    while hit < kills:
+        process = run(folder, f"{name}.jsonl", output, 2, settings)
+        hit += kill_after_files(process, output / "partial", 1, "*.npz")
+        if not (output / "partial").exists():
+            shutil.rmtree(output)  # it came to its end: begin again
+            hit = 0
     assert run(folder, f"{name}.jsonl", output, 2, settings).wait() == 0
     assert shard_files(output) == shard_files(folder / name)
 
