@@ -83,7 +83,7 @@ def main() -> None:
     given = parser.parse_args()
     tokens = 2**20 if given.tiny else 2**25
     seconds = 2.0 if given.tiny else given.seconds
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch) / "data"
         write_tokens(folder, vocab_size=VOCABULARY, tokens=tokens, shards=16)
         shards = sum(path.stat().st_size for path in (folder / "shards").glob("*.tar"))
