@@ -35,7 +35,7 @@ def serve(folder: Path, bytes_per_second: float, pipe: Any) -> None:
 
 
 def take_batches(
-    url: str, cache: Path, *, cache_bytes: int, tokens_per_second: float, seconds: float
+    path: str, cache: Path | None, *, cache_bytes: int, tokens_per_second: float, seconds: float
 ) -> dict[str, Any]:
     """Takes batches at a pace; what was waited for."""
     from trainer.config import Data
@@ -44,7 +44,9 @@ def take_batches(
     from trainer.data.tokens.order import Order, extend
     from trainer.objective.causal import Causal
 
-    data = Data(path=url, sequence_length=LENGTH, shuffle_shards=4, cache=str(cache), cache_bytes=cache_bytes)
+    data = Data(
+        path=path, sequence_length=LENGTH, shuffle_shards=4, cache=cache and str(cache), cache_bytes=cache_bytes
+    )
     began = time.perf_counter()
     datasets = open_training(data)
     counts = [dataset.rows for dataset in datasets]
@@ -91,17 +93,14 @@ def main() -> None:
         context = multiprocessing.get_context("spawn")
         server = context.Process(target=serve, args=(folder / "shards", given.megabytes_per_second * 1e6, there))
         server.start()
-        found = take_batches(
-            here.recv(),
-            Path(scratch) / "cache",
-            cache_bytes=shards // 2,
-            tokens_per_second=1e5 if given.tiny else given.tokens_per_second,
-            seconds=seconds,
-        )
+        pace: dict[str, Any] = {"cache_bytes": shards // 2, "seconds": seconds}
+        pace["tokens_per_second"] = 1e5 if given.tiny else given.tokens_per_second
+        local = take_batches(str(folder / "shards"), None, **pace)
+        found = take_batches(here.recv(), Path(scratch) / "cache", **pace)
         here.send(None)
         found["requests"], found["bytes"] = here.recv()
         server.join()
-    print(json.dumps({"data_bytes": shards, "cache_bytes": shards // 2} | found, indent=1))
+    print(json.dumps({"data_bytes": shards, **pace, "from the folder": local, "from the store": found}, indent=1))
 
 
 if __name__ == "__main__":
