@@ -87,7 +87,7 @@ def main() -> None:
     seconds = 2.0 if given.tiny else given.seconds
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch) / "data"
-        write_tokens(folder, vocab_size=VOCABULARY, tokens=tokens, shards=16)
+        write_tokens(folder, vocab_size=VOCABULARY, tokens=tokens, shards=32)
         shards = sum(path.stat().st_size for path in (folder / "shards").glob("*.tar"))
         here, there = multiprocessing.get_context("spawn").Pipe()
         context = multiprocessing.get_context("spawn")
