@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.overrides import Override, unquoted
+from trainer.data.text.remote import is_remote
+from trainer.data.tokens.dataset import find_folder
 from trainer.data.tokens.manifest import FILE, read_manifest
 
 BY_OBJECTIVE = {"masked": "stream", "classify": "single", "tag": "single", "reward": "single"}
@@ -32,6 +34,8 @@ def packing_from(overrides: Sequence[Override]) -> list[Override]:
 def _holds_pairs(given: dict[str, str]) -> bool:
     paths = [value for key, value in given.items() if key == "data.path" or key.startswith("data.train.")]
     for path in paths:
+        if is_remote(path):
+            return read_manifest(find_folder(path, key="data.path", split="train")).has_targets
         for folder in (Path(path).expanduser(), Path(path).expanduser() / "train"):
             if path and (folder / FILE).is_file():
                 return read_manifest(folder).has_targets

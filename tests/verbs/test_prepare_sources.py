@@ -149,20 +149,20 @@ def test_a_bucket_that_goes_away_midway_ends_prepare_and_the_same_command_goes_o
     with bucket_server() as server:
         bucket = fill_bucket(tmp_path / "in")
         config, partial = configure(f"{bucket}/a.jsonl", tmp_path / "out"), tmp_path / "out" / "partial"
-        read = remote._RangeFile._range
+        read = remote.RangeFile._range
 
         def read_until_it_stops(*request):
             if len(list(partial.glob("read-*.json"))) == 4:
                 server.stop()
             return read(*request)
 
-        monkeypatch.setattr(remote._RangeFile, "_range", read_until_it_stops)
+        monkeypatch.setattr(remote.RangeFile, "_range", read_until_it_stops)
         with pytest.raises(InputError) as error:
             main(config)
         assert error.value.exit_code == 2
         assert re.match(rf"{bucket}/a.jsonl: can't be read, tried 6 times \(.*it continues\.$", str(error.value))
         assert len(list(partial.glob("read-*.json"))) == 4
-        monkeypatch.setattr(remote._RangeFile, "_range", read)
+        monkeypatch.setattr(remote.RangeFile, "_range", read)
         server.start()
         assert main(config) == 0
     assert shard_files(tmp_path / "out") == shard_files(calm)

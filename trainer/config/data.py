@@ -294,6 +294,25 @@ class Data:
         "bytes",
     )
     prefetch: int = knob(4, "Micro-batches read ahead of use.", low=1)
+    cache: Optional[str] = knob(
+        None,
+        "Folder on a disk of the node for shards of data at a URL, by default below ~/.cache/banyan; where it is "
+        "given, shards of folders (a mount) are fetched into it as well.",
+        later=True,
+    )
+    cache_bytes: int = knob(
+        64 * 2**30, "Most that it holds; what is needed last goes first.", "bytes", low=1, later=True
+    )
+    on_bad_shard: str = knob(
+        "stop",
+        "Where a shard that is fetched is damaged, missing or too slow: stop; retry, which waits until it comes; or "
+        "skip, which leaves its rows out and lists them.",
+        choices=("stop", "retry", "skip"),
+        later=True,
+    )
+    shard_patience_s: float = knob(
+        300.0, "How long training waits for a shard, and for a store that fails, before it is bad.", "s", later=True
+    )
 
     @property
     def has_examples(self) -> bool:

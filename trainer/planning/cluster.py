@@ -9,6 +9,9 @@ from pathlib import Path
 from trainer.config import Data, Launch, Model
 from trainer.config.launchers import LAUNCHERS
 from trainer.config.plan import PlanSettings
+from trainer.data.remote.fetching import Fetching
+from trainer.data.text.remote import is_remote
+from trainer.data.tokens.dataset import find_folder
 from trainer.data.tokens.manifest import read_manifest
 from trainer.planning.devices import Device, device_of
 from trainer.planning.measured import NOTHING_MEASURED, RunMeasure
@@ -39,7 +42,11 @@ def with_vocabulary(model: Model, data: Data) -> Model | None:
     """The model with model.vocab_size set, if need be by the training data's tokenizer; None if they aren't here."""
     if model.vocab_size is not None:
         return model
-    path = Path(data.path or next((entry.path for _, entry in sorted(data.train.items())), ""))
+    given = data.path or next((entry.path for _, entry in sorted(data.train.items())), "")
+    if is_remote(given):
+        folder = find_folder(given, key="data.path", split="train", fetching=Fetching.of(data))
+        return dataclasses.replace(model, vocab_size=read_manifest(folder).vocab_size)
+    path = Path(given)
     for folder in (path, path / "train"):
         if (folder / "manifest.json").is_file():
             return dataclasses.replace(model, vocab_size=read_manifest(folder).vocab_size)

@@ -100,12 +100,23 @@ def check_shards(datasets: list[Dataset], most_bytes: int, mesh: Mesh) -> None:
 
     Datasets above `most_bytes` aren't hashed, which is left to "banyan data verify".
     """
+    remote = [dataset for dataset in datasets if dataset.remote is not None]
+    if remote:
+        _require_same_manifests(remote, mesh)
     share = {"part": mesh.rank, "parts": mesh.world_size}
     checks = [partial(find_missing_file, dataset, **share) for dataset in datasets]
     checks += [partial(find_damage, dataset, **share) for dataset in datasets if bytes_of(dataset) <= most_bytes]
     problem = mesh.first(next(filter(None, (check() for check in checks)), None))
     if problem:
         raise InputError(problem)
+
+
+def _require_same_manifests(datasets: list[Dataset], mesh: Mesh) -> None:
+    """Refuses data that changed while the ranks started: each node has looked for itself."""
+    own = [dataset.manifest.fingerprint for dataset in datasets]
+    others = mesh.first("differ" if mesh.from_main(own) != own else None)
+    if others:
+        raise InputError("data.path: manifest.json was replaced while the run started; start it again.")
 
 
 def bytes_of(dataset: Dataset) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.config import Pretrain
+from trainer.data.remote.left_out import read_left_out
 from trainer.data.tokens.blocks import DocumentSpan
 from trainer.data.tokens.dataset import Dataset, open_training
 from trainer.data.tokens.history import FILE, History, read_history, total_steps_of
@@ -56,10 +57,14 @@ def print_step(run_dir: Path, step: int) -> int:
     show(f"step {step}: positions {start:,} to {stop - 1:,}{skipped}")
     for line in rewinds_in_words(opened.history, step):
         show(line)
+    left_out = {row.position for row in read_left_out(run_dir)}
     for position, place in enumerate(opened.order.places(start, stop), start=start):
         dataset = opened.datasets[place.fingerprint]
         file = dataset.manifest.shards[place.shard].file
         show(f"\nposition {position:,}: {place.dataset}, epoch {place.epoch}, {file}, row {place.row}")
+        if position in left_out:
+            show("  left out: the shard couldn't be had (data.on_bad_shard=skip)")
+            continue
         for line, tokens in documents_in_row(dataset, place.shard, place.row):
             show(one_line(line))
             show("".join(f"    {text}\n" for text in safe(tokenizer.decode(tokens)).splitlines()), end="")

@@ -13,6 +13,7 @@ import torch
 from trainer.checkpoint.find import find_checkpoint
 from trainer.checkpoint.fragment import kind_of_weights
 from trainer.config import Data, EvaluateVerb, Model, ObjectiveSettings, Pretrain
+from trainer.data.remote.fetching import Fetching
 from trainer.data.tokens.dataset import Dataset, check_run_tokenizer, find_folder, open_dataset, validation_paths
 from trainer.data.tokens.manifest import Manifest, read_manifest
 from trainer.data.tokens.packing import CUT, REJECT, SINGLE, STREAM, WHOLE, row_packing
@@ -123,7 +124,8 @@ def scored_sets(subject: Subject, asked: Data) -> Iterator[Scored]:
     if not paths:
         raise ConfigError("the run has no validation set: give data.path=DIR with token shards.")
     for name, (key, path) in paths.items():
-        manifest = read_manifest(find_folder(path, key=key, split="validation"))
+        fetching = Fetching.of(asked)
+        manifest = read_manifest(find_folder(path, key=key, split="validation", fetching=fetching))
         config = subject.fit(manifest)
         dataset = open_dataset(
             name,
@@ -133,6 +135,7 @@ def scored_sets(subject: Subject, asked: Data) -> Iterator[Scored]:
             sequence_length=config.data.sequence_length,
             packing=row_packing(config.data, seed=0),
             members=members_of(config.objective),
+            fetching=fetching,
         )
         check_datasets(config.objective, [dataset])
         _check_tokens(subject, config, dataset)

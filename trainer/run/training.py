@@ -19,8 +19,10 @@ from trainer.checkpoint.writer import CheckpointWriter
 from trainer.config import Pretrain
 from trainer.config.batches import accumulation_steps, micro_batch_of
 from trainer.config.plain_values import with_values
+from trainer.data.remote.left_out import RowsLeftOut
 from trainer.data.tokens.dataset import (
     Dataset,
+    look_ahead,
     open_test,
     open_training,
     open_validation,
@@ -69,6 +71,7 @@ from trainer.run import directory as run_directory
 from trainer.run.bad_steps import BadSteps, after_rewind, check_on_spike, optimizer_steps
 from trainer.run.before import score_before
 from trainer.run.frozen_model import check_asked_models, open_teacher, with_reference_precision
+from trainer.run.left_out_rows import LeftOutRows
 from trainer.run.lock import RunLock
 from trainer.run.micro_batch import find_micro_batch
 from trainer.run.objective import settle_objective
@@ -234,6 +237,8 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     if judge_steps is not None and reader is not None:
         reader.stated_if_any(STATE, judge_steps.restore)
 
+    left_out = RowsLeftOut()
+
     def restore(reader: CheckpointReader, steps: int) -> None:
         """All that a checkpoint of this run holds, once more."""
         open_run_weights(config, model_config, shapes, widest(training).manifest, reader, run_dir, mesh).restore(
@@ -254,13 +259,24 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         progress=progress,
         writer=writer,
         restore=restore,
-        open_steps=partial(open_steps, config, mesh, training, order, objective, reading),
+        open_steps=partial(
+            open_steps, config, mesh, training, order, objective, reading, left_out, progress, total_steps
+        ),
         say=say_health(BAD_STEPS),
         record=partial(record_bad_step, tracker, progress),
     )
 
+    accounts: list[LeftOutRows] = []
+    if any(dataset.remote is not None and dataset.remote.skips for dataset in training):
+        keep, history_now = partial(setattr, bad_steps, "history"), lambda: bad_steps.history
+        accounts.append(LeftOutRows(mesh, run_dir, progress, left_out, history=history_now, keep=keep, say=say))
+        accounts[0].begin(reader)
+        hooks.extend(accounts)
+
     def state_beside() -> dict[str, Any]:
         """Of a checkpoint's state, what isn't progress or configuration."""
+        for account in accounts:
+            account.collect()
         spikes = {STATE: judge_steps.state()} if judge_steps is not None else {}
         tokenizer_sha256 = widest(training).manifest.tokenizer_sha256
         return {"history": bad_steps.history.to_json(), "tokenizer_sha256": tokenizer_sha256, **spikes}
@@ -271,7 +287,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         engine=engine,
         optimizer=assembly.optimizer,
         objective=objective,
-        steps=open_steps(config, mesh, training, order, objective, reading, progress.position),
+        steps=bad_steps.open_steps(progress.position),
         progress=progress,
         total_steps=total_steps,
         pace=(lambda step: bad_steps.history.trained_after(step)) if config.train.tokens is not None else None,
@@ -357,12 +373,17 @@ def open_steps(
     order: Order,
     objective: Objective,
     reading: dict[str, float],
+    left_out: RowsLeftOut,
+    progress: Progress,
+    total_steps: int,
     position: int,
 ) -> Iterator[Step]:
     """This rank's micro-batches from `position` on, by step, each step with the targets of its global batch.
 
-    `reading` gets the seconds that each dataset has been read for.
+    `reading` gets the seconds that each dataset has been read for, `left_out` the rows that can't be had.
     """
+    steps_left = min(total_steps, config.train.stop_at or total_steps) - progress.step
+    stop = position + steps_left * config.train.batch_size
     loader = Loader(
         datasets=training,
         order=order,
@@ -373,6 +394,8 @@ def open_steps(
         to_batch=objective.to_batch,
         prefetch=config.data.prefetch,
         reading=reading,
+        lookahead=look_ahead(training, order, start=position, stop=stop),
+        left_out=left_out,
     )
     micro_steps, per_row = accumulation_steps(config, mesh.data_size), objective.units_per_row()
     if per_row is None or any(dataset.is_uneven for dataset in training):

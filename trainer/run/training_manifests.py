@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from trainer.config import Pretrain
 from trainer.config.plain_values import with_values
+from trainer.data.remote.fetching import Fetching
 from trainer.data.tokens.dataset import find_folder
 from trainer.data.tokens.manifest import Manifest, read_manifest
 
@@ -20,4 +23,5 @@ def training_manifests(config: Pretrain) -> list[Manifest]:
     """Of the training sets, in their order."""
     data = config.data
     paths = {"data.path": data.path} if data.path else {f"data.train.{n}.path": e.path for n, e in data.train.items()}
-    return [read_manifest(find_folder(str(path), key=key, split="train")) for key, path in paths.items()]
+    how: dict[str, Any] = {"split": "train", "fetching": Fetching.of(data)}
+    return [read_manifest(find_folder(str(path), key=key, **how)) for key, path in paths.items()]

@@ -115,6 +115,9 @@ LOGGED: tuple[LoggedMetric, ...] = (
     LoggedMetric(
         "health/bad_steps", "steps", "bad ones since the row before (health.on_spike is skip or rewind)", "Bad steps"
     ),
+    LoggedMetric(
+        "data/left_out_rows", "rows", "of the whole run, not trained on (data.on_bad_shard=skip)", "Rows left out"
+    ),
     LoggedMetric("health/own_seconds", "s", "a step's own work, the median of ranks: data, forward, backward", "Ranks"),
     LoggedMetric("health/exchange_seconds", "s", "of a step, waits for other ranks, the median of ranks", "Ranks"),
     LoggedMetric("health/slowest_ratio", "", "the slowest rank's own work over the median's", "Slowest rank's share"),

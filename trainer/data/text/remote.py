@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import random
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,7 +24,8 @@ from trainer.machine.credentials import masked
 
 SCHEMES = ("s3://", "gs://", "http://", "https://", "hf://")
 ATTEMPTS = 6  # of one request
-FIRST_WAIT_S = 0.5  # before the second attempt; twice as long before each further one, 15.5 s in all
+FIRST_WAIT_S = 0.5  # before the second attempt; twice as long before each further one, 15.5 s in all, about
+JITTER = 0.25  # of a wait: many who failed at once don't come again at once
 BLOCK = 8 * 2**20  # bytes that a request asks for
 CONNECT_TIMEOUT_S = 20
 READ_TIMEOUT_S = 60
@@ -48,10 +50,18 @@ _TRYING_AGAIN = "gs://"  # whose library tries six times by itself, and can't be
 _EXTRAS = {"s3": "s3", "gs": "data", "http": "data", "https": "data", "hf": "data"}
 
 Result = TypeVar("Result")
+_draw = random.Random()  # not the run's
 
 
 class Unreachable(InputError):
-    """A file that can't be read now, but perhaps later: what was prepared so far is kept."""
+    """A file that can't be read now, but perhaps later: what was prepared so far is kept.
+
+    `lasting` where the store has answered, and another try at once would find the same; `missing` where it has no such
+    file.
+    """
+
+    lasting = False
+    missing = False
 
 
 @dataclass(frozen=True)
@@ -153,15 +163,25 @@ def _again(url: str, request: Callable[[], Result]) -> Result:
         except Exception as failure:  # each library has exceptions of its own for a network that fails
             error = _reason(failure)
             if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError | IsADirectoryError):
-                kind = "isn't there" if isinstance(error, FileNotFoundError) else "can't be read"
-                raise Unreachable(f"{shown_url(url)}: {kind} ({_line(error)}); {MEND}.") from error
+                missing = isinstance(error, FileNotFoundError)
+                kind = "isn't there" if missing else "can't be read"
+                refusal = Unreachable(f"{shown_url(url)}: {kind} ({_line(error)}); {MEND}.")
+                refusal.lasting, refusal.missing = True, missing
+                raise refusal from error
             if "Credentials" in type(error).__name__:
-                raise Unreachable(f"{shown_url(url)}: can't be read ({_line(error)}); {MEND}.") from error
+                refusal = Unreachable(f"{shown_url(url)}: can't be read ({_line(error)}); {MEND}.")
+                refusal.lasting = True
+                raise refusal from error
             if attempt == attempts:
                 tried = f"can't be read, tried {ATTEMPTS} times" if attempts > 1 else "can't be read"
                 raise Unreachable(f"{shown_url(url)}: {tried} ({_line(error)}); {MEND}.") from error
-            time.sleep(FIRST_WAIT_S * 2 ** (attempt - 1))
+            time.sleep(with_jitter(FIRST_WAIT_S * 2 ** (attempt - 1)))
     raise AssertionError
+
+
+def with_jitter(seconds: float) -> float:
+    """A wait of about so long."""
+    return seconds * _draw.uniform(1 - JITTER, 1 + JITTER)
 
 
 def _reason(error: Exception) -> BaseException:
@@ -193,11 +213,13 @@ class _WithoutRanges(Exception):
 
 
 class RangeFile(io.RawIOBase):
-    """A remote file, read by ranges. From a server without ranges it is fetched to a temporary file first."""
+    """A remote file, read by ranges of BLOCK at most. From a server without ranges it is fetched to a temporary file
+    first, of which no more than `most_bytes` are taken."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, most_bytes: int | None = None) -> None:
         super().__init__()
         self._url = url
+        self._most_bytes = most_bytes
         self._files, self._path = _file_system(url)
         self._status = status_of(url)
         self._place = 0
@@ -205,15 +227,15 @@ class RangeFile(io.RawIOBase):
         self._copy: BinaryIO | None = None
 
     def readable(self) -> bool:
-        """It is."""
+        """Whether it can be read."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Whether any place of it can be read."""
         return True
 
     def tell(self) -> int:
-        """Where the next read begins."""
+        """The place that is read next."""
         return self._place
 
     @property
@@ -226,13 +248,13 @@ class RangeFile(io.RawIOBase):
         return self._status.bytes or 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """As a file's."""
+        """Reads on at another place."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place}.get(whence)
         self._place = max(0, (self.size if base is None else base) + offset)
         return self._place
 
     def readinto(self, buffer: Any) -> int:
-        """Fills the buffer as far as one request does."""
+        """Reads what fits into a buffer, BLOCK bytes at most. Unreachable if that fails for good."""
         wanted = min(len(buffer), BLOCK, self.size - self._place)
         if wanted <= 0:
             return 0
@@ -288,13 +310,15 @@ class RangeFile(io.RawIOBase):
         with self._files.open(self._path, "rb", block_size=0) as stream:
             while piece := stream.read(2**20):
                 copy.write(piece)
+                if self._most_bytes is not None and copy.tell() > self._most_bytes:
+                    raise OSError(f"more than {self._most_bytes:,} bytes came")
         copy.flush()  # its size is asked for
         expected = self._status.bytes
         if expected is not None and copy.tell() != expected:
             raise OSError(f"{copy.tell():,} bytes of {expected:,} came")
 
     def close(self) -> None:
-        """Removes the temporary file, if there is one."""
+        """Removes the copy, if there is one."""
         if self._copy is not None:
             self._copy.close()
         super().close()

@@ -57,3 +57,5 @@ def _chunks(training: list[Dataset]) -> Iterator[np.ndarray]:
             for start in range(0, min(shard.tokens, left), CHUNK):
                 yield shard.read(start, min(start + CHUNK + 1, shard.tokens)).astype(np.int64)
             left = max(0, left - shard.tokens)
+            if not left:
+                return

@@ -13,10 +13,16 @@ import numpy as np
 
 from trainer.config import Data, Train
 from trainer.config.plain_values import Config, with_values
+from trainer.data.remote.fetcher import fetcher_of
+from trainer.data.remote.fetching import SKIP, Fetching
+from trainer.data.remote.lookahead import Lookahead
+from trainer.data.remote.mirror import find_mirror
+from trainer.data.remote.remote_shards import RemoteShards
+from trainer.data.text.remote import is_remote, shown_url
 from trainer.data.tokens.block_members import KINDS, LACKING
 from trainer.data.tokens.manifest import Manifest, read_manifest
-from trainer.data.tokens.order import Rows
-from trainer.data.tokens.packing import Packing, RowTable, lay_out, row_packing
+from trainer.data.tokens.order import Order, Rows
+from trainer.data.tokens.packing import STREAM, Packing, RowTable, lay_out, row_packing
 from trainer.data.tokens.shard_index import build_index, unfitting
 from trainer.data.tokens.shards import Shards, find_missing
 from trainer.data.tokens.stream_rows import first_tokens, rows_by_shard
@@ -24,6 +30,8 @@ from trainer.data.tokens.token_rows import GatheredRows, TokenRows
 from trainer.data.tokens.tokenizer import tokenizer_sha256
 from trainer.data.tokens.tokenizer_ids import extends
 from trainer.errors import InputError
+
+BY_DEFAULT = Fetching()
 
 
 @dataclass(frozen=True)
@@ -58,9 +66,15 @@ class Dataset:
         ]
 
     @property
+    def remote(self) -> RemoteShards | None:
+        """The shards, if they are fetched."""
+        return self.shards if isinstance(self.shards, RemoteShards) else None
+
+    @property
     def is_uneven(self) -> bool:
         """Whether rows differ in how many targets they have."""
-        return self.packing is not None or self.manifest.has_targets
+        skips = self.remote is not None and self.remote.skips
+        return self.packing is not None or self.manifest.has_targets or skips
 
     def describe_packing(self) -> str | None:
         """What became of the documents, in words; None where rows are cut from the stream."""
@@ -120,6 +134,14 @@ class Dataset:
             for name, array in members.items():
                 array[chosen] = self.shards[shard].take_by_token(name, places)
         return replace(TokenRows.of_tokens(tokens, counted), by_token=members)
+
+    def blank_rows(self, rows: int) -> GatheredRows:
+        """Rows of the stream in place of some that can't be had: end-of-text tokens, none of which is learnt."""
+        tokens = np.full((rows, self.sequence_length + 1), self.manifest.end_of_text, self.dtype)
+        if not self.manifest.has_targets and not self.members:
+            return tokens  # among others of which all are learnt; the loader leaves out their targets
+        blank = TokenRows.of_tokens(tokens, np.zeros((rows, self.sequence_length), bool))
+        return replace(blank, by_token=self._empty_members(rows))
 
     def _empty_members(self, rows: int) -> dict[str, np.ndarray]:
         """Those of `members` that are by token: (rows, L, width)."""
@@ -219,20 +241,24 @@ def open_dataset(
     sequence_length: int,
     packing: Packing | None = None,
     members: tuple[str, ...] = (),
+    fetching: Fetching = BY_DEFAULT,
 ) -> Dataset:
     """Opens token shards at `path`, or in its folder `split` if `path` is an output of prepare.
 
     Their files aren't touched yet, but for `packing`, which reads the lengths of documents: each is checked when its
-    first row is read, all of them by `find_missing_file`.
+    first row is read, all of them by `find_missing_file`. Those at a URL are fetched when they are needed.
     InputError, naming the configuration `key`, if there are none or they hold no whole row.
     """
-    folder = find_folder(path, key=key, split=split)
+    folder, address = _locate(path, key=key, split=split, fetching=fetching)
     manifest = read_manifest(folder)
     check_tokenizer(manifest)
     lacking = [name for name in members if name not in manifest.members]
     if lacking:
         raise InputError(f"{key}={path}: {LACKING[lacking[0]]}")
-    dataset = Dataset(name, manifest, Shards(manifest), sequence_length, packing, members)
+    shards = Shards(manifest)
+    if address is not None:
+        shards = RemoteShards(manifest, address, fetcher_of(fetching), on_bad_shard=fetching.on_bad_shard)
+    dataset = Dataset(name, manifest, shards, sequence_length, packing, members)
     if dataset.rows.total == 0 and packing is not None:
         pairs = "sides" in manifest.members
         raise InputError(
@@ -249,7 +275,12 @@ def open_dataset(
 
 
 def find_missing_file(dataset: Dataset, *, part: int, parts: int) -> str | None:
-    """Looks for the files of every `parts`-th shard from `part` on, opening none; the first problem, or None."""
+    """Looks for the files of every `parts`-th shard from `part` on, opening none; the first problem, or None.
+
+    None of what is fetched: that is looked for when it is needed.
+    """
+    if dataset.remote is not None:
+        return None
     folder = dataset.manifest.folder
     found = (find_missing(folder, shard) for shard in dataset.manifest.shards[part::parts])
     return next((problem for problem in found if problem), None)
@@ -258,9 +289,9 @@ def find_missing_file(dataset: Dataset, *, part: int, parts: int) -> str | None:
 def find_damage(dataset: Dataset, *, part: int, parts: int) -> str | None:
     """Hashes every `parts`-th shard from `part` on, and compares its index; the first damage in a line, or None.
 
-    Of indexed tars each document is hashed as it is read.
+    Of indexed tars each document is hashed as it is read, and of what is fetched each shard as it comes.
     """
-    if dataset.manifest.indexed is not None:
+    if dataset.manifest.indexed is not None or dataset.remote is not None:
         return None
     folder = dataset.manifest.folder
     for number in range(part, len(dataset.shards), parts):
@@ -281,11 +312,25 @@ def find_damage(dataset: Dataset, *, part: int, parts: int) -> str | None:
     return None
 
 
-def find_folder(path: str, *, key: str, split: str) -> Path:
-    """The folder with the manifest: `path` itself or its folder `split`."""
+def find_folder(path: str, *, key: str, split: str, fetching: Fetching = BY_DEFAULT) -> Path:
+    """The folder with the manifest: `path` itself or its folder `split`; of what is fetched, its copy in the cache."""
+    return _locate(path, key=key, split=split, fetching=fetching)[0]
+
+
+def _locate(path: str, *, key: str, split: str, fetching: Fetching) -> tuple[Path, str | None]:
+    """The folder with the manifest, and the address of the shards if they are fetched."""
+    if fetching.fetches(path):
+        for address in (path, f"{path.rstrip('/')}/{split}"):
+            mirror = find_mirror(address, fetching)
+            if mirror is not None:
+                return mirror.folder, mirror.address
+        raise InputError(
+            f"{key}={shown_url(path)}: no manifest.json there, nor in {split}/; copy an output of prepare there, or "
+            "mend the path."
+        )
     for folder in (Path(path), Path(path) / split):
         if (folder / "manifest.json").is_file():
-            return folder
+            return folder, None
     raise InputError(
         f"{key}={path}: no manifest.json there; make token shards with "
         f'"banyan prepare data.input=TEXT data.output={path}", or mend the path.'
@@ -318,9 +363,10 @@ def open_training(data: Data, seed: int = 0, members: tuple[str, ...] = ()) -> l
         "sequence_length": data.sequence_length,
         "packing": row_packing(data, seed),
         "members": members,
+        "fetching": Fetching.of(data),
     }
     if data.path:
-        return [open_dataset("train", data.path, key="data.path", split="train", **how)]
+        return check_room([open_dataset("train", data.path, key="data.path", split="train", **how)], data)
     sets = [
         open_dataset(name, entry.path, key=f"data.train.{name}.path", split="train", **how)
         for name, entry in sorted(data.train.items())
@@ -332,7 +378,38 @@ def open_training(data: Data, seed: int = 0, members: tuple[str, ...] = ()) -> l
                     f"data.train.{other.name} and data.train.{dataset.name} are the same dataset: "
                     "keep one and add the weights."
                 )
-    return sets
+    return check_room(sets, data)
+
+
+def check_room(datasets: list[Dataset], data: Data) -> list[Dataset]:
+    """The sets. Refuses a cache that can't hold what rows are shuffled in, or rows to skip that are of documents."""
+    remote = [dataset for dataset in datasets if dataset.remote is not None]
+    sizes = [sorted((s.bytes for s in dataset.manifest.shards), reverse=True) for dataset in remote]
+    needed = sum(sum(each[: data.shuffle_shards]) for each in sizes)
+    if needed > data.cache_bytes:
+        raise InputError(
+            f"data.cache_bytes={data.cache_bytes}: rows are shuffled in windows of data.shuffle_shards="
+            f"{data.shuffle_shards} shards, which take up to {needed:,} bytes; raise data.cache_bytes, to twice that "
+            "for the next window to come ahead of use, or begin a run with fewer data.shuffle_shards."
+        )
+    if remote and data.on_bad_shard == SKIP and data.packing != STREAM:
+        raise InputError(
+            f"data.on_bad_shard=skip with data.packing={data.packing}: how documents are laid into rows isn't known of "
+            "a shard that can't be had; use data.on_bad_shard=stop or retry."
+        )
+    return datasets
+
+
+def look_ahead(datasets: list[Dataset], order: Order, *, start: int, stop: int) -> Lookahead | None:
+    """Fetches what a run needs from position `start` to before `stop`, ahead of use; None if nothing is fetched."""
+    remote = {dataset.manifest.fingerprint: dataset.remote for dataset in datasets if dataset.remote is not None}
+    if not remote:
+        return None
+    fetcher = next(iter(remote.values())).fetcher
+    shards = {fingerprint: each.cached for fingerprint, each in remote.items()}
+    lookahead = Lookahead(order, shards, start=start, stop=stop, most_bytes=fetcher.cache.most_bytes)
+    fetcher.look_ahead(lookahead)
+    return lookahead
 
 
 def count_rows(data: Data, seed: int = 0) -> int:
@@ -340,7 +417,8 @@ def count_rows(data: Data, seed: int = 0) -> int:
     if row_packing(data, seed) is not None:
         return sum(dataset.rows.total for dataset in open_training(data, seed))
     paths = {"data.path": data.path} if data.path else {f"data.train.{n}.path": e.path for n, e in data.train.items()}
-    manifests = [read_manifest(find_folder(str(path), key=key, split="train")) for key, path in paths.items()]
+    how: dict[str, Any] = {"split": "train", "fetching": Fetching.of(data)}
+    manifests = [read_manifest(find_folder(str(path), key=key, **how)) for key, path in paths.items()]
     return sum(sum(rows_by_shard(manifest, data.sequence_length)) for manifest in manifests)
 
 
@@ -358,8 +436,8 @@ def open_test(data: Data, members: tuple[str, ...] = ()) -> Dataset:
     """The test set, data.path/test. InputError if prepare made none."""
     if not data.path:
         raise InputError("evaluate.test=true needs data.path, the output of prepare with data.test_fraction above 0.")
-    path = str(Path(data.path) / "test")
-    if not (Path(path) / "manifest.json").is_file():
+    path, fetching = _join(data.path, "test"), Fetching.of(data)
+    if not _has_manifest(path, fetching):
         raise InputError(
             f"evaluate.test=true: no test set in {path}; prepare the text with data.test_fraction above 0, or leave "
             "evaluate.test out."
@@ -372,6 +450,7 @@ def open_test(data: Data, members: tuple[str, ...] = ()) -> Dataset:
         sequence_length=data.sequence_length,
         packing=row_packing(data, seed=0),
         members=members,
+        fetching=fetching,
     )
 
 
@@ -386,6 +465,7 @@ def open_validation(data: Data, members: tuple[str, ...] = ()) -> list[Dataset]:
             sequence_length=data.sequence_length,
             packing=row_packing(data, seed=0),  # the same rows for every seed, so that losses compare
             members=members,
+            fetching=Fetching.of(data),
         )
         for name, path in validation_paths(data).items()
     ]
@@ -394,9 +474,19 @@ def open_validation(data: Data, members: tuple[str, ...] = ()) -> list[Dataset]:
 def validation_paths(data: Data) -> dict[str, str]:
     """Where the validation sets are, by name: data.validation, else data.path/validation if prepare wrote one."""
     paths = {name: entry.path for name, entry in sorted(data.validation.items())}
-    if not paths and data.path and (Path(data.path) / "validation" / "manifest.json").is_file():
-        paths = {"validation": str(Path(data.path) / "validation")}
+    if not paths and data.path and _has_manifest(_join(data.path, "validation"), Fetching.of(data)):
+        paths = {"validation": _join(data.path, "validation")}
     return paths
+
+
+def _join(path: str, split: str) -> str:
+    return f"{path.rstrip('/')}/{split}" if is_remote(path) else str(Path(path) / split)
+
+
+def _has_manifest(path: str, fetching: Fetching) -> bool:
+    if fetching.fetches(path):
+        return find_mirror(path, fetching) is not None
+    return (Path(path) / "manifest.json").is_file()
 
 
 def widest(datasets: list[Dataset]) -> Dataset:
@@ -438,9 +528,12 @@ def with_absolute_paths(data: Data) -> Data:
     """The section with absolute paths, as a run directory keeps it: it is read from other folders later."""
     return replace(
         data,
-        path=str(Path(data.path).absolute()) if data.path else None,
-        train={name: replace(entry, path=str(Path(entry.path).absolute())) for name, entry in data.train.items()},
-        validation={
-            name: replace(entry, path=str(Path(entry.path).absolute())) for name, entry in data.validation.items()
-        },
+        path=_absolute(data.path) if data.path else None,
+        train={name: replace(entry, path=_absolute(entry.path)) for name, entry in data.train.items()},
+        validation={name: replace(entry, path=_absolute(entry.path)) for name, entry in data.validation.items()},
+        cache=_absolute(data.cache) if data.cache else None,
     )
+
+
+def _absolute(path: str) -> str:
+    return path if is_remote(path) else str(Path(path).absolute())

@@ -38,17 +38,29 @@ class Rewind:
 
 
 @dataclass(frozen=True)
+class LeftOutShard:
+    """So many rows of a shard weren't trained on, between the positions `first` and `last`: it couldn't be had."""
+
+    dataset: str
+    file: str
+    rows: Positive
+    first: Count
+    last: Count
+
+
+@dataclass(frozen=True)
 class History:
     """Segments of the mixture and stretches of the batch size, each in order.
 
     And what was bad: steps whose update was `skipped`, in order, and `rewinds`, as they happened. What a rewind leaves
-    out of the data is a gap between the positions of two stretches.
+    out of the data is a gap between the positions of two stretches. `left_out` are rows that couldn't be had.
     """
 
     segments: list[Segment]
     stretches: list[Stretch]
     skipped: list[Positive] = field(default_factory=list)
     rewinds: list[Rewind] = field(default_factory=list)
+    left_out: list[LeftOutShard] = field(default_factory=list)
 
     def go_on(self, *, step: int, position: int, batch_size: int, rows: Sequence[Rows], mixture: Mixture) -> History:
         """The history of a run that goes on after `step` with this data and batch size; equal ones add nothing."""
@@ -135,6 +147,8 @@ class History:
             record["skipped"] = self.skipped
         if self.rewinds:
             record["rewinds"] = [asdict(rewind) for rewind in self.rewinds]
+        if self.left_out:
+            record["left_out"] = [asdict(shard) for shard in self.left_out]
         return record
 
     @staticmethod

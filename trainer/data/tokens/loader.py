@@ -13,6 +13,9 @@ import numpy as np
 import torch
 
 from trainer.config.batches import chunk_of, rounds
+from trainer.data.remote.fetcher import BadShard
+from trainer.data.remote.left_out import LeftOutRow, RowsLeftOut
+from trainer.data.remote.lookahead import Lookahead
 from trainer.data.tokens.dataset import Dataset
 from trainer.data.tokens.order import Order, Places
 from trainer.data.tokens.token_rows import GatheredRows, merge_rows
@@ -57,12 +60,14 @@ class Batch:
             for number, each in enumerate(zip(*tensors, ids, positions, strict=True))
         ]
 
-    def without_targets(self, start: int) -> Batch:
-        """The batch, whose rows from `start` on have no target that counts."""
-        if start >= len(self.targets):
+    def without_targets(self, rows: int | np.ndarray) -> Batch:
+        """The batch, whose rows from the `rows`-th on, or of these numbers, have no target that counts."""
+        if isinstance(rows, int):
+            rows = np.arange(rows, len(self.targets))
+        if not len(rows):
             return self
         targets = self.targets.clone()  # which may share the inputs' memory
-        targets[start:] = IGNORED
+        targets[torch.from_numpy(rows)] = IGNORED
         return replace(self, targets=targets)
 
     def to(self, device: torch.device) -> Batch:
@@ -109,21 +114,28 @@ class Loader:
     to_batch: ToBatch
     prefetch: int
     reading: dict[str, float] = field(default_factory=dict)  # seconds, by dataset and its folder
+    lookahead: Lookahead | None = None  # told of what is read
+    left_out: RowsLeftOut = field(default_factory=RowsLeftOut)
 
     def batches(self, position: int) -> Iterator[Batch]:
-        """Micro-batches from `position` on, without end; the next `prefetch` ones are being read meanwhile.
+        """Micro-batches from `position` on; the next `prefetch` ones are being read meanwhile.
+
+        Without end, but where they are fetched: nothing is read that the run doesn't need.
 
         One thread reads: for this work a second one would only wait for Python's lock.
         """
         groups = self._groups(position)
         ahead = -(-self.prefetch // self._slots_at_once)
-        pending: deque[Future[Iterable[Batch]]] = deque()
+        pending: deque[Future[Iterable[Batch] | None]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="loader") as reader:
             try:
                 while True:
                     while len(pending) <= ahead:
                         pending.append(reader.submit(self._read_next, groups))
-                    yield from pending.popleft().result()
+                    batches = pending.popleft().result()
+                    if batches is None:
+                        return
+                    yield from batches
             finally:
                 reader.shutdown(wait=False, cancel_futures=True)
 
@@ -136,7 +148,7 @@ class Loader:
     def _slots(self, position: int) -> Iterator[tuple[int, bool]]:
         """First position of each of this rank's chunks, and whether it counts."""
         chunks = self.batch_size // self.micro_batch_size
-        while True:
+        while self.lookahead is None or position < self.lookahead.stop:
             for micro_step in range(rounds(chunks, self.world_size)):
                 chunk = chunk_of(micro_step, rank=self.rank, world_size=self.world_size)
                 yield position + min(chunk, chunks - 1) * self.micro_batch_size, chunk < chunks
@@ -145,48 +157,82 @@ class Loader:
     def _groups(self, position: int) -> Iterator[_Group]:
         """The slots, as many as are read at once, with the places of their rows."""
         slots, size, count = self._slots(position), self.micro_batch_size, self._slots_at_once
-        while True:
-            many = list(islice(slots, max(1, PLACED_ROWS // (count * size)) * count))
+        while many := list(islice(slots, max(1, PLACED_ROWS // (count * size)) * count)):
             starts = np.array([start for start, _ in many])
             positions = (starts[:, None] + np.arange(size)).ravel()
             group = _Group([counts for _, counts in many], positions, self.order.locate(positions))
             for first in range(0, len(many), count):
                 yield group.cut(first, min(first + count, len(many)), size)
 
-    def _read_next(self, groups: Iterator[_Group]) -> Iterable[Batch]:
-        """The batches of the next group. Where a row is damaged, those before it still come."""
-        group = next(groups)
+    def _read_next(self, groups: Iterator[_Group]) -> Iterable[Batch] | None:
+        """The batches of the next group; None if there is none. Where a row is damaged, those before it still come."""
+        group = next(groups, None)
+        if group is None:
+            if self.lookahead is not None:
+                self.lookahead.advance(self.lookahead.stop)  # others need the cache's room now
+            return None
+        if self.lookahead is not None:
+            self.lookahead.advance(int(group.positions.min()))
         try:
             return self._read(group)
+        except BadShard:
+            raise
         except InputError:
             size = self.micro_batch_size
             return (batch for slot in range(len(group.counts)) for batch in self._read(group.cut(slot, slot + 1, size)))
 
     def _read(self, group: _Group) -> list[Batch]:
         """The batches of a group, which are views of its tensors."""
-        whole = self.to_batch(self._gather(group.places), positions=group.positions)
+        rows, bad = self._gather(group.places)
+        whole = self.to_batch(rows, positions=group.positions).without_targets(bad)
+        self._list(group, bad)
         batches = zip(whole.split(self.micro_batch_size), group.counts, strict=True)
         return [batch if counts else batch.without_targets(0) for batch, counts in batches]
 
-    def _gather(self, places: Places) -> GatheredRows:
-        """The rows at `places`, of the widest dtype of the datasets."""
+    def _list(self, group: _Group, bad: np.ndarray) -> None:
+        """Notes rows that are left out, those of chunks that don't count left aside."""
+        by_fingerprint = {dataset.manifest.fingerprint: dataset for dataset in self.datasets}
+        for number in bad.tolist():
+            if group.counts[number // self.micro_batch_size]:
+                dataset = by_fingerprint[self.order.fingerprints[group.places.dataset[number]]]
+                file = dataset.manifest.shards[group.places.shard[number]].file
+                place = int(group.positions[number]), dataset.name, file, int(group.places.row[number])
+                self.left_out.add([LeftOutRow(*place)])
+
+    def _gather(self, places: Places) -> tuple[GatheredRows, np.ndarray]:
+        """The rows at `places`, of the widest dtype of the datasets; the numbers of those that can't be had."""
         by_fingerprint = {dataset.manifest.fingerprint: dataset for dataset in self.datasets}
         datasets = [by_fingerprint[self.order.fingerprints[number]] for number in np.unique(places.dataset).tolist()]
         if len(datasets) == 1:
             return self._gather_from(datasets[0], places.shard, places.row)
-        parts = []
+        parts, all_bad = [], []
         for dataset in datasets:
             chosen = np.flatnonzero(places.dataset == self.order.fingerprints.index(dataset.manifest.fingerprint))
-            parts.append((chosen, self._gather_from(dataset, places.shard[chosen], places.row[chosen])))
-        return merge_rows(parts, len(places.row))
+            rows, bad = self._gather_from(dataset, places.shard[chosen], places.row[chosen])
+            parts.append((chosen, rows))
+            all_bad.append(chosen[bad])
+        return merge_rows(parts, len(places.row)), np.concatenate(all_bad)
 
-    def _gather_from(self, dataset: Dataset, shards: np.ndarray, rows: np.ndarray) -> GatheredRows:
-        """Rows of one dataset; how long they took is noted."""
+    def _gather_from(self, dataset: Dataset, shards: np.ndarray, rows: np.ndarray) -> tuple[GatheredRows, np.ndarray]:
+        """Rows of one dataset, as `_gather`; how long they took is noted."""
         began = time.perf_counter()
-        found = dataset.gather_rows(shards, rows)
+        found, bad = gather_what_is_there(dataset, shards, rows)
         place = f"{dataset.name} ({dataset.manifest.folder})"
         self.reading[place] = self.reading.get(place, 0.0) + time.perf_counter() - began
-        return found
+        return found, bad
+
+
+def gather_what_is_there(dataset: Dataset, shards: np.ndarray, rows: np.ndarray) -> tuple[GatheredRows, np.ndarray]:
+    """Rows of shards, both (n,), as Dataset.gather_rows, blank where a shard's are left out; the numbers of those."""
+    left_out = dataset.remote.left_out(shards) if dataset.remote is not None else np.empty(0, np.int64)
+    if not len(left_out):
+        return dataset.gather_rows(shards, rows), left_out
+    is_bad = np.isin(shards, left_out)
+    bad, good = np.flatnonzero(is_bad), np.flatnonzero(~is_bad)
+    parts = [(bad, dataset.blank_rows(len(bad)))]
+    if len(good):
+        parts.append((good, dataset.gather_rows(shards[good], rows[good])))
+    return merge_rows(parts, len(rows)), bad
 
 
 def validation_batches(

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 class ShardReader:
     """A shard, memory-mapped when it is used: any tokens, and the documents that they come from."""
 
-    def __init__(self, folder: Path, shard: Shard, dtype: str) -> None:
+    def __init__(self, folder: Path, shard: Shard, dtype: str, file: OpenFile | None = None) -> None:
         problem = find_missing(folder, shard)
         if problem:
             raise InputError(problem)
@@ -57,7 +57,7 @@ class ShardReader:
         self.dtype = np.dtype(dtype)
         self.index = open_index(folder, shard, self.dtype)
         self._size = shard.bytes
-        self._file = OpenFile(self.path)
+        self._file = file or OpenFile(self.path)
         weakref.finalize(self, self._file.close)
         self._ends = np.cumsum(self.index[:, TOKENS])  # (blocks,): the token after each block
         self._starts = self._ends - self.index[:, TOKENS]
