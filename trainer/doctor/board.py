@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 import threading
 from types import FrameType
+from typing import Any
 
 import torch.distributed
 
@@ -18,7 +19,8 @@ class Board:
 
     def __init__(self, rank: int, world_size: int) -> None:
         self._rank, self._world_size = rank, world_size
-        self._store = torch.distributed.distributed_c10d._get_default_store().clone()
+        shared: Any = torch.distributed.distributed_c10d._get_default_store()
+        self._store = shared.clone()
 
     def tell(self, about: str, text: str) -> None:
         """Leaves this rank's note."""
