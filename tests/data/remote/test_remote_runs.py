@@ -16,6 +16,7 @@ from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config, sta
 from trainer.config import Data
 from trainer.data.tokens.dataset import open_training
 from trainer.data.tokens.history import History
+from trainer.data.tokens.mixture import mixture_in
 from trainer.data.tokens.order import Order
 from trainer.run.provenance import print_step
 
@@ -45,9 +46,10 @@ def local(data, tmp_path_factory):
 
 def order_of(data):
     """Of a small_config's run."""
-    (training,) = open_training(Data(path=str(data), sequence_length=32))
-    first = History([], []).go_on(step=0, position=0, batch_size=8, rows=[training.rows], weights={"train": 1.0})
-    return Order([training.rows], first.segments, seed=0, window=2)
+    settings = Data(path=str(data), sequence_length=32)
+    rows = [training.rows for training in open_training(settings)]
+    first = History([], []).go_on(step=0, position=0, batch_size=8, rows=rows, mixture=mixture_in(settings, rows))
+    return Order(rows, first.segments, seed=0, window=2)
 
 
 def test_a_run_that_was_killed_goes_on_from_its_cache_and_equals_the_local_one(data, local, tmp_path):

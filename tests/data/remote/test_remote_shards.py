@@ -22,10 +22,11 @@ from tests.data.text.servers import PlainHandler, bucket_server, fill_bucket, se
 from trainer.config import Data
 from trainer.data.remote import fetcher, mirror, shard_cache
 from trainer.data.remote.fetcher import BadShard
-from trainer.data.tokens.dataset import look_ahead, open_training, open_validation, weights_of
+from trainer.data.tokens.dataset import look_ahead, open_training, open_validation
 from trainer.data.tokens.history import History
 from trainer.data.tokens.loader import IGNORED, Loader
 from trainer.data.tokens.manifest import read_manifest, write_manifest
+from trainer.data.tokens.mixture import mixture_in
 from trainer.data.tokens.order import Order
 from trainer.errors import ConfigError, InputError, StorageError
 from trainer.objective.causal import Causal
@@ -58,10 +59,9 @@ def settings(path, cache, **changes):
 def loader_of(data, *, position=0, rank=0, world_size=1):
     """A loader, and the rows of STEPS steps."""
     sets = open_training(data)
-    history = History([], []).go_on(
-        step=0, position=0, batch_size=ROWS, rows=[each.rows for each in sets], weights=weights_of(data)
-    )
-    order = Order([each.rows for each in sets], history.segments, seed=0, window=2)
+    rows = [each.rows for each in sets]
+    history = History([], []).go_on(step=0, position=0, batch_size=ROWS, rows=rows, mixture=mixture_in(data, rows))
+    order = Order(rows, history.segments, seed=0, window=2)
     ahead = look_ahead(sets, order, start=position, stop=STEPS * ROWS)
     return Loader(sets, order, ROWS, 2, rank, world_size, Causal(0, None).to_batch, 2, lookahead=ahead)
 
@@ -133,13 +133,11 @@ def test_an_epoch_fetches_each_shard_once(data, tmp_path):
 def test_only_what_the_run_needs_is_fetched(data, tmp_path):
     store = Store(data)
     with serving(store) as url:
-        sets = open_training(settings(url, tmp_path / "cache"))
-        order = Order(
-            [sets[0].rows],
-            History([], []).go_on(step=0, position=0, batch_size=1, rows=[sets[0].rows], weights={"train": 1}).segments,
-            seed=0,
-            window=2,
-        )
+        here = settings(url, tmp_path / "cache")
+        sets = open_training(here)
+        rows = [sets[0].rows]
+        history = History([], []).go_on(step=0, position=0, batch_size=1, rows=rows, mixture=mixture_in(here, rows))
+        order = Order(rows, history.segments, seed=0, window=2)
         look_ahead(sets, order, start=0, stop=1)
         deadline = time.monotonic() + 10
         while not store.gets(".tar") and time.monotonic() < deadline:

@@ -256,6 +256,8 @@ def open_dataset(
     if lacking:
         raise InputError(f"{key}={path}: {LACKING[lacking[0]]}")
     shards = Shards(manifest)
+    if address is not None and manifest.indexed is not None:
+        raise InputError(f"{key}={path}: an index of tars is read from a disk: copy it here; the tars may stay there.")
     if address is not None:
         shards = RemoteShards(manifest, address, fetcher_of(fetching), on_bad_shard=fetching.on_bad_shard)
     dataset = Dataset(name, manifest, shards, sequence_length, packing, members)
