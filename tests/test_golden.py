@@ -12,7 +12,7 @@ import pytest
 
 from tests.corpus import make_dataset, make_tokenizer
 from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config
-from trainer.data.tokens.dataset import open_training, weights_of
+from trainer.data.tokens.datasets import open_training, weights_of
 from trainer.data.tokens.loader import Loader
 from trainer.data.tokens.order import Order, extend
 from trainer.objective.causal import Causal

@@ -17,7 +17,7 @@ from launch.sweep.report import report_sweep
 from launch.sweep.trial import FINAL_STATES, FINISHED, all_trials
 from trainer.config import Pretrain, Search, Sweep
 from trainer.config.plain_values import with_values
-from trainer.data.tokens.dataset import open_training, open_validation, with_length
+from trainer.data.tokens.datasets import open_training, open_validation, with_length
 from trainer.data.tokens.history import total_steps_of
 from trainer.errors import STOPPED
 from trainer.report.curves import readable_count

@@ -38,7 +38,7 @@ SHUFFLE = 1000  # rows that WebDataset holds to shuffle
 def banyan(folder: Path, *, with_ids: bool = False) -> Iterator[Any]:
     """Banyan's loader: batches in the order of a run."""
     from trainer.config import Data
-    from trainer.data.tokens.dataset import open_training, weights_of
+    from trainer.data.tokens.datasets import open_training, weights_of
     from trainer.data.tokens.loader import Loader
     from trainer.data.tokens.order import Order, extend
     from trainer.objective.causal import Causal

@@ -39,7 +39,7 @@ def take_batches(
 ) -> dict[str, Any]:
     """Takes batches at a pace; what was waited for."""
     from trainer.config import Data
-    from trainer.data.tokens.dataset import look_ahead, open_training, weights_of
+    from trainer.data.tokens.datasets import look_ahead, open_training, weights_of
     from trainer.data.tokens.loader import Loader
     from trainer.data.tokens.order import Order, extend
     from trainer.objective.causal import Causal

@@ -14,7 +14,7 @@ from tests.engine.optimizers.lion_reference import PlainLion
 from tests.engine.optimizers.muon_reference import PlainMuon
 from tests.run_ranks import read_metrics
 from trainer.config import Optimizer, Pretrain
-from trainer.data.tokens.dataset import open_training, weights_of
+from trainer.data.tokens.datasets import open_training, weights_of
 from trainer.data.tokens.order import Order, extend
 from trainer.engine.optimizers.build import decays
 from trainer.engine.schedule import scheduled_rate

@@ -11,7 +11,7 @@ from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config
 from tests.targets import make_masked_dataset
 from trainer.checkpoint.find import find_checkpoint
 from trainer.checkpoint.reader import read_weights
-from trainer.data.tokens.dataset import open_training
+from trainer.data.tokens.datasets import open_training
 from trainer.data.tokens.loader import IGNORED
 from trainer.data.tokens.order import Order, extend
 from trainer.engine.schedule import scheduled_rate

@@ -14,7 +14,7 @@ from tests.hugging_face import load_model, save_model
 from tests.run_ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config
 from tests.states import read_state
 from trainer.config import Export
-from trainer.data.tokens.dataset import open_training, weights_of
+from trainer.data.tokens.datasets import open_training, weights_of
 from trainer.data.tokens.manifest import read_manifest
 from trainer.data.tokens.order import Order, extend
 from trainer.engine.initial_weights import check_tokenizer

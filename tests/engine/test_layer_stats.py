@@ -47,7 +47,7 @@ def check_norms(folder, rows):
 def check_activations(corpus, folder, row):
     """Against a forward of plain torch over the same row, with the checkpoint's weights."""
     from trainer.checkpoint.find import find_checkpoint
-    from trainer.data.tokens.dataset import open_training
+    from trainer.data.tokens.datasets import open_training
     from trainer.data.tokens.history import read_history
     from trainer.data.tokens.order import Order
     from trainer.evaluate.trained_model import load_model

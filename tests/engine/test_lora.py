@@ -16,7 +16,7 @@ from trainer.checkpoint.find import find_checkpoint
 from trainer.checkpoint.fragment import WEIGHT
 from trainer.checkpoint.reader import read_weights
 from trainer.config import AUTO, Adapt, Model
-from trainer.data.tokens.dataset import open_training
+from trainer.data.tokens.datasets import open_training
 from trainer.data.tokens.loader import IGNORED
 from trainer.data.tokens.order import Order, extend
 from trainer.engine.schedule import scheduled_rate

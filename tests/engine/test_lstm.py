@@ -11,7 +11,7 @@ from tests.run_ranks import pretrain, run_ranks, small_config
 from tests.states import assert_equal_states
 from trainer.checkpoint.find import find_checkpoint
 from trainer.config import Explain, Export, Plan, Run
-from trainer.data.tokens.dataset import open_training
+from trainer.data.tokens.datasets import open_training
 from trainer.errors import ConfigError, InputError
 from trainer.evaluate import trained_model
 from trainer.evaluate.folder_model import load_folder

@@ -14,7 +14,8 @@ from tests.run_ranks import fail_ranks, pretrain, read_metrics, run_ranks, start
 from tests.states import assert_equal_states
 from tests.verbs.test_evaluate import evaluate_into, read_scores, verb
 from trainer.config import Checkpoint, Run
-from trainer.data.tokens.dataset import open_dataset, open_training
+from trainer.data.tokens.dataset import open_dataset
+from trainer.data.tokens.datasets import open_training
 from trainer.errors import BanyanError
 from trainer.objective.build import check_datasets, members_of
 from trainer.run.frozen_model import check_reference

@@ -15,7 +15,7 @@ from tests.corpus import WORDS
 from tests.prepared import prepare, write_jsonl
 from tests.run_ranks import pretrain, run_ranks, small_config
 from trainer.checkpoint.find import find_checkpoint
-from trainer.data.tokens.dataset import open_validation
+from trainer.data.tokens.datasets import open_validation
 from trainer.data.tokens.loader import IGNORED
 from trainer.errors import InputError
 from trainer.evaluate import groups

@@ -152,7 +152,7 @@ def reference_loss(folder: Path, rows: Any) -> float:
 def first_rows(data: Path, length: int, count: int) -> list[list[int]]:
     """The rows that a new run trains on first."""
     from trainer.config import Data
-    from trainer.data.tokens.dataset import open_training
+    from trainer.data.tokens.datasets import open_training
     from trainer.data.tokens.history import History
     from trainer.data.tokens.mixture import mixture_in
     from trainer.data.tokens.order import Order

@@ -11,7 +11,7 @@ from launch.slurm.launcher import folder_of_job
 from launch.verbs import VERBS
 from tests.corpus import make_dataset, make_tokenizer
 from tests.run_ranks import pretrain, run_ranks
-from trainer.data.tokens.dataset import open_training, widest
+from trainer.data.tokens.datasets import open_training, widest
 from trainer.run.directory import locate
 from trainer.run.launched_folder import locate_launched
 from trainer.run.open import fit_to_data

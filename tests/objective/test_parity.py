@@ -10,7 +10,7 @@ from tests.engine.reference import assert_same_course, build_plain_optimizers
 from tests.labels import configure, copies, labelled, prepared, tagged, write_config
 from tests.run_ranks import pretrain, run_ranks, start_ranks
 from tests.states import assert_equal_states
-from trainer.data.tokens.dataset import open_training
+from trainer.data.tokens.datasets import open_training
 from trainer.data.tokens.loader import IGNORED
 from trainer.data.tokens.order import Order, extend
 from trainer.engine.schedule import scheduled_rate

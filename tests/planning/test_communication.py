@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.run_ranks import pretrain, run_ranks, small_config
-from trainer.data.tokens.dataset import open_training
+from trainer.data.tokens.datasets import open_training
 from trainer.planning.communication import transfers
 from trainer.planning.layout import layout_of
 

@@ -7,7 +7,7 @@ import pytest
 from tests.corpus import write_texts
 from tests.run_ranks import pretrain, run_ranks, small_config
 from trainer.config import Data
-from trainer.data.tokens.dataset import open_training
+from trainer.data.tokens.datasets import open_training
 from trainer.data.tokens.history import History
 from trainer.data.tokens.loader import Loader
 from trainer.data.tokens.mixture import mixture_in

@@ -8,7 +8,8 @@ import pytest
 from tests.corpus import make_dataset
 from tests.scale.opened import files_opened
 from trainer.config import Data
-from trainer.data.tokens.dataset import find_damage, find_missing_file, open_training, weights_of
+from trainer.data.tokens.dataset import find_damage, find_missing_file
+from trainer.data.tokens.datasets import open_training, weights_of
 from trainer.data.tokens.loader import Loader
 from trainer.data.tokens.manifest import Manifest, write_manifest
 from trainer.data.tokens.order import Order, extend

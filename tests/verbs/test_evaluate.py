@@ -11,7 +11,7 @@ import pytest
 from tests.corpus import make_dataset, make_tokenizer
 from tests.run_ranks import fail_ranks, pretrain, run_ranks, small_config
 from trainer.config import Data, EvaluateVerb
-from trainer.data.tokens.dataset import open_validation
+from trainer.data.tokens.datasets import open_validation
 from trainer.evaluate.loss import Score
 from trainer.run.summary import too_large_to_sample
 from trainer.verbs.evaluate import _in_words

@@ -11,7 +11,7 @@ from tests.run_ranks import fail_ranks, pretrain, run_ranks, start_ranks
 from tests.verbs.test_evaluate import evaluate_into
 from tests.verbs.test_evaluate import verb as evaluate_verb
 from trainer.config import Checkpoint, Explain, Export, Run, ValidationSet
-from trainer.data.tokens.dataset import open_validation
+from trainer.data.tokens.datasets import open_validation
 from trainer.data.tokens.manifest import read_manifest
 from trainer.data.tokens.shards import open_shards
 from trainer.data.tokens.tokenizer import load_tokenizer

@@ -471,7 +471,7 @@ def test_compiled_blocks_train_as_eager_ones_and_resume_to_the_bit(corpus, tmp_p
 
 
 def test_epochs_are_passes_over_all_rows_and_a_test_set_is_scored_once_at_the_end(corpus, tmp_path):
-    from trainer.data.tokens.dataset import count_rows
+    from trainer.data.tokens.datasets import count_rows
 
     data = tmp_path / "data"
     shutil.copytree(corpus / "train", data / "train")

@@ -10,9 +10,10 @@ import contextlib
 from pathlib import Path
 
 from trainer.config import Pretrain
+from trainer.data.tokens.datasets import training_manifests
 from trainer.errors import BanyanError
+from trainer.run.data_vocabulary import with_data_vocabulary
 from trainer.run.directory import locate, with_absolute_places
-from trainer.run.training_manifests import training_manifests, with_data_vocabulary
 
 
 def locate_launched(config: Pretrain) -> Path:
@@ -30,7 +31,7 @@ def settle_identity(config: Pretrain) -> Pretrain:
         from trainer.run.objective import settle_objective
 
         config = settle_objective(config)
-    manifest = max(training_manifests(config), key=lambda each: each.vocab_size)
+    manifest = max(training_manifests(config.data), key=lambda each: each.vocab_size)
     config = with_data_vocabulary(config, manifest)
     if config.adapt.name == "lora":
         from trainer.run.open import with_trained_embeddings

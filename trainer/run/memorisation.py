@@ -23,7 +23,8 @@ from trainer.checkpoint.state import read_state
 from trainer.config import EvaluateVerb
 from trainer.config.verbs import Memorisation
 from trainer.data.tokens.blocks import DocumentSpan
-from trainer.data.tokens.dataset import Dataset, open_training
+from trainer.data.tokens.dataset import Dataset
+from trainer.data.tokens.datasets import open_training
 from trainer.data.tokens.history import History
 from trainer.data.tokens.order import Order, derive_key
 from trainer.errors import ConfigError, InputError, require

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from trainer.config import Model, Pretrain
+from trainer.data.tokens.datasets import training_manifests
 from trainer.data.tokens.manifest import Manifest
 from trainer.errors import ConfigError, InputError
 from trainer.machine.hub_name import local_folder
@@ -13,7 +14,6 @@ from trainer.model.hugging_face.causal_lm import read_model_config
 from trainer.model.hugging_face.heads import CAUSAL, SEQ2SEQ
 from trainer.model.hugging_face.safetensors_folder import holds_tensors
 from trainer.objective.build import KINDS
-from trainer.run.training_manifests import training_manifests
 
 START = "decoder_start_token_id"
 
@@ -27,7 +27,7 @@ def settle_objective(config: Pretrain) -> Pretrain:
     if kind.head == CAUSAL:
         return config
     model = replace(config.model, head=kind.head)
-    manifests = sorted(training_manifests(config), key=lambda manifest: manifest.vocab_size)
+    manifests = sorted(training_manifests(config.data), key=lambda manifest: manifest.vocab_size)
     overrides = dict(model.overrides)
     if kind.has_labels:
         labels = kind.fixed_labels or _labels(manifests)

@@ -11,12 +11,8 @@ from trainer.checkpoint.reader import CheckpointReader
 from trainer.config import AUTO, Data, Model, Pretrain
 from trainer.config.plain_values import with_values
 from trainer.config.run import writers_of
-from trainer.data.tokens.dataset import (
-    Dataset,
-    find_damage,
-    find_missing_file,
-    widest,
-)
+from trainer.data.tokens.dataset import Dataset, find_damage, find_missing_file
+from trainer.data.tokens.datasets import widest
 from trainer.data.tokens.manifest import Manifest
 from trainer.data.tokens.packing import STREAM
 from trainer.engine.bf16 import device_multiplies_bf16
@@ -37,10 +33,10 @@ from trainer.ranks.mesh import Mesh
 from trainer.rules.compiled import settle_compile
 from trainer.rules.layouts import check_layout, settle_precision
 from trainer.run import directory as run_directory
+from trainer.run.data_vocabulary import with_data_vocabulary
 from trainer.run.lock import RunLock
 from trainer.run.rank_log import RankLog
 from trainer.run.resume import with_kept_precision
-from trainer.run.training_manifests import with_data_vocabulary
 
 
 def fit_to_data(config: Pretrain, model_config: Model, training: list[Dataset], validation: list[Dataset]) -> Pretrain:

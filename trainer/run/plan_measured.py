@@ -10,7 +10,7 @@ from trainer.config import Pretrain
 from trainer.config.plain_values import with_values
 from trainer.config.plan import PlanSettings
 from trainer.config.stored import from_values, load_values
-from trainer.data.tokens.dataset import with_length
+from trainer.data.tokens.datasets import with_length
 from trainer.errors import BanyanError
 from trainer.planning.cluster import Cluster
 from trainer.planning.devices import DEVICES, Device, device_of

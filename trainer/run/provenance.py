@@ -11,7 +11,8 @@ import numpy as np
 from trainer.config import Pretrain
 from trainer.data.remote.left_out import read_left_out
 from trainer.data.tokens.blocks import DocumentSpan
-from trainer.data.tokens.dataset import Dataset, open_training
+from trainer.data.tokens.dataset import Dataset
+from trainer.data.tokens.datasets import open_training
 from trainer.data.tokens.history import FILE, History, read_history, total_steps_of
 from trainer.data.tokens.order import Order
 from trainer.errors import ConfigError, InputError

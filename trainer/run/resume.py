@@ -11,7 +11,8 @@ from trainer.checkpoint.reader import CheckpointReader
 from trainer.config import AUTO, Pretrain, as_stored_values
 from trainer.config.plain_values import with_values
 from trainer.config.values import check_values
-from trainer.data.tokens.dataset import Dataset, widest
+from trainer.data.tokens.dataset import Dataset
+from trainer.data.tokens.datasets import widest
 from trainer.data.tokens.history import History, total_steps_of
 from trainer.data.tokens.mixture import mixture_in
 from trainer.engine.loop import Progress

@@ -14,7 +14,8 @@ from trainer.checkpoint.find import find_checkpoint
 from trainer.checkpoint.fragment import kind_of_weights
 from trainer.config import Data, EvaluateVerb, Model, ObjectiveSettings, Pretrain
 from trainer.data.remote.fetching import Fetching
-from trainer.data.tokens.dataset import Dataset, check_run_tokenizer, find_folder, open_dataset, validation_paths
+from trainer.data.tokens.dataset import Dataset, find_folder, open_dataset
+from trainer.data.tokens.datasets import check_run_tokenizer, validation_paths
 from trainer.data.tokens.manifest import Manifest, read_manifest
 from trainer.data.tokens.packing import CUT, REJECT, SINGLE, STREAM, WHOLE, row_packing
 from trainer.engine.bf16 import autocast

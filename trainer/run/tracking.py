@@ -12,9 +12,7 @@ import torch
 
 from trainer.config import Model, Pretrain, as_stored_values
 from trainer.config.batches import padding_of
-from trainer.data.tokens.dataset import (
-    Dataset,
-)
+from trainer.data.tokens.dataset import Dataset
 from trainer.engine.bf16 import device_multiplies_bf16
 from trainer.engine.loop import Progress, Utilisation
 from trainer.model.build import attention_sizes

@@ -20,8 +20,8 @@ from trainer.config import Pretrain
 from trainer.config.batches import accumulation_steps, micro_batch_of
 from trainer.config.plain_values import with_values
 from trainer.data.remote.left_out import RowsLeftOut
-from trainer.data.tokens.dataset import (
-    Dataset,
+from trainer.data.tokens.dataset import Dataset
+from trainer.data.tokens.datasets import (
     look_ahead,
     open_test,
     open_training,

@@ -24,7 +24,7 @@ from trainer.config import Adapt, Evaluate, Export, Model, Pretrain
 from trainer.config.names import as_name
 from trainer.config.values import check_values
 from trainer.data.examples.render import Renderer
-from trainer.data.tokens.dataset import open_validation
+from trainer.data.tokens.datasets import open_validation
 from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.errors import BanyanError, ConfigError, InputError, require
 from trainer.evaluate.loss import Score, score

@@ -11,7 +11,7 @@ from pathlib import Path
 from trainer.config import AUTO
 from trainer.config.plain_values import with_values
 from trainer.config.verbs import Plan
-from trainer.data.tokens.dataset import with_length
+from trainer.data.tokens.datasets import with_length
 from trainer.data.tokens.history import total_steps_of
 from trainer.errors import ConfigError
 from trainer.machine.durable import write_json

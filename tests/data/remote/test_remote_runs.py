@@ -14,7 +14,7 @@ from tests.data.remote.store import Store, serving
 from tests.data.text.servers import bucket_server, fill_bucket
 from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config, start_ranks
 from trainer.config import Data
-from trainer.data.tokens.dataset import open_training
+from trainer.data.tokens.datasets import open_training
 from trainer.data.tokens.history import History
 from trainer.data.tokens.mixture import mixture_in
 from trainer.data.tokens.order import Order

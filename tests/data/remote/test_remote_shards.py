@@ -22,7 +22,7 @@ from tests.data.text.servers import PlainHandler, bucket_server, fill_bucket, se
 from trainer.config import Data
 from trainer.data.remote import fetcher, mirror, shard_cache
 from trainer.data.remote.fetcher import BadShard
-from trainer.data.tokens.dataset import look_ahead, open_training, open_validation
+from trainer.data.tokens.datasets import look_ahead, open_training, open_validation
 from trainer.data.tokens.history import History
 from trainer.data.tokens.loader import IGNORED, Loader
 from trainer.data.tokens.manifest import read_manifest, write_manifest
@@ -204,7 +204,7 @@ def killed(file, piece):
 origin._write_all = killed
 import trainer.data.remote.fetcher
 trainer.data.remote.fetcher.THREADS = 1
-from trainer.data.tokens.dataset import open_training
+from trainer.data.tokens.datasets import open_training
 path, cache = sys.argv[1:]
 open_training(Data(path=path, sequence_length=32, shuffle_shards=2, cache=cache))[0].row(0, 0)
 """
@@ -389,7 +389,7 @@ import sys
 import trainer.data.text.remote as remote
 remote.FIRST_WAIT_S = 0.01
 from trainer.config import Data
-from trainer.data.tokens.dataset import open_training
+from trainer.data.tokens.datasets import open_training
 from trainer.errors import InputError
 if sys.argv[3:]:
     sys.modules[sys.argv[3]] = None

@@ -8,7 +8,7 @@ import pytest
 from tests.corpus import make_dataset
 from trainer.config import Data
 from trainer.data.tokens.bigram import bigram_loss
-from trainer.data.tokens.dataset import open_training
+from trainer.data.tokens.datasets import open_training
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch
 from tests.corpus import make_dataset
 from trainer.config import Data, TrainingSet
 from trainer.data.tokens.blocks import Block, Document
-from trainer.data.tokens.dataset import open_training, weights_of
+from trainer.data.tokens.datasets import open_training, weights_of
 from trainer.data.tokens.loader import IGNORED, Loader
 from trainer.data.tokens.manifest import Shard
 from trainer.data.tokens.order import Order, extend

@@ -12,7 +12,8 @@ import pytest
 from tests.corpus import make_dataset
 from tests.data.tokens.broken import edit_manifest, error_line
 from trainer.config import Data
-from trainer.data.tokens.dataset import find_damage, open_dataset, open_training
+from trainer.data.tokens.dataset import find_damage, open_dataset
+from trainer.data.tokens.datasets import open_training
 from trainer.data.tokens.manifest import read_manifest, write_manifest
 from trainer.data.tokens.open_files import MOST_OPEN, OpenFile, OpenFiles
 from trainer.data.tokens.shard_index import build_index, index_path, write_index

@@ -9,7 +9,7 @@ import torch
 
 from tests.corpus import make_dataset
 from trainer.config import Data, TrainingSet
-from trainer.data.tokens.dataset import open_training, weights_of
+from trainer.data.tokens.datasets import open_training, weights_of
 from trainer.data.tokens.history import History
 from trainer.data.tokens.loader import IGNORED, Loader, validation_batches
 from trainer.data.tokens.mixture import mixture_in

@@ -10,7 +10,7 @@ import pytest
 from tests.corpus import make_dataset
 from tests.targets import make_masked_dataset, masked_block
 from trainer.config import Data, TrainingSet
-from trainer.data.tokens.dataset import open_training
+from trainer.data.tokens.datasets import open_training
 from trainer.data.tokens.loader import IGNORED, Loader
 from trainer.data.tokens.manifest import read_manifest, write_manifest
 from trainer.data.tokens.order import Order, extend

@@ -7,7 +7,7 @@ import pytest
 
 from tests.targets import make_masked_dataset
 from trainer.config import Data
-from trainer.data.tokens.dataset import open_training
+from trainer.data.tokens.datasets import open_training
 from trainer.data.tokens.loader import IGNORED, Loader
 from trainer.data.tokens.order import Order, extend
 from trainer.data.tokens.packing import Packing, best_fit, lay_out

@@ -9,7 +9,7 @@ from tests.corpus import make_dataset, make_tokenizer, write_texts
 from tests.data.web.wds import index_wds, write_wds
 from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config, start_ranks
 from trainer.config import Data, MixtureStage, TrainingSet
-from trainer.data.tokens.dataset import open_training
+from trainer.data.tokens.datasets import open_training
 from trainer.run.provenance import documents_in_row, open_order
 
 LENGTH, BATCH = 32, 8

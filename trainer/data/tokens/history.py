@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import Pretrain
-from trainer.data.tokens.dataset import with_length
+from trainer.data.tokens.datasets import with_length
 from trainer.data.tokens.mixture import Mixture
 from trainer.data.tokens.order import Rows, Segment
 from trainer.errors import InputError

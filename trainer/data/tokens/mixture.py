@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from trainer.config import Data
-from trainer.data.tokens.dataset import weights_of
+from trainer.data.tokens.datasets import weights_of
 from trainer.data.tokens.order import Rows, Segment, consumed, extend
 from trainer.errors import ConfigError
 
