@@ -2,6 +2,7 @@ import json
 import math
 import os
 import random
+import tracemalloc
 import types
 
 import pytest
@@ -147,3 +148,16 @@ def test_rows_go_to_a_file_of_the_run_and_nowhere_else(tmp_path, make):
     with pytest.raises(InputError, match="a link, a folder or a pipe"):
         Journal(tmp_path / METRICS)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_reading_takes_room_for_what_is_there(tmp_path):
+    write_run(tmp_path, range(1, 9))
+    journal = Journal(tmp_path / METRICS)
+    tracemalloc.start()
+    try:
+        assert [row["step"] for row in journal.rows_after(4)] == [5, 6, 7, 8]
+        assert len(read_metrics(tmp_path, after=2)) == 6
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+        journal.close()

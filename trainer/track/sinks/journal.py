@@ -89,7 +89,7 @@ class Journal:
         """The rows of the steps after a step, NaN where a value wasn't finite. InputError as end_of_step."""
         file: Any = self._file.buffer
         file.seek(end_of_step(self.path, file, step))
-        return [with_nan(row) for row in rows_of(self.path, file.read(MOST_BYTES))]
+        return [with_nan(row) for row in rows_of(self.path, _rest(file))]
 
     def end_line(self) -> None:
         """Ends a line that was cut short, so that the next row has one of its own."""
@@ -143,7 +143,12 @@ def _content_after(path: Path, step: int) -> bytes:
     require_plain_file(path)
     with path.open("rb") as file:
         file.seek(end_of_step(path, file, step))
-        return file.read(MOST_BYTES)
+        return _rest(file)
+
+
+def _rest(file: BinaryIO) -> bytes:
+    """From here to the end, MOST_BYTES at most: `read` makes room for as much as it is asked for."""
+    return file.read(min(MOST_BYTES, max(0, os.fstat(file.fileno()).st_size - file.tell())))
 
 
 def read_metrics(run_dir: Path, *, after: int = 0) -> list[Row]:
