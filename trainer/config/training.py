@@ -38,7 +38,8 @@ class Train:
     # Not Optional[int | str]: that is cached under a key of no order, and another library may have had str first.
     micro_batch_size: int | str | None = knob(
         None,
-        "What a rank takes through the model at once; by default the most, up to 8, that divides its share. "
+        "What a rank takes through the model at once; by default the most, up to 8, that divides its share; on a "
+        "GPU up to 32,768 tokens that fit its memory. "
         "Set, micro-batches are the same at any number of ranks; auto measures which is fastest of those that fit.",
         "sequences",
         common=True,

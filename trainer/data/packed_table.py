@@ -11,6 +11,7 @@ from trainer.errors import InputError
 from trainer.machine.json_file import open_regular
 
 MOST_BYTES = 2**32  # unpacked
+PIECE_BYTES = 2**24  # `read` makes room for as much as it is asked for
 
 
 def read_packed_table(path: Path, dtype: np.dtype) -> np.ndarray:
@@ -18,9 +19,11 @@ def read_packed_table(path: Path, dtype: np.dtype) -> np.ndarray:
     try:
         with open_regular(path) as packed:
             unpacked = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
-            content = unpacked.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise ValueError("too large")
+            content = bytearray()
+            while piece := unpacked.read(PIECE_BYTES):
+                content += piece
+                if len(content) > MOST_BYTES:
+                    raise ValueError("too large")
         return np.frombuffer(content, dtype)
     except FileNotFoundError:
         return np.empty(0, dtype)
