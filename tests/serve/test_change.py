@@ -153,7 +153,8 @@ def test_a_second_signal_ends_it_at_once(trained):
         if server.process.poll() is None:
             assert "told again" not in server.log
             server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(20) in (0, 143)
+        code = server.process.wait(20)
+        assert code in (0, 143), server.log
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ import re
 import urllib.request
 
 import pytest
+import torch
 
 from tests.hf_folder import make_folder
 from tests.serve.browser import browser
 from tests.serve.running import running
+from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.serve.page import page_with_headers
 
 KEY = "a-key-of-the-test"
@@ -29,10 +31,20 @@ class Tags(html.parser.HTMLParser):
         self.found.append((tag, dict(attributes)))
 
 
+def endless(folder):
+    """A model whose likeliest token is never an end."""
+    model = make_folder(folder, max_position_embeddings=4096)
+    tokenizer = load_tokenizer(folder)
+    with torch.no_grad():
+        for end in (tokenizer.end_of_text_id, *tokenizer.encode("<|im_end|>")):
+            model.lm_head.weight[end] = 0
+    model.save_pretrained(folder)
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
-    make_folder(folder / "model", max_position_embeddings=4096)
+    endless(folder / "model")
     (folder / "model" / "README.md").write_text(HOSTILE)
     (folder / "keys").write_text(f"{KEY}\n")
     (folder / "keys").chmod(0o600)
@@ -117,6 +129,7 @@ def test_a_person_asks_sees_the_answer_come_stops_it_and_goes_on(tab):
     assert tab.run("document.getElementById('prompt').value") == "the tree\ngrows <b>"
     tab.wait("/^\\d+ tokens of 4096$/.test(document.getElementById('count').textContent)")
     set_knob(tab, "max_tokens", "3000")
+    set_knob(tab, "temperature", "0")
     tab.press("Enter")
     tab.wait("document.querySelectorAll('.turn').length === 2")
     tab.wait("document.querySelector('.turn:last-of-type p').textContent.length > 5")
@@ -129,6 +142,7 @@ def test_a_person_asks_sees_the_answer_come_stops_it_and_goes_on(tab):
     assert "stopped" in tab.run("document.getElementById('status').textContent")
     assert focused(tab) == "prompt"
     # what follows is a chat of three turns, cut at its most tokens
+    set_knob(tab, "temperature", "1")
     set_knob(tab, "max_tokens", "4")
     tab.type("and then")
     tab.press("Enter")

@@ -68,7 +68,8 @@ def interruptible(numbers: Iterable[int]) -> Iterator[None]:
         yield
     finally:
         for number, handler in former.items():
-            signal.signal(number, handler)
+            if isinstance(signal.getsignal(number), Raise):  # else someone has decided otherwise, to the process's end
+                signal.signal(number, handler)
 
 
 def leave_to_kernel(*numbers: int) -> None:

@@ -7,14 +7,12 @@ POST /v1/completions  /v1/chat/completions  /v1/embeddings  /tokenize  /detokeni
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import contextlib
 import json
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -22,15 +20,15 @@ from starlette.exceptions import HTTPException
 
 from trainer.data.examples.faults import ExampleFault
 from trainer.errors import BanyanError, InputError
-from trainer.serve.answers import Answer, AskedAnswer, answers_of, asked_for
+from trainer.serve.answers import Answer, answers_of, asked_for
 from trainer.serve.door import CLIENT, FAILED, ClientGone, Door
+from trainer.serve.event_stream import EventStream, unless_gone
+from trainer.serve.gathered import chunks_of, gather_whole
 from trainer.serve.keys import Client
 from trainer.serve.page import page_routes
 from trainer.serve.requests import Refused, parse_chat, parse_completion, parse_embedding, parse_object
 from trainer.serve.service import Loaded, Service, beside, in_thread, renderer_of
 from trainer.serve.shapes import AnswerShape, usage_of
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def build_app(service: Service, clients: list[Client]) -> Any:
         loaded = service.take()
         try:
             work = in_thread(loaded.reference.embed, [_plain(text, "input") for text in texts])
-            vectors, tokens = await _unless_gone(request, work)
+            vectors, tokens = await unless_gone(request, work)
         except InputError as error:
             raise Refused(400, str(error), param="input") from error
         finally:
@@ -246,144 +244,22 @@ async def _complete(front: Front, request: Request, *, is_chat: bool) -> Any:
         client.spend(prompt_tokens)
         answers = answers_of(service, loaded, asked)
         if not wanted.stream:
-            whole = await _unless_gone(request, _gather(answers, asked))
+            whole = await unless_gone(request, gather_whole(answers, asked))
             client.spend(sum(each.count for each in whole))
             choices = [shape.choice(each.index, each.text, each.tokens, each.end) for each in whole]
             return JSONResponse(
                 shape.whole(choices, usage_of(prompt_tokens, sum(each.count for each in whole))),
             )
-        first = await _unless_gone(request, _first(answers))
-        stream = _chunks(shape, first, answers, asked, client, prompt_tokens, include_usage=wanted.include_usage)
+        first = await unless_gone(request, _first(answers))
+        stream = chunks_of(shape, first, answers, asked, client, prompt_tokens, include_usage=wanted.include_usage)
         loaded.users += 1  # the stream's
-        return _EventStream(stream, lambda: service.give_back(loaded))
+        return EventStream(stream, lambda: service.give_back(loaded))
     finally:
         service.give_back(loaded)
 
 
 async def _first(answers: AsyncGenerator[Answer]) -> Answer:
     return await anext(answers)
-
-
-@dataclass
-class _Whole:
-    index: int
-    text: str = ""
-    tokens: tuple[Any, ...] = ()
-    count: int = 0
-    end: str = "stop"
-
-
-async def _gather(answers: AsyncGenerator[Answer], asked: list[AskedAnswer]) -> list[_Whole]:
-    """All of all answers."""
-    found = [_Whole(each.index, each.echo) for each in asked]
-    async with contextlib.aclosing(answers) as coming:
-        async for answer in coming:
-            whole = found[answer.index]
-            whole.text += answer.text
-            whole.tokens += answer.tokens
-            whole.count += answer.count
-            whole.end = answer.end or whole.end
-    return found
-
-
-async def _chunks(
-    shape: AnswerShape,
-    first: Answer,
-    answers: AsyncGenerator[Answer],
-    asked: list[AskedAnswer],
-    client: Client,
-    prompt_tokens: int,
-    *,
-    include_usage: bool,
-) -> AsyncGenerator[dict[str, Any]]:
-    """The chunks of a stream, from the answers' stretches."""
-    offsets, tokens = [0] * len(asked), 0
-    for each in asked:
-        if shape.is_chat:
-            yield shape.first(each.index)
-        elif each.echo:
-            yield shape.chunk(each.index, each.echo, (), None, 0)
-            offsets[each.index] = len(each.echo)
-
-    async def all_of_it() -> AsyncIterator[Answer]:
-        yield first
-        async for answer in answers:
-            yield answer
-
-    try:
-        async for answer in all_of_it():
-            tokens += answer.count
-            if answer.text or answer.tokens or answer.end:
-                yield shape.chunk(answer.index, answer.text, answer.tokens, answer.end, offsets[answer.index])
-            offsets[answer.index] += len(answer.text)
-        if include_usage:
-            yield shape.usage(usage_of(prompt_tokens, tokens))
-    finally:
-        client.spend(tokens)
-        await answers.aclose()
-
-
-class _EventStream(Response):
-    """A response of server-sent events; when the client goes, the answer is left, and its slot is free."""
-
-    def __init__(self, chunks: AsyncGenerator[dict[str, Any]], done: Callable[[], None]) -> None:
-        super().__init__()
-        self._chunks, self._done = chunks, done
-        self.background = None
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        sending = asyncio.ensure_future(self._send(send))
-        leaving = asyncio.ensure_future(_until_gone(receive))
-        try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                sending.result()
-        finally:
-            for task in (sending, leaving):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await task
-            await self._chunks.aclose()
-            self._done()
-
-    async def _send(self, send: Any) -> None:
-        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        try:
-            async for chunk in self._chunks:
-                await send(_event(json.dumps(chunk, ensure_ascii=False)))
-            await send(_event("[DONE]"))
-        except ClientGone:
-            raise
-        except Exception as error:
-            refused = error if isinstance(error, Refused) else Refused(500, "The engine failed.", kind="server_error")
-            await send(_event(json.dumps(refused.body())))
-        await send({"type": "http.response.body", "body": b""})
-
-
-def _event(data: str) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": f"data: {data}\n\n".encode("utf-8", "replace"), "more_body": True}
-
-
-async def _until_gone(receive: Any) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _unless_gone(request: Any, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` gives, which is cancelled when the client goes. ClientGone then."""
-    task, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_until_gone(request.receive))
-    try:
-        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise ClientGone
-    finally:
-        for each in (task, leaving):
-            if not each.done():
-                each.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await each
 
 
 def _packed(vector: list[float]) -> str:

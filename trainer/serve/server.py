@@ -96,6 +96,10 @@ async def _serve(config: Serve, clients: list[Client], sockets: list[socket.sock
         server.force_exit = True
         await asyncio.wait({listening}, timeout=TIDY_S)
         service.close()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # It ends already, with the exit code of its own that the loop's end would leave to the signal
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
     print("ended", flush=True)
     return 0
 
