@@ -11,6 +11,7 @@ pytest.importorskip("numba")
 from trainer.config.clean import Classifier, Clean, Perplexity
 from trainer.data.clean.classifier import ClassifierStage
 from trainer.data.clean.document import CleanedDocument, Counted
+from trainer.data.clean.fasttext_file import check_fasttext
 from trainer.data.clean.models import FASTTEXT, KENLM, try_model
 from trainer.data.clean.perplexity import PerplexityStage, as_ccnet
 from trainer.errors import ConfigError, InputError
@@ -115,6 +116,14 @@ def test_damaged_models_are_refused_in_one_line(arpa, languages, tmp_path):
         (tmp_path / name).write_bytes(damaged)
         with pytest.raises(InputError, match=rf"^key: \S*{name} is no whole model of {kind} \(.+\); fetch or train"):
             try_model(kind, str(tmp_path / name), "key")
+
+
+def test_a_file_of_fasttext_must_be_there_to_its_end(languages):
+    content = languages.read_bytes()
+    check_fasttext(content)
+    for size in [*range(0, 100, 7), *range(100, len(content), len(content) // 40), len(content) - 1]:
+        with pytest.raises(ValueError, match=r"cut short|no model for classification"):
+            check_fasttext(content[:size])
 
 
 def test_what_a_model_lacks_is_refused_by_its_key(languages, tmp_path):

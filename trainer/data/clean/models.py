@@ -5,21 +5,20 @@ Both libraries end the process at some damage, so that a model is tried in a pro
 
 from __future__ import annotations
 
-import struct
+import mmap
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from trainer.data.clean.fasttext_file import check_fasttext
 from trainer.data.text.libraries import library
 from trainer.errors import InputError
 
 KENLM, FASTTEXT, SENTENCEPIECE = "kenlm", "fasttext", "sentencepiece"
 EXTRAS = {KENLM: "perplexity", FASTTEXT: "data", SENTENCEPIECE: "perplexity"}  # of banyan-train
 LANGUAGE = "data.clean stage language"  # what needs it
-_MAGIC = 793712314  # of fastText
-_HEAD = struct.Struct("<14i d 3i 2q")  # magic, version, twelve settings and a threshold; then sizes of the dictionary
-_LEAST_ENTRY = 10  # bytes of a word in the dictionary
 _SAMPLE = "A text in one line."
 _TRIAL = "import sys; from trainer.data.clean.models import try_here; try_here(*sys.argv[1:])"
 
@@ -34,14 +33,12 @@ def open_kenlm(file: str, key: str) -> Any:
 
 
 def open_fasttext(file: str, key: str) -> Any:
-    """A model of fastText. ValueError where its head can't be that of one, which the library doesn't look at."""
-    with open(_path(file), "rb") as content:
-        head, size = content.read(_HEAD.size), content.seek(0, 2)
-    if len(head) < _HEAD.size:
-        raise ValueError("it is cut short")
-    magic, _version, dimensions, *_, entries, words, labels, _words_seen, _pruned = _HEAD.unpack(head)
-    if magic != _MAGIC or min(dimensions, labels) < 1 or entries != words + labels or entries * _LEAST_ENTRY > size:
-        raise ValueError("its head is of no model for classification")
+    """A model of fastText. ValueError where its file can't be that of one, which the library doesn't look at."""
+    with open(_path(file), "rb") as opened:
+        if os.fstat(opened.fileno()).st_size == 0:
+            raise ValueError("it is empty")
+        with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            check_fasttext(content)
     return library(FASTTEXT, key, extra=EXTRAS[FASTTEXT]).load_model(_path(file))
 
 
