@@ -195,18 +195,24 @@ def _curves(runs: Sequence[RunRecord], data: dict[str, Any]) -> Iterator[Markup]
 
 
 def _chart(number: int, chart: dict[str, Any]) -> Markup:
+    place = {"class": "chart first" if number == 0 else "chart", "data-chart": str(number)}
+    return _figure(place, chart, "Curve", element("div", {"class": "legend"}))
+
+
+def _figure(place: dict[str, str], drawn: dict[str, Any], kind: str, *below: Markup) -> Markup:
+    """A title with a switch to logarithms over a canvas."""
     return element(
         "figure",
-        {"class": "chart first" if number == 0 else "chart", "data-chart": str(number)},
+        place,
         element(
             "figcaption",
             None,
-            chart["title"],
-            element("span", {"class": "soft"}, chart["unit"]),
+            drawn["title"],
+            element("span", {"class": "soft"}, drawn["unit"]),
             element("button", {"type": "button", "class": "log", "aria-pressed": "false"}, "log"),
         ),
-        element("canvas", {"tabindex": "0", "role": "img", "aria-label": f"Curve of {chart['title']}"}),
-        element("div", {"class": "legend"}),
+        element("canvas", {"tabindex": "0", "role": "img", "aria-label": f"{kind} of {drawn['title']}"}),
+        *below,
     )
 
 
@@ -215,18 +221,7 @@ def layers_section(run: RunRecord, data: dict[str, Any]) -> Iterator[Markup]:
     if not data["maps"]:
         return
     figures = [
-        element(
-            "figure",
-            {"class": "chart map", "data-map": str(number)},
-            element(
-                "figcaption",
-                None,
-                each["title"],
-                element("span", {"class": "soft"}, each["unit"]),
-                element("button", {"type": "button", "class": "log", "aria-pressed": "false"}, "log"),
-            ),
-            element("canvas", {"tabindex": "0", "role": "img", "aria-label": f"Heat map of {each['title']}"}),
-        )
+        _figure({"class": "chart map", "data-map": str(number)}, each, "Heat map")
         for number, each in enumerate(data["maps"])
     ]
     width = max(each.width for each in run.layers.found())
