@@ -7,19 +7,16 @@ continues after any end, kill -9 included, and writes the same bytes, however ma
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import shutil
-import sys
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from trainer.config import Data, Prepare, flatten
 from trainer.data.text.file_names import escape
-from trainer.data.text.finish import installed_version
+from trainer.data.text.finish import manifest_of
 from trainer.data.text.plan import FILE as PLAN_FILE
 from trainer.data.text.plan import LAYOUT, PARTIAL, PreparationPlan, begin_partial, exclusive, read_progress, write_plan
 from trainer.data.text.progress import ProgressBar, bytes_in_words, say
@@ -28,12 +25,11 @@ from trainer.data.text.shared_work import WorkShare, share_work
 from trainer.data.text.sources import Input, Source, find_sources
 from trainer.data.text.summary import counts_in_words
 from trainer.data.text.workers import Map, Work, available_cores, in_process, processes
-from trainer.data.tokens.manifest import IndexedRecord, Manifest, SourceGroup, read_manifest, write_manifest
+from trainer.data.tokens.manifest import IndexedRecord, Manifest, read_manifest, write_manifest
 from trainer.data.tokens.tokenizer import Tokenizer, load_tokenizer
 from trainer.data.web.index_tar import IndexedShard, IndexTar, TarItem, TryEncoder
 from trainer.data.web.layouts import with_manifests
 from trainer.errors import ConfigError, InputError, require
-from trainer.machine.credentials import masked
 from trainer.machine.durable import make_folder
 
 VERSION = 1  # raise it when the same tars would get other indices
@@ -210,28 +206,15 @@ def _manifest(
     rejected: Counter[str] = Counter()
     for each in indexed:
         rejected.update(each.rejected)
-    groups = groupby((item.source for item in items), key=lambda source: (source.given, source.licence))
-    return Manifest(
-        folder=output,
-        name=data.name,
-        dtype=tokenizer.dtype,
-        tokenizer_name=tokenizer.name,
-        tokenizer_sha256=tokenizer.sha256,
-        vocab_size=tokenizer.vocab_size,
-        end_of_text=tokenizer.end_of_text_id,
-        special_ids=tokenizer.special_ids,
+    return manifest_of(
+        output,
+        data.name,
+        tokenizer,
+        (item.source for item in items),
+        settings=settings,
         shards=tuple(each.shard for each in indexed),
         rejected=dict(sorted(rejected.items())),
         documents_read=sum(each.records for each in indexed),
-        sources=tuple(
-            SourceGroup(given, licence, tuple(source.name for source in group)) for (given, licence), group in groups
-        ),
-        prepared={
-            "command": [masked(typed) for typed in sys.argv],
-            "version": installed_version(),
-            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            **settings,
-        },
         indexed=IndexedRecord(data.text_field, data.most_document_bytes, engine),
     )
 

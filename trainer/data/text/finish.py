@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from trainer.config import Prepare
 from trainer.data.text.corpus import Corpus
@@ -82,35 +84,49 @@ class Finish(Work[Path, None]):
             )
 
     def _manifest(self, folder: Path) -> Manifest:
-        data, tokenizer = self.config.data, self.tokenizer
-        groups = groupby(self.sources, key=lambda source: (source.given, source.licence))
-        return Manifest(
-            folder=folder,
-            name=data.name,
-            dtype=tokenizer.dtype,
-            tokenizer_name=tokenizer.name,
-            tokenizer_sha256=tokenizer.sha256,
-            vocab_size=tokenizer.vocab_size,
-            end_of_text=tokenizer.end_of_text_id,
-            special_ids=tokenizer.special_ids,
-            shards=tuple(written.shard for written in self.written[folder.name]),
-            labels=self.corpus.labels,
-            rejected=self.corpus.rejected,
-            documents_read=self.corpus.documents_read,
-            sources=tuple(
-                SourceGroup(given, licence, tuple(source.name for source in group))
-                for (given, licence), group in groups
-            ),
-            models=self.models,
-            prepared={
-                "command": [masked(typed) for typed in sys.argv],
-                "version": installed_version(),
-                "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        return manifest_of(
+            folder,
+            self.config.data.name,
+            self.tokenizer,
+            self.sources,
+            settings={
                 **({"changed": self.corpus.changed} if self.corpus.changed else {}),
                 **({"domains": self.corpus.domains} if self.corpus.domains else {}),
                 **deciding_settings(self.config, self.models),
             },
+            shards=tuple(written.shard for written in self.written[folder.name]),
+            labels=self.corpus.labels,
+            rejected=self.corpus.rejected,
+            documents_read=self.corpus.documents_read,
+            models=self.models,
         )
+
+
+def manifest_of(
+    folder: Path, name: str, tokenizer: Tokenizer, sources: Iterable[Source], *, settings: dict[str, Any], **facts: Any
+) -> Manifest:
+    """Of what this command makes of `sources`, those of one input side by side; `facts` are its other fields."""
+    groups = groupby(sources, key=lambda source: (source.given, source.licence))
+    return Manifest(
+        folder=folder,
+        name=name,
+        dtype=tokenizer.dtype,
+        tokenizer_name=tokenizer.name,
+        tokenizer_sha256=tokenizer.sha256,
+        vocab_size=tokenizer.vocab_size,
+        end_of_text=tokenizer.end_of_text_id,
+        special_ids=tokenizer.special_ids,
+        sources=tuple(
+            SourceGroup(given, licence, tuple(source.name for source in group)) for (given, licence), group in groups
+        ),
+        prepared={
+            "command": [masked(typed) for typed in sys.argv],
+            "version": installed_version(),
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **settings,
+        },
+        **facts,
+    )
 
 
 def installed_version() -> str:
