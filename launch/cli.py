@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +142,27 @@ def _run(arguments: list[str]) -> int:
         if rest[:1] == [command]:
             return int(importlib.import_module(module).main(rest[1:]))
     if verb.schema is None:
-        return int(importlib.import_module(verb.module).main(rest))
+        return int(importlib.import_module(verb.module).main(take_key(rest)))
     return _run_configured(verb, read_options(verb, rest), rest)
+
+
+def take_key(arguments: Sequence[str]) -> list[str]:
+    """Plain arguments without data.encryption.KEY=VALUE, by which this process can read what is encrypted."""
+    from trainer.config.encryption import SECTION, Encryption, use_key_of
+
+    given = dict.fromkeys(item.name for item in fields(Encryption))
+    rest = []
+    for argument in arguments:
+        key, sign, value = argument.partition("=")
+        name = key.removeprefix(f"{SECTION}.")
+        if not sign or name == key:
+            rest.append(argument)
+        elif name not in given:
+            raise ConfigError(f"{key}: no such setting; there are {', '.join(f'{SECTION}.{each}' for each in given)}.")
+        else:
+            given[name] = value
+    use_key_of(Encryption(**given))
+    return rest
 
 
 def _find_verb(name: str) -> Verb:
@@ -167,11 +186,13 @@ def _run_configured(verb: Verb, options: Options, arguments: Sequence[str]) -> i
     if options.multirun:
         return _run_each(verb, options)
     from launch.compose import as_yaml, compose
+    from trainer.config.encryption import use_key
 
     config = compose(verb.name, options.overrides, options.config_dir)
     if options.show_config:
         print(as_yaml(config), end="")
         return 0
+    use_key(config)
     if verb.starts_others:
         check(verb, config, 1)
         return int(importlib.import_module(verb.module).main(config, options))

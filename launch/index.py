@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from launch.cli import check, run_items
+from launch.cli import check, run_items, take_key
 from launch.verbs import VERBS
+from trainer.config.encryption import SECTION
 from trainer.errors import ConfigError
 from trainer.machine import credentials
 
@@ -25,11 +26,11 @@ def main(arguments: list[str]) -> int:
         return data.main(["--help"])
     typed = [argument for argument in arguments if "=" in argument and "/" not in argument.partition("=")[0]]
     if not any(argument.startswith("data.output=") for argument in typed):
-        if typed:
+        if any(not argument.startswith(f"{SECTION}.") for argument in typed):
             raise ConfigError(f"data.output is not set; usage: {USAGE}.")
         from trainer.verbs import data
 
-        return data.main(["index", *arguments])
+        return data.main(take_key(["index", *arguments]))
     from launch.compose import compose
 
     patterns = [argument for argument in arguments if argument not in typed]
@@ -37,6 +38,8 @@ def main(arguments: list[str]) -> int:
         if pattern.startswith("-"):
             raise ConfigError(f"{pattern}: no such option; usage: {USAGE}.")
         credentials.check_url("data.input", pattern)
+    if any(argument.startswith(f"{SECTION}.") for argument in typed):
+        raise ConfigError(f"{SECTION} is for data that prepare writes: an index leaves others' tars as they are.")
     config = compose("prepare", [*typed, *(["data.input=[tars]"] if patterns else [])])
     if patterns:
         config = replace(config, data=replace(config.data, input=patterns))

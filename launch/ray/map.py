@@ -11,6 +11,7 @@ from launch.ray import cluster, paths
 from trainer.config import Prepare
 from trainer.data.text.workers import AHEAD, Item, Map, Result, Work
 from trainer.errors import BanyanError, ConfigError
+from trainer.machine.sealing.keyring import KEYRING
 
 RETRIES = 10  # of an item whose worker or node was lost
 
@@ -42,7 +43,10 @@ def spread(workers: int, cpus: float, folder: str | None) -> Map:
     """A map of up to `workers` tasks at once, each with `cpus` cores and standing in `folder`."""
     import ray
 
+    source = KEYRING.source
+
     def call(function: Any, item: Any) -> Any:
+        KEYRING.use(source)
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the tasks are the parallelism
         if folder is not None:
             os.chdir(folder)

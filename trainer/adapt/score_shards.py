@@ -26,6 +26,7 @@ from trainer.data.tokens.tokenizer import Tokenizer
 from trainer.errors import InputError, require
 from trainer.machine.durable import replacing, write_json
 from trainer.machine.json_file import Malformed, from_json, read_json
+from trainer.machine.sealing.plaintext import open_plaintext
 from trainer.model.build import LanguageModel
 from trainer.run.frozen_model import FrozenModel
 
@@ -142,7 +143,7 @@ class AddMembers(Work[ShardItem, Shard]):
         for number in range(len(reader.index)):
             block, file = reader.block(number), self.ask.note(BlockItem(item.folder, item.shard, number))
             try:
-                with np.load(file, allow_pickle=False) as found:
+                with open_plaintext(file) as opened, np.load(opened, allow_pickle=False) as found:
                     members = {name: found[name] for name in found.files}
             except (OSError, ValueError) as error:
                 raise InputError(f"{file}: can't be read; remove it, and run the same command again.") from error

@@ -5,6 +5,7 @@ A file that several ranks wrote has the hash of each of their parts, so that nob
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,22 @@ import xxhash
 
 from trainer.errors import InputError
 from trainer.machine.bare_name import bare_name
-from trainer.machine.json_file import Count, Malformed, Xxh3, from_json, open_regular, parse_json, read_json
+from trainer.machine.durable import json_bytes
+from trainer.machine.json_file import (
+    Count,
+    Malformed,
+    Xxh3,
+    from_json,
+    open_stored,
+    parse_json,
+    read_json,
+    read_regular,
+)
+from trainer.machine.sealing.data_key import WrappedKey
+from trainer.machine.sealing.keyring import KEYRING
 
 COMPLETE = "COMPLETE"
+ENCRYPTION = "encryption"  # field of it: the data keys of the files, wrapped by the user's
 STATE = "state.json"
 DATA = "rank-"  # what names of files with tensors begin with
 CHUNK = 4 * 2**20  # bytes that are hashed at once
@@ -55,6 +69,7 @@ class Complete:
     """The content of COMPLETE."""
 
     files: dict[str, StoredFile]
+    encryption: tuple[WrappedKey, ...] = ()
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -66,7 +81,7 @@ def describe(path: Path) -> dict[str, Any]:
 def hash_range(path: Path, start: int, size: int) -> str:
     """xxh3-128 of `size` bytes of a regular file from `start` on, or of fewer if it ends before."""
     digest = xxhash.xxh3_128()
-    with open_regular(path) as file:
+    with open_stored(path) as file:
         file.seek(start)
         while size > 0 and (chunk := file.read(min(CHUNK, size))):
             digest.update(chunk)
@@ -93,7 +108,9 @@ def parse_complete(content: bytes, folder: Path) -> dict[str, StoredFile]:
 
 
 def _files_of(value: Any, folder: Path) -> dict[str, StoredFile]:
-    files = from_json(Complete, value).files
+    complete = from_json(Complete, value)
+    KEYRING.offer(complete.encryption, folder)
+    files = complete.files
     for name, file in files.items():
         if bare_name(name, folder / COMPLETE) == COMPLETE:
             raise Malformed("it names itself")
@@ -104,6 +121,15 @@ def _files_of(value: Any, folder: Path) -> dict[str, StoredFile]:
     if STATE not in files:
         raise Malformed(f"it doesn't name {STATE}")
     return files
+
+
+def identity_of(folder: Path) -> str:
+    """The sha256 of what COMPLETE says of a checkpoint's files, which stays when they get another user's key."""
+    content = read_regular(folder / COMPLETE)
+    value = parse_json(content)
+    if isinstance(value, dict) and value.pop(ENCRYPTION, None) is not None:
+        content = json_bytes(value)
+    return hashlib.sha256(content).hexdigest()
 
 
 def in_order(files: dict[str, StoredFile]) -> list[str]:

@@ -10,12 +10,14 @@ import os
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 import xxhash
 
 from trainer.checkpoint.complete import Hashed
 from trainer.checkpoint.index import FP32_BYTES, part_name
+from trainer.machine.sealing.plaintext import sealing
 
 PAGE = 4096  # bytes
 CHUNK = 16 * 2**20  # bytes that are hashed and written at once
@@ -55,21 +57,36 @@ class DataFile:
         """
         header, place = self.header(), rank - self.first
         start = len(header) + sum(_padded(count * FP32_BYTES) for count in self.elements[:place])
-        digest, size = xxhash.xxh3_128(), 0
         descriptor = os.open(folder / self.name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         with open(descriptor, "wb", buffering=CHUNK) as file:
             file.seek(0 if place == 0 else start)
             filling = _padded(self.elements[place] * FP32_BYTES) - self.elements[place] * FP32_BYTES
             contents = (memoryview(tensor.numpy().data).cast("B") for tensor in tensors)
-            for content in ([header] if place == 0 else [], contents, [bytes(filling)]):
-                for values in content:
-                    for at in range(0, len(values), CHUNK):
-                        digest.update(values[at : at + CHUNK])
-                        file.write(values[at : at + CHUNK])
-                    size += len(values)
+            hashed = _HashedOutput(file)
+            with sealing(hashed, folder / self.name) as out:  # type: ignore[arg-type]
+                if out is not hashed and len(self.elements) > 1:
+                    raise ValueError("an encrypted file is of one rank")
+                for content in ([header] if place == 0 else [], contents, [bytes(filling)]):
+                    for values in content:
+                        for at in range(0, len(values), CHUNK):
+                            out.write(values[at : at + CHUNK])
             file.flush()
             os.fsync(descriptor)
-        return Hashed(size, digest.hexdigest())
+        return Hashed(hashed.bytes, hashed.digest.hexdigest())
+
+
+class _HashedOutput:
+    """Writes to a file, and hashes what is written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.bytes, self.digest = 0, xxhash.xxh3_128()
+        self._file = file
+
+    def write(self, content: bytes | memoryview) -> int:
+        """Takes all of it."""
+        self.digest.update(content)
+        self.bytes += len(content)
+        return self._file.write(content)
 
 
 def group_of(rank: int, world_size: int, writers: int) -> range:

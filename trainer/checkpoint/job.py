@@ -17,7 +17,7 @@ from typing import Any
 
 import xxhash
 
-from trainer.checkpoint.complete import COMPLETE, STATE, Hashed, StoredFile, describe, read_complete
+from trainer.checkpoint.complete import COMPLETE, ENCRYPTION, STATE, Hashed, StoredFile, describe, read_complete
 from trainer.checkpoint.data_file import DataFile
 from trainer.checkpoint.index import INDEX, encode, read_index
 from trainer.checkpoint.merge import merge_indexes
@@ -26,6 +26,7 @@ from trainer.checkpoint.object_store import ObjectStore
 from trainer.checkpoint.snapshot import Snapshot
 from trainer.checkpoint.state import FORMAT
 from trainer.machine.durable import problem_of, sync, write_bytes, write_json
+from trainer.machine.sealing.keyring import KEYRING
 
 WRITTEN, WHOLE, COPIED = "written", "whole", "copied"  # kinds of notes
 
@@ -178,7 +179,7 @@ def complete(job: Job) -> None:
     write_json(folder / STATE, {"format": FORMAT, **job.state})
     files = {name: StoredFile.of_parts(each) for name, each in parts.items()}
     files |= {name: describe(folder / name) for name in (INDEX, STATE)}
-    write_json(folder / COMPLETE, {"files": files})
+    write_json(folder / COMPLETE, {"files": files, **_encryption(job)})
     if is_new:
         read_index(folder / INDEX, read_complete(folder))
         job.merged.content, job.merged.ranks = index, ranks
@@ -187,6 +188,14 @@ def complete(job: Job) -> None:
         shutil.rmtree(target)  # of the same step, and broken: a whole one would have been resumed from
     folder.rename(target)
     sync(target.parent)
+
+
+def _encryption(job: Job) -> dict[str, Any]:
+    """What COMPLETE says of the key of encrypted files: so a copy of the checkpoint has it."""
+    assert job.data_file is not None
+    file = job.attempt / job.data_file.name
+    envelope = KEYRING.envelope_above(file) if KEYRING.data_key_for(file) else None
+    return {ENCRYPTION: [asdict(envelope.keys[0])]} if envelope else {}
 
 
 def read_written(path: Path) -> dict[str, Any]:

@@ -26,13 +26,12 @@ from trainer.checkpoint.fragment import WEIGHT
 from trainer.checkpoint.index import INDEX, Index, Pieces, read_index
 from trainer.checkpoint.malformed import MEND, explained
 from trainer.checkpoint.state import check_state, read_object
+from trainer.checkpoint.tensor_file import SealedTensor, TensorFile
 from trainer.checkpoint.version_1 import read_rank_indexes
 from trainer.errors import InputError
 from trainer.model.region import Region, Storage, copy
 
 T = TypeVar("T")
-
-FP32 = "F32"
 
 
 class CheckpointReader:
@@ -54,8 +53,8 @@ class CheckpointReader:
         else:
             with explained(folder / INDEX):
                 self.index = read_index(folder / INDEX, files)
-        self._files: dict[str, Any] = {}
-        self._parts: dict[int, npt.NDArray[np.float32]] = {}
+        self._files: dict[str, TensorFile] = {}
+        self._parts: dict[int, npt.NDArray[np.float32] | SealedTensor] = {}
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -136,20 +135,16 @@ class CheckpointReader:
             raise InputError(f"part {run.part + number * run.step} has no {run.offset + run.size:,} elements")
         return part[run.offset : run.offset + run.size]
 
-    def _part(self, number: int) -> npt.NDArray[np.float32]:
-        """A stored tensor, mapped. InputError if it isn't 1-D fp32."""
-        from safetensors import SafetensorError, safe_open
+    def _part(self, number: int) -> npt.NDArray[np.float32] | SealedTensor:
+        """A stored tensor, mapped or decrypted when it is read. InputError if it isn't 1-D fp32."""
+        from safetensors import SafetensorError
 
         if number not in self._parts:
             file, tensor = self.index.parts[number]
             try:
                 if file not in self._files:
-                    self._files[file] = safe_open(self.folder / file, framework="pt")
-                stored = self._files[file].get_slice(tensor)
-                dtype, shape = str(stored.get_dtype()), list(stored.get_shape())
-                if dtype != FP32 or len(shape) != 1:
-                    raise InputError(f"{file}: {tensor} is {dtype} {shape[:8]}, not {FP32} and of one dimension")
-                self._parts[number] = self._files[file].get_tensor(tensor).numpy()
+                    self._files[file] = TensorFile(self.folder / file)
+                self._parts[number] = self._files[file].tensor(tensor)
             except (SafetensorError, OSError) as error:
                 raise InputError(f"{file}: {str(error).splitlines()[0]}") from error
         return self._parts[number]

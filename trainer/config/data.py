@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from trainer.config.clean import Clean
+from trainer.config.encryption import Encryption
 from trainer.config.knobs import knob, part
 from trainer.config.near import Near
 from trainer.config.paragraphs import Paragraphs
@@ -253,6 +254,7 @@ class Data:
         later=True,
         decides=True,
     )
+    encryption: Encryption = part(Encryption)
     workers: Optional[int] = knob(None, "Processes that prepare uses; by default one per core.", low=1)
     # pretrain and evaluate
     path: Optional[str] = knob(None, "Folder of token shards to train on: an output of prepare.", common=True)

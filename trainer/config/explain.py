@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from trainer.config.encryption import KeyOfData
 from trainer.config.knobs import knob, part
 from trainer.config.run import Checkpoint, Run
 
@@ -24,6 +25,7 @@ class Explain:
         choices=COMMANDS,
     )
     run: Run = part(Run)
+    data: KeyOfData = part(KeyOfData)
     checkpoint: Checkpoint = part(Checkpoint)
     path: Optional[str] = knob(None, PATH, common=True)
     prompt: str = knob("", "Text that the model reads; taken as it is, no quoting for Hydra needed.", common=True)

@@ -73,6 +73,9 @@ class Checkpoint:
         "files",
         later=True,
     )
+    encrypt: bool = knob(
+        False, "Encrypt weights and moments in checkpoints, with the key of data.encryption.", later=True
+    )
     dir: Optional[str] = knob(
         None, "URL, as s3://BUCKET/RUN, that checkpoints are copied to as well and fetched from at a start."
     )
@@ -84,7 +87,12 @@ class Checkpoint:
 
 
 def writers_of(checkpoint: Checkpoint, zero_stage: int) -> int:
-    """Files that ranks share: checkpoint.writers, or its default at that stage; 0 is a file for each rank."""
+    """Files that ranks share: checkpoint.writers, or its default at that stage; 0 is a file for each rank.
+
+    An encrypted file is written from front to back, and so by one rank.
+    """
+    if checkpoint.encrypt:
+        return 0
     if checkpoint.writers is not None:
         return checkpoint.writers
     return MOST_WRITERS_AT_STAGE_0 if zero_stage == 0 else 0

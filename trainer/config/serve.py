@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from trainer.config.encryption import KeyOfData
 from trainer.config.guards import Guards
 from trainer.config.knobs import knob, part
 from trainer.config.launch import Launch
@@ -74,6 +75,7 @@ class Serve:
     """Configuration of `banyan serve`."""
 
     run: Run = part(Run)
+    data: KeyOfData = part(KeyOfData)
     checkpoint: Checkpoint = part(Checkpoint)
     path: Optional[str] = knob(
         None,

@@ -9,6 +9,7 @@ from trainer.config.adapt import Adapt
 from trainer.config.dashboard import Dashboard
 from trainer.config.data import Data
 from trainer.config.doctor import Doctor
+from trainer.config.encryption import KeyOfData
 from trainer.config.explain import Explain
 from trainer.config.knobs import knob, part
 from trainer.config.launch import Launch
@@ -129,6 +130,7 @@ class Generate:
     """Configuration of `banyan generate`."""
 
     run: Run = part(Run)
+    data: KeyOfData = part(KeyOfData)
     checkpoint: Checkpoint = part(Checkpoint)
     path: Optional[str] = knob(None, PATH_TEXT, common=True)
     prompt: str = knob("", "Text to continue; taken as it is, no quoting for Hydra needed.", common=True)
@@ -153,6 +155,7 @@ class Chat:
     """Configuration of `banyan chat`."""
 
     run: Run = part(Run)
+    data: KeyOfData = part(KeyOfData)
     checkpoint: Checkpoint = part(Checkpoint)
     path: Optional[str] = knob(None, PATH_TEXT, common=True)
     prompt: str = knob("", "One message to answer; by default each line of standard input in turn.", common=True)
@@ -195,6 +198,7 @@ class Export:
     """Configuration of `banyan export`."""
 
     run: Run = part(Run)
+    data: KeyOfData = part(KeyOfData)
     checkpoint: Checkpoint = part(Checkpoint)
     path: Optional[str] = knob(
         None, "Hugging Face folder to write in another format, in the place of a run.", common=True

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from trainer.errors import InputError, StorageError
 from trainer.machine.environment import as_stored
+from trainer.machine.sealing.plaintext import sealing
 
 REFUSALS = {
     errno.ENOSPC: "the disk is full: free some space",
@@ -60,16 +61,18 @@ def replacing(path: Path, *, scratch: Path | None = None, sync_folder: bool = Tr
 
     The temporary name holds host and process number: a worker that outlives its killed parent, or a node that was
     taken for lost, can't write into the file of another. `scratch` must be on the same file system. Without
-    `sync_folder` the name may be lost with the power; what it names is whole.
+    `sync_folder` the name may be lost with the power; what it names is whole. Where files of the folder are encrypted
+    (machine/sealing), so is this one.
     """
     temporary = (scratch or path.parent) / f"{_short(path)}.{platform.node()[:64]}-{os.getpid()}.tmp"
     with storage_errors(path):
         try:
             temporary.unlink(missing_ok=True)
-            with open(temporary, "xb") as file:  # never through a link that lies there
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
+            with open(temporary, "xb") as stored:  # never through a link that lies there
+                with sealing(stored, path) as file:
+                    yield file
+                stored.flush()
+                os.fsync(stored.fileno())
             os.replace(temporary, path)
             if sync_folder:
                 sync(path.parent)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, BinaryIO, TypeVar
 
 from trainer.errors import InputError
+from trainer.machine.sealing.plaintext import size_of, unsealed
 
 T = TypeVar("T")
 Check = Callable[[Any], Any]
@@ -59,7 +60,15 @@ Xxh3 = Annotated[str, Matching("[0-9a-f]{32}")]
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Opens a regular file to read. OSError if that can't be, Malformed if it is a folder, a pipe or a device."""
+    """Opens a regular file to read its text, decrypted where it is encrypted (machine/sealing).
+
+    OSError if that can't be, Malformed if it is a folder, a pipe or a device, KeyProblem without its key.
+    """
+    return unsealed(open_stored(path), path)
+
+
+def open_stored(path: Path) -> BinaryIO:
+    """As open_regular, what is on the disk: of an encrypted file that."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # without a wait for a pipe's writer
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -76,7 +85,7 @@ def require_regular(path: Path) -> None:
 def read_regular(path: Path, *, most_bytes: int = MOST_BYTES) -> bytes:
     """The content of a regular file. OSError if it can't be read, Malformed if it is something else or too large."""
     with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
+        size = size_of(file)
         if size > most_bytes:
             raise Malformed(f"larger than {most_bytes:,} bytes")
         return file.read(size)  # `read` makes room for as much as it is asked for

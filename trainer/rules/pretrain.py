@@ -183,8 +183,23 @@ def check_profile(train: Train, world_size: int, *, elastic: bool) -> None:
     )
 
 
+def check_encryption(config: Pretrain) -> None:
+    """Refuses several keys, checkpoints that are to be encrypted without one, and files of several ranks for them."""
+    source, checkpoint = config.data.encryption.source, config.checkpoint
+    require(
+        source is not None or not checkpoint.encrypt,
+        "checkpoint.encrypt=true needs a key: give data.encryption.key_file, key_env or key_command.",
+    )
+    require(
+        not (checkpoint.encrypt and checkpoint.writers),
+        f"checkpoint.writers={checkpoint.writers} with checkpoint.encrypt=true: an encrypted file is written by one "
+        "rank; leave it out.",
+    )
+
+
 def check_pretrain(config: Pretrain, world_size: int) -> None:
     """Every check of `banyan pretrain` that needs no file: refuses what can't be honoured on `world_size` ranks."""
+    check_encryption(config)
     check_values(config)
     if config.model.path is None and config.model.kind == "lstm":
         check_lstm(config)

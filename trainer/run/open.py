@@ -22,6 +22,8 @@ from trainer.engine.loop import Progress
 from trainer.errors import STOPPED, ConfigError, InputError, require
 from trainer.machine.c_compiler import compiler_problem
 from trainer.machine.hub_name import local_folder
+from trainer.machine.sealed_folder import check_sealed, seal_folder
+from trainer.machine.sealing.keyring import KEYRING
 from trainer.model.hugging_face.init_folder import find_init_folder, hf_folder
 from trainer.model.hugging_face.inner_folder import has_weights
 from trainer.model.hugging_face.suitability import (
@@ -125,8 +127,18 @@ def enter_run_directory(config: Pretrain, mesh: Mesh, lock: RunLock, log: RankLo
     run_dir = mesh.from_main(run_directory.locate(config))
     mesh.main_finds(lambda: run_directory.create(run_dir))
     mesh.main_finds(lambda: lock.take(run_dir, config.run.lock_timeout_s))
+    mesh.main_finds(lambda: seal_run(run_dir, config))
+    KEYRING.look_again()
     log.open(run_dir, mesh.rank)
     return run_dir
+
+
+def seal_run(run_dir: Path, config: Pretrain) -> None:
+    """Has the run's tokenizer, and its checkpoints where asked, encrypted. KeyProblem where the key is another."""
+    wanted = config.data.encryption.source is not None
+    check_sealed(run_dir, "run.dir", wanted=wanted)
+    if wanted:
+        seal_folder(run_dir, ("tokenizer/*", *(("checkpoints/*/rank-*.safetensors",) * config.checkpoint.encrypt)))
 
 
 def fetch_newest(object_store: ObjectStore, run_dir: Path, mesh: Mesh, check: Callable[[Path], None]) -> None:

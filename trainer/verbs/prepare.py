@@ -64,6 +64,8 @@ from trainer.data.tokens.tokenizer import (
 )
 from trainer.errors import ConfigError, InputError, StorageError
 from trainer.machine.durable import make_folder
+from trainer.machine.sealed_folder import check_sealed, seal_folder
+from trainer.machine.sealing.keyring import FILE as ENVELOPE_FILE
 from trainer.rules.clean import check_clean, check_near, check_signals
 from trainer.rules.examples import check_examples
 from trainer.rules.pretrain import require
@@ -98,7 +100,12 @@ def main(config: Prepare, map_items: Map | None = None, share: WorkShare | None 
     check_signals(data.clean, plan)
     say("sources", _describe(found))
     make_folder(output)
+    encrypts = data.encryption.source is not None
     with exclusive(output, shared=share is not None) as alone, ExitStack() as stack:
+        begun = (output / name for name in (PLAN_FILE, *SPLITS))
+        check_sealed(output, "data.output", wanted=encrypts, begun=begun)
+        if encrypts:
+            seal_folder(output)
         progress = read_progress(output, plan)
         if progress == "finished":
             return _up_to_date(output)
@@ -245,6 +252,7 @@ def _withdraw(output: Path) -> None:
         return
     shutil.rmtree(output / PARTIAL, ignore_errors=True)
     (output / PLAN_FILE).unlink(missing_ok=True)
+    (output / ENVELOPE_FILE).unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------------------------------ the stages

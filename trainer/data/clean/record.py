@@ -21,6 +21,7 @@ from trainer.config.clean import Clean
 from trainer.data.packed_table import read_packed_table
 from trainer.errors import InputError
 from trainer.machine.durable import make_folder, replacing
+from trainer.machine.sealing.plaintext import open_plaintext, read_plaintext
 
 REJECTED, DOCUMENTS = "rejected", "documents"
 OUTCOME = np.dtype(
@@ -62,11 +63,11 @@ def write_cleaning_record(
     """Gathers what the work items left: `records_before` of each says how many records its source has before it."""
     make_folder(output / DOCUMENTS)
     for item, before in enumerate(records_before):
-        rows = np.frombuffer(outcomes_path(partial, item).read_bytes(), OUTCOME).copy()
+        rows = np.frombuffer(read_plaintext(outcomes_path(partial, item)), OUTCOME).copy()
         rows["record"] += before
         _write_packed(output / DOCUMENTS / f"{item:06d}.rows.zst", rows.tobytes(), partial)
         if clean.signals:
-            packed = signals_path(partial, item).read_bytes()
+            packed = read_plaintext(signals_path(partial, item))
             _write_packed(output / DOCUMENTS / f"{item:06d}.signals.zst", packed, partial)
     kept = [(rejected_path(partial, item), before) for item, before in enumerate(records_before)]
     write_rejected(output, partial, kept, sources, clean.rejected_bytes)
@@ -94,7 +95,7 @@ def write_rejected(
     with ExitStack() as stack:
         files: dict[str, BinaryIO] = {}
         for packed, before in kept:
-            with zstandard.open(packed, "rb") as lines:
+            with zstandard.open(open_plaintext(packed), "rb") as lines:
                 for line in lines.read().splitlines():
                     entry = json.loads(line)
                     rule, size = entry["rule"], len(entry["text"].encode("utf-8"))
@@ -135,7 +136,7 @@ def read_item(output: Path, item: int) -> tuple[np.ndarray, list[str], np.ndarra
 
 def _read_table(path: Path) -> tuple[list[str], np.ndarray]:
     try:
-        with zstandard.open(path, "rb") as file:
+        with zstandard.open(open_plaintext(path), "rb") as file:
             head, _, content = file.read().partition(b"\n")
         names = json.loads(head)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config.data import Data
+from trainer.machine.sealing.plaintext import open_plaintext
 
 
 def near_identity(data: Data) -> dict[str, Any]:
@@ -18,6 +19,6 @@ def near_identity(data: Data) -> dict[str, Any]:
     for folder in data.near.against:
         for name in ("index.json", "keys"):
             path = Path(folder).expanduser() / "near_duplicates" / name
-            with path.open("rb") as file:
+            with open_plaintext(path) as file:
                 found[f"{path}'s sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
     return found

@@ -17,6 +17,7 @@ from trainer.data.text.near_dropped import FOLDER
 from trainer.errors import InputError
 from trainer.machine.durable import make_folder, replacing, write_json
 from trainer.machine.json_file import Count, Malformed, from_json, read_json
+from trainer.machine.sealing.plaintext import map_plaintext, plaintext_size
 
 EARLIER = 1 << 63  # numbers of documents of indices are from here on
 MOST_OF_AN_INDEX = 2**48
@@ -49,14 +50,14 @@ class NearIndex:
             return np.empty(0, np.uint64), np.empty(0, np.uint32)
         path, start = self.folder / "keys", band * count * 12
         return (
-            np.memmap(path, "<u8", "r", start, (count,)),
-            np.memmap(path, "<u4", "r", start + 8 * count, (count,)),
+            map_plaintext(path, "<u8", start, (count,)),
+            map_plaintext(path, "<u4", start + 8 * count, (count,)),
         )
 
     def signatures(self) -> np.ndarray:
         """uint32 (documents, places)."""
         shape = (self.record.documents, self.record.bands * self.record.rows)
-        return np.memmap(self.folder / "signatures", "<u4", "r", 0, shape) if shape[0] else np.empty(shape, "<u4")
+        return map_plaintext(self.folder / "signatures", "<u4", 0, shape) if shape[0] else np.empty(shape, "<u4")
 
     def number_of(self, places: np.ndarray) -> np.ndarray:
         """The numbers of its documents."""
@@ -84,7 +85,7 @@ def open_near_index(output: Path, place: int, scheme: Scheme) -> NearIndex:
     sizes = {"keys": 12 * scheme.bands * record.documents, "signatures": 4 * scheme.places * record.documents}
     for name, size in sizes.items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != size:
+        if not path.is_file() or plaintext_size(path) != size:
             raise InputError(f"{path}: missing or cut short; prepare the data again.")
     return index
 
@@ -99,7 +100,7 @@ def write_near_index(output: Path, chunks: Iterable[np.ndarray], scheme: Scheme,
             file.write(np.ascontiguousarray(chunk, "<u4").tobytes())
             count += len(chunk)
     shape = (count, scheme.places)
-    signatures = np.memmap(folder / "signatures", "<u4", "r", 0, shape) if count else np.empty(shape, "<u4")
+    signatures = map_plaintext(folder / "signatures", "<u4", 0, shape) if count else np.empty(shape, "<u4")
     with replacing(folder / "keys", scratch=scratch) as file:
         for band in range(scheme.bands):
             keys = band_keys(signatures, scheme, band)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.data.text.document_store import Damaged, DocumentStore
+from trainer.machine.sealing.plaintext import map_plaintext, plaintext_size
 
 SIGNED = np.dtype(
     [
@@ -61,7 +62,7 @@ class SignedStore:
     def mapped(self, path: Path, dtype: np.dtype, offset: int = 0, count: int = -1) -> np.ndarray:
         """Numbers in a file. InputError where it isn't as it was written."""
         try:
-            size = path.stat().st_size
+            size = plaintext_size(path)
             if count < 0:
                 if size % dtype.itemsize:
                     raise ValueError("cut short")
@@ -70,7 +71,7 @@ class SignedStore:
                 return np.empty(0, dtype)
             if offset + count * dtype.itemsize > size:
                 raise ValueError("cut short")
-            return np.memmap(path, dtype, "r", offset, (count,))
+            return map_plaintext(path, dtype, offset, (count,))
         except (OSError, ValueError) as error:
             raise self.unreadable(path, error) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class _HeldFile(OpenFile):
         self._content = super().content()
         super().close()
 
-    def content(self) -> np.ndarray:
+    def content(self) -> Any:
         return self._content
 
 

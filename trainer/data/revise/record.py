@@ -17,6 +17,7 @@ from trainer.data.clean.record import LEVEL, write_rejected
 from trainer.data.packed_table import read_packed_table
 from trainer.data.revise.rewrite import TAKEN, kept_path, taken_path
 from trainer.machine.durable import make_folder, replacing
+from trainer.machine.sealing.plaintext import read_plaintext
 
 FOLDER, FILE = "paragraphs", "taken.zst"
 
@@ -30,7 +31,7 @@ def write_revision_record(
         packer = zstandard.ZstdCompressor(level=LEVEL)
         with packer.stream_writer(file, closefd=False) as packed:
             for item in range(items):
-                packed.write(taken_path(revised, item).read_bytes())
+                packed.write(read_plaintext(taken_path(revised, item)))
     kept = [(kept_path(revised, item), 0) for item in range(items)]
     write_rejected(output, scratch, kept, sources, rejected_bytes)
 

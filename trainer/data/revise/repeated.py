@@ -15,6 +15,7 @@ from trainer.data.text.document_store import DocumentStore
 from trainer.data.text.workers import Work
 from trainer.machine.durable import replacing, write_json
 from trainer.machine.json_file import Count, Malformed, from_json, read_json
+from trainer.machine.sealing.plaintext import map_plaintext, plaintext_size
 
 REPEATED = np.dtype([(name, "<i8") for name in ("source", "record", "number", "first_source", "first_record")])
 PARAGRAPH_COST = 160  # bytes of memory for a paragraph while it is sorted
@@ -72,9 +73,9 @@ class FindRepeated(Work[int, Repeated]):
         if not count:
             return np.empty((len(COLUMNS), 0), np.uint64)
         try:
-            if path.stat().st_size != count * COLUMN_BYTES * len(COLUMNS):
+            if plaintext_size(path) != count * COLUMN_BYTES * len(COLUMNS):
                 raise ValueError("cut short")
-            table = np.memmap(path, "<u8", "r", 0, (len(COLUMNS), count))
+            table = map_plaintext(path, "<u8", 0, (len(COLUMNS), count))
         except (OSError, ValueError) as error:
             raise self.store.unreadable(path, getattr(error, "strerror", None) or error) from error
         first = int(np.searchsorted(table[0], np.uint64(low)))
@@ -87,11 +88,11 @@ class FindRepeated(Work[int, Repeated]):
         for item in range(self.ranges):
             path = self.table_path(item)
             try:
-                size = path.stat().st_size
+                size = plaintext_size(path)
                 if size % REPEATED.itemsize:
                     raise ValueError("cut short")
                 if size:
-                    table = np.memmap(path, REPEATED, "r")
+                    table = map_plaintext(path, REPEATED, 0, (size // REPEATED.itemsize,))
                     found.append(np.array(table[_place(table, first) : _place(table, (last[0], last[1] + 1))]))
             except (OSError, ValueError) as error:
                 raise self.store.unreadable(path, getattr(error, "strerror", None) or error) from error

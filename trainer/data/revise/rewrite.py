@@ -27,6 +27,7 @@ from trainer.data.text.shuffle import Stored
 from trainer.data.text.workers import Work
 from trainer.machine.durable import replacing, write_bytes, write_json
 from trainer.machine.json_file import Count, Malformed, from_json, read_json
+from trainer.machine.sealing.plaintext import read_plaintext
 
 DOCUMENT_RULE = "repeated_paragraphs.document"  # nothing of its own was left
 PARAGRAPH_RULE = "repeated_paragraphs.paragraph"
@@ -171,7 +172,7 @@ class RewriteItem(Work[int, Rewritten]):
     def _stays(self, bucket: int, item: int) -> np.ndarray:
         path = stays_path(self.stored.store.folder, bucket)
         try:
-            table = np.frombuffer(path.read_bytes(), STAYS)
+            table = np.frombuffer(read_plaintext(path), STAYS)
         except (OSError, ValueError) as error:
             raise self.stored.store.unreadable(path, getattr(error, "strerror", None) or error) from error
         first, last = np.searchsorted(table["item"], [item, item + 1])

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +31,7 @@ from trainer.data.text.split import Buckets, shuffle_place
 from trainer.data.tokens.training_text import whole_characters
 from trainer.errors import InputError
 from trainer.machine.json_file import Malformed, open_regular
+from trainer.machine.sealing.plaintext import size_of
 
 ROW = np.dtype(
     [
@@ -208,7 +208,7 @@ def read_pieces(store: DocumentStore, item: int, bucket: int) -> Iterator[np.nda
     path = store.holding(item, bucket)
     try:
         with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
+            size = size_of(file)
             for _, offset, count, text_bytes, hashed in _read_index(file, size, bucket):
                 file.seek(offset)
                 content = file.read(count * ROW.itemsize)
@@ -319,7 +319,7 @@ def _spans(files: list[int], offsets: list[int], lengths: list[int]) -> Iterator
 
 def _read_at(file: BinaryIO, offset: int, size: int) -> bytes:
     """`size` bytes; Malformed if the file has fewer, before room is made for them."""
-    if offset + size > os.fstat(file.fileno()).st_size:
+    if offset + size > size_of(file):
         raise Malformed("cut short")
     file.seek(offset)
     return file.read(size)

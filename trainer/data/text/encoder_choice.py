@@ -22,6 +22,7 @@ from trainer.data.tokens.training_text import TrainingText
 from trainer.errors import InputError
 from trainer.machine.durable import write_json
 from trainer.machine.json_file import Malformed, from_json, read_json
+from trainer.machine.sealing.keyring import KEYRING
 
 CHECKED_BYTES = 2**20  # text on which the tokenizer is tried
 LOOKED_AT = 100  # examples, to tell whether they are chats
@@ -125,7 +126,8 @@ def check_loss(tokenizer: Tokenizer, loss: Loss, *, allow: bool) -> None:
     """Tells what a tokenizer can't say of the text; InputError where that is most of it, unless it is allowed."""
     if not loss.lost:
         return
-    lost = f"{loss.share:.2%} of the bytes tried don't come back from their ids: {loss.example}"
+    shown = loss.example if KEYRING.source is None else "what isn't shown, since it is to be encrypted"
+    lost = f"{loss.share:.2%} of the bytes tried don't come back from their ids: {shown}"
     if loss.share > MOST_LOSS and not allow:
         raise InputError(
             f"data.tokenizer.path: {tokenizer.name} can't say this text, {lost}: choose a tokenizer that knows it, or "

@@ -19,11 +19,3 @@ def open_file(address: str) -> Iterator[BinaryIO]:
             yield file
     except OSError as error:
         raise InputError(f"{escape(address)}: can't be read ({error.strerror or error}).") from error
-
-
-def size_of(file: BinaryIO) -> int:
-    """Bytes of an open file; its position is left as it was."""
-    place = file.tell()
-    size = file.seek(0, 2)
-    file.seek(place)
-    return size

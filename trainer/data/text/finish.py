@@ -29,6 +29,7 @@ from trainer.data.text.workers import Work
 from trainer.data.tokens.manifest import Manifest, ModelRecord, SourceGroup, write_manifest
 from trainer.data.tokens.tokenizer import Tokenizer
 from trainer.machine.credentials import masked
+from trainer.machine.sealing.keyring import read_envelope
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class Finish(Work[Path, None]):
             )
 
     def _manifest(self, folder: Path) -> Manifest:
+        envelope = read_envelope(self.output)
         return manifest_of(
             folder,
             self.config.data.name,
@@ -99,6 +101,7 @@ class Finish(Work[Path, None]):
             rejected=self.corpus.rejected,
             documents_read=self.corpus.documents_read,
             models=self.models,
+            encryption=envelope.keys if envelope else (),
         )
 
 

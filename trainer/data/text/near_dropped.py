@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.data.packed_table import read_packed_table
+from trainer.machine.sealing.plaintext import read_plaintext
 
 FOLDER, MEMBERS = "near_duplicates", "members.zst"  # beside the shards
 NEAR_DUPLICATE = "near_duplicate"  # nearly the same as another document, which stays
@@ -34,7 +35,7 @@ def members_path(folder: Path, bucket: int) -> Path:
 def read_near_members(folder: Path, bucket: int) -> np.ndarray:
     """The documents of a bucket that are in a cluster; none where nobody looked for them."""
     path = members_path(folder, bucket)
-    return np.frombuffer(path.read_bytes(), MEMBER) if path.exists() else np.empty(0, MEMBER)
+    return np.frombuffer(read_plaintext(path), MEMBER) if path.exists() else np.empty(0, MEMBER)
 
 
 def is_dropped(rows: np.ndarray, members: np.ndarray) -> np.ndarray:

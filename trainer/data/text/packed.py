@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from trainer.data.text.file_names import escape
-from trainer.data.text.files import size_of
 from trainer.errors import InputError
+from trainer.machine.sealing.plaintext import size_of
 
 PACKINGS = ("", ".gz", ".zst", ".xz", ".bz2")
 PIECE = 2**20  # bytes taken at once

@@ -7,7 +7,6 @@ written last, says what they add up to.
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from trainer.data.text.document_store import ROW, DocumentStore, hashes_of, read
 from trainer.data.text.split import held_out
 from trainer.machine.durable import replacing, write_json
 from trainer.machine.json_file import Count, Malformed, from_json, open_regular, read_json
+from trainer.machine.sealing.plaintext import size_of
 
 BLOCK_ROWS = 2**12  # that are read together, and have a hash
 
@@ -186,7 +186,7 @@ def _rows_between(file: BinaryIO, part: PartInSplit, start: int, stop: int) -> n
 
 def _check_size(file: BinaryIO, part: PartInSplit) -> None:
     blocks = -(-part.documents // BLOCK_ROWS)
-    if os.fstat(file.fileno()).st_size != part.documents * ROW.itemsize + 8 * blocks:
+    if size_of(file) != part.documents * ROW.itemsize + 8 * blocks:
         raise Malformed("cut short, or of another prepare")
 
 

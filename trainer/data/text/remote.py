@@ -21,6 +21,7 @@ import xxhash
 from trainer.data.text.file_names import escape
 from trainer.errors import InputError
 from trainer.machine.credentials import masked
+from trainer.machine.sealing.keyring import KEYRING
 
 SCHEMES = ("s3://", "gs://", "http://", "https://", "hf://")
 ATTEMPTS = 6  # of one request
@@ -293,10 +294,10 @@ class RangeFile(io.RawIOBase):
         return content
 
     def _fetch_all(self) -> BinaryIO:
-        """The whole file on the local disk."""
+        """The whole file on the local disk, or in memory where text mustn't come on a disk."""
 
         def fetch() -> BinaryIO:
-            copy = tempfile.TemporaryFile()  # noqa: SIM115 - it stays open as long as this file
+            copy = _temporary_file()
             try:
                 self._fetch_into(copy)
             except BaseException:
@@ -322,3 +323,9 @@ class RangeFile(io.RawIOBase):
         if self._copy is not None:
             self._copy.close()
         super().close()
+
+
+def _temporary_file() -> BinaryIO:
+    if KEYRING.source is not None:
+        return open(os.memfd_create("banyan-fetched", os.MFD_CLOEXEC), "w+b")
+    return tempfile.TemporaryFile()  # type: ignore[return-value]

@@ -34,6 +34,7 @@ from trainer.data.text.parts import OrderedPart, Splits, note_path, read_note, t
 from trainer.data.text.workers import Work
 from trainer.machine.durable import replacing, storage_errors, write_json
 from trainer.machine.json_file import Count, Malformed, from_json, open_regular, read_json
+from trainer.machine.sealing.plaintext import sealing
 
 FEW_RUNS = 4
 DROPPED = np.dtype([("item", "<i8"), ("offset", "<i8")])
@@ -116,7 +117,7 @@ def _gather(store: DocumentStore, bucket: int, rows: np.ndarray, items: np.ndarr
     copied = rows.copy()
     scratch.unlink(missing_ok=True)
     try:
-        with storage_errors(scratch), open(scratch, "xb") as file:
+        with storage_errors(scratch), open(scratch, "xb") as stored, sealing(stored, scratch) as file:
             for run in runs:
                 lengths = rows["length"][run]
                 copied["offset"][run] = file.tell() + np.cumsum(lengths) - lengths

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from trainer.errors import BanyanError
+from trainer.machine.sealing.keyring import KEYRING
+from trainer.machine.sealing.user_key import KeySource
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -63,7 +65,9 @@ def processes(count: int) -> Iterator[Map]:
         yield in_process
         return
     # Spawned, not forked: the parent has threads (progress bar, tokenizers), and a forked lock may never open.
-    executor = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin_worker)
+    executor = ProcessPoolExecutor(
+        count, mp_context=get_context("spawn"), initializer=_begin_worker, initargs=(KEYRING.source,)
+    )
 
     def spread(work: Work[Item, Result], items: Iterable[Item]) -> Iterator[Result]:
         coming = iter(items)
@@ -100,8 +104,9 @@ def _ordered(
             future.cancel()
 
 
-def _begin_worker() -> None:
+def _begin_worker(source: KeySource | None) -> None:
     """Leaves Ctrl-C to the parent, and ends this worker when the parent is gone, even by kill -9."""
+    KEYRING.use(source)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the workers are the parallelism
     threading.Thread(target=_end_with_parent, daemon=True).start()

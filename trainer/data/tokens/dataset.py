@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +24,7 @@ from trainer.data.tokens.stream_rows import first_tokens, rows_by_shard
 from trainer.data.tokens.token_rows import GatheredRows, TokenRows
 from trainer.data.tokens.tokenizer import tokenizer_sha256
 from trainer.errors import InputError
+from trainer.machine.sealing.plaintext import stored_sha256
 
 BY_DEFAULT = Fetching()
 
@@ -294,18 +294,17 @@ def find_damage(dataset: Dataset, *, part: int, parts: int) -> str | None:
     for number in range(part, len(dataset.shards), parts):
         shard = dataset.manifest.shards[number]
         path = folder / shard.file
-        with open(path, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-                return (
-                    f"{path}: its content isn't what the manifest says (sha256 differs); fetch or prepare it again, "
-                    f'then "banyan data verify {folder}".'
-                )
-            try:
-                index = dataset.shards[number].index
-            except InputError as error:
-                return str(error)
-            if not np.array_equal(build_index(path, dataset.manifest.dtype, file), index):
-                return unfitting(folder, shard)
+        if stored_sha256(path) != shard.sha256:
+            return (
+                f"{path}: its content isn't what the manifest says (sha256 differs); fetch or prepare it again, "
+                f'then "banyan data verify {folder}".'
+            )
+        try:
+            index = dataset.shards[number].index
+        except InputError as error:
+            return str(error)
+        if not np.array_equal(build_index(path, dataset.manifest.dtype), index):
+            return unfitting(folder, shard)
     return None
 
 

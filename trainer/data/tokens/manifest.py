@@ -17,6 +17,8 @@ from trainer.errors import InputError
 from trainer.machine.bare_name import bare_name
 from trainer.machine.durable import write_json
 from trainer.machine.json_file import Count, Malformed, Sha256, Within, from_known, read_json, shown
+from trainer.machine.sealing.data_key import WrappedKey
+from trainer.machine.sealing.keyring import KEYRING
 
 FILE = "manifest.json"
 SPLITS = ("train", "validation", "test")  # folders in an output of prepare
@@ -25,12 +27,14 @@ VERSION = 4  # of shards whose blocks have more members (block_members.py)
 TARGETS_VERSION = 3  # of shards that say which tokens are targets
 PLAIN_VERSION = 2  # of all others, so that earlier Banyans read them
 INDEXED_VERSION = 5  # of indices of WebDatasets that others wrote, which stay where they are (trainer/data/web)
+ENCRYPTED_VERSION = 6  # of encrypted shards (trainer/machine/sealing)
 VERSIONS = (
     1,
     PLAIN_VERSION,
     TARGETS_VERSION,
     VERSION,
     INDEXED_VERSION,
+    ENCRYPTED_VERSION,
 )  # that are read; the first had no hashes of indices
 CONTENT_VERSION = 1  # of what the fingerprint hashes
 DTYPES = {"uint16": 2, "uint32": 4}  # bytes of a token
@@ -58,13 +62,21 @@ class IndexedRecord:
 
 
 @dataclass(frozen=True)
+class PlainContent:
+    """Size and sha256 of the tar in an encrypted shard, as it would be without encryption."""
+
+    bytes: Count
+    sha256: Sha256
+
+
+@dataclass(frozen=True)
 class Shard:
     """A shard file: sizes in bytes, sha256 of the tar, tokens (end-of-text ones included), documents, bytes of text.
 
     `index_sha256` is of the numbers in the index; None if an earlier version wrote the shard. `targets` is how many
     tokens are learnt; None if the shard doesn't say, which means all. `members` are those of block_members.KINDS that
     its blocks have, with their widths. Where it is the index of a tar that is `indexed`, `bytes` are the tar's and
-    `sha256` is the index's.
+    `sha256` is the index's. Of an encrypted one both are the file's, and `plain` tells of the tar in it.
     """
 
     file: str
@@ -77,10 +89,16 @@ class Shard:
     targets: Count | None = None
     members: dict[str, Count] = field(default_factory=dict)
     indexed: IndexedFile | None = None
+    plain: PlainContent | None = None
+
+    @property
+    def content(self) -> PlainContent:
+        """Size and hash of the tar, encrypted or not."""
+        return self.plain or PlainContent(self.bytes, self.sha256)
 
     def to_json(self) -> dict[str, Any]:
-        """As manifest.json has it: without `targets` where all tokens are, and without `members` if there are none."""
-        left_out: dict[str, Any] = {"targets": None, "members": {}, "indexed": None}
+        """As manifest.json has it: without `targets` where all tokens are, and without what there is none of."""
+        left_out: dict[str, Any] = {"targets": None, "members": {}, "indexed": None, "plain": None}
         return {name: value for name, value in asdict(self).items() if name not in left_out or value != left_out[name]}
 
 
@@ -136,6 +154,7 @@ class ManifestRecord:
     models: dict[str, ModelRecord] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     indexed: IndexedRecord | None = None
+    encryption: tuple[WrappedKey, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -158,6 +177,7 @@ class Manifest:
     labels: tuple[str, ...] = ()  # of texts or words, in the order of their numbers
     prepared: dict[str, Any] = field(default_factory=dict)  # command, version, time, settings: for people
     indexed: IndexedRecord | None = None  # where the shards are indices of tars that others wrote
+    encryption: tuple[WrappedKey, ...] = ()  # the data keys of the shards, wrapped by the user's
 
     @property
     def tokens(self) -> int:
@@ -197,8 +217,8 @@ class Manifest:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The hash of what determines the tokens: tokenizer, dtype, shard hashes and counts; no times, no paths."""
-        shards = [[shard.sha256, shard.tokens, shard.documents, shard.text_bytes] for shard in self.shards]
+        """The hash of what determines the tokens: tokenizer, dtype, shard hashes and counts; no times, no paths, no keys."""
+        shards = [[shard.content.sha256, shard.tokens, shard.documents, shard.text_bytes] for shard in self.shards]
         tokens = [FORMAT, CONTENT_VERSION, self.tokenizer_sha256, self.end_of_text, self.dtype, shards]
         content = json.dumps([*tokens, self.labels] if self.labels else tokens)
         return hashlib.sha256(content.encode()).hexdigest()
@@ -254,6 +274,7 @@ def write_manifest(manifest: Manifest, *, scratch: Path | None = None) -> None:
         "sources": [asdict(group) for group in manifest.sources],
         **({"labels": list(manifest.labels)} if manifest.labels else {}),
         **({"models": {name: asdict(record) for name, record in manifest.models.items()}} if manifest.models else {}),
+        **({"encryption": [asdict(key) for key in manifest.encryption]} if manifest.encryption else {}),
         "prepared": manifest.prepared,
     }
     write_json(manifest.folder / FILE, content, scratch=scratch)
@@ -261,6 +282,8 @@ def write_manifest(manifest: Manifest, *, scratch: Path | None = None) -> None:
 
 def _version_of(manifest: Manifest) -> int:
     """The earliest version that has what the shards have, so that earlier Banyans read them."""
+    if manifest.encryption:
+        return ENCRYPTED_VERSION
     if manifest.indexed is not None:
         return INDEXED_VERSION
     if any(shard.members for shard in manifest.shards):
@@ -292,6 +315,7 @@ def read_manifest(folder: Path) -> Manifest:
     manifest = _manifest(folder, record)
     if record.fingerprint != manifest.fingerprint:
         raise InputError(f"{path}: the fingerprint doesn't fit the contents: the file was edited or damaged. {AGAIN}")
+    KEYRING.offer(manifest.encryption, folder)
     return manifest
 
 
@@ -313,6 +337,7 @@ def _manifest(folder: Path, record: ManifestRecord) -> Manifest:
         labels=record.labels,
         prepared=record.prepared,
         indexed=record.indexed,
+        encryption=record.encryption,
     )
 
 
@@ -331,7 +356,9 @@ def _check(path: Path, record: ManifestRecord, *, hashed: bool) -> None:
         files.add(bare_name(shard.file, path))
         if (shard.indexed is None) != (record.indexed is None):
             raise Malformed(f"{shard.file}: some shards are indexed tars, and others aren't")
-        held = shard.tokens if shard.indexed is not None else shard.bytes // item
+        if (shard.plain is not None) != bool(record.encryption):
+            raise Malformed(f"{shard.file}: some shards are encrypted, and others aren't, or the key is missing")
+        held = shard.tokens if shard.indexed is not None else shard.content.bytes // item
         if shard.tokens > held or shard.documents > shard.tokens:
             raise Malformed(f"{shard.file}: {shard.bytes:,} bytes can't hold its tokens and documents")
         if hashed and shard.index_sha256 is None:

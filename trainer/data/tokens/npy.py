@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Mapping
 from io import BytesIO
@@ -12,6 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from trainer.machine.json_file import Malformed, open_regular
+from trainer.machine.sealing.plaintext import size_of
 
 MOST_HEADER_BYTES = 4096  # of a plain array's header, which has 128
 
@@ -49,7 +49,7 @@ def read_array(file: BinaryIO, size: int, kind: np.dtype, columns: int | None = 
 def read_npy(path: Path, kind: np.dtype, columns: int, *, most_rows: int) -> np.ndarray:
     """The array (rows, columns) in a file, read-only; as `read_array`. OSError if the file can't be read."""
     with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
+        size = size_of(file)
         if size > MOST_HEADER_BYTES + most_rows * columns * kind.itemsize:
             raise Malformed(f"more than {most_rows:,} rows")
         return read_array(file, size, kind, columns)

@@ -9,8 +9,11 @@ import mmap
 import threading
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from trainer.machine.sealing.plaintext import unsealed_content
 
 MOST_OPEN = 256  # of all datasets together: more than a window of shuffled shards (data.shuffle_shards) usually has
 
@@ -20,16 +23,17 @@ class OpenFiles:
 
     def __init__(self, most: int = MOST_OPEN) -> None:
         self._most = most
-        self._maps: OrderedDict[OpenFile, np.ndarray] = OrderedDict()
+        self._maps: OrderedDict[OpenFile, Any] = OrderedDict()
         self._lock = threading.RLock()  # a file may be let go of by the garbage collector, in the middle of `get`
 
-    def get(self, file: OpenFile) -> np.ndarray:
-        """The bytes of a file that isn't empty: (size,) uint8, read-only."""
+    def get(self, file: OpenFile) -> Any:
+        """The bytes of a file that isn't empty: (size,) uint8, read-only; of an encrypted one SealedContent."""
         with self._lock:
             found = self._maps.get(file)
             if found is None:
                 with open(file.path, "rb") as opened:
-                    found = np.frombuffer(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+                    stored = np.frombuffer(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+                found = unsealed_content(stored, file.path)
                 self._maps[file] = found
                 while len(self._maps) > self._most:
                     self._maps.popitem(last=False)
@@ -51,7 +55,7 @@ class OpenFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def content(self) -> np.ndarray:
+    def content(self) -> Any:
         """Its bytes, as `OpenFiles.get`."""
         return OPEN.get(self)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +22,7 @@ from trainer.data.tokens.tars import END, RECORD, Member, read_members
 from trainer.errors import InputError
 from trainer.machine.durable import replacing
 from trainer.machine.json_file import Malformed
+from trainer.machine.sealing.plaintext import open_plaintext
 
 COLUMNS = ("tokens_offset", "tokens", "documents", "lengths_offset", "documents_offset", "documents_bytes")
 TOKENS_OFFSET, TOKENS, DOCUMENTS, LENGTHS_OFFSET, DOCUMENTS_OFFSET, DOCUMENTS_BYTES = range(len(COLUMNS))
@@ -63,13 +63,10 @@ def mask_bytes(tokens: Any) -> Any:
     return -(-tokens // 8)
 
 
-def build_index(tar: Path, dtype: str, file: BinaryIO | None = None) -> np.ndarray:
-    """The index of a tar, from its headers alone: (blocks, 6 or more) int64. InputError unless it is whole and ours.
-
-    With a `file`, that is read and `tar` is its name.
-    """
+def build_index(tar: Path, dtype: str) -> np.ndarray:
+    """The index of a tar, from its headers alone: (blocks, 6 or more) int64. InputError unless it is whole and ours."""
     widths: dict[str, int] = {}
-    with open(tar, "rb") if file is None else nullcontext(file) as opened:
+    with open_plaintext(tar) as opened:
         return as_index([_row(tar, opened, members, np.dtype(dtype), widths) for members in _blocks(tar, opened)])
 
 
@@ -168,7 +165,7 @@ def _has_headers(file: BinaryIO, row: np.ndarray, kind: np.dtype) -> bool:
 def open_index(folder: Path, shard: Shard, kind: np.dtype) -> np.ndarray:
     """The index of a shard of `folder`, checked: (blocks, 6 or more) int64. InputError unless it is this shard's."""
     index = _read_index(folder, shard, kind)
-    if shard.index_sha256 is None and not _fits_tar(folder / shard.file, index, shard.bytes, kind):
+    if shard.index_sha256 is None and not _fits_tar(folder / shard.file, index, shard.content.bytes, kind):
         raise InputError(unfitting(folder, shard))
     return index
 
@@ -181,7 +178,7 @@ def _fits_tar(tar: Path, index: np.ndarray, size: int, kind: np.dtype) -> bool:
     if not _follows_layout(index, size, kind):
         return np.array_equal(build_index(tar, kind.name), index)
     stride = -(-len(index) // SAMPLED_BLOCKS) or 1
-    with open(tar, "rb") as file:
+    with open_plaintext(tar) as file:
         return all(_has_headers(file, row, kind) for row in index[::stride])
 
 
@@ -194,19 +191,17 @@ def unfitting(folder: Path, shard: Shard) -> str:
 def _read_index(folder: Path, shard: Shard, kind: np.dtype) -> np.ndarray:
     """The index of a shard, checked against the manifest's counts and hash, and the file's size."""
     path = index_path(folder / shard.file)
-    mend = f'run "banyan data index {folder}".'
+    mend, size = f'run "banyan data index {folder}".', shard.content.bytes
     try:
         columns = len(COLUMNS) + (shard.targets is not None) + len(shard.members)
-        index = read_npy(path, INDEX_TYPE, columns, most_rows=shard.bytes // LEAST_BLOCK)
+        index = read_npy(path, INDEX_TYPE, columns, most_rows=shard.content.bytes // LEAST_BLOCK)
     except FileNotFoundError as error:
         raise InputError(f"{path}: the index of {shard.file} is missing; {mend}") from error
     except OSError as error:
         raise InputError(f"{path}: the index of {shard.file} can't be read ({error.strerror}); {mend}") from error
     except Malformed as error:
         raise InputError(f"{path}: not an index of token shards ({error}); {mend}") from error
-    if len(index) and (
-        index.min() < 0 or index.max() > shard.bytes or _ends(index, shard, kind).max() > shard.bytes - RECORD
-    ):
+    if len(index) and (index.min() < 0 or index.max() > size or _ends(index, shard, kind).max() > size - RECORD):
         raise InputError(f"{path}: the index points outside {shard.file}; {mend}")
     for column, expected in ((TOKENS, shard.tokens), (DOCUMENTS, shard.documents)):
         found = int(index[:, column].sum())

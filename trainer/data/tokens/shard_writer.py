@@ -12,7 +12,7 @@ import numpy as np
 
 from trainer.data.tokens.block_members import KINDS, kinds_named
 from trainer.data.tokens.blocks import Block
-from trainer.data.tokens.manifest import Shard
+from trainer.data.tokens.manifest import PlainContent, Shard
 from trainer.data.tokens.shard_index import (
     DOCUMENTS,
     LENGTH_TYPE,
@@ -25,10 +25,11 @@ from trainer.data.tokens.shard_index import (
 )
 from trainer.data.tokens.tars import END, header, padding
 from trainer.machine.durable import replacing
+from trainer.machine.sealing.plaintext import is_sealed, stored_sha256
 
 
 def write_shard(path: Path, blocks: Iterable[Block], *, dtype: str, scratch: Path | None = None) -> Shard:
-    """Writes a tar and its index, each atomically (by way of the folder `scratch`); equal blocks give equal bytes.
+    """Writes a tar and its index, each atomically (by way of the folder `scratch`); equal blocks give equal tars.
 
     All blocks say which tokens are targets, or none does; all have the same members, of the same widths.
     """
@@ -63,16 +64,19 @@ def write_shard(path: Path, blocks: Iterable[Block], *, dtype: str, scratch: Pat
         tar.finish()
     index = as_index(rows)
     write_index(path, index, scratch=scratch)
+    plain = PlainContent(tar.bytes, tar.hash.hexdigest())
+    sealed = is_sealed(path)
     return Shard(
         file=path.name,
-        bytes=tar.bytes,
-        sha256=tar.hash.hexdigest(),
+        bytes=path.stat().st_size if sealed else plain.bytes,
+        sha256=stored_sha256(path) if sealed else plain.sha256,
         tokens=int(index[:, TOKENS].sum()),
         documents=int(index[:, DOCUMENTS].sum()),
         text_bytes=text_bytes,
         index_sha256=hash_index(index),
         targets=targets if has_targets else None,
         members=widths,
+        plain=plain if sealed else None,
     )
 
 

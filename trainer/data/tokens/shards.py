@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class ShardReader:
         self.has_targets = shard.targets is not None
         self.dtype = np.dtype(dtype)
         self.index = open_index(folder, shard, self.dtype)
-        self._size = shard.bytes
+        self._size = shard.content.bytes
         self._file = file or OpenFile(self.path)
         weakref.finalize(self, self._file.close)
         self._ends = np.cumsum(self.index[:, TOKENS])  # (blocks,): the token after each block
@@ -70,15 +70,10 @@ class ShardReader:
             raise IndexError(f"{self.path}: tokens [{start}, {stop}) of {self.tokens}")
         first, last = self._blocks_of(start, stop)
         if last - first == 1:
-            return self._block_tokens(first)[start - self._starts[first] : stop - self._starts[first]]
+            return self._tokens_of_block(first, start, stop)
         if first == last:
             return np.empty(0, self.dtype)
-        return np.concatenate(
-            [
-                self._block_tokens(block)[max(0, start - self._starts[block]) : stop - self._starts[block]]
-                for block in range(first, last)
-            ]
-        )
+        return np.concatenate([self._tokens_of_block(block, start, stop) for block in range(first, last)])
 
     def gather(self, starts: np.ndarray, length: int) -> np.ndarray:
         """Tokens [start, start + length) for each of `starts` (n,): (n, length), the shard's dtype, a copy.
@@ -93,10 +88,19 @@ class ShardReader:
         offsets = self.index[blocks, TOKENS_OFFSET] + (starts - self._starts[blocks]) * width
         sliced = (starts + length <= self._ends[blocks]) & (offsets % width == 0)
         content = self._content()
+        if not isinstance(content, np.ndarray):
+            return self._gather_sealed(starts, length)
         count = max(0, len(content) // width - length + 1)
         windows: np.ndarray = np.ndarray((count, length), self.dtype, content.data, strides=(width, width))
         rows: np.ndarray = windows[np.where(sliced, offsets // width, 0)]
         for place in np.flatnonzero(~sliced).tolist():
+            rows[place] = self.read(int(starts[place]), int(starts[place]) + length)
+        return rows
+
+    def _gather_sealed(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """The same of an encrypted shard: one after the other as they lie, so that each of its blocks is decrypted once."""
+        rows = np.empty((len(starts), length), self.dtype)
+        for place in np.argsort(starts, kind="stable").tolist():
             rows[place] = self.read(int(starts[place]), int(starts[place]) + length)
         return rows
 
@@ -195,6 +199,12 @@ class ShardReader:
             return 0, 0
         return int(self._ends.searchsorted(start, side="right")), int(self._starts.searchsorted(stop))
 
+    def _tokens_of_block(self, block: int, start: int, stop: int) -> np.ndarray:
+        """Those of the tokens [start, stop) that are in a block."""
+        first = max(start, int(self._starts[block]))
+        offset = int(self.index[block, TOKENS_OFFSET]) + (first - int(self._starts[block])) * self.dtype.itemsize
+        return self._slice(offset, min(stop, int(self._ends[block])) - first, self.dtype)
+
     def _block_tokens(self, block: int) -> np.ndarray:
         row = self.index[block]
         return self._slice(int(row[TOKENS_OFFSET]), int(row[TOKENS]), self.dtype)
@@ -226,10 +236,11 @@ class ShardReader:
         return self._slice(offset, size, np.dtype(np.uint8)).tobytes().splitlines()
 
     def _slice(self, offset: int, count: int, kind: np.dtype) -> np.ndarray:
-        return self._content()[offset : offset + count * kind.itemsize].view(kind)
+        found: np.ndarray = self._content()[offset : offset + count * kind.itemsize]
+        return found.view(kind)
 
-    def _content(self) -> np.ndarray:
-        """The file's bytes. InputError if it isn't the file that was opened."""
+    def _content(self) -> Any:
+        """The tar's bytes, as `OpenFile.content`. InputError if it isn't the file that was opened."""
         content = self._file.content()
         if len(content) != self._size:
             raise InputError(f"{self.path}: it has changed since it was opened; start again.")

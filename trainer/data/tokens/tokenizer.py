@@ -23,6 +23,7 @@ from trainer.data.tokens.windows import encode_long
 from trainer.errors import ConfigError, InputError
 from trainer.machine.durable import make_folder, write_bytes, write_json, write_together
 from trainer.machine.hub_name import is_hub_name, local_folder, parse_hub_name
+from trainer.machine.sealing.plaintext import open_plaintext, read_plaintext
 
 END_OF_TEXT = "<|endoftext|>"
 USUAL_ENDS = (
@@ -312,7 +313,7 @@ def copy_tokenizer(source: Path, target: Path) -> None:
             raise InputError(f"{file}: a link that leaves the folder, or no file: put the file itself there.")
         if file.stat().st_size > MOST_BYTES:
             raise InputError(f"{file}: {file.stat().st_size:,} bytes are no part of a tokenizer; remove it.")
-        contents[name] = file.read_bytes()
+        contents[name] = read_plaintext(file)
     write_together(target, contents)  # never through a link that is there
 
 
@@ -328,6 +329,6 @@ def tokenizer_sha256(file: Path) -> str:
 
 
 def sha256_of(file: Path) -> str:
-    """The sha256 of a file, as hexadecimal digits."""
-    with open(file, "rb") as opened:
+    """The sha256 of a file's text, as hexadecimal digits."""
+    with open_plaintext(file) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import InputError
+from trainer.machine.sealing.plaintext import read_plaintext
 
 MOST_BYTES = 2**27  # of a tokenizer.json; the largest known have 35 MB
 MOST_IDS = 2**24
@@ -42,7 +43,7 @@ def read_text(file: Path) -> str:
     if size > MOST_BYTES:
         raise InputError(f"{file}: {size:,} bytes: no tokenizer is larger than {MOST_BYTES:,}; give its file.")
     with rust_errors(f"{file}: no tokenizer that `tokenizers` can read"):
-        return file.read_text("utf-8")
+        return read_plaintext(file).decode("utf-8")
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from trainer.data.tokens.blocks import Block
 from trainer.data.tokens.manifest import Manifest, Shard
 from trainer.data.tokens.shard_index import build_index
 from trainer.data.tokens.shards import ShardReader
-from trainer.data.tokens.tokenizer import sha256_of, tokenizer_sha256
+from trainer.data.tokens.tokenizer import tokenizer_sha256
 from trainer.errors import InputError
+from trainer.machine.sealing.plaintext import stored_sha256
 
 
 def verify(manifest: Manifest) -> list[str]:
@@ -49,7 +50,7 @@ def _verify_shard(manifest: Manifest, shard: Shard) -> Iterator[str]:
         return
     if path.stat().st_size != shard.bytes:
         yield f"{path.stat().st_size:,} bytes, {shard.bytes:,} expected by the manifest; fetch it again."
-    elif sha256_of(path) != shard.sha256:
+    elif stored_sha256(path) != shard.sha256:
         yield "sha256 differs from the manifest's: the file is damaged or replaced; fetch it, or prepare it again."
     built = build_index(path, manifest.dtype)
     reader = ShardReader(manifest.folder, shard, manifest.dtype)

@@ -37,7 +37,7 @@ TOLD_ELSEWHERE = ("command", "version", "time", "changed", "domains")
 def gather_card(folder: Path, say: Callable[[str], None]) -> DataCard:
     """The card of an output of prepare, or of one dataset in it; `say` is told what is left out for want of a library.
 
-    The same folder gives the same card.
+    The same folder gives the same card. That of encrypted data shows no text.
     """
     manifests = [read_manifest(found) for found in datasets_in(folder)]
     main = manifests[0]
@@ -62,8 +62,8 @@ def gather_card(folder: Path, say: Callable[[str], None]) -> DataCard:
         domains=_counted(prepared.get("domains"))[:MOST_DOMAINS],
         clusters=tuple(_clusters(output, prepared.get(REHYDRATE))),
         changed=_counted(prepared.get("changed")),
-        kept=tuple(_kept(main, tokenizer)),
-        rejected=tuple(samples_of(rejected, SAMPLE_CHARACTERS)),
+        kept=() if main.encryption else tuple(_kept(main, tokenizer)),
+        rejected=() if main.encryption else tuple(samples_of(rejected, SAMPLE_CHARACTERS)),
         tokenizer=main.tokenizer_name,
         vocabulary=main.vocab_size,
         dtype=main.dtype,

@@ -8,9 +8,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from trainer.data.text.files import size_of
 from trainer.data.text.packed import PIECE
 from trainer.data.text.reading import WHOLE, Part
+from trainer.machine.sealing.plaintext import size_of
 
 STEP = 2**16  # bytes looked back at first, where marks may overlap
 
