@@ -170,7 +170,7 @@ VERBS: dict[str, Verb] = {
             "data",
             "Check, show or index token shards; show what a training step was made of; check annotated data.",
             "trainer.verbs.data",
-            "verify|show|index|stats DIR, index 'TARS' data.output=DIR, at RUN_DIR step=N, or labels FILE",
+            "verify|show|index|stats|rekey DIR, index 'TARS' data.output=DIR, at RUN_DIR step=N, or labels FILE",
             subcommands=(("index", "launch.index"),),
         ),
         Verb(

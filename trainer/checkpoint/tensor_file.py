@@ -52,7 +52,7 @@ class TensorFile:
             self._check(name, str(stored.get_dtype()), list(stored.get_shape()))
             values: npt.NDArray[np.float32] = self._mapped.get_tensor(name).numpy()
             return values
-        about = self._header.get(name)
+        about: Any = self._header.get(name)
         try:
             dtype, shape, (begin, end) = about["dtype"], about["shape"], about["data_offsets"]
             self._check(name, dtype, shape)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import json
 import math
 import os
@@ -67,7 +68,7 @@ def open_regular(path: Path) -> BinaryIO:
     return unsealed(open_stored(path), path)
 
 
-def open_stored(path: Path) -> BinaryIO:
+def open_stored(path: Path) -> io.BufferedReader:
     """As open_regular, what is on the disk: of an encrypted file that."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # without a wait for a pipe's writer
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -19,6 +19,7 @@ from trainer.data.labels import settings as label_settings
 from trainer.data.labels.accuracy import compare_with_gold
 from trainer.data.labels.agreement import find_disagreements, measure_agreement
 from trainer.data.labels.records import read_labels
+from trainer.data.rekey import encrypt_anew, rekey
 from trainer.data.text.plan import read_plan
 from trainer.data.tokens.manifest import Manifest, datasets_in, read_manifest
 from trainer.data.tokens.shard_index import build_index, hash_index, write_index
@@ -30,10 +31,12 @@ from trainer.data.tokens.verify import verify
 from trainer.data.web.index_again import index_again
 from trainer.errors import ConfigError, InputError
 from trainer.machine.durable import write_json
+from trainer.machine.sealing.user_key import KeySource
 from trainer.machine.terminal import one_line, show
 from trainer.report.labels import LabelReport, label_report_as_json, label_report_lines
 from trainer.run.directory import require_run_dir
-from trainer.run.subcommand import choose_command
+from trainer.run.lock import RunLock
+from trainer.run.subcommand import choose_command, split_arguments
 
 SHOWN_DOCUMENTS = 3
 SHOWN_CHARACTERS = 1000
@@ -55,10 +58,13 @@ HELP = """usage: banyan data COMMAND …
   thresholds DIR KEY=VALUE …
                            what other thresholds of data.clean would reject, rule by rule, of documents and characters;
                            for outputs of prepare with data.clean.signals=true
+  rekey DIR data.encryption.key_file=OLD new.key_file=NEW [full=true]
+                           another key for what is encrypted (also key_env, key_command), of data or of a run; with full
+                           the data themselves are encrypted anew
   labels FILE [gold=FILE]  annotated data: schema, accuracy against a gold set, agreement between annotators;
                            `banyan data labels --help` lists its settings
 
-DIR is a folder of token shards, or an output of prepare.
+DIR is a folder of token shards, or an output of prepare. For encrypted data add data.encryption.key_file=FILE.
 """
 
 
@@ -253,6 +259,30 @@ def _thresholds(arguments: list[str]) -> int:
     return 0
 
 
+# ----------------------------------------------------------------------------------------------------------- rekey
+
+
+def _rekey(arguments: list[str]) -> int:
+    """Gives what is encrypted another user's key."""
+    usage = "banyan data rekey DIR data.encryption.key_file=OLD new.key_file=NEW [full=true]"
+    defaults = {"new.key_file": "", "new.key_env": "", "new.key_command": "", "full": "false"}
+    folders, given = split_arguments(arguments, defaults, usage)
+    new = KeySource.of(*(given[f"new.{name}"] or None for name in ("key_file", "key_env", "key_command")), "new")
+    if len(folders) != 1 or new is None or given["full"] not in ("true", "false"):
+        raise ConfigError(f"usage: {usage}.")
+    folder = Path(folders[0]).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder; name an output of prepare, or a run directory.")
+    with RunLock() as lock:
+        if (folder / "checkpoints").is_dir():
+            lock.take(folder, 0)
+        changed = rekey(folder, new)
+        show(f"{folder}: the new key opens it, the old one doesn't any more ({changed} files rewritten)")
+        if given["full"] == "true":
+            show(f"{folder}: {encrypt_anew(folder)} files encrypted anew")
+    return 0
+
+
 # ---------------------------------------------------------------------------------------------------------- labels
 
 
@@ -299,5 +329,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "at": _at,
     "why": _why,
     "thresholds": _thresholds,
+    "rekey": _rekey,
     "labels": _labels,
 }

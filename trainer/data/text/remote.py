@@ -328,4 +328,4 @@ class RangeFile(io.RawIOBase):
 def _temporary_file() -> BinaryIO:
     if KEYRING.source is not None:
         return open(os.memfd_create("banyan-fetched", os.MFD_CLOEXEC), "w+b")
-    return tempfile.TemporaryFile()  # type: ignore[return-value]
+    return tempfile.TemporaryFile()

@@ -65,9 +65,8 @@ def processes(count: int) -> Iterator[Map]:
         yield in_process
         return
     # Spawned, not forked: the parent has threads (progress bar, tokenizers), and a forked lock may never open.
-    executor = ProcessPoolExecutor(
-        count, mp_context=get_context("spawn"), initializer=_begin_worker, initargs=(KEYRING.source,)
-    )
+    context = get_context("spawn")
+    executor = ProcessPoolExecutor(count, context, initializer=_begin_worker, initargs=(KEYRING.source,))
 
     def spread(work: Work[Item, Result], items: Iterable[Item]) -> Iterator[Result]:
         coming = iter(items)

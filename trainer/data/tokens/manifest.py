@@ -217,7 +217,7 @@ class Manifest:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The hash of what determines the tokens: tokenizer, dtype, shard hashes and counts; no times, no paths, no keys."""
+        """The hash of what determines the tokens: tokenizer, dtype, shard hashes and counts. No time, path or key."""
         shards = [[shard.content.sha256, shard.tokens, shard.documents, shard.text_bytes] for shard in self.shards]
         tokens = [FORMAT, CONTENT_VERSION, self.tokenizer_sha256, self.end_of_text, self.dtype, shards]
         content = json.dumps([*tokens, self.labels] if self.labels else tokens)

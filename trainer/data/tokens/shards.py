@@ -98,7 +98,7 @@ class ShardReader:
         return rows
 
     def _gather_sealed(self, starts: np.ndarray, length: int) -> np.ndarray:
-        """The same of an encrypted shard: one after the other as they lie, so that each of its blocks is decrypted once."""
+        """The same of an encrypted shard, one by one as they lie, so that neighbours' blocks are decrypted once."""
         rows = np.empty((len(starts), length), self.dtype)
         for place in np.argsort(starts, kind="stable").tolist():
             rows[place] = self.read(int(starts[place]), int(starts[place]) + length)

@@ -14,16 +14,19 @@ from trainer.data.tokens.shards import ShardReader
 from trainer.data.tokens.tokenizer import tokenizer_sha256
 from trainer.errors import InputError
 from trainer.machine.sealing.plaintext import stored_sha256
+from trainer.machine.sealing.user_key import KeyProblem
 
 
 def verify(manifest: Manifest) -> list[str]:
-    """Reads everything and compares it with the manifest; every problem is one line."""
+    """Reads everything and compares it with the manifest; every problem is one line. KeyProblem without its key."""
     problems = []
     try:
         if tokenizer_sha256(manifest.tokenizer_file) != manifest.tokenizer_sha256:
             problems.append(
                 f"{manifest.tokenizer_file}: not the tokenizer of the manifest (sha256 differs); fetch it again."
             )
+    except KeyProblem:
+        raise  # of all files alike
     except InputError as error:
         problems.append(str(error))
     except OSError as error:

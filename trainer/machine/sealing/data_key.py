@@ -84,7 +84,7 @@ class WrappedKey:
             key = None
         if key is None or key.id.hex() != self.id or self.cipher != CIPHER:
             raise KeyProblem(
-                f"{what}: encrypted with another key than {source} (with {self.user_key[:16]!a}, this is "
+                f"{what}: encrypted with another key than {source} (with the one named {self.user_key[:16]!a}, this is "
                 f"{user.name!a}); give the key that it was encrypted with."
             )
         return key

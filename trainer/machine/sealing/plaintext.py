@@ -19,7 +19,7 @@ from trainer.machine.sealing.sealed_file import HEADER, SealedContent, SealedRea
 READ_BYTES = 2**17  # at once
 
 
-def unsealed(file: BinaryIO, path: Path) -> BinaryIO:
+def unsealed(file: io.BufferedReader, path: Path) -> io.BufferedReader:
     """The text of a file that was just opened: of an encrypted one another file, and this one is closed."""
     number = id_of(os.pread(file.fileno(), HEADER, 0))
     if number is None:
@@ -36,10 +36,15 @@ def unsealed_content(stored: np.ndarray, path: Path) -> Any:
     return stored if number is None else SealedContent(stored, KEYRING.data_key(number, path), path)
 
 
+def sealed_with(path: Path) -> bytes | None:
+    """The id of the data key that a file is encrypted with; None where it isn't. OSError if it can't be read."""
+    with open(path, "rb") as file:
+        return id_of(file.read(HEADER))
+
+
 def is_sealed(path: Path) -> bool:
     """Whether a file is encrypted. OSError if it can't be read."""
-    with open(path, "rb") as file:
-        return id_of(file.read(HEADER)) is not None
+    return sealed_with(path) is not None
 
 
 def stored_sha256(path: Path) -> str:
@@ -48,7 +53,7 @@ def stored_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def open_plaintext(path: Path) -> BinaryIO:
+def open_plaintext(path: Path) -> io.BufferedReader:
     """Opens a file to read its text."""
     return unsealed(open(path, "rb"), path)
 
@@ -74,7 +79,7 @@ def plaintext_size(path: Path) -> int:
 
 
 def map_plaintext(path: Path, dtype: Any, offset: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Numbers in a file, read-only: mapped, or of an encrypted file decrypted into memory. ValueError if it ends before."""
+    """Numbers in a file, read-only: mapped, or of an encrypted one in memory. ValueError if it ends before."""
     if not is_sealed(path):
         return np.memmap(path, dtype, "r", offset, shape)
     count = int(np.prod(shape)) * np.dtype(dtype).itemsize

@@ -156,7 +156,7 @@ class SealedReader(io.RawIOBase):
 
 
 class SealedWriter(io.BufferedIOBase):
-    """Encrypts what is written into `file`, front to back. Without `finish` it never becomes a file that can be read."""
+    """Encrypts what is written into `file`, front to back. Without `finish` it can't be read."""
 
     def __init__(self, file: BinaryIO, key: DataKey) -> None:
         self._file = file
