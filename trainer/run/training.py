@@ -18,6 +18,7 @@ from trainer.checkpoint.retention import remove_attempts
 from trainer.checkpoint.writer import CheckpointWriter
 from trainer.config import Pretrain
 from trainer.config.batches import accumulation_steps, micro_batch_of
+from trainer.config.encryption import use_key
 from trainer.config.plain_values import with_values
 from trainer.data.remote.left_out import RowsLeftOut
 from trainer.data.tokens.dataset import Dataset
@@ -105,6 +106,7 @@ def run_rank(config: Pretrain) -> int:
 
     A signal ends it before its first step; after that it is a stop request.
     """
+    use_key(config)
     with StopRequests() as stops, RunLock() as lock, Watchdog(config.health.hang_timeout_s) as watchdog:
         with RankLog() as log:
             return train(config, stops, lock, watchdog, log)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from trainer.config import Data, Prepare, TextSource
+from trainer.config.encryption import use_key
 from trainer.config.values import check_values
 from trainer.data.examples.augment import augmentation_of
 from trainer.data.examples.labelled import ordered_labels
@@ -91,6 +92,7 @@ def main(config: Prepare, map_items: Map | None = None, share: WorkShare | None 
 
     With a `share` this is one of several processes, perhaps on other machines, that prepare the folder together.
     """
+    use_key(config)
     output = _check(config)
     config = replace(config, data=_in_utf8(config.data))
     data = config.data
