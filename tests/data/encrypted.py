@@ -29,7 +29,11 @@ PREPARED = (
 def secret_texts(count):
     """Texts, each with a word that no other text has."""
     draw = random.Random(3)
-    return [f"secret{number:05d}classified " + " ".join(draw.choices(WORDS, k=40)) for number in range(count)]
+    return [
+        f"secret{number:05d}classified the way of it and to that "
+        + " ".join(draw.choices(WORDS, k=draw.randint(35, 70)))
+        for number in range(count)
+    ]
 
 
 def environment(folder):

@@ -23,7 +23,7 @@ from trainer.data.tokens.shards import open_shards
 from trainer.errors import InputError
 
 KEY = "data.encryption.key_file"
-CLEANED = ("clean=gopher", "data.clean.rejected_bytes=100000")
+CLEANED = ("data.clean.stages=[gopher_quality]", "data.clean.signals=true")
 ALL_STAGES = ("data.near_duplicates=true", "data.repeated_paragraphs=true")
 
 
@@ -109,7 +109,11 @@ def test_verbs_that_look_at_data_need_the_key(place, tmp_path, command, capsys):
 
 
 def test_damage_is_told_in_a_line(place, tmp_path, capsys):
-    for wrong, words in (("flip", "sha256 differs"), ("cut", "expected by the manifest"), ("swap", "sha256 differs")):
+    for wrong, words in (
+        ("flip", "sha256 differs"),
+        ("cut", "expected by the manifest"),
+        ("swap", "expected by the manifest"),
+    ):
         folder = tmp_path / wrong
         shutil.copytree(place / "sealed" / "train", folder)
         first, second, *_ = sorted(folder.glob("*.tar"))
@@ -147,9 +151,9 @@ def test_no_text_is_left_by_a_prepare_that_was_killed(place, tmp_path, stages, s
         (tmp_path / "run.py").unlink()
         assert not found(tmp_path, secrets_of)
         assert not (tmp_path / "out").exists() or not unencrypted(tmp_path / "out")
-    assert killed
     with using(None):
         assert main(["prepare", *arguments]) == 0
+    assert killed
     assert not found(tmp_path, secrets_of)
     assert not unencrypted(tmp_path / "out")
     assert not open_to_others(tmp_path / "out")

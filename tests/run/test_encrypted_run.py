@@ -1,4 +1,4 @@
-"""Runs on encrypted data, with encrypted checkpoints: equal to the plain run, and nothing that they leave tells of it."""
+"""Runs on encrypted data, with encrypted checkpoints: equal to the plain run, and their files tell nothing of it."""
 
 import shutil
 
@@ -6,7 +6,6 @@ import pytest
 
 from launch.cli import main
 from tests.data.encrypted import PREPARED, needles, secret_texts
-from tests.data.remote.store import Store, serving
 from tests.keys import found, open_to_others, unencrypted, using, write_key
 from tests.prepared import write_jsonl
 from tests.run_ranks import fail_ranks, pretrain, read_metrics, run_ranks, small_config, start_ranks
@@ -42,25 +41,25 @@ def place(tmp_path_factory):
     write_key(folder / "other")
     for name, more in (("plain", ()), ("sealed", (f"{KEY}={key}",))):
         with using(None):
-            assert (
-                main(["prepare", f"data.input={folder / 'in.jsonl'}", f"data.output={folder / name}", *PREPARED, *more])
-                == 0
-            )
+            places = f"data.input={folder / 'in.jsonl'}", f"data.output={folder / name}"
+            assert main(["prepare", *places, *PREPARED, *more]) == 0
     assert run_ranks(pretrain, small_config(folder / "plain", folder / "plain-run", **HOW), 2) == [0, 0]
     secrets = needles(texts, [open_shards(read_manifest(folder / "plain" / "train"))])
-    with serving(Store(folder / "sealed")) as url:
-        config = sealed_config(folder, url)
-        ranks = start_ranks(pretrain, config, 2)
-        ranks.kill_once_saved(folder / "watched" / "run")
-        assert not found(folder / "watched", secrets)
-        assert run_ranks(pretrain, config, 2) == [0, 0]
+    config = sealed_config(folder)
+    ranks = start_ranks(pretrain, config, 2)
+    ranks.kill_once_saved(folder / "watched" / "run")
+    assert not found(folder / "watched", secrets)
+    assert run_ranks(pretrain, config, 2) == [0, 0]
     assert found(folder / "plain", secrets)
     assert not found(folder / "watched", secrets)
     return folder
 
 
-def sealed_config(folder, data, key="key"):
-    config = small_config(data, folder / "watched" / "run", **HOW, data__cache=str(folder / "watched" / "cache"))
+def sealed_config(folder, key="key"):
+    """Its shards are kept in a cache, as those of a slow mount are."""
+    config = small_config(
+        folder / "sealed", folder / "watched" / "run", **HOW, data__cache=str(folder / "watched" / "cache")
+    )
     config.data.encryption.key_file = None if key is None else str(folder / key)
     config.checkpoint.encrypt = True
     return config
@@ -93,7 +92,7 @@ def test_another_key_or_none_is_refused_before_anything_is_written(place, tmp_pa
     run_dir = place / "watched" / "run"
     before = {path: path.read_bytes() for path in (run_dir / "checkpoints").rglob("*") if path.is_file()}
     for key, line in (("other", "encrypted with another key"), (None, "give its key")):
-        codes, errors = fail_ranks(pretrain, sealed_config(place, place / "sealed", key))
+        codes, errors = fail_ranks(pretrain, sealed_config(place, key))
         assert codes == [2]
         assert line in errors[0]
         evaluated = EvaluateVerb()
@@ -118,7 +117,7 @@ def test_another_key_or_none_is_refused_before_anything_is_written(place, tmp_pa
 
 def test_another_shape_goes_on_and_verbs_read_it_with_the_key(place, tmp_path, capsys):
     shutil.copytree(place / "watched" / "run", tmp_path / "run")
-    config = sealed_config(place, place / "sealed")
+    config = sealed_config(place)
     config.run.dir, config.train.steps = str(tmp_path / "run"), 18
     config.run.allow_change = True
     assert run_ranks(pretrain, config, 1) == [0]
