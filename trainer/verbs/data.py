@@ -32,6 +32,7 @@ from trainer.errors import ConfigError, InputError
 from trainer.machine.durable import write_json
 from trainer.machine.terminal import one_line, show
 from trainer.report.labels import LabelReport, label_report_as_json, label_report_lines
+from trainer.run.data_sharing import list_data, pull_data, push_data
 from trainer.run.directory import require_run_dir
 from trainer.run.subcommand import choose_command
 
@@ -55,6 +56,12 @@ HELP = """usage: banyan data COMMAND …
   thresholds DIR KEY=VALUE …
                            what other thresholds of data.clean would reject, rule by rule, of documents and characters;
                            for outputs of prepare with data.clean.signals=true
+  push data.path=DIR data.store=FOLDER_OR_URL
+                           send the data where others find them, by fingerprint; the same command goes on after a kill
+  pull FINGERPRINT data.store=FOLDER_OR_URL data.output=DIR
+                           fetch a set, by its fingerprint or the first digits; hashed, and gone on with after a kill
+  ls data.store=FOLDER_OR_URL [format=json]
+                           the sets in a store, or in a folder of prepared data
   labels FILE [gold=FILE]  annotated data: schema, accuracy against a gold set, agreement between annotators;
                            `banyan data labels --help` lists its settings
 
@@ -299,5 +306,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "at": _at,
     "why": _why,
     "thresholds": _thresholds,
+    "push": push_data,
+    "pull": pull_data,
+    "ls": list_data,
     "labels": _labels,
 }
