@@ -1,4 +1,4 @@
-"""What is made of data and of a run's checkpoints, in W&B's lineage: evaluations and exports by a W&B run that used them.
+"""Data, and what is made of a run's checkpoints, in W&B's lineage: evaluations and exports by a run that used them.
 
 RUN_DIR/lineage/WHAT holds what W&B keeps of such a run. Nothing is recorded where nobody asked for W&B (a key, a mode),
 and what W&B refuses costs a line, no result.

@@ -127,7 +127,7 @@ def _row(each: ListedSet) -> tuple[str, ...]:
         ", ".join(described.languages) or NOT_STATED,
         described.tokenizer,
         ", ".join(licences) or NOT_STATED,
-        bytes_in_words(described.bytes),
+        bytes_in_words(described.total_bytes),
         described.time[:16].replace("T", " "),
         each.state,
     )

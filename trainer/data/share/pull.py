@@ -1,4 +1,4 @@
-"""A set in a store → a folder on this disk. Nothing has its final name before it was hashed; the manifests come last."""
+"""A set in a store → a folder on this disk. Nothing has its name before it was hashed; the manifests come last."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ Say = Callable[[str, str], None]
 
 def find_set(store: SetStore, wanted: str) -> str:
     """The name of the folder of a set in a store, by its fingerprint, one of its parts', or the beginning of either."""
-    if SET_NAME.fullmatch(wanted):
-        if any(store.read(f"{wanted}/{file}", MOST_BYTES) is not None for file in (FILE, PUSHING)):
-            return wanted
+    records = (f"{wanted}/{file}" for file in (FILE, PUSHING))
+    if SET_NAME.fullmatch(wanted) and any(store.read(path, MOST_BYTES) is not None for path in records):
+        return wanted
     names = [name for name in store.names() if SET_NAME.fullmatch(name)]
     found = [name for name in names if name.startswith(wanted)]
     if not found:
@@ -69,8 +69,8 @@ def read_whole(store: SetStore, name: str) -> SharedSet:
         )
     if described.fingerprint != name:
         raise InputError(
-            f"{shown_url(store.address)}/{name}: its set.json is of another set, {described.fingerprint[:12]}; push the "
-            "set again."
+            f"{shown_url(store.address)}/{name}: its set.json is of another set, {described.fingerprint[:12]}; push it "
+            "again."
         )
     return described
 
@@ -91,7 +91,7 @@ def pull_set(store: SetStore, described: SharedSet, output: Path, workers: int, 
     others = [file for file in missing if file.path not in described.fingerprints]
     copy_all("pull", [Copying(file.bytes, partial(_fetch, store, described, output, file)) for file in others], workers)
     _end(described, output, staged)
-    say("pull", f"{output}: whole, {len(described.files):,} files, {bytes_in_words(described.bytes)}")
+    say("pull", f"{output}: whole, {len(described.files):,} files, {bytes_in_words(described.total_bytes)}")
 
 
 def _stage_manifests(store: SetStore, described: SharedSet, staged: Path) -> None:

@@ -33,21 +33,24 @@ Say = Callable[[str, str], None]
 
 
 def push_set(local: LocalSet, store: SetStore, workers: int, say: Say) -> str:
-    """Makes the set whole in the store; its address there. InputError where another set, or other licences, are there."""
+    """Makes the set whole in the store; its address. InputError where another set, or other licences, are there."""
     described, name = local.described, local.described.fingerprint
     place = f"{shown_url(store.address)}/{name}"
     there = read_from(store, name, FILE)
     if there is not None:
         _check_same(described, there, place)
         if all(ask_all([partial(store.holds, name, file) for file in there.files], workers)):
-            say("push", f"{place}: there already, whole: {len(there.files):,} files, {bytes_in_words(there.bytes)}")
+            say(
+                "push",
+                f"{place}: there already, whole: {len(there.files):,} files, {bytes_in_words(there.total_bytes)}",
+            )
             return f"{store.address}/{name}"
     if there is None:
         store.write(f"{name}/{PUSHING}", described.to_json())
     _send(local, store, described.others, workers, say)
     _commit(local, store, workers, say)
     store.remove(f"{name}/{PUSHING}")
-    say("push", f"{place}: whole, {len(described.files):,} files, {bytes_in_words(described.bytes)}")
+    say("push", f"{place}: whole, {len(described.files):,} files, {bytes_in_words(described.total_bytes)}")
     return f"{store.address}/{name}"
 
 
@@ -109,8 +112,8 @@ def _commit(local: LocalSet, store: SetStore, workers: int, say: Say) -> None:
                 store.put(name, file, local.source_of(file), _count_nothing)
         store.write(f"{name}/{FILE}", described.to_json())
     raise InputError(
-        f"{shown_url(store.address)}/{name}: others push the same data from another preparation, over and over; run the "
-        "same command again when they are done."
+        f"{shown_url(store.address)}/{name}: others push the same data from another preparation, over and over; run "
+        "the same command again when they are done."
     )
 
 

@@ -246,7 +246,7 @@ def _callback(advance: Callable[[int], None]) -> Any:
     """What fsspec tells of bytes that it has sent."""
     from fsspec.callbacks import Callback
 
-    class Told(Callback):  # type: ignore[misc]
+    class Told(Callback):
         def relative_update(self, inc: int = 1) -> None:
             advance(inc)
 

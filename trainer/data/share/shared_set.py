@@ -1,4 +1,4 @@
-"""set.json: what a set in a store is, and the size and sha256 of each of its files. It comes last: with it all are there.
+"""set.json: what a set in a store is, and the size and sha256 of each of its files. It comes last: then all are there.
 
     STORE/FINGERPRINT/train/shard-000000.tar …      as in the output of prepare
     STORE/FINGERPRINT/train/manifest.json           after the shards
@@ -54,7 +54,8 @@ class SourceLicence:
 
 @dataclass(frozen=True)
 class SharedSet:
-    """A set as set.json describes it. `fingerprints` are by manifest; `time` and `banyan`, the version, are the preparation's."""
+    """A set as set.json describes it. `fingerprints` are by manifest; `time` and `banyan`, the version, are those of its
+    preparation."""
 
     name: str
     fingerprint: Sha256
@@ -70,7 +71,7 @@ class SharedSet:
     banyan: str
 
     @property
-    def bytes(self) -> int:
+    def total_bytes(self) -> int:
         """Of all files."""
         return sum(file.bytes for file in self.files)
 
@@ -99,7 +100,7 @@ def _late(file: SharedFile) -> tuple[bool, str]:
 
 
 def read_shared_set(content: bytes, source: str) -> SharedSet:
-    """The set that set.json at `source` describes, which a stranger may have written. InputError names what is wrong."""
+    """The set that set.json at `source` describes, which a stranger may have written. InputError says what is wrong."""
     try:
         value = parse_json(content)
         if not isinstance(value, dict) or value.get("format") != FORMAT:
@@ -114,7 +115,7 @@ def read_shared_set(content: bytes, source: str) -> SharedSet:
 
 
 def _check_files(found: SharedSet, source: str) -> None:
-    """Refuses paths that lead out of the folder, or that can't all be files there, and manifests that aren't among them."""
+    """Refuses paths that lead out of the folder, or can't all be files there, and manifests that aren't among them."""
     paths = {file.path for file in found.files}
     if len(found.files) > MOST_FILES:
         raise Malformed(f"{len(found.files):,} files, where {MOST_FILES:,} are the most")
@@ -171,4 +172,4 @@ def as_listed(found: SharedSet) -> dict[str, Any]:
     """What a listing for programs says of a set: all but its files."""
     value = asdict(found)
     del value["files"]
-    return {**value, "bytes": found.bytes, "files": len(found.files)}
+    return {**value, "bytes": found.total_bytes, "files": len(found.files)}
