@@ -32,7 +32,6 @@ from trainer.errors import ConfigError, InputError
 from trainer.machine.durable import write_json
 from trainer.machine.terminal import one_line, show
 from trainer.report.labels import LabelReport, label_report_as_json, label_report_lines
-from trainer.run.data_sharing import list_data, pull_data, push_data
 from trainer.run.directory import require_run_dir
 from trainer.run.subcommand import choose_command
 
@@ -53,6 +52,9 @@ HELP = """usage: banyan data COMMAND …
                            index WebDatasets of others where they lie; then data.path=DIR trains on them (docs/DATA.md)
   at RUN_DIR step=N        the documents that a run trained on at step N
   why DIR id=FILE:RECORD   what became of a document of prepare's input, also id=HASH (xxh3-128 of its text)
+  trace WHAT [FOLDER …] [format=json]
+                           a data set's fingerprint, a document's hash or FILE:RECORD, or the folder of a run, checkpoint
+                           or export: its documents, shards, data sets, runs, checkpoints, exports, found below FOLDER (.)
   thresholds DIR KEY=VALUE …
                            what other thresholds of data.clean would reject, rule by rule, of documents and characters;
                            for outputs of prepare with data.clean.signals=true
@@ -260,6 +262,37 @@ def _thresholds(arguments: list[str]) -> int:
     return 0
 
 
+# --------------------------------------------------------------------------------------------------------- sharing
+
+
+def _push(arguments: list[str]) -> int:
+    """Sends a set to a store."""
+    from trainer.run.data_sharing import push_data
+
+    return push_data(arguments)
+
+
+def _pull(arguments: list[str]) -> int:
+    """Fetches a set from a store."""
+    from trainer.run.data_sharing import pull_data
+
+    return pull_data(arguments)
+
+
+def _list(arguments: list[str]) -> int:
+    """Prints the sets in a store."""
+    from trainer.run.data_sharing import list_data
+
+    return list_data(arguments)
+
+
+def _trace(arguments: list[str]) -> int:
+    """Prints what data became, and what a model was made from."""
+    from trainer.run.data_trace import trace_data
+
+    return trace_data(arguments)
+
+
 # ---------------------------------------------------------------------------------------------------------- labels
 
 
@@ -306,8 +339,9 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "at": _at,
     "why": _why,
     "thresholds": _thresholds,
-    "push": push_data,
-    "pull": pull_data,
-    "ls": list_data,
+    "push": _push,
+    "pull": _pull,
+    "ls": _list,
+    "trace": _trace,
     "labels": _labels,
 }

@@ -54,8 +54,8 @@ class SourceLicence:
 
 @dataclass(frozen=True)
 class SharedSet:
-    """A set as set.json describes it. `fingerprints` are by manifest; `time` and `banyan`, the version, are those of its
-    preparation."""
+    """A set as set.json describes it. `fingerprints` are by manifest; `time` and `banyan`, the version, are its
+    preparation's."""
 
     name: str
     fingerprint: Sha256
