@@ -170,7 +170,7 @@ VERBS: dict[str, Verb] = {
             "data",
             "Check, show, index or share token shards; trace data to models and back; check annotated data.",
             "trainer.verbs.data",
-            "verify|show|index|stats|push|pull|ls|trace …, index 'TARS' data.output=DIR, at RUN_DIR step=N, labels FILE",
+            "verify|show|index|stats|push|pull|ls|trace …, index 'TARS' data.output=DIR, at RUN_DIR step=N, …",
             subcommands=(("index", "launch.index"),),
         ),
         Verb(

@@ -23,7 +23,7 @@ def trace_data(arguments: list[str]) -> int:
     if given["format"] not in ("text", "json"):
         raise ConfigError(f"format={given['format']}: choose text or json.")
     wanted, *folders = named
-    found = trace(wanted, survey_folders([Path(folder).expanduser() for folder in folders or ["."]]))
+    found = trace(wanted, survey_folders([Path(folder).expanduser() for folder in folders or [str(Path.cwd())]]))
     if given["format"] == "json":
         print(json.dumps(found.to_json(), indent=1, ensure_ascii=True))
     else:

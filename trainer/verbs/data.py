@@ -53,8 +53,8 @@ HELP = """usage: banyan data COMMAND …
   at RUN_DIR step=N        the documents that a run trained on at step N
   why DIR id=FILE:RECORD   what became of a document of prepare's input, also id=HASH (xxh3-128 of its text)
   trace WHAT [FOLDER …] [format=json]
-                           a data set's fingerprint, a document's hash or FILE:RECORD, or the folder of a run, checkpoint
-                           or export: its documents, shards, data sets, runs, checkpoints, exports, found below FOLDER (.)
+                           a data set's fingerprint, a document's hash or FILE:RECORD, or the folder of a run, a
+                           checkpoint or an export: shards, data sets, runs, checkpoints and exports, below FOLDER (.)
   thresholds DIR KEY=VALUE …
                            what other thresholds of data.clean would reject, rule by rule, of documents and characters;
                            for outputs of prepare with data.clean.signals=true

@@ -19,8 +19,8 @@ import torch
 
 from trainer.checkpoint.find import find_checkpoint
 from trainer.checkpoint.folders import folder_of, list_steps
-from trainer.checkpoint.lineage_file import NOTED, ExportLineage, lineage_of, note_export, write_lineage
 from trainer.checkpoint.fragment import EMA, WEIGHT, kind_of_weights
+from trainer.checkpoint.lineage_file import NOTED, ExportLineage, lineage_of, note_export, write_lineage
 from trainer.config import Adapt, Evaluate, Export, Model, Pretrain
 from trainer.config.names import as_name
 from trainer.config.values import check_values

@@ -28,7 +28,7 @@ class DocumentId:
 
 
 def parse_document_id(text: str, names: Sequence[str]) -> DocumentId | None:
-    """What a text names, of sources with these names; without `sources` where none has it. None if it is no such text."""
+    """What a text names, of sources with these names; without `sources` where none has it. None if it names nothing."""
     if HASH.fullmatch(text):
         return DocumentId(text)
     name, _, record = text.rpartition(":")

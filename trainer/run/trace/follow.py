@@ -73,8 +73,8 @@ def _of_name(wanted: str, survey: Survey) -> Trace:
         return _of_documents(wanted, documents, survey)
     where = ", ".join(survey.looked)
     raise InputError(
-        f"{wanted}: no data set's fingerprint, no document (its hash, or FILE:RECORD) and no folder of data, of a run, "
-        f"a checkpoint or an export; looked below {where}: {len(survey.datasets):,} data sets, {len(survey.runs):,} runs."
+        f"{wanted}: no data set's fingerprint, no document (its hash, or FILE:RECORD) and no folder of data, a run, a "
+        f"checkpoint or an export; looked below {where}: {len(survey.datasets):,} data sets, {len(survey.runs):,} runs."
     )
 
 

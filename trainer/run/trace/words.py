@@ -16,7 +16,9 @@ MOST_STEPS = 12  # of a document's that are shown
 def trace_lines(trace: Trace) -> Iterator[str]:
     """What was found, from documents to exports."""
     for document in trace.documents:
-        yield f"document    {document.xxh3}: {document.source}, record {document.record}, {document.bytes:,} bytes; licence {document.licence or NOT_STATED}"
+        licence = f"licence {document.licence or NOT_STATED}"
+        place = f"{document.source}, record {document.record}"
+        yield f"document    {document.xxh3}: {place}, {document.bytes:,} bytes; {licence}"
         yield f"  shard       {_shown(document.shard)}, tokens {document.start:,} to {document.stop - 1:,}"
     for each in trace.datasets:
         where = f"in {_shown(each.folder)}" if each.folder else "on this disk no more"
