@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.data.share.placing import stored_sha256
 from trainer.data.share.shared_set import LICENCES, SharedFile, SharedSet, SourceLicence, licence_lines
 from trainer.data.text.remote import is_remote
 from trainer.data.tokens.manifest import FILE, Manifest, datasets_in, read_manifest
 from trainer.data.tokens.shard_index import index_path
 from trainer.data.tokens.shards import find_missing
 from trainer.data.tokens.stated import stated_language
-from trainer.data.tokens.tokenizer import CONFIG, TEMPLATE, sha256_of
+from trainer.data.tokens.tokenizer import CONFIG, TEMPLATE
 from trainer.data.tokens.tokenizer import FILE as TOKENIZER
 from trainer.errors import InputError
 
@@ -37,7 +38,7 @@ def describe_set(
     beside: Sequence[str] = (),
     made: Mapping[str, bytes] | None = None,
     *,
-    hash_file: Callable[[Path], str] = sha256_of,
+    hash_file: Callable[[Path], str] = stored_sha256,
 ) -> LocalSet:
     """The set in `folder`, a data set or an output of prepare. InputError where a file of it is missing.
 
@@ -90,7 +91,7 @@ def _shard_files(folder: Path, manifest: Manifest) -> Iterator[SharedFile]:
                 f"{path}: an index of a tar on this machine, {shard.indexed.address}, which others don't have; put "
                 "the tars into a bucket and index them there, or make token shards of them by banyan prepare."
             )
-        yield SharedFile(_below(folder, path), path.stat().st_size, sha256_of(path))
+        yield SharedFile(_below(folder, path), path.stat().st_size, stored_sha256(path))
 
 
 def _small_files(manifest: Manifest) -> Iterator[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,6 @@ from pathlib import Path
 from trainer.data.remote.file_lock import is_at
 from trainer.data.remote.origin import BadFile, fetch_hashed
 from trainer.data.share.shared_set import PARTIAL, SharedFile, folders_above
-from trainer.data.tokens.tokenizer import sha256_of
 from trainer.errors import InputError
 from trainer.machine.durable import storage_errors, sync
 
@@ -53,7 +53,7 @@ def is_placed(folder: Path, file: SharedFile) -> bool:
     path = folder / file.path
     if any((folder / part).is_symlink() for part in (*folders_above(file.path), file.path)):
         return False
-    return path.is_file() and path.stat().st_size == file.bytes and sha256_of(path) == file.sha256
+    return path.is_file() and path.stat().st_size == file.bytes and stored_sha256(path) == file.sha256
 
 
 def _open_alone(partial: Path) -> int:
@@ -71,7 +71,13 @@ def _open_alone(partial: Path) -> int:
         os.close(descriptor)  # another was faster, and gave it its name
 
 
+def stored_sha256(path: Path) -> str:
+    """The sha256 of a file as it lies on the disk; of an encrypted one, of what others would get."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def check_local(path: Path, file: SharedFile) -> None:
     """BadFile unless a file on this disk is what its manifest says."""
-    if path.stat().st_size != file.bytes or sha256_of(path) != file.sha256:
+    if path.stat().st_size != file.bytes or stored_sha256(path) != file.sha256:
         raise BadFile(f"{path}: its content isn't what the manifest says; prepare it again, or fetch it.")

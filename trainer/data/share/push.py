@@ -37,14 +37,14 @@ def push_set(local: LocalSet, store: SetStore, workers: int, say: Say) -> str:
     described, name = local.described, local.described.fingerprint
     place = f"{shown_url(store.address)}/{name}"
     there = read_from(store, name, FILE)
-    if there is not None:
-        _check_same(described, there, place)
-        if all(ask_all([partial(store.holds, name, file) for file in there.files], workers)):
-            say(
-                "push",
-                f"{place}: there already, whole: {len(there.files):,} files, {bytes_in_words(there.total_bytes)}",
-            )
-            return f"{store.address}/{name}"
+    if (begun := there or read_from(store, name, PUSHING)) is not None:
+        _check_same(described, begun, place)
+    if there is not None and all(ask_all([partial(store.holds, name, file) for file in there.files], workers)):
+        say(
+            "push",
+            f"{place}: there already, whole: {len(there.files):,} files, {bytes_in_words(there.total_bytes)}",
+        )
+        return f"{store.address}/{name}"
     if there is None:
         store.write(f"{name}/{PUSHING}", described.to_json())
     _send(local, store, described.others, workers, say)
@@ -65,6 +65,11 @@ def _check_same(described: SharedSet, there: SharedSet, place: str) -> None:
         raise InputError(
             f"{place}: a set with the same {described.name} but other parts is there ("
             f"{', '.join(sorted(there.fingerprints))}); push to another data.store."
+        )
+    if described.shards != there.shards:
+        raise InputError(
+            f"{place}: the same tokens are there in other files (encrypted, or with another key); push to another "
+            "data.store, or remove that folder."
         )
     own, other = _licences(described), _licences(there)
     if own != other:

@@ -148,8 +148,8 @@ class BucketStore:
         try:
             found = with_retries(self.address, lambda: files.ls(folder, detail=False))
         except Unreachable as error:
-            if error.missing and not self.scheme.startswith("http"):
-                return []
+            if error.missing and not self.scheme.startswith("http") and files.exists(path.partition("/")[0]):
+                return []  # of a bucket that there is
             raise
         return sorted({name.rstrip("/").rpartition("/")[2] for name in found})
 

@@ -86,6 +86,11 @@ class SharedSet:
         return tuple(file for file in self.files if file.path not in self.fingerprints)
 
     @property
+    def shards(self) -> frozenset[SharedFile]:
+        """The tars, which hold the tokens."""
+        return frozenset(file for file in self.files if file.path.endswith(".tar"))
+
+    @property
     def small(self) -> tuple[SharedFile, ...]:
         """All files but the shards: what two preparations of the same tokens may have otherwise."""
         return tuple(file for file in self.files if not file.path.endswith(".tar"))
