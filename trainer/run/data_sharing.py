@@ -14,9 +14,9 @@ from pathlib import Path
 from trainer.config import Wandb
 from trainer.data.share.describe_set import LocalSet, describe_set
 from trainer.data.share.listing import list_sets, set_table, sets_as_json
-from trainer.data.share.pull import find_set, pull_set, read_whole
+from trainer.data.share.pull import find_set, pull_set, read_whole_set
 from trainer.data.share.push import push_set
-from trainer.data.share.set_store import open_store
+from trainer.data.share.set_store import open_set_store
 from trainer.data.share.shared_set import FILE, SharedSet, licence_lines
 from trainer.data.text.progress import say
 from trainer.data.text.remote import is_remote, shown_url
@@ -41,7 +41,7 @@ def push_data(arguments: list[str]) -> int:
     """`banyan data push`: the exit code."""
     settings = read_share_settings(arguments, PUSH_USAGE, words="data.path", keys=("data.push.wandb", "track.wandb."))
     folder = Path(settings.require("data.path", "the data to push, an output of prepare or a data set")).expanduser()
-    store = open_store(settings.require("data.store", "a folder or bucket, as s3://bucket/sets"), writes=True)
+    store = open_set_store(settings.require("data.store", "a folder or bucket, as s3://bucket/sets"), writes=True)
     wandb, mode = _asked_wandb(settings)
     local = _with_card(folder)
     say("set", f"{local.described.name}, {local.described.fingerprint}: {_totals(local.described)}")
@@ -118,9 +118,9 @@ def pull_data(arguments: list[str]) -> int:
     wanted = settings.require("fingerprint", "the set's, or its first digits").lower()
     if not 4 <= len(wanted) <= 64 or set(wanted) - set("0123456789abcdef"):
         raise ConfigError(f"{wanted}: a fingerprint is 64 hexadecimal digits; give 4 of them at least.")
-    store = open_store(settings.require("data.store", "a folder or URL with sets, as s3://bucket/sets"))
+    store = open_set_store(settings.require("data.store", "a folder or URL with sets, as s3://bucket/sets"))
     output = Path(settings.require("data.output", "the folder that the set shall be in")).expanduser().absolute()
-    described = read_whole(store, find_set(store, wanted))
+    described = read_whole_set(store, find_set(store, wanted))
     say("set", f"{described.name}, {described.fingerprint}: {_totals(described)}")
     _say_licences(described)
     pull_set(store, described, output, settings.workers, say)
@@ -132,7 +132,7 @@ def list_data(arguments: list[str]) -> int:
     """`banyan data ls`: the exit code, 2 if a set there can't be read."""
     usage = "banyan data ls data.store=FOLDER_OR_URL [format=json]"
     settings = read_share_settings(arguments, usage, words="data.store", keys=("format",))
-    store = open_store(settings.require("data.store", "a folder or URL with sets, as s3://bucket/sets"))
+    store = open_set_store(settings.require("data.store", "a folder or URL with sets, as s3://bucket/sets"))
     form = settings.typed.get("format", "text")
     if form not in ("text", "json"):
         raise ConfigError(f"format={form}: choose text or json.")

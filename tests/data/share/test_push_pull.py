@@ -21,7 +21,7 @@ from trainer.config import Data
 from trainer.data.share import push as push_module
 from trainer.data.share.describe_set import describe_set
 from trainer.data.share.listing import HEAD
-from trainer.data.share.set_store import open_store
+from trainer.data.share.set_store import open_set_store
 from trainer.data.share.shared_set import FILE, PUSHING, read_shared_set
 from trainer.data.text import remote
 from trainer.data.tokens.datasets import open_training
@@ -112,7 +112,7 @@ def test_a_set_comes_back_from_a_bucket_and_is_sent_once(output, new_bucket, tmp
 
 
 def test_manifests_come_after_shards_and_set_json_at_the_end(output, tmp_path, monkeypatch):
-    store = open_store(str(tmp_path), writes=True)
+    store = open_set_store(str(tmp_path), writes=True)
     written = []
     for name in ("put", "write"):
         original = getattr(store, name)
@@ -228,7 +228,7 @@ def test_two_preparations_pushed_at_once_leave_one_of_them_whole(tmp_path, monke
         path.write_text(json.dumps(content))
     locals_ = [describe_set(each) for each in (first, second)]
     assert locals_[0].described.fingerprint == locals_[1].described.fingerprint
-    store = open_store(str(tmp_path / "store"), writes=True)
+    store = open_set_store(str(tmp_path / "store"), writes=True)
     fork = multiprocessing.get_context("fork")
     arguments = [(local, store, 2, lambda subject, what: None) for local in locals_ * 2]
     processes = [fork.Process(target=push_module.push_set, args=each) for each in arguments]

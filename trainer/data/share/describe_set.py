@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.data.share.placing import stored_sha256
-from trainer.data.share.shared_set import LICENCES, SharedFile, SharedSet, SourceLicence, licence_lines
+from trainer.data.share.shared_set import LICENCES, SetFile, SharedSet, SourceLicence, licence_lines
 from trainer.data.text.remote import is_remote
 from trainer.data.tokens.manifest import FILE, Manifest, datasets_in, read_manifest
 from trainer.data.tokens.shard_index import index_path
@@ -28,7 +28,7 @@ class LocalSet:
     described: SharedSet
     made: Mapping[str, bytes]  # by path: files that are made for those who read the set
 
-    def source_of(self, file: SharedFile) -> Path | bytes:
+    def source_of(self, file: SetFile) -> Path | bytes:
         """What is to be sent as a file."""
         return self.made[file.path] if file.path in self.made else self.folder / file.path
 
@@ -48,12 +48,12 @@ def describe_set(
     first = manifests[0]
     licences = tuple(source_licences(first))
     made = {LICENCES: _licence_file(first.name, licences), **(made or {})}
-    files = [SharedFile(name, len(content), hashlib.sha256(content).hexdigest()) for name, content in made.items()]
+    files = [SetFile(name, len(content), hashlib.sha256(content).hexdigest()) for name, content in made.items()]
     paths = [folder / name for name in beside if name not in made and _is_plain(folder / name)]
     for manifest in manifests:
         files += _shard_files(folder, manifest)
         paths += _small_files(manifest)
-    files += [SharedFile(_below(folder, path), path.stat().st_size, hash_file(path)) for path in paths]
+    files += [SetFile(_below(folder, path), path.stat().st_size, hash_file(path)) for path in paths]
     described = SharedSet(
         name=first.name,
         fingerprint=first.fingerprint,
@@ -77,21 +77,21 @@ def source_licences(manifest: Manifest) -> Iterator[SourceLicence]:
         yield SourceLicence(group.input, group.licence, stated_language(manifest, group), len(group.files))
 
 
-def _shard_files(folder: Path, manifest: Manifest) -> Iterator[SharedFile]:
+def _shard_files(folder: Path, manifest: Manifest) -> Iterator[SetFile]:
     """The shards, by the manifest's hashes: they are read when they are sent."""
     for shard in manifest.shards:
         if problem := find_missing(manifest.folder, shard):
             raise InputError(problem)
         path = manifest.folder / shard.file
         if shard.indexed is None:
-            yield SharedFile(_below(folder, path), shard.bytes, shard.sha256)
+            yield SetFile(_below(folder, path), shard.bytes, shard.sha256)
             continue
         if not is_remote(shard.indexed.address):
             raise InputError(
                 f"{path}: an index of a tar on this machine, {shard.indexed.address}, which others don't have; put "
                 "the tars into a bucket and index them there, or make token shards of them by banyan prepare."
             )
-        yield SharedFile(_below(folder, path), path.stat().st_size, stored_sha256(path))
+        yield SetFile(_below(folder, path), path.stat().st_size, stored_sha256(path))
 
 
 def _small_files(manifest: Manifest) -> Iterator[Path]:

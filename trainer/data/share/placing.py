@@ -11,14 +11,14 @@ from pathlib import Path
 
 from trainer.data.remote.file_lock import is_at
 from trainer.data.remote.origin import BadFile, fetch_hashed
-from trainer.data.share.shared_set import PARTIAL, SharedFile, folders_above
+from trainer.data.share.shared_set import PARTIAL, SetFile, folders_above
 from trainer.errors import InputError
 from trainer.machine.durable import storage_errors, sync
 
 Advance = Callable[[int], None]
 
 
-def place_file(address: str, folder: Path, file: SharedFile, advance: Advance) -> None:
+def place_file(address: str, folder: Path, file: SetFile, advance: Advance) -> None:
     """Copies the file at `address`, a path or a URL, to its place below `folder`, unless it is there.
 
     Until it is whole it is .NAME.partial, which another process that copies the same waits for. Unreachable, BadFile,
@@ -48,7 +48,7 @@ def make_folders(folder: Path, path: str) -> None:
             raise InputError(f"{folder}: it is a link; remove it, or choose another folder.")
 
 
-def is_placed(folder: Path, file: SharedFile) -> bool:
+def is_placed(folder: Path, file: SetFile) -> bool:
     """Whether a file is below `folder`, with its size and its hash, and no link leads to it."""
     path = folder / file.path
     if any((folder / part).is_symlink() for part in (*folders_above(file.path), file.path)):
@@ -77,7 +77,7 @@ def stored_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_local(path: Path, file: SharedFile) -> None:
+def check_local(path: Path, file: SetFile) -> None:
     """BadFile unless a file on this disk is what its manifest says."""
     if path.stat().st_size != file.bytes or stored_sha256(path) != file.sha256:
         raise BadFile(f"{path}: its content isn't what the manifest says; prepare it again, or fetch it.")

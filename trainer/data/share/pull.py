@@ -18,7 +18,7 @@ from trainer.data.share.shared_set import (
     PARTIAL,
     PUSHING,
     SET_NAME,
-    SharedFile,
+    SetFile,
     SharedSet,
     folders_above,
     read_shared_set,
@@ -59,7 +59,7 @@ def find_set(store: SetStore, wanted: str) -> str:
     return found[0]
 
 
-def read_whole(store: SetStore, name: str) -> SharedSet:
+def read_whole_set(store: SetStore, name: str) -> SharedSet:
     """A set's description. InputError unless it is whole."""
     described = read_from(store, name, FILE)
     if described is None:
@@ -129,7 +129,7 @@ def _begin(described: SharedSet, output: Path) -> None:
         raise ConfigError(f"data.output={output}: it holds the set {other[:12]}; choose a new folder.")
 
 
-def _check_room(output: Path, missing: list[SharedFile]) -> None:
+def _check_room(output: Path, missing: list[SetFile]) -> None:
     """Refuses what the disk can't hold, and manifests of absurd sizes."""
     for file in missing:
         if file.path.rpartition("/")[2] == MANIFEST and file.bytes > MOST_MANIFEST_BYTES:
@@ -150,9 +150,7 @@ def _begun(path: Path) -> int:
     return partial_file.lstat().st_size if partial_file.is_file() else 0
 
 
-def _fetch(
-    store: SetStore, described: SharedSet, folder: Path, file: SharedFile, advance: Callable[[int], None]
-) -> None:
+def _fetch(store: SetStore, described: SharedSet, folder: Path, file: SetFile, advance: Callable[[int], None]) -> None:
     if isinstance(store, FolderStore):
         origin = store.folder / described.fingerprint
         if any((origin / part).is_symlink() for part in (*folders_above(file.path), file.path)):
@@ -160,7 +158,7 @@ def _fetch(
     place_file(f"{store.address}/{described.fingerprint}/{file.path}", folder, file, advance)
 
 
-def _check_manifest(described: SharedSet, file: SharedFile, staged: Path) -> None:
+def _check_manifest(described: SharedSet, file: SetFile, staged: Path) -> None:
     """Refuses a manifest that isn't of the set, or names shards that the set doesn't have, before they are fetched."""
     folder = (staged / file.path).parent
     manifest = read_manifest(folder)
@@ -178,7 +176,7 @@ def _check_manifest(described: SharedSet, file: SharedFile, staged: Path) -> Non
     _check_indexed(manifest, file)
 
 
-def _check_indexed(manifest: Manifest, file: SharedFile) -> None:
+def _check_indexed(manifest: Manifest, file: SetFile) -> None:
     for shard in manifest.shards:
         if shard.indexed is not None and not is_remote(shard.indexed.address):
             raise InputError(f"{file.path}: its tars are said to be on this machine, where others can't know of them.")

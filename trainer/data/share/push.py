@@ -18,7 +18,7 @@ from trainer.data.share.shared_set import (
     MOST_BYTES,
     NOT_STATED,
     PUSHING,
-    SharedFile,
+    SetFile,
     SharedSet,
     read_shared_set,
 )
@@ -83,7 +83,7 @@ def _licences(described: SharedSet) -> list[str]:
     return sorted({each.licence or NOT_STATED for each in described.licences})
 
 
-def _send(local: LocalSet, store: SetStore, files: tuple[SharedFile, ...], workers: int, say: Say) -> None:
+def _send(local: LocalSet, store: SetStore, files: tuple[SetFile, ...], workers: int, say: Say) -> None:
     """Sends what isn't there."""
     name = local.described.fingerprint
     here = ask_all([partial(store.holds, name, file) for file in files], workers)
@@ -94,7 +94,7 @@ def _send(local: LocalSet, store: SetStore, files: tuple[SharedFile, ...], worke
     copy_all("push", [Copying(file.bytes, partial(_put, local, store, file)) for file in missing], workers)
 
 
-def _put(local: LocalSet, store: SetStore, file: SharedFile, advance: Callable[[int], None]) -> None:
+def _put(local: LocalSet, store: SetStore, file: SetFile, advance: Callable[[int], None]) -> None:
     store.put(local.described.fingerprint, file, local.source_of(file), advance)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from trainer.data.remote.origin import read_small
 from trainer.data.share.placing import Advance, check_local, is_placed, make_folders, place_file
-from trainer.data.share.shared_set import SharedFile
+from trainer.data.share.shared_set import SetFile
 from trainer.data.text.remote import (
     SCHEMES,
     Unreachable,
@@ -46,10 +46,10 @@ class SetStore(Protocol):
     def read(self, path: str, most_bytes: int) -> bytes | None:
         """A small file; None if it isn't there."""
 
-    def holds(self, name: str, file: SharedFile) -> bool:
+    def holds(self, name: str, file: SetFile) -> bool:
         """Whether a set's file is there, with its size and its hash."""
 
-    def put(self, name: str, file: SharedFile, source: Path | bytes, advance: Advance) -> None:
+    def put(self, name: str, file: SetFile, source: Path | bytes, advance: Advance) -> None:
         """Puts a file of a set there, whole. BadFile if `source` isn't what `file` says."""
 
     def write(self, path: str, content: bytes) -> None:
@@ -59,7 +59,7 @@ class SetStore(Protocol):
         """Removes a file, if it is there."""
 
 
-def open_store(address: str, *, writes: bool = False) -> SetStore:
+def open_set_store(address: str, *, writes: bool = False) -> SetStore:
     """The store at a path or URL. ConfigError for what can't be one."""
     check_url("data.store", address)
     address = address.removeprefix("file://").rstrip("/") or "/"
@@ -110,11 +110,11 @@ class FolderStore:
         """A small file."""
         return _read_if_there(str(self.folder / path), most_bytes)
 
-    def holds(self, name: str, file: SharedFile) -> bool:
+    def holds(self, name: str, file: SetFile) -> bool:
         """Hashes the file."""
         return is_placed(self.folder / name, file)
 
-    def put(self, name: str, file: SharedFile, source: Path | bytes, advance: Advance) -> None:
+    def put(self, name: str, file: SetFile, source: Path | bytes, advance: Advance) -> None:
         """Copies a file, going on where a kill cut it short."""
         if isinstance(source, Path):
             place_file(str(source), self.folder / name, file, advance)
@@ -148,7 +148,7 @@ class BucketStore:
         try:
             found = with_retries(self.address, lambda: files.ls(folder, detail=False))
         except Unreachable as error:
-            if error.missing and not self.scheme.startswith("http") and files.exists(path.partition("/")[0]):
+            if error.missing and f"{self.scheme}://" in WRITABLE and files.exists(path.partition("/")[0]):
                 return []  # of a bucket that there is
             raise
         return sorted({name.rstrip("/").rpartition("/")[2] for name in found})
@@ -171,7 +171,7 @@ class BucketStore:
         """A small object."""
         return _read_if_there(f"{self.address}/{path}", most_bytes)
 
-    def holds(self, name: str, file: SharedFile) -> bool:
+    def holds(self, name: str, file: SetFile) -> bool:
         """Whether an object has the size, and was sent with the hash."""
         try:
             size, sha256 = self._ask(f"{self.address}/{name}/{file.path}")
@@ -191,7 +191,7 @@ class BucketStore:
         info = with_retries(url, lambda: files.info(path))
         return int(info.get("size") or 0), (info.get("metadata") or {}).get(HASH)
 
-    def put(self, name: str, file: SharedFile, source: Path | bytes, advance: Advance) -> None:
+    def put(self, name: str, file: SetFile, source: Path | bytes, advance: Advance) -> None:
         """Sends a file with its hash, and asks what has come."""
         url = f"{self.address}/{name}/{file.path}"
         if isinstance(source, bytes):
@@ -214,7 +214,7 @@ class BucketStore:
         files, path = file_system_of(url)
         with_retries(url, lambda: files.pipe_file(path, content, **self._with_hash(sha256)), done="written")
 
-    def _send_file(self, url: str, source: Path, file: SharedFile, advance: Advance) -> None:
+    def _send_file(self, url: str, source: Path, file: SetFile, advance: Advance) -> None:
         files, path = file_system_of(url)
         options: dict[str, Any] = {"chunksize": PART_BYTES, "callback": _callback(advance)}
         if self.scheme == "s3":

@@ -34,7 +34,7 @@ SET_NAME = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class SharedFile:
+class SetFile:
     """A file of a set, by its path below the set's folder."""
 
     path: str
@@ -66,7 +66,7 @@ class SharedSet:
     languages: tuple[str, ...]
     tokenizer: str
     licences: tuple[SourceLicence, ...]
-    files: tuple[SharedFile, ...]
+    files: tuple[SetFile, ...]
     time: str
     banyan: str
 
@@ -76,22 +76,22 @@ class SharedSet:
         return sum(file.bytes for file in self.files)
 
     @property
-    def manifests(self) -> tuple[SharedFile, ...]:
+    def manifests(self) -> tuple[SetFile, ...]:
         """The files that make data sets of shards: last the first, which a run trains on."""
         return tuple(sorted((file for file in self.files if file.path in self.fingerprints), key=_late))
 
     @property
-    def others(self) -> tuple[SharedFile, ...]:
+    def others(self) -> tuple[SetFile, ...]:
         """All files that come before the manifests."""
         return tuple(file for file in self.files if file.path not in self.fingerprints)
 
     @property
-    def shards(self) -> frozenset[SharedFile]:
+    def shards(self) -> frozenset[SetFile]:
         """The tars, which hold the tokens."""
         return frozenset(file for file in self.files if file.path.endswith(".tar"))
 
     @property
-    def small(self) -> tuple[SharedFile, ...]:
+    def small(self) -> tuple[SetFile, ...]:
         """All files but the shards: what two preparations of the same tokens may have otherwise."""
         return tuple(file for file in self.files if not file.path.endswith(".tar"))
 
@@ -100,7 +100,7 @@ class SharedSet:
         return json_bytes({"format": FORMAT, "version": VERSION, **asdict(self)})
 
 
-def _late(file: SharedFile) -> tuple[bool, str]:
+def _late(file: SetFile) -> tuple[bool, str]:
     return file.path in (MANIFEST, f"train/{MANIFEST}"), file.path
 
 
