@@ -168,9 +168,9 @@ VERBS: dict[str, Verb] = {
         ),
         Verb(
             "data",
-            "Check, show or index token shards; show what a training step was made of; check annotated data.",
+            "Check, show, index or share token shards; trace data to models and back; check annotated data.",
             "trainer.verbs.data",
-            "verify|show|index|stats|rekey DIR, index 'TARS' data.output=DIR, at RUN_DIR step=N, or labels FILE",
+            "verify|show|index|stats|rekey|push|pull|ls|trace …, index 'TARS' data.output=DIR, at RUN_DIR step=N, …",
             subcommands=(("index", "launch.index"),),
         ),
         Verb(

@@ -1,4 +1,4 @@
-"""What is made of a run's checkpoints, in W&B's lineage: evaluations and exports, each by a W&B run that used them.
+"""Data, and what is made of a run's checkpoints, in W&B's lineage: evaluations and exports by a run that used them.
 
 RUN_DIR/lineage/WHAT holds what W&B keeps of such a run. Nothing is recorded where nobody asked for W&B (a key, a mode),
 and what W&B refuses costs a line, no result.
@@ -17,10 +17,17 @@ from trainer.config import Export, Pretrain, Wandb
 from trainer.machine.durable import make_folder
 from trainer.machine.terminal import one_line, show
 from trainer.run.directory import read_config
-from trainer.track.lineage import ArtifactRecord, checkpoint_artifact, evaluation_artifact, export_artifact
+from trainer.track.lineage import (
+    ArtifactRecord,
+    DataReference,
+    checkpoint_artifact,
+    evaluation_artifact,
+    export_artifact,
+)
 from trainer.track.sinks.wandb_run import WandbError, WandbSettings, asked_mode, start_run
 
 FOLDER = "lineage"
+DATA_TIMEOUT_S = 120.0  # the longest wait for the upload of what data have
 
 
 def record_evaluation(checkpoint: Path, results: Path, figures: Mapping[str, Any], asked: Wandb) -> None:
@@ -41,6 +48,25 @@ def record_export(checkpoints: Sequence[Path], folder: Path, config: Export) -> 
         return export_artifact(folder, run_id=run_id, form=config.format, steps=steps, upload=config.export.upload)
 
     _record(f"export-{config.format}", checkpoints, made, config.track.wandb, {})
+
+
+def record_data(reference: DataReference, artifact: ArtifactRecord, folder: Path, settings: Wandb, mode: str) -> int:
+    """Records data as an artifact that a W&B run of its own, kept in `folder`, has made; the exit code."""
+    plan = WandbSettings(
+        run_dir=folder,
+        name=artifact.name,
+        settings=settings,
+        config={"data": dataclasses.asdict(reference)},
+        finish_timeout_s=DATA_TIMEOUT_S,
+    )
+    run = start_run(plan, mode, say=_say)
+    logged = run.record_artifact(artifact, is_input=False)
+    complete = run.close(exit_code=0, summary={"documents": reference.documents, "tokens": reference.tokens})
+    if mode == "online":
+        _say(f"artifact   {artifact.name}: {run.url}")
+        return 0 if complete and logged else 1
+    _say(f"artifact   {artifact.name}; upload it with: wandb sync {run.folder}")
+    return 0
 
 
 def _record(

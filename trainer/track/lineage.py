@@ -39,12 +39,13 @@ class DataReference:
 @dataclass(frozen=True)
 class ArtifactRecord:
     """A version of an artifact: files that are referred to, and hashed or not, files that are uploaded, and what is
-    known."""
+    known. `addresses` are files at URLs, whose hashes are known by others of them."""
 
     name: str
     kind: str
     references: Mapping[str, Path] = field(default_factory=dict)  # by name in the artifact
     unhashed: Mapping[str, Path] = field(default_factory=dict)
+    addresses: Mapping[str, str] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
     folder: Path | None = None  # uploaded whole
     metadata: dict[str, Any] = field(default_factory=dict)

@@ -55,12 +55,21 @@ HELP = """usage: banyan data COMMAND …
                            index WebDatasets of others where they lie; then data.path=DIR trains on them (docs/DATA.md)
   at RUN_DIR step=N        the documents that a run trained on at step N
   why DIR id=FILE:RECORD   what became of a document of prepare's input, also id=HASH (xxh3-128 of its text)
+  trace WHAT [FOLDER …] [format=json]
+                           a data set's fingerprint, a document's hash or FILE:RECORD, or the folder of a run, a
+                           checkpoint or an export: shards, data sets, runs, checkpoints and exports, below FOLDER (.)
   thresholds DIR KEY=VALUE …
                            what other thresholds of data.clean would reject, rule by rule, of documents and characters;
                            for outputs of prepare with data.clean.signals=true
   rekey DIR data.encryption.key_file=OLD new.key_file=NEW [full=true]
                            another key for what is encrypted (also key_env, key_command), of data or of a run; with full
                            the data themselves are encrypted anew
+  push data.path=DIR data.store=FOLDER_OR_URL
+                           send the data where others find them, by fingerprint; the same command goes on after a kill
+  pull FINGERPRINT data.store=FOLDER_OR_URL data.output=DIR
+                           fetch a set, by its fingerprint or the first digits; hashed, and gone on with after a kill
+  ls data.store=FOLDER_OR_URL [format=json]
+                           the sets in a store, or in a folder of prepared data
   labels FILE [gold=FILE]  annotated data: schema, accuracy against a gold set, agreement between annotators;
                            `banyan data labels --help` lists its settings
 
@@ -283,6 +292,37 @@ def _rekey(arguments: list[str]) -> int:
     return 0
 
 
+# --------------------------------------------------------------------------------------------------------- sharing
+
+
+def _push(arguments: list[str]) -> int:
+    """Sends a set to a store."""
+    from trainer.run.data_sharing import push_data
+
+    return push_data(arguments)
+
+
+def _pull(arguments: list[str]) -> int:
+    """Fetches a set from a store."""
+    from trainer.run.data_sharing import pull_data
+
+    return pull_data(arguments)
+
+
+def _list(arguments: list[str]) -> int:
+    """Prints the sets in a store."""
+    from trainer.run.data_sharing import list_data
+
+    return list_data(arguments)
+
+
+def _trace(arguments: list[str]) -> int:
+    """Prints what data became, and what a model was made from."""
+    from trainer.run.data_trace import trace_data
+
+    return trace_data(arguments)
+
+
 # ---------------------------------------------------------------------------------------------------------- labels
 
 
@@ -330,5 +370,9 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "why": _why,
     "thresholds": _thresholds,
     "rekey": _rekey,
+    "push": _push,
+    "pull": _pull,
+    "ls": _list,
+    "trace": _trace,
     "labels": _labels,
 }

@@ -20,6 +20,7 @@ import torch
 from trainer.checkpoint.find import find_checkpoint
 from trainer.checkpoint.folders import folder_of, list_steps
 from trainer.checkpoint.fragment import EMA, WEIGHT, kind_of_weights
+from trainer.checkpoint.lineage_file import NOTED, ExportLineage, lineage_of, note_export, write_lineage
 from trainer.config import Adapt, Evaluate, Export, Model, Pretrain
 from trainer.config.names import as_name
 from trainer.config.values import check_values
@@ -34,7 +35,7 @@ from trainer.export.folder_card import CARD, card_of_folder
 from trainer.export.formats import FORMATS
 from trainer.export.model_card import card_of_model
 from trainer.export.source import ExportSource
-from trainer.machine.durable import storage_errors, sync, write_text
+from trainer.machine.durable import problem_of, storage_errors, sync, write_text
 from trainer.machine.hub_name import local_folder
 from trainer.model.adapters import name_of_head
 from trainer.model.build import LanguageModel, parameter_shapes
@@ -73,12 +74,15 @@ def main(config: Export) -> int:
     folder = Path(str(output)).absolute()
     check_target(folder)
 
+    lineage = _lineage(source, config)
     attempt = folder.with_name(f"{folder.name}.partial-{uuid.uuid4().hex[:8]}")
     try:
         with storage_errors(folder):
             attempt.mkdir(parents=True)
             written = form.write(attempt, source, config.export)
             write_text(attempt / CARD, describe_export(source, config))
+            if lineage is not None:
+                write_lineage(attempt, lineage)
             sync(attempt)
             attempt.rename(folder)
             sync(folder.parent)
@@ -86,9 +90,20 @@ def main(config: Export) -> int:
         shutil.rmtree(attempt, ignore_errors=True)
         raise
     print(f"{folder}: {written}")
-    if source.checkpoints:
+    if lineage is not None:
+        problem = problem_of(lambda: note_export(source.checkpoints[0].parents[1], folder, lineage))
+        if problem:
+            print(f"not noted in the run's {NOTED}: {problem}")
         record_export(source.checkpoints, folder, config)
     return 0
+
+
+def _lineage(source: ExportSource, config: Export) -> ExportLineage | None:
+    """What an export of a run is made from."""
+    if not source.checkpoints or source.facts is None:
+        return None
+    name = source.facts.run.run.name or source.checkpoints[0].parents[1].resolve().name
+    return lineage_of(source.checkpoints, name, config.format)
 
 
 def _kind_of(model: Model) -> str:

@@ -18,9 +18,8 @@ import dataclasses
 import os
 from pathlib import Path
 
-from trainer.config import Wandb
 from trainer.data.tokens.manifest import FILE as MANIFEST
-from trainer.data.tokens.manifest import SPLITS, Manifest, datasets_in, output_of, read_manifest
+from trainer.data.tokens.manifest import SPLITS, datasets_in, output_of, read_manifest
 from trainer.errors import ConfigError, InputError
 from trainer.machine.durable import make_folder, write_text
 from trainer.machine.terminal import one_line, show
@@ -30,10 +29,11 @@ from trainer.report.data_card.page import card_as_html
 from trainer.report.run_page.page import comparison_as_html, run_as_html
 from trainer.report.run_page.record import RunRecord
 from trainer.run.lineage import data_references
+from trainer.run.recorded import record_data
 from trainer.run.run_folders import find_runs, is_run, is_sweep
 from trainer.run.wandb_overrides import wandb_settings
 from trainer.track.lineage import CARD_FILES, data_artifact
-from trainer.track.sinks.wandb_run import WandbSettings, asked_mode, start_run
+from trainer.track.sinks.wandb_run import asked_mode
 
 USAGE = (
     "banyan report RUN_DIR … [against=RUN_DIR] [output=FOLDER], or DATA_DIR [output=FOLDER] [track.wandb.KEY=VALUE] …"
@@ -41,7 +41,6 @@ USAGE = (
 OUTPUT, AGAINST = "output=", "against="
 RUN_PAGE, COMPARISON = "report.html", "comparison.html"
 PAGE, MARKDOWN = CARD_FILES
-FINISH_TIMEOUT_S = 120.0  # the longest wait for the upload
 
 
 def main(arguments: list[str]) -> int:
@@ -133,25 +132,8 @@ def _report_data(folder: Path, arguments: list[str]) -> int:
     _say(f"page       {output / PAGE}")
     _say(f"markdown   {output / MARKDOWN}")
     mode = asked_mode(settings)
-    return 0 if mode is None else _record([read_manifest(each) for each in datasets_in(folder)], output, settings, mode)
-
-
-def _record(manifests: list[Manifest], output: Path, settings: Wandb, mode: str) -> int:
-    """Logs the data, with its card, as an artifact that a W&B run of its own has made; the exit code."""
-    (reference,) = data_references(manifests)
+    if mode is None:
+        return 0
+    (reference,) = data_references([read_manifest(each) for each in datasets_in(folder)])
     artifact = dataclasses.replace(data_artifact(reference), files=(output / PAGE, output / MARKDOWN))
-    plan = WandbSettings(
-        run_dir=output,
-        name=artifact.name,
-        settings=settings,
-        config={"data": dataclasses.asdict(reference)},
-        finish_timeout_s=FINISH_TIMEOUT_S,
-    )
-    run = start_run(plan, mode, say=print)
-    logged = run.record_artifact(artifact, is_input=False)
-    complete = run.close(exit_code=0, summary={"documents": reference.documents, "tokens": reference.tokens})
-    if mode == "online":
-        show(one_line(f"artifact   {artifact.name}: {run.url}"))
-        return 0 if complete and logged else 1
-    show(one_line(f"artifact   {artifact.name}; upload it with: wandb sync {run.folder}"))
-    return 0
+    return record_data(reference, artifact, output, settings, mode)

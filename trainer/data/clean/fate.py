@@ -6,9 +6,7 @@ It is told from what lies beside the shards: their own lists of documents, docum
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,23 +16,8 @@ from trainer.data.revise.record import read_revision_record
 from trainer.data.revise.rewrite import DOCUMENT_RULE
 from trainer.data.text.near_dropped import read_near_record
 from trainer.data.tokens.manifest import Manifest
-from trainer.data.tokens.shards import Shards
+from trainer.data.tokens.stored_documents import DocumentId, documents_with, parse_document_id
 from trainer.errors import ConfigError, InputError
-
-HASH = re.compile(r"[0-9a-f]{32}")
-
-
-@dataclass(frozen=True)
-class DocumentId:
-    """What is asked for: documents with this hash, or a record of the sources with these numbers."""
-
-    hash: str | None
-    sources: tuple[int, ...] = ()
-    record: int = 0
-
-    def is_at(self, source: int, record: int) -> bool:
-        """Whether it is this record."""
-        return source in self.sources and record == self.record
 
 
 def find_fates(output: Path, datasets: Sequence[Manifest], wanted: str) -> list[str]:
@@ -53,15 +36,13 @@ def find_fates(output: Path, datasets: Sequence[Manifest], wanted: str) -> list[
 
 
 def _parse(wanted: str, names: list[str]) -> DocumentId:
-    if HASH.fullmatch(wanted):
-        return DocumentId(wanted)
-    name, _, record = wanted.rpartition(":")
-    if not name or not record.isdecimal():
+    document = parse_document_id(wanted, names)
+    if document is None:
         raise ConfigError(f"id={wanted}: neither FILE:RECORD (records count from 0) nor 32 hexadecimal digits.")
-    sources = tuple(number for number, each in enumerate(names) if each == name)
-    if not sources:
+    if document.hash is None and not document.sources:
+        name = wanted.rpartition(":")[0]
         raise ConfigError(f"id={wanted}: no file of data.input has the name {name}; the first is {names[0]}.")
-    return DocumentId(None, sources, int(record))
+    return document
 
 
 def _in_outcomes(output: Path, datasets: Sequence[Manifest], names: list[str], document: DocumentId) -> list[str]:
@@ -129,11 +110,9 @@ def _in_shards(datasets: Sequence[Manifest], names: list[str], document: Documen
     """From the lists of documents in the shards."""
     lines = []
     for manifest in datasets:
-        for shard, reader in zip(manifest.shards, Shards(manifest), strict=True):
-            for span in reader.documents(0, shard.tokens):
-                if document.is_at(span.source, span.record) or document.hash == span.xxh3:
-                    place = f"{names[span.source]}, record {span.record}"
-                    lines.append(f"{place}: in {manifest.folder / shard.file}, tokens {span.start:,} to {span.stop:,}")
+        for number, span in documents_with(manifest, document):
+            place, file = f"{names[span.source]}, record {span.record}", manifest.folder / manifest.shards[number].file
+            lines.append(f"{place}: in {file}, tokens {span.start:,} to {span.stop:,}")
     return lines
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from collections.abc import Callable
 
 from trainer.data.text.remote import BLOCK, RangeFile, Unreachable, is_remote, shown_url
 from trainer.errors import InputError
@@ -58,14 +59,18 @@ def read_small(address: str, most_bytes: int) -> bytes:
         return io.BufferedReader(raw, BLOCK).read(size)
 
 
-def fetch_hashed(address: str, file: io.FileIO, *, size: int, sha256: str) -> None:
+def fetch_hashed(
+    address: str, file: io.FileIO, *, size: int, sha256: str, advance: Callable[[int], None] = lambda count: None
+) -> None:
     """Fetches the file at `address` into `file`, durably, from where that ends: a former attempt's work isn't lost.
 
-    Unreachable if it can't be read, BadFile if it isn't `size` bytes with that hash: `file` is empty then.
+    `advance` is told of bytes that are in the file. Unreachable if it can't be read, BadFile if it isn't `size` bytes
+    with that hash: `file` is empty then.
     """
     resumed = os.fstat(file.fileno()).st_size > 0
-    if _fetch_rest(address, file, size, sha256) or (resumed and _fetch_rest(address, file, size, sha256)):
-        return
+    for _ in range(1 + resumed):
+        if _fetch_rest(address, file, size, sha256, advance):
+            return
     raise BadFile(f"{shown_url(address)}: its content isn't what the manifest says (sha256 differs)")
 
 
@@ -75,7 +80,7 @@ def _write_all(file: io.FileIO, piece: bytes) -> None:
         view = view[file.write(view) :]
 
 
-def _fetch_rest(address: str, file: io.FileIO, size: int, sha256: str) -> bool:
+def _fetch_rest(address: str, file: io.FileIO, size: int, sha256: str, advance: Callable[[int], None]) -> bool:
     """Whether the file then has its hash; it is emptied if it hasn't."""
     if os.fstat(file.fileno()).st_size > size:
         file.truncate(0)
@@ -84,6 +89,7 @@ def _fetch_rest(address: str, file: io.FileIO, size: int, sha256: str) -> bool:
     while piece := file.read(PIECE):
         digest.update(piece)
         have += len(piece)
+        advance(len(piece))
     with _open_origin(address, size) as raw:
         if raw.size != size:
             file.truncate(0)
@@ -97,6 +103,7 @@ def _fetch_rest(address: str, file: io.FileIO, size: int, sha256: str) -> bool:
             _write_all(file, piece)
             digest.update(piece)
             have += len(piece)
+            advance(len(piece))
     if digest.hexdigest() != sha256:
         file.truncate(0)
         return False

@@ -81,20 +81,20 @@ def is_remote(address: str) -> bool:
 
 def status_of(url: str) -> RemoteStatus:
     """The file at `url`. Unreachable if there is none."""
-    files, path = _file_system(url)
-    return _status(url, _again(url, lambda: files.info(path)))
+    files, path = file_system_of(url)
+    return _status(url, with_retries(url, lambda: files.info(path)))
 
 
 def matches(url: str) -> list[RemoteStatus]:
     """The files that a glob matches, or that lie in a folder, by URL, hidden ones too; [] if it is a file."""
-    files, path = _file_system(url)
+    files, path = file_system_of(url)
     scheme = url.partition("://")[0]
     if has_glob(url):
-        found = _again(url, lambda: files.glob(path, detail=True))
-    elif scheme in ("http", "https") or not _again(url, lambda: files.isdir(path)):
+        found = with_retries(url, lambda: files.glob(path, detail=True))
+    elif scheme in ("http", "https") or not with_retries(url, lambda: files.isdir(path)):
         return []
     else:
-        found = _again(url, lambda: files.find(path, detail=True))
+        found = with_retries(url, lambda: files.find(path, detail=True))
     infos = {_url(scheme, name): info for name, info in found.items() if info.get("type") == "file"}
     return [_status(name, infos[name]) for name in sorted(infos)]
 
@@ -112,7 +112,7 @@ def open_remote(url: str) -> BinaryIO:
 # ------------------------------------------------------------------------------------------------------------------
 
 
-def _file_system(url: str) -> tuple[Any, str]:
+def file_system_of(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path in it. InputError without the package that it needs."""
     scheme = url.partition("://")[0]
     try:
@@ -153,8 +153,8 @@ def _status(url: str, info: dict[str, Any]) -> RemoteStatus:
     return RemoteStatus(url, size if isinstance(size, int) and size >= 0 else None, version)
 
 
-def _again(url: str, request: Callable[[], Result]) -> Result:
-    """What a request answers, tried again with back-off; Unreachable if it fails for good."""
+def with_retries(url: str, request: Callable[[], Result], *, done: str = "read") -> Result:
+    """What a request answers, tried again with back-off; Unreachable, "can't be `done`", if it fails for good."""
     attempts = 1 if url.startswith(_TRYING_AGAIN) else ATTEMPTS
     for attempt in range(1, attempts + 1):
         try:
@@ -165,16 +165,16 @@ def _again(url: str, request: Callable[[], Result]) -> Result:
             error = _reason(failure)
             if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError | IsADirectoryError):
                 missing = isinstance(error, FileNotFoundError)
-                kind = "isn't there" if missing else "can't be read"
+                kind = "isn't there" if missing else f"can't be {done}"
                 refusal = Unreachable(f"{shown_url(url)}: {kind} ({_line(error)}); {MEND}.")
                 refusal.lasting, refusal.missing = True, missing
                 raise refusal from error
             if "Credentials" in type(error).__name__:
-                refusal = Unreachable(f"{shown_url(url)}: can't be read ({_line(error)}); {MEND}.")
+                refusal = Unreachable(f"{shown_url(url)}: can't be {done} ({_line(error)}); {MEND}.")
                 refusal.lasting = True
                 raise refusal from error
             if attempt == attempts:
-                tried = f"can't be read, tried {ATTEMPTS} times" if attempts > 1 else "can't be read"
+                tried = f"can't be {done}, tried {ATTEMPTS} times" if attempts > 1 else f"can't be {done}"
                 raise Unreachable(f"{shown_url(url)}: {tried} ({_line(error)}); {MEND}.") from error
             time.sleep(with_jitter(FIRST_WAIT_S * 2 ** (attempt - 1)))
     raise AssertionError
@@ -221,7 +221,7 @@ class RangeFile(io.RawIOBase):
         super().__init__()
         self._url = url
         self._most_bytes = most_bytes
-        self._files, self._path = _file_system(url)
+        self._files, self._path = file_system_of(url)
         self._status = status_of(url)
         self._place = 0
         self._handle: Any = None
@@ -267,7 +267,7 @@ class RangeFile(io.RawIOBase):
     def _read(self, start: int, count: int) -> bytes:
         if self._copy is None:
             try:
-                return _again(self._url, lambda: self._range(start, count))
+                return with_retries(self._url, lambda: self._range(start, count))
             except _WithoutRanges:
                 self._copy = self._fetch_all()
         self._copy.seek(start)
@@ -305,7 +305,7 @@ class RangeFile(io.RawIOBase):
                 raise
             return copy
 
-        return _again(self._url, fetch)
+        return with_retries(self._url, fetch)
 
     def _fetch_into(self, copy: BinaryIO) -> None:
         with self._files.open(self._path, "rb", block_size=0) as stream:

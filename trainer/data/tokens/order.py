@@ -108,6 +108,18 @@ class Shuffle:
             shard[chosen], row[chosen] = self._locate_in_epoch(int(epoch), within[chosen])
         return epochs, shard, row
 
+    @property
+    def rows(self) -> int:
+        """Rows in one epoch."""
+        return self._rows.total
+
+    def window_of(self, epoch: int, shard: int) -> tuple[int, int]:
+        """[first, last): the counters within an epoch at which the rows of a shard are taken, among others'."""
+        shards, starts = self._epoch(epoch)
+        edges = starts[:: self._window].tolist()
+        window = int(np.flatnonzero(shards == shard)[0]) // self._window
+        return edges[window], edges[window + 1] if window + 1 < len(edges) else int(starts[-1])
+
     def _locate_in_epoch(self, epoch: int, within: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         shards, starts = self._epoch(epoch)
         edges = starts[:: self._window]

@@ -169,6 +169,8 @@ class WandbRun(Sink):
             artifact.add_reference(f"file://{path.resolve()}", name=name)
         for name, path in record.unhashed.items():
             artifact.add_reference(f"file://{path.resolve()}", name=name, checksum=False)
+        for name, address in record.addresses.items():
+            artifact.add_reference(address, name=name, checksum=False)
         for path in record.files:
             artifact.add_file(str(path), skip_cache=True)
         if record.folder is not None:
