@@ -1,10 +1,10 @@
 """An S3 bucket in the cluster's network: a daemon of moto on the login node, at an address of its own that can be cut.
 
-    store = BucketDaemon(cluster, folder)       its log goes to `folder`
-    url = store.fill(folder)                    "s3://data"
-    store.put(file, "data/train/shard-000000.tar")
-    store.cut_off(); store.connect()            packets to its address go nowhere, and come back as if nothing was
-    store.stop()
+store = BucketDaemon(cluster, folder)       its log goes to `folder`
+url = store.fill(folder)                    "s3://data"
+store.put(file, "data/train/shard-000000.tar")
+store.cut_off(); store.connect()            packets to its address go nowhere, and come back as if nothing was
+store.stop()
 """
 
 from __future__ import annotations
