@@ -1,4 +1,4 @@
-"""A dataset's manifest and tokenizer, and an index of tars, copied into the cache at a start: once for a node's ranks."""
+"""A dataset's manifest and tokenizer, or index of tars, copied into the cache at a start: once for a node's ranks."""
 
 from __future__ import annotations
 
