@@ -86,9 +86,11 @@ class Fetcher:
         self._readers.add(reader)
 
     def expect(self, shards: list[CachedShard]) -> None:
-        """Shards that are likely next, of sets that the run's order doesn't have."""
+        """Shards that are likely next, of sets that the run's order doesn't have; of those that it has all is known."""
+        lookahead = self._lookahead
+        known = lookahead is not None and any(lookahead.next_use(*each.name.split("/")) is not None for each in shards)
         with self._changed:
-            self._expected = shards
+            self._expected = [] if known else shards
             self._changed.notify_all()
 
     def acquire(self, shard: CachedShard) -> None:

@@ -1,0 +1,138 @@
+"""gs:// by an emulator of Google's storage, hf:// by a stand-in for the Hub: the same rows as of the folder."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+from tests.corpus import make_dataset
+from tests.data.text.servers import PlainHandler, served
+from trainer.config import Data
+from trainer.data.tokens.datasets import open_training
+from trainer.machine.host import free_port
+
+READ = """
+import sys
+import trainer.data.text.remote as remote
+remote.FIRST_WAIT_S = 0.01
+from trainer.config import Data
+from trainer.data.tokens.datasets import open_training
+from trainer.errors import InputError
+if sys.argv[3:]:
+    sys.modules[sys.argv[3]] = None
+try:
+    (dataset,) = open_training(Data(path=sys.argv[1], sequence_length=32, cache=sys.argv[2], shuffle_shards=2))
+    print([dataset.row(shard, 0).tolist() for shard in range(4)])
+except InputError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    make_dataset(folder / "train", documents=60, shards=4)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(data):
+    (dataset,) = open_training(Data(path=str(data), sequence_length=32, shuffle_shards=2))
+    return [dataset.row(shard, 0).tolist() for shard in range(4)]
+
+
+def read(*arguments, **environment):
+    """Reads rows in another process, whose libraries see this environment from the beginning."""
+    command = [sys.executable, "-c", READ, *map(str, arguments)]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    return json.loads(done.stdout) if done.returncode == 0 else done.stderr.splitlines()[-1]
+
+
+def test_a_bucket_of_google(data, rows, tmp_path, monkeypatch):
+    emulator = pytest.importorskip("gcp_storage_emulator.server")
+    gcsfs = pytest.importorskip("gcsfs")
+    port = free_port()
+    server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="texts")
+    server.start()
+    try:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        files = gcsfs.GCSFileSystem(token="anon", endpoint_url=f"http://127.0.0.1:{port}", skip_instance_cache=True)
+        files.put(f"{data}/", "texts/mine/", recursive=True)
+        asked = {"FSSPEC_GS_TOKEN": "anon", "NO_GCE_CHECK": "true"}
+        assert read("gs://texts/mine", tmp_path / "cache", **asked) == rows
+        assert "no manifest.json there" in read("gs://texts/others", tmp_path / "cache", **asked)
+    finally:
+        server.stop()
+
+
+class Hub(PlainHandler):
+    """What huggingface_hub asks of the Hub to list and read the files of a data set, owner/name at its branch main."""
+
+    def do_GET(self):
+        path = self.path.partition("?")[0]
+        listed = re.fullmatch("/api/datasets/owner/name/tree/main/?(.*)", path)
+        read = re.fullmatch("/datasets/owner/name/resolve/main/(.*)", path)
+        if re.fullmatch("/api/datasets/owner/name(/revision/main)?", path):
+            self._say({"_id": "0", "id": "owner/name", "sha": "0" * 40, "siblings": []})
+        elif listed and (self.root / listed[1]).is_dir():
+            self._say([self._described(each) for each in sorted((self.root / listed[1]).iterdir())])
+        elif read and (self.root / read[1]).is_file():
+            self._give((self.root / read[1]).read_bytes())
+        else:
+            self._send(b"", 404, {"X-Error-Code": "EntryNotFound" if "owner/name" in path else "RepoNotFound"})
+
+    do_HEAD = do_GET
+
+    def _described(self, path):
+        name = path.relative_to(self.root).as_posix()
+        if path.is_dir():
+            return {"type": "directory", "path": name, "oid": "0" * 40, "size": 0}
+        oid = hashlib.sha1(path.read_bytes()).hexdigest()
+        return {"type": "file", "path": name, "oid": oid, "size": path.stat().st_size}
+
+    def _say(self, value):
+        self._send(json.dumps(value).encode(), 200, {"Content-Type": "application/json"})
+
+    def _give(self, content):
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        first, last = (int(asked[1]), int(asked[2])) if asked else (0, len(content) - 1)
+        part = content[first : last + 1]
+        self._send(part, 206 if asked else 200, {"Content-Range": f"bytes {first}-{last}/{len(content)}"})
+
+    def _send(self, content, status, headers):
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+
+@contextmanager
+def hub(folder):
+    handler = type("Handler", (Hub,), {"root": folder})
+    with served(handler) as url:
+        yield url
+
+
+def test_a_data_set_on_the_hub(data, rows, tmp_path):
+    with hub(data) as url:
+        asked = {"HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_none"}
+        assert read("hf://datasets/owner/name", tmp_path / "cache", **asked) == rows
+        refused = read("hf://datasets/owner/other", tmp_path / "cache", **asked)
+        assert refused.startswith("data.path=hf://datasets/owner/other: no manifest.json there"), refused
+
+
+@pytest.mark.parametrize(
+    ("url", "package"), [("gs://texts/mine", "gcsfs"), ("hf://datasets/owner/name", "huggingface_hub")]
+)
+def test_without_the_package_a_line_names_the_extra(tmp_path, url, package):
+    refused = read(url, tmp_path / "cache", package)
+    assert refused.startswith(f"{url}/manifest.json: {url[:5]}")
+    assert "needs a package that is missing" in refused
+    assert 'pip install "banyan-train[data]"' in refused
