@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from collections.abc import Callable
 
 from trainer.data.text.remote import BLOCK, RangeFile, Unreachable, is_remote, shown_url
 from trainer.errors import InputError
@@ -58,14 +59,17 @@ def read_small(address: str, most_bytes: int) -> bytes:
         return io.BufferedReader(raw, BLOCK).read(size)
 
 
-def fetch_hashed(address: str, file: io.FileIO, *, size: int, sha256: str) -> None:
+def fetch_hashed(
+    address: str, file: io.FileIO, *, size: int, sha256: str, advance: Callable[[int], None] = lambda count: None
+) -> None:
     """Fetches the file at `address` into `file`, durably, from where that ends: a former attempt's work isn't lost.
 
-    Unreachable if it can't be read, BadFile if it isn't `size` bytes with that hash: `file` is empty then.
+    `advance` is told of bytes that are in the file. Unreachable if it can't be read, BadFile if it isn't `size` bytes
+    with that hash: `file` is empty then.
     """
     resumed = os.fstat(file.fileno()).st_size > 0
     for _ in range(1 + resumed):
-        if fetch_all(address, file, size=size) == sha256:
+        if fetch_all(address, file, size=size, advance=advance) == sha256:
             return
         file.truncate(0)
     raise BadFile(f"{shown_url(address)}: its content isn't what the manifest says (sha256 differs)")
@@ -77,7 +81,7 @@ def _write_all(file: io.FileIO, piece: bytes) -> None:
         view = view[file.write(view) :]
 
 
-def fetch_all(address: str, file: io.FileIO, *, size: int) -> str:
+def fetch_all(address: str, file: io.FileIO, *, size: int, advance: Callable[[int], None] = lambda count: None) -> str:
     """Fetches the file at `address` into `file`, durably, from where that ends; the sha256 of all of it.
 
     Unreachable if it can't be read, BadFile if it isn't `size` bytes: `file` is empty then.
@@ -89,6 +93,7 @@ def fetch_all(address: str, file: io.FileIO, *, size: int) -> str:
     while piece := file.read(PIECE):
         digest.update(piece)
         have += len(piece)
+        advance(len(piece))
     with _open_origin(address, size) as raw:
         if raw.size != size:
             file.truncate(0)
@@ -102,5 +107,6 @@ def fetch_all(address: str, file: io.FileIO, *, size: int) -> str:
             _write_all(file, piece)
             digest.update(piece)
             have += len(piece)
+            advance(len(piece))
     os.fsync(file.fileno())
     return digest.hexdigest()
