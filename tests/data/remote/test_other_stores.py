@@ -18,19 +18,20 @@ from trainer.data.tokens.datasets import open_training
 from trainer.machine.host import free_port
 
 READ = """
-import sys
+import json, sys
 import trainer.data.text.remote as remote
 remote.FIRST_WAIT_S = 0.01
 from trainer.config import Data
 from trainer.data.tokens.datasets import open_training
 from trainer.errors import InputError
-if sys.argv[3:]:
-    sys.modules[sys.argv[3]] = None
-try:
-    (dataset,) = open_training(Data(path=sys.argv[1], sequence_length=32, cache=sys.argv[2], shuffle_shards=2))
-    print([dataset.row(shard, 0).tolist() for shard in range(4)])
-except InputError as error:
-    sys.exit(str(error))
+cache, missing, *urls = sys.argv[1:]
+sys.modules.update(dict.fromkeys(missing.split()))
+for url in urls:
+    try:
+        (dataset,) = open_training(Data(path=url, sequence_length=32, cache=cache, shuffle_shards=2))
+        print(json.dumps([dataset.row(shard, 0).tolist() for shard in range(4)]))
+    except InputError as error:
+        print(json.dumps(str(error)))
 """
 
 
@@ -47,11 +48,12 @@ def rows(data):
     return [dataset.row(shard, 0).tolist() for shard in range(4)]
 
 
-def read(*arguments, **environment):
-    """Reads rows in another process, whose libraries see this environment from the beginning."""
-    command = [sys.executable, "-c", READ, *map(str, arguments)]
+def read(cache, *urls, missing="", **environment):
+    """Rows at URLs, or why they can't be read; in another process, whose libraries have this environment."""
+    command = [sys.executable, "-c", READ, str(cache), missing, *urls]
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
-    return json.loads(done.stdout) if done.returncode == 0 else done.stderr.splitlines()[-1]
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_a_bucket_of_google(data, rows, tmp_path, monkeypatch):
@@ -68,8 +70,9 @@ def test_a_bucket_of_google(data, rows, tmp_path, monkeypatch):
         files.put(f"{data}/", "texts/mine/", recursive=True)
         # which the emulator doesn't have: buckets of folders, asked for by gRPC
         asked = {"FSSPEC_GS_TOKEN": "anon", "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
-        assert read("gs://texts/mine", tmp_path / "cache", **asked) == rows
-        assert "no manifest.json there" in read("gs://texts/others", tmp_path / "cache", **asked)
+        found, refused = read(tmp_path / "cache", "gs://texts/mine", "gs://texts/others", **asked)
+        assert found == rows
+        assert refused.startswith("data.path=gs://texts/others: no manifest.json there"), refused
     finally:
         server.stop()
 
@@ -132,16 +135,14 @@ def hub(folder):
 def test_a_data_set_on_the_hub(data, rows, tmp_path):
     with hub(data) as url:
         asked = {"HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_none"}
-        assert read("hf://datasets/owner/name", tmp_path / "cache", **asked) == rows
-        refused = read("hf://datasets/owner/other", tmp_path / "cache", **asked)
+        urls = [f"hf://datasets/owner/{name}" for name in ("name", "other")]
+        found, refused = read(tmp_path / "cache", *urls, **asked)
+        assert found == rows
         assert refused.startswith("data.path=hf://datasets/owner/other: no manifest.json there"), refused
 
 
-@pytest.mark.parametrize(
-    ("url", "package"), [("gs://texts/mine", "gcsfs"), ("hf://datasets/owner/name", "huggingface_hub")]
-)
-def test_without_the_package_a_line_names_the_extra(tmp_path, url, package):
-    refused = read(url, tmp_path / "cache", package)
-    assert refused.startswith(f"{url}/manifest.json: {url[:5]}")
-    assert "needs a package that is missing" in refused
-    assert 'pip install "banyan-train[data]"' in refused
+def test_without_the_package_a_line_names_the_extra(tmp_path):
+    urls = ["gs://texts/mine", "hf://datasets/owner/name"]
+    for url, refused in zip(urls, read(tmp_path / "cache", *urls, missing="gcsfs huggingface_hub"), strict=True):
+        assert refused.startswith(f"{url}/manifest.json: {url[:5]} needs a package that is missing")
+        assert refused.endswith('pip install "banyan-train[data]".')
