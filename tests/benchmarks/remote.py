@@ -1,10 +1,11 @@
 """`python -m tests.benchmarks.remote`: how long training waits for token shards that a slow store has.
 
-python -m tests.benchmarks.remote [--tokens_per_second 1000000] [--seconds 60] [--tiny]
+python -m tests.benchmarks.remote [--tokens_per_second 1000000] [--seconds 60] [--nodes 1] [--tiny]
 
 A process serves shards by HTTP as a store would that is 50 ± 25 ms away, fails one request in a hundred and has a link
 of so many megabytes a second. Batches are taken at a steady pace, as by a step that computes in between; what is
 measured is how long each is waited for once the first has come, as a share of all time, and the wait for the first.
+With more nodes it is one of them, which takes its share of each batch; the tokens a second are all nodes' together.
 """
 
 from __future__ import annotations
@@ -35,13 +36,15 @@ def serve(folder: Path, bytes_per_second: float, pipe: Any) -> None:
 
 
 def take_batches(
-    path: str, cache: Path | None, *, cache_bytes: int, tokens_per_second: float, seconds: float
+    path: str, cache: Path | None, *, cache_bytes: int, tokens_per_second: float, seconds: float, nodes: int
 ) -> dict[str, Any]:
     """Takes batches at a pace; what was waited for."""
     from trainer.config import Data
-    from trainer.data.tokens.datasets import look_ahead, open_training, weights_of
+    from trainer.data.tokens.datasets import look_ahead, open_training
+    from trainer.data.tokens.history import History
     from trainer.data.tokens.loader import Loader
-    from trainer.data.tokens.order import Order, extend
+    from trainer.data.tokens.mixture import mixture_in
+    from trainer.data.tokens.order import Order
     from trainer.objective.causal import Causal
 
     data = Data(
@@ -50,12 +53,14 @@ def take_batches(
     began = time.perf_counter()
     datasets = open_training(data)
     counts = [dataset.rows for dataset in datasets]
-    order = Order(counts, extend([], first=0, rows=counts, weights=weights_of(data)), seed=0, window=4)
-    step_s = ROWS * LENGTH / tokens_per_second
+    batch, mixture = ROWS * nodes, mixture_in(data, counts)
+    history = History([], []).go_on(step=0, position=0, batch_size=batch, rows=counts, mixture=mixture)
+    order = Order(counts, history.segments, seed=0, window=4)
+    step_s = batch * LENGTH / tokens_per_second
     steps = int(seconds / step_s)
-    lookahead = look_ahead(datasets, order, start=0, stop=(steps + 1) * ROWS)
+    lookahead = look_ahead(datasets, order, start=0, stop=(steps + 1) * batch)
     to_batch = Causal(LENGTH, None).to_batch
-    batches = Loader(datasets, order, ROWS, ROWS, 0, 1, to_batch, data.prefetch, lookahead=lookahead).batches(0)
+    batches = Loader(datasets, order, batch, ROWS, 0, nodes, to_batch, data.prefetch, lookahead=lookahead).batches(0)
     next(batches)
     first_s = time.perf_counter() - began
     waits, started = [], time.perf_counter()
@@ -66,12 +71,13 @@ def take_batches(
         waits.append(time.perf_counter() - asked)
     whole = time.perf_counter() - started
     return {
-        "tokens_per_second": steps * ROWS * LENGTH / whole,
+        "tokens_per_second": steps * batch * LENGTH / whole,
         "wait_share": sum(waits) / whole,
         "longest_wait_ms": 1000 * max(waits),
         "median_wait_ms": 1000 * statistics.median(waits),
         "first_batch_s": first_s,
-        "epochs": steps * ROWS / datasets[0].rows.total,
+        "epochs": steps * batch / datasets[0].rows.total,
+        "bytes_of_rows": (steps + 1) * ROWS * (LENGTH + 1) * 2,
     }
 
 
@@ -80,6 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--tokens_per_second", type=float, default=1e6)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--megabytes_per_second", type=float, default=20)
     parser.add_argument("--tiny", action="store_true")
     given = parser.parse_args()
@@ -93,7 +100,7 @@ def main() -> None:
         context = multiprocessing.get_context("spawn")
         server = context.Process(target=serve, args=(folder / "shards", given.megabytes_per_second * 1e6, there))
         server.start()
-        pace: dict[str, Any] = {"cache_bytes": shards // 2, "seconds": seconds}
+        pace: dict[str, Any] = {"cache_bytes": shards // 2, "seconds": seconds, "nodes": given.nodes}
         pace["tokens_per_second"] = 1e5 if given.tiny else given.tokens_per_second
         local = take_batches(str(folder / "shards"), None, **pace)
         found = take_batches(here.recv(), Path(scratch) / "cache", **pace)

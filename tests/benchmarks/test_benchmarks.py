@@ -65,6 +65,12 @@ def test_loss_benchmark_measures_ours_and_torch_s(tmp_path):
         assert name in table
 
 
+def test_a_slow_store_is_measured():
+    found = json.loads(run("remote", "--tiny", "--nodes", 2))
+    assert found["from the store"]["bytes"] >= found["from the store"]["bytes_of_rows"] > 0
+    assert 0 <= found["from the folder"]["wait_share"] <= 1
+
+
 @pytest.mark.full
 def test_profiler_names_the_operators():
     assert "aten::mm" in run("profiler", "--tiny", "--steps", 2)

@@ -303,7 +303,11 @@ class Data:
         later=True,
     )
     cache_bytes: int = knob(
-        64 * 2**30, "Most that it holds; what is needed last goes first.", "bytes", low=1, later=True
+        64 * 2**30,
+        "Most that it holds; what is needed last goes first. With 0 tars of others are read where they lie, by ranges.",
+        "bytes",
+        low=0,
+        later=True,
     )
     on_bad_shard: str = knob(
         "stop",

@@ -36,7 +36,8 @@ Guess = Callable[[np.ndarray], str]
 class GroupScore:
     """What was scored of a group: `nats` over `tokens` targets, which are `text_bytes` of its documents.
 
-    Where not all of a document is scored, as many of its bytes count as of its tokens.
+    Where not all of a document is scored, as many of its bytes count as of its tokens. `text_bytes` is 0 where a
+    document was tokens already when it came: the bytes of its text aren't known, nor then the group's.
     """
 
     documents: int
@@ -77,6 +78,7 @@ class ScoredDocuments:
         found: dict[str, dict[str, GroupScore]] = {}
         for kind, (names, members) in self.groups.items():
             sums = [np.bincount(members, weights, len(names)) for weights in (None, self.tokens, self.text_bytes, nats)]
+            sums[2][members[(self.text_bytes == 0) & (self.tokens > 0)]] = 0
             scores = {
                 name: GroupScore(int(documents), int(tokens), float(text_bytes), float(loss))
                 for name, documents, tokens, text_bytes, loss in zip(names, *sums, strict=True)

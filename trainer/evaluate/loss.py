@@ -41,11 +41,12 @@ class Score:
     groups: dict[str, dict[str, GroupScore]] = field(default_factory=dict)
 
     def group_measures(self) -> dict[str, float]:
-        """Of each group its bits per byte and tokens per byte, by KIND/NAME/MEASURE."""
+        """Of each group its bits per byte and tokens per byte, by KIND/NAME/MEASURE; none where bytes aren't known."""
         return {
             f"{kind}/{name}/{measure}": getattr(group, measure)
             for kind, groups in self.groups.items()
             for name, group in groups.items()
+            if group.text_bytes
             for measure in ("bits_per_byte", "tokens_per_byte")
         }
 
@@ -141,7 +142,9 @@ def score(
     groups = documents.by_group(mesh) if documents else {}
     if manifest.has_targets or objective.unit != TOKENS:
         return Score(loss, None, tokens, objective.unit, means, objective.scale)
-    bpb = bits_per_byte(nats_per_token=loss, tokens=manifest.tokens, text_bytes=manifest.text_bytes)
+    bpb = None
+    if manifest.knows_bytes:
+        bpb = bits_per_byte(nats_per_token=loss, tokens=manifest.tokens, text_bytes=manifest.text_bytes)
     return Score(loss, bpb, tokens, objective.unit, means, objective.scale, groups)
 
 

@@ -44,6 +44,8 @@ def loss_outcomes(
     for kind, (names, members) in scored.groups.items():
         for name, group in result.groups[kind].items():
             chosen = np.flatnonzero(members == names.index(name))
+            if not group.text_bytes:
+                continue
             measured = _bits(group.bits_per_byte, -nats[chosen], scored.text_bytes[chosen], resamples)
             measured.append(Measured("tokens_per_byte", group.tokens_per_byte, higher_is_better=False))
             task = f"{dataset.name}/{kind}/{name}"

@@ -55,6 +55,7 @@ def announce_end(
             and config.model.head == CAUSAL
             and not dataset.is_uneven
             and not any(other.is_uneven for other in training)
+            and not any(other.remote for other in training)  # nothing is fetched for a yardstick
         ):
             yardstick = bigram_loss(training, dataset, rows=score.tokens // dataset.sequence_length)
             tracker.log(

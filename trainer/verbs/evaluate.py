@@ -123,6 +123,7 @@ def _by_group(result: Score) -> list[str]:
         width = max(map(len, (kind, *groups)))
         lines.append(f"  {kind:{width}}  documents       tokens  tokens/byte  nats/token  bits/byte")
         for name, each in groups.items():
-            figures = f"{each.tokens_per_byte:11.4f}  {each.loss:10.4f}  {each.bits_per_byte:9.4f}"
+            per_byte = (f"{each.tokens_per_byte:11.4f}", f"{each.bits_per_byte:9.4f}") if each.text_bytes else ("", "")
+            figures = f"{per_byte[0]:>11}  {each.loss:10.4f}  {per_byte[1]:>9}".rstrip()
             lines.append(f"  {name:{width}}  {each.documents:9,}  {each.tokens:11,}  {figures}")
     return lines

@@ -215,7 +215,9 @@ def _manifest(
         shards=tuple(each.shard for each in indexed),
         rejected=dict(sorted(rejected.items())),
         documents_read=sum(each.records for each in indexed),
-        indexed=IndexedRecord(data.text_field, data.most_document_bytes, engine),
+        indexed=IndexedRecord(
+            data.text_field, data.most_document_bytes, engine, sum(each.stored_tokens for each in indexed)
+        ),
     )
 
 

@@ -18,7 +18,7 @@ from trainer.data.tokens.datasets import open_training
 from trainer.data.tokens.history import History
 from trainer.data.tokens.mixture import mixture_in
 from trainer.data.tokens.order import Order
-from trainer.run.provenance import print_step
+from trainer.run.provenance import open_order, print_step
 
 
 def losses(run_dir):
@@ -91,12 +91,14 @@ def test_skipped_rows_are_in_the_history_the_metrics_and_a_listing(data, tmp_pat
 def test_two_nodes_train_from_a_bucket_that_goes_away_and_has_a_damaged_shard(tmp_path):
     """Each with a cache of its own, a quarter of the data; the store is cut off for 20 s, and a shard mended late."""
     folder = tmp_path / "data"
-    make_dataset(folder / "train", documents=1600, shards=40)
-    steps = 150
+    make_dataset(folder / "train", documents=240, shards=40)
+    steps = 180  # more than an epoch
     assert run_ranks(pretrain, small_config(folder, tmp_path / "local", train__steps=steps), 4) == [0] * 4
+    places = [place.shard for place in open_order(tmp_path / "local").order.places(0, steps * 8)]
+    late = next(shard for shard in places if shard not in places[: 130 * 8])  # 64 steps are read at once
     with bucket_server() as server:
         url = fill_bucket(folder)
-        name, good = damage_in_bucket(url, "train/shard-000020.tar")
+        name, good = damage_in_bucket(url, f"train/shard-{late:06d}.tar")
         config = small_config(url, tmp_path / "run", train__steps=steps)
         config.data.cache, config.data.cache_bytes = str(tmp_path / "node"), shard_bytes(folder) // 4
         config.data.on_bad_shard, config.data.shard_patience_s = "retry", 5.0
@@ -106,6 +108,7 @@ def test_two_nodes_train_from_a_bucket_that_goes_away_and_has_a_damaged_shard(tm
         assert not ranks.errors()
         server.stop()
         time.sleep(20)
+        assert step_of(tmp_path / "run") < steps // 2
         server.start()  # with what it had
         put_in_bucket(name, good)
         assert ranks.wait(300) == [0] * 4

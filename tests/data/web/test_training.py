@@ -47,9 +47,11 @@ def test_killed_in_mid_shard_it_goes_on_at_another_world_size_with_every_row_of_
     settings = mixed(folder) | {"train__steps": steps, "checkpoint__every": 7, "track__every": 1}
     assert run_ranks(pretrain, small_config(folder, folder / "calm", **settings), 1) == [0]
     config = small_config(folder, folder / "killed", **settings)
+    config.data.cache = str(folder / "cache")  # as if the tars and our own shards lay on a mount
     ranks = start_ranks(pretrain, config, 2)
     ranks.kill_once_saved(folder / "killed")
     assert run_ranks(pretrain, config, 1) == [0]
+    assert list((folder / "cache").rglob("*.source.tar"))
     calm, killed = (
         {row["step"]: row for row in read_metrics(folder / name) if "train/loss" in row} for name in ("calm", "killed")
     )

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
+from trainer.data.remote.cached_shard import CachedShard
 from trainer.data.remote.fetching import RETRY, SKIP, Fetching
 from trainer.data.remote.lookahead import Lookahead
 from trainer.data.remote.origin import BadFile
-from trainer.data.remote.shard_cache import CachedShard, NoRoom, ShardCache
+from trainer.data.remote.shard_cache import NoRoom, ShardCache
 from trainer.data.text.remote import MEND, Unreachable, shown_url, with_jitter
 from trainer.errors import BanyanError, InputError, StorageError
 from trainer.machine.credentials import masked
@@ -85,9 +86,11 @@ class Fetcher:
         self._readers.add(reader)
 
     def expect(self, shards: list[CachedShard]) -> None:
-        """Shards that are likely next, of sets that the run's order doesn't have."""
+        """Shards that are likely next, of sets that the run's order doesn't have; of those that it has all is known."""
+        lookahead = self._lookahead
+        known = lookahead is not None and any(lookahead.next_use(*each.name.split("/")) is not None for each in shards)
         with self._changed:
-            self._expected = shards
+            self._expected = [] if known else shards
             self._changed.notify_all()
 
     def acquire(self, shard: CachedShard) -> None:
@@ -135,10 +138,7 @@ class Fetcher:
         """What is wrong with a shard, and the mend."""
         failure, named = self._failures.get(shard), shown_url(shard.address)
         why = "" if failure is None else failure.line.removeprefix(f"{named}: ").rstrip(".")
-        mend = (
-            "put it there as prepare wrote it and run the same command again, or set data.on_bad_shard=retry to wait "
-            "for it, or skip to go on without its rows"
-        )
+        mend = f"{shard.mend}, or set data.on_bad_shard=retry to wait for it, or skip to go on without its rows"
         if failure is not None and failure.lasting:
             return f"{named}: {why}; tried {failure.tries} times; {mend}."
         return (

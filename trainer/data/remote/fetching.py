@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,10 +64,11 @@ def _make_shared(folder: Path) -> None:
     if folder.is_dir():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        folder.mkdir()
-    except FileExistsError:  # another rank was quicker
-        if not folder.is_dir():
+        fresh.chmod(0o1777)  # whatever the umask
+        fresh.rename(folder)  # and never without: another user may come at any moment
+    except OSError:
+        fresh.rmdir()
+        if not folder.is_dir():  # another rank was quicker
             raise
-        return
-    folder.chmod(0o1777)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from trainer.data.remote.shard_cache import CachedShard, folder_name
+from trainer.data.remote.cached_shard import CachedShard, folder_name
 from trainer.data.tokens.order import Order
 
 SCANNED = 2**13  # positions that are looked up at once: 3 ms, during which no other thread of Python runs
@@ -33,18 +33,31 @@ class _Needs:
         return float(piece[piece.searchsorted(position)])
 
 
+# Shards and rows of a dataset, both (n,) → the shards that the rows end in (n,): they may go on in the next ones
+LastShards = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
 class Lookahead:
     """The needs of a run from position `start` to before `stop`. Threads may share it.
 
     `shards` are those of the datasets that are fetched, by their fingerprints; `most_bytes` of them are looked for.
+    `last_shards` tell where rows end.
     """
 
     def __init__(
-        self, order: Order, shards: Mapping[str, list[CachedShard]], *, start: int, stop: int, most_bytes: int
+        self,
+        order: Order,
+        shards: Mapping[str, list[CachedShard]],
+        last_shards: Mapping[str, LastShards],
+        *,
+        start: int,
+        stop: int,
+        most_bytes: int,
     ) -> None:
         self._order = order
         self._shards = {order.fingerprints.index(fingerprint): each for fingerprint, each in shards.items()}
-        self._by_name = {(folder_name(s.fingerprint), s.shard.file): s for each in shards.values() for s in each}
+        self._last_shards = {order.fingerprints.index(fingerprint): each for fingerprint, each in last_shards.items()}
+        self._by_name = {(folder_name(s.fingerprint), s.file): s for each in shards.values() for s in each}
         self._all = len(self._by_name)
         self._needs: dict[CachedShard, _Needs] = {}
         self._position = self._scanned = start
@@ -90,11 +103,30 @@ class Lookahead:
             return False
         places = self._order.locate(np.arange(self._scanned, stop))
         for dataset, shards in self._shards.items():
-            chosen = np.flatnonzero(places.dataset == dataset)
-            by_shard = chosen[np.argsort(places.shard[chosen], kind="stable")]
-            numbers, starts = np.unique(places.shard[by_shard], return_index=True)
-            for number, positions in zip(numbers.tolist(), np.split(by_shard, starts[1:]), strict=True):
-                if len(positions):
-                    self._needs.setdefault(shards[number], _Needs()).pieces.append(positions + self._scanned)
+            positions = np.flatnonzero(places.dataset == dataset)
+            numbers = places.shard[positions]
+            numbers, positions = _each_shard(
+                numbers, self._last_shards[dataset](numbers, places.row[positions]), positions
+            )
+            for number, needed in _by_shard(numbers, positions):
+                self._needs.setdefault(shards[number], _Needs()).pieces.append(needed + self._scanned)
         self._scanned = stop
         return True
+
+
+def _each_shard(first: np.ndarray, last: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The shards from `first` to `last` of each position, and the position with each of them."""
+    numbers, repeated = [first], [positions]
+    while len(positions):
+        going_on = last > first
+        first, last, positions = first[going_on] + 1, last[going_on], positions[going_on]
+        numbers.append(first)
+        repeated.append(positions)
+    return np.concatenate(numbers), np.concatenate(repeated)
+
+
+def _by_shard(numbers: np.ndarray, positions: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Each shard with its positions, ascending."""
+    order = np.lexsort((positions, numbers))
+    found, starts = np.unique(numbers[order], return_index=True)
+    yield from zip(found.tolist(), np.split(positions[order], starts[1:]), strict=bool(len(found)))

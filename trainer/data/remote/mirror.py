@@ -1,24 +1,31 @@
-"""A dataset's manifest and tokenizer, copied into the cache at a start: once for all ranks of a node."""
+"""A dataset's manifest and tokenizer, or index of tars, copied into the cache at a start: once for a node's ranks."""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import xxhash
 
+from trainer.data.remote.cached_shard import folder_name
 from trainer.data.remote.fetching import Fetching
 from trainer.data.remote.file_lock import file_lock
-from trainer.data.remote.origin import read_small
-from trainer.data.remote.shard_cache import folder_name, started_ns
+from trainer.data.remote.origin import fetch_hashed, read_small
+from trainer.data.remote.shard_cache import PARTIAL, started_ns
 from trainer.data.text.remote import Unreachable, is_remote, shown_url
 from trainer.data.tokens import manifest as manifests
 from trainer.data.tokens.tokenizer import CONFIG, FILE, TEMPLATE, tokenizer_sha256
 from trainer.errors import InputError
 from trainer.machine.durable import storage_errors, write_bytes
 
+THREADS = 8  # that copy an index
 MOST_TOKENIZER_BYTES = 2**28  # of tokenizer.json, and of what lies beside it
 
 
@@ -99,3 +106,29 @@ def _complete(noted: Path, address: str, cache_folder: Path) -> Mirror:
         )
     write_bytes(own, content)
     return Mirror(folder, address)
+
+
+def mirror_files(folder: Path, address: str, files: Mapping[str, tuple[int, str]]) -> None:
+    """Copies files of the dataset at `address` to a mirror's folder: names, with their bytes and sha256.
+
+    Unreachable if one can't be read, BadFile if it is another. The first of a node's ranks does it, the others wait.
+    """
+    done = folder / "files"
+    with storage_errors(folder), file_lock(folder / "files.lock"):
+        if _is_fresh(done):
+            return
+        with ThreadPoolExecutor(THREADS) as requests:
+            list(requests.map(lambda name: _mirror_file(folder / name, f"{address}/{name}", *files[name]), files))
+        write_bytes(done, b"")
+
+
+def _mirror_file(path: Path, address: str, size: int, sha256: str) -> None:
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
+            return
+    partial = path.with_name(f"{path.name}.{size}{PARTIAL}")
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    with open(os.open(partial, flags, 0o600), "r+b", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # who makes room leaves it
+        fetch_hashed(address, file, size=size, sha256=sha256)
+        os.replace(partial, path)

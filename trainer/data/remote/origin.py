@@ -69,8 +69,9 @@ def fetch_hashed(
     """
     resumed = os.fstat(file.fileno()).st_size > 0
     for _ in range(1 + resumed):
-        if _fetch_rest(address, file, size, sha256, advance):
+        if fetch_all(address, file, size=size, advance=advance) == sha256:
             return
+        file.truncate(0)
     raise BadFile(f"{shown_url(address)}: its content isn't what the manifest says (sha256 differs)")
 
 
@@ -80,8 +81,11 @@ def _write_all(file: io.FileIO, piece: bytes) -> None:
         view = view[file.write(view) :]
 
 
-def _fetch_rest(address: str, file: io.FileIO, size: int, sha256: str, advance: Callable[[int], None]) -> bool:
-    """Whether the file then has its hash; it is emptied if it hasn't."""
+def fetch_all(address: str, file: io.FileIO, *, size: int, advance: Callable[[int], None] = lambda count: None) -> str:
+    """Fetches the file at `address` into `file`, durably, from where that ends; the sha256 of all of it.
+
+    Unreachable if it can't be read, BadFile if it isn't `size` bytes: `file` is empty then.
+    """
     if os.fstat(file.fileno()).st_size > size:
         file.truncate(0)
     digest, have = hashlib.sha256(), 0
@@ -104,8 +108,5 @@ def _fetch_rest(address: str, file: io.FileIO, size: int, sha256: str, advance: 
             digest.update(piece)
             have += len(piece)
             advance(len(piece))
-    if digest.hexdigest() != sha256:
-        file.truncate(0)
-        return False
     os.fsync(file.fileno())
-    return True
+    return digest.hexdigest()

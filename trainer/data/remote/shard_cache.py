@@ -2,6 +2,7 @@
 
     FINGERPRINT/shard-000000.tar                 whole, with the hash that the manifest states
     FINGERPRINT/shard-000000.index               made from it
+    FINGERPRINT/shard-000000.source.tar          of others: where its index was read from, with its .sha256 beside it
     FINGERPRINT/shard-000000.tar.BYTES.partial   what has come of one that will have so many bytes
     FINGERPRINT/shard-000000.tar.lock            held by who fetches or checks it
     FINGERPRINT/manifest.json, tokenizer/        (mirror.py)
@@ -14,24 +15,18 @@ of a killed process are free, and what it had fetched is there.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import math
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-
+from trainer.data.remote.cached_shard import COMPANIONS, CachedShard
 from trainer.data.remote.file_lock import file_lock, is_at, try_lock
-from trainer.data.remote.origin import BadFile, fetch_hashed
-from trainer.data.text.remote import shown_url
-from trainer.data.tokens.manifest import Shard
-from trainer.data.tokens.shard_index import build_index, hash_index, index_path, write_index
-from trainer.errors import InputError
+from trainer.data.remote.origin import BadFile
 from trainer.machine.durable import sync
 
 PARTIAL, LOCK = ".partial", ".lock"
@@ -44,22 +39,6 @@ NextUse = Callable[[str, str], float | None]
 
 class NoRoom(Exception):
     """All that the cache holds is needed before this shard, or held by others."""
-
-
-@dataclass(frozen=True)
-class CachedShard:
-    """A shard of a dataset by its fingerprint, and where it comes from."""
-
-    fingerprint: str
-    number: int
-    shard: Shard = field(compare=False)
-    dtype: str = field(compare=False)
-    address: str = field(compare=False)
-
-    @property
-    def name(self) -> str:
-        """Of its file in the cache, below the cache's folder."""
-        return f"{folder_name(self.fingerprint)}/{self.shard.file}"
 
 
 @dataclass(frozen=True)
@@ -84,11 +63,6 @@ def _started_ns(process: int) -> int:
         return _IMPORTED_NS
     age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     return time.time_ns() - int(age_s * 1e9)
-
-
-def folder_name(fingerprint: str) -> str:
-    """A dataset's folder in the cache."""
-    return fingerprint[:32]
 
 
 class ShardCache:
@@ -166,10 +140,8 @@ class ShardCache:
         """Whether a shard that an earlier start left is whole; it goes if it isn't."""
         try:
             with open(path, "rb") as file:
-                whole = os.fstat(file.fileno()).st_size == shard.shard.bytes
-                whole = whole and hashlib.file_digest(file, "sha256").hexdigest() == shard.shard.sha256
-                if whole and index_path(path).is_file():
-                    _mark_checked(file.fileno())
+                if os.fstat(file.fileno()).st_size == shard.shard.bytes and shard.is_whole(path, file):
+                    mark_checked(file.fileno())
                     return True
         except FileNotFoundError:
             return False
@@ -182,23 +154,15 @@ class ShardCache:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         with open(os.open(partial, flags, 0o600), "r+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # who makes room leaves it
-            fetch_hashed(shard.address, file, size=shard.shard.bytes, sha256=shard.shard.sha256)
-            index = self._index(shard, partial)
-            write_index(path, index)
-            _mark_checked(file.fileno())
+            shard.fetch(file)
+            try:
+                shard.admit(partial, path)
+            except BadFile:
+                partial.unlink()
+                raise
+            mark_checked(file.fileno())
             os.replace(partial, path)
         sync(path.parent)
-
-    def _index(self, shard: CachedShard, partial: Path) -> np.ndarray:
-        try:
-            index = build_index(partial, shard.dtype)
-        except InputError as error:
-            partial.unlink()
-            raise BadFile(f"{shown_url(shard.address)}: it is no token shard ({error})") from error
-        if shard.shard.index_sha256 is not None and hash_index(index) != shard.shard.index_sha256:
-            partial.unlink()
-            raise BadFile(f"{shown_url(shard.address)}: the manifest's index isn't the shard's")
-        return index
 
     # --------------------------------------------------------------------------------------------------------- room
 
@@ -291,9 +255,11 @@ def _remove_unless_held(path: Path) -> bool:
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
     if path.suffix == ".tar":
-        index_path(path).unlink(missing_ok=True)
+        for companion in COMPANIONS:
+            path.with_suffix(companion).unlink(missing_ok=True)
 
 
-def _mark_checked(descriptor: int) -> None:
+def mark_checked(descriptor: int) -> None:
+    """Notes that a file is what it should be, as of now."""
     now = time.time_ns()
     os.utime(descriptor, ns=(now, now))

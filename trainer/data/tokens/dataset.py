@@ -12,7 +12,7 @@ import numpy as np
 from trainer.data.remote.fetcher import fetcher_of
 from trainer.data.remote.fetching import Fetching
 from trainer.data.remote.mirror import find_mirror
-from trainer.data.remote.remote_shards import RemoteShards
+from trainer.data.remote.remote_shards import RemoteShards, RemoteTokenShards
 from trainer.data.text.remote import shown_url
 from trainer.data.tokens.block_members import KINDS, LACKING
 from trainer.data.tokens.manifest import Manifest, read_manifest
@@ -20,7 +20,7 @@ from trainer.data.tokens.order import Rows
 from trainer.data.tokens.packing import Packing, RowTable, lay_out
 from trainer.data.tokens.shard_index import build_index, unfitting
 from trainer.data.tokens.shards import Shards, find_missing
-from trainer.data.tokens.stream_rows import first_tokens, rows_by_shard
+from trainer.data.tokens.stream_rows import first_tokens, last_shards, rows_by_shard
 from trainer.data.tokens.token_rows import GatheredRows, TokenRows
 from trainer.data.tokens.tokenizer import tokenizer_sha256
 from trainer.errors import InputError
@@ -93,6 +93,12 @@ class Dataset:
     def starts_of(self, shards: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """The first token, by its place in the shard, of rows of the stream: all (n,)."""
         return self._first_tokens[shards] + rows * self.sequence_length
+
+    def last_shards(self, shards: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The shards in which rows end: (n,). Those of the stream may go on in the next tars of others."""
+        if self.packing is not None:
+            return shards
+        return last_shards(self.manifest, self.sequence_length, shards, rows)
 
     @cached_property
     def _first_rows(self) -> np.ndarray:
@@ -250,12 +256,7 @@ def open_dataset(
     lacking = [name for name in members if name not in manifest.members]
     if lacking:
         raise InputError(f"{key}={path}: {LACKING[lacking[0]]}")
-    shards = Shards(manifest)
-    if address is not None and manifest.indexed is not None:
-        raise InputError(f"{key}={path}: an index of tars is read from a disk: copy it here; the tars may stay there.")
-    if address is not None:
-        shards = RemoteShards(manifest, address, fetcher_of(fetching), on_bad_shard=fetching.on_bad_shard)
-    dataset = Dataset(name, manifest, shards, sequence_length, packing, members)
+    dataset = Dataset(name, manifest, _open_shards(manifest, address, fetching), sequence_length, packing, members)
     if dataset.rows.total == 0 and packing is not None:
         pairs = "sides" in manifest.members
         raise InputError(
@@ -271,13 +272,24 @@ def open_dataset(
     return dataset
 
 
+def _open_shards(manifest: Manifest, address: str | None, fetching: Fetching) -> Shards:
+    """The shards of a manifest, which are fetched from `address` unless that is None."""
+    if manifest.indexed is not None:
+        from trainer.data.web.remote_tars import open_tars
+
+        return open_tars(manifest, address, fetching)
+    if address is None:
+        return Shards(manifest)
+    return RemoteTokenShards(manifest, address, fetcher_of(fetching), on_bad_shard=fetching.on_bad_shard)
+
+
 def find_missing_file(dataset: Dataset, *, part: int, parts: int) -> str | None:
     """Looks for the files of every `parts`-th shard from `part` on, opening none; the first problem, or None.
 
     None of what is fetched: that is looked for when it is needed.
     """
     if dataset.remote is not None:
-        return None
+        return dataset.remote.find_missing(part, parts)
     folder = dataset.manifest.folder
     found = (find_missing(folder, shard) for shard in dataset.manifest.shards[part::parts])
     return next((problem for problem in found if problem), None)

@@ -55,6 +55,7 @@ def check_room(datasets: list[Dataset], data: Data) -> list[Dataset]:
     remote = [dataset for dataset in datasets if dataset.remote is not None]
     sizes = [sorted((s.bytes for s in dataset.manifest.shards), reverse=True) for dataset in remote]
     needed = sum(sum(each[: data.shuffle_shards]) for each in sizes)
+    needed += sum(dataset.remote.index_bytes for dataset in remote if dataset.remote is not None)
     if needed > data.cache_bytes:
         raise InputError(
             f"data.cache_bytes={data.cache_bytes}: rows are shuffled in windows of data.shuffle_shards="
@@ -76,7 +77,10 @@ def look_ahead(datasets: list[Dataset], order: Order, *, start: int, stop: int) 
         return None
     fetcher = next(iter(remote.values())).fetcher
     shards = {fingerprint: each.cached for fingerprint, each in remote.items()}
-    lookahead = Lookahead(order, shards, start=start, stop=stop, most_bytes=fetcher.cache.most_bytes)
+    last_shards = {dataset.manifest.fingerprint: dataset.last_shards for dataset in datasets}
+    last_shards = {fingerprint: each for fingerprint, each in last_shards.items() if fingerprint in shards}
+    most = fetcher.cache.most_bytes
+    lookahead = Lookahead(order, shards, last_shards, start=start, stop=stop, most_bytes=most)
     fetcher.look_ahead(lookahead)
     return lookahead
 

@@ -18,6 +18,7 @@ from trainer.data.remote.left_out import LeftOutRow, RowsLeftOut
 from trainer.data.remote.lookahead import Lookahead
 from trainer.data.tokens.dataset import Dataset
 from trainer.data.tokens.order import Order, Places
+from trainer.data.tokens.stream_rows import every_shard
 from trainer.data.tokens.token_rows import GatheredRows, merge_rows
 from trainer.errors import InputError
 
@@ -224,10 +225,13 @@ class Loader:
 
 def gather_what_is_there(dataset: Dataset, shards: np.ndarray, rows: np.ndarray) -> tuple[GatheredRows, np.ndarray]:
     """Rows of shards, both (n,), as Dataset.gather_rows, blank where a shard's are left out; the numbers of those."""
-    left_out = dataset.remote.left_out(shards) if dataset.remote is not None else np.empty(0, np.int64)
+    if dataset.remote is None or not dataset.remote.skips:
+        return dataset.gather_rows(shards, rows), np.empty(0, np.int64)
+    lasts = dataset.last_shards(shards, rows)
+    left_out = dataset.remote.left_out(every_shard(shards, lasts))
     if not len(left_out):
         return dataset.gather_rows(shards, rows), left_out
-    is_bad = np.isin(shards, left_out)
+    is_bad = left_out.searchsorted(shards) < left_out.searchsorted(lasts, side="right")
     bad, good = np.flatnonzero(is_bad), np.flatnonzero(~is_bad)
     parts = [(bad, dataset.blank_rows(len(bad)))]
     if len(good):

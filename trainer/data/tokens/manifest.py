@@ -54,11 +54,15 @@ class IndexedFile:
 
 @dataclass(frozen=True)
 class IndexedRecord:
-    """How the documents of indexed tars are read: the settings they were found by, and who encodes their texts."""
+    """How the documents of indexed tars are read: the settings they were found by, and who encodes their texts.
+
+    `stored_tokens` of the documents are tokens already: nobody knows the bytes of their texts.
+    """
 
     text_field: str
     most_document_bytes: Count
     engine: str
+    stored_tokens: Count = 0
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,11 @@ class Manifest:
     def text_bytes(self) -> int:
         """UTF-8 bytes of all documents."""
         return sum(shard.text_bytes for shard in self.shards)
+
+    @property
+    def knows_bytes(self) -> bool:
+        """Whether `text_bytes` are of all documents."""
+        return self.text_bytes > 0 and (self.indexed is None or self.indexed.stored_tokens == 0)
 
     @property
     def has_targets(self) -> bool:

@@ -28,6 +28,21 @@ def first_tokens(manifest: Manifest, sequence_length: int) -> np.ndarray:
     return -_starts(manifest)[0] % sequence_length
 
 
+def last_shards(manifest: Manifest, sequence_length: int, shards: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The shards in which rows end, whose last target included, by the shards and rows where they begin: all (n,)."""
+    if manifest.indexed is None:
+        return shards
+    starts, _ = _starts(manifest)
+    ends = (-(-starts // sequence_length)[shards] + rows + 1) * sequence_length
+    return np.searchsorted(starts, ends, side="right") - 1
+
+
+def every_shard(first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """The shards that any of these stretches has, both ends included: ascending, (shards,) int64."""
+    stretches = np.unique(np.stack([first, last]), axis=1)
+    return np.unique(np.concatenate([np.arange(one, two + 1) for one, two in stretches.T.tolist()]))
+
+
 def _starts(manifest: Manifest) -> tuple[np.ndarray, int]:
     """The first token of each shard in all of them, (shards,) int64; and how many there are."""
     ends = np.cumsum([0, *(shard.tokens for shard in manifest.shards)], dtype=np.int64)

@@ -62,10 +62,7 @@ class ColumnWriter:
         count = sum(len(piece) for piece in self.pieces)
         digest = hashlib.sha256()
         with replacing(path, scratch=scratch) as file:
-            header = BytesIO()
-            described = {"descr": "<i8", "fortran_order": False, "shape": (len(COLUMNS), count)}
-            np.lib.format.write_array_header_1_0(header, described)
-            for content in (header.getvalue(), *(self._column(column) for column in range(len(COLUMNS)))):
+            for content in (_header(count), *(self._column(column) for column in range(len(COLUMNS)))):
                 digest.update(content)
                 file.write(content)
         return digest.hexdigest()
@@ -77,6 +74,19 @@ class ColumnWriter:
         if self.rows:
             self.pieces.append(np.array(self.rows, COLUMN_TYPE))
             self.rows = []
+
+
+def _header(documents: int) -> bytes:
+    """What the file begins with."""
+    header = BytesIO()
+    described = {"descr": "<i8", "fortran_order": False, "shape": (len(COLUMNS), documents)}
+    np.lib.format.write_array_header_1_0(header, described)
+    return header.getvalue()
+
+
+def index_bytes(documents: int) -> int:
+    """The size of the index of so many documents."""
+    return len(_header(documents)) + len(COLUMNS) * COLUMN_TYPE.itemsize * documents
 
 
 def open_columns(file: OpenFile, *, sha256: str, documents: int, tokens: int, tar_bytes: int, most: int) -> np.ndarray:

@@ -10,7 +10,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import xxhash
@@ -37,7 +36,7 @@ from trainer.data.web.columns import (
     open_columns,
 )
 from trainer.data.web.members import content_of_document
-from trainer.data.web.source_file import changed_document, open_source
+from trainer.data.web.source_file import SourceFile, changed_document, open_source
 from trainer.errors import InputError
 
 CACHED_TOKENS = 2**25  # of all documents of a dataset that are kept, in their dtype: 64 or 128 MB
@@ -105,16 +104,27 @@ class EncodedDocuments:
 
 
 class IndexedTar:
-    """The shard `number` of an indexed dataset, as a TokenReader. `tars` are all; rows may go on in the next one."""
+    """The shard `number` of an indexed dataset, as a TokenReader. `tars` are all; rows may go on in the next one.
 
-    def __init__(self, manifest: Manifest, number: int, tars: Sequence[TokenReader], shared: EncodedDocuments) -> None:
+    Its documents are read from `source`, by default the tar where it lies; `named` is the index for people.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        number: int,
+        tars: Sequence[TokenReader],
+        shared: EncodedDocuments,
+        source: SourceFile | None = None,
+        named: str | None = None,
+    ) -> None:
         shard = manifest.shards[number]
         assert shard.indexed is not None
         self.path = manifest.folder / shard.file
         self.tokens = shard.tokens
         self.dtype = np.dtype(manifest.dtype)
         self.index = np.arange(0, shard.documents, BLOCK_DOCUMENTS)
-        self._folder: Path = manifest.folder
+        self._named = named or str(manifest.folder)
         self._shard, self._number, self._tars, self._shared = shard, number, tars, shared
         self._vocab_size = manifest.vocab_size
         self._index_file = OpenFile(self.path)
@@ -126,7 +136,12 @@ class IndexedTar:
             tar_bytes=shard.bytes,
             most=shared.reading.most_bytes + OTHER_FIELDS,
         )
-        self._source = open_source(shard, manifest.folder)
+        self._source = source or open_source(shard, manifest.folder)
+
+    @property
+    def columns(self) -> np.ndarray:
+        """The index: (columns, documents) int64, read-only."""
+        return self._columns
 
     # ------------------------------------------------------------------------------------------------------- tokens
 
@@ -202,9 +217,9 @@ class IndexedTar:
         address, record = self._shard.indexed.address, int(column[RECORD])
         content = content_of_document(raw, int(column[KIND]), self._shared.reading)
         if isinstance(content, Rejected):
-            raise changed_document(address, record, f"can't be read any more ({content})", self._folder)
+            raise changed_document(address, record, f"can't be read any more ({content})", self._named)
         if hash_content(content) != (column[TEXT_HIGH], column[TEXT_LOW]):
-            raise changed_document(address, record, "isn't what was indexed (its hash differs)", self._folder)
+            raise changed_document(address, record, "isn't what was indexed (its hash differs)", self._named)
         ids, tokens = encode_document(content, self._shared.encoder)
         if len(tokens) != self._start(number + 1) - self._start(number) or hash_ids(ids) != column[IDS]:
             raise InputError(

@@ -44,6 +44,12 @@ def open_source(shard: Shard, folder: Path) -> SourceFile:
 
 def find_changed(shard: Shard, folder: Path) -> str | None:
     """What is wrong with the tar of an indexed shard, as its folder or its server says: a line, or None."""
+    problem = describe_change(shard)
+    return None if problem is None else f"{problem}: {_again(folder)}"
+
+
+def describe_change(shard: Shard) -> str | None:
+    """The same without the mend. Unreachable if its server doesn't say."""
     assert shard.indexed is not None
     address = shard.indexed.address
     if is_remote(address):
@@ -53,26 +59,27 @@ def find_changed(shard: Shard, folder: Path) -> str | None:
         try:
             stat = os.stat(address)
         except OSError as error:
-            return f"{escape(address)}: the tar can't be read ({error.strerror}): restore it, or index the data again."
+            return f"{escape(address)}: the tar can't be read ({error.strerror})"
         found = stat.st_size, stat.st_mtime_ns
     if found[0] not in (None, shard.bytes):
-        return f"{_shown(address)}: {found[0]:,} bytes, {shard.bytes:,} when it was indexed: {_again(folder)}"
+        return f"{shown_address(address)}: {found[0]:,} bytes, {shard.bytes:,} when it was indexed"
     if str(found[1]) != shard.indexed.state:
         what = "its server says so" if is_remote(address) else "its time differs"
-        return f"{_shown(address)}: it has changed since it was indexed ({what}): {_again(folder)}"
+        return f"{shown_address(address)}: it has changed since it was indexed ({what})"
     return None
 
 
-def changed_document(address: str, record: int, what: str, folder: Path) -> InputError:
+def changed_document(address: str, record: int, what: str, folder: Path | str) -> InputError:
     """That a document isn't the one that was indexed."""
-    return InputError(f"{_shown(address)}: record {record:,} {what}: {_again(folder)}")
+    return InputError(f"{shown_address(address)}: record {record:,} {what}: {_again(folder)}")
 
 
-def _shown(address: str) -> str:
+def shown_address(address: str) -> str:
+    """A path or URL for people."""
     return shown_url(address) if is_remote(address) else escape(address)
 
 
-def _again(folder: Path) -> str:
+def _again(folder: Path | str) -> str:
     return f'restore it, or run "banyan data index {folder}", which tells whether its documents are the same.'
 
 
@@ -124,7 +131,9 @@ class _RemoteFile(SourceFile):
         while len(content) < stop - start and (piece := file.read(stop - start - len(content))):
             content += piece
         if len(content) != stop - start:
-            raise InputError(f"{_shown(self._address)}: cut short since it was indexed; fetch or write it again.")
+            raise InputError(
+                f"{shown_address(self._address)}: cut short since it was indexed; fetch or write it again."
+            )
         self._idle.append(file)
         return bytes(content)
 
