@@ -39,6 +39,7 @@ def take_batches(
 ) -> dict[str, Any]:
     """Takes batches at a pace; what was waited for."""
     from trainer.config import Data
+    from trainer.config.ramps import Ramps
     from trainer.data.tokens.datasets import look_ahead, open_training, weights_of
     from trainer.data.tokens.loader import Loader
     from trainer.data.tokens.order import Order, extend
@@ -55,7 +56,7 @@ def take_batches(
     steps = int(seconds / step_s)
     lookahead = look_ahead(datasets, order, start=0, stop=(steps + 1) * ROWS)
     to_batch = Causal(LENGTH, None).to_batch
-    batches = Loader(datasets, order, ROWS, ROWS, 0, 1, to_batch, data.prefetch, lookahead=lookahead).batches(0)
+    batches = Loader(datasets, order, Ramps(ROWS), ROWS, 0, 1, to_batch, data.prefetch, lookahead=lookahead).batches(0)
     next(batches)
     first_s = time.perf_counter() - began
     waits, started = [], time.perf_counter()

@@ -104,6 +104,14 @@ class MixtureStage:
 
 
 @dataclass
+class LengthStage:
+    """Shorter rows, as a run begins."""
+
+    until_tokens: int = knob(0, "Tokens of the run up to which it holds: the step that reaches them is its last.")
+    sequence_length: int = knob(0, "Tokens that rows are cut into until then; must divide data.sequence_length.")
+
+
+@dataclass
 class ValidationSet:
     """One named validation set."""
 
@@ -272,6 +280,12 @@ class Data:
         {}, "Named validation sets: data.validation.NAME={path: DIR}.", common=True
     )
     sequence_length: int = knob(256, "Tokens in a row of training data.", "tokens", common=True, low=1)
+    length_ramp: dict[str, LengthStage] = knob(
+        {},
+        "Shorter rows first: data.length_ramp.NAME={until_tokens: N, sequence_length: L} cuts each row into such of L; "
+        "a step has as many tokens.",
+        later=True,
+    )
     mask_documents: bool = knob(False, "Attention stays inside a document and positions restart.", common=True)
     packing: str = knob(
         "stream",

@@ -8,6 +8,7 @@ import math
 from trainer.config import AUTO, OF_CAUSAL_LM, Data, Model, Pretrain, Train
 from trainer.config.batches import data_ranks_of, micro_batch_in, micro_batch_of
 from trainer.config.launchers import range_of
+from trainer.config.ramps import batch_sizes, check_ramps, common_batch
 from trainer.config.values import check_values
 from trainer.errors import ConfigError, divisors, require
 from trainer.rules.adapt import check_adapt
@@ -151,6 +152,12 @@ def check_batch(train: Train, ranks: int) -> None:
     """Refuses a batch that can't be cut into whole micro-batches on this many data-parallel ranks."""
     micro = micro_batch_of(train, ranks)
     chunk = micro * ranks
+    for stage, entry in train.batch_ramp.items():
+        require(
+            entry.batch_size % chunk == 0,
+            f"train.batch_ramp.{stage}.batch_size={entry.batch_size} can't be cut into micro-batches of {micro} on "
+            f"{ranks} rank{'s' * (ranks > 1)}; use a multiple of {chunk}.",
+        )
     if train.batch_size % chunk == 0:
         return
     fitting = [size for size in divisors(train.batch_size) if train.batch_size % (size * ranks) == 0]
@@ -193,6 +200,7 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
     else:
         check_causal_lm(config)
     check_data(config.data)
+    check_ramps(config)
     check_adapt(config)
     check_objective(config)
     check_preferences(config)
@@ -269,15 +277,17 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
 def check_elastic_batch(train: Train, most: int) -> None:
     """Refuses a batch that can't be cut into whole micro-batches, or into fewer than there may be ranks."""
     micro = micro_batch_in(train, most)
-    require(
-        train.batch_size % micro == 0,
-        f"train.batch_size={train.batch_size} can't be cut into micro-batches of {micro}; use train.micro_batch_size="
-        f"{' or '.join(map(str, divisors(train.batch_size)))}.",
-    )
-    chunks = train.batch_size // micro
+    for size in batch_sizes(train):
+        require(
+            size % micro == 0,
+            f"train.batch_size={size} can't be cut into micro-batches of {micro}; use train.micro_batch_size="
+            f"{' or '.join(map(str, divisors(common_batch(train))))}.",
+        )
+    smallest = min(batch_sizes(train))
+    chunks = smallest // micro
     require(
         most <= chunks,
         f"launch.workers: of {most} ranks, {most - chunks} would have nothing to do, for train.batch_size="
-        f"{train.batch_size} is {chunks} micro-batches of {micro}; use at most {chunks}, a larger train.batch_size"
+        f"{smallest} is {chunks} micro-batches of {micro}; use at most {chunks}, a larger train.batch_size"
         f"{' or a smaller train.micro_batch_size' * (micro > 1)}.",
     )
