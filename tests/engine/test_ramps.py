@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import islice
 
 import pytest
 
@@ -121,10 +122,7 @@ def test_a_rewind_goes_on_in_the_stretch_that_its_position_is_in():
 
 def test_what_a_step_takes_follows_from_where_it_begins():
     ramps = Ramps(8, ((10, 2), (20, 4)), ((13, 64),))
-    assert [(begin, size) for begin, size in zip(range(8), (s for _, s in ramps.steps(8)), strict=False)][0] == (
-        0,
-        StepSize(2, 64),
-    )
+    assert list(islice(ramps.steps(8), 3)) == [(8, StepSize(2, 64)), (10, StepSize(4, 64)), (14, StepSize(4))]
     assert list(ramps.stretches(step=0, position=0)) == [
         (0, 0, StepSize(2, 64)),
         (5, 10, StepSize(4, 64)),
@@ -137,8 +135,7 @@ def test_what_a_step_takes_follows_from_where_it_begins():
 def test_a_ramp_that_changes_at_a_resume_must_be_allowed(corpus, tmp_path):
     assert run_ranks(pretrain, config_of(corpus, tmp_path / "run", train__stop_at=2), 1) == [85]
     other = config_of(corpus, tmp_path / "run", data__length_ramp={})
-    errors = run_ranks(pretrain, other, 1, expect_error=True) if False else run_ranks(pretrain, other, 1)
-    assert errors == [2]
+    assert run_ranks(pretrain, other, 1) == [2]
     other.run.allow_change = True
     assert run_ranks(pretrain, other, 1) == [0]
     assert [stretch.length for stretch in read_history(tmp_path / "run").stretches] == [8, None, None]
