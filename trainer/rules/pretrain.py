@@ -9,6 +9,7 @@ from trainer.config import AUTO, OF_CAUSAL_LM, Data, Model, Pretrain, Train
 from trainer.config.batches import data_ranks_of, micro_batch_in, micro_batch_of
 from trainer.config.launchers import range_of
 from trainer.config.ramps import batch_sizes, check_ramps, common_batch
+from trainer.config.rope import check_rope
 from trainer.config.values import check_values
 from trainer.errors import ConfigError, divisors, require
 from trainer.rules.adapt import check_adapt
@@ -44,6 +45,10 @@ def check_model(model: Model) -> None:
         "model.mup=true with model.tie_word_embeddings=true: muP gives embedding and head different rates; untie them, "
         "or set model.mup=false.",
     )
+    require(
+        not model.extend_context or model.init_from is not None,
+        "model.extend_context=true without model.init_from: there is nothing to begin with; leave it out.",
+    )
     experts, chosen = model.num_experts, model.num_experts_per_tok
     require(
         experts == 0 or chosen <= experts,
@@ -57,7 +62,7 @@ def check_causal_lm(config: Pretrain) -> None:
     for field in dataclasses.fields(Model):
         value = getattr(model, field.name)
         require(
-            field.name in OF_CAUSAL_LM or value == field.default,
+            field.name in OF_CAUSAL_LM or value == (field.default if field.default is not dataclasses.MISSING else {}),
             f"model.{field.name}={value} has no effect with model.path, whose config.json describes the model: leave "
             "it out; fields of config.json are replaced by model.overrides.FIELD=VALUE.",
         )
@@ -197,6 +202,7 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
         check_lstm(config)
     elif config.model.path is None:
         check_model(config.model)
+        check_rope(config.model.rope_scaling, config.data.sequence_length)
     else:
         check_causal_lm(config)
     check_data(config.data)
