@@ -7,6 +7,7 @@ from typing import Optional
 
 from trainer.config.clean import Clean
 from trainer.config.knobs import knob, part
+from trainer.config.modalities import Modality
 from trainer.config.near import Near
 from trainer.config.paragraphs import Paragraphs
 
@@ -51,6 +52,7 @@ EXAMPLES = (
     "labelled",
     "tagged",
     "seq2seq",
+    "segments",
 )  # trainer/data/examples/formats.py
 
 
@@ -142,7 +144,8 @@ class Data:
         None,
         "What the files hold, by default as their names and contents say; or records, in JSON or tables, of which the "
         "answers are learnt: chat (messages, ShareGPT, Alpaca), prompt_completion or preference (prompt, chosen, "
-        "rejected); or labelled (text, label), tagged (tokens, tags; CoNLL too) or seq2seq (source, target).",
+        "rejected); or labelled (text, label), tagged (tokens, tags; CoNLL too) or seq2seq (source, target); or segments, "
+        "texts and codes of data.modalities in turn.",
         common=True,
         choices=(*FORMATS, *EXAMPLES),
         later=True,
@@ -189,6 +192,13 @@ class Data:
     labels: list[str] = knob(
         [],
         "Labels of labelled or tagged data in the order of their numbers, others are refused; by default those found.",
+        later=True,
+        decides=True,
+    )
+    modalities: dict[str, Modality] = knob(
+        {},
+        "Codes of images, audio and the like, that become tokens (data.format=segments): "
+        "data.modalities.NAME={codes: N, books: 1}.",
         later=True,
         decides=True,
     )

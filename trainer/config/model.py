@@ -57,8 +57,8 @@ class Model:
     )
     extend_context: bool = knob(
         False,
-        "A long-context stage: begin with weights of init_from that were trained with other rope_theta or rope_scaling, "
-        "or on shorter rows.",
+        "A long-context stage: begin with weights of init_from that were trained with another rope_theta or "
+        "rope_scaling, or on shorter rows.",
         later=True,
     )
     rms_norm_eps: float = knob(1e-5, "Epsilon of RMSNorm.")

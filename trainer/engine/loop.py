@@ -35,6 +35,7 @@ from trainer.engine.targets import Step, StepPlan
 from trainer.errors import NonFiniteError
 from trainer.machine.json_file import Count, from_json
 from trainer.objective.build import Objective
+from trainer.objective.losses import by_part
 from trainer.ranks.mesh import Mesh
 from trainer.ranks.stop import StopRequests
 from trainer.ranks.watchdog import Watchdog
@@ -349,7 +350,7 @@ class Trainer:
             torch.distributed.all_reduce(total)  # on the device's own network, behind what it has to do
         self._guard.after_step(step, synchronise=True)
         total = total.cpu() / self.mesh.tensor  # tensor-parallel peers have the same losses
-        means = {name: value / max(1, units) for name, value in zip(sums, total.tolist(), strict=False)}
+        means = by_part({name: value / max(1, units) for name, value in zip(sums, total.tolist(), strict=False)})
         loss = means.pop(LOSS)
         if not math.isfinite(loss) and self.judge is None:
             raise NonFiniteError(f"step {step}: the loss is {loss}; lower optimizer.lr or look at the data.")

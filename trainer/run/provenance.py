@@ -14,6 +14,7 @@ from trainer.data.tokens.blocks import DocumentSpan
 from trainer.data.tokens.dataset import Dataset
 from trainer.data.tokens.datasets import open_training
 from trainer.data.tokens.history import FILE, History, read_history, total_steps_of
+from trainer.data.tokens.modalities import as_text
 from trainer.data.tokens.order import Order
 from trainer.errors import ConfigError, InputError
 from trainer.machine.terminal import one_line, safe, show
@@ -74,7 +75,8 @@ def print_step(run_dir: Path, step: int) -> int:
                 show(f"  part {part}:")
             for line, tokens in documents_between(dataset, place.shard, first, last):
                 show(one_line(line))
-                show("".join(f"    {text}\n" for text in safe(tokenizer.decode(tokens)).splitlines()), end="")
+                text = as_text(tokenizer, tokens, dataset.manifest.modalities)
+                show("".join(f"    {part}\n" for part in safe(text).splitlines()), end="")
     return 0
 
 

@@ -57,7 +57,7 @@ _WITHOUT_EFFECT = """
     cls_token_id decoder_start_token_id diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size
     eos_token_id experts_implementation exponential_decay_length_penalty finetuning_task forced_bos_token_id
     forced_eos_token_id id2label initializer_range is_decoder is_llama_config label2id length_penalty mask_token_id
-    max_length max_new_tokens max_position_embeddings min_length name_or_path no_repeat_ngram_size num_beam_groups
+    max_length max_new_tokens max_position_embeddings min_length modalities name_or_path no_repeat_ngram_size num_beam_groups
     num_beams num_labels num_return_sequences output_attentions output_hidden_states output_router_logits output_scores
     pad_token_id prefix pretraining_tp problem_type remove_invalid_values repetition_penalty return_dict
     return_dict_in_generate router_aux_loss_coef sep_token_id suppress_tokens task_specific_params temperature
@@ -171,8 +171,9 @@ def rope_positions(fields: Fields) -> dict[str, Any]:
 def _rope_scaling(fields: Fields, key: str, rope: Mapping[str, Any]) -> dict[str, Any]:
     """The scaling that an object describes, settled."""
     given = {name: value for name, value in rope.items() if name != "rope_theta" and value is not None}
-    if given.get("partial_rotary_factor") == 1:
-        del given["partial_rotary_factor"]
+    part = given.pop("partial_rotary_factor", 1)
+    if part != 1:
+        raise InputError(f"{fields.source}: {key}.partial_rotary_factor={brief(part)} is not supported, only 1 is.")
     kind, positions = given.get("rope_type", given.get("type")), fields.config.get("max_position_embeddings")
     if kind in ("yarn", "llama3") and ORIGINAL not in given and positions is not None:  # transformers' default
         given[ORIGINAL] = positions
