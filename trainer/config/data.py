@@ -144,8 +144,8 @@ class Data:
         None,
         "What the files hold, by default as their names and contents say; or records, in JSON or tables, of which the "
         "answers are learnt: chat (messages, ShareGPT, Alpaca), prompt_completion or preference (prompt, chosen, "
-        "rejected); or labelled (text, label), tagged (tokens, tags; CoNLL too) or seq2seq (source, target); or segments, "
-        "texts and codes of data.modalities in turn.",
+        "rejected); or labelled (text, label), tagged (tokens, tags; CoNLL too) or seq2seq (source, target); or "
+        "segments, texts and codes of data.modalities in turn.",
         common=True,
         choices=(*FORMATS, *EXAMPLES),
         later=True,

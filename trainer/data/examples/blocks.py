@@ -72,12 +72,12 @@ class ExamplePacker:
             return None
 
     def _block(self, held: list[tuple[Document, Rendered]]) -> Block:
-        targets = [rendered.targets for _, rendered in held if rendered.targets is not None]
+        whole = all(rendered.whole for _, rendered in held)
         return Block(
             tokens=np.concatenate([rendered.ids for _, rendered in held]).astype(self.renderer.tokenizer.dtype),
             lengths=np.array([len(rendered.ids) for _, rendered in held], np.uint32),
             documents=[document for document, _ in held],
-            targets=np.concatenate(targets) if targets else None,
+            targets=None if whole else np.concatenate([rendered.targets for _, rendered in held]),
             members=_members([rendered for _, rendered in held]),
         )
 

@@ -35,7 +35,9 @@ JSON_KINDS = ("json", "jsonl", "text")  # what a name may say: a .txt may hold l
 
 @dataclass(frozen=True)
 class ExampleReader:
-    """What records must be: `format`, of READERS or segments of `modalities`; a chat is under the source's text_field, or a usual name.
+    """What records must be: `format`, of READERS or segments of `modalities`.
+
+    A chat is under the source's text_field, or a usual name.
 
     With `refuses`, a record that isn't is refused by name; else it is counted. One without a target is counted always.
     Labels must be among `labels`, where these are given.

@@ -30,17 +30,18 @@ SPECIAL = re.compile(r"<\|[A-Za-z0-9_]+\|>")
 
 @dataclass(frozen=True)
 class Rendered:
-    """Ids (tokens,) uint32 that end in the end-of-text token, and whether each is a target, (tokens,) bool; None: all.
+    """Ids (tokens,) uint32 that end in the end-of-text token, and whether each is a target, (tokens,) bool.
 
     Of a preference these are of the chosen side and then of the rejected; `sides` is the length of the former.
     Of a labelled text, `label` is the number of its label; of tagged words, `tags` are as LabelRenderer has them.
     """
 
     ids: np.ndarray
-    targets: np.ndarray | None
+    targets: np.ndarray
     sides: int | None = None
     label: int | None = None
     tags: np.ndarray | None = None
+    whole: bool = False  # all are targets, as of plain text, of which shards don't say it
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Renderer:
         example = from_bytes(content)
         if SEGMENTS in example:
             ids = render_segments(self.tokenizer, self.ranges, example[SEGMENTS])
-            return Rendered(np.array(ids, np.uint32), None)
+            return Rendered(np.array(ids, np.uint32), np.ones(len(ids), bool), whole=True)
         if "label" in example:
             ids, targets, label = self.labels.labelled(example)
             return Rendered(np.array(ids, np.uint32), targets, label=label)

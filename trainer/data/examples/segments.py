@@ -72,9 +72,8 @@ def code_numbers(value: Any, name: str, modality: Modality, segment: int) -> lis
 def array_record(array: np.ndarray, modalities: Mapping[str, Modality]) -> dict[str, Any] | ExampleFault:
     """An .npy file as a record."""
     if len(modalities) != 1:
-        return ExampleFault(
-            BAD_CODES, f"an .npy file doesn't say which it is of {', '.join(modalities)}; use JSON lines"
-        )
+        names = ", ".join(modalities)
+        return ExampleFault(BAD_CODES, f"an .npy file doesn't say which modality it is of {names}; use JSON lines")
     return {next(iter(modalities)): array}
 
 

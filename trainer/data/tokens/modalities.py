@@ -80,10 +80,10 @@ def find_ranges(special_ids: Mapping[str, int]) -> dict[str, CodeRange]:
     for name, places in by_name.items():
         first, (books, codes) = min(places), (1 + max(column) for column in zip(*places.values(), strict=True))
         begin, end = special_ids.get(f"<|{name}|>"), special_ids.get(f"<|/{name}|>")
-        whole = books * codes == len(places)
-        if whole and begin is not None and end is not None:
-            if all(places.get(first + number) == divmod(number, codes) for number in range(len(places))):
-                ranges[name] = CodeRange(first, codes, books, begin, end)
+        if books * codes != len(places) or begin is None or end is None:
+            continue
+        if all(places.get(first + number) == divmod(number, codes) for number in range(len(places))):
+            ranges[name] = CodeRange(first, codes, books, begin, end)
     return dict(sorted(ranges.items()))
 
 

@@ -144,8 +144,8 @@ def first_difference(model: Model, architecture: Mapping[str, Any]) -> str | Non
 
     Nor do positions where they are to be others.
     """
-    idle = ("intermediate_size",) if model.num_experts else EXPERT_SIZES
-    idle += POSITIONS if model.extend_context else ()
+    sizes = ("intermediate_size",) if model.num_experts else EXPERT_SIZES
+    idle = (*sizes, *(POSITIONS if model.extend_context else ()))
     for name in ARCHITECTURE:
         if name in architecture and name not in idle and _value(vars(model), name) != _value(architecture, name):
             return name
