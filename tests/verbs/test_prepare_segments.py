@@ -104,9 +104,9 @@ def test_a_run_tells_losses_by_modality_and_shows_its_data(prepared, tmp_path, c
     for ranks, stage, micro in ((1, 0, 8), (2, 1, 2)):
         run_dir = tmp_path / f"run{ranks}"
         config = small_config(
-            prepared, run_dir, train__steps=6, parallel__zero_stage=stage, train__micro_batch_size=micro
+            prepared, run_dir, train__steps=4, parallel__zero_stage=stage, train__micro_batch_size=micro
         )
-        config.evaluate.every, config.model.loss_chunk = 3, 50 * ranks  # one way to the losses in chunks, and the other
+        config.evaluate.every, config.model.loss_chunk = 4, 50 * ranks  # one way to the losses in chunks, and the other
         assert run_ranks(pretrain, config, ranks) == [0] * ranks
         runs[ranks] = read_metrics(run_dir)
         for row in runs[ranks]:
@@ -240,8 +240,8 @@ def test_a_tokenizer_with_other_codes_is_refused(prepared, tmp_path):
     tokenizer = configure("", "").data.tokenizer
     tokenizer.path = str(prepared)
     file = tmp_path / "a.jsonl"
-    file.write_text(json.dumps({"text": "a", "image": [1]}))
-    with pytest.raises(InputError, match=r"has tokens of the modality image, but not as data.modalities.image"):
+    file.write_text(json.dumps({"text": "a", "audio": [[1, 2, 3]]}))
+    with pytest.raises(InputError, match=r"has tokens of the modality audio, but not as data.modalities.audio"):
         prepare_segments(
-            file, tmp_path / "out", {"image": Modality(codes=64)}, tokenizer=tokenizer, validation_fraction=0.0
+            file, tmp_path / "out", {"audio": Modality(codes=16, books=3)}, tokenizer=tokenizer, validation_fraction=0.0
         )

@@ -58,7 +58,8 @@ _WITHOUT_EFFECT = """
     eos_token_id experts_implementation exponential_decay_length_penalty finetuning_task forced_bos_token_id
     forced_eos_token_id id2label initializer_range is_decoder is_llama_config label2id length_penalty mask_token_id
     max_length max_new_tokens max_position_embeddings min_length modalities name_or_path no_repeat_ngram_size
-    num_beam_groups num_beams num_labels num_return_sequences output_attentions output_hidden_states output_router_logits output_scores
+    num_beam_groups num_beams num_labels num_return_sequences output_attentions output_hidden_states
+    output_router_logits output_scores
     pad_token_id prefix pretraining_tp problem_type remove_invalid_values repetition_penalty return_dict
     return_dict_in_generate router_aux_loss_coef sep_token_id suppress_tokens task_specific_params temperature
     tf_legacy_loss tie_encoder_decoder tie_last_hidden_states tokenizer_class top_k top_p torchscript
