@@ -4,7 +4,7 @@
 
 recipe long_context make
 banyan prepare data.input=train.jsonl data.output=text data.validation_fraction=0 data.tokenizer.train.vocab_size=2000
-banyan prepare data.input=test.jsonl data.output=test data.validation_fraction=0 data.tokenizer.path=text/tokenizer
+banyan prepare data.input=test.jsonl data.output=test data.validation_fraction=0 data.tokenizer.path=text
 banyan pretrain data.path=text 'data.validation.test={path: test/train}' model.hidden_size=128 model.intermediate_size=352 \
 	model.num_hidden_layers=3 data.sequence_length=128 'data.length_ramp.short={until_tokens: 100_000, sequence_length: 32}' \
 	train.tokens=800_000 train.batch_size=32 'train.batch_ramp.small={until_tokens: 200_000, batch_size: 16}' \

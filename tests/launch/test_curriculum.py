@@ -21,7 +21,7 @@ COMMANDS = [
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_is_one_that_would_start(line):
     arguments = [each for each in shlex.split(line)[2:] if "init_from" not in each and "extend_context" not in each]
-    check_pretrain(compose("pretrain", arguments), 8)
+    check_pretrain(compose("pretrain", arguments), 4)
 
 
 def test_the_page_s_ramp_is_what_is_said_of_it():
