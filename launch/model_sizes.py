@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from launch.overrides import Override, unquoted
 from trainer.config import OF_CAUSAL_LM
 from trainer.config.names import as_name
+from trainer.config.rope import settle_scaling
 from trainer.errors import ConfigError, InputError
 from trainer.machine.hub_name import is_hub_name, local_folder, parse_hub_name
 from trainer.model.hugging_face.init_folder import find_init_folder
@@ -25,13 +27,21 @@ def sizes_from(overrides: Sequence[Override]) -> list[Override]:
     init_folder = find_init_folder(path if local_folder(path).is_dir() else _run_directory(given) or path)
     fields = {"name": _name_of(path)} | init_folder.architecture
     for key, value in init_folder.architecture.items():  # from here on it counts as typed
-        if not isinstance(value, int | float | None):
+        if key == "rope_scaling":
+            fields[key] = _as_override(value)
+        elif not isinstance(value, int | float | None):
             raise InputError(f"{path}: {key} is {str(value)[:80]!r}, not a number.")
     return [
         Override(f"model.{key}", "null" if value is None else str(value))
         for key, value in fields.items()
-        if f"model.{key}" not in given
+        if value != {} and not any(name.startswith(f"model.{key}") for name in given)
     ]
+
+
+def _as_override(scaling: Mapping[str, Any]) -> str | dict[str, Any]:
+    """A settled scaling as Hydra's command line has it; {} where there is none."""
+    settled = settle_scaling(scaling)
+    return "{" + ",".join(f"{name}:{str(value).lower()}" for name, value in settled.items()) + "}" if settled else {}
 
 
 def causal_lm_from(overrides: Sequence[Override]) -> list[Override]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,9 @@ from trainer.errors import ConfigError
 _OVERRIDE = re.compile(r"(?P<prefix>\+\+|\+|~|)(?P<name>[^=~+\s]+)=(?P<value>.*)", re.DOTALL)
 _REMOVAL = re.compile(r"~[^=\s]+")
 _QUOTED = re.compile(r"""(['"]).*\1|.*(?<!\\)\$\{.*""", re.DOTALL)
-_ROUND_FLOAT = re.compile(r"[+-]?\d+(\.\d*)?[eE]\+?\d+|[+-]?\d+\.0*")
+_ROUND = r"[+-]?\d+(?:\.\d*)?[eE]\+?\d+|[+-]?\d+\.0*"
+_ROUND_FLOAT = re.compile(_ROUND)
+_ROUND_FIELD = re.compile(rf"(\w+)(\s*:\s*)({_ROUND})(?=\s*[,}}])")
 
 VERBATIM = ("prompt", "evaluate.prompt", "evaluate.sandbox", "target", "word", "a", "b")
 """Keys whose value is the rest of the argument, to the letter: Hydra never sees it."""
@@ -175,11 +178,26 @@ def _value_for_hydra(override: Override, kind: Any) -> str:
         return f"[{','.join(_quoted_text(part, optional=False) for part in parts)}]"
     if keys.required(kind) is int and _ROUND_FLOAT.fullmatch(value) and float(value).is_integer():
         return str(int(float(value)))
+    if value.startswith("{"):
+        value = _with_round_numbers(value, typing.get_args(kind)[1] if keys.is_mapping(kind) else kind)
     no_bool = kind is bool and value.lower() not in ("true", "false", "yes", "no", "on", "off", "1", "0")
     no_mapping = (dataclasses.is_dataclass(kind) or keys.is_mapping(kind)) and not value.startswith("{")
     if (no_bool or no_mapping) and "${" not in value:
         raise wrong_type(override, kind)
     return value
+
+
+def _with_round_numbers(value: str, kind: Any) -> str:
+    """A mapping as it was typed, in which `from_tokens: 1e9` is an integer, for fields of `kind` that are such."""
+    if not dataclasses.is_dataclass(kind):
+        return value
+
+    def as_integer(field: re.Match[str]) -> str:
+        name, between, number = field.groups()
+        whole = keys.required(keys.annotation_of(typing.cast(type, kind), name)) is int and float(number).is_integer()
+        return f"{name}{between}{int(float(number))}" if whole else field[0]
+
+    return _ROUND_FIELD.sub(as_integer, value)
 
 
 def _paths(value: str) -> list[str]:

@@ -185,7 +185,7 @@ def test_every_knob_of_prepare_says_whether_it_decides_the_shards() -> None:
     free |= {"refuse_licences"}  # which ends prepare, or changes nothing
     free |= {"clean", "near", "paragraphs", "augment"}  # sections with knobs of their own
     training = {"path", "train", "validation", "sequence_length", "mask_documents", "shuffle_shards", "verify_bytes"}
-    training |= {"packing", "long_documents", "temperature", "stages"}
+    training |= {"packing", "long_documents", "temperature", "stages", "length_ramp"}
     training |= {"cache", "cache_bytes", "on_bad_shard", "shard_patience_s"}
     for item in dataclasses.fields(Data):
         decides = item.metadata.get("decides", False)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.corpus import make_dataset, make_tokenizer
 from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config
+from trainer.config.ramps import Ramps
 from trainer.data.tokens.datasets import open_training, weights_of
 from trainer.data.tokens.loader import Loader
 from trainer.data.tokens.order import Order, extend
@@ -28,7 +29,7 @@ def measure(folder: Path) -> dict:
     rows = [dataset.rows for dataset in sets]
     segments = extend([], first=0, rows=rows, weights=weights_of(config.data))
     order = Order(rows, segments, seed=config.seed, window=config.data.shuffle_shards)
-    loader = Loader(sets, order, 8, 2, 0, 1, to_batch=Causal(0, None).to_batch, prefetch=1)
+    loader = Loader(sets, order, Ramps(8), 2, 0, 1, to_batch=Causal(0, None).to_batch, prefetch=1)
     batches = hashlib.sha256()
     stream = loader.batches(0)
     for _ in range(200):

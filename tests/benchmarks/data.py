@@ -29,6 +29,7 @@ from tests.benchmarks import report
 from tests.benchmarks.case import Case
 from tests.benchmarks.contest import ROOT, Contestant, compete
 from tests.benchmarks.tokens import write_tokens
+from trainer.config.ramps import Ramps
 from trainer.machine.process import keep_freed_memory
 
 LENGTH, ROWS, VOCABULARY = 1024, 8, 32000
@@ -49,7 +50,9 @@ def banyan(folder: Path, *, with_ids: bool = False) -> Iterator[Any]:
     segments = extend([], first=0, rows=counts, weights=weights_of(data))
     order = Order(counts, segments, seed=0, window=data.shuffle_shards)
     objective = Causal(LENGTH, datasets[0].manifest.end_of_text if with_ids else None)
-    return Loader(datasets, order, ROWS, ROWS, 0, 1, to_batch=objective.to_batch, prefetch=data.prefetch).batches(0)
+    return Loader(
+        datasets, order, Ramps(ROWS), ROWS, 0, 1, to_batch=objective.to_batch, prefetch=data.prefetch
+    ).batches(0)
 
 
 def memory_map(folder: Path) -> Iterator[torch.Tensor]:

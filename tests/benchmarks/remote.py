@@ -40,6 +40,7 @@ def take_batches(
 ) -> dict[str, Any]:
     """Takes batches at a pace; what was waited for."""
     from trainer.config import Data
+    from trainer.config.ramps import Ramps
     from trainer.data.tokens.datasets import look_ahead, open_training
     from trainer.data.tokens.history import History
     from trainer.data.tokens.loader import Loader
@@ -54,13 +55,15 @@ def take_batches(
     datasets = open_training(data)
     counts = [dataset.rows for dataset in datasets]
     batch, mixture = ROWS * nodes, mixture_in(data, counts)
-    history = History([], []).go_on(step=0, position=0, batch_size=batch, rows=counts, mixture=mixture)
+    history = History([], []).go_on(step=0, position=0, ramps=Ramps(batch), rows=counts, mixture=mixture)
     order = Order(counts, history.segments, seed=0, window=4)
     step_s = batch * LENGTH / tokens_per_second
     steps = int(seconds / step_s)
     lookahead = look_ahead(datasets, order, start=0, stop=(steps + 1) * batch)
     to_batch = Causal(LENGTH, None).to_batch
-    batches = Loader(datasets, order, batch, ROWS, 0, nodes, to_batch, data.prefetch, lookahead=lookahead).batches(0)
+    batches = Loader(
+        datasets, order, Ramps(batch), ROWS, 0, nodes, to_batch, data.prefetch, lookahead=lookahead
+    ).batches(0)
     next(batches)
     first_s = time.perf_counter() - began
     waits, started = [], time.perf_counter()

@@ -22,13 +22,15 @@ from trainer.model.decoder import Transformer
 from trainer.model.initialize import initial_weight
 from trainer.objective.causal import to_batch
 
+Sizes = list[tuple[int, int]]  # of each step: rows of data.sequence_length, and the tokens that they are cut into
 
-def train_plainly(config: Pretrain) -> list[tuple[float, float]]:
+
+def train_plainly(config: Pretrain, sizes: Sizes | None = None) -> list[tuple[float, float]]:
     """(loss, gradient norm before clipping) of each step, over the global batch in one piece."""
-    return train_model(config)[1]
+    return train_model(config, sizes)[1]
 
 
-def train_model(config: Pretrain) -> tuple[Transformer, list[tuple[float, float]]]:
+def train_model(config: Pretrain, sizes: Sizes | None = None) -> tuple[Transformer, list[tuple[float, float]]]:
     """The trained model, and train_plainly's history."""
     manifest = open_training(config.data)[0].manifest
     config.model.vocab_size = config.model.vocab_size or manifest.vocab_size
@@ -36,10 +38,10 @@ def train_model(config: Pretrain) -> tuple[Transformer, list[tuple[float, float]
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(initial_weight(config.seed, name, tuple(parameter.shape), config.model))
-    return model, train_given(config, model)
+    return model, train_given(config, model, sizes)
 
 
-def train_given(config: Pretrain, model: nn.Module) -> list[tuple[float, float]]:
+def train_given(config: Pretrain, model: nn.Module, sizes: Sizes | None = None) -> list[tuple[float, float]]:
     """train_plainly's history of a model that has its weights, and is called as Transformer is."""
     training = open_training(config.data)
     optimizers = build_plain_optimizers(config.optimizer, model)
@@ -47,16 +49,19 @@ def train_given(config: Pretrain, model: nn.Module) -> list[tuple[float, float]]
     by_fingerprint = {dataset.manifest.fingerprint: dataset for dataset in training}
     segments = extend([], first=0, rows=rows, weights=weights_of(config.data))
     order = Order(rows, segments, seed=config.seed, window=config.data.shuffle_shards)
-    size, history = config.train.batch_size, []
-    for step in range(1, config.train.steps + 1):
+    length = config.data.sequence_length
+    sizes = sizes or [(config.train.batch_size, length)] * config.train.steps
+    first, history = 0, []
+    for step, (size, cut) in enumerate(sizes, start=1):
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 peak = optimizer.defaults["lr"]
                 group["lr"] = scheduled_rate(config.schedule, peak=peak, step=step, total_steps=config.train.steps)
-        places = order.places((step - 1) * size, step * size)
+        places = order.places(first, first + size)
+        stream = [by_fingerprint[p.fingerprint].row(p.shard, p.row) for p in places]
         batch = to_batch(
-            np.stack([by_fingerprint[p.fingerprint].row(p.shard, p.row) for p in places]),
-            positions=np.arange((step - 1) * size, step * size),
+            np.stack([row[begin : begin + cut + 1] for row in stream for begin in range(0, length, cut)]),
+            positions=np.arange(first, first + size).repeat(length // cut),
             end_of_text=training[0].manifest.end_of_text if config.data.mask_documents else None,
         )
         loss = model(batch.inputs, batch.targets, batch.document_ids).sum() / batch.targets.numel()
@@ -67,6 +72,7 @@ def train_given(config: Pretrain, model: nn.Module) -> list[tuple[float, float]]
         for optimizer in optimizers:
             optimizer.step()
         history.append((loss.item(), norm.item()))
+        first += size
     return history
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config
+from trainer.config.data import LengthStage
 
 MODEL = {"model__num_hidden_layers": 3, "model__num_key_value_heads": 4, "train__steps": 4}
 CLEAN = {"graphs": 2, "breaks": {}, "recompiled": []}  # of a block, and of the loss
@@ -132,3 +133,14 @@ def test_stage_3_does_without_torch_s_compiler_unless_it_compiles(corpus, tmp_pa
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.full
+def test_each_length_of_a_ramp_is_compiled_once(corpus, tmp_path):
+    """A block, for 8 tokens and for 32, and the loss of as many tokens: not again at each step."""
+    ramp = {"short": LengthStage(until_tokens=8 * 32 * 3, sequence_length=8)}
+    changes = {"train__compile": True, "data__length_ramp": ramp, "train__steps": 7}
+    config = small_config(corpus, tmp_path / "run", **MODEL | changes)
+    assert run_ranks(counting_graphs, config, 1) == [0]
+    found = json.loads((tmp_path / "run-0.json").read_text())
+    assert (found["graphs"], found["breaks"], len(found["recompiled"])) == (3, {}, 1)

@@ -66,7 +66,8 @@ def check_activations(corpus, folder, row):
     checkpoint = find_checkpoint(folder, row["step"])
     model = load_model(config.model, checkpoint, torch.device("cpu"), torch.float32, adapt=config.adapt).eval()
     hidden, rms, entropies = model.model.embed_tokens(tokens), [], []
-    from trainer.model.attention import apply_rotary, rotary_tables
+    from trainer.model.attention import apply_rotary
+    from trainer.model.rotary import rotary_tables
 
     rotary = rotary_tables(torch.arange(32)[None], 12, config.model.rope_theta)
     with torch.no_grad():

@@ -213,10 +213,15 @@ def test_a_way_to_split_that_llama_cpp_lacks_is_refused(tmp_path):
 
 @torch.no_grad()
 @needs_llama_cpp
-@pytest.mark.parametrize("kind", ["llama", "llama 3", "qwen2", "qwen3"])
+@pytest.mark.parametrize("kind", ["llama", "llama 3", "llama linear", "qwen2 yarn", "llama yarn", "qwen2", "qwen3"])
 def test_llama_cpp_continues_as_hugging_face_does(tmp_path, kind):
-    changes = {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, **STRETCHED}} if kind == "llama 3" else {}
-    make_folder(tmp_path / "hf", kind.partition(" 3")[0], **changes)
+    kind, _, stretched = kind.partition(" ")
+    rope = {
+        "3": {"rope_type": "llama3", **STRETCHED},
+        "linear": {"rope_type": "linear", "factor": 4.0},
+        "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 2.0},
+    }.get(stretched)
+    make_folder(tmp_path / "hf", kind, **({"rope_parameters": rope | {"rope_theta": 1e4}} if rope else {}))
     file = export(tmp_path / "hf", tmp_path / "out", "f32") / "model-f32.gguf"
     model, tokens = load_model(tmp_path / "hf"), some_tokens(1, 12)[0].tolist()
     server, compared = LlamaCpp(file), 0

@@ -152,6 +152,7 @@ def reference_loss(folder: Path, rows: Any) -> float:
 def first_rows(data: Path, length: int, count: int) -> list[list[int]]:
     """The rows that a new run trains on first."""
     from trainer.config import Data
+    from trainer.config.ramps import Ramps
     from trainer.data.tokens.datasets import open_training
     from trainer.data.tokens.history import History
     from trainer.data.tokens.mixture import mixture_in
@@ -160,6 +161,8 @@ def first_rows(data: Path, length: int, count: int) -> list[list[int]]:
     settings = Data(path=str(data), sequence_length=length)
     training = open_training(settings)
     rows = [dataset.rows for dataset in training]
-    history = History([], []).go_on(step=0, position=0, batch_size=count, rows=rows, mixture=mixture_in(settings, rows))
+    history = History([], []).go_on(
+        step=0, position=0, ramps=Ramps(count), rows=rows, mixture=mixture_in(settings, rows)
+    )
     order = Order(rows, history.segments, seed=0, window=settings.shuffle_shards)
     return [training[0].row(place.shard, place.row).tolist() for place in order.places(0, count)]

@@ -9,10 +9,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 
 from tests.operators import Operators
 from trainer.config import Model
-from trainer.model.attention import KeyValueCache, document_block_mask, rotary_tables
+from trainer.model.attention import KeyValueCache, document_block_mask
 from trainer.model.build import parameter_shapes
 from trainer.model.decoder import Transformer
 from trainer.model.initialize import initialize
+from trainer.model.rotary import rotary_tables
 from trainer.rules.pretrain import check_model
 
 CHOICES = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))

@@ -7,6 +7,7 @@ import pytest
 from tests.corpus import write_texts
 from tests.run_ranks import pretrain, run_ranks, small_config
 from trainer.config import Data
+from trainer.config.ramps import Ramps
 from trainer.data.tokens.datasets import open_training
 from trainer.data.tokens.history import History
 from trainer.data.tokens.loader import Loader
@@ -45,11 +46,11 @@ def test_text_shown_is_the_text_in_the_batch_and_in_the_source(run_dir, corpus, 
     shown = capsys.readouterr().out
     sets = open_training(Data(path=str(corpus), sequence_length=32))
     rows = [dataset.rows for dataset in sets]
-    history = History([], []).go_on(step=0, position=0, batch_size=4, rows=rows, mixture=mixture_in(Data(), rows))
+    history = History([], []).go_on(step=0, position=0, ramps=Ramps(4), rows=rows, mixture=mixture_in(Data(), rows))
     loader = Loader(
         sets,
         Order(rows, history.segments, seed=0, window=2),
-        4,
+        Ramps(4),
         4,
         0,
         1,

@@ -8,6 +8,7 @@ import pytest
 from tests.corpus import make_dataset
 from tests.scale.opened import files_opened
 from trainer.config import Data
+from trainer.config.ramps import Ramps
 from trainer.data.tokens.dataset import find_damage, find_missing_file
 from trainer.data.tokens.datasets import open_training, weights_of
 from trainer.data.tokens.loader import Loader
@@ -63,7 +64,7 @@ def test_a_rank_opens_what_it_reads_and_looks_at_its_share(many):
     with files_opened(many) as opened:
         (dataset,) = open_training(data)
         assert find_missing_file(dataset, part=RANK, parts=RANKS) is None
-        loader = Loader([dataset], order, RANKS, 1, RANK, RANKS, Causal(32, None).to_batch, prefetch=4)
+        loader = Loader([dataset], order, Ramps(RANKS), 1, RANK, RANKS, Causal(32, None).to_batch, prefetch=4)
         batches = list(islice(loader.batches(0), 1))
     assert batches[0].position == RANK
     assert {os.path.basename(path) for path in opened} >= {"manifest.json", "tokenizer.json"}

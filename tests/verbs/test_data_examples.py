@@ -21,6 +21,7 @@ LINES = [line for block in CODE for line in block.replace("\\\n", "").splitlines
 COMMANDS = [line for line in LINES if line.startswith("banyan prepare")]
 INPUTS = [line for line in LINES if line.startswith("data.input=")]
 ENCODINGS = [line for line in LINES if line.startswith("data.encoding=")]
+SOUNDS = re.search(r"^```json\n(.*?)^```", Path("docs/DATA.md").read_text(), re.DOTALL | re.MULTILINE)[1].encode()
 SMALL = ["data.validation_fraction=0", "data.workers=1", "data.tokenizer.train.vocab_size=300"]
 
 texts = (write_texts(4, seed=seed) for seed in count())  # no two alike
@@ -42,6 +43,7 @@ def files():
         "crawl/b.warc.gz": (warc(), 4),
         "wiki.txt": ("\n\n\n".join(next(texts)).encode(), 4),
         "all.txt": ("<|endoftext|>".join(next(texts)).encode(), 4),
+        "sounds.jsonl": (SOUNDS, 2),
         "zh/a.jsonl": (jsonl(next(texts)).replace(b'"text"', b'"content"'), 4),
         "zhwiki-20250101-pages-articles.xml.bz2": (bz2.compress(wikipedia(next(texts))), 4),
         **{f"shards/{number:03d}.tar": (tar(next(texts)), 4) for number in range(128)},
@@ -101,6 +103,7 @@ DOCUMENTS = {
     "hf://datasets/HuggingFaceFW/fineweb/sample/10BT/*.parquet": 8,
     "wiki.txt": 4,
     "all.txt": 4,
+    "sounds.jsonl": 2,
 }
 
 
@@ -142,4 +145,4 @@ def test_every_encoding_is_read(line, world):
 
 
 def test_examples_are_found():
-    assert (len(COMMANDS), len(INPUTS), len(ENCODINGS)) == (7, 7, 2)
+    assert (len(COMMANDS), len(INPUTS), len(ENCODINGS)) == (8, 7, 2)

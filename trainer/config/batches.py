@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trainer.config import Pretrain, Train
 from trainer.config.launchers import range_of
+from trainer.config.ramps import common_batch
 from trainer.errors import divisors
 
 
@@ -28,8 +29,9 @@ def micro_batch_in(train: Train, most: int) -> int:
     """
     if isinstance(train.micro_batch_size, int):
         return train.micro_batch_size
-    fitting = [size for size in divisors(train.batch_size) if size <= DEFAULT_MICRO_BATCH]
-    return max((size for size in fitting if train.batch_size // size >= most), default=1)
+    smallest = common_batch(train)
+    fitting = [size for size in divisors(smallest) if size <= DEFAULT_MICRO_BATCH]
+    return max((size for size in fitting if smallest // size >= most), default=1)
 
 
 def padding_share(chunks: int, ranks: int) -> float:
@@ -49,9 +51,10 @@ def micro_batch_of(train: Train, ranks: int, most: int = DEFAULT_MICRO_BATCH) ->
     """
     if isinstance(train.micro_batch_size, int):
         return train.micro_batch_size
-    if train.batch_size % ranks:
+    rows = common_batch(train)
+    if rows % ranks:
         return 1  # no size will do: check_batch says so
-    share = train.batch_size // ranks
+    share = rows // ranks
     return max([size for size in divisors(share) if size <= most], default=1)
 
 
@@ -64,7 +67,7 @@ def settle_micro_batch(config: Pretrain, world_size: int) -> int:
 
 
 def accumulation_steps(config: Pretrain, data_ranks: int) -> int:
-    """Micro-steps per optimiser step: rounds in which `data_ranks` take the chunks of the global batch."""
+    """Micro-steps per optimiser step, of a ramp the most: the rounds in which `data_ranks` take all chunks."""
     return rounds(config.train.batch_size // micro_batch_of(config.train, data_ranks), data_ranks)
 
 

@@ -8,6 +8,7 @@ from typing import Optional
 from trainer.config.clean import Clean
 from trainer.config.encryption import Encryption
 from trainer.config.knobs import knob, part
+from trainer.config.modalities import Modality
 from trainer.config.near import Near
 from trainer.config.paragraphs import Paragraphs
 
@@ -52,6 +53,7 @@ EXAMPLES = (
     "labelled",
     "tagged",
     "seq2seq",
+    "segments",
 )  # trainer/data/examples/formats.py
 
 
@@ -105,6 +107,14 @@ class MixtureStage:
 
 
 @dataclass
+class LengthStage:
+    """Shorter rows, as a run begins."""
+
+    until_tokens: int = knob(0, "Tokens of the run up to which it holds: the step that reaches them is its last.")
+    sequence_length: int = knob(0, "Tokens that rows are cut into until then; must divide data.sequence_length.")
+
+
+@dataclass
 class ValidationSet:
     """One named validation set."""
 
@@ -135,7 +145,8 @@ class Data:
         None,
         "What the files hold, by default as their names and contents say; or records, in JSON or tables, of which the "
         "answers are learnt: chat (messages, ShareGPT, Alpaca), prompt_completion or preference (prompt, chosen, "
-        "rejected); or labelled (text, label), tagged (tokens, tags; CoNLL too) or seq2seq (source, target).",
+        "rejected); or labelled (text, label), tagged (tokens, tags; CoNLL too) or seq2seq (source, target); or "
+        "segments, texts and codes of data.modalities in turn.",
         common=True,
         choices=(*FORMATS, *EXAMPLES),
         later=True,
@@ -182,6 +193,13 @@ class Data:
     labels: list[str] = knob(
         [],
         "Labels of labelled or tagged data in the order of their numbers, others are refused; by default those found.",
+        later=True,
+        decides=True,
+    )
+    modalities: dict[str, Modality] = knob(
+        {},
+        "Codes of images, audio and the like, that become tokens (data.format=segments): "
+        "data.modalities.NAME={codes: N, books: 1}.",
         later=True,
         decides=True,
     )
@@ -274,6 +292,12 @@ class Data:
         {}, "Named validation sets: data.validation.NAME={path: DIR}.", common=True
     )
     sequence_length: int = knob(256, "Tokens in a row of training data.", "tokens", common=True, low=1)
+    length_ramp: dict[str, LengthStage] = knob(
+        {},
+        "Shorter rows first: data.length_ramp.NAME={until_tokens: N, sequence_length: L} cuts each row into such of L; "
+        "a step has as many tokens.",
+        later=True,
+    )
     mask_documents: bool = knob(False, "Attention stays inside a document and positions restart.", common=True)
     packing: str = knob(
         "stream",

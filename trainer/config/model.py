@@ -49,6 +49,18 @@ class Model:
     num_key_value_heads: int = knob(2, "Key and value heads; must divide num_attention_heads.", low=1)
     head_dim: Optional[int] = knob(None, "Width of a head; by default hidden_size / num_attention_heads.", low=1)
     rope_theta: float = knob(10000.0, "Base of the rotary frequencies.", low=1.0)
+    rope_scaling: dict[str, Any] = knob(
+        {},
+        "Positions stretched for longer rows, as in config.json: {type: linear, factor: F}, {type: yarn, factor: F, "
+        "original_max_position_embeddings: N} or llama3's.",
+        later=True,
+    )
+    extend_context: bool = knob(
+        False,
+        "A long-context stage: begin with weights of init_from that were trained with another rope_theta or "
+        "rope_scaling, or on shorter rows.",
+        later=True,
+    )
     rms_norm_eps: float = knob(1e-5, "Epsilon of RMSNorm.")
     tie_word_embeddings: bool = knob(False, "Share the embedding with the output head.")
     qk_norm: bool = knob(False, "RMSNorm on queries and keys, per head (Qwen3).")

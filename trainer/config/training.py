@@ -13,6 +13,14 @@ AUTO = "auto"
 
 
 @dataclass
+class BatchStage:
+    """Steps of fewer sequences, as a run begins."""
+
+    until_tokens: int = knob(0, "Tokens of the run up to which it holds: the step that reaches them is its last.")
+    batch_size: int = knob(0, "Sequences of a step until then.", "sequences")
+
+
+@dataclass
 class Train:
     """Length, batch and numerics of the training."""
 
@@ -35,6 +43,11 @@ class Train:
         None, "Checkpoint and leave with 85 after this step; the schedule is unchanged.", common=True, low=1
     )
     batch_size: int = knob(16, "Global batch, over all ranks.", "sequences", common=True, low=1)
+    batch_ramp: dict[str, BatchStage] = knob(
+        {},
+        "Smaller batches first: train.batch_ramp.NAME={until_tokens: N, batch_size: B}, up to train.batch_size.",
+        later=True,
+    )
     # Not Optional[int | str]: that is cached under a key of no order, and another library may have had str first.
     micro_batch_size: int | str | None = knob(
         None,

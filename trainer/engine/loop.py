@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -14,7 +14,8 @@ import torch
 import torch.distributed
 
 from trainer.config import Pretrain
-from trainer.config.batches import accumulation_steps, padding_of
+from trainer.config.batches import accumulation_steps
+from trainer.config.ramps import Ramps
 from trainer.data.tokens.loader import Batch
 from trainer.data.tokens.order import derive_key
 from trainer.engine.dataset_losses import DatasetLosses
@@ -30,10 +31,11 @@ from trainer.engine.schedule import scheduled_rate
 from trainer.engine.sequence import own_part
 from trainer.engine.step_judge import StepJudge
 from trainer.engine.step_times import StepTimes
-from trainer.engine.targets import Step
+from trainer.engine.targets import Step, StepPlan
 from trainer.errors import NonFiniteError
 from trainer.machine.json_file import Count, from_json
 from trainer.objective.build import Objective
+from trainer.objective.losses import by_part
 from trainer.ranks.mesh import Mesh
 from trainer.ranks.stop import StopRequests
 from trainer.ranks.watchdog import Watchdog
@@ -110,9 +112,9 @@ class Log(Protocol):
 
 @dataclass(frozen=True)
 class Utilisation:
-    """What MFU is reckoned with: model FLOPs per trained token, and the peak FLOP/s of all devices together."""
+    """What MFU is reckoned with: model FLOPs per trained token in rows of a length, and all devices' peak FLOP/s."""
 
-    flops_per_token: float
+    flops_per_token: Callable[[int], float]
     peak_flops_per_second: float
 
 
@@ -124,6 +126,7 @@ class Clock:
     paused: float = 0.0
     data_wait: float = 0.0
     tokens: int = 0
+    flops: float = 0.0
     checkpoint_stall: float = 0.0
     steps: int = 0
 
@@ -180,8 +183,8 @@ class Trainer:
     recheck: Recheck | None = None
 
     def __post_init__(self) -> None:
-        self._accumulation = accumulation_steps(self.config, self.mesh.data_size)
-        self._padding = padding_of(self.config, self.mesh.data_size)
+        self._accumulation = accumulation_steps(self.config, self.mesh.data_size)  # what DeepSpeed was told
+        self._ramps = Ramps.of(self.config.train, self.config.data)
         self._guard = GradientGuard(
             self.engine,
             self.optimizer,
@@ -202,7 +205,7 @@ class Trainer:
         reason = None
         while self.progress.step < self.total_steps and not self.progress.out_of_patience:
             step = self.progress.step + 1
-            sums, units = self._take_step(step)
+            sums, taken = self._take_step(step)
             reason = stops.poll() or ("step" if step == self.config.train.stop_at else None)
             last = step == self.total_steps or reason is not None
             if self._rewinds(step, last=last):
@@ -210,7 +213,7 @@ class Trainer:
                     break
                 continue
             if step % self.config.track.every == 0 or step == 1 or last:
-                self._log_step(step, sums, units)
+                self._log_step(step, sums, taken)
             elif self.log is not None:
                 self.log.progress(step=step)
             self._evaluate_if_due(step, last=step == self.total_steps)
@@ -241,8 +244,8 @@ class Trainer:
         evaluates = any(_is_due(evaluator, step) for evaluator in self.evaluators)
         return step % self.config.track.every == 0 or step == 1 or self._saves_at(step) or evaluates
 
-    def _take_step(self, step: int) -> tuple[dict[str, torch.Tensor], int]:
-        """One optimiser step; this rank's sums of losses and measures, on the device; units of the global batch."""
+    def _take_step(self, step: int) -> tuple[dict[str, torch.Tensor], Step]:
+        """One optimiser step; this rank's sums of losses and measures, on the device; and what it took."""
         set_learning_rates(
             self.optimizer,
             lambda peak: scheduled_rate(
@@ -260,7 +263,7 @@ class Trainer:
         for each in kept:
             each.begin_step()
         looked_at = self.layers if self.layers is not None and self.layers.is_due(step) else None
-        for batch in self._on_device(counted.batches, step):
+        for batch in self._on_device(counted, step):
             self.watchdog.beat("train")
             self._seed_dropout(batch)
             if looked_at is not None:
@@ -295,21 +298,28 @@ class Trainer:
                 after()
         self._guard.after_step(step, synchronise=self._is_due(step) or step == self.total_steps)
         self.progress.step = step
-        self.progress.position += self.config.train.batch_size
+        self.progress.position += counted.plan.size.rows
         self.progress.tokens += counted.targets
         self._clock.steps += 1
         self._clock.tokens += counted.targets
+        if self.utilisation is not None:
+            length = counted.plan.size.length or self.config.data.sequence_length
+            self._clock.flops += counted.targets * self.utilisation.flops_per_token(length)
         if looked_at is not None:
             self._clock.pause(lambda: looked_at.after_step(step, self.progress.tokens))
-        return sums, counted.units
+        return sums, counted
 
-    def _on_device(self, batches: Iterable[Batch], step: int) -> Iterator[Batch]:
+    def _on_device(self, counted: Step, step: int) -> Iterator[Batch]:
         """This rank's part of a step's micro-batches, on its device."""
-        waiting = iter(batches)
-        for _ in range(self._accumulation):
+        waiting, length = iter(counted.batches), counted.plan.size.length
+        for number in range(counted.plan.micro_steps):
             self.watchdog.beat("data", step)
             with self._waiting_for_data():
-                batch = own_part(next(waiting), self.mesh).to(self.mesh.device)
+                batch = next(waiting)
+                batch = batch if length is None else batch.cut(length)
+                batch = own_part(batch, self.mesh).to(self.mesh.device)
+            if self._ramps.batches:  # DeepSpeed's own count of micro-steps knows one size of a step
+                self.engine.set_gradient_accumulation_boundary(number + 1 == counted.plan.micro_steps)
             yield batch
         next(waiting, None)  # used up: what comes next may be read and counted
 
@@ -328,10 +338,10 @@ class Trainer:
         if self.engine.module.has_dropout:
             torch.manual_seed(derive_key("dropout", self.config.seed, batch.position) >> 1)
 
-    def _log_step(self, step: int, sums: dict[str, torch.Tensor], units: int) -> None:
+    def _log_step(self, step: int, sums: dict[str, torch.Tensor], taken: Step) -> None:
         self.watchdog.beat("log")
         total = torch.stack([values.double() for values in sums.values()])
-        batch_size = self.config.train.batch_size
+        batch_size, units = taken.plan.size.rows, taken.units
         apart = [] if self.by_dataset is None else [self.by_dataset.sums()]
         if self.by_row is not None:
             apart.append(self.by_row.by_position(self.progress.position - batch_size, batch_size))
@@ -340,7 +350,7 @@ class Trainer:
             torch.distributed.all_reduce(total)  # on the device's own network, behind what it has to do
         self._guard.after_step(step, synchronise=True)
         total = total.cpu() / self.mesh.tensor  # tensor-parallel peers have the same losses
-        means = {name: value / max(1, units) for name, value in zip(sums, total.tolist(), strict=False)}
+        means = by_part({name: value / max(1, units) for name, value in zip(sums, total.tolist(), strict=False)})
         loss = means.pop(LOSS)
         if not math.isfinite(loss) and self.judge is None:
             raise NonFiniteError(f"step {step}: the loss is {loss}; lower optimizer.lr or look at the data.")
@@ -348,7 +358,7 @@ class Trainer:
         if self.by_dataset is not None:
             extra |= self.by_dataset.metrics(total[len(sums) :][: apart[0].numel()].view(2, -1), self.progress.position)
         if self.log is not None:
-            metrics = self._metrics(loss)
+            metrics = self._metrics(loss, taken.plan)
             limits = {} if self.spikes is None else self.spikes.judge({"step": step, **metrics})
             extra |= self._health(limits)
             wanted = self.by_row is not None and limits
@@ -365,7 +375,7 @@ class Trainer:
             return {SPIKE: float(bad > 0), "health/bad_steps": bad}
         return {} if self.spikes is None else {SPIKE: float(bool(limits))}
 
-    def _metrics(self, loss: float) -> dict[str, float]:
+    def _metrics(self, loss: float, plan: StepPlan) -> dict[str, float]:
         clock, steps = self._clock, self._clock.steps
         seconds = clock.training_seconds()
         tokens_per_second = clock.tokens / seconds
@@ -379,10 +389,17 @@ class Trainer:
             "perf/data_wait_seconds": clock.data_wait / steps,
             "perf/memory_bytes": memory_bytes(torch.cuda.max_memory_allocated() if cuda else None),
         }
-        if self._padding > 0:
-            metrics["perf/padding_share"] = self._padding
+        if plan.padding > 0:
+            metrics["perf/padding_share"] = plan.padding
+        if not self._ramps.is_flat:
+            length = self.config.data.sequence_length
+            parts = length // (plan.size.length or length)
+            metrics |= {"train/batch_size": plan.size.rows * parts, "train/sequence_length": length // parts}
         if self.utilisation is not None:
-            metrics["perf/mfu"] = mfu(tokens_per_second=tokens_per_second, **vars(self.utilisation))
+            peak, per_token = self.utilisation.peak_flops_per_second, clock.flops / max(1, clock.tokens)
+            metrics["perf/mfu"] = mfu(
+                tokens_per_second=tokens_per_second, flops_per_token=per_token, peak_flops_per_second=peak
+            )
         if clock.checkpoint_stall:
             metrics["perf/checkpoint_stall_seconds"] = clock.checkpoint_stall
         return metrics

@@ -10,8 +10,29 @@ from typing import Any
 import torch
 import torch.distributed
 
+from trainer.config.batches import padding_share, rounds
+from trainer.config.ramps import Ramps, StepSize
 from trainer.data.tokens.loader import IGNORED, Batch
 from trainer.ranks.mesh import Mesh
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What is known of a step before its data: its size, and in how many micro-steps a rank takes its part of it.
+
+    Of the micro-batches of all ranks, the share `padding` are empty.
+    """
+
+    size: StepSize
+    micro_steps: int
+    padding: float = 0.0
+
+
+def plan_steps(ramps: Ramps, position: int, *, micro_batch_size: int, ranks: int) -> Iterator[StepPlan]:
+    """The steps from the one at `position` on, on so many data ranks; without end."""
+    for _, size in ramps.steps(position):
+        chunks = size.rows // micro_batch_size
+        yield StepPlan(size, rounds(chunks, ranks), padding_share(chunks, ranks))
 
 
 @dataclass(frozen=True)
@@ -22,6 +43,7 @@ class Step:
     """
 
     batches: Iterable[Batch]
+    plan: StepPlan
     targets: int
     units: int
 
@@ -30,17 +52,19 @@ class Step:
 Units = Callable[[Batch], torch.Tensor]
 
 
-def fixed_steps(batches: Iterator[Batch], *, micro_steps: int, targets: int) -> Iterator[Step]:
-    """Steps that all have the same number of targets, which are the units: nothing needs to be counted."""
-    while True:
-        yield Step(islice(batches, micro_steps), targets, targets)
+def fixed_steps(batches: Iterator[Batch], plans: Iterator[StepPlan], *, targets_per_row: int) -> Iterator[Step]:
+    """Steps whose rows all have the same number of targets, which are the units: nothing needs to be counted."""
+    for plan in plans:
+        targets = plan.size.rows * targets_per_row
+        yield Step(islice(batches, plan.micro_steps), plan, targets, targets)
 
 
 class _Count:
     """The count of a step's targets and units, on its way: ranks are added up on gloo while the last is computed."""
 
-    def __init__(self, batches: list[Batch], mesh: Mesh, units: Units) -> None:
-        self.batches = batches
+    def __init__(self, source: Iterator[Batch], plan: StepPlan, mesh: Mesh, units: Units) -> None:
+        self.plan, self.batches = plan, list(islice(source, plan.micro_steps))
+        batches = self.batches
         own = [
             sum(int((batch.targets != IGNORED).sum()) for batch in batches),
             sum(int(units(batch).sum()) for batch in batches),
@@ -59,18 +83,18 @@ class _Count:
         return targets, units
 
 
-def counted_steps(batches: Iterator[Batch], *, micro_steps: int, mesh: Mesh, units: Units) -> Iterator[Step]:
+def counted_steps(batches: Iterator[Batch], plans: Iterator[StepPlan], *, mesh: Mesh, units: Units) -> Iterator[Step]:
     """Steps whose targets and units are counted from the batches as the loader gives them, one step ahead of their use.
 
     Every rank must use up each step's batches: after the last of them the next step's are counted.
     """
-    upcoming = _Count(list(islice(batches, micro_steps)), mesh, units)
+    upcoming = _Count(batches, next(plans), mesh, units)
     while True:
         current, following = upcoming, list[_Count]()
 
         def use(batches_of_step: list[Batch], following: list[_Count] = following) -> Iterator[Batch]:
             yield from batches_of_step
-            following.append(_Count(list(islice(batches, micro_steps)), mesh, units))
+            following.append(_Count(batches, next(plans), mesh, units))
 
-        yield Step(use(current.batches), *current.wait())
+        yield Step(use(current.batches), current.plan, *current.wait())
         (upcoming,) = following

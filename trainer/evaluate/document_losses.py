@@ -6,8 +6,8 @@ then pieces are added up in file order in double precision, so the number of ran
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ from torch import Tensor
 from trainer.config import Evaluate
 from trainer.data.tokens.dataset import Dataset
 from trainer.data.tokens.document_pieces import DocumentPieces, document_pieces
+from trainer.data.tokens.manifest import has_text_alone
 from trainer.evaluate.groups import NONE, GroupScore, ScoredDocuments, open_documents
+from trainer.model.loss import hearing
 from trainer.objective.build import Objective
 from trainer.objective.causal import Causal
 from trainer.objective.distill import Distill
@@ -35,21 +37,9 @@ class DocumentLosses:
         self._nats = torch.zeros(len(pieces.targets), dtype=torch.float64)
         self._heard: list[Tensor] = []
 
-    @contextlib.contextmanager
-    def listening(self, module: Any) -> Iterator[None]:
-        """Where the losses of targets, which the model sums over rows, are heard."""
-        plain = module.measure
-
-        def measure(logits: Tensor, targets: Tensor, z_loss: float) -> Tensor:
-            losses: Tensor = plain(logits, targets, z_loss)
-            self._heard.append(losses)
-            return losses
-
-        module.measure = measure
-        try:
-            yield
-        finally:
-            module.measure = plain
+    def listening(self, module: Any) -> AbstractContextManager[None]:
+        """Where the losses of targets are heard."""
+        return hearing(module, self._heard)
 
     def add(self, first: int, rows: int, length: int, mesh: Mesh) -> None:
         """Adds what was heard of a batch of rows from `first` on, of which `rows` count; of each, this rank's part."""
@@ -91,7 +81,7 @@ def open_documents_of(
 ) -> DocumentLosses | None:
     """What the losses of a set's first `rows` rows are told by; None where evaluate.split_by or the objective asks
     for none. Every rank calls it; what is wrong with a shard is raised on all."""
-    whole = isinstance(objective, Causal | Distill) and not dataset.manifest.has_targets
+    whole = isinstance(objective, Causal | Distill) and has_text_alone(dataset.manifest)
     if settings.split_by == NONE or not whole or rows == 0:
         return None
     pieces, held = document_pieces(dataset, rows), []

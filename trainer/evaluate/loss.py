@@ -13,11 +13,13 @@ import torch.distributed
 from trainer.config import Evaluate
 from trainer.data.tokens.dataset import Dataset
 from trainer.data.tokens.loader import validation_batches
+from trainer.data.tokens.manifest import has_text_alone
 from trainer.engine.sequence import own_part
 from trainer.evaluate.document_losses import DocumentLosses, open_documents_of
 from trainer.evaluate.groups import GroupScore
 from trainer.evaluate.label_table import LabelTable, PredictsLabels
 from trainer.objective.build import Objective
+from trainer.objective.losses import by_part
 from trainer.ranks.mesh import Mesh
 from trainer.track.metrics import bits_per_byte, perplexity
 
@@ -135,12 +137,12 @@ def score(
             torch.distributed.all_reduce(values, group=mesh.control)
     tokens = int(units.sum().item())
     loss = losses.sum().item() / max(1, tokens)
-    means = {name: values.sum().item() / max(1, tokens) for name, values in measures.items()}
+    means = by_part({name: values.sum().item() / max(1, tokens) for name, values in measures.items()})
     if isinstance(objective, PredictsLabels):
         means |= labels.figures(objective, mesh)
     manifest = dataset.manifest
     groups = documents.by_group(mesh) if documents else {}
-    if manifest.has_targets or objective.unit != TOKENS:
+    if not has_text_alone(manifest) or objective.unit != TOKENS:
         return Score(loss, None, tokens, objective.unit, means, objective.scale)
     bpb = None
     if manifest.knows_bytes:

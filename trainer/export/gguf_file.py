@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import ExportSettings
+from trainer.config.rope import ORIGINAL
 from trainer.errors import ConfigError, InputError
 from trainer.export.gguf_tensors import ROPE_FREQUENCIES, GgufTensor, rope_factors, tensors_of
 from trainer.export.gguf_vocabulary import GgufVocabulary, read_vocabulary
 from trainer.export.source import ExportSource
 from trainer.machine.durable import sync
 from trainer.model.hugging_face.architecture import read_architecture, read_window
+from trainer.model.rotary import yarn_attention_factor
 
 KINDS = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0", "q4_0": "MOSTLY_Q4_0"}
-ROPES = ("rope_parameters", "rope_scaling")
 
 
 def folder_suffix(settings: ExportSettings) -> str:
@@ -31,13 +32,14 @@ def folder_suffix(settings: ExportSettings) -> str:
 def write(folder: Path, source: ExportSource, settings: ExportSettings) -> str:
     """Writes FOLDER/model-NUMBERS.gguf, tensor by tensor."""
     gguf = require_gguf()
-    config, rope = _plain_rope(source.architecture)
+    config = source.architecture
     sizes = _sizes(config, source)
+    rope = sizes["rope_scaling"]
     kind = KINDS[config["model_type"]]
     head_dim = sizes["head_dim"] or sizes["hidden_size"] // sizes["num_attention_heads"]
     vocabulary = read_vocabulary(source.tokenizer, sizes["vocab_size"], beginning=config["bos_token_id"])
     tensors = list(tensors_of(source, sizes, kind, settings.gguf))
-    if rope:
+    if rope.get("rope_type") == "llama3":
         factors = rope_factors(rope, sizes["rope_theta"], head_dim)
         tensors.append(GgufTensor(ROPE_FREQUENCIES, gguf.GGMLQuantizationType.F32, factors))
 
@@ -47,6 +49,7 @@ def write(folder: Path, source: ExportSource, settings: ExportSettings) -> str:
     writer.add_file_type(gguf.LlamaFileType[FILE_TYPES[settings.gguf]])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _add_sizes(writer, sizes, head_dim=head_dim, context=config["max_position_embeddings"])
+    _add_stretching(writer, rope)
     _add_vocabulary(writer, vocabulary)
     for tensor in tensors:
         size = math.prod(tensor.byte_shape) * tensor.dtype.itemsize
@@ -74,21 +77,14 @@ def require_gguf() -> Any:
     return gguf
 
 
-def _plain_rope(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """A config.json without the stretching of Llama 3's rotary positions, and that, where it has one."""
-    rope = next((config[key] for key in ROPES if isinstance(config.get(key), Mapping)), None)
-    if rope is None or rope.get("rope_type", rope.get("type")) != "llama3":
-        return dict(config), None
-    theta = rope.get("rope_theta", config.get("rope_theta", 10000.0))
-    return {**{key: value for key, value in config.items() if key not in ROPES}, "rope_theta": theta}, dict(rope)
-
-
 def _sizes(config: Mapping[str, Any], source: ExportSource) -> dict[str, Any]:
     """The fields that decide the model. InputError for one that no GGUF written here can describe."""
     kind = config.get("model_type")
     if kind not in KINDS:
         raise InputError(f"format=gguf: a {kind} isn't written here, {', '.join(KINDS)} are; export format=hf.")
     sizes = read_architecture(config, Path("config.json"))
+    if not sizes["rope_scaling"].get("truncate", True):
+        raise InputError("format=gguf: llama.cpp has no rope_scaling.truncate=false; export format=hf.")
     window = read_window(config, Path("config.json"))
     if window is not None and window < config["max_position_embeddings"]:
         raise InputError(f"format=gguf: llama.cpp has no sliding_window={window} for a {kind}; export format=hf.")
@@ -109,6 +105,24 @@ def _add_sizes(writer: Any, sizes: Mapping[str, Any], *, head_dim: int, context:
     writer.add_rope_freq_base(sizes["rope_theta"])
     writer.add_layer_norm_rms_eps(sizes["rms_norm_eps"])
     writer.add_vocab_size(sizes["vocab_size"])
+
+
+def _add_stretching(writer: Any, rope: Mapping[str, Any]) -> None:
+    """The scaling of rotary positions, in llama.cpp's terms; Llama 3's is a tensor."""
+    gguf, kind = require_gguf(), rope.get("rope_type")
+    if kind not in ("linear", "yarn"):
+        return
+    writer.add_rope_scaling_type(gguf.RopeScalingType(kind))
+    writer.add_rope_scaling_factor(rope["factor"])
+    if ORIGINAL in rope:
+        writer.add_rope_scaling_orig_ctx_len(rope[ORIGINAL])
+    if kind == "yarn":
+        # llama.cpp multiplies by 0.1 ln(factor) + 1 itself
+        writer.add_rope_scaling_yarn_attn_factor(
+            yarn_attention_factor(rope) / yarn_attention_factor({"factor": rope["factor"]})
+        )
+        writer.add_rope_scaling_yarn_beta_fast(rope.get("beta_fast", 32.0))
+        writer.add_rope_scaling_yarn_beta_slow(rope.get("beta_slow", 1.0))
 
 
 def _add_vocabulary(writer: Any, vocabulary: GgufVocabulary) -> None:

@@ -15,20 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-Rotary = tuple[Tensor, Tensor]
+from trainer.model.rotary import Rotary
+
 MaskMod = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-
-
-def rotary_tables(positions: Tensor, head_dim: int, theta: float) -> Rotary:
-    """Cosines and sines of the rotary angles (RoFormer, eq. 15), in fp32.
-
-    Angle i of position m is m · theta^(-2i / head_dim), for i < head_dim / 2; the two halves repeat it (Llama in
-    Hugging Face's layout). positions: (rows, time), rows 1 or batch → two of (rows, 1, time, head_dim).
-    """
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
-    angles = positions[:, None, :, None].float() * (1.0 / theta**exponents)  # (rows, 1, time, head_dim / 2)
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
 
 
 def apply_rotary(heads: Tensor, rotary: Rotary) -> Tensor:

@@ -18,23 +18,23 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 
 from trainer.config import Model
+from trainer.config.rope import settle_scaling
 from trainer.model.attention import (
     JoinedCache,
     JoinedLayer,
     KeyValueCache,
     LayerCache,
-    Rotary,
     apply_rotary,
     attend,
     causal_mask,
     document_block_mask,
     document_mask,
     document_positions,
-    rotary_tables,
 )
 from trainer.model.loss import FromLogits, Measure, logit_losses, row_losses, token_values
 from trainer.model.moe import MixtureOfExperts, Routing, Tally, penalties
 from trainer.model.recompute import recomputed
+from trainer.model.rotary import Rotary, rotary_tables
 from trainer.model.sizes import chunk_tokens, head_width
 
 
@@ -175,6 +175,7 @@ class Decoder(nn.Module):
     def __init__(self, config: Model, vocab_size: int) -> None:
         super().__init__()
         self.config = config
+        self.rope_scaling = settle_scaling(config.rope_scaling)
         self.activation_checkpointing = "none"
         self.shards = 1  # parts that each row is spread over; tokens are one of them
         # nn.Embedding itself would draw weights: on the meta device that imports torch's compiler, which takes seconds.
@@ -193,7 +194,7 @@ class Decoder(nn.Module):
             positions = cache.positions(tokens.shape[1], tokens.device)
         else:
             positions = _positions(tokens.shape[1] * self.shards, tokens.device, document_ids)
-        rotary = rotary_tables(positions, head_width(self.config), self.config.rope_theta)
+        rotary = rotary_tables(positions, head_width(self.config), self.config.rope_theta, self.rope_scaling)
         mask = _mask(tokens, document_ids, past=cache.length if cache is not None else 0)
         hidden = F.dropout(_in_autocast_dtype(self.embed_tokens(tokens)), self.config.dropout, self.training)
         routings = []

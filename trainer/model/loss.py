@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -30,6 +31,27 @@ def logit_losses(logits: Tensor, targets: Tensor, z_loss: float) -> Tensor:
     if z_loss > 0:
         losses = losses + z_loss * logits.logsumexp(dim=-1).square() * (targets != IGNORED)
     return losses
+
+
+@contextlib.contextmanager
+def hearing(module: Any, heard: list[Tensor]) -> Iterator[None]:
+    """Where the losses of targets, which a model sums over rows, are heard: (tokens,) each, in order, no gradients.
+
+    What backward computes again comes after, and isn't heard.
+    """
+    plain = module.measure
+
+    def measure(logits: Tensor, targets: Tensor, z_loss: float) -> Tensor:
+        losses: Tensor = plain(logits, targets, z_loss)
+        if listens:
+            heard.append(losses.detach())
+        return losses
+
+    listens, module.measure = True, measure
+    try:
+        yield
+    finally:
+        listens, module.measure = False, plain
 
 
 def row_losses(

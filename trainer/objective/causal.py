@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,21 +11,28 @@ import torch
 from torch import Tensor
 
 from trainer.config import Data, ObjectiveSettings
+from trainer.config.modalities import TEXT
 from trainer.data.tokens.loader import IGNORED, Batch
 from trainer.data.tokens.manifest import Manifest
+from trainer.data.tokens.modalities import CodeRange
 from trainer.data.tokens.token_rows import GatheredRows, TokenRows
 from trainer.model.build import LanguageModel
 from trainer.model.hugging_face.suitability import require_causal, require_separation
-from trainer.objective.losses import Losses
+from trainer.model.loss import hearing
+from trainer.objective.losses import LOSS, SHARE, Losses
 
 
 @dataclass(frozen=True)
 class Causal:
-    """Rows of `sequence_length` + 1 tokens; `end_of_text` where documents of a row don't see each other."""
+    """Rows of `sequence_length` + 1 tokens; `end_of_text` where documents of a row don't see each other.
+
+    `ranges` are modalities whose losses are told apart, and text's, which is all else.
+    """
 
     sequence_length: int
     end_of_text: int | None
     separates_documents: bool = False
+    ranges: Mapping[str, CodeRange] = field(default_factory=dict)
     unit: str = "tokens"
     scale: str = "nats per token"
 
@@ -41,7 +48,12 @@ class Causal:
 
     def losses(self, model: Callable[..., Any], batch: Batch) -> Losses:
         """The sum of each row's losses; (rows,) fp32."""
-        return Losses(model(batch.inputs, batch.targets, batch.document_ids))
+        if not self.ranges:
+            return Losses(model(batch.inputs, batch.targets, batch.document_ids))
+        heard: list[Tensor] = []
+        with hearing(getattr(model, "module", model), heard):
+            rows = model(batch.inputs, batch.targets, batch.document_ids)
+        return Losses(rows, measure_modalities(torch.cat(heard), batch.targets, self.ranges))
 
     def units(self, batch: Batch) -> Tensor:
         """The targets of each row."""
@@ -55,7 +67,28 @@ class Causal:
 def build(settings: ObjectiveSettings, data: Data, manifest: Manifest, seed: int) -> Causal:
     """The objective over data whose documents end in the end-of-text token of their tokenizer."""
     marks = manifest.end_of_text if data.mask_documents else None
-    return Causal(data.sequence_length, marks, data.separates_documents)
+    return Causal(data.sequence_length, marks, data.separates_documents, manifest.modalities)
+
+
+def measure_modalities(losses: Tensor, targets: Tensor, ranges: Mapping[str, CodeRange]) -> dict[str, Tensor]:
+    """Of each row and modality the losses of its targets and their number, (rows,); `by_part` makes means of them.
+
+    losses: (rows · time,) of targets, (rows, time). Begin and end tokens are text's.
+    """
+    losses, text = losses.view(targets.shape), targets != IGNORED
+    measures: dict[str, Tensor] = {}
+    for name, codes in ranges.items():
+        inside = (targets >= codes.first) & (targets < codes.stop)
+        text = text & ~inside
+        measures |= _measure(name, losses, inside)
+    return measures | _measure(TEXT, losses, text)
+
+
+def _measure(name: str, losses: Tensor, inside: Tensor) -> dict[str, Tensor]:
+    return {
+        f"modality/{name}/{LOSS}": torch.where(inside, losses, 0).sum(dim=1),
+        f"modality/{name}/{SHARE}": inside.sum(dim=1).float(),
+    }
 
 
 def count_targets(batch: Batch) -> Tensor:

@@ -7,6 +7,24 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+LOSS, SHARE = "loss", "share"
+
+
+def by_part(means: Mapping[str, float]) -> dict[str, float]:
+    """Measures in which PART/loss, a mean over all units, has become one over the part of them that PART/share is.
+
+    Of a part without units only the share stays.
+    """
+    found = dict(means)
+    for name, share in means.items():
+        part, _, last = name.rpartition("/")
+        loss = f"{part}/{LOSS}"
+        if last == SHARE and loss in means:
+            found |= {loss: means[loss] / share} if share > 0 else {}
+            if share <= 0:
+                del found[loss]
+    return found
+
 
 @dataclass(frozen=True)
 class Losses:

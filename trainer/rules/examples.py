@@ -5,12 +5,18 @@ from __future__ import annotations
 import dataclasses
 
 from trainer.config.data import EXAMPLES, Augment, Data
+from trainer.config.modalities import check_modalities
 from trainer.errors import require
 
 
 def check_examples(data: Data) -> None:
     """Refuses, in one line, settings that are for text where data.format names examples, and examples among text."""
     _check_models(data)
+    check_modalities(data.modalities)
+    require(
+        bool(data.modalities) == (data.format == "segments"),
+        "data.format=segments and data.modalities go together: give both, or neither.",
+    )
     for field in dataclasses.fields(Augment):
         value = getattr(data.augment, field.name)
         require(

@@ -8,6 +8,8 @@ import math
 from trainer.config import AUTO, OF_CAUSAL_LM, Data, Model, Pretrain, Train
 from trainer.config.batches import data_ranks_of, micro_batch_in, micro_batch_of
 from trainer.config.launchers import range_of
+from trainer.config.ramps import batch_sizes, check_ramps, common_batch
+from trainer.config.rope import check_rope
 from trainer.config.values import check_values
 from trainer.errors import ConfigError, divisors, require
 from trainer.rules.adapt import check_adapt
@@ -43,6 +45,10 @@ def check_model(model: Model) -> None:
         "model.mup=true with model.tie_word_embeddings=true: muP gives embedding and head different rates; untie them, "
         "or set model.mup=false.",
     )
+    require(
+        not model.extend_context or model.init_from is not None,
+        "model.extend_context=true without model.init_from: there is nothing to begin with; leave it out.",
+    )
     experts, chosen = model.num_experts, model.num_experts_per_tok
     require(
         experts == 0 or chosen <= experts,
@@ -56,7 +62,7 @@ def check_causal_lm(config: Pretrain) -> None:
     for field in dataclasses.fields(Model):
         value = getattr(model, field.name)
         require(
-            field.name in OF_CAUSAL_LM or value == field.default,
+            field.name in OF_CAUSAL_LM or value == (field.default if field.default is not dataclasses.MISSING else {}),
             f"model.{field.name}={value} has no effect with model.path, whose config.json describes the model: leave "
             "it out; fields of config.json are replaced by model.overrides.FIELD=VALUE.",
         )
@@ -151,6 +157,12 @@ def check_batch(train: Train, ranks: int) -> None:
     """Refuses a batch that can't be cut into whole micro-batches on this many data-parallel ranks."""
     micro = micro_batch_of(train, ranks)
     chunk = micro * ranks
+    for stage, entry in train.batch_ramp.items():
+        require(
+            entry.batch_size % chunk == 0,
+            f"train.batch_ramp.{stage}.batch_size={entry.batch_size} can't be cut into micro-batches of {micro} on "
+            f"{ranks} rank{'s' * (ranks > 1)}; use a multiple of {chunk}.",
+        )
     if train.batch_size % chunk == 0:
         return
     fitting = [size for size in divisors(train.batch_size) if train.batch_size % (size * ranks) == 0]
@@ -205,9 +217,11 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
         check_lstm(config)
     elif config.model.path is None:
         check_model(config.model)
+        check_rope(config.model.rope_scaling, config.data.sequence_length)
     else:
         check_causal_lm(config)
     check_data(config.data)
+    check_ramps(config)
     check_adapt(config)
     check_objective(config)
     check_preferences(config)
@@ -284,15 +298,17 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
 def check_elastic_batch(train: Train, most: int) -> None:
     """Refuses a batch that can't be cut into whole micro-batches, or into fewer than there may be ranks."""
     micro = micro_batch_in(train, most)
-    require(
-        train.batch_size % micro == 0,
-        f"train.batch_size={train.batch_size} can't be cut into micro-batches of {micro}; use train.micro_batch_size="
-        f"{' or '.join(map(str, divisors(train.batch_size)))}.",
-    )
-    chunks = train.batch_size // micro
+    for size in batch_sizes(train):
+        require(
+            size % micro == 0,
+            f"train.batch_size={size} can't be cut into micro-batches of {micro}; use train.micro_batch_size="
+            f"{' or '.join(map(str, divisors(common_batch(train))))}.",
+        )
+    smallest = min(batch_sizes(train))
+    chunks = smallest // micro
     require(
         most <= chunks,
         f"launch.workers: of {most} ranks, {most - chunks} would have nothing to do, for train.batch_size="
-        f"{train.batch_size} is {chunks} micro-batches of {micro}; use at most {chunks}, a larger train.batch_size"
+        f"{smallest} is {chunks} micro-batches of {micro}; use at most {chunks}, a larger train.batch_size"
         f"{' or a smaller train.micro_batch_size' * (micro > 1)}.",
     )

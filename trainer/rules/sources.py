@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 
 from trainer.config import Data
 from trainer.data.text.encodings import ENCODINGS
-from trainer.data.text.formats import RECORDS
+from trainer.data.text.formats import CODES, RECORDS
 from trainer.data.text.reading import AUTO, Reading
 from trainer.data.text.sources import Input
 from trainer.errors import ConfigError, require
@@ -23,7 +23,7 @@ def inputs_of(data: Data) -> list[Input]:
     base = Reading(
         text_field=data.text_field,
         most_bytes=data.most_document_bytes,
-        format=RECORDS if data.has_examples else data.format,
+        format=CODES if data.format == "segments" else RECORDS if data.has_examples else data.format,
         separator=separator_of(data.separator),
         encoding=encoding,
         html=data.html,

@@ -13,6 +13,7 @@ from trainer.checkpoint.find import find_whole
 from trainer.checkpoint.reader import CheckpointReader
 from trainer.checkpoint.writer import CheckpointWriter
 from trainer.config import Pretrain
+from trainer.config.ramps import Ramps
 from trainer.data.tokens.history import FILE, History, Rewind, read_history
 from trainer.engine.loop import Progress
 from trainer.engine.targets import Step
@@ -86,7 +87,7 @@ class BadSteps:
         reader = CheckpointReader(folder)
         back = reader.stated("progress", Progress.from_json)
         rewind = Rewind(from_step=step, to_step=back.step, position=self.history.positions_of(step)[1])
-        self._write(self.history.rewound(rewind))
+        self._write(self.history.rewound(rewind, Ramps.of(self.config.train, self.config.data)))
         vars(self.progress).update(vars(back))
         self.progress.position = rewind.position
         self.restore(reader, optimizer_steps(self.history, back.step))
@@ -120,7 +121,7 @@ def optimizer_steps(history: History, step: int) -> int:
     return step - sum(skipped <= step for skipped in history.skipped)
 
 
-def after_rewind(run_dir: Path, history: History, progress: Progress, mesh: Mesh) -> History:
+def after_rewind(run_dir: Path, history: History, progress: Progress, ramps: Ramps, mesh: Mesh) -> History:
     """The history of a run that goes on from a checkpoint of `progress`, whose position may move: a start before may
     have been rewound to it, and have saved nothing since."""
 
@@ -132,6 +133,6 @@ def after_rewind(run_dir: Path, history: History, progress: Progress, mesh: Mesh
     found = mesh.main_finds(find)
     for place in range(0, len(found), 3):
         rewind = Rewind(*found[place : place + 3])
-        history = history.rewound(rewind)
+        history = history.rewound(rewind, ramps)
         progress.position = rewind.position
     return history

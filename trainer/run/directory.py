@@ -42,7 +42,7 @@ FREE_TRAIN = (
 FREE_MODEL = ("name", "loss_chunk")
 # Of data, only these keys matter to training; what is trained on follows from the fingerprints.
 DATA_KEYS = (
-    *("path", "train", "validation", "sequence_length", "mask_documents", "packing", "long_documents"),
+    *("path", "train", "validation", "sequence_length", "length_ramp", "mask_documents", "packing", "long_documents"),
     "shuffle_shards",
 )
 # May never change: the weights, the moments, the order or the meaning of tokens would no longer fit.

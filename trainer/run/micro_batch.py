@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from trainer.config import AUTO, Model, Pretrain
+from trainer.config.ramps import common_batch
 from trainer.errors import BanyanError, ConfigError, InputError, divisors
 from trainer.machine.durable import write_json
 from trainer.machine.environment import as_stored
@@ -43,13 +44,13 @@ def find_micro_batch(config: Pretrain, model: Model, mesh: Mesh, run_dir: Path, 
         memory = torch.cuda.get_device_properties(mesh.device).total_memory if cuda else None
         return default_micro_batch(config, mesh.world_size, cuda=cuda, memory=mesh.from_main(memory))
     circumstances = circumstances_of(config, mesh, device)
-    known = mesh.main_finds(lambda: recorded(run_dir, circumstances, config.train.batch_size // mesh.data_size))
+    known = mesh.main_finds(lambda: recorded(run_dir, circumstances, common_batch(config.train) // mesh.data_size))
     if known is not None:
         return known
     timings, too_large = measure_sizes(config, model, mesh, run_dir)
-    chosen = choose_size(timings, config.train.batch_size // mesh.data_size)
+    chosen = choose_size(timings, common_batch(config.train) // mesh.data_size)
     if mesh.is_main:
-        print(describe_choice(chosen, timings, too_large, config.train.batch_size // mesh.data_size), flush=True)
+        print(describe_choice(chosen, timings, too_large, common_batch(config.train) // mesh.data_size), flush=True)
         measured = [dataclasses.asdict(timing) for timing in timings]
         record = {"micro_batch_size": chosen, "circumstances": circumstances, "measured": measured}
         write_json(run_dir / FILE, record)
@@ -97,7 +98,7 @@ def recorded(run_dir: Path, circumstances: dict[str, Any], share: int) -> int | 
 
 def measure_sizes(config: Pretrain, model: Model, mesh: Mesh, run_dir: Path) -> tuple[list[Timing], int | None]:
     """Timings of the sizes that fit, on every rank, and the size that didn't, if one was tried."""
-    sizes = divisors(config.train.batch_size // mesh.data_size)
+    sizes = divisors(common_batch(config.train) // mesh.data_size)
     log = run_dir / "logs" / f"micro-batch-{mesh.rank:05d}.log"
     output = log.with_suffix(".jsonl")
     output.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from trainer.data.tokens.blocks import DocumentSpan
 from trainer.data.tokens.dataset import Dataset
 from trainer.data.tokens.datasets import open_training
 from trainer.data.tokens.history import FILE, History, read_history, total_steps_of
+from trainer.data.tokens.modalities import as_text
 from trainer.data.tokens.order import Order
 from trainer.errors import ConfigError, InputError
 from trainer.machine.terminal import one_line, safe, show
@@ -58,6 +59,9 @@ def print_step(run_dir: Path, step: int) -> int:
     show(f"step {step}: positions {start:,} to {stop - 1:,}{skipped}")
     for line in rewinds_in_words(opened.history, step):
         show(line)
+    length = opened.history.stretch_of(step).length
+    if length is not None:
+        show(f"each row was cut into rows of {length:,} tokens (data.length_ramp)")
     left_out = {row.position for row in read_left_out(run_dir)}
     for position, place in enumerate(opened.order.places(start, stop), start=start):
         dataset = opened.datasets[place.fingerprint]
@@ -66,9 +70,13 @@ def print_step(run_dir: Path, step: int) -> int:
         if position in left_out:
             show("  left out: the shard couldn't be had (data.on_bad_shard=skip)")
             continue
-        for line, tokens in documents_in_row(dataset, place.shard, place.row):
-            show(one_line(line))
-            show("".join(f"    {text}\n" for text in safe(tokenizer.decode(tokens)).splitlines()), end="")
+        for part, (first, last) in enumerate(cut_stretches(dataset, place.shard, place.row, length), start=1):
+            if length is not None:
+                show(f"  part {part}:")
+            for line, tokens in documents_between(dataset, place.shard, first, last):
+                show(one_line(line))
+                text = as_text(tokenizer, tokens, dataset.manifest.modalities)
+                show("".join(f"    {part}\n" for part in safe(text).splitlines()), end="")
     return 0
 
 
@@ -82,10 +90,20 @@ def rewinds_in_words(history: History, step: int) -> Iterator[str]:
             )
 
 
-def documents_in_row(dataset: Dataset, shard: int, row: int) -> Iterator[tuple[str, list[int]]]:
-    """For each document that a row's inputs touch: a line that names it, and its tokens in the row."""
+def cut_stretches(dataset: Dataset, shard: int, row: int, length: int | None) -> list[tuple[int, int]]:
+    """The stretches of a shard's tokens that a row's inputs are, cut into such of `length`, if there is one."""
+    dataset.gather_rows(np.array([shard]), np.array([row]))  # refuses a damaged one
+    stretches = row_stretches(dataset, shard, row)
+    if length is None:
+        return stretches
+    return [(begin, begin + length) for first, last in stretches for begin in range(first, last, length)]
+
+
+def documents_between(dataset: Dataset, shard: int, first: int, last: int) -> Iterator[tuple[str, list[int]]]:
+    """For each document that the tokens [first, last) touch: a line that names it, and its tokens among them."""
     reader = dataset.shards[shard]
-    for document, begin, end in spans_in_row(dataset, shard, row):
+    for document in reader.documents(first, last):
+        begin, end = max(first, document.start), min(last, document.stop)
         yield _line(dataset, document, begin, end), reader.read(begin, end).tolist()
 
 

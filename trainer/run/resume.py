@@ -10,6 +10,7 @@ from trainer.checkpoint.folders import folder_of, list_steps
 from trainer.checkpoint.reader import CheckpointReader
 from trainer.config import AUTO, Pretrain, as_stored_values
 from trainer.config.plain_values import with_values
+from trainer.config.ramps import Ramps
 from trainer.config.values import check_values
 from trainer.data.tokens.dataset import Dataset
 from trainer.data.tokens.datasets import widest
@@ -95,7 +96,7 @@ def find_fork(config: Pretrain, mesh: Mesh) -> Path:
 def check_remains(config: Pretrain, reader: CheckpointReader) -> None:
     """Refuses a fork that has nothing to train after the checkpoint that it begins with."""
     step = reader.state["step"]
-    history = reader.stated("history", History.from_json).at_batch(step=step, batch_size=config.train.batch_size)
+    history = reader.stated("history", History.from_json).at_steps(step=step, ramps=Ramps.of(config.train, config.data))
     last = min(total_steps_of(config, history), config.train.stop_at or math.inf)
     require(
         step < last,

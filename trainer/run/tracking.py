@@ -12,6 +12,7 @@ import torch
 
 from trainer.config import Model, Pretrain, as_stored_values
 from trainer.config.batches import padding_of
+from trainer.config.plain_values import with_values
 from trainer.data.tokens.dataset import Dataset
 from trainer.engine.bf16 import device_multiplies_bf16
 from trainer.engine.loop import Progress, Utilisation
@@ -35,9 +36,12 @@ def device_name(mesh: Mesh) -> str:
 def measure_utilisation(config: Pretrain, model: Model, mesh: Mesh, active: int) -> Utilisation | None:
     """What MFU is reckoned with; None where the device's peak isn't known, as on a CPU, or the model's FLOPs aren't."""
     peak = peak_flops(torch.cuda.get_device_name()) if mesh.device.type == "cuda" else None
-    per_token = flops_of_token(config, model, active)
-    if peak is None or per_token is None:
+    if peak is None or attention_sizes(model) is None:
         return None
+
+    def per_token(length: int) -> float:
+        return flops_of_token(with_values(config, {"data.sequence_length": length}), model, active) or 0.0
+
     return Utilisation(flops_per_token=per_token, peak_flops_per_second=peak * mesh.world_size)
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from trainer.checkpoint.reader import CheckpointReader
 from trainer.checkpoint.retention import remove_attempts
 from trainer.checkpoint.writer import CheckpointWriter
 from trainer.config import Pretrain
-from trainer.config.batches import accumulation_steps, micro_batch_of
+from trainer.config.batches import micro_batch_of
 from trainer.config.encryption import use_key
 from trainer.config.plain_values import with_values
+from trainer.config.ramps import Ramps
 from trainer.data.remote.left_out import RowsLeftOut
 from trainer.data.tokens.dataset import Dataset
 from trainer.data.tokens.datasets import (
@@ -48,7 +50,7 @@ from trainer.engine.saving import saving_of
 from trainer.engine.step_judge import STATE, StepJudge
 from trainer.engine.step_times import StepTimes
 from trainer.engine.stragglers import Stragglers
-from trainer.engine.targets import Step, counted_steps, fixed_steps
+from trainer.engine.targets import Step, counted_steps, fixed_steps, plan_steps
 from trainer.errors import STOPPED, ConfigError
 from trainer.evaluate.answers import AnswerEvaluator, Questions, read_questions
 from trainer.evaluate.loss import LossEvaluator, Score, cut_in_words
@@ -153,15 +155,15 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     check_asked_models(config, *asked, mesh, new=reader is None)
     progress = reader.stated("progress", Progress.from_json) if reader else Progress()
     rows = [dataset.rows for dataset in training]
-    mixture = mixture_in(config.data, rows)
+    mixture, ramps = mixture_in(config.data, rows), Ramps.of(config.train, config.data)
     history = (reader.stated("history", History.from_json) if reader else History([], [])).go_on(
         step=progress.step,
         position=progress.position,
-        batch_size=config.train.batch_size,
+        ramps=ramps,
         rows=rows,
         mixture=mixture,
     )
-    history = after_rewind(run_dir, history, progress, mesh)
+    history = after_rewind(run_dir, history, progress, ramps, mesh)
     total_steps = total_steps_of(config, history)
     mixture.check_lasts(
         history.segments, rows, needed=history.position_after(total_steps), sequence_length=config.data.sequence_length
@@ -200,7 +202,7 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
         objective = objective.taught_by(open_teacher(config, mesh.device))
     objective.check_model(engine.module)
     if config.train.compile:
-        compile_parts(engine.module)
+        compile_parts(engine.module, dynamic=False if config.data.length_ramp else None)
 
     parameters, active = sum(map(math.prod, shapes.values())), count_active_parameters(shapes, model_config)
 
@@ -384,13 +386,14 @@ def open_steps(
 
     `reading` gets the seconds that each dataset has been read for, `left_out` the rows that can't be had.
     """
-    steps_left = min(total_steps, config.train.stop_at or total_steps) - progress.step
-    stop = position + steps_left * config.train.batch_size
+    ramps, micro_batch_size = Ramps.of(config.train, config.data), micro_batch_of(config.train, mesh.data_size)
+    steps_left = max(0, min(total_steps, config.train.stop_at or total_steps) - progress.step)
+    stop = next(islice(ramps.steps(position), steps_left, None))[0]
     loader = Loader(
         datasets=training,
         order=order,
-        batch_size=config.train.batch_size,
-        micro_batch_size=micro_batch_of(config.train, mesh.data_size),
+        ramps=ramps,
+        micro_batch_size=micro_batch_size,
         rank=mesh.data_rank,
         world_size=mesh.data_size,
         to_batch=objective.to_batch,
@@ -399,10 +402,11 @@ def open_steps(
         lookahead=look_ahead(training, order, start=position, stop=stop),
         left_out=left_out,
     )
-    micro_steps, per_row = accumulation_steps(config, mesh.data_size), objective.units_per_row()
+    plans = plan_steps(ramps, position, micro_batch_size=micro_batch_size, ranks=mesh.data_size)
+    per_row = objective.units_per_row()
     if per_row is None or any(dataset.is_uneven for dataset in training):
-        return counted_steps(loader.batches(position), micro_steps=micro_steps, mesh=mesh, units=objective.units)
-    return fixed_steps(loader.batches(position), micro_steps=micro_steps, targets=per_row * config.train.batch_size)
+        return counted_steps(loader.batches(position), plans, mesh=mesh, units=objective.units)
+    return fixed_steps(loader.batches(position), plans, targets_per_row=per_row)
 
 
 def open_questions(config: Pretrain, training: list[Dataset]) -> Questions | None:

@@ -74,6 +74,17 @@ LOGGED: tuple[LoggedMetric, ...] = (
         "loss of the step's rows of one dataset of a mixture",
         "Loss by dataset",
     ),
+    LoggedMetric(
+        "modality/{MODALITY}/loss",
+        "nats per target",
+        "loss of the step's targets that are codes of one modality, or text (data.modalities)",
+        "Loss by modality",
+    ),
+    LoggedMetric(
+        "modality/{MODALITY}/share", "share", "of the step's targets, those of one modality", "Targets by modality"
+    ),
+    LoggedMetric("train/batch_size", "rows", "of the step, where it ramps up or rows are cut", "Rows of a step"),
+    LoggedMetric("train/sequence_length", "tokens", "of a row of the step, where rows are cut", "Length of rows"),
     LoggedMetric("train/lr", "", "learning rate of the step", "Learning rate"),
     LoggedMetric("train/muon_lr", "", "learning rate of Muon's matrices", "Learning rate of Muon"),
     LoggedMetric("train/grad_norm", "", "norm of the whole gradient, before clipping", "Gradient norm"),

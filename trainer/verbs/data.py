@@ -22,6 +22,7 @@ from trainer.data.labels.records import read_labels
 from trainer.data.rekey import encrypt_anew, rekey
 from trainer.data.text.plan import read_plan
 from trainer.data.tokens.manifest import Manifest, datasets_in, read_manifest
+from trainer.data.tokens.modalities import as_text
 from trainer.data.tokens.shard_index import build_index, hash_index, write_index
 from trainer.data.tokens.shards import Shards, open_shards
 from trainer.data.tokens.stream_rows import rows_by_shard
@@ -146,7 +147,7 @@ def _show(arguments: list[str]) -> int:
         for reader, first, stop in _first_documents(Shards(manifest), wanted):
             for document in reader.documents(first, stop):
                 shown = min(document.stop - 1, document.start + SHOWN_TOKENS)
-                text = tokenizer.decode(reader.read(document.start, shown))
+                text = as_text(tokenizer, reader.read(document.start, shown).tolist(), manifest.modalities)
                 more = shown < document.stop - 1 or len(text) > SHOWN_CHARACTERS
                 size = f"{document.bytes:,} bytes, {document.stop - document.start:,} tokens"
                 name = one_line(manifest.source_name(document.source))

@@ -26,6 +26,7 @@ from trainer.config.names import as_name
 from trainer.config.values import check_values
 from trainer.data.examples.render import Renderer
 from trainer.data.tokens.datasets import open_validation
+from trainer.data.tokens.modalities import find_ranges, ranges_as_json
 from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.errors import BanyanError, ConfigError, InputError, require
 from trainer.evaluate.loss import Score, score
@@ -125,6 +126,9 @@ def run_source(run_dir: Path, config: Export) -> tuple[ExportSource, Path]:
     )
     if tokenizer.chat_template is not None:  # where answers end, for whoever serves it
         generation |= {"eos_token_id": Renderer(tokenizer).turn_ends}
+    ranges = find_ranges(tokenizer.special_ids)
+    if ranges:
+        architecture |= {"modalities": ranges_as_json(ranges)}
     adapters = None
     if run.adapt.name == "lora" and count == 1:
         head = name_of_head(run.model)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from trainer.config import AUTO
 from trainer.config.plain_values import with_values
+from trainer.config.ramps import Ramps
 from trainer.config.verbs import Plan
 from trainer.data.tokens.datasets import with_length
-from trainer.data.tokens.history import total_steps_of
+from trainer.data.tokens.history import History, total_steps_of
 from trainer.errors import ConfigError
 from trainer.machine.durable import write_json
 from trainer.machine.host import multiplies_bf16
@@ -108,8 +109,10 @@ def whole_run(candidate: Candidate, cluster: Cluster) -> Cost | None:
     if candidate.time is None:
         return None
     per_step = config.train.batch_size * config.data.sequence_length
+    history = History([], []).at_steps(step=0, ramps=Ramps.of(config.train, config.data))
+    rows = history.position_after(total_steps_of(config))
     return cost_of(
-        tokens=config.plan.tokens or total_steps_of(config) * per_step,
+        tokens=config.plan.tokens or rows * config.data.sequence_length,
         tokens_per_step=per_step,
         step_s=candidate.time.total,
         devices=cluster.devices,

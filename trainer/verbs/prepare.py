@@ -57,6 +57,7 @@ from trainer.data.text.split import Buckets, shard_ranges
 from trainer.data.text.summary import counts_in_words, print_summary
 from trainer.data.text.workers import Map, available_cores, in_process, processes
 from trainer.data.tokens.manifest import read_manifest
+from trainer.data.tokens.modalities import with_modalities
 from trainer.data.tokens.shards import open_shards
 from trainer.data.tokens.tokenizer import (
     SMALLEST_VOCABULARY,
@@ -286,7 +287,7 @@ def _collect(
     """Stores every source's documents; returns what they add up to."""
     examples = None
     if data.has_examples:
-        examples = ExampleReader(str(data.format), data.bad_records == REFUSE, tuple(data.labels))
+        examples = ExampleReader(str(data.format), data.bad_records == REFUSE, tuple(data.labels), data.modalities)
     work = Collect(store, Cleaning.of(data.clean, len(items)), examples)
     totals = Totals()
     with ProgressBar("read", sum(item.bytes for item in items)) as progress:
@@ -417,7 +418,7 @@ def _tokenizer(config: Prepare, corpus: Corpus, map_items: Map) -> tuple[Tokeniz
     work = ChooseEncoder(config, corpus, given)
     (encoding,) = map_items(work, ["encoder"])
     if given is not None:
-        given = with_template(given, config.data, chats=encoding.chats)
+        given = with_modalities(with_template(given, config.data, chats=encoding.chats), config.data.modalities)
         say("tokenizer", f"{given.name}: {given.vocab_size:,} tokens, documents end in {given.end_of_text}")
     warning = "" if encoding.engine == "gigatoken" else "WARNING: dozens of times slower; "
     say("encode", f"{warning}with {encoding.engine}: {encoding.why}")

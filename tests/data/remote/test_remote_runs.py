@@ -14,6 +14,7 @@ from tests.data.remote.store import Store, serving
 from tests.data.text.servers import bucket_server, fill_bucket
 from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config, start_ranks
 from trainer.config import Data
+from trainer.config.ramps import Ramps
 from trainer.data.tokens.datasets import open_training
 from trainer.data.tokens.history import History
 from trainer.data.tokens.mixture import mixture_in
@@ -48,7 +49,7 @@ def order_of(data):
     """Of a small_config's run."""
     settings = Data(path=str(data), sequence_length=32)
     rows = [training.rows for training in open_training(settings)]
-    first = History([], []).go_on(step=0, position=0, batch_size=8, rows=rows, mixture=mixture_in(settings, rows))
+    first = History([], []).go_on(step=0, position=0, ramps=Ramps(8), rows=rows, mixture=mixture_in(settings, rows))
     return Order(rows, first.segments, seed=0, window=2)
 
 

@@ -20,6 +20,7 @@ from tests.corpus import make_dataset
 from tests.data.remote.store import Store, serving
 from tests.data.text.servers import PlainHandler, bucket_server, fill_bucket, served_folder
 from trainer.config import Data
+from trainer.config.ramps import Ramps
 from trainer.data.remote import fetcher, mirror, shard_cache
 from trainer.data.remote.fetcher import BadShard
 from trainer.data.tokens.datasets import look_ahead, open_training, open_validation
@@ -60,10 +61,10 @@ def loader_of(data, *, position=0, rank=0, world_size=1):
     """A loader, and the rows of STEPS steps."""
     sets = open_training(data)
     rows = [each.rows for each in sets]
-    history = History([], []).go_on(step=0, position=0, batch_size=ROWS, rows=rows, mixture=mixture_in(data, rows))
+    history = History([], []).go_on(step=0, position=0, ramps=Ramps(ROWS), rows=rows, mixture=mixture_in(data, rows))
     order = Order(rows, history.segments, seed=0, window=2)
     ahead = look_ahead(sets, order, start=position, stop=STEPS * ROWS)
-    return Loader(sets, order, ROWS, 2, rank, world_size, Causal(0, None).to_batch, 2, lookahead=ahead)
+    return Loader(sets, order, Ramps(ROWS), 2, rank, world_size, Causal(0, None).to_batch, 2, lookahead=ahead)
 
 
 def targets_of(loader, *, position=0):
@@ -136,7 +137,7 @@ def test_only_what_the_run_needs_is_fetched(data, tmp_path):
         here = settings(url, tmp_path / "cache")
         sets = open_training(here)
         rows = [sets[0].rows]
-        history = History([], []).go_on(step=0, position=0, batch_size=1, rows=rows, mixture=mixture_in(here, rows))
+        history = History([], []).go_on(step=0, position=0, ramps=Ramps(1), rows=rows, mixture=mixture_in(here, rows))
         order = Order(rows, history.segments, seed=0, window=2)
         look_ahead(sets, order, start=0, stop=1)
         deadline = time.monotonic() + 10

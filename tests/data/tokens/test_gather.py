@@ -11,6 +11,7 @@ import torch
 
 from tests.corpus import make_dataset
 from trainer.config import Data, TrainingSet
+from trainer.config.ramps import Ramps
 from trainer.data.tokens.blocks import Block, Document
 from trainer.data.tokens.datasets import open_training, weights_of
 from trainer.data.tokens.loader import IGNORED, Loader
@@ -115,7 +116,9 @@ def test_batches_are_rows_read_one_by_one(mixture, monkeypatch, world_size, micr
     micro_steps = -(-chunks // world_size)
     for rank in range(world_size):
         objective = Causal(LENGTH, end_of_text if masked else None)
-        loader = Loader(datasets, order, BATCH, micro_batch_size, rank, world_size, objective.to_batch, prefetch=3)
+        loader = Loader(
+            datasets, order, Ramps(BATCH), micro_batch_size, rank, world_size, objective.to_batch, prefetch=3
+        )
         stream = loader.batches(first)
         for step, micro_step in itertools.product(range(40), range(micro_steps)):
             batch, chunk = next(stream), micro_step * world_size + rank
@@ -149,7 +152,7 @@ def test_batches_before_a_damaged_row_still_come(tmp_path):
     place = int(dataset.shards[0].index[holder, 0]) + 2 * (token - int(starts[holder]))
     content[place : place + 2] = b"\xff\xff"
     path.write_bytes(content)
-    stream = Loader([dataset], order, 2, 2, 0, 1, Causal(LENGTH, None).to_batch, prefetch=3).batches(0)
+    stream = Loader([dataset], order, Ramps(2), 2, 0, 1, Causal(LENGTH, None).to_batch, prefetch=3).batches(0)
     assert [next(stream).position for _ in range(4)] == [0, 2, 4, 6]
     with pytest.raises(InputError, match=rf"shard-000000.tar: token 65535 in row {damaged.row} is outside"):
         next(stream)

@@ -3,6 +3,7 @@
 import pytest
 
 from trainer.config import Pretrain
+from trainer.config.ramps import Ramps
 from trainer.data.tokens.history import History, read_history, total_steps_in, total_steps_of
 from trainer.data.tokens.order import Segment, Share
 from trainer.errors import InputError
@@ -20,7 +21,7 @@ def history_of(*legs):
     """Of legs (step after which it begins, batch size)."""
     history = History([Segment(0, {"train": Share("f", 4096, 0)})], [])
     for step, batch_size in legs:
-        history = history.at_batch(step=step, batch_size=batch_size)
+        history = history.at_steps(step=step, ramps=Ramps(batch_size))
     return history
 
 
@@ -35,7 +36,7 @@ def history_of(*legs):
         (5120, [(0, 4), (10, 8), (10, 4)], 20),  # changed back before a step was taken
         (5120, [(0, 4), (10, 8), (15, 16)], 15),  # nothing was left
         (2560, [(0, 4), (10, 8)], 10),
-        (100, [(0, 4), (10, 8)], 10),
+        (100, [(0, 4), (10, 8)], 1),
     ],
 )
 def test_steps_left_follow_from_tokens_left(tokens, legs, steps):

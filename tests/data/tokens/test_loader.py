@@ -9,6 +9,7 @@ import torch
 
 from tests.corpus import make_dataset
 from trainer.config import Data, TrainingSet
+from trainer.config.ramps import Ramps
 from trainer.data.tokens.datasets import open_training, weights_of
 from trainer.data.tokens.history import History
 from trainer.data.tokens.loader import IGNORED, Loader, validation_batches
@@ -27,13 +28,13 @@ def read_legs(data_legs, legs):
         sets = open_training(data)
         rows = [dataset.rows for dataset in sets]
         history = history.go_on(
-            step=step, position=position, batch_size=BATCH, rows=rows, mixture=mixture_in(data, rows)
+            step=step, position=position, ramps=Ramps(BATCH), rows=rows, mixture=mixture_in(data, rows)
         )
         order = Order(rows, history.segments, seed=3, window=data.shuffle_shards)
         streams = [
-            Loader(sets, order, BATCH, MICRO, rank, world_size, to_batch=Causal(0, None).to_batch, prefetch=3).batches(
-                position
-            )
+            Loader(
+                sets, order, Ramps(BATCH), MICRO, rank, world_size, to_batch=Causal(0, None).to_batch, prefetch=3
+            ).batches(position)
             for rank in range(world_size)
         ]
         for _ in range(steps * BATCH // (MICRO * world_size)):
@@ -118,7 +119,7 @@ def test_ranks_that_don_t_divide_the_chunks_read_each_row_once_and_fill_up_with_
     micro_steps = -(-BATCH // world_size)
 
     def read(rank, ranks, count):
-        loader = Loader(datasets, order, BATCH, 1, rank, ranks, to_batch=Causal(0, None).to_batch, prefetch=2)
+        loader = Loader(datasets, order, Ramps(BATCH), 1, rank, ranks, to_batch=Causal(0, None).to_batch, prefetch=2)
         return list(islice(loader.batches(0), count))
 
     streams = [read(rank, world_size, 2 * micro_steps) for rank in range(world_size)]
@@ -165,9 +166,9 @@ def test_endless_batches_can_be_left_at_any_time(mixture):
     data = mixed(mixture, 1, 1)
     sets = open_training(data)
     rows = [dataset.rows for dataset in sets]
-    history = History([], []).go_on(step=0, position=0, batch_size=BATCH, rows=rows, mixture=mixture_in(data, rows))
+    history = History([], []).go_on(step=0, position=0, ramps=Ramps(BATCH), rows=rows, mixture=mixture_in(data, rows))
     loader = Loader(
-        sets, Order(rows, history.segments, seed=0, window=2), BATCH, MICRO, 0, 1, Causal(0, None).to_batch, 4
+        sets, Order(rows, history.segments, seed=0, window=2), Ramps(BATCH), MICRO, 0, 1, Causal(0, None).to_batch, 4
     )
     stream = loader.batches(10**9)
     assert [batch.position for batch in islice(stream, 3)] == [10**9, 10**9 + 2, 10**9 + 4]

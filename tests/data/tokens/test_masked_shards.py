@@ -10,6 +10,7 @@ import pytest
 from tests.corpus import make_dataset
 from tests.targets import make_masked_dataset, masked_block
 from trainer.config import Data, TrainingSet
+from trainer.config.ramps import Ramps
 from trainer.data.tokens.datasets import open_training
 from trainer.data.tokens.loader import IGNORED, Loader
 from trainer.data.tokens.manifest import read_manifest, write_manifest
@@ -121,7 +122,7 @@ def test_the_loader_ignores_what_is_no_target_also_in_a_mixture_with_plain_text(
     sets = open_training(data)
     rows = [dataset.rows for dataset in sets]
     order = Order(rows, extend([], first=0, rows=rows, weights={"chat": 1.0, "text": 1.0}), seed=0, window=2)
-    stream = Loader(sets, order, 8, 4, 0, 1, Causal(16, None).to_batch, prefetch=2).batches(0)
+    stream = Loader(sets, order, Ramps(8), 4, 0, 1, Causal(16, None).to_batch, prefetch=2).batches(0)
     by_name = {dataset.name: dataset for dataset in sets}
     seen = set()
     for number in range(12):

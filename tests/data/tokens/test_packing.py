@@ -7,6 +7,7 @@ import pytest
 
 from tests.targets import make_masked_dataset
 from trainer.config import Data
+from trainer.config.ramps import Ramps
 from trainer.data.tokens.datasets import open_training
 from trainer.data.tokens.loader import IGNORED, Loader
 from trainer.data.tokens.order import Order, extend
@@ -85,7 +86,7 @@ def batches_of(data, world_size, rank, micro, position=0, seed=0):
     sets = open_training(data, seed)
     rows = [dataset.rows for dataset in sets]
     order = Order(rows, extend([], first=0, rows=rows, weights={"train": 1.0}), seed=seed, window=2)
-    return Loader(sets, order, 8, micro, rank, world_size, Causal(LENGTH, None).to_batch, 2).batches(position)
+    return Loader(sets, order, Ramps(8), micro, rank, world_size, Causal(LENGTH, None).to_batch, 2).batches(position)
 
 
 def rows_of(data, world_size, micro, steps, position=0, seed=0):

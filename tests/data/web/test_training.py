@@ -10,7 +10,7 @@ from tests.data.web.wds import index_wds, write_wds
 from tests.run_ranks import pretrain, read_metrics, run_ranks, small_config, start_ranks
 from trainer.config import Data, MixtureStage, TrainingSet
 from trainer.data.tokens.datasets import open_training
-from trainer.run.provenance import documents_in_row, open_order
+from trainer.run.provenance import cut_stretches, documents_between, open_order
 
 LENGTH, BATCH = 32, 8
 
@@ -70,7 +70,8 @@ def test_killed_in_mid_shard_it_goes_on_at_another_world_size_with_every_row_of_
     dataset = opened.datasets[places[0].fingerprint]
     tokens = Counter()
     for place in places:
-        for line, ids in documents_in_row(dataset, place.shard, place.row):
+        ((first, last),) = cut_stretches(dataset, place.shard, place.row, None)
+        for line, ids in documents_between(dataset, place.shard, first, last):
             tokens[line.partition(": tokens")[0]] += len(ids)
     lengths = np.concatenate([shard.lengths() for shard in dataset.shards])
     assert len(tokens) == len(lengths) == 40  # every document, and of each all tokens but the stream's rest

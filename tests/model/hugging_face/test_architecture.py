@@ -69,10 +69,10 @@ def test_config_from_before_transformers_5_is_read():
         ("llama", {"mlp_bias": True}, "mlp_bias=True"),
         (
             "llama",
-            {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0}},
-            "rope_type=llama3",
+            {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 8.0}},
+            "rope_parameters.type is dynamic",
         ),
-        ("llama", {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling.type="),
+        ("llama", {"rope_parameters": None, "rope_scaling": {"type": "linear", "factr": 2.0}}, "rope_scaling.factr"),
         ("llama", {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor=0.5"),
         ("llama", {"quantization_config": {"bits": 4}}, "quantization_config="),
         ("llama", {"hidden_size": None}, "hidden_size is missing"),

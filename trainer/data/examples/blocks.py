@@ -72,11 +72,12 @@ class ExamplePacker:
             return None
 
     def _block(self, held: list[tuple[Document, Rendered]]) -> Block:
+        whole = all(rendered.whole for _, rendered in held)
         return Block(
             tokens=np.concatenate([rendered.ids for _, rendered in held]).astype(self.renderer.tokenizer.dtype),
             lengths=np.array([len(rendered.ids) for _, rendered in held], np.uint32),
             documents=[document for document, _ in held],
-            targets=np.concatenate([rendered.targets for _, rendered in held]),
+            targets=None if whole else np.concatenate([rendered.targets for _, rendered in held]),
             members=_members([rendered for _, rendered in held]),
         )
 

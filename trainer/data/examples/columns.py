@@ -16,7 +16,7 @@ from trainer.data.text.readers.columns import BROKEN, line_of
 from trainer.data.text.records import Rejected
 from trainer.data.text.sources import Source
 
-LISTS = ("messages", "conversations", "conversation", "history", "tools", "tokens", "tags")
+LISTS = ("messages", "conversations", "conversation", "history", "tools", "tokens", "tags", "segments")
 ROWS = 64  # made into records at a time
 
 Row = tuple[int, dict[str, Any] | Rejected]

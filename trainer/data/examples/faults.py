@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 BAD_FIELDS = "bad_fields"  # a record without the fields of its format, or with other things in them
+BAD_CODES = "bad_codes"  # codes of a modality that are none, or outside its range
 OUT_OF_TURN = "out_of_turn"  # an unknown role, or one that can't follow the message before
 EMPTY_TEXT = "empty_text"  # nothing to judge or to translate
 UNKNOWN_LABEL = "unknown_label"  # one that isn't in data.labels

@@ -9,10 +9,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from trainer.config.modalities import TEXT
 from trainer.data.examples.faults import BAD_FIELDS, EMPTY_ANSWER, ExampleFault
 from trainer.data.examples.labelled import labelled_of, seq2seq_of, tagged_of
 from trainer.data.examples.messages import ASSISTANT, chat_of
 from trainer.data.examples.preference import preference_of
+from trainer.data.examples.segments import SEGMENTS
 
 CHAT, PROMPT_COMPLETION, PREFERENCE = "chat", "prompt_completion", "preference"
 LABELLED, TAGGED, SEQ2SEQ = "labelled", "tagged", "seq2seq"
@@ -66,6 +68,9 @@ def texts_in(content: bytes) -> Iterator[bytes]:
     example = from_bytes(content)
     if "words" in example:
         yield " ".join(example["words"]).encode()
+        return
+    if SEGMENTS in example:
+        yield from (value.encode() for name, value in example[SEGMENTS] if name == TEXT)
         return
     for part in (example, *(side for side in (example.get("chosen"), example.get("rejected")) if side is not None)):
         if isinstance(part, str):

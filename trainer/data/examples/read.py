@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import chain
 from typing import Any
 
+import numpy as np
+
+from trainer.config.modalities import Modality
 from trainer.data.examples import columns
-from trainer.data.examples.faults import NO_TARGET, UNKNOWN_LABEL, ExampleFault
+from trainer.data.examples.faults import BAD_CODES, NO_TARGET, UNKNOWN_LABEL, ExampleFault
 from trainer.data.examples.formats import LABELLED, READERS, TAGGED, to_bytes
 from trainer.data.examples.labelled import JSON_BEGINS, sentences, unknown_label
+from trainer.data.examples.segments import SEGMENTS, array_record, segments_of
 from trainer.data.text.file_names import escape
 from trainer.data.text.filters import BAD_JSON, TOO_LARGE, UNDECODABLE
 from trainer.data.text.formats import kind_by_name, unreadable
 from trainer.data.text.packed import beginning, lines
 from trainer.data.text.records import Rejected, too_large, without_mark
 from trainer.data.text.sources import Source, content_of
+from trainer.data.tokens.npy import read_header
 from trainer.errors import InputError
+from trainer.machine.json_file import Malformed
 
 REFUSE = "refuse"
 MEND = "mend the record, or set data.bad_records=reject to leave such ones out"
@@ -28,7 +35,9 @@ JSON_KINDS = ("json", "jsonl", "text")  # what a name may say: a .txt may hold l
 
 @dataclass(frozen=True)
 class ExampleReader:
-    """What records must be: `format`, of READERS; a chat is under the source's text_field, or a usual name.
+    """What records must be: `format`, of READERS or segments of `modalities`.
+
+    A chat is under the source's text_field, or a usual name.
 
     With `refuses`, a record that isn't is refused by name; else it is counted. One without a target is counted always.
     Labels must be among `labels`, where these are given.
@@ -37,6 +46,7 @@ class ExampleReader:
     format: str
     refuses: bool
     labels: tuple[str, ...] = ()
+    modalities: Mapping[str, Modality] = field(default_factory=dict)
 
     @property
     def collects_labels(self) -> bool:
@@ -48,6 +58,9 @@ class ExampleReader:
         if source.kind in columns.READERS and not (self.format == TAGGED and source.kind == "tsv"):  # CoNLL's columns
             for record, row in columns.read_columns(source):
                 yield record, row if isinstance(row, Rejected) else self._example(source, row, "row", record)
+            return
+        if source.kind == "npy":
+            yield 0, self._example(source, self._of_array(source), "record", 0)
             return
         self._check_name(source)
         with content_of(source) as pieces:
@@ -64,6 +77,28 @@ class ExampleReader:
             for record, line in enumerate(lines(stream, source.reading.most_bytes)):
                 if line is None or line.strip():
                     yield record, self._example(source, line, "line", record)
+
+    def _of_array(self, source: Source) -> Any:
+        """The record that an .npy file is. Nothing is unpickled, and no more is read than a document may have."""
+        most, held, size = source.reading.most_bytes, [], 0
+        with content_of(source) as pieces:
+            for piece in pieces:
+                held.append(piece)
+                size += len(piece)
+                if size > most:
+                    return None
+        content = b"".join(held)
+        try:
+            kind, shape = read_header(file := BytesIO(content), len(content))
+        except Malformed as error:
+            return ExampleFault(BAD_CODES, str(error))
+        return array_record(np.frombuffer(content, kind, offset=file.tell()).reshape(shape), self.modalities)
+
+    def _fields(self, content: Mapping[str, Any], text_field: str) -> dict[str, Any]:
+        """What a record holds, in one way of writing."""
+        if self.format == SEGMENTS:
+            return segments_of(content, text_field, self.modalities)
+        return READERS[self.format](content, text_field)
 
     def _check_name(self, source: Source) -> None:
         name = source.file_name
@@ -113,7 +148,7 @@ class ExampleReader:
         try:
             if isinstance(content, ExampleFault):
                 raise content
-            fields = READERS[self.format](content, source.reading.text_field)
+            fields = self._fields(content, source.reading.text_field)
             self._check_labels(fields)
             example, most = to_bytes(fields), source.reading.most_bytes
             return example if len(example) <= most else too_large(len(example), most).at(what, number)

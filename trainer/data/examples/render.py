@@ -20,7 +20,9 @@ from trainer.data.examples.formats import from_bytes
 from trainer.data.examples.messages import is_target
 from trainer.data.examples.preference import SIDES
 from trainer.data.examples.render_labelled import LabelRenderer
+from trainer.data.examples.segments import SEGMENTS, render_segments
 from trainer.data.examples.template import CHATML, NAMED, ChatTemplate
+from trainer.data.tokens.modalities import CodeRange, find_ranges
 from trainer.data.tokens.tokenizer import Tokenizer
 
 SPECIAL = re.compile(r"<\|[A-Za-z0-9_]+\|>")
@@ -39,6 +41,7 @@ class Rendered:
     sides: int | None = None
     label: int | None = None
     tags: np.ndarray | None = None
+    whole: bool = False  # all are targets, as of plain text, of which shards don't say it
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,11 @@ class Renderer:
         """The tokenizer's template."""
         named = (*self.tokenizer.named_tokens, ("eos_token", self.tokenizer.end_of_text))
         return ChatTemplate(self.tokenizer.chat_template or NAMED[CHATML], named)
+
+    @cached_property
+    def ranges(self) -> dict[str, CodeRange]:
+        """Where codes of modalities stand."""
+        return find_ranges(self.tokenizer.special_ids)
 
     @cached_property
     def special(self) -> frozenset[int]:
@@ -91,6 +99,9 @@ class Renderer:
     def render(self, content: bytes) -> Rendered:
         """A stored example. ExampleFault where it can't be learnt from."""
         example = from_bytes(content)
+        if SEGMENTS in example:
+            ids = render_segments(self.tokenizer, self.ranges, example[SEGMENTS])
+            return Rendered(np.array(ids, np.uint32), np.ones(len(ids), bool), whole=True)
         if "label" in example:
             ids, targets, label = self.labels.labelled(example)
             return Rendered(np.array(ids, np.uint32), targets, label=label)

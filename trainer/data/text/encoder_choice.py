@@ -16,6 +16,7 @@ from trainer.data.text.document_store import sample_texts
 from trainer.data.text.progress import ProgressBar, bytes_in_words, say
 from trainer.data.text.workers import Work
 from trainer.data.tokens.encoder import try_tokenizer
+from trainer.data.tokens.modalities import with_modalities
 from trainer.data.tokens.round_trip import Loss
 from trainer.data.tokens.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from trainer.data.tokens.training_text import TrainingText
@@ -69,6 +70,7 @@ class ChooseEncoder(Work[str, EncoderChoice]):
             tokenizer = load_tokenizer(self.folder)
         else:
             tokenizer = with_template(self.given or _train(self.config, self.corpus), self.config.data, chats=chats)
+            tokenizer = with_modalities(tokenizer, self.config.data.modalities)
             tokenizer.save(self.folder)
         trial = try_tokenizer(tokenizer, sample_texts(_plain_texts(self.config.data, self.corpus), CHECKED_BYTES))
         check_loss(tokenizer, trial.loss, allow=self.config.data.tokenizer.allow_loss)

@@ -38,6 +38,8 @@ FORMATS = ("text", *ENDINGS)
 
 RECORDS = "records"
 """In the place of a format: JSON lines or a table, of which each record is an example."""
+CODES = "codes"
+"""Likewise, and a record may be an array of codes in a file of its own."""
 RECORD_FORMATS = ("jsonl", "csv", "tsv", "parquet", "arrow")
 
 UNPACKED_ONLY = ("tar", "parquet", "arrow", "epub")  # read from many places, or packed within

@@ -20,6 +20,7 @@ from trainer.data.text.encodings import known_encoding, to_utf8
 from trainer.data.text.file_names import escape
 from trainer.data.text.files import open_file
 from trainer.data.text.formats import (
+    CODES,
     ENDINGS,
     RECORD_FORMATS,
     RECORDS,
@@ -44,6 +45,7 @@ LINKS = "links that leave the folder or lead nowhere"
 DEVICES = "devices, pipes or sockets"
 CACHES = "Arrow files that aren't of the dataset saved beside them"
 SAVED_STATE = "state.json"  # what `datasets` writes into the folder of a dataset saved on disk
+NPY = ".npy"
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 
 
@@ -395,8 +397,8 @@ def _wanted(entry: Input, address: str, search: _Search) -> bool:
         return name.lower().endswith(search.include)
     plain, of_name = unpacked_name(name)
     kind, packing = kind_by_name(name) or ("", of_name)
-    if reading.format == RECORDS:
-        return kind in RECORD_FORMATS
+    if reading.format in (RECORDS, CODES):
+        return kind in RECORD_FORMATS or (reading.format == CODES and ending_of(plain) == NPY)
     if reading.format is not None:
         return kind == reading.format or ending_of(plain) in ENDINGS.get(reading.format, ())
     if kind == "json" or not (kind or ending_of(plain)):
@@ -428,7 +430,9 @@ def _take(entry: Input, file: _File, search: _Search) -> list[Source]:
     name, reading = _last_part(file.address), entry.reading
     kind, packing = kind_by_name(name) or ("text", unpacked_name(name)[1])
     what = unreadable(name)
-    if reading.format == RECORDS:
+    if reading.format == CODES and ending_of(unpacked_name(name)[0]) == NPY:
+        kind = "npy"
+    elif reading.format in (RECORDS, CODES):
         kind = kind if kind in RECORD_FORMATS else "jsonl"
     elif reading.format is not None:
         kind = reading.format

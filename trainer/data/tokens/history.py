@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import Pretrain
+from trainer.config.ramps import Ramps, StepSize
 from trainer.data.tokens.datasets import with_length
 from trainer.data.tokens.mixture import Mixture
 from trainer.data.tokens.order import Rows, Segment
@@ -21,11 +22,24 @@ FILE = "history.json"
 
 @dataclass(frozen=True)
 class Stretch:
-    """From after `step`, at `position`, every step takes `batch_size` sequences."""
+    """From after `step`, at `position`, every step takes `batch_size` sequences.
+
+    Each was cut into rows of `length` tokens; None: they were trained on as they are.
+    """
 
     step: Count
     position: Count
     batch_size: Positive
+    length: Positive | None = None
+
+    @property
+    def size(self) -> StepSize:
+        """What each of its steps takes."""
+        return StepSize(self.batch_size, self.length)
+
+    def to_json(self) -> dict[str, int]:
+        """A JSON object; from_json's inverse. A length is in it where rows were cut."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -50,7 +64,7 @@ class LeftOutShard:
 
 @dataclass(frozen=True)
 class History:
-    """Segments of the mixture and stretches of the batch size, each in order.
+    """Segments of the mixture and stretches of equal steps, each in order; those that ramps lead to are among them.
 
     And what was bad: steps whose update was `skipped`, in order, and `rewinds`, as they happened. What a rewind leaves
     out of the data is a gap between the positions of two stretches. `left_out` are rows that couldn't be had.
@@ -62,22 +76,21 @@ class History:
     rewinds: list[Rewind] = field(default_factory=list)
     left_out: list[LeftOutShard] = field(default_factory=list)
 
-    def go_on(self, *, step: int, position: int, batch_size: int, rows: Sequence[Rows], mixture: Mixture) -> History:
-        """The history of a run that goes on after `step` with this data and batch size; equal ones add nothing."""
+    def go_on(self, *, step: int, position: int, ramps: Ramps, rows: Sequence[Rows], mixture: Mixture) -> History:
+        """The history of a run that goes on after `step` with this data and sizes of steps; equal ones add nothing."""
         segments, _ = mixture.lay_out(self.segments, first=position, rows=rows)
-        stretches = self._with_batch(step=step, position=position, batch_size=batch_size)
+        stretches = self._with_steps(step=step, position=position, ramps=ramps)
         return replace(self, segments=segments, stretches=stretches)
 
     def with_skipped(self, steps: Iterable[int]) -> History:
         """The history of a run that skipped the updates of these steps as well."""
         return replace(self, skipped=sorted({*self.skipped, *steps}))
 
-    def rewound(self, rewind: Rewind) -> History:
+    def rewound(self, rewind: Rewind, ramps: Ramps) -> History:
         """The history of a run that goes on after a rewind."""
-        batch_size = self.stretch_of(rewind.from_step).batch_size
         return replace(
             self,
-            stretches=self._with_batch(step=rewind.to_step, position=rewind.position, batch_size=batch_size),
+            stretches=self._with_steps(step=rewind.to_step, position=rewind.position, ramps=ramps),
             skipped=[step for step in self.skipped if step <= rewind.to_step],
             rewinds=[*self.rewinds, rewind],
         )
@@ -94,26 +107,27 @@ class History:
         """How many sequences a run has taken by optimiser step `step`, without what rewinds left out."""
         return self.position_after(step) - self.gaps_before(step) if step > 0 else 0
 
-    def at_batch(self, *, step: int, batch_size: int) -> History:
-        """The history of a run that goes on after `step` with another batch size, and the same data."""
-        position = self.position_after(step)
-        return replace(self, stretches=self._with_batch(step=step, position=position, batch_size=batch_size))
+    def at_steps(self, *, step: int, ramps: Ramps) -> History:
+        """The history of a run that goes on after `step` with other sizes of steps, and the same data."""
+        return replace(self, stretches=self._with_steps(step=step, position=self.position_after(step), ramps=ramps))
 
-    def _with_batch(self, *, step: int, position: int, batch_size: int) -> list[Stretch]:
+    def _with_steps(self, *, step: int, position: int, ramps: Ramps) -> list[Stretch]:
         earlier = [stretch for stretch in self.stretches if stretch.step < step]
-        if earlier and earlier[-1].batch_size == batch_size:
+        first, *following = _laid_out(ramps, step=step, position=position)
+        if earlier and earlier[-1].size == first.size:
             last = earlier[-1]
-            if last.position + (step - last.step) * batch_size == position:
-                return earlier
-        return [*earlier, Stretch(step, position, batch_size)]
+            if last.position + (step - last.step) * last.batch_size == position:
+                return [*earlier, *following]
+        return [*earlier, first, *following]
 
     def position_after(self, step: int) -> int:
         """How many sequences have been consumed when optimiser step `step` is taken; 0 before the first."""
         return self.positions_of(step)[1] if step > 0 else 0
 
     def total_steps(self, *, tokens: int, sequence_length: int) -> int:
-        """The step at which `tokens` are reached: what is left of them is cut into steps of the last batch size."""
-        last = self.stretches[-1]
+        """The step at which `tokens` are reached."""
+        ends = [*(self.trained_after(after.step) * sequence_length for after in self.stretches[1:]), math.inf]
+        last = next(stretch for stretch, end in zip(self.stretches, ends, strict=True) if tokens <= end)
         left = tokens - (last.position - self.gaps_before(last.step + 1)) * sequence_length
         return last.step + math.ceil(max(0, left) / (last.batch_size * sequence_length))
 
@@ -141,7 +155,7 @@ class History:
         """A JSON object; from_json's inverse. What was bad is in it where there is some."""
         record: dict[str, Any] = {
             "segments": [segment.to_json() for segment in self.segments],
-            "stretches": [asdict(stretch) for stretch in self.stretches],
+            "stretches": [stretch.to_json() for stretch in self.stretches],
         }
         if self.skipped:
             record["skipped"] = self.skipped
@@ -170,6 +184,12 @@ class History:
         return history
 
 
+def _laid_out(ramps: Ramps, *, step: int, position: int) -> list[Stretch]:
+    """The stretches of a run that goes on after `step`, those to come among them."""
+    found = ramps.stretches(step=step, position=position)
+    return [Stretch(step, position, size.rows, size.length) for step, position, size in found]
+
+
 def read_history(run_dir: Path) -> History | None:
     """history.json of a run directory; None before the run has begun. InputError where it can't be read."""
     path = run_dir / FILE
@@ -187,7 +207,7 @@ def total_steps_of(config: Pretrain, history: History | None = None) -> int:
     if train.steps is not None:
         return train.steps
     assert train.tokens is not None
-    history = history or History([], [Stretch(0, 0, train.batch_size)])
+    history = history or History([], _laid_out(Ramps.of(train, config.data), step=0, position=0))
     return history.total_steps(tokens=train.tokens, sequence_length=config.data.sequence_length)
 
 
@@ -196,4 +216,4 @@ def total_steps_in(run_dir: Path, config: Pretrain, *, step: int) -> int:
     config, history = with_length(config), read_history(run_dir)
     if history is None or not history.stretches or step == 0:
         return total_steps_of(config)
-    return total_steps_of(config, history.at_batch(step=step, batch_size=config.train.batch_size))
+    return total_steps_of(config, history.at_steps(step=step, ramps=Ramps.of(config.train, config.data)))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from trainer.config.batches import chunk_of, rounds
+from trainer.config.ramps import Ramps
 from trainer.data.remote.fetcher import BadShard
 from trainer.data.remote.left_out import LeftOutRow, RowsLeftOut
 from trainer.data.remote.lookahead import Lookahead
@@ -61,6 +62,17 @@ class Batch:
             for number, each in enumerate(zip(*tensors, ids, positions, strict=True))
         ]
 
+    def cut(self, length: int) -> Batch:
+        """Its rows, cut into such of `length` tokens; positions are those of the rows that they come from."""
+        time = self.inputs.shape[1]
+        if length == time:
+            return self
+        if self.more or time % length:  # trainer/config/ramps.py refuses such
+            raise ValueError(f"rows of {time} can't be cut into {length}")
+        ids = None if self.document_ids is None else self.document_ids.reshape(-1, length)
+        positions = np.repeat(self.positions, time // length)
+        return Batch(self.inputs.reshape(-1, length), self.targets.reshape(-1, length), ids, positions)
+
     def without_targets(self, rows: int | np.ndarray) -> Batch:
         """The batch, whose rows from the `rows`-th on, or of these numbers, have no target that counts."""
         if isinstance(rows, int):
@@ -100,7 +112,7 @@ class _Group:
 
 @dataclass(frozen=True)
 class Loader:
-    """Batches of one data rank. Micro-step m of a step takes chunk m·W + r of the global batch.
+    """Batches of one data rank. Micro-step m of a step takes chunk m·W + r of the global batch, of a size by `ramps`.
 
     Where W doesn't divide the number of chunks, the last micro-step of some ranks has none left: theirs is a batch
     whose targets are all ignored.
@@ -108,7 +120,7 @@ class Loader:
 
     datasets: list[Dataset]
     order: Order
-    batch_size: int
+    ramps: Ramps
     micro_batch_size: int
     rank: int
     world_size: int
@@ -148,12 +160,13 @@ class Loader:
 
     def _slots(self, position: int) -> Iterator[tuple[int, bool]]:
         """First position of each of this rank's chunks, and whether it counts."""
-        chunks = self.batch_size // self.micro_batch_size
-        while self.lookahead is None or position < self.lookahead.stop:
+        for first, size in self.ramps.steps(position):
+            if self.lookahead is not None and first >= self.lookahead.stop:
+                return
+            chunks = size.rows // self.micro_batch_size
             for micro_step in range(rounds(chunks, self.world_size)):
                 chunk = chunk_of(micro_step, rank=self.rank, world_size=self.world_size)
-                yield position + min(chunk, chunks - 1) * self.micro_batch_size, chunk < chunks
-            position += self.batch_size
+                yield first + min(chunk, chunks - 1) * self.micro_batch_size, chunk < chunks
 
     def _groups(self, position: int) -> Iterator[_Group]:
         """The slots, as many as are read at once, with the places of their rows."""

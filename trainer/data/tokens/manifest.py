@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from trainer.data.tokens.block_members import LABEL, TAGS, check_widths
+from trainer.data.tokens.modalities import CodeRange, find_ranges, ranges_as_json
 from trainer.errors import InputError
 from trainer.machine.bare_name import bare_name
 from trainer.machine.durable import write_json
@@ -225,6 +226,11 @@ class Manifest:
         return self.folder / "tokenizer" / "tokenizer.json"
 
     @cached_property
+    def modalities(self) -> dict[str, CodeRange]:
+        """Where codes of images, audio and the like stand in the vocabulary, by modality."""
+        return find_ranges(self.special_ids)
+
+    @cached_property
     def fingerprint(self) -> str:
         """The hash of what determines the tokens: tokenizer, dtype, shard hashes and counts. No time, path or key."""
         shards = [[shard.content.sha256, shard.tokens, shard.documents, shard.text_bytes] for shard in self.shards]
@@ -258,6 +264,11 @@ class Manifest:
         return self.sources[group].files[number - self._group_ends[group]]
 
 
+def has_text_alone(manifest: Manifest) -> bool:
+    """Whether every token is learnt and stands for text, so that bits per byte of text mean something."""
+    return not manifest.has_targets and not manifest.modalities
+
+
 def write_manifest(manifest: Manifest, *, scratch: Path | None = None) -> None:
     """Writes manifest.json into the manifest's folder, durably. It comes last: with it the dataset is complete."""
     content = {
@@ -273,6 +284,7 @@ def write_manifest(manifest: Manifest, *, scratch: Path | None = None) -> None:
             "end_of_text": manifest.end_of_text,
             "special_ids": manifest.special_ids,
         },
+        **({"modalities": ranges_as_json(manifest.modalities)} if manifest.modalities else {}),
         "tokens": manifest.tokens,
         "documents": manifest.documents,
         "text_bytes": manifest.text_bytes,

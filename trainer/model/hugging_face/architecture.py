@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import Model
+from trainer.config.rope import most_positions, settle_scaling
 from trainer.errors import ConfigError, InputError
 from trainer.model.hugging_face.config_fields import (
     HEAD_WIDTHS,
@@ -22,13 +23,15 @@ from trainer.model.hugging_face.config_fields import (
     check_fields,
     check_head_sizes,
     experts_of,
-    rope_theta,
+    rope_positions,
 )
 from trainer.model.hugging_face.config_json import brief
 from trainer.model.sizes import head_width
 
 # Fields of Model without effect in a dense one
 EXPERT_SIZES = ("num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob")
+# Fields of Model that say where rows' positions are, with which weights can be trained on (model.extend_context)
+POSITIONS = ("rope_theta", "rope_scaling")
 # Fields of Model that say which function the weights compute; what the others say is the run's choice.
 ARCHITECTURE = (
     "vocab_size",
@@ -38,7 +41,7 @@ ARCHITECTURE = (
     "num_attention_heads",
     "num_key_value_heads",
     "head_dim",
-    "rope_theta",
+    *POSITIONS,
     "rms_norm_eps",
     "tie_word_embeddings",
     "qk_norm",
@@ -75,7 +78,7 @@ def read_architecture(config: Mapping[str, Any], source: Path) -> dict[str, Any]
         **{name: fields.size(name) for name in SIZES},
         "num_key_value_heads": kv_heads,
         "head_dim": head_dim,
-        "rope_theta": rope_theta(fields),
+        **rope_positions(fields),
         "rms_norm_eps": fields.number("rms_norm_eps", 1e-6),
         "tie_word_embeddings": fields.flag("tie_word_embeddings"),
         "qk_norm": kind in ("qwen3", "qwen3_moe"),
@@ -97,7 +100,7 @@ def write_architecture(model: Model, *, context_length: int, end_of_text: int, d
 
     Documents begin after an end-of-text token here, so that is the beginning of text as well.
     """
-    kind = _kind_of(model)
+    kind, scaling = _kind_of(model), settle_scaling(model.rope_scaling)
     config = {
         "architectures": [CLASSES[kind]],
         "model_type": kind,
@@ -109,10 +112,10 @@ def write_architecture(model: Model, *, context_length: int, end_of_text: int, d
         "num_key_value_heads": model.num_key_value_heads,
         "head_dim": head_width(model),
         "hidden_act": "silu",
-        "max_position_embeddings": context_length,
+        "max_position_embeddings": most_positions(scaling) or context_length,
         "rms_norm_eps": model.rms_norm_eps,
         "rope_theta": model.rope_theta,  # read by transformers before 5
-        "rope_parameters": {"rope_type": "default", "rope_theta": model.rope_theta},
+        "rope_parameters": {"rope_type": "default", **scaling, "rope_theta": model.rope_theta},
         "tie_word_embeddings": model.tie_word_embeddings,
         "attention_bias": False,
         "attention_dropout": 0.0,
@@ -120,6 +123,8 @@ def write_architecture(model: Model, *, context_length: int, end_of_text: int, d
         "eos_token_id": end_of_text,
         "dtype": dtype,
     }
+    if scaling:
+        config["rope_scaling"] = scaling  # read by transformers before 5
     if kind == "llama":
         config["mlp_bias"] = False
     if kind == "qwen3_moe":
@@ -135,8 +140,12 @@ def write_architecture(model: Model, *, context_length: int, end_of_text: int, d
 
 
 def first_difference(model: Model, architecture: Mapping[str, Any]) -> str | None:
-    """The first field in which a model isn't of the architecture, or None. Fields without effect don't count."""
-    idle = ("intermediate_size",) if model.num_experts else EXPERT_SIZES
+    """The first field in which a model isn't of the architecture, or None. Fields without effect don't count.
+
+    Nor do positions where they are to be others.
+    """
+    sizes = ("intermediate_size",) if model.num_experts else EXPERT_SIZES
+    idle = (*sizes, *(POSITIONS if model.extend_context else ()))
     for name in ARCHITECTURE:
         if name in architecture and name not in idle and _value(vars(model), name) != _value(architecture, name):
             return name
@@ -146,6 +155,8 @@ def first_difference(model: Model, architecture: Mapping[str, Any]) -> str | Non
 def _value(fields: Mapping[str, Any], name: str) -> Any:
     if name == "head_dim":
         return fields[name] or fields["hidden_size"] // fields["num_attention_heads"]
+    if name == "rope_scaling":
+        return settle_scaling(fields[name])
     return fields[name]
 
 

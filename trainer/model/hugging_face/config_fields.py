@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import InputError
+from trainer.config.rope import ORIGINAL, settle_scaling
+from trainer.errors import ConfigError, InputError
 from trainer.model.hugging_face.config_json import brief
 
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
@@ -56,8 +57,9 @@ _WITHOUT_EFFECT = """
     cls_token_id decoder_start_token_id diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size
     eos_token_id experts_implementation exponential_decay_length_penalty finetuning_task forced_bos_token_id
     forced_eos_token_id id2label initializer_range is_decoder is_llama_config label2id length_penalty mask_token_id
-    max_length max_new_tokens max_position_embeddings min_length name_or_path no_repeat_ngram_size num_beam_groups
-    num_beams num_labels num_return_sequences output_attentions output_hidden_states output_router_logits output_scores
+    max_length max_new_tokens max_position_embeddings min_length modalities name_or_path no_repeat_ngram_size
+    num_beam_groups num_beams num_labels num_return_sequences output_attentions output_hidden_states
+    output_router_logits output_scores
     pad_token_id prefix pretraining_tp problem_type remove_invalid_values repetition_penalty return_dict
     return_dict_in_generate router_aux_loss_coef sep_token_id suppress_tokens task_specific_params temperature
     tf_legacy_loss tie_encoder_decoder tie_last_hidden_states tokenizer_class top_k top_p torchscript
@@ -142,38 +144,51 @@ def check_fields(fields: Fields) -> None:
             raise fields.refuse(key, f"is not supported, only {', '.join(DTYPES[:4])} are.")
 
 
-def rope_theta(fields: Fields) -> float:
-    """The base of plain rotary positions. InputError for any other kind of them, or two bases.
+def rope_positions(fields: Fields) -> dict[str, Any]:
+    """rope_theta and rope_scaling of Model. InputError for kinds that our decoder doesn't have, or two of them.
 
-    It stands in rope_parameters, or before transformers 5 beside rope_scaling; what has both must say the same.
+    Both stand in rope_parameters, or before transformers 5 in rope_theta and rope_scaling; what has both must say the
+    same.
     """
-    found: dict[str, float] = {}
+    bases: dict[str, float] = {}
+    scalings: dict[str, dict[str, Any]] = {}
     if fields.config.get("rope_theta") is not None:
-        found["rope_theta"] = fields.number("rope_theta", 0.0)
+        bases["rope_theta"] = fields.number("rope_theta", 0.0)
     for key in ("rope_parameters", "rope_scaling"):
         rope = fields.config.get(key)
         if rope is None:
             continue
         if not isinstance(rope, Mapping):
             raise fields.refuse(key, "is no object; mend the file.")
-        plain: dict[str, tuple[Any, ...]] = {
-            "rope_type": ("default",),
-            "type": ("default",),
-            "partial_rotary_factor": (1,),
-        }
-        for name, value in rope.items():
-            if name != "rope_theta" and value is not None and value not in plain.get(name, ()):
-                raise InputError(
-                    f"{fields.source}: {key}.{brief(name)}={brief(value)} is not supported, only plain rotary "
-                    "positions (rope_type=default) are."
-                )
         if rope.get("rope_theta") is not None:
             inner = Fields(rope, fields.source, fields.kind, within=f"{key}.")
-            found[f"{key}.rope_theta"] = inner.number("rope_theta", 0.0)
-    if len(set(found.values())) > 1:
+            bases[f"{key}.rope_theta"] = inner.number("rope_theta", 0.0)
+        scalings[key] = _rope_scaling(fields, key, rope)
+    _require_one(fields, bases)
+    _require_one(fields, scalings)
+    return {"rope_theta": next(iter(bases.values()), 10000.0), "rope_scaling": next(iter(scalings.values()), {})}
+
+
+def _rope_scaling(fields: Fields, key: str, rope: Mapping[str, Any]) -> dict[str, Any]:
+    """The scaling that an object describes, settled."""
+    given = {name: value for name, value in rope.items() if name != "rope_theta" and value is not None}
+    part = given.pop("partial_rotary_factor", 1)
+    if part != 1:
+        raise InputError(f"{fields.source}: {key}.partial_rotary_factor={brief(part)} is not supported, only 1 is.")
+    kind, positions = given.get("rope_type", given.get("type")), fields.config.get("max_position_embeddings")
+    if kind in ("yarn", "llama3") and ORIGINAL not in given and positions is not None:  # transformers' default
+        given[ORIGINAL] = positions
+    try:
+        return settle_scaling(given, key)
+    except ConfigError as error:
+        raise InputError(f"{fields.source}: {error}") from None
+
+
+def _require_one(fields: Fields, found: Mapping[str, Any]) -> None:
+    values = list(found.values())
+    if any(value != values[0] for value in values):
         contradicting = " and ".join(f"{key}={value}" for key, value in found.items())
         raise InputError(f"{fields.source}: {contradicting} contradict each other; mend the file.")
-    return next(iter(found.values()), 10000.0)
 
 
 def attention_window(fields: Fields) -> int | None:

@@ -12,11 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import Model
+from trainer.config.rope import settle_scaling
 from trainer.config.stored import from_values, load_values
 from trainer.config.values import check_values
 from trainer.errors import ConfigError, InputError
 from trainer.machine.hub_name import local_folder
-from trainer.model.hugging_face.architecture import ARCHITECTURE, first_difference, read_architecture, read_window
+from trainer.model.hugging_face.architecture import (
+    ARCHITECTURE,
+    POSITIONS,
+    first_difference,
+    read_architecture,
+    read_window,
+)
 from trainer.model.hugging_face.config_json import check_numbers, read_config_json, read_json_object
 from trainer.model.hugging_face.safetensors_folder import holds_tensors, require_tensors
 
@@ -80,12 +87,13 @@ def require_fit(model: Model, source: InitFolder, sequence_length: int) -> None:
         theirs = source.architecture[name]
         raise ConfigError(
             f"model.{name}={getattr(model, name)}: {source.folder} has {theirs}; leave model.{name} and model=… out, "
-            f"or set model.{name}={'null' if theirs is None else theirs}."
+            f"or set model.{name}={'null' if theirs is None else theirs}"
+            f"{', or model.extend_context=true to train on with other positions' * (name in POSITIONS)}."
         )
-    if source.positions is not None and sequence_length > source.positions:
+    if source.positions is not None and sequence_length > source.positions and not model.extend_context:
         raise ConfigError(
             f"data.sequence_length={sequence_length}: {source.folder} has max_position_embeddings={source.positions}; "
-            "lower the one, or raise the other in its config.json, to train it for positions that it doesn't know."
+            "lower the one, or set model.extend_context=true to train it for positions that it doesn't know."
         )
     if source.window is not None and sequence_length > source.window:
         raise ConfigError(
@@ -113,6 +121,7 @@ def _ours(config: Any, source: Path) -> dict[str, Any]:
     architecture = {name: value for name, value in model.items() if name in ARCHITECTURE}
     try:
         check_values(from_values(Model, architecture, "model."), "model.")
+        settle_scaling(architecture.get("rope_scaling", {}))
     except (ValueError, ConfigError) as error:
         raise InputError(f"{source}: {error}; restore its configuration.") from error
     return architecture
