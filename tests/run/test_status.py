@@ -224,10 +224,10 @@ def test_a_job_in_the_queue_is_told_as_squeue_has_it(tmp_path, line, state, said
 def test_jobs_that_were_submitted_and_never_began_are_known_and_nothing_else_is_asked_for(tmp_path, capsys):
     run = make_run(tmp_path / "run")
     queue.record_submission(run, ["8", "9"])
-    assert queue.jobs_of(run, []) == ["8", "9"]
+    assert queue.jobs_of_run(run, []) == ["8", "9"]
     assert "none is in the queue" in read_status(run).reason
     (run / "submitted.json").write_text('{"jobs": ["8", "--version", "9;id"]}')
-    assert queue.jobs_of(run, []) == ["8"]
+    assert queue.jobs_of_run(run, []) == ["8"]
     (run / "submitted.json").write_text("[")
     assert status.main([str(run)]) == 0
     assert "unknown" in capsys.readouterr().out

@@ -1,7 +1,8 @@
-"""What SLURM says of a run's jobs: whether one waits, what for and until when, or for how long one may still run.
+"""Whether a run waits in a queue: what SLURM says of its jobs, or what a driver on Ray has said when it found no room.
 
-squeue is asked once for all runs that are looked at. Where there is none, as on a laptop that sees the folder, or it
-doesn't answer, nothing is known of jobs, and the rest is told all the same.
+Of a job it is known what it waits for and until when, or for how long it may still run. squeue is asked once for all
+runs that are looked at. Where there is none, as on a laptop that sees the folder, or it doesn't answer, nothing is
+known of jobs, and the rest is told all the same.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import re
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from trainer.errors import InputError
 from trainer.machine.durable import write_json
 from trainer.machine.json_file import from_json, read_json
+from trainer.run import directory as run_directory
+from trainer.run.lock import Holder
 from trainer.track.sinks.starts import Life, read_lives
 
 FILE = "submitted.json"  # in the run directory: the jobs that were submitted last
@@ -30,10 +33,12 @@ _LEFT = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)")
 
 @dataclass(frozen=True)
 class Submitted:
-    """Jobs that were submitted for a run, each of a chain after the one before."""
+    """Jobs that were submitted for a run, those of a chain in order; or a driver that `waits`, and for what."""
 
     jobs: list[str]
     time: float = 0.0
+    waits: str = ""
+    driver: Holder | None = None
 
 
 @dataclass(frozen=True)
@@ -58,11 +63,41 @@ def record_submission(run_dir: Path, jobs: Sequence[str]) -> None:
     write_json(run_dir / FILE, {"jobs": [*jobs], "time": round(time.time(), 3)})
 
 
-def jobs_of(run_dir: Path, lives: Sequence[Life]) -> list[str]:
-    """The numbers of the run's last jobs: those that were submitted, and that of its last start."""
-    jobs = []
+def record_waiting(run_dir: Path, job: str, waits: str) -> None:
+    """Keeps that this process waits for room to start a run's ranks in; `job` is its own, if it is one."""
+    run_directory.create(run_dir)
+    submitted = Submitted([job] if job else [], round(time.time(), 3), waits, Holder.myself())
+    write_json(run_dir / FILE, asdict(submitted))
+
+
+def end_waiting(run_dir: Path) -> None:
+    """Forgets it: nobody waits any more."""
+    (run_dir / FILE).unlink(missing_ok=True)
+
+
+def waits_for_room(run_dir: Path, lives: Sequence[Life]) -> str:
+    """What a driver waits for since the last start, in words; empty where none does, or its process is gone."""
+    submitted = read_submitted(run_dir)
+    if submitted is None or not submitted.waits or (lives and lives[-1].start.time > submitted.time):
+        return ""
+    driver = submitted.driver
+    if driver is not None and driver.is_local and driver.has_ended():
+        return ""
+    job = f"job {submitted.jobs[0]} waits" if submitted.jobs else "it waits"
+    return f"{job} for room: {submitted.waits}"
+
+
+def read_submitted(run_dir: Path) -> Submitted | None:
+    """What was submitted last; None where nothing was, or the file isn't what a launcher writes."""
     with contextlib.suppress(OSError, ValueError):
-        jobs += from_json(Submitted, read_json(run_dir / FILE)).jobs
+        return from_json(Submitted, read_json(run_dir / FILE))
+    return None
+
+
+def jobs_of_run(run_dir: Path, lives: Sequence[Life]) -> list[str]:
+    """The numbers of the run's last jobs: those that were submitted, and that of its last start."""
+    submitted = read_submitted(run_dir)
+    jobs = [*submitted.jobs] if submitted is not None and not submitted.waits else []
     if lives and lives[-1].start.launcher == LAUNCHER:
         jobs.append(lives[-1].start.job)
     return [job for job in dict.fromkeys(jobs) if re.fullmatch(r"\d{1,12}", job)]
@@ -73,7 +108,7 @@ def look_up(run_dirs: Iterable[Path]) -> dict[Path, QueuedJob]:
     wanted: dict[Path, list[str]] = {}
     for run_dir in run_dirs:
         with contextlib.suppress(InputError):  # read_status says so
-            wanted[run_dir] = jobs_of(run_dir, read_lives(run_dir))
+            wanted[run_dir] = jobs_of_run(run_dir, read_lives(run_dir))
     known = ask_squeue([job for jobs in wanted.values() for job in jobs])
     found = {}
     for run_dir, jobs in wanted.items():

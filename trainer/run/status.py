@@ -26,7 +26,7 @@ from trainer.ranks.watchdog import SIGN_S
 from trainer.run.lock import HEARTBEAT_S, Holder, look_at
 from trainer.run.log_lines import last_said
 from trainer.run.queue import FILE as SUBMITTED
-from trainer.run.queue import QueuedJob
+from trainer.run.queue import QueuedJob, waits_for_room
 from trainer.track.sinks.journal import METRICS, NO_METRICS, Row, read_tail, with_nan
 from trainer.track.sinks.starts import Life, read_lives
 
@@ -101,6 +101,8 @@ def read_status(run_dir: Path, queued: QueuedJob | None = None) -> RunStatus:
     state, reason, holder, seen = _state(run_dir, last, beats)
     if queued is not None and state not in (*LIVING, FINISHED):
         state, reason = _state_of_job(queued, reason if last is not None else "")
+    elif state not in (*LIVING, FINISHED) and (waits := waits_for_room(run_dir, lives)):
+        state, reason = QUEUED, f"{waits}; before that, {reason}" if last is not None else waits
     lives_on = state in LIVING
     training = [row for row in rows if "train/loss" in row]
     row = training[-1] if training else {}

@@ -53,17 +53,19 @@ def test_a_run_is_followed_from_the_queue_to_its_end(cluster, corpus, tmp_path):
 
     job.near_time_limit()
     job.wait_for(lambda: job.state()["JobState"] == "PENDING", "its place in the queue")
+    cluster.run(["scontrol", "hold", job.number])  # or it might start before it is asked about
     found = status_of(cluster, run_dir)
     assert (found["state"], found["lives"]) == ("queued", False)
-    assert found["reason"].endswith("before that, stopped: signal")
+    assert found["reason"].endswith("before that, stopped: time")
     assert "queued" in ask(cluster, "status", tmp_path)  # the table
+    cluster.run(["scontrol", "release", job.number])
     job.let_go_on(restarts=1)
     job.wait_for(lambda: status_of(cluster, run_dir)["starts"] == 2, "its second start")
     reached = found["step"]
     job.wait_for_step(reached + 5)
     found = status_of(cluster, run_dir)
     assert [restart["step"] for restart in found["restarts"]] == [reached]
-    assert found["restarts"][0]["reason"] == "stopped: signal"
+    assert found["restarts"][0]["reason"] == "stopped: time"
     (run_dir / "stop").touch()
     assert job.wait_for_end() == "FAILED"  # SLURM calls 85 so
     found = status_of(cluster, run_dir)
