@@ -188,6 +188,9 @@ def test_dark_is_dark_and_a_telephone_has_no_sideways_scrolling(page):
     page.show_as(width=390, height=800)
     page.wait("innerWidth === 390")
     assert page.run("document.documentElement.scrollWidth") <= 390
+    page.run("document.querySelector('figcaption').firstChild.data = 'eval/validation/language/en/tokens_per_byte'")
+    assert page.run("document.querySelector('figcaption').offsetHeight") < 90  # the unit isn't a letter a line
+    assert page.run("getComputedStyle(document.querySelector('.cards thead')).display") == "none"
     page.show_as(width=1100, height=900)
 
 
