@@ -19,8 +19,8 @@ def test_a_run_is_followed_from_its_wait_for_room_to_its_end(daemons, corpus, tm
     common = [*PRETRAIN, "train.batch_size=6", f"data.path={corpus}", "launch.start_timeout_s=5"]
     one = daemons.banyan(*common, "launch.workers=3", f"run.dir={first}", log=tmp_path / "one.log")
     one.wait_until(lambda: steps_logged(first) > 2)
-    found = read_status(first)
-    assert (found.launcher, found.state in ("training", "saving")) == ("ray", True)
+    wait_until(lambda: read_status(first).state in ("training", "saving"), 60)  # by its next heartbeat
+    assert read_status(first).launcher == "ray"
     arguments = [*common, "launch.workers=3", f"run.dir={run_dir}"]
     assert submit(daemons, tmp_path / "followed", *arguments, wait=False).returncode == 0
     wait_until(lambda: run_dir.exists() and read_status(run_dir).state == "queued", 120)
