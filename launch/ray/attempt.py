@@ -19,6 +19,7 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from launch.failure import Failure
 from launch.rank_group import ExitStatus
 from launch.ray.cluster import Demand, free_in_words
+from launch.ray.waiting_run import WaitingRun
 from launch.ray.worker import RankConfig, RanksFailed, RayJob, run_ranks
 from trainer.config import Launch
 from trainer.errors import STOPPED
@@ -39,7 +40,9 @@ class Attempt:
         launch: Launch,
         received: Sequence[int],
         selector: Mapping[str, str] = MappingProxyType({}),
+        queue: WaitingRun | None = None,
     ) -> None:
+        self._queue = queue or WaitingRun(None)
         self._job = job
         self._demand = demand
         self._launch = launch
@@ -87,6 +90,7 @@ class Attempt:
         if begun:
             thread.join(ENDING_S)
             return self._status or ExitStatus(STOPPED)
+        self._queue.ends()
         code = 128 + self._received[0]
         return ExitStatus(
             code, Failure(time.time(), 0, code, "stopped before the ranks were started; nothing was begun.")
@@ -95,11 +99,9 @@ class Attempt:
     def _announce_waiting(self) -> bool:
         if not any(group["state"] == "PENDING" for group in ray.util.placement_group_table().values()):
             return False  # there is room: the workers are being started
-        print(
-            f"banyan: waiting for room: {self._demand.in_words(self._demand.least)} are needed, {free_in_words()} are "
-            "free; the ranks start when others have ended",
-            flush=True,
-        )
+        waits = f"{self._demand.in_words(self._demand.least)} are needed, {free_in_words()} are free"
+        print(f"banyan: waiting for room: {waits}; the ranks start when others have ended", flush=True)
+        self._queue.waits(waits)
         return True
 
 

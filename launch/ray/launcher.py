@@ -19,6 +19,7 @@ from typing import Any
 
 from launch.rank_group import FORWARDED, ExitStatus
 from launch.ray import blamed, cluster, paths
+from launch.ray.waiting_run import SUBMISSION_ID, WaitingRun, submission_id
 from launch.verbs import VERBS
 from trainer.config import Launch
 from trainer.config.launchers import workers_of
@@ -52,20 +53,23 @@ def run(verb: str, config: Any, arguments: Sequence[str], check: Callable[[int],
             from launch.ray.stop import open_desk
             from launch.ray.worker import RayJob
 
+            submitted = submission_id(os.environ)
             job = RayJob(
                 arguments=[verb, *arguments],
                 launch=config.launch,
                 ranks=demand.ranks,
                 has_cuda=demand.gpus > 0,
                 folder=folder,
-                variables={name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)},
+                variables={name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
+                | ({SUBMISSION_ID: submitted} if submitted else {}),
                 desk=open_desk(),
             )
             nodes = blamed.living_nodes()
             out = blamed.left_out(run_dir, demand, nodes)
             if out:
                 print(f"banyan: without {', '.join(node.address for node in out)}, blamed before", flush=True)
-            status = Attempt(job, demand, config.launch, received, blamed.selector_of(out)).run()
+            queue = WaitingRun(run_dir, submitted)
+            status = Attempt(job, demand, config.launch, received, blamed.selector_of(out), queue).run()
             blamed.keep_blame(run_dir, status, nodes)
             return status
 

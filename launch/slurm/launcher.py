@@ -23,6 +23,7 @@ from trainer.errors import ConfigError
 from trainer.machine.durable import write_text
 from trainer.run import directory as run_directory
 from trainer.run.launched_folder import locate_launched
+from trainer.run.queue import record_submission
 
 
 def run(verb: Verb, config: Any, arguments: Sequence[str], check: Callable[[int], None]) -> int:
@@ -51,6 +52,8 @@ def run(verb: Verb, config: Any, arguments: Sequence[str], check: Callable[[int]
     write_text(file, script)
     output = str(options["output"])
     jobs = submit(file, 1 if verb.answers else launch.chain)
+    if verb.trains:
+        record_submission(run_dir, jobs)
     _announce(jobs, launch, run_dir, output, trains=verb.trains)
     return waiting.follow(jobs[0], _log_of(output, jobs[0])) if verb.answers else 0
 

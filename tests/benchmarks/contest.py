@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from launch.rank_environment import for_rank, for_threads
 from tests.benchmarks.case import Case
@@ -69,6 +70,7 @@ class Running:
 
     def __init__(self, contestant: Contestant, case: Case, folder: Path) -> None:
         self.name = contestant.name
+        self.heard: list[dict[str, Any]] = []  # what the ranks reported last
         self._logs: list[Path] = []
         self._processes: list[subprocess.Popen[str]] = []
         self._reports: list[int] = []
@@ -108,8 +110,8 @@ class Running:
     def hear(self, timeout_s: float) -> tuple[float, int | None]:
         """What all ranks report next: seconds of the slowest, and the peak of GPU memory."""
         deadline = time.monotonic() + timeout_s
-        heard = [json.loads(self._read(report, deadline)) for report in self._reports]
-        return max(report["seconds"] for report in heard), heard[0]["memory_bytes"]
+        self.heard = [json.loads(self._read(report, deadline)) for report in self._reports]
+        return max(report["seconds"] for report in self.heard), self.heard[0]["memory_bytes"]
 
     def end(self) -> None:
         """Ends the processes; those that don't go are killed."""

@@ -207,12 +207,20 @@ def test_floor_multiplies_what_the_model_does():
 
 def test_what_watching_costs_is_measured_turn_by_turn(tmp_path):
     table = run("watching", "--tiny", "--rounds", 2, "--steps", 2, "--output", tmp_path)
+    names = ["all off", "defaults", "health off", "all off again"]
     for what in ("time", "processor time"):
-        for off in ("all off", "health off"):
-            figures = rf"{off} [0-9,]+ tokens/s, defaults [0-9,]+; defaults / {off} [0-9.]+ ± [0-9.]+ of 2 rounds"
-            assert re.search(f"^{what}: {figures}$", table, re.M)
-    assert {name: len(turns) for name, turns in read(tmp_path, "watching")["turns"].items()} == {
-        "all off": 2,
-        "health off": 2,
-        "defaults": 2,
+        speeds = ", ".join(f"{name} [0-9,]+" for name in names)
+        ratios = "".join(rf"  {name} / all off [0-9.]+ ± [0-9.]+ of 2 rounds\n" for name in names[1:])
+        assert re.search(f"^{what}: {speeds}\n{ratios}", table, re.M)
+    found = read(tmp_path, "watching")
+    assert {name: len(turns) for name, turns in found["turns"].items()} == dict.fromkeys(names, 2)
+    account = found["account"]
+    assert 0 < sum(ms for part, ms in account.items() if part != "a step") < account["a step"]
+    rows = {"metrics.jsonl", "console and log", "W&B, a row", "the rest of a row", "rule of spikes"}
+    assert account.keys() >= rows | {
+        "sections of a step",
+        "comparison of ranks",
+        "losses by row",
+        "beats",
+        "wandb-core",
     }

@@ -9,6 +9,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 REPORT = "BENCHMARK_REPORT"  # environment variable: the file descriptor that reports go to
 
@@ -17,11 +19,13 @@ class Turns:
     """Call `between` at every boundary between steps, the one before the first included.
 
     After `warmup` steps it reports, and waits on standard input for a number of steps; after those it reports again.
-    Without another number the process ends at once, whatever framework it is in the hands of.
+    Without another number the process ends at once, whatever framework it is in the hands of. `facts` are told as well,
+    and found out after a turn's time has been taken.
     """
 
-    def __init__(self, warmup: int) -> None:
+    def __init__(self, warmup: int, facts: Callable[[], dict[str, Any]] = dict) -> None:
         self._left = warmup
+        self._facts = facts
         self._began = time.perf_counter()
 
     def between(self) -> None:
@@ -30,8 +34,9 @@ class Turns:
             self._left -= 1
             return
         _wait_for_device()
-        report = json.dumps({"seconds": time.perf_counter() - self._began, "memory_bytes": _peak_memory()})
-        os.write(int(os.environ[REPORT]), f"{report}\n".encode())
+        seconds = time.perf_counter() - self._began
+        report = {"seconds": seconds, "memory_bytes": _peak_memory(), **self._facts()}
+        os.write(int(os.environ[REPORT]), f"{json.dumps(report)}\n".encode())
         steps = int(sys.stdin.readline() or 0)
         if steps == 0:
             os._exit(0)

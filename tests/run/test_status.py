@@ -10,6 +10,7 @@ import pytest
 from tests.run.story import wait_for
 from tests.run_ranks import fail_ranks, pretrain, run_ranks, small_config, start_ranks
 from trainer.errors import BanyanError, ConfigError, InputError
+from trainer.run import queue
 from trainer.run.lock import Holder
 from trainer.run.status import read_status
 from trainer.track.sinks.starts import END, FAILURE, START, append_record, read_lives, record_failure
@@ -197,3 +198,36 @@ def test_what_cant_be_done_is_said_in_a_line(tmp_path, monkeypatch, arguments, s
     assert error.value.exit_code == 2
     assert isinstance(error.value, ConfigError | InputError)
     assert FAILURE == "failure"
+
+
+WAITS = "31|PENDING|Priority||2026-11-28T18:00:00|1-00:00:00"
+
+
+@pytest.mark.parametrize(
+    ("line", "state", "said"),
+    [
+        (WAITS, "queued", "slurm job 31: pending, Priority, to start 2026-11-28 18:00:00, as SLURM expects"),
+        ("31|RUNNING|None|n[1-2]|2026-11-28T12:00:00|3:12:00", "starting", "31: running on n[1-2], 3h12m of its"),
+        ("31|PENDING|JobHeldUser||N/A|UNLIMITED", "queued", "slurm job 31: pending, JobHeldUser"),
+    ],
+)
+def test_a_job_in_the_queue_is_told_as_squeue_has_it(tmp_path, line, state, said):
+    run = make_run(tmp_path / "run", records=[(START, BEGAN), (END, {"exit_code": 85, "reason": "stopped: time"})])
+    (job,) = filter(None, map(queue.as_job, [line, "slurm_load_jobs error", "31|RUNNING"]))
+    found = read_status(run, job)
+    assert (found.state, found.reason.partition("; before that, ")[2]) == (state, "stopped: time")
+    assert any(said in shown for shown in status.in_full(found, time.time()))
+    done = make_run(tmp_path / "done", records=[(START, BEGAN), (END, {"exit_code": 0, "reason": "finished"})])
+    assert read_status(done, job).state == "finished"
+
+
+def test_jobs_that_were_submitted_and_never_began_are_known_and_nothing_else_is_asked_for(tmp_path, capsys):
+    run = make_run(tmp_path / "run")
+    queue.record_submission(run, ["8", "9"])
+    assert queue.jobs_of_run(run, []) == ["8", "9"]
+    assert "none is in the queue" in read_status(run).reason
+    (run / "submitted.json").write_text('{"jobs": ["8", "--version", "9;id"]}')
+    assert queue.jobs_of_run(run, []) == ["8"]
+    (run / "submitted.json").write_text("[")
+    assert status.main([str(run)]) == 0
+    assert "unknown" in capsys.readouterr().out

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 
 from trainer.machine.terminal import safe
 
@@ -41,25 +42,40 @@ def element(name: str, attributes: Mapping[str, str] | None = None, *content: Co
 
 
 def table(
-    head: Iterable[Content], rows: Iterable[Iterable[Content]], *, texts: int = 1, words: tuple[int, ...] = ()
+    head: Iterable[str],
+    rows: Iterable[Iterable[Content]],
+    *,
+    texts: int = 1,
+    words: tuple[int, ...] = (),
+    cards: bool = False,
 ) -> Markup:
-    """A table that can be scrolled sideways; its first `texts` columns are texts, and `words`, the others numbers."""
+    """A table that can be scrolled sideways; its first `texts` columns are texts, and `words`, the others numbers.
 
-    def kind(place: int) -> dict[str, str] | None:
-        return None if place < texts or place in words else {"class": "number"}
+    With `cards`, on a narrow screen each row is a list of its cells with their names, and nothing is scrolled.
+    """
+    names = list(head)
 
-    def cells(name: str, row: Iterable[Content]) -> Markup:
-        return element(
+    def attributes(place: int, name: str = "") -> dict[str, str]:
+        kind = {} if place < texts or place in words else {"class": "number"}
+        return kind | ({"data-name": name} if cards and name else {})
+
+    headings = [element("th", attributes(place), name) for place, name in enumerate(names)]
+    lines = [
+        element(
             "tr",
             None,
             [
-                element(name, None if place < texts or place in words else {"class": "number"}, cell)
-                for place, cell in enumerate(row)
+                element("td", attributes(place, name), cell)
+                for place, (name, cell) in enumerate(zip_longest(names, row, fillvalue=""))
             ],
         )
-
+        for row in rows
+    ]
     inner = element(
-        "table", None, element("thead", None, cells("th", head)), element("tbody", None, [cells("td", r) for r in rows])
+        "table",
+        {"class": "cards"} if cards else None,
+        element("thead", None, element("tr", None, headings)),
+        element("tbody", None, lines),
     )
     return element("div", {"class": "scroll"}, inner)
 

@@ -45,5 +45,12 @@ code { font: .92em ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: a
 .sample { margin: .9rem 0; }
 .sample .about { font-size: .85rem; color: var(--soft); overflow-wrap: anywhere; }
 details summary { cursor: pointer; color: var(--soft); }
+@media (max-width: 40rem) { .cards thead { display: none; }
+  .cards tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line); }
+  .cards td { display: grid; grid-template-columns: 8rem minmax(0, 1fr); gap: .6rem; padding: .1rem 0; border: 0;
+    overflow-wrap: anywhere; }
+  .cards td::before { content: attr(data-name); color: var(--soft); font-size: .85rem; }
+  .cards td:empty { display: none; }
+  .cards .number { text-align: left; white-space: normal; } .cards td * { min-width: 0; } }
 @media print { pre { max-height: none; } }
 """

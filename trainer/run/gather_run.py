@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from trainer.run.plan_measured import compare_plan
 from trainer.run.status import RunStatus, end_in_words, read_status
 from trainer.run.step_documents import StepDocuments
 from trainer.track.sinks.starts import read_lives
-from trainer.track.spike_record import REWOUND, SpikeRecord, read_spikes
+from trainer.track.spike_record import REWOUND, SpikeRecord, data_command, read_spikes
 from trainer.track.spikes import SpikeRule
 
 FACTS, ENVIRONMENT, OVERRIDES = "facts.json", "environment.json", "overrides.yaml"
@@ -42,7 +43,8 @@ def gather_run(run_dir: Path, *, in_full: bool = True, say: Callable[[str], None
     config = flatten(load_values(run_dir / CONFIG))
     series = read_series(run_dir, *_spike_rule(config))
     samples, total = read_sample_texts(run_dir)
-    spikes = [*series.spikes.spikes(run_dir), *read_spikes(run_dir)]
+    recorded = (replace(spike, command=data_command(run_dir, spike.step)) for spike in read_spikes(run_dir))
+    spikes = [*series.spikes.spikes(run_dir), *recorded]  # a run may have been moved since
     energy, energy_rows = gather_energy(run_dir, config, series.last_tokens)
     facts = _object(run_dir / FACTS, say)
     flops, formula = flops_of(facts)

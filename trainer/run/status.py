@@ -1,6 +1,7 @@
 """What a run is doing, read from its directory by any process on any host that sees it: nothing is asked of the run.
 
-A lock that is held, heartbeats and journals tell of one that lives; starts.jsonl, the end of one that doesn't.
+A lock that is held, heartbeats and journals tell of one that lives; starts.jsonl, the end of one that doesn't; SLURM's
+queue (queue.py) whether a job of it waits.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from trainer.ranks.heartbeat import Heartbeat
 from trainer.ranks.watchdog import SIGN_S
 from trainer.run.lock import HEARTBEAT_S, Holder, look_at
 from trainer.run.log_lines import last_said
+from trainer.run.queue import FILE as SUBMITTED
+from trainer.run.queue import QueuedJob, waits_for_room
 from trainer.track.sinks.journal import METRICS, NO_METRICS, Row, read_tail, with_nan
 from trainer.track.sinks.starts import Life, read_lives
 
@@ -38,7 +41,7 @@ STATES = {  # of a run that lives, by the phase of its heartbeat
     "end": ENDING,
 }
 FINISHED, STOPPED_STATE, CRASHED, KILLED, HUNG, UNKNOWN = "finished", "stopped", "crashed", "killed", "hung", "unknown"
-SILENT = "silent"
+SILENT, QUEUED = "silent", "queued"
 LIVING = (*dict.fromkeys(STATES.values()), HUNG, SILENT)
 PACE_ROWS = 50  # logged steps that the time left is reckoned from
 SAID_LINES = 3
@@ -58,6 +61,7 @@ class RunStatus:
     pid: int | None
     launcher: str | None
     job: str | None
+    queue: QueuedJob | None  # a job of it that waits or runs
     ranks: int | None
     hosts: list[str]
     layout: dict[str, Any]
@@ -86,8 +90,8 @@ class RunStatus:
         return self.state in LIVING
 
 
-def read_status(run_dir: Path) -> RunStatus:
-    """The status of a run. InputError if the folder isn't one's."""
+def read_status(run_dir: Path, queued: QueuedJob | None = None) -> RunStatus:
+    """The status of a run, of which a job is `queued`. InputError if the folder isn't one's."""
     if not (run_dir / "config.yaml").is_file() and not (run_dir / "lock").exists() and not (run_dir / "logs").is_dir():
         raise InputError(f"{run_dir}: not a run directory, it has no config.yaml; name one, as runs/NAME.")
     lives = read_lives(run_dir)
@@ -95,6 +99,10 @@ def read_status(run_dir: Path) -> RunStatus:
     rows, problems = _rows(run_dir)
     beats = _heartbeats(run_dir)
     state, reason, holder, seen = _state(run_dir, last, beats)
+    if queued is not None and state not in (*LIVING, FINISHED):
+        state, reason = _state_of_job(queued, reason if last is not None else "")
+    elif state not in (*LIVING, FINISHED) and (waits := waits_for_room(run_dir, lives)):
+        state, reason = QUEUED, f"{waits}; before that, {reason}" if last is not None else waits
     lives_on = state in LIVING
     training = [row for row in rows if "train/loss" in row]
     row = training[-1] if training else {}
@@ -113,6 +121,7 @@ def read_status(run_dir: Path) -> RunStatus:
         pid=holder.pid if holder else (start.pid if start else None),
         launcher=start.launcher if start else None,
         job=(start.job or None) if start else None,
+        queue=queued,
         ranks=start.ranks if start else (len(beats) or None),
         hosts=sorted({beat.host for beat in beats.values()}),
         layout=start.layout if start else {},
@@ -179,6 +188,14 @@ def _state(
     return *_end(run_dir, last, gone=found is not None), None, None
 
 
+def _state_of_job(job: QueuedJob, before: str) -> tuple[str, str]:
+    """State and reason of a run that nobody works on but a job is there for; `before` is how its last start ended."""
+    ended = f"; before that, {before}" if before else ""
+    if job.waits:
+        return QUEUED, f"job {job.job} waits{f' ({job.why})' if job.why else ''}{ended}"
+    return STARTING, f"job {job.job} runs{f' on {job.nodes}' if job.nodes else ''}, its ranks are being started{ended}"
+
+
 def _phase(beat: Heartbeat | None, holder: Holder, last: Life | None) -> str:
     """What rank 0 says that it does; before its first heartbeat, or without any (health.hang_timeout_s=0), a guess."""
     if beat is not None and beat.pid == holder.pid:
@@ -199,6 +216,8 @@ def _end(run_dir: Path, last: Life | None, *, gone: bool) -> tuple[str, str]:
         return FINISHED, ""
     if (run_dir / "stopped.json").is_file():
         return STOPPED_STATE, ""
+    if (run_dir / SUBMITTED).is_file():
+        return UNKNOWN, "submitted; no job of it has begun to train, and none is in the queue that is seen from here"
     return UNKNOWN, "an earlier version, which kept no record of starts, made this run"
 
 

@@ -131,10 +131,12 @@ LOGGED: tuple[LoggedMetric, ...] = (
     ),
     LoggedMetric("health/own_seconds", "s", "a step's own work, the median of ranks: data, forward, backward", "Ranks"),
     LoggedMetric("health/exchange_seconds", "s", "of a step, waits for other ranks, the median of ranks", "Ranks"),
-    LoggedMetric("health/slowest_ratio", "", "the slowest rank's own work over the median's", "Slowest rank's share"),
+    LoggedMetric(
+        "health/slowest_ratio", "", "the slowest rank's own work over the median's", "Slowest rank over the median"
+    ),
     LoggedMetric("health/slowest_rank", "rank", "which it is", "Slowest rank"),
     LoggedMetric("health/stragglers", "ranks", "ranks that are named as slow at the moment", "Stragglers"),
-    LoggedMetric("health/data_share", "share", "of a step, waits for data, the longest of ranks", "Share of data"),
+    LoggedMetric("health/data_share", "share", "of a step, waits for data, the longest of ranks", "Waits for data"),
     LoggedMetric(
         "moe/load_max", "of a fair share", "the busiest expert's part of its layer's tokens", "Load of experts"
     ),

@@ -2,7 +2,8 @@
 
     banyan logs RUN_DIR [follow=false] [lines=100]
 
-It ends when the run does; follow=false prints what there is and ends.
+It ends when the run does, and waits for one that a SLURM job is in the queue for; follow=false prints what there is
+and ends.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from pathlib import Path
 from trainer.errors import ConfigError
 from trainer.machine.terminal import show
 from trainer.run.log_lines import LogEntry, LogFile, first_error, last_entries, open_logs
+from trainer.run.queue import look_up
 from trainer.run.status import LIVING, read_status
 from trainer.run.subcommand import split_arguments
 from trainer.track.sinks.starts import read_lives
 
 USAGE = "banyan logs RUN_DIR [follow=false] [lines=100]"
 POLL_S = 0.5
+QUEUE_S = 30.0  # between questions to the queue
 FLAGS = {"true": True, "false": False}
 
 
@@ -54,7 +57,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _follow(run_dir: Path, logs: dict[Path, LogFile]) -> None:
-    """Prints what comes, of ranks that come later too, until nobody works on the run."""
+    """Prints what comes, of ranks that come later too, until nobody works on the run, and no job of it waits."""
     while True:
         living = read_status(run_dir).state in LIVING
         for log in open_logs(run_dir):
@@ -62,9 +65,9 @@ def _follow(run_dir: Path, logs: dict[Path, LogFile]) -> None:
         entries = [entry for log in logs.values() for entry in log.read()]
         for entry in sorted(entries, key=lambda entry: entry.time):
             _print(entry)
-        if not living:
+        if not living and run_dir not in look_up([run_dir]):
             return
-        time.sleep(POLL_S)
+        time.sleep(POLL_S if living else QUEUE_S)
 
 
 def _print(entry: LogEntry) -> None:

@@ -3,7 +3,7 @@
     banyan status RUN_DIR … [format=json]
 
 RUN_DIR is a run directory, or a folder of several, as runs/ or a sweep. Nothing is asked of the run: any process that
-sees the folder can, on any host, while it runs and after kill -9.
+sees the folder can, on any host, while it runs and after kill -9. Of SLURM jobs squeue is asked, where there is one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from trainer.errors import ConfigError, InputError
 from trainer.machine.terminal import one_line, show
 from trainer.report.run_page.life import layout_words
+from trainer.run.queue import QueuedJob, look_up
 from trainer.run.run_folders import find_runs
 from trainer.run.status import RunStatus, read_status
 from trainer.run.subcommand import split_arguments
@@ -39,10 +40,11 @@ def main(arguments: list[str]) -> int:
     if given["format"] not in FORMATS:
         raise ConfigError(f"format={given['format']}: choose one of {', '.join(FORMATS)}.")
     run_dirs = find_runs(folders)
+    queued = look_up(run_dirs)
     found, refused = [], []
     for run_dir in run_dirs:
         try:
-            found.append(read_status(run_dir))
+            found.append(read_status(run_dir, queued.get(run_dir)))
         except InputError as error:
             if len(run_dirs) == 1:
                 raise
@@ -80,6 +82,8 @@ def in_full(status: RunStatus, now: float) -> Iterator[str]:
         job = f", {status.launcher} job {status.job}" if status.job else f", launched {status.launcher}"
         where = f"{hosts or status.host}, process {status.pid}{job}"
         yield f"  where      {where}; {ranks}, {layout_words(status.layout)}"
+    if status.queue is not None:
+        yield f"  queue      {job_in_words(status.queue)}"
     if status.since is not None:
         until = "" if status.lives or status.ended is None else f", ended {moment(status.ended)}"
         yield f"  since      {moment(status.since)} ({duration(max(0.0, (status.ended or now) - status.since))}){until}"
@@ -117,6 +121,16 @@ def headline(status: RunStatus, now: float) -> str:
     if status.lives and status.seconds_left is not None:
         text += f", {duration(status.seconds_left)} left"
     return text
+
+
+def job_in_words(job: QueuedJob) -> str:
+    """slurm job 31: running on n[1-2], 3h12m of its time limit left"""
+    parts = [f"{job.state.lower()}{f' on {job.nodes}' if job.nodes else ''}", job.why]
+    if job.waits and job.starts is not None:
+        parts.append(f"to start {moment(job.starts)}, as SLURM expects")
+    if job.seconds_left is not None:
+        parts.append(f"{duration(job.seconds_left)} of its time limit left")
+    return f"slurm job {job.job}: {', '.join(filter(None, parts))}"
 
 
 def progress(status: RunStatus) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 from tests.benchmarks.contestants.stage import Stage
@@ -42,13 +43,13 @@ def configure(stage: Stage) -> Pretrain:
     return config
 
 
-def main() -> int:
-    """Trains in turns."""
+def main(facts: Callable[[], dict[str, Any]] = dict) -> int:
+    """Trains in turns; `facts` are told at the end of each."""
     from trainer.engine.loop import Trainer
     from trainer.verbs import pretrain
 
     stage = Stage.from_arguments()
-    turns = Turns(stage.case.warmup)
+    turns = Turns(stage.case.warmup, facts)
     take_step = Trainer._take_step
 
     def in_turns(self: Trainer, step: int):

@@ -10,6 +10,7 @@ from trainer.report.run_page.layers import MOST_COLUMNS, LayerMaps
 from trainer.report.run_page.page import comparison_as_html, run_as_html
 
 LOSS = 'figure[data-chart="0"] canvas'
+STATISTICS = ("weight_norm", "grad_norm", "update_norm", "update_ratio")
 BUBBLE = "document.querySelector('.bubble')"
 
 
@@ -17,7 +18,7 @@ def layers_of(lines):
     maps = LayerMaps()
     for step in range(1, lines + 1):
         norms = [1.0, 100.0 if step == 77 else 2.0]
-        maps.add({"step": step, "layers": ["embed_tokens", "0"], "weight_norm": norms})
+        maps.add({"step": step, "layers": ["embed_tokens", "0"], **dict.fromkeys(STATISTICS, norms)})
     return maps
 
 
@@ -110,6 +111,22 @@ def test_dragging_zooms_all_charts_and_escape_or_the_button_shows_the_whole_run(
     assert step_said(point(page, LOSS, 0.2)) == whole
 
 
+BLANK = """[...document.querySelectorAll('canvas')].filter((canvas) => {
+  const { width, height } = canvas;
+  return !canvas.getContext('2d').getImageData(0, 0, width, height).data.some((value) => value > 0);
+}).length"""
+
+
+def test_what_is_further_down_is_drawn_without_scrolling_and_again_for_print(page):
+    page.wait(f"{BLANK} === 0")
+    assert page.run("document.querySelectorAll('canvas').length") > 6
+    page.run("scrollTo(0, 0)")
+    page.run("for (const canvas of document.querySelectorAll('canvas')) canvas.width = canvas.width")
+    assert page.run(BLANK) > 6
+    page.run("dispatchEvent(new Event('beforeprint'))")
+    assert page.run(BLANK) == 0
+
+
 def test_axes_smoothing_and_log_change_what_is_drawn(page):
     drawn = f"document.querySelector({json.dumps(LOSS)}).toDataURL()"
     pictures = [page.run(drawn)]
@@ -171,6 +188,9 @@ def test_dark_is_dark_and_a_telephone_has_no_sideways_scrolling(page):
     page.show_as(width=390, height=800)
     page.wait("innerWidth === 390")
     assert page.run("document.documentElement.scrollWidth") <= 390
+    page.run("document.querySelector('figcaption').firstChild.data = 'eval/validation/language/en/tokens_per_byte'")
+    assert page.run("document.querySelector('figcaption').offsetHeight") < 90  # the unit isn't a letter a line
+    assert page.run("getComputedStyle(document.querySelector('.cards thead')).display") == "none"
     page.show_as(width=1100, height=900)
 
 

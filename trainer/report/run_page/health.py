@@ -44,7 +44,7 @@ def _notes(health: HealthRecord) -> Iterator[Content]:
             [utc_moment(each.time), each.about, element("div", {"class": "reason"}, each.text)] for each in health.notes
         ]
         yield element("h3", None, "Slow ranks, slow data, steps computed again")
-        yield table(["When", "About", "What was said"], rows, texts=3)
+        yield table(["When", "About", "What was said"], rows, texts=3, cards=True)
 
 
 def _hang(health: HealthRecord) -> Iterator[Content]:
@@ -68,7 +68,7 @@ def _alerts(health: HealthRecord) -> Iterator[Content]:
             for each in health.alerts
         ]
         yield element("h3", None, "Alerts that were sent")
-        yield table(["When", "Kind", "Step", "Text"], rows, texts=2, words=(3,))
+        yield table(["When", "Kind", "Step", "Text"], rows, texts=2, words=(3,), cards=True)
 
 
 def energy_section(run: RunRecord) -> Iterator[Markup]:

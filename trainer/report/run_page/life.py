@@ -66,7 +66,7 @@ def life_section(run: RunRecord) -> Iterator[Markup]:
         element(
             "div", {"class": "ends"}, element("span", None, utc_moment(first)), element("span", None, utc_moment(last))
         ),
-        table(head, rows, texts=5, words=(7,)),
+        table(head, rows, texts=5, words=(7,), cards=True),
         note("Steps lost were taken, and logged, after the checkpoint that the next start went on from."),
     )
 

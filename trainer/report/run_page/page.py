@@ -152,7 +152,7 @@ def _runs(runs: Sequence[RunRecord]) -> Iterator[Markup]:
             ]
         )
     head = ["Run", "State", "Steps", "Tokens", "Loss, last", "Time", "Restarts", "Folder"]
-    yield section("Runs", table(head, rows, texts=2, words=(7,)))
+    yield section("Runs", table(head, rows, texts=2, words=(7,), cards=True))
 
 
 def _curves(runs: Sequence[RunRecord], data: dict[str, Any]) -> Iterator[Markup]:

@@ -79,7 +79,7 @@ def _spike(story: SpikeStory) -> Markup:
             for document in story.documents
         ]
         head = ["Source", "Record", "Tokens in the step", "Loss of its row", "Surprise, nats", "Text"]
-        parts.append(table(head, rows, words=(5,)))
+        parts.append(table(head, rows, words=(5,), cards=True))
         parts.append(
             note(
                 "The documents most unlike the others: surprise is the mean of −log p of a document's tokens, p by "
@@ -96,7 +96,7 @@ def _spike(story: SpikeStory) -> Markup:
             ]
             for each in spike.documents
         ]
-        parts.append(table(["Source", "Record", "Tokens", "Loss of its row"], recorded))
+        parts.append(table(["Source", "Record", "Tokens", "Loss of its row"], recorded, cards=True))
     for problem in filter(None, (story.problem, spike.problem)):
         parts.append(note(problem))
     return element("div", {"class": "spike"}, parts)

@@ -9,6 +9,7 @@ body { max-width: 84rem; }
 .state { display: inline-block; margin-left: .5rem; padding: .1rem .6rem; border-radius: 1rem; font-size: .85rem;
   font-weight: 600; vertical-align: .2rem; border: 1px solid currentColor; color: var(--soft); }
 .state.good { color: var(--c2); } .state.bad { color: var(--lost); } .state.live { color: var(--c0); }
+.cards .state { justify-self: start; margin-left: 0; }
 .controls { position: sticky; top: 0; z-index: 5; display: flex; flex-wrap: wrap; gap: .5rem 1.25rem;
   align-items: center; margin: 1rem 0 .5rem; padding: .55rem 0; background: var(--paper);
   border-bottom: 1px solid var(--line); }
@@ -26,9 +27,10 @@ input[type=range] { width: 8rem; accent-color: var(--fill); }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 25rem), 1fr)); gap: 1rem; }
 .chart { margin: 0; padding: .6rem .7rem .5rem; border: 1px solid var(--line); border-radius: .5rem; min-width: 0; }
 .chart.first { grid-column: 1 / -1; }
-.chart figcaption { display: flex; align-items: baseline; gap: .5rem; font-weight: 600; overflow-wrap: anywhere; }
-.chart figcaption .soft { font-weight: 400; font-size: .82rem; flex: 1; }
-.chart figcaption button { padding: .05rem .5rem; font-size: .75rem; }
+.chart figcaption { display: flex; flex-wrap: wrap; align-items: baseline; gap: 0 .5rem; font-weight: 600;
+  overflow-wrap: anywhere; }
+.chart figcaption .soft { font-weight: 400; font-size: .82rem; flex: 1 0 auto; max-width: 100%; }
+.chart figcaption button { flex: none; margin-left: auto; padding: .05rem .5rem; font-size: .75rem; }
 .chart canvas { display: block; width: 100%; height: 12.5rem; touch-action: pan-y; cursor: crosshair; }
 .chart.first canvas { height: 22rem; }
 .legend { display: flex; flex-wrap: wrap; gap: .15rem .4rem; max-height: 5.2rem; overflow-y: auto; }

@@ -30,7 +30,7 @@ MOST_BYTES = 4 << 20  # that are read, from the end
 LONGEST_REASON = 2000  # characters
 START, END, FAILURE = "start", "end", "failure"
 FINISHED, FAILED = "finished", "failed"
-JOBS = (("slurm", "SLURM_JOB_ID"), ("ray", "RAY_JOB_ID"))
+JOBS = (("slurm", "SLURM_JOB_ID"), ("ray", "RAY_SUBMISSION_ID"), ("ray", "RAY_JOB_ID"))
 ExitCode = Annotated[int, Within(-255, 255)]
 
 

@@ -57,3 +57,11 @@ if (slider && Number(asked.get("smoothing")) > 0) { slider.value = asked.get("sm
 for (const chart of charts) seen.observe(chart.canvas);
 for (const chart of charts.slice(0, 4)) draw(chart);
 document.documentElement.dataset.drawn = Math.round(performance.now()); // ms since the page was asked for
+const idle = window.requestIdleCallback ?? ((work) => setTimeout(work, 50));
+let next = 0;
+function drawRest() { // what is further down, one by one: a picture or a print of the page has all of it
+  while (next < charts.length && !charts[next].dirty) next++;
+  if (next < charts.length) { draw(charts[next++]); idle(drawRest); }
+}
+idle(drawRest);
+addEventListener("beforeprint", () => { colours = paint(); for (const chart of charts) draw(chart); });
