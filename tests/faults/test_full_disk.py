@@ -1,4 +1,4 @@
-"""A disk that is full in the middle of training: said in a line, nothing is lost, and with room made the run goes on."""
+"""A disk that is full in the middle of training: it is said, nothing is lost, and with room made the run goes on."""
 
 import subprocess
 
