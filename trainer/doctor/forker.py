@@ -68,7 +68,7 @@ class Forked:
     """A command that was started."""
 
     def __init__(self, forker: Forker, pid: int) -> None:
-        self._forker, self._pid = forker, pid
+        self._forker, self.pid = forker, pid
         self.exit_code: int | None = None
 
     def poll(self, timeout_s: float = 0.0) -> int | None:
@@ -82,5 +82,5 @@ class Forked:
         deadline = time.monotonic() + END_S
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
+                os.kill(self.pid, signal.SIGKILL)
             self.poll(deadline - time.monotonic())
