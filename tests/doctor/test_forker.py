@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -30,6 +31,8 @@ def test_forked_commands_end_as_ever_and_with_who_started_them(tmp_path):
         assert "no.such" in (tmp_path / "log").read_text()
         [server] = [child for child in psutil.Process().children() if "launch.forked" in child.cmdline()]
         stopped = forker.start(["pretrain", "--help"], ENVIRONMENT, "log", timeout_s=60)
+        while not Path(f"/proc/{stopped.pid}/fd/1").samefile(tmp_path / "log"):
+            time.sleep(0.001)
         command = psutil.Process(stopped.pid)
         command.suspend()
     assert ended(server)
