@@ -9,6 +9,7 @@ What it has forked ends with it.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -35,6 +36,8 @@ def main() -> None:
     os.dup2(2, 1)  # whatever imports print is no answer
     for name in MODULES:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # collections of forked processes, of which DeepSpeed asks for some, would touch all that was imported
     parent = os.getpid()
     for line in sys.stdin:
         pid = os.fork()
