@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from launch import failure
 from launch.failure import Failure
 from launch.verbs import Verb
-from trainer.config.alerts import CRASH, STALL, Alerts
+from trainer.config.alerts import CRASH, STALL
+from trainer.config.run import Track
 from trainer.errors import ConfigError, HangError, InputError
 from trainer.machine.interrupt import Interrupted
 from trainer.track.alerts import Alerter
@@ -31,7 +33,7 @@ def alerting(verb: Verb, config: Any) -> Iterator[None]:
     from trainer.run.launched_folder import locate_launched
 
     def listen(failed: Failure) -> None:
-        tell(failed, config.track.alerts, locate_launched(config))
+        tell(failed, config.track, locate_launched(config))
 
     failure.listeners.append(listen)
     try:
@@ -43,7 +45,7 @@ def alerting(verb: Verb, config: Any) -> Iterator[None]:
         failure.listeners.remove(listen)
 
 
-def tell(failed: Failure, settings: Alerts, run_dir: Path) -> None:
+def tell(failed: Failure, track: Track, run_dir: Path) -> None:
     """Raises the alert of a failure, and waits until it is delivered.
 
     What is refused before the run has begun is for whoever typed the command.
@@ -51,6 +53,10 @@ def tell(failed: Failure, settings: Alerts, run_dir: Path) -> None:
     refused = failed.kind in (ConfigError.__name__, InputError.__name__)
     if failed.kind in SILENT or not run_dir.is_dir() or (refused and not (run_dir / "metrics.jsonl").exists()):
         return
-    alerter = Alerter(settings, run_dir, say=lambda line: print(f"banyan: {line}", flush=True))
+    alerter = Alerter(track.alerts, run_dir, say=lambda line: print(f"banyan: {line}", flush=True))
+    if track.alerts.wandb:
+        from trainer.track.sinks.wandb_alert import alert_of_run
+
+        alerter.add_way("W&B", partial(alert_of_run, run_dir, track.wandb))
     alerter.alert(STALL if failed.kind == HangError.__name__ else CRASH, failed.message)
     alerter.finish()

@@ -219,7 +219,7 @@ def _tell(failed: Failure, run_dir: Path) -> None:
     from trainer.run.directory import CONFIG, read_config
 
     if (run_dir / CONFIG).is_file():
-        problem = problem_of(lambda: tell(failed, read_config(run_dir).track.alerts, run_dir))
+        problem = problem_of(lambda: tell(failed, read_config(run_dir).track, run_dir))
         if problem:
             _say(f"no alert could be sent: {problem}")
 

@@ -1,6 +1,8 @@
 """health.on_spike: bad steps are skipped or rewound, the same at every stage, and a resume after a kill is exact."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch
 from tests.engine.bad_data import Planted
 from tests.run_ranks import fail_ranks, read_metrics, run_ranks, small_config, start_ranks
 from tests.states import assert_equal_states, read_state
+from trainer.track.spike_record import read_spikes
 
 NAN = float("nan")
 BATCH = 8
@@ -30,7 +33,7 @@ def history(run_dir):
     return json.loads((run_dir / "history.json").read_text())
 
 
-CASES = [(2, "adamw"), (3, "adamw")]
+CASES = [(0, "adamw"), (2, "adamw"), (3, "adamw")]
 MORE = [(stage, name) for stage in range(4) for name in ("adamw", "sgd", "lion", "muon")]
 
 
@@ -135,6 +138,67 @@ def test_rewinds_at_other_stages(corpus, tmp_path, stage):
 @pytest.mark.parametrize("stage", [0, 3])
 def test_a_killed_run_that_rewinds_goes_on_to_the_bit(corpus, tmp_path, stage):
     check_resume(corpus, tmp_path, stage, health__on_spike="rewind", health__max_rewinds=4)
+
+
+class KilledInRewind:
+    """`Planted`, whose rank 0 kills itself at a moment of its first rewind: before or after history.json is written,
+    or once it has gone back."""
+
+    def __init__(self, factors, moment):
+        self.work, self.moment = Planted(factors), moment
+
+    def __call__(self, config):
+        from trainer.run import bad_steps
+
+        def die():
+            if os.environ["RANK"] == "0":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        write, tell = bad_steps.write_json, bad_steps.BadSteps._tell
+
+        def write_and_die(path, record):
+            if self.moment == "before":
+                die()
+            write(path, record)
+            if self.moment == "after":
+                die()
+
+        def tell_and_die(minding, line):
+            tell(minding, line)
+            die()
+
+        bad_steps.write_json, bad_steps.BadSteps._tell = write_and_die, tell_and_die
+        return self.work(config)
+
+
+def check_kills_in_rewind(corpus, tmp_path, stage, ranks):
+    """A run that is killed while it is rewound goes on as one that wasn't; the rewind is there once."""
+    bad = {positions(7)[0]: NAN, positions(11)[0]: 1e3}
+    spikes = {}
+    for name in ("calm", "before", "after", "gone_back"):
+        config = configure(corpus, tmp_path / name, parallel__zero_stage=stage, health__on_spike="rewind")
+        if name != "calm":
+            killed = start_ranks(KilledInRewind(bad, name), config, ranks)
+            killed.processes[0].join(120)
+            killed.kill()
+            assert killed.processes[0].exitcode == -signal.SIGKILL
+        assert run_ranks(Planted(bad), config, ranks) == [0] * ranks
+        assert_equal_states(tmp_path / "calm", tmp_path / name)
+        assert history(tmp_path / name) == history(tmp_path / "calm")
+        assert [row["step"] for row in read_metrics(tmp_path / name)] == list(range(1, 15))
+        spikes[name] = [(spike.step, spike.outcome, spike.documents) for spike in read_spikes(tmp_path / name)]
+    assert [each[:2] for each in spikes["calm"]] == [(7, "rewound"), (8, "rewound")]
+    assert all(found == spikes["calm"] for found in spikes.values())
+
+
+def test_a_run_killed_while_it_is_rewound_goes_on_to_the_bit(corpus, tmp_path):
+    check_kills_in_rewind(corpus, tmp_path, stage=0, ranks=1)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_ranks_killed_while_a_run_is_rewound(corpus, tmp_path, stage):
+    check_kills_in_rewind(corpus, tmp_path, stage=stage, ranks=2)
 
 
 def test_a_run_that_would_rewind_too_often_ends(corpus, tmp_path):

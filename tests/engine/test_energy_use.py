@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.run_ranks import pretrain, run_ranks, small_config
+from trainer.config.plain_values import as_stored_values
+from trainer.export.card_facts import gather_facts
 from trainer.machine import energy
+from trainer.run.directory import read_config
+from trainer.run.gather_health import gather_energy
 from trainer.track.energy import EnergyAccount, energy_in_words
 from trainer.track.sinks.journal import read_metrics
 
@@ -35,6 +39,13 @@ def test_an_estimate_goes_on_over_starts_and_is_called_one(corpus, tmp_path):
     summary = (tmp_path / "run" / "summary.txt").read_text()
     assert "estimated from 100 W per device" in summary
     assert "at 500 g per kWh and a PUE of 1.2" in summary
+    by_token = f"{last['joules'] / last['tokens']:.4g} J per token"
+    assert last["tokens"] == 6 * 8 * 32
+    assert by_token in summary
+    facts = gather_facts(tmp_path / "run", read_config(tmp_path / "run"), {"step": 6, "tokens": 1}, as_trained=False)
+    assert facts.energy in summary
+    _, table = gather_energy(tmp_path / "run", as_stored_values(read_config(tmp_path / "run")))
+    assert ("By token trained on", by_token.removesuffix(" per token")) in table
 
 
 def test_nothing_is_said_where_nothing_can_be_known(corpus, tmp_path):
@@ -74,7 +85,7 @@ def test_in_words():
     account = EnergyAccount(joules=7.2e6, gpus=8, hosts=1, ranks=8)
     from trainer.config.energy import Energy
 
-    assert (
-        energy_in_words(account, Energy())
-        == "2 kWh, measured on 8 GPUs (NVML, within about 5 %) and the processors of 1 host (RAPL)"
-    )
+    known = "8 GPUs (NVML, within about 5 %) and the processors of 1 host (RAPL, whose makers state no error)"
+    assert energy_in_words(account, Energy()) == f"2 kWh, measured on {known}"
+    account.tokens = 10**6
+    assert energy_in_words(account, Energy()) == f"2 kWh, measured on {known}; 7.2 J per token"

@@ -13,7 +13,10 @@ from types import SimpleNamespace
 import pytest
 
 from tests.track.alert_server import alert_server, hanging_server
+from tests.track.wandb_server import ENTITY, KEY, WandbServer
+from trainer.config import Wandb
 from trainer.config.alerts import KINDS, Alerts
+from trainer.config.run import Track
 from trainer.errors import STOPPED, ConfigError
 from trainer.rules.alerts import check_alerts
 from trainer.track.alerts import RECORD, Alerter
@@ -180,6 +183,7 @@ def test_spikes_and_a_disk_that_fills_up(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
+        (Alerts(wandb=True), "track.wandb.mode=offline: W&B tells people of runs that are online"),
         (Alerts(webhook="ftp://host/x"), "no http:// or https:// address"),
         (Alerts(webhook="env:NOT_THERE_AT_ALL"), "the environment has no NOT_THERE_AT_ALL"),
         (Alerts(webhook="https://u:pw@host/x"), "credentials"),
@@ -189,33 +193,38 @@ def test_spikes_and_a_disk_that_fills_up(tmp_path):
 )
 def test_what_would_reach_nobody_is_refused(settings, said):
     with pytest.raises(ConfigError, match=r"track\.alerts") as refused:
-        check_alerts(settings)
+        check_alerts(Track(alerts=settings, wandb=Wandb(mode="offline")))
     assert said in str(refused.value)
 
 
-def test_a_run_tells_its_end_and_its_launcher_a_crash(corpus, tmp_path):
+def test_a_run_tells_its_end_and_its_launcher_that_rank_0_was_killed(corpus, tmp_path):
     keys = [
         f"data.path={corpus}", "model=tiny", "model.hidden_size=16", "model.intermediate_size=32",
         "model.head_dim=null", "model.num_hidden_layers=1", "train.batch_size=2",
         "train.micro_batch_size=1", "data.sequence_length=16",
         "evaluate.every=0", "launch.processes=2", "launch.threads=1", "track.every=1",
     ]  # fmt: skip
-    with alert_server() as (address, came):
+    with alert_server() as (address, came), WandbServer() as server:
         command = [sys.executable, "-m", "launch", "pretrain", *keys, f"track.alerts.webhook={address}"]
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        online = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY, "WANDB_MODE": "online", "HOME": str(tmp_path)}
         whole = subprocess.run(
             [*command, f"run.dir={tmp_path / 'a'}", "train.steps=2"], env=environment, capture_output=True, text=True
         )
         assert whole.returncode == 0, whole.stderr
         assert [each["kind"] for each in came] == ["finished"]
         killed = subprocess.Popen(
-            [*command, f"run.dir={tmp_path / 'b'}", "train.steps=100000"],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [*command, f"run.dir={tmp_path / 'b'}", "train.steps=100000", "track.alerts.wandb=true"],
+            env=environment | online, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         next(line for line in killed.stdout if line.startswith("step "))
         children = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text()
-        os.kill(int(children.split()[1]), 9)
+        os.kill(int(children.split()[0]), 9)
         killed.communicate(timeout=120)
     assert [each["kind"] for each in came] == ["finished", "crash"]
-    assert "rank 1 was killed by SIGKILL" in came[1]["text"]
+    assert "rank 0 was killed by SIGKILL" in came[1]["text"]
+    [by_wandb] = server.alerts
+    assert by_wandb["text"] == came[1]["text"]
+    assert by_wandb["runName"] == (tmp_path / "b" / "wandb_id").read_text().strip()
+    assert (by_wandb["title"], by_wandb["severity"], by_wandb["entityName"]) == ("crash", "ERROR", ENTITY)
     assert len(KINDS) == 6

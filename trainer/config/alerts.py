@@ -23,7 +23,7 @@ class Alerts:
     command: list[str] = knob(
         [], "Program with its arguments, run for each alert, which it gets as JSON on its standard input.", later=True
     )
-    wandb: bool = knob(False, "Send alerts by W&B, too, as far as rank 0 raises them itself.", later=True)
+    wandb: bool = knob(False, "Send alerts by W&B, too, where it is online.", later=True)
     on: list[str] = knob(list(KINDS), f"Kinds that are sent, of {', '.join(KINDS)}.", later=True)
     every_minutes: float = knob(30.0, "At most one alert of a kind in so long.", "minutes", later=True)
     disk_free: float = knob(

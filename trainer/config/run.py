@@ -210,7 +210,7 @@ class Health:
         0, "Steps between rows of RUN/layers.jsonl, statistics of each layer; 0 is off.", "steps", later=True
     )
     timing_every: int = knob(
-        6, "Steps over which ranks' times are compared, to name one that is slow; 0 is off.", "steps", later=True
+        5, "Steps over which ranks' times are compared, to name one that is slow; 0 is off.", "steps", later=True
     )
 
 

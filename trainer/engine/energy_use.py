@@ -71,6 +71,7 @@ class EnergyUse(Hook):
         account = self._account
         account.joules += joules
         account.seconds += seconds
+        account.tokens += max(0, tokens)  # fewer after a rewind
         account.gpus, account.hosts, account.ranks = int(gpus), int(hosts), self._mesh.world_size
         account.estimated |= self._estimates
         if now - self._written > WRITE_S:

@@ -226,7 +226,7 @@ def check_pretrain(config: Pretrain, world_size: int) -> None:
     check_objective(config)
     check_preferences(config)
     check_layout(config, world_size)
-    check_alerts(config.track.alerts)
+    check_alerts(config.track)
     train = config.train
     sizes = range_of(config.launch)
     require(

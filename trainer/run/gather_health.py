@@ -69,7 +69,7 @@ def _hang(run_dir: Path) -> HangRecord | None:
     return None
 
 
-def gather_energy(run_dir: Path, config: dict[str, Any], tokens: int) -> tuple[tuple[str, str], list[tuple[str, str]]]:
+def gather_energy(run_dir: Path, config: dict[str, Any]) -> tuple[tuple[str, str], list[tuple[str, str]]]:
     """Energy in kWh and how it was measured or estimated, for a tile; and a table, empty where nothing was counted."""
     account = read_account(run_dir / ENERGY)
     if account is None or account.joules <= 0:
@@ -81,9 +81,9 @@ def gather_energy(run_dir: Path, config: dict[str, Any], tokens: int) -> tuple[t
     except ValueError:  # an enemy's config.yaml; the account stands
         settings = Energy()
     figure, _, how = energy_in_words(account, settings).partition(", ")
-    rows = [("Energy", figure), ("How it is known", how)]
-    if tokens > 0:
-        rows.append(("By target trained on", f"{account.joules / tokens:.4g} J"))
+    rows = [("Energy", figure), ("How it is known", how.partition("; ")[0])]
+    if (by_token := account.joules_per_token()) is not None:
+        rows.append(("By token trained on", f"{by_token:.4g} J"))
     if account.seconds > 0:
         rows.append(("Power, mean by rank that counted", f"{account.joules / account.seconds:.4g} W"))
     emitted = emissions_kg(account, settings)

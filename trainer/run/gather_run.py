@@ -45,7 +45,7 @@ def gather_run(run_dir: Path, *, in_full: bool = True, say: Callable[[str], None
     samples, total = read_sample_texts(run_dir)
     recorded = (replace(spike, command=data_command(run_dir, spike.step)) for spike in read_spikes(run_dir))
     spikes = [*series.spikes.spikes(run_dir), *recorded]  # a run may have been moved since
-    energy, energy_rows = gather_energy(run_dir, config, series.last_tokens)
+    energy, energy_rows = gather_energy(run_dir, config)
     facts = _object(run_dir / FACTS, say)
     flops, formula = flops_of(facts)
     plan, problem = compare_plan(run_dir, series, lives) if in_full else ((), "")

@@ -52,11 +52,6 @@ class Alerter:
         """One more way, that gets kind and text."""
         self._others.append((name, send))
 
-    @property
-    def tells_wandb_alone(self) -> bool:
-        """Whether nobody can be told but by this process."""
-        return not self._settings.webhook and not self._settings.command
-
     def alert(self, kind: str, text: str, *, step: int | None = None) -> bool:
         """Raises an alert, unless one of its kind was raised a short time ago or nobody wants it; whether it did.
 

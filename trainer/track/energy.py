@@ -21,11 +21,16 @@ class EnergyAccount:
     gpus: int = 0  # whose counters were read
     hosts: int = 0  # whose processors' counters were read
     ranks: int = 0
+    tokens: int = 0  # trained on while joules were counted
     estimated: bool = False  # some of it was, from track.energy.device_watts
 
     def kwh(self) -> float:
         """Kilowatt hours."""
         return self.joules / JOULES_PER_KWH
+
+    def joules_per_token(self) -> float | None:
+        """Joules of a token that was trained on, all else that they went into included; None where none was counted."""
+        return self.joules / self.tokens if self.tokens > 0 else None
 
 
 def read_account(path: Path) -> EnergyAccount | None:
@@ -46,12 +51,19 @@ def emissions_kg(account: EnergyAccount, settings: Energy) -> float | None:
 def energy_in_words(account: EnergyAccount, settings: Energy) -> str:
     """A sentence for the summary, the report and the model card."""
     if account.estimated:
-        how = f"estimated from {settings.device_watts:g} W per device" if settings.device_watts else "partly estimated"
+        watts = settings.device_watts
+        how = f"estimated from {watts:g} W per device, and no more exact than that" if watts else "partly estimated"
     else:
         gpus = f"{account.gpus:,} GPUs (NVML, within about 5 %)" if account.gpus else ""
-        hosts = f"the processors of {account.hosts:,} host{'s' * (account.hosts > 1)} (RAPL)" if account.hosts else ""
+        hosts = (
+            f"the processors of {account.hosts:,} host{'s' * (account.hosts > 1)} (RAPL, whose makers state no error)"
+            if account.hosts
+            else ""
+        )
         how = f"measured on {' and '.join(filter(None, (gpus, hosts)))}"
     text = f"{account.kwh():.4g} kWh, {how}"
+    if (by_token := account.joules_per_token()) is not None:
+        text += f"; {by_token:.4g} J per token"
     emitted = emissions_kg(account, settings)
     if emitted is not None:
         text += f"; {emitted:.4g} kg CO2e at {settings.grid_gco2_per_kwh:g} g per kWh and a PUE of {settings.pue:g}"

@@ -104,12 +104,19 @@ def read_spikes(run_dir: Path) -> list[SpikeRecord]:
 
 
 def cut_spikes(run_dir: Path, step: int) -> None:
-    """Cuts the file to the spikes up to `step`, and those that a rewind has left out of the run."""
+    """Cuts the file to the spikes up to `step`, and those that a rewind has left out of the run.
+
+    One that was killed before its history knew of the rewind has come to it, and told of it, again.
+    """
     path = run_dir / FILE
     if not path.exists():
         return
     require_plain_file(path)
-    kept = [spike for spike in read_spikes(run_dir) if spike.step <= step or spike.outcome == REWOUND]
+    kept: list[SpikeRecord] = []
+    for spike in read_spikes(run_dir):
+        again = any((spike.step, spike.documents) == (each.step, each.documents) for each in kept)
+        if spike.step <= step or (spike.outcome == REWOUND and not (again and spike.documents)):
+            kept.append(spike)
     write_bytes(path, b"".join(encode_spike(spike) for spike in kept))
 
 

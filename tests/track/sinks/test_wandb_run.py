@@ -10,10 +10,14 @@ import psutil
 import pytest
 import wandb
 
+from launch.alerts import tell
+from launch.failure import Failure
 from tests.track import wandb_server
 from tests.track.wandb_server import KEY
 from trainer.config import Pretrain, Wandb
-from trainer.errors import ConfigError
+from trainer.config.alerts import Alerts
+from trainer.config.run import Track
+from trainer.errors import ConfigError, HangError
 from trainer.track.sinks.journal import METRICS, read_rows
 from trainer.track.sinks.sink import Start
 from trainer.track.sinks.wandb_run import Unsent, WandbError, WandbSettings, choose_mode, start_or_fall_back, start_run
@@ -351,3 +355,41 @@ def test_alerts_reach_the_server(run_dir, server):
     found = [(each["title"], each["severity"]) for each in server.alerts]
     assert found == [("spike", "WARN"), ("finished", "INFO")]
     assert f"banyan data at {run_dir} step=10" in server.alerts[0]["text"]
+
+
+def stall(run_dir, *, entity=None):
+    """What whoever started the ranks of a run tells of its hang, with W&B alone to tell it by."""
+    track = Track(alerts=Alerts(wandb=True, every_minutes=0), wandb=Wandb(mode="online", entity=entity))
+    failed = Failure(time.time(), 0, 1, "no progress for 600 s", kind=HangError.__name__)
+    tell(failed, track, run_dir)
+
+
+def test_a_stall_is_told_to_the_server_by_who_stays(run_dir, server, capsys):
+    stall(run_dir)
+    assert "couldn't be sent by W&B: the run has no W&B run yet" in capsys.readouterr().out
+    (run_dir / "wandb_id").write_text("a1b2c3\n")
+    stall(run_dir)
+    stall(run_dir, entity="a-team")
+    assert [each["entityName"] for each in server.alerts] == [wandb_server.ENTITY, "a-team"]
+    told = server.alerts[0]
+    assert (told["runName"], told["title"], told["severity"]) == ("a1b2c3", "stall", "ERROR")
+    assert told["text"] == f"{run_dir.name}: no progress for 600 s"
+
+
+def test_a_server_that_is_silent_holds_up_nobody_who_tells_it(run_dir, server, capsys, monkeypatch):
+    monkeypatch.setattr("trainer.track.sinks.wandb_alert.LONGEST_WAIT_S", 1.0)
+    (run_dir / "wandb_id").write_text("a1b2c3\n")
+    server.silent = True
+    began = time.monotonic()
+    stall(run_dir)
+    assert time.monotonic() - began < 6
+    assert "couldn't be sent by W&B: no answer within 1 s" in capsys.readouterr().out
+
+
+def test_that_no_alert_goes_by_wandb_offline_is_said_as_the_run_begins(run_dir, capsys):
+    config = Pretrain()
+    config.track.wandb = Wandb(mode="offline")
+    config.track.alerts.wandb = True
+    Tracker.open(Start(run_dir, config, RESOLVED, FACTS, start_step=0, total_steps=1)).close(exit_code=0, summary={})
+    said = "W&B isn't online, and sends no alert: nobody is told of anything; set track.alerts.webhook"
+    assert said in capsys.readouterr().out

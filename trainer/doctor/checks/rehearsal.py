@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from typing import Any
 
 from trainer.checkpoint.folders import folder_of
 from trainer.doctor.check import Check, Diagnosis, Finding, RankReading, Station, hosts_of, odd_ones
+from trainer.doctor.forker import Forked, Forker
+from trainer.errors import BanyanError
 from trainer.machine.host import free_port
 from trainer.machine.process import RUN_FOLDER_VARIABLE, die_with
 
@@ -38,20 +39,21 @@ PREPARED = (
 
 
 def measure(station: Station) -> dict[str, Any]:
-    """Trains whole, killed, and on; what became of it, in this rank's eyes. Every rank is started by its own parent."""
+    """Trains whole, killed, and on; what became of it, in this rank's eyes. Each rank is started beside its doctor."""
     mesh, folder = station.mesh, station.folder
-    problem = _prepare(folder) if mesh.is_main else None
-    if problem := mesh.first(problem):
-        return {"problem": problem}
     found: dict[str, Any] = {"seconds": {}}
-    for start, name_, kills in (("whole", CALM, False), ("killed", KILLED, True), ("on", KILLED, False)):
-        began = time.monotonic()
-        problem = _start(station, name_, kills=kills)
-        found["seconds"][start] = time.monotonic() - began
+    with Forker(folder, mesh.rank) as forker:
+        problem = _prepare(folder) if mesh.is_main else None
         if problem := mesh.first(problem):
-            return found | {"problem": f"{start}: {problem}"}
-        if kills and mesh.is_main:
-            found["killed_at"] = _last_step(folder / KILLED)
+            return {"problem": problem}
+        for start, name_, kills in (("whole", CALM, False), ("killed", KILLED, True), ("on", KILLED, False)):
+            began = time.monotonic()
+            problem = _start(station, forker, name_, kills=kills)
+            found["seconds"][start] = time.monotonic() - began
+            if problem := mesh.first(problem):
+                return found | {"problem": f"{start}: {problem}"}
+            if kills and mesh.is_main:
+                found["killed_at"] = _last_step(folder / KILLED)
     if mesh.is_main:
         found |= {name_: _outcome(folder / name_) for name_ in (CALM, KILLED)}
         found["resumed"] = _resumed(folder / KILLED)
@@ -70,7 +72,7 @@ def _prepare(folder: Path) -> str | None:
     command = ["prepare", f"data.input={folder / 'text.jsonl'}", f"data.output={folder / 'data'}", *PREPARED]
     environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "MASTER_ADDR")}
     done = subprocess.run(
-        _banyan(command),
+        [sys.executable, "-P", "-m", "launch", *command],
         env=environment,
         capture_output=True,
         text=True,
@@ -80,7 +82,7 @@ def _prepare(folder: Path) -> str | None:
     return None if done.returncode == 0 else _last_line(done.stderr)
 
 
-def _start(station: Station, run: str, *, kills: bool) -> str | None:
+def _start(station: Station, forker: Forker, run: str, *, kills: bool) -> str | None:
     """This rank's part in a start of all, which with `kills` is killed after KILLED_AFTER steps; what went wrong."""
     mesh, settings = station.mesh, station.config.doctor
     port = mesh.from_main(free_port() if mesh.is_main else 0)
@@ -95,28 +97,20 @@ def _start(station: Station, run: str, *, kills: bool) -> str | None:
         "MASTER_PORT": str(port),
         "BANYAN_ERROR_FILE": str(station.folder / f"{run}-{mesh.rank}.error"),
     }
-    output = station.folder / f"{run}-{mesh.rank}.log"
     with contextlib.suppress(OSError):
         Path(environment["BANYAN_ERROR_FILE"]).unlink()
-    with output.open("ab") as log:
-        child = subprocess.Popen(
-            _banyan(command),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            preexec_fn=die_with(os.getpid()),
-        )
+    log = f"{run}-{mesh.rank}.log"
     try:
-        return _attend(station, child, run, output, kills=kills)
+        child = forker.start(command, environment, log, timeout_s=settings.timeout_s)
+    except BanyanError as error:
+        return str(error)
+    try:
+        return _attend(station, child, run, station.folder / log, kills=kills)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        child.kill()
 
 
-def _attend(station: Station, child: subprocess.Popen[bytes], run: str, output: Path, *, kills: bool) -> str | None:
+def _attend(station: Station, child: Forked, run: str, output: Path, *, kills: bool) -> str | None:
     """Waits for the end of this rank's process, or with `kills` for the moment when the caller is to kill it: as every
     rank's, without a word. Rank 0 chooses it; others may see their process end by the loss of one that died first."""
     deadline = time.monotonic() + station.config.doctor.timeout_s
@@ -128,9 +122,9 @@ def _attend(station: Station, child: subprocess.Popen[bytes], run: str, output: 
         time.sleep(LOOK_AT_BOARD_S if kills and not station.mesh.is_main else LOOK_S)
     if kills and station.board.told(KILL, 0):
         return None
-    if child.returncode == 0:
+    if child.exit_code == 0:
         return None if not kills else "ended before it could be killed"
-    return _reason(station, run) or f"exit code {child.returncode}: {_last_line(output.read_text(errors='replace'))}"
+    return _reason(station, run) or f"exit code {child.exit_code}: {_last_line(output.read_text(errors='replace'))}"
 
 
 def _is_to_die(station: Station, run: str) -> bool:
@@ -147,10 +141,6 @@ def _reason(station: Station, run: str) -> str | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return str(json.loads((station.folder / f"{run}-{station.mesh.rank}.error").read_text())["message"])
     return None
-
-
-def _banyan(arguments: list[str]) -> list[str]:
-    return [sys.executable, "-P", "-m", "launch", *arguments]
 
 
 def _rows(run_dir: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.config.alerts import CRASH, DISK, FINISHED, SPIKE, STOPPED, Alerts
+from trainer.config.alerts import DISK, FINISHED, SPIKE, STOPPED, Alerts
 from trainer.errors import STOPPED as STOPPED_CODE
 from trainer.track.alerts import Alerter
 from trainer.track.sinks.journal import Row
@@ -24,15 +24,22 @@ class AlertSink(Sink):
     def __init__(self, settings: Alerts, run_dir: Path, total_steps: int, say: Callable[[str], None]) -> None:
         self._settings = settings
         self._alerter = Alerter(settings, run_dir, say)
+        self._say = say
         self._run_dir = run_dir
         self._total_steps = total_steps
         self._step = 0
         self._looked = float("-inf")
 
     def opened(self, sinks: Sequence[Sink]) -> None:
-        """W&B's sink tells people by a way of its own, where it is open."""
-        if self._settings.wandb:
-            self._alerter.add_way("W&B", *(sink.alert for sink in sinks))
+        """W&B's sink tells people by a way of its own, where it is online."""
+        if not self._settings.wandb:
+            return
+        ways = [sink.alert for sink in sinks if sink.tells_people]
+        self._alerter.add_way("W&B", *ways)
+        if not ways:
+            others = self._settings.webhook or self._settings.command
+            alone = "" if others else ": nobody is told of anything; set track.alerts.webhook or track.alerts.command"
+            self._say(f"track.alerts.wandb: W&B isn't online, and sends no alert{alone}")
 
     def row(self, row: Row) -> None:
         """The disk, now and then."""
@@ -50,14 +57,12 @@ class AlertSink(Sink):
         self._alerter.alert(SPIKE, text, step=spike.step)
 
     def close(self, *, exit_code: int, summary: Mapping[str, Any]) -> None:
-        """Finished, stopped, or ended by an error; the launcher, which knows better, says which."""
+        """Finished or stopped; an error is told by who started the ranks (launch/alerts.py), and knows better."""
         step, of = self._step, f"step {self._step} of {self._total_steps}"
         if exit_code == 0:
             self._alerter.alert(FINISHED, f"finished, {of}", step=step)
         elif exit_code == STOPPED_CODE:
             self._alerter.alert(STOPPED, f"stopped after {of}, checkpointed; the same command goes on", step=step)
-        elif self._alerter.tells_wandb_alone:
-            self._alerter.alert(CRASH, f"ended by an error after {of}", step=step)
         self._alerter.finish()
 
     def _look_at_disk(self) -> None:

@@ -42,8 +42,13 @@ class Sink:
     def opened(self, sinks: Sequence[Sink]) -> None:
         """All sinks are open; `sinks` are they."""
 
+    @property
+    def tells_people(self) -> bool:
+        """Whether this sink has a way of its own to tell people, at once."""
+        return False
+
     def alert(self, kind: str, text: str) -> None:
-        """Tells people, where this sink has a way of its own to do so."""
+        """Tells people, where `tells_people`."""
 
     def row(self, row: Row) -> None:
         """Metrics of a step. A step may have several rows, whose keys differ: training, then evaluation."""

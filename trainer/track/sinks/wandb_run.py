@@ -45,6 +45,7 @@ ENVIRONMENT_MODES = {
     "dryrun": "offline",
     "disabled": "disabled",
 }
+ALERT_LEVELS = {"finished": "INFO", "stop": "INFO", "crash": "ERROR", "stall": "ERROR"}
 # W&B's own query (wandb-core sends it when it resumes a run), cut down to what is needed here.
 LAST_ROW_QUERY = """query RunResumeStatus($project: String, $entity: String, $name: String!) {
   model(name: $project, entityName: $entity) { bucket(name: $name, missingOk: true) { historyLineCount historyTail } }
@@ -136,10 +137,14 @@ class WandbRun(Sink):
         """Logs a spike's documents as a table, each row with the command."""
         self.log(spike_row(spike))
 
+    @property
+    def tells_people(self) -> bool:
+        """Offline W&B keeps an alert until it is too late."""
+        return self.online
+
     def alert(self, kind: str, text: str) -> None:
         """W&B's own alert, which people get as they have told W&B to."""
-        levels = {"finished": "INFO", "stop": "INFO", "crash": "ERROR"}
-        self._run.alert(title=kind, text=text, level=levels.get(kind, "WARN"))
+        self._run.alert(title=kind, text=text, level=ALERT_LEVELS.get(kind, "WARN"))
 
     def checkpoint(self, complete: Path, step: int) -> None:
         """Logs a checkpoint as what the run has made."""
@@ -208,7 +213,7 @@ class WandbRun(Sink):
         except Exception as error:
             self._give_up(error)
         if self._broken:
-            _stop_service()
+            stop_service()
         complete = self.online and not self._broken
         if complete:
             mark_superseded(self._plan.run_dir)
@@ -280,7 +285,7 @@ def start_run(plan: WandbSettings, mode: str, *, say: Callable[[str], None]) -> 
     except Exception as error:
         late = mode == "online" and time.monotonic() >= deadline_s
         reason = f"no answer within {timeout_s:g} s" if late else in_a_line(error)
-        _stop_service()  # it would hold on to the run's id, and going on offline would fail
+        stop_service()  # it would hold on to the run's id, and going on offline would fail
         raise WandbError(f"W&B {mode}: {reason}.") from error
     return WandbRun(run, plan, last_row=last_row, say=say)
 
@@ -373,7 +378,17 @@ def import_wandb() -> ModuleType:
 
 
 def fetch_last_row(plan: WandbSettings, timeout_s: float) -> Row | None:
-    """The last row of ours that the server has of this run; None if it has none.
+    """The last row of ours that the server has of this run; None if it has none. Raises what ask_server raises."""
+    variables = {"project": plan.settings.project, "entity": plan.settings.entity, "name": plan.run_id}
+    answer = ask_server(LAST_ROW_QUERY, variables, timeout_s)
+    bucket = (answer.get("model") or {}).get("bucket") or {}
+    tail = [json.loads(line) for line in json.loads(bucket.get("historyTail") or "[]")]
+    ours = [row for row in tail if "step" in row]
+    return max(ours, key=lambda row: (row["step"], row.get("_step", 0)), default=None)
+
+
+def ask_server(query: str, variables: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    """What the server answers to a GraphQL query.
 
     It goes through W&B's service, which knows proxies, certificates and credentials, and raises whatever that raises
     when there is no answer within `timeout_s`.
@@ -385,14 +400,8 @@ def fetch_last_row(plan: WandbSettings, timeout_s: float) -> Row | None:
     settings = wandb.setup().settings.model_copy()
     settings.x_graphql_retry_max = 1
     set_auth_settings(settings, find_credentials())
-    variables = {"project": plan.settings.project, "entity": plan.settings.entity, "name": plan.run_id}
-    answer: dict[str, Any] = ServiceApi(settings).execute_graphql(
-        LAST_ROW_QUERY, variables, timeout=max(0.1, timeout_s)
-    )
-    bucket = (answer.get("model") or {}).get("bucket") or {}
-    tail = [json.loads(line) for line in json.loads(bucket.get("historyTail") or "[]")]
-    ours = [row for row in tail if "step" in row]
-    return max(ours, key=lambda row: (row["step"], row.get("_step", 0)), default=None)
+    answer: dict[str, Any] = ServiceApi(settings).execute_graphql(query, variables, timeout=max(0.1, timeout_s))
+    return answer
 
 
 def find_credentials() -> Auth | None:
@@ -457,7 +466,7 @@ def _metric_keys(keys: Row | set[str]) -> set[str]:
     return {key for key in keys if not key.startswith("_") and key not in AXES}
 
 
-def _stop_service() -> None:
+def stop_service() -> None:
     """Ends W&B's service process, politely for a moment, then by force.
 
     It may be dead already (then a traceback of its would end ours), and one that still waits for a server never ends.
