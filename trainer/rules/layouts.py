@@ -141,21 +141,24 @@ def check_muon(config: Pretrain) -> None:
     if config.optimizer.name != "muon":
         return
     require(
-        not config.train.in_bf16 or parallel.zero_stage != 2,
+        not config.train.in_bf16 or parallel.zero_stage != 2 or parallel.offload != "none",
         f"optimizer.name=muon with train.precision={config.train.precision} and parallel.zero_stage=2: DeepSpeed adds "
-        "up gradients and momentum in bf16 there; use parallel.zero_stage=1 or 3.",
+        "up gradients and momentum in bf16 there; use parallel.zero_stage=1 or 3, or parallel.offload=optimizer.",
     )
     require(
-        not config.train.in_bf16 or parallel.zero_stage != 1 or config.model.num_experts == 0,
+        not config.train.in_bf16
+        or parallel.zero_stage != 1
+        or config.model.num_experts == 0
+        or parallel.offload != "none",
         f"optimizer.name=muon with train.precision={config.train.precision}, parallel.zero_stage=1 and "
         f"model.num_experts={config.model.num_experts}: DeepSpeed takes no stacked matrices there; use "
         "parallel.zero_stage=3.",
     )
     check_muon_cut(config)
     require(
-        parallel.offload == "none",
-        f"optimizer.name=muon with parallel.offload={parallel.offload}: DeepSpeed would clip the orthogonal update "
-        "instead of the gradient; use parallel.offload=none or optimizer=adamw.",
+        parallel.offload == "none" or parallel.offload_device == "cpu",
+        f"optimizer.name=muon with parallel.offload_device={parallel.offload_device}: gradients are clipped before they "
+        "are orthogonalized, and on a drive they can't be; use parallel.offload_device=cpu or optimizer=adamw.",
     )
 
 
@@ -168,7 +171,7 @@ def check_muon_cut(config: Pretrain) -> None:
     if parallel.tensor == 1:
         return
     require(
-        not config.train.in_bf16 or parallel.zero_stage != 1,
+        not config.train.in_bf16 or parallel.zero_stage != 1 or parallel.offload != "none",
         f"optimizer.name=muon with parallel.tensor={parallel.tensor}, train.precision={config.train.precision} and "
         "parallel.zero_stage=1: DeepSpeed doesn't say there which matrix it orthogonalizes, so slices of one can't be "
         "brought together; use parallel.zero_stage=3, or train.precision=fp32.",
