@@ -157,8 +157,8 @@ def check_muon(config: Pretrain) -> None:
     check_muon_cut(config)
     require(
         parallel.offload == "none" or parallel.offload_device == "cpu",
-        f"optimizer.name=muon with parallel.offload_device={parallel.offload_device}: gradients are clipped before they "
-        "are orthogonalized, and on a drive they can't be; use parallel.offload_device=cpu or optimizer=adamw.",
+        f"optimizer.name=muon with parallel.offload_device={parallel.offload_device}: gradients are clipped before "
+        "they are orthogonalized, and on a drive they can't be; use parallel.offload_device=cpu or optimizer=adamw.",
     )
 
 

@@ -20,7 +20,7 @@ def discarding(engine: Any) -> Iterator[None]:
     nan = torch.full((), torch.nan, device=engine.device)
     ways: dict[int, dict[str, Callable[..., Any]]] = {
         0: {"step": lambda *_, **__: None},
-        **dict.fromkeys((1, 2), {"scaled_global_norm": lambda *_, **__: nan}),
+        **{stage: {"scaled_global_norm": lambda *_, **__: nan} for stage in (1, 2)},
         3: {"_apply_muon_to_accumulated_grads": lambda: None, "_get_norm_groups": lambda: [nan]},
     }
     replaced = ways[stage]

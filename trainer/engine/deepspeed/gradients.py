@@ -133,7 +133,7 @@ class RawGradients:
         return [share for parameter, share in self.held_shares() if is_model_parallel_parameter(parameter) == cut]
 
     def held_shares(self) -> Iterator[tuple[Any, torch.Tensor]]:
-        """Stages 1 and 2, or offloaded: parameters of this rank's partitions with what of their gradients is in them."""
+        """Stages 1 and 2, or offloaded: parameters of this rank's partitions, what of their gradients is in them."""
         if self.offloaded:
             flat = flat_partitions(self._engine)
             for _, parameter in trained_parameters(self._engine):
@@ -146,7 +146,7 @@ class RawGradients:
                 yield parameter, gradient.reshape(-1).narrow(0, address.start, address.numel)
 
     def _place(self, parameter: Any) -> tuple[int, int, int]:
-        """Group, first element and number of elements of a parameter in this rank's flat partitions, of stages 1 to 3."""
+        """Group, first element and elements of a parameter in this rank's flat partitions, of stages 1 to 3."""
         if self._stage == 3:
             zero = self._engine.optimizer
             group, start = zero.grad_position[zero.get_param_id(parameter)][:2]
