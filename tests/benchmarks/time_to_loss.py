@@ -1,6 +1,6 @@
 """Nats on the validation set at equal processor time, by optimiser, batch and schedule: which recipe learns fastest.
 
-python -m tests.benchmarks.time_to_loss DATA [--seconds 150] [--only NAME …] [--seeds 1] [--together 2]
+python -m tests.benchmarks.time_to_loss DATA [--seconds 150] [--only NAME …] [--seeds 1]
 
 DATA is a prepared folder, such as data/stdlib. Each choice is `banyan pretrain` of the demonstration's model with one
 thread, for as many steps as `--seconds` of processor time pay for: a short run before it says what one costs. Processor
@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,36 +88,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"by default all: {'; '.join(names)}")
     parser.add_argument("--seconds", type=float, default=150.0, help="of a processor, for the steps of a run")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--together", type=int, default=2, help="runs at a time")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="bf16 where it is native")
     parser.add_argument("--tiny", action="store_true", help="a model of milliseconds, to see that it runs")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "benchmarks")
     options = parser.parse_args(arguments)
     chosen = [choice for choice in CHOICES if not options.only or choice.name in options.only]
     facts = report.machine()
-    with tempfile.TemporaryDirectory(prefix="time-to-loss-") as folder, ThreadPoolExecutor(options.together) as pool:
-        jobs = [pool.submit(follow, choice, Path(folder) / str(i), options) for i, choice in enumerate(chosen)]
-        courses = [job.result() for job in jobs]
-    print(f"\n{options.data.name}: {options.seconds:.0f} processor seconds, {options.seeds} seed(s)")
+    with tempfile.TemporaryDirectory(prefix="time-to-loss-") as folder:
+        pilots = Pilots(Path(folder) / "pilots", options)
+        courses = [follow(choice, Path(folder) / str(i), options, pilots) for i, choice in enumerate(chosen)]
+    print(
+        f"\n{options.data.name}: {options.seconds:.0f} processor seconds in {options.precision}, {options.seeds} seed(s)"
+    )
     print(report.machine_line(facts))
     print(table(courses), flush=True)
-    found = {"machine": facts, "data": options.data.name, "seconds": options.seconds, "courses": courses}
+    found = {
+        "precision": options.precision,
+        "machine": facts,
+        "data": options.data.name,
+        "seconds": options.seconds,
+        "courses": courses,
+    }
     report.write(options.output / f"time-to-loss-{options.data.name}.json", found)
     return 1 if any(course.failure for course in courses) else 0
 
 
-def follow(choice: Choice, folder: Path, options: argparse.Namespace) -> Course:
-    """A choice's runs: two short ones, whose difference is the cost of a step, and one for each seed."""
+class Pilots:
+    """Short runs, which say what a start and a step cost; a step's is the same for all rates and schedules."""
+
+    def __init__(self, folder: Path, options: argparse.Namespace) -> None:
+        self._folder, self._options = folder, options
+        self._costs: dict[tuple[str, ...], float] = {}
+        self.start = train(Choice("start"), folder / "start", options, steps=2)[0]
+
+    def step(self, choice: Choice) -> float:
+        """Processor seconds of one of its steps."""
+        key = tuple(text for text in choice.overrides if text.startswith(("optimizer=", "train.batch_size")))
+        if key not in self._costs:
+            spent, _ = train(choice, self._folder / str(len(self._costs)), self._options, steps=PILOT)
+            self._costs[key] = max((spent - self.start) / (PILOT - 2), 1e-3)
+        return self._costs[key]
+
+
+def follow(choice: Choice, folder: Path, options: argparse.Namespace, pilots: Pilots) -> Course:
+    """A choice's runs, one for each seed."""
     course = Course(choice.name)
     try:
-        begun, more = (train(choice, folder / f"pilot-{steps}", options, steps=steps)[0] for steps in (2, PILOT))
-        cost = max((more - begun) / (PILOT - 2), 1e-3)
-        steps = max(PILOT, round(options.seconds / cost))
+        steps = max(PILOT, round(options.seconds / pilots.step(choice)))
         for seed in range(1, options.seeds + 1):
             spent, run_dir = train(choice, folder / f"seed-{seed}", options, steps=steps, seed=seed, judge=True)
             last = [row for row in read(run_dir / "metrics.jsonl") if "eval/validation/loss" in row][-1]
             course.nats.append(last["eval/validation/loss"])
             course.tokens.append(last["tokens"])
-            course.seconds.append(spent - begun)
+            course.seconds.append(spent - pilots.start)
     except RuntimeError as error:
         course.failure = str(error)
     print(f"{choice.name}: {course.failure or course.nats}", flush=True)
@@ -140,7 +162,7 @@ def train(
             "evaluate.rows=128",
             "track.wandb.mode=disabled",
         ),
-        *("train.compile=false", "train.precision=fp32", *choice.overrides),
+        *("train.compile=false", f"train.precision={options.precision}", *choice.overrides),
     ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0"}
     run_dir.parent.mkdir(parents=True, exist_ok=True)
