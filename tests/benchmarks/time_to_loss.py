@@ -97,18 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="time-to-loss-") as folder:
         pilots = Pilots(Path(folder) / "pilots", options)
         courses = [follow(choice, Path(folder) / str(i), options, pilots) for i, choice in enumerate(chosen)]
-    print(
-        f"\n{options.data.name}: {options.seconds:.0f} processor seconds in {options.precision}, {options.seeds} seed(s)"
-    )
+    asked = {"data": options.data.name, "precision": options.precision, "seconds": options.seconds}
+    print(f"\n{', '.join(f'{name} {value}' for name, value in asked.items())}, {options.seeds} seed(s)")
     print(report.machine_line(facts))
     print(table(courses), flush=True)
-    found = {
-        "precision": options.precision,
-        "machine": facts,
-        "data": options.data.name,
-        "seconds": options.seconds,
-        "courses": courses,
-    }
+    found = {"machine": facts, **asked, "courses": courses}
     report.write(options.output / f"time-to-loss-{options.data.name}.json", found)
     return 1 if any(course.failure for course in courses) else 0
 

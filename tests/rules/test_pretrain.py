@@ -111,7 +111,10 @@ def test_batch_is_divided_by_data_ranks_alone():
 @pytest.mark.parametrize(
     ("changes", "mend"),
     [
-        ({"train__precision": "bf16", "parallel__zero_stage": 2}, "use parallel.zero_stage=1 or 3, or parallel.offload=optimizer"),
+        (
+            {"train__precision": "bf16", "parallel__zero_stage": 2},
+            "use parallel.zero_stage=1 or 3, or parallel.offload=optimizer",
+        ),
         (
             {"train__precision": "bf16", "parallel__zero_stage": 1, "model__num_experts": 8},
             "use parallel.zero_stage=3",
