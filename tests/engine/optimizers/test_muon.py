@@ -297,8 +297,9 @@ OFFLOADED = [
 
 @pytest.mark.parametrize(("world_size", "stage", "offload"), sampled(OFFLOADED, [(2, 2, "optimizer"), (2, 3, "all")]))
 def test_muon_of_offloaded_state_equals_its_definition(corpus, tmp_path, references, world_size, stage, offload):
-    """Clipped, with several micro-batches a step; stopped and resumed on the way."""
+    """Clipped, with several micro-batches a step; stopped and resumed on the way. At stage 3 in several sub-groups."""
     layout = {"parallel__zero_stage": stage, "parallel__offload": offload, "train__micro_batch_size": 1}
+    layout |= {"deepspeed": {"zero_optimization": {"sub_group_size": 5000}}} if stage == 3 else {}
     halfway = configure(corpus, tmp_path / "run", train__stop_at=4, **layout)
     assert run_ranks(pretrain, halfway, world_size) == [85] * world_size
     assert run_ranks(pretrain, configure(corpus, tmp_path / "run", **layout), world_size) == [0] * world_size
