@@ -212,14 +212,16 @@ def _explanation(error: Exception, names: Names, overrides: Sequence[Override]) 
     if not key:
         return ConfigError(f"{_first_line(cause or error)}.")
     given = next((override for override in reversed(overrides) if override.name == key), None)
-    kind = keys.annotation_of(names.schema, given.name if given else key)
+    name = given.name if given else key
+    kind, choices = keys.annotation_of(names.schema, name), keys.choices_of(names.schema, name)
     if given and kind and not isinstance(cause, InterpolationResolutionError):
-        return wrong_type(given, kind)
+        return wrong_type(given, kind, choices)
     place = str(given) if given else f"{_file_named_in(error)}{key}"
     if kind is None:
         return ConfigError(f"{place}: {names.verb.name} has no such key; {names.hint(key)}")
-    wrong = _first_line(cause) if isinstance(cause, InterpolationResolutionError) else f"must be {keys.in_words(kind)}"
-    return ConfigError(f"{place}: {wrong}.")
+    if isinstance(cause, InterpolationResolutionError):
+        return ConfigError(f"{place}: {_first_line(cause)}.")
+    return ConfigError(f"{place}: must be {keys.in_words(kind, choices)}.")
 
 
 def _unreadable_key(error: Exception) -> str:

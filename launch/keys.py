@@ -90,10 +90,17 @@ def required(kind: Any) -> Any:
     return next(part for part in typing.get_args(kind) if part is not type(None))
 
 
-def in_words(kind: Any) -> str:
-    """What a value must be, for error messages: `an integer or null`."""
+def choices_of(schema: type, name: str) -> tuple[str, ...]:
+    """The words that a key takes; empty if any, or none, will do."""
+    return next((key.choices for key in keys(schema) if key.name == name), ())
+
+
+def in_words(kind: Any, choices: tuple[str, ...] = ()) -> str:
+    """What a value must be, for error messages: `an integer or null`, `true, false or auto`."""
     plain = required(kind)
-    if dataclasses.is_dataclass(plain):
+    if plain is bool and choices:
+        words = f"{', '.join(('true', 'false', *choices[:-1]))} or {choices[-1]}"
+    elif dataclasses.is_dataclass(plain):
         words = f"a mapping with {', '.join(item.name for item in dataclasses.fields(plain))}"
     elif is_mapping(plain):
         words = "a mapping {name: value}"

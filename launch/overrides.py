@@ -156,10 +156,10 @@ def for_hydra(override: Override, names: Names) -> str:
     return f"{override.name}={_value_for_hydra(override, keys.annotation_of(names.schema, override.name))}"
 
 
-def wrong_type(override: Override, kind: Any) -> ConfigError:
+def wrong_type(override: Override, kind: Any, choices: tuple[str, ...] = ()) -> ConfigError:
     """The error for a value that doesn't fit its key."""
     example = f"; set {override.name}.KEY=VALUE one by one" if dataclasses.is_dataclass(kind) else ""
-    return ConfigError(f"{override.name}={override.value}: must be {keys.in_words(kind)}{example}.")
+    return ConfigError(f"{override.name}={override.value}: must be {keys.in_words(kind, choices)}{example}.")
 
 
 def is_entry(name: str, schema: type) -> bool:

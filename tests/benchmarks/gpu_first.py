@@ -59,6 +59,7 @@ CHECKS = (
     Check("apart", "what merged products are worth", overrides=("train.merge_products=false",), expected="−3 %"),
     Check("chunk 2,048", "what larger chunks of the loss are worth", overrides=("model.loss_chunk=2048",)),
     Check("one chunk", "whether they should be larger still", overrides=("model.loss_chunk=32768",)),
+    Check("fp8 head", "two of its three products in float8", overrides=("train.fp8_head=true",), expected="+5 %"),
     Check("stage 1", "bf16 weights on one GPU", overrides=("parallel.zero_stage=1",), expected="behind stage 0"),
     Check("stage 2", "the same", overrides=("parallel.zero_stage=2",)),
     Check("no cuDNN", "which attention is best", variables={"TORCH_CUDNN_SDPA_DEPRIORITIZED": "1"}),

@@ -4,7 +4,8 @@ python -m tests.benchmarks.loss [--shape TOKENS HIDDEN VOCABULARY …] [--rounds
 
 Forward and backward of head and cross-entropy, gradients of states and head included: logits all at once; Banyan's
 chunks, whose backward multiplies anew, as they are and with the loss compiled; torch's linear_cross_entropy, which
-takes gradients as it goes forward; and Liger's kernel, which does so, too, where there is a GPU and liger-kernel.
+takes gradients as it goes forward; Liger's kernel, which does so, too, where there is a GPU and liger-kernel; and cut
+cross-entropy (Wijmans et al. 2024, arXiv:2411.09009), where cut-cross-entropy and triton are installed.
 """
 
 from __future__ import annotations
@@ -53,6 +54,14 @@ def by_liger(states: Tensor, targets: Tensor, head: nn.Linear) -> Tensor:
     return LigerFusedLinearCrossEntropyLoss(reduction="sum")(head.weight, states[0], targets[0])
 
 
+def by_cut(states: Tensor, targets: Tensor, head: nn.Linear) -> Tensor:
+    """Apple's kernel, which holds no logits and leaves out gradients below bf16's precision; on a CPU its other way."""
+    from cut_cross_entropy import linear_cross_entropy
+
+    way = "cce" if states.is_cuda else "torch_compile"
+    return linear_cross_entropy(states, head.weight, targets, reduction="sum", impl=way)
+
+
 def ways(tokens: int) -> dict[str, Way]:
     """All of them, the chunked ones beside the one they are measured against."""
     return {
@@ -62,6 +71,7 @@ def ways(tokens: int) -> dict[str, Way]:
         f"chunks of {min(CHUNK, tokens // 2)}, compiled": in_chunks(min(CHUNK, tokens // 2), compiled=True),
         "torch.linear_cross_entropy": by_torch,
         "Liger": by_liger,
+        "cut cross-entropy": by_cut,
     }
 
 

@@ -86,7 +86,7 @@ def test_unknown_key_of_a_section_lists_the_section():
         ("train.steps=", "an integer or null"),
         ("train.batch_size=null", "an integer"),
         ("optimizer.lr=[1", "a number"),
-        ("train.compile=7", "true or false"),
+        ("train.compile=7", "true, false or auto"),
         ("data.train.web.weight=heavy", "a number"),
         ("data.train=3", "a mapping {name: value}"),
     ],

@@ -111,7 +111,10 @@ def test_batch_is_divided_by_data_ranks_alone():
 @pytest.mark.parametrize(
     ("changes", "mend"),
     [
-        ({"train__precision": "bf16", "parallel__zero_stage": 2}, "use parallel.zero_stage=1 or 3"),
+        (
+            {"train__precision": "bf16", "parallel__zero_stage": 2},
+            "use parallel.zero_stage=1 or 3, or parallel.offload=optimizer",
+        ),
         (
             {"train__precision": "bf16", "parallel__zero_stage": 1, "model__num_experts": 8},
             "use parallel.zero_stage=3",
@@ -123,13 +126,23 @@ def test_batch_is_divided_by_data_ranks_alone():
             | {"model__num_key_value_heads": 3, "model__head_dim": 6},
             "model.num_key_value_heads=3: ranks would",
         ),
-        ({"parallel__offload": "optimizer"}, "use parallel.offload=none"),
+        (
+            {"parallel__offload": "all", "parallel__offload_device": "nvme", "parallel__nvme_path": "/nvme"}
+            | {"parallel__zero_stage": 3},
+            "use parallel.offload_device=cpu",
+        ),
     ],
 )
 def test_muon_where_deepspeed_s_is_another_is_refused(changes, mend):
     message = error_line(world_size=2, optimizer__name="muon", **changes)
     assert message.startswith("optimizer.name=muon with ")
     assert mend in message
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_muon_in_bf16_with_offload_is_not_refused(stage):
+    layout = {"parallel__zero_stage": stage, "parallel__offload": "optimizer", "train__precision": "bf16"}
+    check_pretrain(config(optimizer__name="muon", **layout), 2)
 
 
 def test_muon_with_slices_of_one_size_is_not_refused():

@@ -75,6 +75,11 @@ class Train:
         choices=(AUTO,),
         later=True,
     )
+    fp8_head: bool = knob(
+        False,
+        "Take the head's logits and the gradient of its states in float8, on GPUs since Ada; its own gradient stays.",
+        later=True,
+    )
     activation_checkpointing: str = knob(
         "none",
         "Recompute blocks in backward to save memory; selective keeps products and attention, the cheap rest it "

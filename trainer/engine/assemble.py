@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from trainer.engine.optimizers.build import build_optimizer
 from trainer.engine.sequence import spread_sequence
 from trainer.model.adapters import add_adapters
 from trainer.model.build import LanguageModel, build_on_meta, partition_model
+from trainer.model.head_products import Float8Products, PlainProducts, quantize_tensor
 from trainer.model.loss import logit_losses
 from trainer.model.moe import keep_eager
 from trainer.model.partition import Partition
@@ -54,6 +56,8 @@ def assemble(
         add_adapters(module, config.adapt, compute_dtype=torch.bfloat16 if config.train.in_bf16 else torch.float32)
     if config.train.precision == "fp8":
         to_float8(module)
+    if config.train.fp8_head:
+        module.products = partial(Float8Products, quantize=quantize_tensor)  # type: ignore[assignment]
     module.set_activation_checkpointing(config.train.activation_checkpointing)
     spread_sequence(module, mesh)
     if settle_merging(config, cuda=mesh.device.type == "cuda"):
@@ -79,3 +83,5 @@ def compile_parts(module: Any, *, dynamic: bool | None = None) -> None:
     for block in module.blocks:
         block.forward = torch.compile(block.forward, dynamic=dynamic)
     module.measure = torch.compile(logit_losses, dynamic=dynamic)
+    if getattr(module, "products", PlainProducts) is not PlainProducts:
+        module.products = partial(Float8Products, quantize=torch.compile(quantize_tensor, dynamic=dynamic))

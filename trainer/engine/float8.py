@@ -16,14 +16,17 @@ from trainer.model.build import LanguageModel
 OLDEST = (8, 9)  # compute capability of the first GPUs with float8 tensor cores: Ada's; Hopper has 9.0
 
 
-def require_float8(device: torch.device) -> None:
-    """ConfigError where float8 can't be had: without torchao, or on a device without such tensor cores."""
+def require_float8(device: torch.device, key: str, instead: str) -> None:
+    """ConfigError that names `key` and what to use `instead`, where the device has no float8 tensor cores."""
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
     if capability is None or capability < OLDEST:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU"
-        raise ConfigError(
-            f"train.precision=fp8: {name} has no float8 tensor cores, as an H100 has; use train.precision=bf16."
-        )
+        raise ConfigError(f"{key}: {name} has no float8 tensor cores, as an H100 has; use {instead}.")
+
+
+def require_float8_blocks(device: torch.device) -> None:
+    """ConfigError where blocks can't have float8 products: on such a device, or without torchao."""
+    require_float8(device, "train.precision=fp8", "train.precision=bf16")
     _import()
 
 

@@ -31,6 +31,7 @@ from trainer.model.attention import (
     document_mask,
     document_positions,
 )
+from trainer.model.head_products import MakeProducts, PlainProducts
 from trainer.model.loss import FromLogits, Measure, logit_losses, row_losses, token_values
 from trainer.model.moe import MixtureOfExperts, Routing, Tally, penalties
 from trainer.model.recompute import recomputed
@@ -229,6 +230,7 @@ class Transformer(nn.Module):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.tally = Tally() if config.num_experts > 0 else None
         self.measure: Measure = logit_losses
+        self.products: MakeProducts = PlainProducts  # of the head, in training
         self.least_tokens = 0  # of another rank's batch, where all must call the head as often
         self._tie()
 
@@ -303,6 +305,7 @@ class Transformer(nn.Module):
                 chunk=chunk,
                 z_loss=z_loss,
                 measure=self.measure,
+                products=self.products,
                 least_tokens=self.least_tokens,
             )
             return losses + self._penalties(routings, targets) if routings else losses

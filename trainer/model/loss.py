@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from trainer.model.head_products import MakeProducts, PlainProducts
+
 IGNORED = -100  # a target that counts for nothing, as in torch and Hugging Face
 
 
@@ -62,6 +64,7 @@ def row_losses(
     chunk: int,
     z_loss: float = 0.0,
     measure: Measure = logit_losses,
+    products: MakeProducts = PlainProducts,
     least_tokens: int = 0,
 ) -> Tensor:
     """Sums over each row of the cross-entropy (nats, fp32) of `head(hidden)` against `targets`.
@@ -69,12 +72,13 @@ def row_losses(
     hidden: (batch, time, hidden_size); targets: (batch, time) int64, IGNORED where masked → (batch,).
     `chunk` tokens' logits are held at a time. `measure` may be logit_losses compiled, which passes over the logits
     fewer times. Where there are several chunks, all rows must weigh the same in what backward is called on (`_Chunks`).
+    `products` other than plain ones are for training a head that is a matrix; else the head is called as it is.
     The head is called as often as `least_tokens` would take, for ranks that hold a part of it each and other rows.
     """
-    several = targets.numel() > chunk
+    several = targets.numel() > chunk or products is not PlainProducts
     if several and torch.is_grad_enabled() and is_plain(head):
         assert isinstance(head, nn.Linear)
-        losses = _Chunks.apply(hidden, head.weight, targets, chunk, z_loss, measure)
+        losses = _Chunks.apply(hidden, head.weight, targets, chunk, z_loss, measure, products)
     else:
         losses = _checkpointed(hidden, targets, head, chunk, z_loss, measure)
         for _ in range(-(-least_tokens // chunk) - -(-targets.numel() // chunk)):
@@ -130,10 +134,17 @@ class _Chunks(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int, z_loss: float, measure: Measure
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        chunk: int,
+        z_loss: float,
+        measure: Measure,
+        products: MakeProducts,
     ) -> Tensor:
         states = hidden.flatten(0, 1)
-        matrix = weight.to(states.dtype)  # a copy under autocast
+        by_head = products(weight, states.dtype)
         grad_hidden = torch.empty_like(states)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         losses = []
@@ -141,9 +152,9 @@ class _Chunks(torch.autograd.Function):
             for part, wanted, room in zip(
                 states.split(chunk), targets.flatten().split(chunk), grad_hidden.split(chunk), strict=True
             ):
-                found, grad_logits = _with_gradient((part @ matrix.T).requires_grad_(), wanted, z_loss, measure)
+                found, grad_logits = _with_gradient(by_head.logits(part).requires_grad_(), wanted, z_loss, measure)
                 losses.append(found)
-                torch.mm(grad_logits, matrix, out=room)
+                by_head.grad_hidden(grad_logits, room)
                 if grad_weight is not None:
                     add_product(grad_weight, grad_logits.T, part)
                 del grad_logits  # or the next chunk's logits would come on top
@@ -158,7 +169,7 @@ class _Chunks(torch.autograd.Function):
         torch._assert_async((gradient == factor).all(), "rows of several chunks must weigh the same in the loss")
         # In place: they are large, and nobody needs them again
         of_weight = None if grad_weight is None else grad_weight.mul_(factor).to(ctx.dtype)
-        return grad_hidden.mul_(factor).view(ctx.shape), of_weight, None, None, None, None
+        return grad_hidden.mul_(factor).view(ctx.shape), of_weight, None, None, None, None, None
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -7,11 +7,8 @@ import math
 from trainer.config import AUTO, Parallel, Pretrain
 from trainer.config.plain_values import with_values
 from trainer.errors import ConfigError, divisors, require
-from trainer.model.sizes import head_width
+from trainer.rules.float8 import check_float8, check_float8_head
 from trainer.rules.lstm import check_lstm_precision
-
-FLOAT8_MULTIPLE = 16
-"""Of both sizes of a matrix, for float8 tensor cores."""
 
 
 def settle_precision(config: Pretrain, world_size: int, *, native_bf16: bool) -> str:
@@ -47,6 +44,7 @@ def check_layout(config: Pretrain, world_size: int) -> None:
     )
     check_muon(config)
     check_float8(config)
+    check_float8_head(config)
     check_offload(parallel)
     require(
         config.train.ema is None or parallel.offload == "none" or parallel.offload_device != "nvme",
@@ -143,21 +141,24 @@ def check_muon(config: Pretrain) -> None:
     if config.optimizer.name != "muon":
         return
     require(
-        not config.train.in_bf16 or parallel.zero_stage != 2,
+        not config.train.in_bf16 or parallel.zero_stage != 2 or parallel.offload != "none",
         f"optimizer.name=muon with train.precision={config.train.precision} and parallel.zero_stage=2: DeepSpeed adds "
-        "up gradients and momentum in bf16 there; use parallel.zero_stage=1 or 3.",
+        "up gradients and momentum in bf16 there; use parallel.zero_stage=1 or 3, or parallel.offload=optimizer.",
     )
     require(
-        not config.train.in_bf16 or parallel.zero_stage != 1 or config.model.num_experts == 0,
+        not config.train.in_bf16
+        or parallel.zero_stage != 1
+        or config.model.num_experts == 0
+        or parallel.offload != "none",
         f"optimizer.name=muon with train.precision={config.train.precision}, parallel.zero_stage=1 and "
         f"model.num_experts={config.model.num_experts}: DeepSpeed takes no stacked matrices there; use "
         "parallel.zero_stage=3.",
     )
     check_muon_cut(config)
     require(
-        parallel.offload == "none",
-        f"optimizer.name=muon with parallel.offload={parallel.offload}: DeepSpeed would clip the orthogonal update "
-        "instead of the gradient; use parallel.offload=none or optimizer=adamw.",
+        parallel.offload == "none" or parallel.offload_device == "cpu",
+        f"optimizer.name=muon with parallel.offload_device={parallel.offload_device}: gradients are clipped before "
+        "they are orthogonalized, and on a drive they can't be; use parallel.offload_device=cpu or optimizer=adamw.",
     )
 
 
@@ -170,7 +171,7 @@ def check_muon_cut(config: Pretrain) -> None:
     if parallel.tensor == 1:
         return
     require(
-        not config.train.in_bf16 or parallel.zero_stage != 1,
+        not config.train.in_bf16 or parallel.zero_stage != 1 or parallel.offload != "none",
         f"optimizer.name=muon with parallel.tensor={parallel.tensor}, train.precision={config.train.precision} and "
         "parallel.zero_stage=1: DeepSpeed doesn't say there which matrix it orthogonalizes, so slices of one can't be "
         "brought together; use parallel.zero_stage=3, or train.precision=fp32.",
@@ -184,36 +185,6 @@ def check_muon_cut(config: Pretrain) -> None:
             f"optimizer.name=muon with parallel.tensor={parallel.tensor} and {key}={size}: ranks would hold slices of "
             "different sizes and wait for each other forever when they bring matrices together; use a parallel.tensor "
             "that divides it, or optimizer=adamw.",
-        )
-
-
-def check_float8(config: Pretrain) -> None:
-    """Refuses float8 products of matrices that the hardware can't take, or that torchao doesn't know how to replace."""
-    model = config.model
-    if config.train.precision != "fp8":
-        return
-    why = None
-    if model.path is not None:
-        why = "model.path: only our own decoder's blocks are known"
-    elif model.num_experts > 0:
-        why = f"model.num_experts={model.num_experts}: the experts' grouped products would stay in bf16"
-    elif config.parallel.zero_stage == 0:
-        why = "parallel.zero_stage=0: what float8 rounds are bf16 weights, which are kept from stage 1 on"
-    elif config.parallel.tensor > 1:
-        why = f"parallel.tensor={config.parallel.tensor}: DeepSpeed replaces the layers that torchao would"
-    require(why is None, f"train.precision=fp8 with {why}; use train.precision=bf16.")
-    head_dim = head_width(model)
-    sizes = {
-        "model.hidden_size": model.hidden_size,
-        "model.intermediate_size": model.intermediate_size,
-        "model.num_attention_heads · head_dim": model.num_attention_heads * head_dim,
-        "model.num_key_value_heads · head_dim": model.num_key_value_heads * head_dim,
-    }
-    for name, size in sizes.items():
-        require(
-            size % FLOAT8_MULTIPLE == 0,
-            f"{name}={size} with train.precision=fp8: float8 products need multiples of {FLOAT8_MULTIPLE}; change it, "
-            "or use train.precision=bf16.",
         )
 
 

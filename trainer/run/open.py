@@ -16,7 +16,7 @@ from trainer.data.tokens.datasets import widest
 from trainer.data.tokens.manifest import Manifest
 from trainer.data.tokens.packing import STREAM
 from trainer.engine.bf16 import device_multiplies_bf16
-from trainer.engine.float8 import require_float8
+from trainer.engine.float8 import require_float8, require_float8_blocks
 from trainer.engine.initial_weights import added_tokens
 from trainer.engine.loop import Progress
 from trainer.errors import STOPPED, ConfigError, InputError, require
@@ -167,9 +167,11 @@ def settle_numbers(config: Pretrain, reader: CheckpointReader | None, mesh: Mesh
     writers = writers_of(config.checkpoint, config.parallel.zero_stage)
     settled = {"train.precision": precision, "train.compile": compiled, "checkpoint.writers": writers}
     config = with_values(config, settled)
+    if config.train.fp8_head:
+        require_float8(mesh.device, "train.fp8_head=true", "train.fp8_head=false")
     check_layout(config, mesh.world_size)
     if precision == "fp8":
-        require_float8(mesh.device)
+        require_float8_blocks(mesh.device)
     return config
 
 

@@ -288,3 +288,54 @@ def test_muon_with_rows_spread_over_ranks_or_second_copies(corpus, tmp_path, ref
     tolerance = TOLERANCE[computed_in("gram")]
     assert_same_course(tmp_path / "run", expected, tolerance)
     assert_same_weights(tmp_path / "run", model, 10 * tolerance)
+
+
+OFFLOADED = [
+    (w, z, kind) for w in (1, 2) for z, kind in ((1, "optimizer"), (2, "optimizer"), (3, "optimizer"), (3, "all"))
+]
+
+
+@pytest.mark.parametrize(("world_size", "stage", "offload"), sampled(OFFLOADED, [(2, 2, "optimizer"), (2, 3, "all")]))
+def test_muon_of_offloaded_state_equals_its_definition(corpus, tmp_path, references, world_size, stage, offload):
+    """Clipped, with several micro-batches a step; stopped and resumed on the way. At stage 3 in several sub-groups."""
+    layout = {"parallel__zero_stage": stage, "parallel__offload": offload, "train__micro_batch_size": 1}
+    layout |= {"deepspeed": {"zero_optimization": {"sub_group_size": 5000}}} if stage == 3 else {}
+    halfway = configure(corpus, tmp_path / "run", train__stop_at=4, **layout)
+    assert run_ranks(pretrain, halfway, world_size) == [85] * world_size
+    assert run_ranks(pretrain, configure(corpus, tmp_path / "run", **layout), world_size) == [0] * world_size
+    model, expected = references[1.0]
+    tolerance = TOLERANCE[computed_in("gram")]
+    assert_same_course(tmp_path / "run", expected, tolerance)
+    assert_same_weights(tmp_path / "run", model, 10 * tolerance)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_muon_of_offloaded_slices_and_experts(corpus, tmp_path, references_of_heads, stage):
+    changes = {f"model__{key}": value for key, value in HEADS.items()} | FOUR_EXPERTS
+    layout = {"parallel__zero_stage": stage, "parallel__tensor": 2, "parallel__offload": "optimizer"}
+    assert run_ranks(pretrain, configure(corpus, tmp_path / "run", **layout, **changes), 4) == [0] * 4
+    assert_same_course(tmp_path / "run", references_of_heads[True][1], TOLERANCE[computed_in("gram")])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_muon_in_bf16_offloaded_stays_close_and_resumes_to_the_bit(corpus, tmp_path, references, stage):
+    layout = {"parallel__zero_stage": stage, "parallel__offload": "optimizer", "train__precision": "bf16"}
+    calm, stopped = tmp_path / "calm", tmp_path / "stopped"
+    assert run_ranks(pretrain, configure(corpus, calm, **layout), 2) == [0, 0]
+    assert_same_course(calm, references[1.0][1], 1e-2)
+    assert run_ranks(pretrain, configure(corpus, stopped, **layout, train__stop_at=3), 2) == [85, 85]
+    assert run_ranks(pretrain, configure(corpus, stopped, **layout), 2) == [0, 0]
+    assert_equal_states(calm, stopped)
+
+
+@pytest.mark.full
+def test_muon_moved_in_and_out_of_host_memory(corpus, tmp_path, unbroken):
+    legs = [(2, 3, "all"), (2, 1, "optimizer"), (1, 0, "none"), (2, 2, "optimizer")]
+    for number, (world_size, stage, offload) in enumerate(legs, start=1):
+        layout = {"parallel__zero_stage": stage, "parallel__offload": offload, "train__steps": STEPS}
+        stop_at = None if number == len(legs) else number * STEPS // len(legs)
+        config = configure(corpus, tmp_path / "run", train__stop_at=stop_at, **layout)
+        assert run_ranks(pretrain, config, world_size) == [0 if stop_at is None else 85] * world_size
+    assert_same_course(tmp_path / "run", unbroken[1], TOLERANCE[computed_in("gram")])

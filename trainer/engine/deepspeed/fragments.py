@@ -44,7 +44,7 @@ def held_fragments(engine: Any, partition: Partition, *, moments: bool = True) -
             mapping = parameter._hp_mapping
             if mapping is None:
                 continue  # another rank's
-            flat = _flat_partitions(engine)[mapping.param_group_index]
+            flat = flat_partitions(engine)[mapping.param_group_index]
             start, count = mapping.hp_fragment_address.start, mapping.hp_fragment_address.numel
             first = mapping.lp_fragment_address.start
             views = {WEIGHT: flat.data.narrow(0, start, count)}
@@ -73,7 +73,7 @@ def _held_at_stage_3(engine: Any, partition: Partition, *, moments: bool) -> Ite
     ]
     for group, members in groupby(sorted(places, key=itemgetter(0, 1)), key=itemgetter(0)):
         with group_in_memory(engine, group):
-            flat = _flat_partitions(engine)[group]
+            flat = flat_partitions(engine)[group]
             for _, start, name, parameter in members:
                 first, count = partition_range(parameter)
                 if count == 0:
@@ -136,7 +136,7 @@ def inner_optimizer(engine: Any) -> torch.optim.Optimizer:
     return engine.optimizer if engine.zero_optimization_stage() == 0 else engine.optimizer.optimizer
 
 
-def _flat_partitions(engine: Any) -> list[torch.Tensor]:
+def flat_partitions(engine: Any) -> list[torch.Tensor]:
     """The fp32 tensors that the torch optimiser steps: parameters at stage 0, DeepSpeed's flat partitions above.
 
     DeepSpeed has one class for bf16 with fp32 accumulation at stage 1 (BF16_Optimizer), and others for the rest.
@@ -150,7 +150,7 @@ def _flat_partitions(engine: Any) -> list[torch.Tensor]:
 
 
 def _first_parameters(engine: Any) -> list[nn.Parameter]:
-    """A parameter of each of _flat_partitions: all of a flat partition are of one group."""
+    """A parameter of each of flat_partitions: all of a flat partition are of one group."""
     if engine.zero_optimization_stage() == 0:
         return [parameter for _, parameter in trained_parameters(engine)]
     for name in ("bit16_groups", "bf16_groups", "fp16_groups"):
@@ -162,7 +162,7 @@ def _first_parameters(engine: Any) -> list[nn.Parameter]:
 def create_moments(engine: Any, steps: int) -> None:
     """Gives the optimiser its moments, zero, and `steps` as its own count; torch would make them at its first step."""
     inner = inner_optimizer(engine)
-    for group, (flat, parameter) in enumerate(zip(_flat_partitions(engine), _first_parameters(engine), strict=True)):
+    for group, (flat, parameter) in enumerate(zip(flat_partitions(engine), _first_parameters(engine), strict=True)):
         with group_in_memory(engine, group):
             inner.state.pop(flat, None)  # DeepSpeed's: both needn't be there at once
             if getattr(parameter, "use_muon", False) and muon.holds_whole_momenta(engine):

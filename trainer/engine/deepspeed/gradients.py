@@ -4,7 +4,8 @@ At stage 0 DeepSpeed's norm isn't to be had in fp32. With Muon it is of somethin
 Newton-Schulz inside ZeRO, since the optimiser sees flat partitions only; at stages 1 to 3 it does so before it takes
 the norm (stage_1_and_2.py, get_flat_partition; stage3.py, step). Its clipping would shrink the orthogonal update, whose
 norm only tells how many singular values there are: where the gradients' norm was 1.6, the rate of a small model fell to
-a 25th. BF16_Optimizer, which DeepSpeed takes for bf16 at stage 1, clips gradients first by itself.
+a 25th. BF16_Optimizer, which DeepSpeed takes for bf16 at stage 1 without offload, clips gradients first by itself.
+Offloaded gradients lie in host memory in fp32, as the flat partitions that are stepped.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any
 import torch
 
 from trainer.config import Pretrain
-from trainer.engine.deepspeed.fragments import partition_range
+from trainer.engine.deepspeed.fragments import flat_partitions, partition_range, trained_parameters
+from trainer.engine.deepspeed.offload import is_offloaded
 from trainer.ranks.mesh import Mesh
 
 CHUNK = 1 << 16  # elements
@@ -25,7 +27,9 @@ def deepspeed_clips(config: Pretrain) -> bool:
     """Whether DeepSpeed's own norm and clipping are of the gradients; if not, GradientGuard's are."""
     if config.parallel.zero_stage == 0:
         return False  # DeepSpeed's norm isn't to be had there
-    return config.optimizer.name != "muon" or (config.train.in_bf16 and config.parallel.zero_stage == 1)
+    if config.optimizer.name != "muon":
+        return True
+    return config.train.in_bf16 and config.parallel.zero_stage == 1 and config.parallel.offload == "none"
 
 
 def gradient_shares(engine: Any, raw: RawGradients | None) -> Iterator[tuple[Any, torch.Tensor]]:
@@ -37,6 +41,8 @@ def gradient_shares(engine: Any, raw: RawGradients | None) -> Iterator[tuple[Any
     stage = engine.zero_optimization_stage()
     if stage == 0:
         yield from ((p, p.grad) for p in engine.module.parameters() if p.grad is not None)
+    elif raw is not None and raw.offloaded:
+        yield from raw.held_shares()
     elif hasattr(zero, "bf16_groups"):  # BF16_Optimizer
         for parameter in (p for group in zero.bf16_groups for p in group if p._hp_mapping is not None):
             address = parameter._hp_mapping.hp_fragment_address
@@ -56,16 +62,18 @@ def gradient_shares(engine: Any, raw: RawGradients | None) -> Iterator[tuple[Any
 class RawGradients:
     """A step's reduced gradients, before DeepSpeed's Muon orthogonalizes them; at stage 0 whatever the optimiser.
 
-    At stages 1 and 2 orthogonalizing ends the last backward pass; it is held back until `release`.
+    At stages 1 and 2 orthogonalizing ends the last backward pass; it is held back until `release`. Of offloaded
+    gradients it begins DeepSpeed's step, at any stage.
     """
 
     def __init__(self, engine: Any, mesh: Mesh) -> None:
         self._engine = engine
         self._mesh = mesh
         self._stage = engine.zero_optimization_stage()
+        self.offloaded = self._stage > 0 and is_offloaded(engine)
         self._held: dict[int, tuple[list[torch.Tensor], tuple[Any, ...], dict[str, Any]]] = {}
         self._flatten: Callable[..., Any] | None = None
-        if self._stage in (1, 2):
+        if self._stage in (1, 2) and not self.offloaded:
             self._flatten = engine.optimizer.get_flat_partition
             engine.optimizer.get_flat_partition = self._hold
 
@@ -77,6 +85,8 @@ class RawGradients:
         """All gradients that this rank's step will read: the ones to scale."""
         if self._stage == 0:
             return [p.grad for p in self._engine.module.parameters() if p.grad is not None]
+        if self.offloaded:
+            return [flat.grad for flat in flat_partitions(self._engine) if flat.grad is not None]
         if self._stage == 3:
             return [part for parts in self._engine.optimizer.averaged_gradients.values() for part in parts]
         return [gradient for gradients, _, _ in self._held.values() for gradient in gradients]
@@ -114,7 +124,7 @@ class RawGradients:
 
         zero = self._engine.optimizer
         shares = []
-        if self._stage == 3:
+        if self._stage == 3 and not self.offloaded:
             for group, parts in zero.averaged_gradients.items():
                 for parameter, part in zip(zero.fp16_groups[group], parts, strict=True):
                     if is_model_parallel_parameter(parameter) == cut:
@@ -123,11 +133,28 @@ class RawGradients:
         return [share for parameter, share in self.held_shares() if is_model_parallel_parameter(parameter) == cut]
 
     def held_shares(self) -> Iterator[tuple[Any, torch.Tensor]]:
-        """Stages 1 and 2: parameters of this rank's partitions with what of their gradients is in them."""
+        """Stages 1 and 2, or offloaded: parameters of this rank's partitions, what of their gradients is in them."""
+        if self.offloaded:
+            flat = flat_partitions(self._engine)
+            for _, parameter in trained_parameters(self._engine):
+                group, start, count = self._place(parameter)
+                if count > 0:
+                    yield parameter, flat[group].grad.narrow(0, start, count)  # type: ignore[union-attr]
         for group, (gradients, _, _) in self._held.items():
             for parameter, gradient in zip(self._engine.optimizer.params_in_partition[group], gradients, strict=True):
                 address = parameter._hp_mapping.lp_fragment_address
                 yield parameter, gradient.reshape(-1).narrow(0, address.start, address.numel)
+
+    def _place(self, parameter: Any) -> tuple[int, int, int]:
+        """Group, first element and elements of a parameter in this rank's flat partitions, of stages 1 to 3."""
+        if self._stage == 3:
+            zero = self._engine.optimizer
+            group, start = zero.grad_position[zero.get_param_id(parameter)][:2]
+            return group, start, partition_range(parameter)[1]
+        if parameter._hp_mapping is None:
+            return 0, 0, 0  # another rank's
+        address = parameter._hp_mapping.hp_fragment_address
+        return parameter._hp_mapping.param_group_index, address.start, address.numel
 
     def release(self) -> None:
         """Lets DeepSpeed go on with the gradients as they are now: stages 1 and 2 orthogonalize here."""

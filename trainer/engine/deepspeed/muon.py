@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainer.engine.deepspeed.offload import is_offloaded
 from trainer.model.partition import Partition
 from trainer.model.region import Region, Source
 
@@ -107,9 +108,9 @@ def _gathering(muon_update: Callable[..., torch.Tensor]) -> Callable[..., torch.
 def holds_whole_momenta(engine: Any) -> bool:
     """Whether DeepSpeed keeps the momentum of every matrix that a rank's partition touches, whole and end to end.
 
-    So it does at stages 1 and 2 in fp32; elsewhere momentum is laid out as the weights are.
+    So it does at stages 1 and 2 in fp32; elsewhere, and offloaded, momentum is laid out as the weights are.
     """
-    return hasattr(engine.optimizer, "single_partition_of_fp32_groups")
+    return hasattr(engine.optimizer, "single_partition_of_fp32_groups") and not is_offloaded(engine)
 
 
 def momentum_start(engine: Any, parameter: Any) -> int:

@@ -68,6 +68,12 @@ def offload_settings(parallel: Parallel, mesh: Mesh, partition: Partition) -> di
     return settings
 
 
+def is_offloaded(engine: Any) -> bool:
+    """Whether the state that the optimiser steps, gradients included, has left the device; of stages 1 to 3."""
+    zero = engine.optimizer  # stages 1 and 2, and stage 3, by different names
+    return bool(getattr(zero, "cpu_offload", False) or getattr(zero, "offload_optimizer", False))
+
+
 @contextlib.contextmanager
 def group_in_memory(engine: Any, group: int) -> Iterator[None]:
     """Where the optimiser state of one of DeepSpeed's groups can be seen; on NVMe it is read before, written after."""

@@ -39,6 +39,9 @@ OWNED = {
     "tensor_parallel": "parallel.tensor",
 }
 
+WHOLE_AT_ONCE = 1 << 26
+"""Elements of offloaded matrices that stage 3 brings together for Muon: half a gigabyte with their momenta."""
+
 
 def deepspeed_config(config: Pretrain, mesh: Mesh, partition: Partition) -> dict[str, Any]:
     """The DeepSpeed configuration of a run. ConfigError if config.deepspeed sets what has a key of ours."""
@@ -76,6 +79,8 @@ def deepspeed_config(config: Pretrain, mesh: Mesh, partition: Partition) -> dict
     if config.optimizer.name == "muon" and stage == 3:
         ours["zero_optimization"]["reduce_scatter"] = False  # DeepSpeed refuses it with Muon
         ours["communication_data_type"] = "fp32"  # it is the momentum's type, too
+        if config.parallel.offload != "none":  # a sub-group's gradients and momenta are whole on each rank at once
+            ours["zero_optimization"]["sub_group_size"] = math.ceil(WHOLE_AT_ONCE / ranks)
     for key in config.deepspeed:
         if key in OWNED:
             raise ConfigError(f"deepspeed.{key} is set by {OWNED[key]}: use that and leave deepspeed.{key} out.")
