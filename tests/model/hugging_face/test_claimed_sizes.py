@@ -1,4 +1,4 @@
-"""A config.json that claims other sizes than its weights have is refused by name, before anything is made that large."""
+"""A config.json that claims other sizes than its weights have is refused by name before anything is made so large."""
 
 import json
 import resource
