@@ -17,7 +17,7 @@ from trainer.model.build import LanguageModel
 from trainer.model.decoder import Transformer
 
 TOGETHER = 8  # rows of a batch on a CPU, where more of them take that much longer
-WIDTH = 32  # inputs: the kernel for 8 bits takes multiples of it
+ALIGNED = 16  # bytes: the kernel for 8 bits loads a row from such addresses alone, or crashes
 
 
 class LaidOutLinear(nn.Module):
@@ -41,7 +41,8 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.weight, self.bias = linear.weight, linear.bias
         stored: Any = linear.weight
-        self._numbers = stored.qdata
+        aligned = stored.qdata.data_ptr() % ALIGNED == 0 and stored.qdata.is_contiguous()
+        self._numbers = stored.qdata if aligned else stored.qdata.clone(memory_format=torch.contiguous_format)
         self._scale = stored.scale.float().flatten()
         self._ones = torch.ones_like(self._scale, dtype=torch.bfloat16)
 
@@ -68,5 +69,5 @@ def quicken(model: LanguageModel, precision: str) -> None:
                 continue
             if precision == "bf16" and child.weight.dtype == torch.bfloat16:
                 setattr(module, name, LaidOutLinear(child))
-            elif precision == "int8" and hasattr(child.weight, "qdata") and child.in_features % WIDTH == 0:
+            elif precision == "int8" and hasattr(child.weight, "qdata") and child.in_features % ALIGNED == 0:
                 setattr(module, name, Int8Linear(child))
