@@ -71,7 +71,7 @@ def weight_bytes(folder: Path, precision: str) -> int:
 
 @torch.inference_mode()
 def loss(folder: Path, precision: str, rows: torch.Tensor) -> float:
-    """Nats per token of rows (count, ROW), by weights as they are in this precision; torch's by serve's own products."""
+    """Nats per token of rows (count, ROW), by weights in this precision; torch's by the products of serve."""
     if precision in ("q8_0", "q4_0"):
         from transformers import AutoModelForCausalLM
 
