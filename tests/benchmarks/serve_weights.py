@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from tests.benchmarks.serve import Load, _print_table, _smollm2, banyan, run_loa
 from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.evaluate.folder_model import load_folder
 from trainer.machine.host import free_port
+from trainer.serve.engines.cpu_products import quicken
 
 WAYS = (
     ("torch", "f32"),
@@ -70,20 +71,31 @@ def weight_bytes(folder: Path, precision: str) -> int:
 
 @torch.inference_mode()
 def loss(folder: Path, precision: str, rows: torch.Tensor) -> float:
-    """Nats per token of rows (count, ROW), by weights as they are in this precision."""
+    """Nats per token of rows (count, ROW), by weights in this precision; torch's by the products of serve."""
     if precision in ("q8_0", "q4_0"):
         from transformers import AutoModelForCausalLM
 
         file = next(folder.glob("*.gguf")).name
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
-        logits_of = lambda tokens: model(tokens).logits  # noqa: E731
-    else:
-        ours: Any = load_folder(folder, torch.device("cpu"))
-        ours = ours.bfloat16() if precision == "bf16" else ours
-        logits_of = ours
+        theirs: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+        return _mean(((theirs(row[None]).logits[0], row) for row in rows), rows)
+    model: Any = load_folder(folder, torch.device("cpu"))
+    model = model.bfloat16() if precision == "bf16" else model
+    quicken(model, precision)
+    if precision != "int8":
+        return _mean(((model(row[None])[0], row) for row in rows), rows)
+
+    def few_at_once(row: torch.Tensor) -> torch.Tensor:  # for which its products are others
+        cache, last = model.new_cache(ROW), []
+        for token in row:
+            last.append(model(token[None, None], cache=cache)[0, -1])
+        return torch.stack(last)
+
+    return _mean(((few_at_once(row), row) for row in rows), rows)
+
+
+def _mean(told: Iterable[tuple[torch.Tensor, torch.Tensor]], rows: torch.Tensor) -> float:
     sums = [
-        torch.nn.functional.cross_entropy(logits_of(row[None])[0, :-1].float(), row[1:], reduction="sum").item()
-        for row in rows
+        torch.nn.functional.cross_entropy(logits[:-1].float(), row[1:], reduction="sum").item() for logits, row in told
     ]
     return sum(sums) / (len(rows) * (ROW - 1))
 

@@ -49,8 +49,8 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *overrides: str, log: Path) -> Iterator[Running]:
-    """Serves a Hugging Face folder until the end of the block."""
+def running(folder: Path, *overrides: str, log: Path, start_s: float = START_S) -> Iterator[Running]:
+    """Serves a Hugging Face folder until the end of the block; it may take `start_s` to begin."""
     port = free_port()
     command = [sys.executable, "-P", "-m", "launch", "serve", f"path={folder}", f"serve.port={port}"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -60,7 +60,7 @@ def running(folder: Path, *overrides: str, log: Path) -> Iterator[Running]:
         )
     found = Running(process, port, log)
     try:
-        end = time.monotonic() + START_S
+        end = time.monotonic() + start_s
         while not found.is_ready():
             assert process.poll() is None, log.read_text(errors="replace")
             assert time.monotonic() < end, log.read_text(errors="replace")

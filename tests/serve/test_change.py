@@ -1,6 +1,7 @@
 """Another model takes the place of one that answers: nothing of a load that goes on is lost; and how a server ends."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -90,6 +91,11 @@ def test_no_request_is_lost_while_models_change(trained, monkeypatch):
         for wrong, said in ((f"path={broken}", "broken"), ("path=/no/such/folder", "no such folder")):
             with pytest.raises(AssertionError, match=said):
                 run_verb(trained, "serve", "reload", wrong, f"serve.port={server.port}")
+        claims = json.loads((broken / "config.json").read_text())
+        (broken / "config.json").write_text(json.dumps(claims | {"hidden_size": 10**9}))
+        shutil.copy(trained / "runs" / "a" / "serve" / "step-00000004" / "model.safetensors", weights)
+        with pytest.raises(AssertionError, match=r"config\.json: hidden_size=1000000000, but no weight beside it"):
+            run_verb(trained, "serve", "reload", f"path={broken}", f"serve.port={server.port}")
         (broken / "pytorch_model.bin").write_bytes(b"\x80\x04.")
         weights.unlink()
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(trained / "run"))

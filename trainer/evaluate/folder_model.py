@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,17 @@ from trainer.checkpoint.fragment import WEIGHT
 from trainer.config import Model
 from trainer.errors import ConfigError, InputError
 from trainer.machine.hub_name import local_folder
-from trainer.model.build import LanguageModel, build_empty, parameter_shapes
+from trainer.model.build import LanguageModel, build_empty, outline_model, parameter_shapes
 from trainer.model.decoder import Transformer
 from trainer.model.hugging_face import int8_weights
 from trainer.model.hugging_face.architecture import read_architecture, read_window
 from trainer.model.hugging_face.causal_lm import read_model_config
+from trainer.model.hugging_face.claimed_sizes import require_widths
 from trainer.model.hugging_face.config_json import check_doors, read_config_json, read_json_object
 from trainer.model.hugging_face.folder import CONFIG, GENERATION
 from trainer.model.hugging_face.heads import CAUSAL, HEADS, SEQ2SEQ, named_head
 from trainer.model.hugging_face.inner_folder import open_inner_weights
-from trainer.model.hugging_face.safetensors_folder import find_tensors, require_tensors
+from trainer.model.hugging_face.safetensors_folder import StoredTensor, find_tensors, require_shapes, require_tensors
 from trainer.model.hugging_face.suitability import require_predictions
 from trainer.model.hugging_face.tensor_files import FolderReader
 from trainer.model.lstm_folder import is_lstm, read_lstm_config, require_lstm_tensors
@@ -72,25 +74,15 @@ def load_folder(folder: Path, device: torch.device, settings: Model | None = Non
     in_8_bits = int8_weights.is_int8(config, folder / CONFIG)
     predicts = settings is None
     settings = settings or settings_of(folder)
-    model = build_empty(settings, device, torch.float32)
-    names = int8_weights.quantized_names(model) if in_8_bits else []
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    if settings.kind == "lstm":
-        require_lstm_tensors(folder, shapes)
-    elif settings.path is None and not in_8_bits:
-        require_tensors(folder, settings)
-    plain: Source = FolderReader(folder).read
-    if settings.path is not None and not in_8_bits:
-        plain, _ = open_inner_weights(settings, parameter_shapes(settings))
     tensors = find_tensors(folder)
+    require_widths(config, tensors.values(), folder / CONFIG, apart_from=settings.overrides)
+    plain, names = _open_weights(folder, settings, config, tensors if in_8_bits else None)
+    model = build_empty(settings, device, torch.float32)
     for name, parameter in list(model.named_parameters()):
-        shape = shapes[name]
         if name not in names:
-            if in_8_bits and (name not in tensors or tensors[name].shape != shape):
-                raise InputError(f"{folder}: {name} isn't there, or not of the shape {shape}; export it again.")
+            shape = tuple(parameter.shape)
             parameter.copy_(plain(name, WEIGHT, Region.of_slice(shape, None)).view(shape))
     for name in names:
-        int8_weights.check_parts(name, shapes[name], tensors, folder)
         parts = int8_weights.read_parts(name, tensors)
         inner: Any = model if isinstance(model, Transformer) else model.inner
         module = inner.get_submodule(name.rpartition(".")[0])
@@ -100,6 +92,32 @@ def load_folder(folder: Path, device: torch.device, settings: Model | None = Non
     if predicts:
         require_predictions(model)
     return model
+
+
+def _open_weights(
+    folder: Path, settings: Model, config: Mapping[str, Any], in_8_bits: Mapping[str, StoredTensor] | None
+) -> tuple[Source, list[str]]:
+    """What reads the weights, and the names of those in 8 bits, of which the tensors are given where there are any.
+
+    InputError for files that hold another model than config.json describes, before one is made.
+    """
+    plain = FolderReader(folder).read
+    if in_8_bits is not None:
+        described = outline_model(settings)
+        names = int8_weights.quantized_names(described)
+        shapes = {name: tuple(parameter.shape) for name, parameter in described.named_parameters()}
+        whole = {name: shape for name, shape in shapes.items() if name not in names}
+        require_shapes(folder, in_8_bits, whole, config)
+        for name in names:
+            int8_weights.check_parts(name, shapes[name], in_8_bits, folder)
+        return plain, names
+    if settings.path is not None:
+        return open_inner_weights(settings, parameter_shapes(settings))[0], []
+    if settings.kind == "lstm":
+        require_lstm_tensors(folder, parameter_shapes(settings), config)
+    else:
+        require_tensors(folder, settings)
+    return plain, []
 
 
 def settings_of(folder: Path) -> Model:

@@ -80,8 +80,14 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | BlockMa
     )
 
 
+SPARE = 128  # tokens that a cache has room for beyond its first ones
+
+
 class LayerCache:
-    """Keys and values of one layer, up to `capacity` tokens; storage follows the first ones in shape, dtype, device."""
+    """Keys and values of one layer, up to `capacity` tokens; storage follows the first ones in shape, dtype, device.
+
+    It grows with what it holds: a folder of others may claim a context that no memory has room for.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -91,10 +97,15 @@ class LayerCache:
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Adds (batch, kv_heads, time, head_dim) of each and returns all so far."""
         batch, kv_heads, time, head_dim = keys.shape
-        if self._buffers is None:
-            shape = (batch, kv_heads, self.capacity, head_dim)
-            self._buffers = (keys.new_empty(shape), values.new_empty(shape))
         start, self.length = self.length, self.length + time
+        held = 0 if self._buffers is None else self._buffers[0].shape[2]
+        if self.length > held:
+            shape = (batch, kv_heads, min(self.capacity, max(2 * held, self.length + SPARE)), head_dim)
+            wider = (keys.new_empty(shape), values.new_empty(shape))
+            for buffer, old in zip(wider, self._buffers or (), strict=False):
+                buffer[:, :, :start] = old[:, :, :start]
+            self._buffers = wider
+        assert self._buffers is not None
         for buffer, new in zip(self._buffers, (keys, values), strict=True):
             buffer[:, :, start : self.length] = new
         all_keys, all_values = self._buffers

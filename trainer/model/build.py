@@ -47,11 +47,15 @@ def build_empty(config: Model, device: torch.device, dtype: torch.dtype) -> Lang
     return model
 
 
+def outline_model(config: Model) -> LanguageModel:
+    """The model, all of it on the meta device: modules, names and shapes, whatever sizes are claimed."""
+    with torch.device("meta"):
+        return _build_ours(config) if config.path is None else wrap(config)
+
+
 def parameter_shapes(config: Model) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter of the whole model, by name."""
-    with torch.device("meta"):
-        model = _build_ours(config) if config.path is None else wrap(config)
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return {name: tuple(parameter.shape) for name, parameter in outline_model(config).named_parameters()}
 
 
 def partition_model(config: Model, shapes: dict[str, tuple[int, ...]], rank: int, degree: int) -> Partition:

@@ -9,7 +9,7 @@ from typing import Any
 from trainer.config import Model
 from trainer.errors import InputError
 from trainer.model.hugging_face.config_json import brief
-from trainer.model.hugging_face.safetensors_folder import find_tensors, require_floats
+from trainer.model.hugging_face.safetensors_folder import find_tensors, require_floats, require_shapes
 from trainer.model.sizes import Shapes
 
 KIND = "banyan_lstm"
@@ -43,11 +43,8 @@ def read_lstm_config(config: Mapping[str, Any], source: Path) -> Model:
     return Model(kind="lstm", **{n: config[n] for n in SIZES}, tie_word_embeddings=config.get(WORD_EMBEDDINGS) is True)
 
 
-def require_lstm_tensors(folder: Path, shapes: Shapes) -> None:
-    """Refuses a folder whose tensors aren't those of these parameters."""
+def require_lstm_tensors(folder: Path, shapes: Shapes, config: Mapping[str, Any]) -> None:
+    """Refuses a folder whose tensors aren't those of these parameters, which its config.json describes."""
     tensors = find_tensors(folder)
-    for name, shape in shapes.items():
-        found = tensors[name].shape if name in tensors else "not there"
-        if found != shape:
-            raise InputError(f"{folder}: {name} is {found}, {shape} in the model that its config.json describes.")
+    require_shapes(folder, tensors, shapes, config)
     require_floats(tensors, shapes)

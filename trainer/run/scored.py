@@ -23,9 +23,12 @@ from trainer.errors import ConfigError, InputError, require
 from trainer.evaluate.folder_model import context_of, find_model_folder, head_of, load_folder, settings_of
 from trainer.evaluate.trained_model import load_model
 from trainer.model.build import LanguageModel
+from trainer.model.hugging_face.claimed_sizes import require_widths
 from trainer.model.hugging_face.config_json import read_json_object
+from trainer.model.hugging_face.folder import CONFIG
 from trainer.model.hugging_face.headed import wrap
 from trainer.model.hugging_face.heads import CAUSAL, CLASSIFY, HEADS, SEQ2SEQ
+from trainer.model.hugging_face.safetensors_folder import find_tensors
 from trainer.model.hugging_face.suitability import first_position, require_vocabulary
 from trainer.objective.build import check_datasets, extra_ids_of, members_of
 from trainer.objective.pairs import SIDES
@@ -100,6 +103,7 @@ def find_hugging_face(config: EvaluateVerb) -> Subject:
     if head == CAUSAL:
         model = settings_of(folder)
     else:
+        require_widths(read_json_object(folder / CONFIG), find_tensors(folder).values(), folder / CONFIG)
         with torch.device("meta"):
             seen -= first_position(wrap(model).inner)
     length = min(config.data.sequence_length, seen)

@@ -11,9 +11,12 @@ from trainer.config.serve import ServeSettings
 from trainer.data.tokens.tokenizer import Tokenizer
 from trainer.errors import BanyanError, ConfigError, InputError, require
 from trainer.evaluate.folder_model import load_folder
+from trainer.model.hugging_face.config_json import read_json_object
+from trainer.model.hugging_face.folder import CONFIG
+from trainer.serve.engines.cpu_products import quicken
 from trainer.serve.engines.engine import Ask, Engine, EngineSettings
 from trainer.serve.engines.llama_cpp import MISSING as NO_LLAMA_CPP
-from trainer.serve.engines.llama_cpp import LlamaCppEngine, has_llama_cpp
+from trainer.serve.engines.llama_cpp import LlamaCppEngine, has_llama_cpp, require_room
 from trainer.serve.engines.torch_engine import TorchEngine
 from trainer.serve.engines.vllm import VllmEngine, find_python, require_python
 from trainer.serve.model_folder import ModelFolder, gguf_folder, int8_folder
@@ -106,7 +109,9 @@ def open_engine(
     """The engine, loaded; with auto, torch where the model can't be had in llama.cpp's format."""
     if chosen.engine == "llama_cpp":
         try:
-            return LlamaCppEngine(replace(wanted, folder=gguf_folder(model, chosen.precision)), tokenizer), chosen
+            folder = gguf_folder(model, chosen.precision)
+            require_room(read_json_object(model.folder / CONFIG), wanted)
+            return LlamaCppEngine(replace(wanted, folder=folder), tokenizer), chosen
         except InputError as error:
             if settings.engine != "auto":
                 raise
@@ -121,6 +126,7 @@ def open_engine(
     loaded = load_folder(folder, device)
     if chosen.precision == "bf16":
         loaded = loaded.to(torch.bfloat16)
+    quicken(loaded, chosen.precision)
     mark = mark_of(settings, _width(loaded)) if settings.watermark else None
     return TorchEngine(wanted, loaded, tokenizer, mark), chosen
 

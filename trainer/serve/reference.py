@@ -47,7 +47,7 @@ class Reference:
         """Log-probabilities of what follows ids. (vocab_size,) fp32 on the CPU."""
         with self._lock:
             tokens = torch.tensor([list(ids)], device=next(self.model.parameters()).device)
-            logits = self.model(tokens, cache=self.model.new_cache(self._context))
+            logits = self.model(tokens, cache=self.model.new_cache(len(ids)))
             return logits[0, -1].float().log_softmax(-1).cpu()
 
     @torch.inference_mode()

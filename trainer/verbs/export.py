@@ -41,11 +41,13 @@ from trainer.machine.hub_name import local_folder
 from trainer.model.adapters import name_of_head
 from trainer.model.build import LanguageModel, parameter_shapes
 from trainer.model.hugging_face.architecture import write_architecture
+from trainer.model.hugging_face.claimed_sizes import require_widths
 from trainer.model.hugging_face.config_json import check_doors, read_config_json, read_json_object
 from trainer.model.hugging_face.folder import CONFIG, GENERATION, read_own_config
 from trainer.model.hugging_face.heads import CAUSAL, HEADS, MASKED, SEQ2SEQ
 from trainer.model.hugging_face.init_folder import find_init_folder
 from trainer.model.hugging_face.inner_folder import open_inner_weights
+from trainer.model.hugging_face.safetensors_folder import find_tensors
 from trainer.model.hugging_face.tensor_files import FolderReader
 from trainer.model.lstm_folder import write_lstm_config
 from trainer.model.peft_folder import write_adapters
@@ -161,6 +163,7 @@ def folder_source(folder: Path, config: Export) -> ExportSource:
     require((folder / CONFIG).is_file(), f"path={folder}: no {CONFIG} there; for a run give run.dir={folder}.")
     tokenizer = load_tokenizer(folder)
     architecture, name = read_config_json(folder), as_name(folder.resolve().name)
+    require_widths(architecture, find_tensors(folder).values(), folder / CONFIG)
     try:
         model = Model(name=name, **find_init_folder(str(folder)).architecture)
         shapes = decoder_shapes(model)

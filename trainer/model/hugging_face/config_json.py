@@ -23,12 +23,20 @@ MOST_EXPERTS = 16_384
 MOST_POSITIONS = 2**24
 LARGEST_NUMBER = 2**31  # of any other size
 
+LAYERS = re.compile(r"(^|_)(layers?|blocks|depths?)$|^n_?layers?$")
 BOUNDS = {
-    re.compile(r"(^|_)(layers?|blocks|depths?)$|^n_?layers?$"): MOST_LAYERS,
+    LAYERS: MOST_LAYERS,
     re.compile(r"(^|_)experts$"): MOST_EXPERTS,
     re.compile(r"position|^n_ctx$|^n_pos$|seq_len|sequence_length"): MOST_POSITIONS,
 }
 NO_SIZES = re.compile(r"theta|_token_ids?$|_max_length$|^(max|min)_length$|id2label|label2id|task_specific_params")
+
+# Sizes that are no larger than some dimension of some weight, under Hugging Face's names for them
+WIDTHS = (
+    *("vocab_size", "n_vocab", "hidden_size", "n_embd", "d_model", "dim", "head_dim"),
+    *("num_attention_heads", "num_key_value_heads", "n_head", "n_heads"),
+)
+POSITIVE = (*WIDTHS, "num_hidden_layers", "n_layer", "n_layers", "intermediate_size", "n_inner", "n_positions")
 
 # What is built into transformers and torch; another name may be that of a kernel which the Hub is asked for.
 BUILT_IN = {
@@ -127,6 +135,8 @@ def check_numbers(config: Mapping[str, Any], source: str) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or NO_SIZES.search(where):
             continue
         bound = next((most for kind, most in BOUNDS.items() if kind.search(key)), LARGEST_NUMBER)
+        if key in POSITIVE and value < 1:
+            raise InputError(f"{source}: {where}={value} is no positive integer; mend the file.")
         if abs(value) > bound:
             raise InputError(
                 f"{source}: {where}={brief(value)} is beyond {bound:,}, which no model has; mend the file."

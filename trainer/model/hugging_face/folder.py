@@ -14,6 +14,7 @@ from trainer.config import Model
 from trainer.errors import ConfigError
 from trainer.machine.durable import write_json
 from trainer.machine.hub_name import is_hub_name, local_folder
+from trainer.model.hugging_face.claimed_sizes import require_widths
 from trainer.model.hugging_face.config_json import check_doors, read_json_object
 from trainer.model.hugging_face.safetensors_folder import find_tensors, holds_tensors
 
@@ -42,7 +43,9 @@ def find_model(model: Model, run_dir: Path) -> Model:
     folder = local_folder(str(model.path))
     if (folder / CONFIG).is_file():
         if holds_tensors(folder) and not (run_dir / "model" / CONFIG).is_file():
-            find_tensors(folder)  # refuses broken files early; a run that goes on doesn't read them
+            # refuses broken files early; a run that goes on doesn't read them
+            tensors, source = find_tensors(folder), folder / CONFIG
+            require_widths(read_json_object(source), tensors.values(), source, apart_from=model.overrides)
         return model
     if (run_dir / "model" / CONFIG).is_file():
         return own_model(model, run_dir)

@@ -18,6 +18,7 @@ from trainer.config import Model
 from trainer.errors import InputError
 from trainer.machine.hub_name import local_folder
 from trainer.model.hugging_face.causal_lm import load_inner
+from trainer.model.hugging_face.claimed_sizes import misfit
 from trainer.model.hugging_face.config_json import brief, read_json_object
 from trainer.model.hugging_face.headed import wrap
 from trainer.model.hugging_face.heads import ALWAYS_ZERO, CAUSAL, HEADS
@@ -86,7 +87,11 @@ def open_inner_weights(
     if names is not None:
         require_floats(tensors, names.values())
         return FolderReader(folder, lambda name, shape: [(names[name], shape)]).read, str(folder)
-    weights = dict(load_inner(settings).named_parameters())
+    try:
+        weights = dict(load_inner(settings).named_parameters())
+    except InputError as error:  # transformers doesn't say which
+        other = [each for each in _misfits(inner, tensors, shapes) if each[1] is not None]
+        raise InputError(f"{folder}: {_first(other, folder)}.") if other else error from error
     for name in shapes.keys() | weights.keys():
         if name not in shapes or name not in weights or not weights[name].isfinite().all():
             raise InputError(f"{folder}: {name} isn't there, has no place, or holds NaN or infinite weights.")
@@ -168,11 +173,10 @@ def _require_enough(
     """Refuses files that can't hold the model, before it is made as large as its config.json says."""
     held, needed = sum(stored.elements for stored in tensors.values()), sum(map(math.prod, shapes.values()))
     if needed > held:
-        absent = next((name for name in shapes if _name_on_disk(inner, name, tensors) not in tensors), "none")
         raise InputError(
             f"{folder}: its files hold {held:,} numbers, the model of its config.json has {needed:,} parameters "
-            f"({absent} is missing, or others are small); mend it (or model.overrides), or move the weights away to "
-            "train from scratch."
+            f"({_first(_misfits(inner, tensors, shapes), folder)}); mend it (or model.overrides), or move the weights "
+            "away to train from scratch."
         )
     for name, stored in tensors.items():
         if stored.dtype.startswith(QUANTIZED):
@@ -180,6 +184,24 @@ def _require_enough(
                 f"{stored.file}: {brief(name)} is of {stored.dtype}: quantized weights can't be trained; give a folder "
                 "with weights in fp32, fp16 or bf16."
             )
+
+
+Misfit = tuple[str, tuple[int, ...] | None, tuple[int, ...]]
+
+
+def _misfits(inner: Any, tensors: Mapping[str, StoredTensor], shapes: Mapping[str, tuple[int, ...]]) -> list[Misfit]:
+    """Parameters that the files hold in other shapes, then those that they don't hold."""
+    held = {name: tensors.get(_name_on_disk(inner, name, tensors)) for name in shapes}
+    other: list[Misfit] = [
+        (name, found.shape, shapes[name]) for name, found in held.items() if found and found.shape != shapes[name]
+    ]
+    return other + [(name, None, shapes[name]) for name, found in held.items() if found is None]
+
+
+def _first(misfits: list[Misfit], folder: Path) -> str:
+    if not misfits:
+        return "under other names"
+    return misfit(*misfits[0], read_json_object(folder / "config.json"))
 
 
 def _names_on_disk(

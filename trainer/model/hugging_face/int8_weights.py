@@ -107,7 +107,7 @@ def read_parts(weight: str, tensors: Mapping[str, StoredTensor]) -> dict[str, Te
     for part in PARTS:
         name = stored_part(weight, part)
         with safe_open(tensors[name].file, framework="pt") as file:
-            parts[part] = file.get_tensor(name)
+            parts[part] = file.get_tensor(name).clone()  # at an address that suits any kernel, which a file's may not
     return parts
 
 

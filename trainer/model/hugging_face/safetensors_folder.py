@@ -14,13 +14,15 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trainer.config import Model
 from trainer.errors import InputError
 from trainer.machine.bare_name import bare_name
 from trainer.model.hugging_face.architecture import EMBEDDING, HEAD, is_spare, stored_tensors
+from trainer.model.hugging_face.claimed_sizes import misfit
 from trainer.model.hugging_face.config_json import brief, read_json_object
-from trainer.model.sizes import decoder_shapes
+from trainer.model.sizes import Shapes, decoder_shapes
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -116,14 +118,21 @@ def require_tensors(folder: Path, model: Model) -> None:
     wanted = {name: size for parameter, shape in shapes.items() for name, size in stored_tensors(parameter, shape)}
     if model.tie_word_embeddings and HEAD in tensors:
         wanted[HEAD] = shapes[EMBEDDING]
-    for name, shape in wanted.items():
-        found_shape = tensors[name].shape if name in tensors else "not there"
-        if found_shape != shape:
-            raise InputError(f"{folder}: {name} is {found_shape}, {shape} in the model that its config.json describes.")
+    require_shapes(folder, tensors, wanted, vars(model))
     for name in tensors.keys() - wanted.keys():
         if not is_spare(name):
             raise InputError(f"{folder}: {brief(name)} has no place in the model that its config.json describes.")
     require_floats(tensors, wanted)
+
+
+def require_shapes(
+    folder: Path, tensors: Mapping[str, StoredTensor], wanted: Shapes, config: Mapping[str, Any]
+) -> None:
+    """Refuses files that lack a tensor, or have it in another shape than a configuration's. InputError names both."""
+    for name, shape in wanted.items():
+        found = tensors[name].shape if name in tensors else None
+        if found != shape:
+            raise InputError(f"{folder}: {misfit(name, found, shape, config)}.")
 
 
 def require_floats(tensors: Mapping[str, StoredTensor], names: Iterable[str]) -> None:

@@ -19,10 +19,10 @@ from trainer.evaluate.sampling import sample
 from trainer.model.build import LanguageModel
 from trainer.model.hugging_face.causal_lm import CausalLM
 from trainer.model.hugging_face.key_cache import KeyCache, takes_keys
+from trainer.serve.engines.cpu_products import TOGETHER
 from trainer.serve.engines.engine import Ask, TokenInfo
 from trainer.serve.watermark import Mark, favour
 
-TOGETHER = 8  # rows of a batch on a CPU, where more of them take that much longer
 AT_ONCE = 512  # tokens of a prompt; a longer one is read in parts, between the steps of others
 
 Told = tuple["AnswerRow", TokenInfo | Exception]

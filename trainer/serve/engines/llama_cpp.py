@@ -11,19 +11,22 @@ import importlib.util
 import json
 import random
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
+
 from trainer.data.tokens.tokenizer import Tokenizer
-from trainer.errors import ConfigError
+from trainer.errors import BanyanError, ConfigError
 from trainer.serve.engines.engine import Ask, EngineSettings, Piece, TokenInfo
 from trainer.serve.engines.pieces import PieceMaker, PieceQueue
 from trainer.serve.engines.slots import Slots
 
 MISSING = "serve.engine=llama_cpp needs the package xllamacpp, which isn't installed: pip install xllamacpp."
 SOCKET_S = 600.0
+LEAST = 16  # tokens of a context that is worth naming
 
 
 def has_llama_cpp() -> bool:
@@ -32,6 +35,26 @@ def has_llama_cpp() -> bool:
         return importlib.util.find_spec("xllamacpp") is not None
     except ImportError:
         return False
+
+
+def require_room(config: Mapping[str, Any], settings: EngineSettings) -> None:
+    """Refuses more keys and values than there is memory for: llama.cpp sets those of every slot's context aside.
+
+    `config` is the config.json of one of the architectures that are written as GGUF.
+    """
+    heads = config["num_attention_heads"]
+    width = config.get("head_dim") or config["hidden_size"] // heads
+    size = 4 if settings.precision == "f32" else 2  # bytes
+    one = 2 * config["num_hidden_layers"] * (config.get("num_key_value_heads") or heads) * width * size * settings.slots
+    free = psutil.virtual_memory().available
+    if one * settings.context > free:
+        fits = free * 4 // 5 // one
+        mend = f"give serve.context={fits:d}, or fewer serve.slots" if fits >= LEAST else "use serve.engine=torch"
+        raise ConfigError(
+            f"serve.context: {settings.context:,} tokens, which the model sees, in each of "
+            f"serve.slots={settings.slots} take {one * settings.context / 2**30:,.1f} GiB in llama.cpp, and "
+            f"{free / 2**30:,.1f} are free; {mend}."
+        )
 
 
 class LlamaCppEngine:
@@ -55,7 +78,13 @@ class LlamaCppEngine:
             wanted.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.precision = settings.precision
         self._tokenizer, self._slots = tokenizer, Slots(settings)
-        self._server = xllamacpp.Server(wanted)
+        try:
+            self._server = xllamacpp.Server(wanted)
+        except RuntimeError as error:
+            raise BanyanError(
+                f"serve.engine=llama_cpp: llama.cpp can't open {file} for {settings.slots} answers of "
+                f"{settings.context:,} tokens ({error}); try a smaller serve.context, or serve.engine=torch."
+            ) from error
         place = urlsplit(self._server.listening_address)
         self._host, self._port = str(place.hostname), int(place.port or 0)
 

@@ -29,6 +29,19 @@ MISSING = (
     "of an environment that has it (tests/peers/vllm.sh makes one for CPUs)."
 )
 
+# Runs a command until that ends, or until its own input does: then whoever started it is gone, even by SIGKILL, and the
+# command's processes, which are of its group, go as well.
+KEEPER = """
+import os, signal, subprocess, sys, threading
+command = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+def watch():
+    os.read(0, 1)
+    os.killpg(0, signal.SIGKILL)
+threading.Thread(target=watch, daemon=True).start()
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+sys.exit(command.wait())
+"""
+
 
 def find_python(given: str | None) -> str | None:
     """A Python that has vLLM: the one that is given, or this one; None if neither does."""
@@ -62,7 +75,12 @@ class VllmEngine:
         environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                [sys.executable, "-S", "-c", KEEPER, *command],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
         self._wait(log)
 
@@ -133,6 +151,8 @@ class VllmEngine:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
 
 def _pieces(event: dict[str, Any], maker: PieceMaker, ask: Ask) -> Iterator[Piece]:
