@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.data.share.placing import stored_sha256
 from trainer.data.share.shared_set import LICENCES, SetFile, SharedSet, SourceLicence, licence_lines
 from trainer.data.text.remote import is_remote
 from trainer.data.tokens.manifest import FILE, Manifest, datasets_in, read_manifest
@@ -18,6 +17,7 @@ from trainer.data.tokens.stated import stated_language
 from trainer.data.tokens.tokenizer import CONFIG, TEMPLATE
 from trainer.data.tokens.tokenizer import FILE as TOKENIZER
 from trainer.errors import InputError
+from trainer.machine.sealing.plaintext import stored_sha256
 
 
 @dataclass(frozen=True)

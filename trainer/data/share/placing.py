@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from trainer.data.remote.origin import BadFile, fetch_hashed
 from trainer.data.share.shared_set import PARTIAL, SetFile, folders_above
 from trainer.errors import InputError
 from trainer.machine.durable import storage_errors, sync
+from trainer.machine.sealing.plaintext import stored_sha256
 
 Advance = Callable[[int], None]
 
@@ -69,12 +69,6 @@ def _open_alone(partial: Path) -> int:
         if is_at(descriptor, partial):
             return descriptor
         os.close(descriptor)  # another was faster, and gave it its name
-
-
-def stored_sha256(path: Path) -> str:
-    """The sha256 of a file as it lies on the disk; of an encrypted one, of what others would get."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_local(path: Path, file: SetFile) -> None:
