@@ -170,7 +170,7 @@ def environment() -> dict[str, str]:
 
 def _insist(start: Callable[[], Any]) -> Any:
     """Ray gives a node half a minute to start, which a busy machine may not keep."""
-    for _ in range(4):
+    for _ in range(14):
         try:
             return start()
         except Exception as error:
