@@ -26,7 +26,7 @@ from trainer.serve.choose import BOUNDS, OF_ENGINE, check_engine, choose_engine,
 from trainer.serve.engines.batch_decoder import AT_ONCE
 from trainer.serve.engines.cpu_products import TOGETHER, Int8Linear, LaidOutLinear
 from trainer.serve.engines.engine import Ask, EngineBusy, EngineSettings
-from trainer.serve.engines.llama_cpp import after_a_letter, require_memory
+from trainer.serve.engines.llama_cpp import after_a_letter, require_cache_room
 from trainer.serve.engines.torch_engine import TorchEngine
 from trainer.serve.model_folder import ModelFolder
 from trainer.serve.reference import Reference
@@ -271,8 +271,8 @@ def test_a_context_that_no_memory_has_room_for_is_refused_with_one_that_fits(fol
     config = json.loads((folder / "config.json").read_text())
     long = dataclasses.replace(settings_for(folder, slots=4096), context=2**24)
     with pytest.raises(ConfigError, match=r"serve\.slots=4096 take .* GiB .* give serve\.context=\d+, or"):
-        require_memory(config, long)
-    require_memory(config, settings_for(folder))
+        require_cache_room(config, long)
+    require_cache_room(config, settings_for(folder))
 
 
 @pytest.mark.parametrize("text", ["森", "🌳", "naïve 漢字 🌳 ü", "ß and é", "\u200d👩‍🔬"])

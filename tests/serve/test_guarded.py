@@ -22,6 +22,7 @@ from tests.hf_folder import make_folder
 from tests.serve.running import running
 from trainer.config import Checkpoint, Run
 from trainer.evaluate.sampling import Sampling
+from trainer.machine.energy import open_rapl
 from trainer.machine.host import free_port
 from trainer.run.speaker import open_speaker
 
@@ -123,6 +124,7 @@ QUERIES = [
     pytest.param(target["expr"], id=f"{panel['id']}{target['refId']}")
     for panel in DASHBOARD["panels"]
     for target in panel["targets"]
+    if open_rapl() is not None or "energy_joules" not in target["expr"]  # which tests/serve/test_energy_counter.py has
 ]
 
 

@@ -151,8 +151,8 @@ def test_it_drains_and_nothing_of_vllm_is_left(folder, tmp_path):
         server.process.send_signal(signal.SIGTERM)
         text += "".join(chunk.choices[0].text for chunk in stream)
         assert text == expected
-        assert server.process.wait(90) == 0
-    assert psutil.wait_procs(children, timeout=10)[1] == []
+        assert server.process.wait(START_S) == 0
+    assert psutil.wait_procs(children, timeout=60)[1] == []
 
 
 def test_a_server_that_is_killed_takes_vllm_with_it(folder, tmp_path):
@@ -160,4 +160,4 @@ def test_a_server_that_is_killed_takes_vllm_with_it(folder, tmp_path):
         children = family(server)
         os.kill(server.process.pid, signal.SIGKILL)
         server.process.wait()
-        assert psutil.wait_procs(children, timeout=20)[1] == []
+        assert psutil.wait_procs(children, timeout=60)[1] == []

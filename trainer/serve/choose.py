@@ -16,7 +16,7 @@ from trainer.model.hugging_face.folder import CONFIG
 from trainer.serve.engines.cpu_products import quicken
 from trainer.serve.engines.engine import Ask, Engine, EngineSettings
 from trainer.serve.engines.llama_cpp import MISSING as NO_LLAMA_CPP
-from trainer.serve.engines.llama_cpp import LlamaCppEngine, has_llama_cpp, require_memory
+from trainer.serve.engines.llama_cpp import LlamaCppEngine, has_llama_cpp, require_cache_room
 from trainer.serve.engines.torch_engine import TorchEngine
 from trainer.serve.engines.vllm import VllmEngine, find_python, require_python
 from trainer.serve.model_folder import ModelFolder, gguf_folder, int8_folder
@@ -110,7 +110,7 @@ def open_engine(
     if chosen.engine == "llama_cpp":
         try:
             folder = gguf_folder(model, chosen.precision)
-            require_memory(read_json_object(model.folder / CONFIG), wanted)
+            require_cache_room(read_json_object(model.folder / CONFIG), wanted)
             return LlamaCppEngine(replace(wanted, folder=folder), tokenizer), chosen
         except InputError as error:
             if settings.engine != "auto":

@@ -46,6 +46,7 @@ class EventStream(Response):
         try:
             async for chunk in self._chunks:
                 await send(_event(json.dumps(chunk, ensure_ascii=False)))
+                await asyncio.sleep(0)  # or what comes at once would be written to a client that has gone
             await send(_event("[DONE]"))
         except ClientGone:
             raise

@@ -21,6 +21,7 @@ from trainer.evaluate.folder_model import context_of, end_tokens_of
 from trainer.run.speaker import Speaker
 from trainer.serve.choose import check_engine, choose_engine, open_engine
 from trainer.serve.drift import Drift
+from trainer.serve.energy_counter import EnergyCounter, find_meters
 from trainer.serve.engines.engine import Ask, Engine, EngineSettings, Piece
 from trainer.serve.metrics import Metrics
 from trainer.serve.model_folder import ModelFolder, find_served_model, newest_checkpoint_step
@@ -114,6 +115,7 @@ class Service:
         folder = await in_thread(find_served_model, self.config.run, self.config.checkpoint, self.config.path)
         self.name = self.name or folder.name
         self.metrics = Metrics(self.name, self.running, self.waiting)
+        self.metrics.registry.register(EnergyCounter(self.name, find_meters()))
         await self._change_to(folder)
         if self.settings.drift:
             self.drift = Drift(self._nats, self.metrics.registry, self.name)

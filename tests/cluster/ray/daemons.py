@@ -161,6 +161,7 @@ def environment() -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "600",  # by default a minute, which a busy machine may not keep
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
         "OMP_NUM_THREADS": "1",
         "WANDB_MODE": "disabled",
@@ -169,7 +170,7 @@ def environment() -> dict[str, str]:
 
 def _insist(start: Callable[[], Any]) -> Any:
     """Ray gives a node half a minute to start, which a busy machine may not keep."""
-    for _ in range(4):
+    for _ in range(14):
         try:
             return start()
         except Exception as error:

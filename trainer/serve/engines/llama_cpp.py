@@ -37,7 +37,7 @@ def has_llama_cpp() -> bool:
         return False
 
 
-def require_memory(config: Mapping[str, Any], settings: EngineSettings) -> None:
+def require_cache_room(config: Mapping[str, Any], settings: EngineSettings) -> None:
     """Refuses more keys and values than there is memory for: llama.cpp sets those of every slot's context aside.
 
     `config` is the config.json of one of the architectures that are written as GGUF.
