@@ -3,10 +3,13 @@
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 import time
 
 import pytest
 
+from launch.ray import waiting_run
 from tests.run.story import wait_for
 from tests.run_ranks import fail_ranks, pretrain, run_ranks, small_config, start_ranks
 from trainer.errors import BanyanError, ConfigError, InputError
@@ -231,3 +234,23 @@ def test_jobs_that_were_submitted_and_never_began_are_known_and_nothing_else_is_
     (run / "submitted.json").write_text("[")
     assert status.main([str(run)]) == 0
     assert "unknown" in capsys.readouterr().out
+
+
+def test_a_driver_on_ray_that_waits_for_room_is_told_while_it_lives(tmp_path):
+    config = {"runtime_env": {}, "metadata": {"job_name": "n", "job_submission_id": "raysubmit_7"}}
+    assert waiting_run.submission_id({waiting_run.JOB_CONFIG: json.dumps(config)}) == "raysubmit_7"
+    assert waiting_run.submission_id({waiting_run.JOB_CONFIG: "{"}) == waiting_run.submission_id({}) == ""
+    run_dir, needs = tmp_path / "run", "3 × (1 CPU on one node) are needed, 1 CPU are free"
+    waiting = waiting_run.WaitingRun(run_dir, "raysubmit_7")
+    waiting.waits(needs)
+    found = read_status(run_dir)
+    assert (found.state, found.reason) == ("queued", f"job raysubmit_7 waits for room: {needs}")
+    append_record(run_dir, START, BEGAN | {"time": time.time() + 1})  # it has begun, and was killed
+    assert read_status(run_dir).state == "killed"
+    waiting.ends()
+    assert not (run_dir / "submitted.json").exists()
+    waiting_run.WaitingRun(None).waits(needs)  # a verb that doesn't train
+    gone = tmp_path / "gone"
+    code = "import sys; from launch.ray.waiting_run import WaitingRun as W; from pathlib import Path; "
+    subprocess.run([sys.executable, "-c", f"{code}W(Path(sys.argv[1])).waits('room')", str(gone)], check=True)
+    assert "none is in the queue" in read_status(gone).reason

@@ -145,14 +145,18 @@ def test_a_sweep_is_its_trials_beside_each_other(told, tmp_path, capsys):
             told[0], sweep / "trials" / f"{number:05d}" / "run", ignore=shutil.ignore_patterns("checkpoints")
         )
     (sweep / "plan.json").write_text("{}")
+    law = {"law": {"a": {"value": 16.45, "interval": [14.28, 40.38]}}, "worst_error": 0.01, "runs": [{"tokens": 5000}]}
     trials = [{"trial": number, "loss": loss, "lr": "</table>"} for number, loss in enumerate((2.5, 1.5))]
-    (sweep / "results.json").write_text(json.dumps({"trials": trials, "importance": {"optimizer.lr": 0.9}}))
+    (sweep / "results.json").write_text(
+        json.dumps({"trials": trials, "importance": {"optimizer.lr": 0.9}, "ladder": law})
+    )
     assert report_verb.main([str(sweep)]) == 0
     page = Elements((sweep / "report.html").read_text())
     assert [run["name"] for run in page.data["runs"]] == ["trial 00000", "trial 00001"]
     assert "0 1.5 </table>" not in page.text.split("the best first")[0]
     assert page.text.split("the best first")[1].index("1.5") < page.text.split("the best first")[1].index("2.5")
     assert "optimizer.lr 0.9" in page.text
+    assert "worst_error 0.01 law value interval a 16.45 14.28 to 40.38 runs tokens 5,000" in page.text
     (sweep / "results.json").write_text("[")
     assert report_verb.main([str(sweep)]) == 0
     assert "results.json: " in capsys.readouterr().out

@@ -91,9 +91,28 @@ def _tables(results: dict[str, Any]) -> Iterator[Markup]:
     yield section("Trials, the best first", table([element("code", None, key) for key in columns], rows, texts=2))
 
 
-def _flat(values: dict[str, Any]) -> Markup:
-    rows: list[list[Content]] = [[element("code", None, str(key)), _text(value)] for key, value in values.items()]
-    return table(["", ""], rows, texts=2)
+def _flat(values: dict[str, Any]) -> Iterator[Markup]:
+    """Values by key: what is plain in a table of two columns, each other one in a table of its own."""
+    nested = {key: _records(value) for key, value in values.items()}
+    plain = [[element("code", None, key), _text(values[key])] for key, records in nested.items() if not records]
+    if plain:
+        yield table(["", ""], plain, texts=2)
+    for key, records in nested.items():
+        if records:
+            columns = list(dict.fromkeys(column for record in records for column in record))
+            rows = [[_text(record.get(column)) for column in columns] for record in records[:MOST_ROWS]]
+            yield element("h3", None, str(key).replace("_", " "))
+            yield table([column.replace("_", " ") for column in columns], rows, cards=True)
+
+
+def _records(value: Any) -> list[dict[str, Any]]:
+    """The rows of a list of objects, of an object of objects, or of an object; none of anything else."""
+    if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+        return value
+    if isinstance(value, dict) and value:
+        inner = [{"": key, **each} for key, each in value.items() if isinstance(each, dict)]
+        return inner if len(inner) == len(value) else [value]
+    return []
 
 
 def _order(loss: Any) -> float:
@@ -103,4 +122,8 @@ def _order(loss: Any) -> float:
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
+    if type(value) is int:
+        return f"{value:,}"
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(each, int | float) for each in value):
+        return f"{_text(value[0])} to {_text(value[1])}"
     return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)[:400]

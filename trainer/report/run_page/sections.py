@@ -201,7 +201,7 @@ def configuration_section(runs: Sequence[RunRecord]) -> Iterator[Markup]:
             for key in differing[:MOST_DIFFERENCES]
         ]
         parts.append(
-            table(["Key", *(run.name for run in runs)], rows, texts=1 + len(runs))
+            table(["Key", *(run.name for run in runs)], rows, texts=1 + len(runs), cards=True)
             if rows
             else note("They don't differ.")
         )
