@@ -17,9 +17,22 @@ def train(corpus, run_dir, world_size, stage, sequence=2, stop_at=None, **change
     assert run_ranks(pretrain, config, world_size) == [85 if stop_at else 0] * world_size
 
 
+def eval_losses(run_dir):
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [row["eval/validation/loss"] for row in rows if "eval/validation/loss" in row]
+
+
 @pytest.fixture(scope="module")
 def plain(corpus, tmp_path_factory):
     return train_plainly(configure(corpus, tmp_path_factory.mktemp("plain")))
+
+
+HEADS = {"model__num_key_value_heads": 4}  # which two slices of two parts each have one of
+
+
+@pytest.fixture(scope="module")
+def both(corpus, tmp_path_factory):
+    return train_plainly(configure(corpus, tmp_path_factory.mktemp("both"), data__mask_documents=True, **HEADS))
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +40,33 @@ def masked(corpus, tmp_path_factory):
     return train_plainly(configure(corpus, tmp_path_factory.mktemp("masked"), data__mask_documents=True))
 
 
-def test_run_moved_through_spread_rows_is_plain_pytorch_s(corpus, tmp_path, masked):
-    for stop_at, (world_size, stage, sequence) in {4: (4, 3, 2), 8: (2, 1, 2), None: (2, 0, 2)}.items():
-        train(corpus, tmp_path, world_size, stage, sequence, stop_at, data__mask_documents=True)
-    assert_same_course(tmp_path, masked, 1e-5)
+def test_run_moved_through_spread_rows_is_plain_pytorch_s(corpus, tmp_path, both):
+    for stop_at, (world_size, stage, tensor) in {4: (4, 3, 2), 8: (2, 1, 1), None: (2, 0, 1)}.items():
+        changes = {"parallel__tensor": tensor, "data__mask_documents": True, **HEADS}
+        train(corpus, tmp_path, world_size, stage, stop_at=stop_at, **changes)
+    assert_same_course(tmp_path, both, 1e-5)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_spread_rows_of_cut_layers_are_plain_pytorch_s(corpus, tmp_path, both, stage):
+    layout = {"parallel__tensor": 2, "data__mask_documents": True, **HEADS}
+    train(corpus, tmp_path, 4, stage, **layout)
+    assert_same_course(tmp_path, both, 1e-5)
+
+
+@pytest.mark.full
+def test_spread_rows_of_cut_layers_are_judged_as_whole_ones_and_go_on_to_the_bit(corpus, tmp_path):
+    sets = {"validation": ValidationSet(str(corpus / "validation"))}
+    changes = {"data__validation": sets, "evaluate__every": 6, **HEADS}
+    cut = {"parallel__tensor": 2, **changes}
+    train(corpus, tmp_path / "alone", 1, 1, sequence=1, **changes)
+    train(corpus, tmp_path / "unbroken", 4, 2, **cut)
+    train(corpus, tmp_path / "resumed", 4, 2, stop_at=STEPS // 2, **cut)
+    train(corpus, tmp_path / "resumed", 4, 2, **cut)
+    assert_equal_states(tmp_path / "unbroken", tmp_path / "resumed")
+    alone, spread = (eval_losses(tmp_path / name) for name in ("alone", "unbroken"))
+    assert spread == pytest.approx(alone, rel=1e-5)
 
 
 @pytest.mark.full
@@ -77,8 +113,7 @@ def test_evaluation_of_spread_rows_is_that_of_whole_ones(corpus, tmp_path):
     for world_size, sequence in ((1, 1), (4, 2)):
         folder = tmp_path / str(world_size)
         train(corpus, folder, world_size, 1, sequence, data__validation=sets, evaluate__every=6)
-        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        losses.append([row["eval/validation/loss"] for row in rows if "eval/validation/loss" in row])
+        losses.append(eval_losses(folder))
     assert len(losses[0]) == 2
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
 

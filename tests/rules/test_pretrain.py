@@ -163,7 +163,9 @@ def test_offload_that_can_t_be_is_refused():
 
 
 def test_rows_that_can_t_be_spread_are_refused():
-    assert "both cut the heads" in error_line(world_size=4, parallel__sequence=2, parallel__tensor=2)
+    both = error_line(world_size=4, parallel__sequence=2, parallel__tensor=2)
+    assert "model.num_key_value_heads=2 can't be cut into parallel.tensor=2 times parallel.sequence=2" in both
+    assert "use parallel.sequence=1, or a smaller parallel.tensor" in both
     assert "use parallel.sequence=1 or 2" in error_line(world_size=4, parallel__sequence=4)
     assert "data.sequence_length=511" in error_line(world_size=2, parallel__sequence=2, data__sequence_length=511)
     dropout = {"model__dropout": 0.1, "train__micro_batch_size": 1}

@@ -57,7 +57,7 @@ def assemble(
     if config.train.precision == "fp8":
         to_float8(module)
     if config.train.fp8_head:
-        module.products = partial(Float8Products, quantize=quantize_tensor)  # type: ignore[assignment]
+        module.products = partial(Float8Products, quantize=quantize_tensor)
     module.set_activation_checkpointing(config.train.activation_checkpointing)
     spread_sequence(module, mesh)
     if settle_merging(config, cuda=mesh.device.type == "cuda"):

@@ -1,9 +1,10 @@
 """Sequence parallelism: each rank takes a part of every row, and attention is on whole rows for a part of the heads.
 
 DeepSpeed-Ulysses (Jacobs et al., 2023). Two exchanges among the ranks of a row surround attention: parts of rows with
-all heads ↔ whole rows with parts of the heads. To DeepSpeed's engine these ranks are data-parallel ones like any other:
-their gradients are of parts of one sum, so that the sum over all ranks is the gradient at every ZeRO stage. (Told of
-them by an mpu it scales by other rules at other stages.)
+all heads ↔ whole rows with parts of the heads, which under tensor parallelism are those of a rank's slices. To
+DeepSpeed's engine these ranks are data-parallel ones like any other: their gradients are of parts of one sum, so that
+the sum over all ranks is the gradient at every ZeRO stage. (Told of them by an mpu it scales by other rules at other
+stages.)
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ def spread_sequence(model: LanguageModel, mesh: Mesh) -> None:
     def attend(queries: Tensor, keys: Tensor, values: Tensor, mix: Mix) -> Tensor:
         return mix(queries, keys, values)
 
-    size = mesh.sequence
-    neighbours = own_group([range(first, first + size) for first in range(0, mesh.world_size, size)])
+    size, share = mesh.sequence, mesh.tensor * mesh.sequence
+    places = [first + peer for first in range(0, mesh.world_size, share) for peer in range(mesh.tensor)]
+    neighbours = own_group([range(place, place + share, mesh.tensor) for place in places])  # with the same slices
     distributed: Any = DistributedAttention(attend, neighbours, scatter_idx=2, gather_idx=1)
 
     def exchange(mix: Mix, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -77,8 +77,16 @@ class Float8Products:
     def _product(self, left: Tensor, kind: torch.dtype, right: Tensor, *, fast: bool) -> Tensor:
         """`left`, quantized, times the matrix; `fast` sums in fewer bits on Hopper, as torchao does forward alone."""
         numbers, scale = self._quantize(left, kind)
-        options = {"output_dtype": self._dtype, "use_fast_accum": fast and left.is_cuda}
-        return F.scaled_mm(numbers, right, scale, PER_TENSOR, self._scale, PER_TENSOR, **options)
+        return F.scaled_mm(
+            numbers,
+            right,
+            scale,
+            PER_TENSOR,
+            self._scale,
+            PER_TENSOR,
+            output_dtype=self._dtype,
+            use_fast_accum=fast and left.is_cuda,
+        )
 
 
 def quantize_tensor(tensor: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:

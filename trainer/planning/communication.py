@@ -129,6 +129,6 @@ def _sequence(layout: Layout) -> Iterator[Transfer]:
     again = 3 if layout.config.train.activation_checkpointing != "none" else 2
     times = layout.micro_steps * model.num_hidden_layers * again
     for heads in (model.num_attention_heads, model.num_key_value_heads):
-        yield Transfer(
-            "all_to_all_single", "sequence", layout.tokens * heads * head_width(model) * layout.width, 2 * times
-        )
+        own = heads // layout.config.parallel.tensor
+        size = layout.tokens * own * head_width(model) * layout.width
+        yield Transfer("all_to_all_single", "sequence", size, 2 * times)

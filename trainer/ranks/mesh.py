@@ -39,7 +39,8 @@ TIMEOUT = timedelta(minutes=30)
 class Mesh:
     """This rank's place among `world_size` = data_size · tensor · sequence ranks.
 
-    Neighbours share layers (`tensor` of them) or sequences (`sequence`); they take the same part of the data.
+    Neighbours share layers (`tensor` of them, side by side) or sequences (`sequence` of those); they take the same part
+    of the data.
     `control` is a gloo group on CPU tensors for verdicts, also where training uses nccl.
     """
 
@@ -73,8 +74,8 @@ class Mesh:
 
     @property
     def sequence_rank(self) -> int:
-        """Which part of each sequence this rank takes."""
-        return self.rank % self.sequence
+        """Which part of each sequence this rank takes, as do its tensor-parallel peers."""
+        return self.rank // self.tensor % self.sequence
 
     def barrier(self) -> None:
         """Returns once every rank is here."""

@@ -82,21 +82,17 @@ def check_sequence(config: Pretrain) -> None:
     parts = config.parallel.sequence
     if parts == 1:
         return
-    require(
-        config.parallel.tensor == 1,
-        f"parallel.sequence={parts} with parallel.tensor={config.parallel.tensor}: both cut the heads; "
-        "set one of them to 1.",
-    )
-    sizes = {
-        "model.num_attention_heads": config.model.num_attention_heads,
-        "model.num_key_value_heads": config.model.num_key_value_heads,
-        "data.sequence_length": config.data.sequence_length,
-    }
-    for key, size in sizes.items():
+    tensor = config.parallel.tensor
+    heads = {key: getattr(config.model, key) for key in ("num_attention_heads", "num_key_value_heads")}
+    sizes = {f"model.{key}": (size, tensor) for key, size in heads.items()}
+    sizes["data.sequence_length"] = (config.data.sequence_length, 1)
+    possible = divisors(math.gcd(*(size // cut if size % cut == 0 else 1 for size, cut in sizes.values())))
+    for key, (size, cut) in sizes.items():
+        again = f"parallel.tensor={tensor} times " if cut > 1 else ""
         require(
-            size % parts == 0,
-            f"{key}={size} can't be cut into parallel.sequence={parts}: use "
-            f"parallel.sequence={' or '.join(map(str, divisors(math.gcd(*sizes.values()))))}.",
+            size % (parts * cut) == 0,
+            f"{key}={size} can't be cut into {again}parallel.sequence={parts}: use "
+            f"parallel.sequence={' or '.join(map(str, possible))}{', or a smaller parallel.tensor' if again else ''}.",
         )
     require(
         config.model.dropout == 0,
