@@ -183,7 +183,7 @@ def test_every_knob_of_prepare_says_whether_it_decides_the_shards() -> None:
     free = {"input", "include", "exclude", "output", "workers", "tokenizer"}  # inputs are compared file by file
     free |= {"reference", "teacher"}  # models, which count by their weights
     free |= {"refuse_licences"}  # which ends prepare, or changes nothing
-    free |= {"clean", "near", "paragraphs", "augment"}  # sections with knobs of their own
+    free |= {"clean", "near", "paragraphs", "augment", "encryption"}  # sections with knobs of their own
     training = {"path", "train", "validation", "sequence_length", "mask_documents", "shuffle_shards", "verify_bytes"}
     training |= {"packing", "long_documents", "temperature", "stages"}
     training |= {"cache", "cache_bytes", "on_bad_shard", "shard_patience_s"}
