@@ -270,7 +270,8 @@ def _rekey(arguments: list[str]) -> int:
     usage = "banyan data rekey DIR data.encryption.key_file=OLD new.key_file=NEW [full=true]"
     defaults = {"new.key_file": "", "new.key_env": "", "new.key_command": "", "full": "false"}
     folders, given = split_arguments(arguments, defaults, usage)
-    new = KeySource.of(*(given[f"new.{name}"] or None for name in ("key_file", "key_env", "key_command")), "new")
+    file, variable, command = (given[f"new.{name}"] or None for name in ("key_file", "key_env", "key_command"))
+    new = KeySource.of(file, variable, command, "new")
     if len(folders) != 1 or new is None or given["full"] not in ("true", "false"):
         raise ConfigError(f"usage: {usage}.")
     folder = Path(folders[0]).expanduser()
