@@ -44,6 +44,12 @@ def test_cpu_contest_measures_every_turn_of_ours_and_the_bare_loop(tmp_path):
     assert all(name in table for name in names)
 
 
+def test_encryption_benchmark_measures_plain_and_encrypted():
+    found = json.loads(run("encryption", "--tiny", "--rounds", 1))
+    assert found.keys() == {"plain", "encrypted"}
+    assert all(value > 0 for figures in found.values() for value in figures.values())
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("disable", ["1", "0"], ids=["eager", "compiled"])
 def test_gpu_contest_runs_on_a_cpu(tmp_path, disable):

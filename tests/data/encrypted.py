@@ -4,11 +4,8 @@ import os
 import random
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
-
-from tests.killed import count_files
 
 COMMAND = """
 import sys
@@ -37,10 +34,10 @@ def secret_texts(count):
 
 
 def environment(folder):
-    """What a command may leave files with, all in one folder."""
+    """That of a command whose temporary files are in one folder."""
     (folder / "tmp").mkdir(parents=True, exist_ok=True)
-    places = {"TMPDIR": str(folder / "tmp"), "XDG_CACHE_HOME": str(folder / "tmp")}
-    return {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1", **places}
+    places = {"PYTHONPATH": os.getcwd(), "TMPDIR": str(folder / "tmp")}
+    return {**os.environ, "OMP_NUM_THREADS": "1", **places}
 
 
 def start_banyan(folder, *arguments, small_items=False):
@@ -75,8 +72,3 @@ def needles(texts, datasets=()):
             runs += [tokens[at : at + 12].tobytes() for at in range(0, len(tokens) - 12, 97)]
             runs += [tokens[at : at + 12].astype(np.int64).tobytes() for at in range(0, len(tokens) - 12, 97)]
     return [*(text.split()[0].encode() for text in texts), *runs]
-
-
-def files_in(folder):
-    """How many there are."""
-    return count_files(Path(folder))

@@ -4,17 +4,17 @@ import hashlib
 import json
 import random
 import shutil
-import signal
 import time
 
 import numpy as np
 import pytest
 
 from launch.cli import main
-from tests.data.encrypted import PREPARED, banyan, files_in, needles, secret_texts, start_banyan
+from tests.data.encrypted import PREPARED, banyan, needles, secret_texts, start_banyan
 from tests.data.remote.store import Store, StoreHandler
 from tests.data.text.servers import served
 from tests.keys import found, open_to_others, unencrypted, using, write_key
+from tests.killed import kill_after_files
 from tests.prepared import write_jsonl
 from trainer.data.remote.fetching import Fetching
 from trainer.data.tokens.dataset import find_damage, find_missing_file, open_dataset
@@ -139,21 +139,17 @@ def test_damage_is_told_in_a_line(place, tmp_path, capsys):
 def test_no_text_is_left_by_a_prepare_that_was_killed(place, tmp_path, stages, secrets_of):
     arguments = [f"data.input={place / 'in'}", f"data.output={tmp_path / 'out'}", *PREPARED, *stages]
     arguments += [f"{KEY}={place / 'key'}"]
-    draw = random.Random(5)
-    killed = 0
-    for _ in range(2):
+    draw, killed = random.Random(), False
+    while not killed:
         with start_banyan(tmp_path, "prepare", *arguments, small_items=True) as process:
-            target = files_in(tmp_path) + draw.randint(2, 15)
-            while process.poll() is None and files_in(tmp_path) < target:
-                time.sleep(0.002)
-            process.send_signal(signal.SIGKILL)
-            killed += process.wait() == -signal.SIGKILL
+            killed = kill_after_files(process, tmp_path / "out", draw.randint(1, 12))
         (tmp_path / "run.py").unlink()
         assert not found(tmp_path, secrets_of)
         assert not (tmp_path / "out").exists() or not unencrypted(tmp_path / "out")
+        if not killed:
+            shutil.rmtree(tmp_path / "out")  # it came to its end: begin again
     with using(None):
         assert main(["prepare", *arguments]) == 0
-    assert killed
     assert not found(tmp_path, secrets_of)
     assert not unencrypted(tmp_path / "out")
     assert not open_to_others(tmp_path / "out")

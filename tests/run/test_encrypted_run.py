@@ -61,7 +61,7 @@ def sealed_config(folder, key="key"):
         folder / "sealed", folder / "watched" / "run", **HOW, data__cache=str(folder / "watched" / "cache")
     )
     config.data.encryption.key_file = None if key is None else str(folder / key)
-    config.checkpoint.encrypt = True
+    config.checkpoint.encrypt = key is not None
     return config
 
 

@@ -123,7 +123,7 @@ def _files_of(value: Any, folder: Path) -> dict[str, StoredFile]:
     return files
 
 
-def checkpoint_identity(folder: Path) -> str:
+def checkpoint_sha256(folder: Path) -> str:
     """The sha256 of what COMPLETE says of a checkpoint's files, which stays when they get another user's key."""
     content = read_regular(folder / COMPLETE)
     value = parse_json(content)

@@ -29,6 +29,7 @@ from trainer.checkpoint.state import check_state, read_object
 from trainer.checkpoint.tensor_file import SealedTensor, TensorFile
 from trainer.checkpoint.version_1 import read_rank_indexes
 from trainer.errors import InputError
+from trainer.machine.sealing.user_key import KeyProblem
 from trainer.model.region import Region, Storage, copy
 
 T = TypeVar("T")
@@ -150,10 +151,12 @@ class CheckpointReader:
         return self._parts[number]
 
     def part_problems(self) -> Iterator[str]:
-        """A line for each stored tensor that isn't as the index says."""
+        """A line for each stored tensor that isn't as the index says. KeyProblem without the key of encrypted ones."""
         for number, needed in enumerate(self.index.part_sizes.tolist()):
             try:
                 size = self._part(number).size if needed else 0
+            except KeyProblem:
+                raise  # of all files alike
             except InputError as error:
                 yield str(error)
                 continue

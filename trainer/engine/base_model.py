@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from trainer.checkpoint.complete import checkpoint_identity
+from trainer.checkpoint.complete import checkpoint_sha256
 from trainer.checkpoint.fragment import WEIGHT
 from trainer.checkpoint.reader import CheckpointReader
 from trainer.config import Adapt, Model
@@ -64,7 +64,7 @@ def write_base(run_dir: Path, base: Base) -> None:
 def hash_weights(folder: Path, kind: str) -> str:
     """The sha256 of what a folder's weights are: of a checkpoint's list of hashes, or of all safetensors files."""
     if kind == CHECKPOINT:
-        return checkpoint_identity(folder)
+        return checkpoint_sha256(folder)
     found = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
         found.update(f"{file.name} {sha256_of(file)}\n".encode())

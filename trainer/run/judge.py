@@ -12,7 +12,7 @@ from typing import Any
 
 import xxhash
 
-from trainer.checkpoint.complete import checkpoint_identity
+from trainer.checkpoint.complete import checkpoint_sha256
 from trainer.config import EvaluateVerb
 from trainer.errors import require
 from trainer.evaluate.tasks.answer import Answering
@@ -102,7 +102,7 @@ def identify_folder(folder: Path, model: LanguageModel) -> dict[str, Any]:
 
 def identify_checkpoint(folder: Path, weights: str, model: LanguageModel) -> dict[str, Any]:
     """The same of a checkpoint, whose weights of that kind are in `model`."""
-    content = checkpoint_identity(folder)
+    content = checkpoint_sha256(folder)
     step = int(folder.name.split("-")[-1])
     return {"name": str(folder.absolute()), "step": step, "content": content, **_weights(weights, model)}
 

@@ -19,6 +19,7 @@ from trainer.config import Checkpoint, Run
 from trainer.errors import ConfigError, InputError, require
 from trainer.machine.cache_folder import cache_folder
 from trainer.machine.hub_name import local_folder
+from trainer.machine.sealing.keyring import KEYRING
 from trainer.model.hugging_face.config_json import read_json_object
 from trainer.model.hugging_face.folder import CONFIG
 from trainer.model.hugging_face.heads import CAUSAL, HEADS
@@ -142,6 +143,11 @@ def _cached(folder: Path, form: str) -> Path:
 
 def _export(folder: Path, *arguments: str) -> None:
     """Runs `banyan export`, which writes all of a folder or nothing. InputError with its line where it refuses."""
+    if KEYRING.source is not None:
+        raise ConfigError(
+            f"{KEYRING.source}: serving writes a run's weights in clear, to {folder.parent}; choose where yourself: "
+            "banyan export, and serve that folder by path=DIR."
+        )
     command = [sys.executable, "-P", "-m", "launch", "export", *arguments, f"export.output={folder}"]
     environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "MASTER_ADDR")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)

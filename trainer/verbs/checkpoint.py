@@ -21,6 +21,7 @@ from trainer.checkpoint.state import read_state
 from trainer.data.tokens.history import History
 from trainer.engine.loop import Progress
 from trainer.errors import ConfigError, InputError
+from trainer.machine.sealing.user_key import KeyProblem
 from trainer.machine.terminal import show
 from trainer.model.partition import cut_dimension
 from trainer.run.subcommand import choose_command
@@ -88,6 +89,8 @@ def _problems(folder: Path) -> Iterator[str]:
         yield from reader.part_problems()
         if not any(kind == WEIGHT for _, kind in reader.kinds):
             yield f"no weights: it holds {', '.join(sorted({kind for _, kind in reader.kinds})) or 'nothing'}"
+    except KeyProblem:
+        raise  # of all checkpoints alike
     except InputError as error:
         yield f"can't be read ({error})"
 

@@ -10,17 +10,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
+from trainer.config.run import Run
 from trainer.data.clean.fate import find_fates
 from trainer.data.labels import settings as label_settings
 from trainer.data.labels.accuracy import compare_with_gold
 from trainer.data.labels.agreement import find_disagreements, measure_agreement
 from trainer.data.labels.records import read_labels
 from trainer.data.rekey import encrypt_anew, rekey
-from trainer.data.text.plan import read_plan
+from trainer.data.text.plan import FILE as PLAN
+from trainer.data.text.plan import exclusive, read_plan
 from trainer.data.tokens.manifest import Manifest, datasets_in, read_manifest
 from trainer.data.tokens.modalities import as_text
 from trainer.data.tokens.shard_index import build_index, hash_index, write_index
@@ -277,15 +280,18 @@ def _rekey(arguments: list[str]) -> int:
     usage = "banyan data rekey DIR data.encryption.key_file=OLD new.key_file=NEW [full=true]"
     defaults = {"new.key_file": "", "new.key_env": "", "new.key_command": "", "full": "false"}
     folders, given = split_arguments(arguments, defaults, usage)
-    new = KeySource.of(*(given[f"new.{name}"] or None for name in ("key_file", "key_env", "key_command")), "new")
+    file, variable, command = (given[f"new.{name}"] or None for name in ("key_file", "key_env", "key_command"))
+    new = KeySource.of(file, variable, command, "new")
     if len(folders) != 1 or new is None or given["full"] not in ("true", "false"):
         raise ConfigError(f"usage: {usage}.")
     folder = Path(folders[0]).expanduser()
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder; name an output of prepare, or a run directory.")
-    with RunLock() as lock:
+    with ExitStack() as stack:
         if (folder / "checkpoints").is_dir():
-            lock.take(folder, 0)
+            stack.enter_context(RunLock()).take(folder, Run().lock_timeout_s)
+        if (folder / PLAN).is_file():
+            stack.enter_context(exclusive(folder))
         changed = rekey(folder, new)
         show(f"{folder}: the new key opens it, the old one doesn't any more ({changed} files rewritten)")
         if given["full"] == "true":

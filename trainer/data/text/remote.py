@@ -173,6 +173,13 @@ def with_retries(url: str, request: Callable[[], Result], *, done: str = "read")
                 refusal = Unreachable(f"{shown_url(url)}: can't be {done} ({_line(error)}); {MEND}.")
                 refusal.lasting = True
                 raise refusal from error
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                refusal = Unreachable(
+                    f"{shown_url(url)}: nobody that is trusted vouches for its certificate ({_line(error)}); name the "
+                    "authority's file by SSL_CERT_FILE, of S3 by AWS_CA_BUNDLE."
+                )
+                refusal.lasting = True
+                raise refusal from error
             if attempt == attempts:
                 tried = f"can't be {done}, tried {ATTEMPTS} times" if attempts > 1 else f"can't be {done}"
                 raise Unreachable(f"{shown_url(url)}: {tried} ({_line(error)}); {MEND}.") from error

@@ -25,7 +25,7 @@ from trainer.machine.sealing.data_key import ID_BYTES, DataKey
 
 MAGIC = b"BNYNSEAL"
 VERSION = 1
-BLOCK = 2**16  # bytes of text
+BLOCK = 2**14  # bytes of text
 TAG = 16
 SALT = 32
 _HEADER = struct.Struct(f"<8sHHI{ID_BYTES}s{SALT}s")
@@ -146,6 +146,12 @@ class SealedReader(io.RawIOBase):
     def tell(self) -> int:
         """The byte that is read next."""
         return self._place
+
+    def readall(self) -> bytes:
+        """All that is left."""
+        found = self._content[self._place :]
+        self._place = len(self._content)
+        return found.tobytes()
 
     def readinto(self, buffer: Any) -> int:
         """Reads what fits."""
