@@ -65,7 +65,13 @@ def _asked_wandb(settings: ShareSettings) -> tuple[Wandb, str | None]:
 
 
 def _with_card(folder: Path) -> LocalSet:
-    """The set in a folder, with its card: that which lies there, or else one that is made for those who pull."""
+    """The set in a folder, with its card: that which lies there, or else one that is made for those who pull.
+
+    A card has samples of the texts: encrypted data go without one.
+    """
+    if any(getattr(read_manifest(each), "encryption", ()) for each in datasets_in(folder)):
+        say("card", "none: the data are encrypted, and a card would show some of them")
+        return describe_set(folder)
     if all((folder / name).is_file() for name in CARD_FILES):
         return describe_set(folder, CARD_FILES)
     describe_set(folder, hash_file=lambda path: "")  # refuses, before anything is counted

@@ -20,13 +20,18 @@ def place(tmp_path_factory):
 
 def refuse(place, tmp_path, said, wanted=None):
     """That a pull ends in a line, and leaves nothing outside of its folder."""
-    before = files_in(tmp_path)
+    before = outside(tmp_path)
     with pytest.raises((InputError, ConfigError), match=said) as error:
         pull(wanted or place.name, place.parent, tmp_path / "mine" / "set")
     assert error.value.exit_code == 2
     assert "\n" not in str(error.value)
-    assert {name: content for name, content in files_in(tmp_path).items() if not name.startswith("mine/set/")} == before
+    assert outside(tmp_path) == before
     return error.value
+
+
+def outside(tmp_path):
+    """All files but those of data.output."""
+    return {name: content for name, content in files_in(tmp_path).items() if not name.startswith("mine/set/")}
 
 
 def rename(place, path):

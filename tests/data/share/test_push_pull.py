@@ -17,6 +17,7 @@ from tests.corpus import make_dataset
 from tests.data.remote.store import Store, serving
 from tests.data.share.sets import copy_of, files_in, fingerprint_of, listed, make_output, pull, push
 from tests.data.text.servers import bucket_server, served_folder
+from tests.data.text.stores import cloud_storage, hub
 from trainer.config import Data
 from trainer.data.share import push as push_module
 from trainer.data.share.describe_set import describe_set
@@ -154,6 +155,15 @@ def test_a_server_of_files_gives_a_set_by_its_fingerprint(output, place, tmp_pat
     with served_folder(place.parent, SimpleHTTPRequestHandler) as url:  # whose pages have links
         assert pull(fingerprint_of(output)[:8], url, tmp_path / "short") == 0
     assert files_in(tmp_path / "short") == files_in(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("standing_in", [cloud_storage, hub])
+def test_a_set_comes_back_from_other_stores_by_its_first_digits(output, place, tmp_path, standing_in, capsys):
+    with standing_in(place.parent) as url:
+        (row,) = listed(url, capsys)
+        assert row["whole"]
+        assert pull(fingerprint_of(output)[:8], url, tmp_path / "mine") == 0
+    assert files_in(tmp_path / "mine") == files_in(place)
 
 
 # ------------------------------------------------------------------------------------------------------------- kills

@@ -59,6 +59,16 @@ def read_small(address: str, most_bytes: int) -> bytes:
         return io.BufferedReader(raw, BLOCK).read(size)
 
 
+def read_if_there(address: str, most_bytes: int) -> bytes | None:
+    """As read_small; None if there is no such file."""
+    try:
+        return read_small(address, most_bytes)
+    except Unreachable as error:
+        if error.missing:
+            return None
+        raise
+
+
 def fetch_hashed(
     address: str, file: io.FileIO, *, size: int, sha256: str, advance: Callable[[int], None] = lambda count: None
 ) -> None:

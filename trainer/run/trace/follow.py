@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from trainer.checkpoint.complete import COMPLETE, describe
-from trainer.checkpoint.find import find_problem
-from trainer.checkpoint.folders import folder_of, list_steps, step_of
-from trainer.checkpoint.lineage_file import ExportLineage, read_lineage, read_noted
+from trainer.checkpoint.folders import step_of
+from trainer.checkpoint.lineage_file import ExportLineage, read_lineage
 from trainer.data.share.shared_set import NOT_STATED
 from trainer.data.tokens.history import read_history
 from trainer.data.tokens.manifest import FILE as MANIFEST
-from trainer.data.tokens.manifest import SPLITS, Manifest
+from trainer.data.tokens.manifest import SPLITS
 from trainer.data.tokens.stored_documents import HASH, documents_with, parse_document_id
 from trainer.errors import BanyanError, InputError
-from trainer.run.directory import read_config
 from trainer.run.run_folders import is_run
-from trainer.run.status import read_status
 from trainer.run.trace.found import (
-    DocumentReading,
     TakenRows,
     Trace,
-    TracedCheckpoint,
     TracedDocument,
     TracedExport,
     TracedRun,
     TracedSet,
 )
-from trainer.run.trace.readings import ReadRun, document_readings, rows_taken
-from trainer.run.trace.survey import Survey, run_values
+from trainer.run.trace.survey import Survey
+from trainer.run.trace.traced_runs import has_made, run_before, runs_after, traced_run
 
 FINGERPRINT = re.compile("[0-9a-f]{4,64}")
-Concerns = Callable[[TracedRun], int | None]  # the step from which a run has to do with what is traced; None: it hasn't
 
 
 def trace(wanted: str, survey: Survey) -> Trace:
@@ -72,9 +65,11 @@ def _of_name(wanted: str, survey: Survey) -> Trace:
     if documents:
         return _of_documents(wanted, documents, survey)
     where = ", ".join(survey.looked)
+    unread = f"; not all could be read: {survey.problems[0]}" if survey.problems else "."
     raise InputError(
         f"{wanted}: no data set's fingerprint, no document (its hash, or FILE:RECORD) and no folder of data, a run, a "
-        f"checkpoint or an export; looked below {where}: {len(survey.datasets):,} data sets, {len(survey.runs):,} runs."
+        f"checkpoint or an export; looked below {where}: {len(survey.datasets):,} data sets, {len(survey.runs):,} runs"
+        f"{unread}"
     )
 
 
@@ -122,7 +117,7 @@ def _of_sets(wanted: str, fingerprints: set[str], survey: Survey) -> Trace:
     def concerns(run: TracedRun) -> int | None:
         return min((taken.first_step for taken in run.takes if taken.fingerprint in fingerprints), default=None)
 
-    runs = [replace(run, takes=_of(run.takes, fingerprints)) for run in _runs_after(survey, [], concerns)]
+    runs = [replace(run, takes=_of(run.takes, fingerprints)) for run in runs_after(survey, [], concerns)]
     return _trace(wanted, "data set", [], fingerprints, runs, survey)
 
 
@@ -137,7 +132,7 @@ def _of_documents(wanted: str, documents: list[TracedDocument], survey: Survey) 
         first = min((step for reading in run.readings for step in reading.steps), default=None)
         return 0 if first is None and run.problem and _of(run.takes, fingerprints) else first
 
-    runs = [replace(run, takes=_of(run.takes, fingerprints)) for run in _runs_after(survey, documents, concerns)]
+    runs = [replace(run, takes=_of(run.takes, fingerprints)) for run in runs_after(survey, documents, concerns)]
     return _trace(wanted, "document", documents, fingerprints, runs, survey)
 
 
@@ -145,9 +140,9 @@ def _of_run(wanted: str, kind: str, run_dir: Path, survey: Survey, step: int | N
     """Of a run, or of its checkpoint of a step; with the runs that its weights came from."""
     if run_dir not in survey.runs:
         survey.runs.append(run_dir)
-    runs = [_run(run_dir, [], survey, until=step)]
-    while (before := _run_before(runs[-1], survey)) is not None and before not in [Path(run.run_dir) for run in runs]:
-        runs.append(_run(before, [], survey))
+    runs = [traced_run(run_dir, [], survey, until=step)]
+    while (before := run_before(runs[-1], survey)) is not None and before not in [Path(run.run_dir) for run in runs]:
+        runs.append(traced_run(before, [], survey))
     if step is not None:
         runs[0] = replace(
             runs[0],
@@ -160,7 +155,7 @@ def _of_run(wanted: str, kind: str, run_dir: Path, survey: Survey, step: int | N
 def _of_export(wanted: str, folder: Path, lineage: ExportLineage, survey: Survey) -> Trace:
     """Of an export: the run whose checkpoints it states, by their hashes where the run has moved."""
     candidates = [Path(lineage.run_dir), *survey.runs]
-    run_dir = next((each for each in candidates if _has_made(each, lineage)), None)
+    run_dir = next((each for each in candidates if has_made(each, lineage)), None)
     if run_dir is None:
         raise InputError(
             f"{folder}: an export of {lineage.run} ({lineage.run_dir}), of steps {', '.join(map(str, lineage.steps))}; "
@@ -170,19 +165,6 @@ def _of_export(wanted: str, folder: Path, lineage: ExportLineage, survey: Survey
     export = TracedExport(str(folder.resolve()), lineage.form, tuple(lineage.steps), there=True)
     runs = (replace(found.runs[0], exports=(export,)), *found.runs[1:])
     return replace(found, runs=runs)
-
-
-def _has_made(run_dir: Path, lineage: ExportLineage) -> bool:
-    """Whether a run has one of the checkpoints, or had them by its name where retention has removed them."""
-    for step, hashed in lineage.complete.items():
-        complete = folder_of(run_dir, int(step)) / COMPLETE if step.isdecimal() else run_dir
-        if complete.is_file() and describe(complete)["xxh3_128"] == hashed:
-            return True
-    return (
-        is_run(run_dir)
-        and str(run_dir) == lineage.run_dir
-        and not any(folder_of(run_dir, step).is_dir() for step in lineage.steps)
-    )
 
 
 def _trace(
@@ -206,112 +188,3 @@ def _traced_set(fingerprint: str, survey: Survey, runs: Sequence[TracedRun]) -> 
     licences = sorted({group.licence or NOT_STATED for group in manifest.sources})
     counts = (manifest.documents, manifest.tokens, len(manifest.shards))
     return TracedSet(fingerprint, manifest.name, str(manifest.folder), *counts, tuple(licences))
-
-
-# --------------------------------------------------------------------------------------------------------------- runs
-
-
-def _runs_after(survey: Survey, documents: Sequence[TracedDocument], concerns: Concerns) -> list[TracedRun]:
-    """The runs that have read what is traced, what was saved after that; and the runs that began with such weights."""
-    runs = {run_dir: _run(run_dir, documents, survey) for run_dir in survey.runs}
-    found: dict[Path, TracedRun] = {}
-    for run_dir, run in runs.items():
-        if (first := concerns(run)) is not None:
-            found[run_dir] = _from_step(run, first)
-    for _ in runs:  # by generations
-        new = {
-            run_dir: run
-            for run_dir, run in runs.items()
-            if run_dir not in found and any(_began_with(run, each) for each in found.values())
-        }
-        found |= new
-        if not new:
-            break
-    return list(found.values())
-
-
-def _from_step(run: TracedRun, first: int) -> TracedRun:
-    return replace(
-        run,
-        checkpoints=tuple(each for each in run.checkpoints if each.step >= first),
-        exports=tuple(each for each in run.exports if any(step >= first for step in each.steps)),
-    )
-
-
-def _began_with(run: TracedRun, other: TracedRun) -> bool:
-    """Whether a run's first weights are another's, by a checkpoint or an export that is traced."""
-    if run.begun_from is None:
-        return False
-    folder, _, step = run.begun_from.partition("@")
-    place = str(Path(folder).resolve())
-    if place in [export.folder for export in other.exports]:
-        return True
-    steps = [each.step for each in other.checkpoints]
-    return place == other.run_dir and (int(step) in steps if step.isdecimal() else bool(steps))
-
-
-def _run_before(run: TracedRun, survey: Survey) -> Path | None:
-    """The run whose weights another began with, where it is on this disk."""
-    if run.begun_from is None:
-        return None
-    folder = Path(run.begun_from.partition("@")[0])
-    if folder.is_dir() and is_run(folder):
-        return folder.resolve()
-    lineage = read_lineage(folder)
-    if lineage is None:
-        return None
-    return next((each for each in (Path(lineage.run_dir), *survey.runs) if _has_made(each, lineage)), None)
-
-
-def _run(run_dir: Path, documents: Sequence[TracedDocument], survey: Survey, *, until: int | None = None) -> TracedRun:
-    """A run, with all of its checkpoints and exports; what it has taken `until` a step, or until now."""
-    values = run_values(run_dir)
-    begun = values.get("checkpoint.fork_from") or values.get("model.init_from")
-    takes: tuple[TakenRows, ...] = ()
-    readings: tuple[DocumentReading, ...] = ()
-    problem, step, state = None, until or 0, "?"
-    try:
-        status = read_status(run_dir)
-        state, step = status.state, until if until is not None else status.step or 0
-        history = read_history(run_dir)
-        if history is not None and step:
-            read = ReadRun(run_dir, read_config(run_dir), history, step)
-            takes = tuple(rows_taken(read))
-            readings = tuple(document_readings(read, documents, _by_fingerprint(survey)))
-    except (BanyanError, OSError) as error:
-        problem = str(error)
-    checkpoints = tuple(
-        TracedCheckpoint(
-            each, str(folder_of(run_dir, each)), find_problem(folder_of(run_dir, each), hashes=False) is None
-        )
-        for each in list_steps(run_dir)
-    )
-    return TracedRun(
-        str(values.get("run.name") or run_dir.name),
-        str(run_dir),
-        state,
-        step,
-        takes,
-        readings,
-        checkpoints,
-        tuple(_exports(run_dir, survey)),
-        str(begun) if begun else None,
-        problem,
-    )
-
-
-def _by_fingerprint(survey: Survey) -> dict[str, Manifest]:
-    return {manifest.fingerprint: manifest for manifest in survey.datasets}
-
-
-def _exports(run_dir: Path, survey: Survey) -> list[TracedExport]:
-    """Those that the run has noted, and those on this disk that state one of its checkpoints."""
-    found = {
-        each.folder: TracedExport(each.folder, each.form, each.steps, Path(each.folder).is_dir())
-        for each in read_noted(run_dir)
-    }
-    for folder in survey.exports:
-        lineage = read_lineage(folder)
-        if lineage is not None and str(folder) not in found and _has_made(run_dir, lineage):
-            found[str(folder)] = TracedExport(str(folder), lineage.form, tuple(lineage.steps), there=True)
-    return list(found.values())
