@@ -94,6 +94,11 @@ def test_rows_are_those_of_tars_read_by_ranges_out_of_a_cache_of_a_window_and_a_
     assert 0 < max(kept) <= most
 
 
+def test_an_index_at_a_url_whose_tars_are_read_by_ranges(site, cache):
+    assert rows_of(settings(f"{site.url}/index", cache, cache_bytes=0)) == site.rows
+    assert not list(cache.rglob("*.tar"))
+
+
 def test_a_tar_is_fetched_once_for_a_node_and_used_again_at_the_next_start(site, cache, monkeypatch):
     asked = settings(site.index, cache)
     found = rows_of(asked, rank=0, world_size=2) | rows_of(asked, rank=1, world_size=2)
@@ -134,7 +139,9 @@ def bad_tar(index):
     return number, touching.tolist(), places
 
 
-@pytest.mark.parametrize("how", ["changed", "missing", "short"])
+@pytest.mark.parametrize(
+    "how", ["changed", *(pytest.param(how, marks=pytest.mark.full) for how in ("missing", "short"))]
+)
 def test_a_bad_tar_stops_the_run_by_name(site, cache, how, capfd):
     tar = site.tar(4)
     changed(tar) if how == "changed" else tar.unlink() if how == "missing" else tar.write_bytes(tar.read_bytes()[:-512])
