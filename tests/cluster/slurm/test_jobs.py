@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.cluster.slurm.arrays import PrepareArrays
 from tests.cluster.slurm.jobs import ON_CPUS, SCRIPTS, banyan, submit_pretrain, write_setup
 from tests.corpus import write_texts
 from tests.prepared import prepare, shard_files, write_jsonl
@@ -158,32 +159,11 @@ def test_a_job_array_prepares_together_whatever_becomes_of_its_elements(cluster,
     out = tmp_path / "out"
     keys = ["data.validation_fraction=0.0", "data.shard_bytes=20000", "data.block_tokens=1000", "data.name=custom"]
     keys += [f"data.input=[{','.join(map(str, texts))}]", f"data.output={out}", "data.tokenizer.train.vocab_size=300"]
-    export = f"--export=ALL,BANYAN_SETUP={write_setup(tmp_path)}"
-
-    def submit(elements):
-        options = [f"--array={elements}", "--cpus-per-task=3", export]
-        return cluster.submit(*options, str(SCRIPTS / "prepare.sbatch"), *keys, folder=tmp_path)
-
-    def element(array, number):
-        jobs = [job for job in cluster.jobs() if job.get("ArrayJobId") == array]
-        return next((job for job in jobs if job["ArrayTaskId"] == number), None)
-
-    def log():
-        return "\n".join(path.read_text() for path in sorted(tmp_path.glob("banyan-prepare-*.log")))
-
-    array = submit("0-1")
+    arrays = PrepareArrays(cluster, tmp_path, keys, cpus=3)
+    array = arrays.submit("0-1")
     cluster.wait_for(lambda: len(list(out.glob("train/*.tar"))) > 3, "shards", 120)
-    job = element(array, "1")["JobId"]
-    if victim == "requeued":
-        cluster.run(["scontrol", "requeue", job])
-        cluster.start_now(job)
-    else:
-        cluster.run(["scancel", f"{array}_1"])
-    cluster.wait_for(lambda: element(array, "0")["JobState"] == "COMPLETED", "the other element", 240)
-    if victim == "requeued":
-        assert cluster.wait(job, timeout_s=120)["JobState"] == "COMPLETED", log()
-    assert shard_files(out) == shard_files(prepare(texts, tmp_path / "calm", workers=2)), log()
-    assert {path.name for path in out.iterdir()} == {"train", "plan.json"}, log()
-    late = submit("7")
-    cluster.wait_for(lambda: (element(late, "7") or {}).get("JobState") == "COMPLETED", "a late element", 60)
-    assert "up to date" in log()
+    arrays.disturb(array, victim)
+    assert shard_files(out) == shard_files(prepare(texts, tmp_path / "calm", workers=2)), arrays.log()
+    assert {path.name for path in out.iterdir()} == {"train", "plan.json"}, arrays.log()
+    arrays.wait_for(arrays.submit("7"), "7", 60)
+    assert "up to date" in arrays.log()

@@ -1,19 +1,17 @@
 """gs:// by an emulator of Google's storage, hf:// by a stand-in for the Hub: the same rows as of the folder."""
 
-import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
-from contextlib import contextmanager
 from urllib.parse import parse_qs, quote
 from urllib.request import Request, urlopen
 
 import pytest
 
 from tests.corpus import make_dataset
-from tests.data.text.servers import PlainHandler, served
+from tests.data.text.servers import served_folder
+from tests.data.text.stores import HubHandler
 from trainer.config import Data
 from trainer.data.tokens.datasets import open_training
 from trainer.machine.host import free_port
@@ -78,63 +76,25 @@ def test_a_bucket_of_google(data, rows, tmp_path):
         server.stop()
 
 
-class Hub(PlainHandler):
-    """What huggingface_hub asks of the Hub to list and read the files of a data set, owner/name at its branch main."""
+class OneDataset(HubHandler):
+    """The Hub, which has owner/name alone, and is asked for files by their paths as well."""
 
     def do_GET(self):
-        path = self.path.partition("?")[0]
-        listed = re.fullmatch("/api/datasets/owner/name/tree/main/?(.*)", path)
-        read = re.fullmatch("/datasets/owner/name/resolve/main/(.*)", path)
-        if re.fullmatch("/api/datasets/owner/name(/revision/main)?", path):
-            self._say({"_id": "0", "id": "owner/name", "sha": "0" * 40, "siblings": []})
-        elif listed and (self.root / listed[1]).is_dir():
-            self._say([self._described(each) for each in sorted((self.root / listed[1]).iterdir())])
-        elif read and (self.root / read[1]).is_file():
-            self._give((self.root / read[1]).read_bytes())
+        if "/owner/name/" in f"{self.path}/":
+            super().do_GET()
         else:
-            self._send(b"", 404, {"X-Error-Code": "EntryNotFound" if "owner/name" in path else "RepoNotFound"})
-
-    do_HEAD = do_GET
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
     def do_POST(self):
         asked = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-        paths = [self.root / name for name in asked["paths"]]
-        self._say([self._described(path) for path in paths if path.exists()])
-
-    def _described(self, path):
-        name = path.relative_to(self.root).as_posix()
-        if path.is_dir():
-            return {"type": "directory", "path": name, "oid": "0" * 40, "size": 0}
-        oid = hashlib.sha1(path.read_bytes()).hexdigest()
-        return {"type": "file", "path": name, "oid": oid, "size": path.stat().st_size}
-
-    def _say(self, value):
-        self._send(json.dumps(value).encode(), 200, {"Content-Type": "application/json"})
-
-    def _give(self, content):
-        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        first, last = (int(asked[1]), int(asked[2])) if asked else (0, len(content) - 1)
-        part = content[first : last + 1]
-        self._send(part, 206 if asked else 200, {"Content-Range": f"bytes {first}-{last}/{len(content)}"})
-
-    def _send(self, content, status, headers):
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(content))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-
-@contextmanager
-def hub(folder):
-    handler = type("Handler", (Hub,), {"root": folder})
-    with served(handler) as url:
-        yield url
+        self.reply([self._item(*found) for found in self.files_below("") if found[0] in asked["paths"]])
 
 
 def test_a_data_set_on_the_hub(data, rows, tmp_path):
-    with hub(data) as url:
+    with served_folder(data, OneDataset) as url:
         asked = {"HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_none"}
         urls = [f"hf://datasets/owner/{name}" for name in ("name", "other")]
         found, refused = read(tmp_path / "cache", *urls, **asked)

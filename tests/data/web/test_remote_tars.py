@@ -14,11 +14,11 @@ from tests.corpus import write_texts
 from tests.data.remote.store import Store, serving
 from tests.data.remote.test_remote_shards import ROWS, STEPS, loader_of, rows_of, settings, start_again, targets_of
 from tests.data.web.wds import index_wds, write_wds
-from trainer.config import Data
+from trainer.config import Data, ValidationSet
 from trainer.data.remote.fetcher import BadShard
-from trainer.data.tokens.datasets import open_training
+from trainer.data.tokens.datasets import open_training, open_validation
 from trainer.data.tokens.loader import IGNORED
-from trainer.errors import InputError
+from trainer.errors import ConfigError, InputError
 
 SIZES = (1, 12, 1, 1, 20, 9, 30, 2, 24, 10, 14, 8)  # rows go on from tar to tar, and over some
 
@@ -94,6 +94,13 @@ def test_rows_are_those_of_tars_read_by_ranges_out_of_a_cache_of_a_window_and_a_
     assert 0 < max(kept) <= most
 
 
+def test_an_index_at_a_url_whose_tars_are_read_by_ranges(site, cache):
+    assert rows_of(settings(f"{site.url}/index", cache, cache_bytes=0)) == site.rows
+    assert not list(cache.rglob("*.tar"))
+    with pytest.raises(ConfigError, match=r"data\.on_bad_shard=retry with data\.cache_bytes=0"):
+        open_training(settings(site.index, cache, cache_bytes=0, on_bad_shard="retry"))
+
+
 def test_a_tar_is_fetched_once_for_a_node_and_used_again_at_the_next_start(site, cache, monkeypatch):
     asked = settings(site.index, cache)
     found = rows_of(asked, rank=0, world_size=2) | rows_of(asked, rank=1, world_size=2)
@@ -134,7 +141,9 @@ def bad_tar(index):
     return number, touching.tolist(), places
 
 
-@pytest.mark.parametrize("how", ["changed", "missing", "short"])
+@pytest.mark.parametrize(
+    "how", ["changed", *(pytest.param(how, marks=pytest.mark.full) for how in ("missing", "short"))]
+)
 def test_a_bad_tar_stops_the_run_by_name(site, cache, how, capfd):
     tar = site.tar(4)
     changed(tar) if how == "changed" else tar.unlink() if how == "missing" else tar.write_bytes(tar.read_bytes()[:-512])
@@ -208,6 +217,13 @@ def test_a_mount_is_fetched_where_a_cache_is_given(tmp_path):
 def test_a_cache_below_a_window_and_the_index_is_refused(site, cache):
     with pytest.raises(InputError, match=r"data\.cache_bytes=1000: .*data\.shuffle_shards=2"):
         open_training(settings(f"{site.url}/index", cache, cache_bytes=1000))
+    (validation,) = open_validation(
+        settings(None, cache, cache_bytes=1000, validation={"own": ValidationSet(str(site.index))})
+    )
+    with pytest.raises(
+        InputError, match=r"data\.cache_bytes=1000: .*/tars/000000\.tar alone has [\d,]+ bytes; raise it"
+    ):
+        validation.row(0, 0)
 
 
 def test_an_index_at_a_url_that_is_another_is_refused(site, cache):

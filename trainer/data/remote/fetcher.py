@@ -94,11 +94,19 @@ class Fetcher:
             self._changed.notify_all()
 
     def acquire(self, shard: CachedShard) -> None:
-        """Returns once a shard is there, whole, and held. BadShard or StorageError, a line, where it can't be had."""
+        """Returns once a shard is there, whole, and held.
+
+        BadShard or StorageError, a line, where it can't be had; InputError where the cache is too small for it alone.
+        """
         if self.cache.hold(shard):
             return
         if shard in self._given_up:
             raise BadShard(self._line_of(shard, 0.0))
+        if shard.shard.bytes > self.cache.most_bytes:
+            raise InputError(
+                f"data.cache_bytes={self.cache.most_bytes}: {shown_url(shard.address)} alone has {shard.shard.bytes:,} "
+                "bytes; raise it."
+            )
         began = said = time.monotonic()
         with self._changed:
             self._urgent[shard] = self._urgent.get(shard, 0) + 1

@@ -13,7 +13,7 @@ import numpy as np
 
 from trainer.data.remote.cached_shard import CachedShard
 from trainer.data.remote.fetcher import Fetcher, fetcher_of
-from trainer.data.remote.fetching import Fetching
+from trainer.data.remote.fetching import STOP, Fetching
 from trainer.data.remote.mirror import mirror_files
 from trainer.data.remote.origin import BadFile, fetch_all
 from trainer.data.remote.remote_shards import HeldFile, RemoteShards
@@ -27,6 +27,7 @@ from trainer.data.web.columns import BYTES, KIND, OFFSET, RECORD, TEXT_HIGH, TEX
 from trainer.data.web.members import content_of_document
 from trainer.data.web.reader import IndexedTar, hash_content
 from trainer.data.web.source_file import SourceFile, describe_change, shown_address
+from trainer.errors import require
 from trainer.machine.durable import write_bytes
 
 SUM = ".sha256"  # beside a tar of the cache, of what came
@@ -41,7 +42,14 @@ def open_tars(manifest: Manifest, address: str | None, fetching: Fetching) -> Sh
         files = {shard.file: (index_bytes(shard.documents), shard.sha256) for shard in manifest.shards}
         mirror_files(manifest.folder, address, files)
     lies_elsewhere = any(is_remote(shard.indexed.address) for shard in manifest.shards if shard.indexed)
-    if fetching.cache_bytes == 0 or not (lies_elsewhere or fetching.cache is not None):
+    if not (lies_elsewhere or fetching.cache is not None):
+        return Shards(manifest)
+    if fetching.cache_bytes == 0:
+        require(
+            fetching.on_bad_shard == STOP,
+            f"data.on_bad_shard={fetching.on_bad_shard} with data.cache_bytes=0: what is read by ranges is waited for "
+            "by each request alone, and nothing of it is skipped; give the cache room, or leave data.on_bad_shard out.",
+        )
         return Shards(manifest)
     return RemoteTars(manifest, address, fetcher_of(fetching), on_bad_shard=fetching.on_bad_shard)
 
