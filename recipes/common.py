@@ -12,7 +12,7 @@ Record = dict[str, Any]
 
 
 def write_records(path: str, records: Iterable[Mapping[str, Any]]) -> None:
-    """JSON lines, in the folder of the recipe; a file that has them stays as it is, so that what was made of it does."""
+    """JSON lines, in the folder of the recipe; a file that has them already stays as it is."""
     content = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
     if not Path(path).is_file() or Path(path).read_bytes() != content:
         Path(path).write_bytes(content)
