@@ -12,8 +12,10 @@ Record = dict[str, Any]
 
 
 def write_records(path: str, records: Iterable[Mapping[str, Any]]) -> None:
-    """JSON lines, in the folder of the recipe."""
-    Path(path).write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), "utf-8")
+    """JSON lines, in the folder of the recipe; a file that has them already stays as it is."""
+    content = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+    if not Path(path).is_file() or Path(path).read_bytes() != content:
+        Path(path).write_bytes(content)
 
 
 def read_records(path: str) -> list[Record]:

@@ -130,6 +130,8 @@ def _heading(candidate: Candidate, cluster: Cluster) -> Iterable[str]:
         f"step: {_counted(layout.data_ranks, 'data rank')}{shared}, {_counted(layout.micro_steps, 'micro-step')} of "
         f"{layout.micro_batch}"
     )
+    if config.train.batch_ramp or config.data.length_ramp:
+        yield "           the largest step, which the ramps lead up to; memory and time are its"
 
 
 def _correction(measured: RunMeasure) -> str:

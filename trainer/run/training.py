@@ -183,7 +183,8 @@ def train(config: Pretrain, stops: StopRequests, lock: RunLock, watchdog: Watchd
     if mesh.is_main:
         if reader:
             print(f"going on from {reader.folder}", flush=True)
-        for line in filter(None, (dataset.describe_packing() for dataset in training)):
+        ramp = history.ramp_in_words(progress.step, config.data.sequence_length)
+        for line in filter(None, (ramp, *(dataset.describe_packing() for dataset in training))):
             print(line, flush=True)
         for cut in filter(None, (cut_in_words(dataset, config.evaluate) for dataset in validation + test)):
             print(cut, flush=True)

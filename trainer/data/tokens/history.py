@@ -151,6 +151,19 @@ class History:
         step = stretch.step + 1 + (position - stretch.position) // stretch.batch_size
         return None if following and step > following[0].step else step
 
+    def ramp_in_words(self, step: int, sequence_length: int) -> str | None:
+        """The stretches after `step`, where ramps lead to others; None where all steps to come are alike."""
+        coming = [stretch for stretch in self.stretches if stretch.step >= step]
+        if len(coming) < 2 and not any(stretch.length for stretch in coming):
+            return None
+        first = self.stretch_of(step + 1)
+        told = []
+        for stretch in dict.fromkeys((first, *coming)):
+            length = stretch.length or sequence_length
+            rows = stretch.batch_size * sequence_length // length
+            told.append(f"from step {max(stretch.step, step) + 1}: {rows:,} rows of {length:,}")
+        return f"ramp: {'; '.join(told)}"
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object; from_json's inverse. What was bad is in it where there is some."""
         record: dict[str, Any] = {
