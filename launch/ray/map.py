@@ -46,6 +46,8 @@ def spread(workers: int, cpus: float, folder: str | None) -> Map:
     source = KEYRING.source
 
     def call(function: Any, item: Any) -> Any:
+        from trainer.machine.sealing.keyring import KEYRING  # this process's: Ray would send the driver's along
+
         KEYRING.use(source)
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the tasks are the parallelism
         if folder is not None:

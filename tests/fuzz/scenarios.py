@@ -460,7 +460,8 @@ def _generate() -> VerbSubject:
 
 
 def _export() -> VerbSubject:
-    scenario = _reader("export", judge=same_export, writes=(f"{BOX}/run/export",), observe=observe_export)
+    writes = (f"{BOX}/run/export", f"{BOX}/run/exports.jsonl")
+    scenario = _reader("export", judge=same_export, writes=writes, observe=observe_export)
     return VerbSubject((make_data, make_run), ("trainer.verbs.export", *LAUNCH), {"export": scenario})
 
 
