@@ -69,7 +69,7 @@ def _with_card(folder: Path) -> LocalSet:
 
     A card has samples of the texts: encrypted data go without one.
     """
-    if any(getattr(read_manifest(each), "encryption", ()) for each in datasets_in(folder)):
+    if any(read_manifest(each).encryption for each in datasets_in(folder)):
         say("card", "none: the data are encrypted, and a card would show some of them")
         return describe_set(folder)
     if all((folder / name).is_file() for name in CARD_FILES):

@@ -8,6 +8,8 @@ from tests.cluster.ray.daemons import wait_until
 from tests.killed import large_files
 from tests.planted import evaluation_set, overrides, real_texts, write_corpus
 from tests.prepared import prepare, shard_files, write_folder
+from trainer.data.tokens.manifest import read_manifest
+from trainer.machine.sealing.plaintext import is_sealed
 from trainer.verbs.prepare import main
 
 SETTINGS = ["data.validation_fraction=0", "data.shard_bytes=20000", "data.block_tokens=1000"]
@@ -52,3 +54,23 @@ def test_a_planted_corpus_is_the_same_with_workers_killed(daemons, tmp_path):
     assert driver.wait() == 0
     assert main(compose("prepare", [*overrides(corpus, evaluation, tmp_path / "local"), "data.workers=1"])) == 0
     assert shard_files(tmp_path / "ray") == shard_files(tmp_path / "local")
+
+
+@pytest.mark.full
+def test_workers_encrypt_with_the_users_key(daemons, tmp_path):
+    texts, key = write_folder(tmp_path / "texts", 300), tmp_path / "key"
+    key.touch(mode=0o600)
+    key.write_text("5a" * 32)
+    driver = daemons.banyan(
+        *("prepare", "launch=ray", f"data.input={texts}", f"data.output={tmp_path / 'ray'}", *SETTINGS),
+        f"data.encryption.key_file={key}",
+        log=tmp_path / "driver.log",
+    )
+    assert driver.wait() == 0
+    shards = list((tmp_path / "ray" / "train").glob("*.tar"))
+    assert shards
+    assert all(is_sealed(shard) for shard in shards)
+    fingerprints = [
+        read_manifest(folder / "train").fingerprint for folder in (tmp_path / "ray", prepare(texts, tmp_path / "local"))
+    ]
+    assert fingerprints[0] == fingerprints[1]
