@@ -5,12 +5,19 @@ import pytest
 from trainer.config import Data, TextSource
 from trainer.config.clean import Clean
 from trainer.config.data import EXAMPLES, FORMATS
+from trainer.config.modalities import Modality
 from trainer.config.values import check_values
 from trainer.data.examples.formats import READERS
+from trainer.data.examples.segments import SEGMENTS
 from trainer.data.text import formats
 from trainer.errors import ConfigError
 from trainer.rules.examples import check_examples
 from trainer.rules.sources import inputs_of
+
+
+def data_of(kind, **settings):
+    """Data of a kind of examples, with what that can't be without."""
+    return Data(input=["a"], format=kind, modalities={"audio": Modality(8)} if kind == SEGMENTS else {}, **settings)
 
 
 def refusal(check, data):
@@ -22,10 +29,10 @@ def refusal(check, data):
 
 def test_one_key_names_formats_of_files_and_kinds_of_examples():
     assert FORMATS == formats.FORMATS
-    assert set(EXAMPLES) == READERS.keys()
+    assert set(EXAMPLES) == READERS.keys() | {SEGMENTS}
     assert not set(FORMATS) & set(EXAMPLES)
     for name in (None, *FORMATS, *EXAMPLES):
-        data = Data(input=["a"], format=name)
+        data = data_of(name)
         check_values(data, "data.")
         check_examples(data)
         assert data.has_examples == (name in EXAMPLES)
@@ -45,7 +52,7 @@ def test_one_key_names_formats_of_files_and_kinds_of_examples():
     ],
 )
 def test_what_is_for_text_is_refused_with_examples(kind, setting, named):
-    said = refusal(check_examples, Data(input=["a"], format=kind, **setting))
+    said = refusal(check_examples, data_of(kind, **setting))
     assert said.startswith(named)
     assert f"data.format={kind}" in said
 

@@ -94,7 +94,7 @@ def slices(config, tensor):
 
 def assert_within_budgets(counts, held, *, stage, data_ranks):
     largest_part = max(held)
-    assert counts["opened"] <= MOST_OPENED, counts["files"]
+    assert counts["opened"] <= MOST_OPENED, "\n".join(counts["files"])
     assert counts["groups"] <= MOST_GROUPS
     assert sum(counts["collectives"].values()) <= MOST_COLLECTIVES
     assert sum(counts["store"].values()) <= MOST_STORE_CALLS

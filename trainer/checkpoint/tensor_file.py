@@ -36,13 +36,15 @@ class TensorFile:
     """A file of 1-D fp32 tensors. InputError, or what safetensors raises, where it isn't one."""
 
     def __init__(self, path: Path) -> None:
-        self._name = path.name
-        self._sealed = open_regular(path) if is_sealed(path) else None
-        if self._sealed is None:
-            from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
+        self._name, self._sealed = path.name, None
+        try:
             self._mapped = safe_open(path, framework="pt")
-        else:
+        except SafetensorError:
+            if not is_sealed(path):
+                raise
+            self._sealed = open_regular(path)
             self._begin, self._header = _read_header(path.name, self._sealed)
 
     def tensor(self, name: str) -> npt.NDArray[np.float32] | SealedTensor:

@@ -60,7 +60,7 @@ def test_only_names_that_differ_are_left_to_transformers(tmp_path):
 def test_weights_that_are_not_the_model_s_are_refused(tmp_path):
     save_other(tmp_path, "gpt2")
     config = Model(path=str(tmp_path), overrides={"n_layer": 3})
-    with pytest.raises(InputError, match=r"transformer.h.2.*is missing"):
+    with pytest.raises(InputError, match=r"transformer.h.2.*is not there"):
         open_inner_weights(config, parameter_shapes(config))
 
 
