@@ -32,10 +32,11 @@ class Tags(html.parser.HTMLParser):
 
 
 def endless(folder):
-    """A model whose likeliest token is never an end."""
+    """A model whose likeliest token is never an end, and far likelier than all others: it is drawn at any temperature."""
     model = make_folder(folder, max_position_embeddings=4096)
     tokenizer = load_tokenizer(folder)
     with torch.no_grad():
+        model.lm_head.weight *= 100
         for end in (tokenizer.end_of_text_id, *tokenizer.encode("<|im_end|>")):
             model.lm_head.weight[end] = 0
     model.save_pretrained(folder)

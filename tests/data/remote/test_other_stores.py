@@ -95,7 +95,7 @@ class OneDataset(HubHandler):
 
 def test_a_data_set_on_the_hub(data, rows, tmp_path):
     with served_folder(data, OneDataset) as url:
-        asked = {"HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_none"}
+        asked = {"HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_none"}
         urls = [f"hf://datasets/owner/{name}" for name in ("name", "other")]
         found, refused = read(tmp_path / "cache", *urls, **asked)
         assert found == rows
