@@ -32,7 +32,7 @@ class Tags(html.parser.HTMLParser):
 
 
 def endless(folder):
-    """A model whose likeliest token is never an end, and far likelier than all others: it is drawn at any temperature."""
+    """A model whose likeliest token is never an end, and so much likelier that it is drawn at any temperature."""
     model = make_folder(folder, max_position_embeddings=4096)
     tokenizer = load_tokenizer(folder)
     with torch.no_grad():
