@@ -7,23 +7,14 @@ DIR is a dataset (it holds manifest.json) or an output of prepare, whose train a
 
 from __future__ import annotations
 
-import json
-import sys
+import importlib
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
-from trainer.config.run import Run
 from trainer.data.clean.fate import find_fates
-from trainer.data.labels import settings as label_settings
-from trainer.data.labels.accuracy import compare_with_gold
-from trainer.data.labels.agreement import find_disagreements, measure_agreement
-from trainer.data.labels.records import read_labels
-from trainer.data.rekey import encrypt_anew, rekey
-from trainer.data.text.plan import FILE as PLAN
-from trainer.data.text.plan import exclusive, read_plan
+from trainer.data.text.plan import read_plan
 from trainer.data.tokens.manifest import Manifest, datasets_in, read_manifest
 from trainer.data.tokens.modalities import as_text
 from trainer.data.tokens.shard_index import build_index, hash_index, write_index
@@ -34,13 +25,9 @@ from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.data.tokens.verify import verify
 from trainer.data.web.index_again import index_again
 from trainer.errors import ConfigError, InputError
-from trainer.machine.durable import write_json
-from trainer.machine.sealing.user_key import KeySource
 from trainer.machine.terminal import one_line, show
-from trainer.report.labels import LabelReport, label_report_as_json, label_report_lines
 from trainer.run.directory import require_run_dir
-from trainer.run.lock import RunLock
-from trainer.run.subcommand import choose_command, split_arguments
+from trainer.run.subcommand import choose_command
 
 SHOWN_DOCUMENTS = 3
 SHOWN_CHARACTERS = 1000
@@ -272,100 +259,16 @@ def _thresholds(arguments: list[str]) -> int:
     return 0
 
 
-# ----------------------------------------------------------------------------------------------------------- rekey
+# ------------------------------------------------------------------------------------------- commands of other rooms
 
 
-def _rekey(arguments: list[str]) -> int:
-    """Gives what is encrypted another user's key."""
-    usage = "banyan data rekey DIR data.encryption.key_file=OLD new.key_file=NEW [full=true]"
-    defaults = {"new.key_file": "", "new.key_env": "", "new.key_command": "", "full": "false"}
-    folders, given = split_arguments(arguments, defaults, usage)
-    file, variable, command = (given[f"new.{name}"] or None for name in ("key_file", "key_env", "key_command"))
-    new = KeySource.of(file, variable, command, "new")
-    if len(folders) != 1 or new is None or given["full"] not in ("true", "false"):
-        raise ConfigError(f"usage: {usage}.")
-    folder = Path(folders[0]).expanduser()
-    if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder; name an output of prepare, or a run directory.")
-    with ExitStack() as stack:
-        if (folder / "checkpoints").is_dir():
-            stack.enter_context(RunLock()).take(folder, Run().lock_timeout_s)
-        if (folder / PLAN).is_file():
-            stack.enter_context(exclusive(folder))
-        changed = rekey(folder, new)
-        show(f"{folder}: the new key opens it, the old one doesn't any more ({changed} files rewritten)")
-        if given["full"] == "true":
-            show(f"{folder}: {encrypt_anew(folder)} files encrypted anew")
-    return 0
+def _room(module: str, name: str) -> Callable[[list[str]], int]:
+    """A function of trainer.run, which is imported when it is asked for."""
 
+    def command(arguments: list[str]) -> int:
+        return int(getattr(importlib.import_module(f"trainer.run.{module}"), name)(arguments))
 
-# --------------------------------------------------------------------------------------------------------- sharing
-
-
-def _push(arguments: list[str]) -> int:
-    """Sends a set to a store."""
-    from trainer.run.data_sharing import push_data
-
-    return push_data(arguments)
-
-
-def _pull(arguments: list[str]) -> int:
-    """Fetches a set from a store."""
-    from trainer.run.data_sharing import pull_data
-
-    return pull_data(arguments)
-
-
-def _list(arguments: list[str]) -> int:
-    """Prints the sets in a store."""
-    from trainer.run.data_sharing import list_data
-
-    return list_data(arguments)
-
-
-def _trace(arguments: list[str]) -> int:
-    """Prints what data became, and what a model was made from."""
-    from trainer.run.data_trace import trace_data
-
-    return trace_data(arguments)
-
-
-# ---------------------------------------------------------------------------------------------------------- labels
-
-
-def _labels(arguments: list[str]) -> int:
-    """Checks annotated data, and measures accuracy and agreement; 2 if a record isn't as the schema says."""
-    if arguments[:1] in ([], ["-h"], ["--help"]):
-        print(label_settings.HELP, end="")
-        return 0 if arguments else 2
-    settings = label_settings.read_settings(arguments)
-    labelled = read_labels(settings.file, settings.stated.kind, settings.names, settings.schema)
-    files = [labelled]
-    if settings.gold is not None:
-        files.append(read_labels(settings.gold, labelled.schema.kind, settings.names, settings.schema))
-    whole = not any(file.wrong for file in files)
-    report = LabelReport(
-        labelled,
-        compare_with_gold(*files) if whole and settings.gold is not None else None,
-        measure_agreement(labelled, settings.distance) if whole else None,
-        find_disagreements(labelled) if whole else [],
-    )
-    if settings.json not in (None, "-"):
-        write_json(Path(settings.json).expanduser(), label_report_as_json(report))
-    if settings.json == "-":
-        show(json.dumps(label_report_as_json(report), indent=1, ensure_ascii=False))
-    elif whole:
-        for line in label_report_lines(report, settings.listed):
-            show(line)
-    for file in files:
-        for problem in file.problems[: settings.listed]:
-            show(one_line(f"{file.path}, {problem}"), file=sys.stderr)
-        if file.wrong:
-            raise InputError(
-                f"{file.path}: {file.wrong:,} problem{'s' * (file.wrong > 1)} in {file.records:,} records; mend them: "
-                "accuracy and agreement can only be told of records that are as the schema says."
-            )
-    return 0
+    return command
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
@@ -376,10 +279,10 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "at": _at,
     "why": _why,
     "thresholds": _thresholds,
-    "rekey": _rekey,
-    "push": _push,
-    "pull": _pull,
-    "ls": _list,
-    "trace": _trace,
-    "labels": _labels,
+    "rekey": _room("data_key", "change_key"),
+    "push": _room("data_sharing", "push_data"),
+    "pull": _room("data_sharing", "pull_data"),
+    "ls": _room("data_sharing", "list_data"),
+    "trace": _room("data_trace", "trace_data"),
+    "labels": _room("data_labels", "judge_annotations"),
 }
