@@ -1,6 +1,7 @@
 """What `banyan status` and `banyan logs` say of a run on a Ray cluster, from its wait for room to its end."""
 
 import json
+import re
 
 import psutil
 import pytest
@@ -48,7 +49,8 @@ def test_a_run_is_followed_from_its_wait_for_room_to_its_end(daemons, corpus, tm
     assert status.main([str(run_dir), "format=json"]) == 0
     (told,) = json.loads(capsys.readouterr().out)
     assert (told["state"], told["reason"]) == ("stopped", "stopped: signal")
-    assert "rank 1" in told["restarts"][0]["reason"], told["restarts"]
+    # of two ranks, one killed and one that lost its peer, Ray tells of the first that it hears of
+    assert re.match(r"rank [01] ", told["restarts"][0]["reason"]), told["restarts"]
     assert logs.main([str(run_dir), "lines=1000"]) == 0
     assert "stopped (signal) after step" in capsys.readouterr().out
 
