@@ -123,9 +123,12 @@ def test_a_full_disk_is_named(daemons, tmp_path):
 
 
 @pytest.mark.full
-def test_a_clock_that_is_off_is_named(daemons, tmp_path):
-    preloaded = {**another_time(tmp_path, 300), "RAY_LD_PRELOAD_ON_WORKERS": "1"}  # or Ray's workers are spared it
-    with bad_node(daemons, **preloaded):
+def test_a_clock_that_is_off_is_named(daemons, tmp_path, monkeypatch):
+    clock = another_time(tmp_path, 300)
+    # Ray has a library of its own before all others, which this one takes the place of, and spares workers it.
+    monkeypatch.setenv("RAY_JEMALLOC_LIB_PATH", clock["LD_PRELOAD"])
+    monkeypatch.setenv("RAY_LD_PRELOAD_ON_WORKERS", "1")
+    with bad_node(daemons, CLOCK_AHEAD=clock["CLOCK_AHEAD"]):
         assert_named(doctor(daemons, tmp_path, "doctor.checks=[clocks]"), "ahead of the others'")
 
 
