@@ -10,7 +10,8 @@ import numpy as np
 from trainer.data.tokens.blocks import Block, Document
 from trainer.data.tokens.manifest import Manifest, Shard, SourceGroup, write_manifest
 from trainer.data.tokens.shard_writer import write_shard
-from trainer.data.tokens.tokenizer import Tokenizer, sha256_of, train_tokenizer
+from trainer.data.tokens.tokenizer import Tokenizer, train_tokenizer
+from trainer.machine.sealing.plaintext import plaintext_sha256
 
 WORDS = [
     "the",
@@ -69,7 +70,7 @@ def write_dataset_manifest(
         name=folder.name,
         dtype=dtype,
         tokenizer_name=tokenizer.name,
-        tokenizer_sha256=sha256_of(folder / "tokenizer" / "tokenizer.json"),
+        tokenizer_sha256=plaintext_sha256(folder / "tokenizer" / "tokenizer.json"),
         vocab_size=tokenizer.vocab_size,
         end_of_text=tokenizer.end_of_text_id,
         special_ids={tokenizer.end_of_text: tokenizer.end_of_text_id},

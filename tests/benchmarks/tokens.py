@@ -16,7 +16,7 @@ def write_tokens(folder: Path, *, vocab_size: int, tokens: int, shards: int = 4)
     from tests.corpus import make_tokenizer
     from trainer.data.tokens.manifest import Manifest, SourceGroup, write_manifest
     from trainer.data.tokens.shard_writer import write_shard
-    from trainer.data.tokens.tokenizer import sha256_of
+    from trainer.machine.sealing.plaintext import plaintext_sha256
 
     drawn = np.random.default_rng(0).integers(0, vocab_size, tokens).astype(np.uint16)
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def write_tokens(folder: Path, *, vocab_size: int, tokens: int, shards: int = 4)
             name="random",
             dtype="uint16",
             tokenizer_name=tokenizer.name,
-            tokenizer_sha256=sha256_of(target / "tokenizer" / "tokenizer.json"),
+            tokenizer_sha256=plaintext_sha256(target / "tokenizer" / "tokenizer.json"),
             vocab_size=vocab_size,
             end_of_text=tokenizer.end_of_text_id,
             special_ids={tokenizer.end_of_text: tokenizer.end_of_text_id},

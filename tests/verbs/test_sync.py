@@ -9,7 +9,7 @@ import yaml
 from tests.track import wandb_server
 from trainer.errors import ConfigError, InputError
 from trainer.track.sinks.journal import METRICS, SAMPLES, Journal, metric_row, sample_row
-from trainer.track.sinks.wandb_run import WandbError
+from trainer.track.wandb_service import WandbError
 from trainer.verbs import sync
 
 

@@ -16,11 +16,11 @@ from trainer.checkpoint.complete import checkpoint_sha256
 from trainer.checkpoint.fragment import WEIGHT
 from trainer.checkpoint.reader import CheckpointReader
 from trainer.config import Adapt, Model
-from trainer.data.tokens.tokenizer import sha256_of
 from trainer.engine.initial_weights import ROWS, open_wider, with_mean_rows
 from trainer.errors import InputError
 from trainer.machine.durable import write_json
 from trainer.machine.json_file import Count, Malformed, from_json, read_json
+from trainer.machine.sealing.plaintext import plaintext_sha256
 from trainer.model.adapters import base_name, initial_adapter, is_adapter
 from trainer.model.build import parameter_shapes
 from trainer.model.hugging_face.tensor_files import FolderReader
@@ -67,7 +67,7 @@ def hash_weights(folder: Path, kind: str) -> str:
         return checkpoint_sha256(folder)
     found = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
-        found.update(f"{file.name} {sha256_of(file)}\n".encode())
+        found.update(f"{file.name} {plaintext_sha256(file)}\n".encode())
     return found.hexdigest()
 
 

@@ -31,7 +31,7 @@ from trainer.run.recorded import record_data
 from trainer.run.share_settings import PULL_USAGE, PUSH_USAGE, ShareSettings, read_share_settings
 from trainer.run.wandb_overrides import wandb_settings
 from trainer.track.lineage import CARD_FILES, ArtifactRecord, data_artifact
-from trainer.track.sinks.wandb_run import asked_mode
+from trainer.track.wandb_service import asked_mode
 
 MOST_REFERENCES = 10_000  # of an artifact; of more files, those that hash the others are referred to
 SHOWN_LICENCES = 20

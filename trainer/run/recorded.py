@@ -24,7 +24,8 @@ from trainer.track.lineage import (
     evaluation_artifact,
     export_artifact,
 )
-from trainer.track.sinks.wandb_run import WandbError, WandbSettings, asked_mode, start_run
+from trainer.track.sinks.wandb_run import WandbSettings, start_run
+from trainer.track.wandb_service import WandbError, asked_mode
 
 FOLDER = "lineage"
 DATA_TIMEOUT_S = 120.0  # the longest wait for the upload of what data have

@@ -98,9 +98,9 @@ from trainer.run.summary import announce_end
 from trainer.run.tracking import closing, device_name, measure_utilisation, open_spike_watch, open_tracker
 from trainer.run.weights import open_run_weights
 from trainer.track.health_record import BAD_STEPS, RANKS, RECHECK
-from trainer.track.sinks.wandb_run import choose_mode
 from trainer.track.spike_record import StepDocument
 from trainer.track.tracker import Tracker
+from trainer.track.wandb_service import choose_mode
 
 
 def run_rank(config: Pretrain) -> int:

@@ -16,7 +16,7 @@ from trainer.machine.terminal import one_line, show
 from trainer.track.dashboard.build import View, build_report, build_workspace, import_workspaces, view_json
 from trainer.track.dashboard.check import check_dashboard
 from trainer.track.dashboard.post import post_views
-from trainer.track.sinks.wandb_run import WandbError, choose_mode
+from trainer.track.wandb_service import WandbError, choose_mode
 
 FOLDER = "dashboards"  # without access to W&B
 

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from trainer.config import Data, Prepare, TextSource
+from trainer.config import Data, Prepare
 from trainer.config.encryption import use_key
-from trainer.config.values import check_values
 from trainer.data.examples.augment import augmentation_of
 from trainer.data.examples.labelled import ordered_labels
 from trainer.data.examples.read import REFUSE, ExampleReader
@@ -31,7 +30,7 @@ from trainer.data.text.corpus import Corpus
 from trainer.data.text.cuts import find_cuts
 from trainer.data.text.document_store import Damaged, DocumentStore
 from trainer.data.text.encoder_choice import ChooseEncoder, with_template
-from trainer.data.text.file_names import as_utf8, escape
+from trainer.data.text.file_names import escape
 from trainer.data.text.finish import Finish
 from trainer.data.text.near_dropped import NEAR_DUPLICATE
 from trainer.data.text.parts import OrderedPart, Splits, split_in_parts, texts_path
@@ -60,7 +59,6 @@ from trainer.data.tokens.manifest import read_manifest
 from trainer.data.tokens.modalities import with_modalities
 from trainer.data.tokens.shards import open_shards
 from trainer.data.tokens.tokenizer import (
-    SMALLEST_VOCABULARY,
     Tokenizer,
     load_tokenizer,
 )
@@ -68,10 +66,8 @@ from trainer.errors import ConfigError, InputError, StorageError
 from trainer.machine.durable import make_folder
 from trainer.machine.sealed_folder import check_sealed, seal_folder
 from trainer.machine.sealing.keyring import FILE as ENVELOPE_FILE
-from trainer.rules.clean import check_clean, check_near, check_signals
-from trainer.rules.examples import check_examples
-from trainer.rules.pretrain import require
-from trainer.rules.revision import check_revision
+from trainer.rules.clean import check_signals
+from trainer.rules.prepare import check_prepare, in_utf8
 from trainer.rules.sources import inputs_of
 
 if TYPE_CHECKING:
@@ -94,8 +90,8 @@ def main(config: Prepare, map_items: Map | None = None, share: WorkShare | None 
     With a `share` this is one of several processes, perhaps on other machines, that prepare the folder together.
     """
     use_key(config)
-    output = _check(config)
-    config = replace(config, data=_in_utf8(config.data))
+    output = check_prepare(config)
+    config = replace(config, data=in_utf8(config.data))
     data = config.data
     found = find_sources(inputs_of(data), data.include, data.exclude, output)
     asked = _asked(data)
@@ -172,61 +168,6 @@ def _prepare(
 
 
 # ------------------------------------------------------------------------------------------------------ the outset
-
-
-def _check(config: Prepare) -> Path:
-    """Refuses a configuration that can't work; returns the output folder."""
-    check_values(config)
-    data = config.data
-    check_clean(data.clean)
-    check_near(data)
-    check_revision(data)
-    check_examples(data)
-    require(
-        bool(data.input or data.sources),
-        "data.input is empty: name files, folders, globs or URLs, or use data=stdlib for Python's library.",
-    )
-    require(bool(data.output), "data.output is not set: name the folder that prepare shall write train/ and so on to.")
-    require(
-        data.tokenizer.path is not None or data.tokenizer.end_of_text is None,
-        "data.tokenizer.end_of_text is for a loaded tokenizer: set data.tokenizer.path too, or leave it out.",
-    )
-    require(
-        data.tokenizer.path is not None or data.tokenizer.train.vocab_size >= SMALLEST_VOCABULARY,
-        f"data.tokenizer.train.vocab_size={data.tokenizer.train.vocab_size}: at least {SMALLEST_VOCABULARY} "
-        "(256 bytes and the end-of-text token).",
-    )
-    output = Path(str(data.output)).expanduser()
-    standing = next((place for place in (output, *output.parents) if place.exists()), Path())
-    require(standing.is_dir(), f"data.output={output}: {standing} is a file; choose a folder.")
-    return output
-
-
-def _in_utf8(data: Data) -> Data:
-    """The section with those texts of it that name no file as UTF-8, in any locale."""
-    licence = None if data.licence is None else as_utf8(data.licence)
-    language = None if data.language is None else as_utf8(data.language)
-    sources = {name: _source_in_utf8(source) for name, source in data.sources.items()}
-    return replace(
-        data,
-        name=as_utf8(data.name),
-        text_field=as_utf8(data.text_field),
-        licence=licence,
-        language=language,
-        sources=sources,
-    )
-
-
-def _source_in_utf8(source: TextSource) -> TextSource:
-    def in_utf8(text: str | None) -> str | None:
-        return None if text is None else as_utf8(text)
-
-    return replace(
-        source,
-        licence=in_utf8(source.licence),
-        language=in_utf8(source.language),
-        text_field=in_utf8(source.text_field),
-    )
 
 
 def _describe(found: Found) -> str:

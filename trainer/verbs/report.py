@@ -33,7 +33,7 @@ from trainer.run.recorded import record_data
 from trainer.run.run_folders import find_runs, is_run, is_sweep
 from trainer.run.wandb_overrides import wandb_settings
 from trainer.track.lineage import CARD_FILES, data_artifact
-from trainer.track.sinks.wandb_run import asked_mode
+from trainer.track.wandb_service import asked_mode
 
 USAGE = (
     "banyan report RUN_DIR … [against=RUN_DIR] [output=FOLDER], or DATA_DIR [output=FOLDER] [track.wandb.KEY=VALUE] …"

@@ -20,8 +20,9 @@ from trainer.run.lineage import newest_complete
 from trainer.run.wandb_overrides import wandb_settings
 from trainer.track.lineage import read_references
 from trainer.track.sinks.journal import METRICS, Row
-from trainer.track.sinks.wandb_run import WandbSettings, choose_mode, journal_rows, mark_superseded, start_run
+from trainer.track.sinks.wandb_run import WandbSettings, journal_rows, mark_superseded, start_run
 from trainer.track.tracker import FACTS
+from trainer.track.wandb_service import choose_mode
 
 USAGE = "banyan sync RUN_DIR [track.wandb.KEY=VALUE] …"
 CONFIG = "config.yaml"

@@ -20,8 +20,8 @@ from trainer.data.tokens.order import Order, extend
 from trainer.data.tokens.shard_index import build_index, hash_index, write_index
 from trainer.data.tokens.shard_writer import write_shard
 from trainer.data.tokens.shards import ShardReader, Shards
-from trainer.data.tokens.tokenizer import sha256_of
 from trainer.errors import InputError
+from trainer.machine.sealing.plaintext import plaintext_sha256
 from trainer.objective.causal import Causal
 
 LENGTH, BATCH = 16, 6
@@ -75,7 +75,9 @@ def test_tokens_at_odd_bytes_of_a_foreign_tar_are_the_same(tmp_path, dtype, shif
     write_index(path, index)
     assert (index[:, 0] % np.dtype(dtype).itemsize == 0).all() == (shift == 0)
     whole = np.concatenate([block.tokens for block in blocks])
-    shard = Shard(path.name, path.stat().st_size, sha256_of(path), len(whole), len(blocks), 12, hash_index(index))
+    shard = Shard(
+        path.name, path.stat().st_size, plaintext_sha256(path), len(whole), len(blocks), 12, hash_index(index)
+    )
     starts = draw.integers(0, len(whole) - LENGTH, 40)
     expected = np.stack([whole[start : start + LENGTH] for start in starts])
     assert np.array_equal(ShardReader(tmp_path, shard, dtype).gather(starts, LENGTH), expected)

@@ -20,8 +20,9 @@ from trainer.config.run import Track
 from trainer.errors import ConfigError, HangError
 from trainer.track.sinks.journal import METRICS, read_rows
 from trainer.track.sinks.sink import Start
-from trainer.track.sinks.wandb_run import Unsent, WandbError, WandbSettings, choose_mode, start_or_fall_back, start_run
+from trainer.track.sinks.wandb_run import Unsent, WandbSettings, start_or_fall_back, start_run
 from trainer.track.tracker import Tracker
+from trainer.track.wandb_service import WandbError, choose_mode
 
 RESOLVED = {"seed": 7, "model": {"hidden_size": 256}, "optimizer": {"lr": 3e-4}}
 FACTS = {"git_commit": "abc123", "world_size": 2, "datasets": {"train": "fingerprint-1"}}
@@ -228,7 +229,8 @@ def test_a_wandb_service_killed_in_mid_run_is_one_line_and_its_rows_come_at_the_
 
 
 def test_a_wandb_service_that_hangs_doesnt_hold_up_the_end(run_dir, server, monkeypatch):
-    monkeypatch.setattr("trainer.track.sinks.wandb_run.STOP_TIMEOUT_S", 0.5)
+    for user in ("sinks.wandb_run", "wandb_service"):
+        monkeypatch.setattr(f"trainer.track.{user}.STOP_TIMEOUT_S", 0.5)
     said = []
     plan = WandbSettings(run_dir, name="a-run", settings=Wandb(), config={}, finish_timeout_s=0.5)
     run = start_run(plan, "online", say=said.append)

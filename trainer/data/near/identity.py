@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
 from pathlib import Path
 from typing import Any
 
 from trainer.config.data import Data
-from trainer.machine.sealing.plaintext import open_plaintext
+from trainer.machine.sealing.plaintext import plaintext_sha256
 
 
 def near_identity(data: Data) -> dict[str, Any]:
@@ -19,6 +18,5 @@ def near_identity(data: Data) -> dict[str, Any]:
     for folder in data.near.against:
         for name in ("index.json", "keys"):
             path = Path(folder).expanduser() / "near_duplicates" / name
-            with open_plaintext(path) as file:
-                found[f"{path}'s sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+            found[f"{path}'s sha256"] = plaintext_sha256(path)
     return found

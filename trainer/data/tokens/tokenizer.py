@@ -23,7 +23,7 @@ from trainer.data.tokens.windows import encode_long
 from trainer.errors import ConfigError, InputError
 from trainer.machine.durable import make_folder, write_bytes, write_json, write_together
 from trainer.machine.hub_name import is_hub_name, local_folder, parse_hub_name
-from trainer.machine.sealing.plaintext import open_plaintext, read_plaintext
+from trainer.machine.sealing.plaintext import plaintext_sha256, read_plaintext
 
 END_OF_TEXT = "<|endoftext|>"
 USUAL_ENDS = (
@@ -325,10 +325,4 @@ def tokenizer_sha256(file: Path) -> str:
         raise InputError(
             f"{file}: {file.stat().st_size:,} bytes: no tokenizer is larger than {MOST_BYTES:,}; give its file."
         )
-    return sha256_of(file)
-
-
-def sha256_of(file: Path) -> str:
-    """The sha256 of a file's text, as hexadecimal digits."""
-    with open_plaintext(file) as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return plaintext_sha256(file)

@@ -13,7 +13,7 @@ from typing import Any
 
 from trainer.doctor.check import Check, Diagnosis, Finding, RankReading, Station, range_of_values
 from trainer.machine.credentials import masked
-from trainer.track.sinks.wandb_run import choose_mode
+from trainer.track.wandb_service import choose_mode
 
 BYTES = 2**20
 WAIT_S = 5.0
@@ -69,7 +69,7 @@ def _use_store(url: str) -> None:
 
 
 def _wandb_address() -> str:
-    from trainer.track.sinks.wandb_run import import_wandb
+    from trainer.track.wandb_service import import_wandb
 
     return str(import_wandb().setup().settings.base_url)
 

@@ -53,6 +53,12 @@ def stored_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def plaintext_sha256(path: Path) -> str:
+    """The sha256 of a file's text."""
+    with open_plaintext(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def open_plaintext(path: Path) -> io.BufferedReader:
     """Opens a file to read its text."""
     return unsealed(open(path, "rb"), path)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from trainer.config import Wandb
 from trainer.track.dashboard.build import REPORT, WORKSPACE, View
-from trainer.track.sinks.wandb_run import WandbError, import_wandb, in_a_line, within
+from trainer.track.wandb_service import WandbError, import_wandb, in_a_line, within
 
 PAGE = 100  # views that are asked for at once
 LISTED = """query View($entityName: String, $name: String, $viewType: String = "runs", $first: Int, $after: String) {

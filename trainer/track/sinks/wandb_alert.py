@@ -6,16 +6,8 @@ import time
 from pathlib import Path
 
 from trainer.config import Wandb
-from trainer.track.sinks.wandb_run import (
-    ALERT_LEVELS,
-    WandbError,
-    WandbSettings,
-    ask_server,
-    choose_mode,
-    import_wandb,
-    stop_service,
-    within,
-)
+from trainer.track.sinks.wandb_run import ALERT_LEVELS, WandbSettings
+from trainer.track.wandb_service import WandbError, ask_server, choose_mode, import_wandb, stop_service, within
 
 LONGEST_WAIT_S = 10.0
 OFTEN_ENOUGH_MS = 60_000  # in which W&B sends one of a title, as run.alert has it
