@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import statistics
 import sys
 import tempfile
@@ -48,6 +49,7 @@ ON = {"track.wandb.mode": "offline"}
 BASE, CONTROL, DEFAULTS = "all off", "all off again", "defaults"
 CONTESTANTS = {BASE: OFF, DEFAULTS: ON, "health off": ON | HEALTH_OFF, CONTROL: OFF | {"run.name": "again"}}
 TIMEOUT_S = 600.0
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")  # in which the system counts processor time: a short turn takes none
 ACCOUNT_TURNS = 6  # of the defaults alone
 Turns = dict[str, list[tuple[float, float]]]
 
@@ -93,7 +95,7 @@ def take_turns(case: Case, folder: Path, *, rounds: int, steps: int) -> Turns:
             for one in running[:: 1 if number % 2 == 0 else -1]:
                 before = processor_seconds(one)
                 seconds, _ = one.take_turn(steps, TIMEOUT_S)
-                turns[one.name].append((seconds, processor_seconds(one) - before))
+                turns[one.name].append((seconds, max(TICK_S, processor_seconds(one) - before)))
     finally:
         for one in running:
             one.end()

@@ -32,12 +32,10 @@ class Tags(html.parser.HTMLParser):
 
 
 def endless(folder):
-    """A model whose likeliest token is never an end, and so much likelier that it is drawn at any temperature."""
+    """A model whose likeliest token is never an end, be it of the text or of a turn."""
     model = make_folder(folder, max_position_embeddings=4096)
-    tokenizer = load_tokenizer(folder)
     with torch.no_grad():
-        model.lm_head.weight *= 100
-        for end in (tokenizer.end_of_text_id, *tokenizer.encode("<|im_end|>")):
+        for end in load_tokenizer(folder).special_ids.values():
             model.lm_head.weight[end] = 0
     model.save_pretrained(folder)
 
