@@ -5,6 +5,7 @@ import hashlib
 import html.parser
 import json
 import re
+import time
 import urllib.request
 
 import pytest
@@ -17,6 +18,7 @@ from trainer.data.tokens.tokenizer import load_tokenizer
 from trainer.serve.page import page_with_headers
 
 KEY = "a-key-of-the-test"
+CONTEXT = 32768  # for an answer that lasts until it is stopped
 HOSTILE = "# Card\n<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">\n"
 
 
@@ -33,7 +35,7 @@ class Tags(html.parser.HTMLParser):
 
 def endless(folder):
     """A model whose likeliest token is never an end, be it of the text or of a turn."""
-    model = make_folder(folder, max_position_embeddings=4096)
+    model = make_folder(folder, max_position_embeddings=CONTEXT)
     with torch.no_grad():
         for end in load_tokenizer(folder).special_ids.values():
             model.lm_head.weight[end] = 0
@@ -126,8 +128,8 @@ def test_a_person_asks_sees_the_answer_come_stops_it_and_goes_on(tab):
     tab.press("Enter", shift=True)
     tab.type("grows <b>")
     assert tab.run("document.getElementById('prompt').value") == "the tree\ngrows <b>"
-    tab.wait("/^\\d+ tokens of 4096$/.test(document.getElementById('count').textContent)")
-    set_knob(tab, "max_tokens", "3000")
+    tab.wait("/^\\d+ tokens of 32768$/.test(document.getElementById('count').textContent)")
+    set_knob(tab, "max_tokens", "30000")
     set_knob(tab, "temperature", "0")
     tab.press("Enter")
     tab.wait("document.querySelectorAll('.turn').length === 2")
@@ -151,9 +153,18 @@ def test_a_person_asks_sees_the_answer_come_stops_it_and_goes_on(tab):
     assert tab.run("document.title") == "Banyan"
 
 
-def test_a_stopped_answer_frees_its_slot(server, tab):
-    assert re.search(r"^vllm:num_requests_running\{[^}]*\} 0\.0$", server.scrape(KEY), re.MULTILINE)
-    assert 'vllm:request_success_total{finished_reason="abort"' in server.scrape(KEY)
+def test_a_stopped_answer_frees_its_slot(server):
+    end = time.monotonic() + 10  # Chromium's network process may close the connection a little later
+
+    def counts(name):
+        return dict(
+            re.findall(rf'^vllm:{name}{{(?:finished_reason="(\w+)",)?[^}}]*}} ([0-9.]+)$', server.scrape(KEY), re.M)
+        )
+
+    while counts("num_requests_running") != {"": "0.0"}:
+        assert time.monotonic() < end, server.scrape(KEY)
+        time.sleep(0.05)
+    assert counts("request_success_total") == {"abort": "1.0", "length": "1.0"}
 
 
 def test_a_completion_is_shown_behind_its_prompt_and_a_seed_repeats_it(tab):
