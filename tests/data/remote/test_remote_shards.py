@@ -148,6 +148,22 @@ def test_only_what_the_run_needs_is_fetched(data, tmp_path):
     assert not store.gets(".index")
 
 
+def test_what_is_about_to_be_opened_is_let_go_of_by_nobody(data, tmp_path):
+    """A thread that makes room would let another process remove a shard between the word that it is there and its
+    opening."""
+    with serving(Store(data)) as url:
+        shards = open_training(settings(url, tmp_path / "cache"))[0].remote
+        shard, fetcher = shards.cached[0], shards.fetcher
+        path = fetcher.cache.folder / shard.name
+        with fetcher.acquired(shard):
+            fetcher.let_go(shard)
+            fetcher._let_go_of_one()
+            assert not shard_cache._remove_unless_held(path)
+        fetcher.let_go(shard)
+        assert shard_cache._remove_unless_held(path)
+        assert not path.exists()
+
+
 def test_a_mount_is_fetched_where_a_cache_is_given(data, local, tmp_path):
     assert rows_of(settings(data, tmp_path / "cache", cache_bytes=shard_bytes(data) // 2)) == local
     assert list((tmp_path / "cache").rglob("*.tar"))

@@ -164,3 +164,18 @@ FEW = jsonl(TEXTS[:9])
 def test_a_file_is_what_its_server_keeps_packed_or_not_and_of_unknown_size(path):
     with served(PackingServer) as url:
         assert read(f"{url}/{path}") == DOCUMENTS[:9]
+
+
+@pytest.mark.parametrize("cause", [RuntimeError, TimeoutError, ConnectionResetError])
+def test_what_is_hidden_behind_a_missing_file_is_tried_again(cause, monkeypatch):
+    """Over HTTP, fsspec says of any failure that the file isn't there."""
+    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.0)
+    failures = [FileNotFoundError("http://h/f")]
+    failures[0].__cause__ = cause("of the network")
+
+    def request():
+        if failures:
+            raise failures.pop()
+        return 7
+
+    assert remote.with_retries("http://h/f", request) == 7

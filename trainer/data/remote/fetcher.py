@@ -8,7 +8,8 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
@@ -63,7 +64,7 @@ class Fetcher:
         self._fetching = fetching
         self._say = say
         self._changed = threading.Condition()
-        self._urgent: dict[CachedShard, int] = {}  # how many threads wait for it
+        self._urgent: dict[CachedShard, int] = {}  # how many threads wait for it, or open it
         self._failures: dict[CachedShard, _Failure] = {}
         self._not_before: dict[CachedShard, float] = {}
         self._in_work: set[CachedShard] = set()
@@ -93,13 +94,25 @@ class Fetcher:
             self._expected = [] if known else shards
             self._changed.notify_all()
 
-    def acquire(self, shard: CachedShard) -> None:
-        """Returns once a shard is there, whole, and held.
+    @contextmanager
+    def acquired(self, shard: CachedShard) -> Iterator[None]:
+        """Begins once a shard is there, whole, and held; it isn't let go of before the end of the block.
 
         BadShard or StorageError, a line, where it can't be had; InputError where the cache is too small for it alone.
         """
-        if self.cache.hold(shard):
-            return
+        with self._changed:
+            self._urgent[shard] = self._urgent.get(shard, 0) + 1
+        try:
+            if not self.cache.hold(shard):
+                self._wait_for(shard)
+            yield
+        finally:
+            with self._changed:
+                self._urgent[shard] -= 1
+                if not self._urgent[shard]:
+                    del self._urgent[shard]
+
+    def _wait_for(self, shard: CachedShard) -> None:
         if shard in self._given_up:
             raise BadShard(self._line_of(shard, 0.0))
         if shard.shard.bytes > self.cache.most_bytes:
@@ -109,26 +122,19 @@ class Fetcher:
             )
         began = said = time.monotonic()
         with self._changed:
-            self._urgent[shard] = self._urgent.get(shard, 0) + 1
             self._not_before.pop(shard, None)
             self._changed.notify_all()
         self._start()
-        try:
-            while not self.cache.hold(shard):
-                now = time.monotonic()
-                self._judge(shard, now - began)
-                if now - said >= SAID_EVERY_S:
-                    said = now
-                    self._say(f"waiting for {self._line_of(shard, now - began)}")
-                if now - began >= CROWDED_S:
-                    self._let_go_of_one()
-                with self._changed:
-                    self._changed.wait(POLL_S)
-        finally:
+        while not self.cache.hold(shard):
+            now = time.monotonic()
+            self._judge(shard, now - began)
+            if now - said >= SAID_EVERY_S:
+                said = now
+                self._say(f"waiting for {self._line_of(shard, now - began)}")
+            if now - began >= CROWDED_S:
+                self._let_go_of_one()
             with self._changed:
-                self._urgent[shard] -= 1
-                if not self._urgent[shard]:
-                    del self._urgent[shard]
+                self._changed.wait(POLL_S)
 
     def _judge(self, shard: CachedShard, waited_s: float) -> None:
         """Raises what ends the wait for a shard, if something does."""
@@ -155,14 +161,18 @@ class Fetcher:
         )
 
     def let_go(self, shard: CachedShard) -> None:
-        """The shard may be removed; its reader closes the file."""
-        for reader in list(self._readers):
-            reader.forget(shard)
-        self.cache.let_go(shard)
+        """The shard may be removed, unless somebody is about to read it; its reader closes the file."""
+        with self._changed:
+            if shard in self._urgent:
+                return
+            for reader in list(self._readers):
+                reader.forget(shard)
+            self.cache.let_go(shard)
 
     def _let_go_of_one(self) -> None:
         """Of what is held, lets go of what is needed last."""
-        held = self.cache.held()
+        with self._changed:
+            held = [shard for shard in self.cache.held() if shard not in self._urgent]
         if held and self._lookahead is not None:
             self.let_go(max(held, key=self._next_use))
 
@@ -214,6 +224,9 @@ class Fetcher:
             brought = self.cache.bring(shard, self._use_of(shard), self._let_go_by_name)
         except NoRoom:
             return POLL_S if shard in self._urgent else IDLE_S
+        except StorageError as error:  # of what is written beside a shard
+            cause = error.__cause__
+            return self._failed(shard, self._of_disk(cause if isinstance(cause, OSError) else OSError(str(error))))
         except BanyanError as error:
             lasting = isinstance(error, BadFile) or (isinstance(error, Unreachable) and error.lasting)
             line = str(error).rstrip(".").removesuffix(f"; {MEND}")
@@ -232,11 +245,15 @@ class Fetcher:
         return IDLE_S
 
     def _failed(self, shard: CachedShard, failure: _Failure) -> float:
-        """Notes a failure, and says the first of a kind; seconds to wait."""
+        """Notes a failure, and says the first of a kind; seconds to wait.
+
+        What the disk refuses ends who waits, in a line of its own: then nothing else is said.
+        """
         before = self._failures.get(shard)
         failure.tries = 1 + (before.tries if before is not None and before.lasting == failure.lasting else 0)
         self._failures[shard] = failure
-        if before is None or before.line != failure.line:
+        of_disk = any(each.storage for each in list(self._failures.values()))
+        if not of_disk and (before is None or before.line != failure.line):
             self._say(f"{failure.line}; trying again")
         return with_jitter(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(10, failure.tries - 1)))
 

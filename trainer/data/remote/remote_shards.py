@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,14 +79,15 @@ class RemoteShards(Shards, ABC):
                 bad.append(number)
         return np.array(bad, np.int64)
 
-    def _acquire(self, number: int) -> Path:
-        """The file of a shard, once it is there, whole, and held. BadShard where it can't be had."""
+    @contextmanager
+    def _acquired(self, number: int) -> Iterator[Path]:
+        """The file of a shard, to be opened within the block, once it is there. BadShard where it can't be had."""
         if number in (0, self._last + 1):
             self.fetcher.expect(self.cached[number + 1 : number + 3])
         self._last = number
         shard = self.cached[number]
-        self.fetcher.acquire(shard)
-        return self.fetcher.cache.folder / shard.name
+        with self.fetcher.acquired(shard):
+            yield self.fetcher.cache.folder / shard.name
 
     def _keep(self, opened: OrderedDict[int, Opened], number: int, newest: Opened) -> None:
         """Notes what is open of a shard, and lets go of the shards that were used the longest ago."""
@@ -121,10 +124,10 @@ class RemoteTokenShards(RemoteShards):
         """The reader of a shard. BadShard where it can't be had."""
         reader = self._look_up(self._readers, number)
         if reader is None:
-            path = self._acquire(number)
             shard = self.cached[number]
-            reader = ShardReader(path.parent, shard.shard, shard.dtype, HeldFile(path))
-            self._keep(self._readers, number, reader)
+            with self._acquired(number) as path:
+                reader = ShardReader(path.parent, shard.shard, shard.dtype, HeldFile(path))
+                self._keep(self._readers, number, reader)
         return reader
 
     def bring(self, number: int) -> None:

@@ -195,7 +195,11 @@ def with_jitter(seconds: float) -> float:
 def _reason(error: Exception) -> BaseException:
     """The error itself, or what it hides: over HTTP, fsspec says of any failure that the file isn't there."""
     cause = error.__cause__
-    if not isinstance(error, FileNotFoundError) or not type(cause).__module__.startswith("aiohttp"):
+    if not isinstance(error, FileNotFoundError):
+        return error
+    if isinstance(cause, RuntimeError | TimeoutError | ConnectionError):
+        return cause
+    if not type(cause).__module__.startswith("aiohttp"):
         return error
     status = getattr(cause, "status", None)
     if status in (401, 403):

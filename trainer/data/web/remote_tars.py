@@ -131,8 +131,9 @@ class RemoteTars(RemoteShards):
         """The bytes of a tar: (size,) uint8, read-only. BadShard where it can't be had."""
         held = self._look_up(self._contents, number)
         if held is None:
-            held = HeldFile(self._acquire(number))
-            self._keep(self._contents, number, held)
+            with self._acquired(number) as path:
+                held = HeldFile(path)
+                self._keep(self._contents, number, held)
         return held.content()
 
     def forget(self, shard: CachedShard) -> None:
