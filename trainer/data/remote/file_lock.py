@@ -25,6 +25,19 @@ def try_lock(path: Path) -> int | None:
         os.close(descriptor)  # it was removed meanwhile: lock the new one
 
 
+def open_alone(path: Path, mode: int = 0o600) -> int:
+    """Opens a file to be written, which is made if it isn't there, once no other process has it so.
+
+    The descriptor locks it till it is closed: what was removed between its opening and its lock is opened anew.
+    """
+    while True:
+        descriptor = os.open(path, _FLAGS, mode)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if is_at(descriptor, path):
+            return descriptor
+        os.close(descriptor)
+
+
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
     """Waits for a lock file, which is never removed, and holds it."""

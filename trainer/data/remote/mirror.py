@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ import xxhash
 
 from trainer.data.remote.cached_shard import folder_name
 from trainer.data.remote.fetching import Fetching
-from trainer.data.remote.file_lock import file_lock
+from trainer.data.remote.file_lock import file_lock, open_alone
 from trainer.data.remote.origin import fetch_hashed, read_small
 from trainer.data.remote.shard_cache import PARTIAL, started_ns
 from trainer.data.text.remote import Unreachable, is_remote, shown_url
@@ -127,8 +126,6 @@ def _mirror_file(path: Path, address: str, size: int, sha256: str) -> None:
         if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
             return
     partial = path.with_name(f"{path.name}.{size}{PARTIAL}")
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    with open(os.open(partial, flags, 0o600), "r+b", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # who makes room leaves it
+    with open(open_alone(partial), "r+b", buffering=0) as file:  # who makes room leaves it
         fetch_hashed(address, file, size=size, sha256=sha256)
         os.replace(partial, path)

@@ -25,7 +25,7 @@ from functools import cache
 from pathlib import Path
 
 from trainer.data.remote.cached_shard import COMPANIONS, CachedShard
-from trainer.data.remote.file_lock import file_lock, is_at, try_lock
+from trainer.data.remote.file_lock import file_lock, is_at, open_alone, try_lock
 from trainer.data.remote.origin import BadFile
 from trainer.machine.durable import sync
 
@@ -150,10 +150,7 @@ class ShardCache:
 
     def _fetch(self, shard: CachedShard, path: Path, next_use: NextUse, let_go: Callable[[str], None]) -> None:
         partial = path.with_name(f"{path.name}.{shard.shard.bytes}{PARTIAL}")
-        self._make_room(shard, partial, next_use, let_go)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        with open(os.open(partial, flags, 0o600), "r+b", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # who makes room leaves it
+        with open(self._make_room(shard, partial, next_use, let_go), "r+b", buffering=0) as file:
             shard.fetch(file)
             try:
                 shard.admit(partial, path)
@@ -166,8 +163,11 @@ class ShardCache:
 
     # --------------------------------------------------------------------------------------------------------- room
 
-    def _make_room(self, shard: CachedShard, partial: Path, next_use: NextUse, let_go: Callable[[str], None]) -> None:
-        """Reserves a shard's bytes, and removes what is needed later than it, last first (Belady, 1966)."""
+    def _make_room(self, shard: CachedShard, partial: Path, next_use: NextUse, let_go: Callable[[str], None]) -> int:
+        """Reserves a shard's bytes, and removes what is needed later than it, last first (Belady, 1966).
+
+        Returns a descriptor of `partial`, locked before anybody else makes room, so that it is left alone.
+        """
         own = next_use(*_identify(partial))
         with file_lock(self.folder / "lock"):
             used, kept = self._survey()
@@ -183,7 +183,7 @@ class ShardCache:
                     used -= each.bytes
             if used + needed > self.most_bytes:
                 raise NoRoom
-            os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            return open_alone(partial)
 
     def _survey(self) -> tuple[int, list[_Kept]]:
         """Bytes that are taken or reserved, and the files that may go."""

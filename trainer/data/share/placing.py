@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-from trainer.data.remote.file_lock import is_at
+from trainer.data.remote.file_lock import open_alone
 from trainer.data.remote.origin import BadFile, fetch_hashed
 from trainer.data.share.shared_set import PARTIAL, SetFile, folders_above
 from trainer.errors import InputError
@@ -28,7 +27,7 @@ def place_file(address: str, folder: Path, file: SetFile, advance: Advance) -> N
     with storage_errors(target):
         make_folders(folder, file.path)
         partial = target.with_name(f".{target.name}{PARTIAL}")
-        descriptor = _open_alone(partial)
+        descriptor = _open_partial(partial)
         with open(descriptor, "r+b", buffering=0) as opened:
             if is_placed(folder, file):
                 partial.unlink(missing_ok=True)
@@ -56,19 +55,14 @@ def is_placed(folder: Path, file: SetFile) -> bool:
     return path.is_file() and path.stat().st_size == file.bytes and stored_sha256(path) == file.sha256
 
 
-def _open_alone(partial: Path) -> int:
+def _open_partial(partial: Path) -> int:
     """Opens what will be a file, once no other process writes it."""
-    while True:
-        try:
-            descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise InputError(f"{partial}: it is a link; remove it.") from error
-            raise
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if is_at(descriptor, partial):
-            return descriptor
-        os.close(descriptor)  # another was faster, and gave it its name
+    try:
+        return open_alone(partial, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InputError(f"{partial}: it is a link; remove it.") from error
+        raise
 
 
 def check_local(path: Path, file: SetFile) -> None:
